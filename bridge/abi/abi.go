@@ -1,0 +1,78 @@
+// Package abi is the list of calls that cross into Go: addresses, scalars and texts, nothing else. Both doors, the
+// extension module (bridge/native) and the hosting process (bridge/host), lead to it, and no other Go code is called
+// from Python.
+//
+// Addresses are those of struct ArrowArray and struct ArrowSchema; a record batch is a struct array. Inputs belong to
+// the call: it releases them before it returns, whether it succeeds or not, and keeps no pointer into them. Results
+// are written into two zeroed structs of the caller, over memory of C's allocator, which the caller releases. An error
+// leaves the result structs as they were, and its text begins with a code (package fault). No panic leaves a call.
+package abi
+
+import (
+	"encoding/json"
+	"strings"
+
+	"agflow/bridge/arrowfile"
+	"agflow/bridge/carrow"
+	"agflow/core/fault"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/memory/mallocator"
+)
+
+// Number marks the shape of this list; a caller built for another number must not call.
+const Number = 1
+
+// memory holds every result: memory of C's allocator may be kept by other languages.
+var memory = mallocator.NewMallocator()
+
+// Version returns the version of agflow and of this list.
+func Version() (string, error) { return arrowfile.Version + " abi 1", nil }
+
+// LiveBytes returns the bytes of results that callers have not released yet.
+func LiveBytes() (int64, error) { return memory.AllocatedBytes(), nil }
+
+// decode reads a request in JSON; a misspelt key is an error, not a silent default.
+func decode(request string, into any) error {
+	d := json.NewDecoder(strings.NewReader(request))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fault.New(fault.Value, "the request is not the JSON expected here: %w", err)
+	}
+	return nil
+}
+
+// encode writes a result as JSON.
+func encode(result any) (string, error) {
+	text, err := json.Marshal(result)
+	if err != nil {
+		return "", fault.New(fault.Internal, "the result can't be written as JSON: %w", err)
+	}
+	return string(text), nil
+}
+
+// read borrows a record batch for as long as use runs.
+func read(in *carrow.Input, use func(arrow.Record) error) error {
+	rec, err := in.Record()
+	if err != nil {
+		return err
+	}
+	defer rec.Release()
+	return use(rec)
+}
+
+// give exports a record batch and lets go of it.
+func give(out carrow.Output, rec arrow.Record) int64 {
+	defer rec.Release()
+	out.Record(rec)
+	return rec.NumRows()
+}
+
+// int64s builds an array in result memory.
+func int64s(values []int64) arrow.Array {
+	b := array.NewInt64Builder(memory)
+	defer b.Release()
+	b.AppendValues(values, nil)
+	return b.NewArray()
+}

@@ -1,0 +1,77 @@
+package arrowfile
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"agflow/core/fault"
+)
+
+// A seal is the value of the metadata key agflow.checksum: "agflow-sha256-" and 64 hex digits. It stands twice in an
+// Arrow file, in the schema message and in the footer. The digits are the SHA-256 of the whole file with both sets of
+// digits written as zeros.
+const (
+	sealPrefix = "agflow-sha256-"
+	sealDigits = sha256.Size * 2
+)
+
+var sealZeros = strings.Repeat("0", sealDigits)
+
+// seals finds the offsets of the digits of every seal.
+func seals(file []byte) (offsets []int) {
+	for at := 0; ; {
+		next := bytes.Index(file[at:], []byte(sealPrefix))
+		if next < 0 {
+			return offsets
+		}
+		at += next + len(sealPrefix)
+		if at+sealDigits <= len(file) && isHex(file[at:at+sealDigits]) {
+			offsets = append(offsets, at)
+		}
+	}
+}
+
+func isHex(digits []byte) bool {
+	for _, d := range digits {
+		if (d < '0' || d > '9') && (d < 'a' || d > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// digest is the checksum of a file whose seal digits stand at two offsets.
+func digest(file []byte, first, second int) string {
+	hash := sha256.New()
+	hash.Write(file[:first])
+	hash.Write([]byte(sealZeros))
+	hash.Write(file[first+sealDigits : second])
+	hash.Write([]byte(sealZeros))
+	hash.Write(file[second+sealDigits:])
+	return hex.EncodeToString(hash.Sum(nil))
+}
+
+// verify holds the bytes of a file against its seals, before anything parses them.
+func verify(path string, file []byte) error {
+	at := seals(file)
+	if len(at) != 2 {
+		return fault.New(fault.File, "%s has %d agflow checksums, expected 2: it is damaged, or another program wrote it; write it with agflow", path, len(at))
+	}
+	want := digest(file, at[0], at[1])
+	if first, second := string(file[at[0]:][:sealDigits]), string(file[at[1]:][:sealDigits]); first != want || second != want {
+		return fault.New(fault.File, "%s doesn't match its checksum: it is damaged, or was changed after agflow wrote it; write it again", path)
+	}
+	return nil
+}
+
+// Verify checks the checksum of a file without parsing the file.
+func Verify(path string) (err error) {
+	m, err := openMapping(path)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	return guarded(path, func() error { return verify(path, m.bytes) })
+}

@@ -1,0 +1,35 @@
+package arrowfile
+
+// Version is written into every file as its producer's.
+const Version = "0.1.0"
+
+// Format is the number of the file layout that this package writes and reads.
+const Format = "1"
+
+// The kinds of file.
+const (
+	KindStatistics  = "statistics"
+	KindScores      = "scores"
+	KindPlan        = "plan"
+	KindPredictions = "predictions"
+	KindCurve       = "curve"
+	KindTensor      = "tensor"
+)
+
+// Keys of the schema metadata.
+const (
+	keyKind        = "agflow.kind"
+	keyFormat      = "agflow.format"
+	keyProducer    = "agflow.producer"
+	keyChecksum    = "agflow.checksum"
+	keyModel       = "agflow.model"
+	keyModelMACs   = "agflow.model_macs"
+	keyModelParams = "agflow.model_params"
+	keyCriterion   = "agflow.criterion"
+	keySeed        = "agflow.seed"
+	keyRequest     = "agflow.request"
+	keyPrior       = "agflow.prior"
+	keyLightMACs   = "agflow.light_macs"
+	keyHeavyMACs   = "agflow.heavy_macs"
+	keySharedMACs  = "agflow.shared_macs"
+)

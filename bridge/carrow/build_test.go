@@ -1,0 +1,101 @@
+package carrow
+
+import (
+	"testing"
+	"unsafe"
+
+	"agflow/bridge/internal/cstruct"
+)
+
+// raw is one Arrow value as its producer sees it: structs in C memory, and how often each was released.
+type raw struct {
+	*cstruct.Memory
+	array                           *cArray
+	schema                          *cSchema
+	arraysReleased, schemasReleased *int64 // top-level structs
+}
+
+func (r *raw) take(name string) *Input {
+	return Take(name, int64(uintptr(unsafe.Pointer(r.array))), int64(uintptr(unsafe.Pointer(r.schema))))
+}
+
+func newRaw(t testing.TB) *raw {
+	m := &cstruct.Memory{}
+	t.Cleanup(m.Free)
+	return &raw{Memory: m, arraysReleased: cstruct.New[int64](m), schemasReleased: cstruct.New[int64](m)}
+}
+
+// newArray fills one struct; the first buffer is the validity bitmap.
+func (r *raw) newArray(length int64, buffers []unsafe.Pointer, children ...*cArray) *cArray {
+	a := cstruct.New[cArray](r.Memory)
+	a.length, a.nBuffers, a.nChildren = length, int64(len(buffers)), int64(len(children))
+	a.buffers = &cstruct.Slice(r.Memory, buffers...)[0]
+	if len(children) > 0 {
+		a.children = &cstruct.Slice(r.Memory, children...)[0]
+	}
+	a.release = cstruct.ArrayRelease()
+	return a
+}
+
+func (r *raw) newSchema(format, name string, children ...*cSchema) *cSchema {
+	s := cstruct.New[cSchema](r.Memory)
+	s.format, s.name, s.nChildren = r.Text(format), r.Text(name), int64(len(children))
+	if len(children) > 0 {
+		s.children = &cstruct.Slice(r.Memory, children...)[0]
+	}
+	s.release = cstruct.SchemaRelease()
+	return s
+}
+
+// top makes two structs the value itself: their releases are counted.
+func (r *raw) top(a *cArray, s *cSchema) *raw {
+	r.array, r.schema = a, s
+	a.private, s.private = unsafe.Pointer(r.arraysReleased), unsafe.Pointer(r.schemasReleased)
+	return r
+}
+
+func pointer[T any](values []T) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(values)) }
+
+// rawMatrix is FixedSizeList<float32>[channels].
+func rawMatrix(t testing.TB, channels string, rows int64, values ...float32) *raw {
+	r := newRaw(t)
+	data := cstruct.Slice(r.Memory, values...)
+	item := r.newArray(int64(len(values)), []unsafe.Pointer{nil, pointer(data)})
+	list := r.newArray(rows, []unsafe.Pointer{nil}, item)
+	return r.top(list, r.newSchema("+w:"+channels, "", r.newSchema("f", "item")))
+}
+
+// rawRecord is a struct array of a utf8, a float64, a bool and an int32 column of three rows.
+func rawRecord(t testing.TB) *raw {
+	r := newRaw(t)
+	offsets := cstruct.Slice[int32](r.Memory, 0, 1, 3, 6)
+	letters := unsafe.Pointer(r.Text("abbccc"))
+	floats := cstruct.Slice(r.Memory, 0.5, 1.5, 2.5)
+	bits := cstruct.Slice[byte](r.Memory, 0b101)
+	ints := cstruct.Slice[int32](r.Memory, 7, 8, 9)
+	array := r.newArray(3, []unsafe.Pointer{nil},
+		r.newArray(3, []unsafe.Pointer{nil, pointer(offsets), letters}),
+		r.newArray(3, []unsafe.Pointer{nil, pointer(floats)}),
+		r.newArray(3, []unsafe.Pointer{nil, pointer(bits)}),
+		r.newArray(3, []unsafe.Pointer{nil, pointer(ints)}))
+	schema := r.newSchema("+s", "", r.newSchema("u", "layer"), r.newSchema("g", "score"), r.newSchema("b", "keep"), r.newSchema("i", "unit"))
+	schema.metadata = rawMetadata(r, "agflow.kind", "test")
+	return r.top(array, schema)
+}
+
+// rawMetadata encodes pairs as the C data interface does.
+func rawMetadata(r *raw, words ...string) *byte {
+	var block []byte
+	number := func(n int) { block = append(block, unsafe.Slice((*byte)(unsafe.Pointer(&[]int32{int32(n)}[0])), 4)...) }
+	number(len(words) / 2)
+	for _, word := range words {
+		number(len(word))
+		block = append(block, word...)
+	}
+	return &cstruct.Slice(r.Memory, block...)[0]
+}
+
+// child is child i of an array, childSchema that of a schema.
+func child(a *cArray, i int) *cArray            { return unsafe.Slice(a.children, a.nChildren)[i] }
+func childSchema(s *cSchema, i int) *cSchema    { return unsafe.Slice(s.children, s.nChildren)[i] }
+func bufferOf(a *cArray, i int) *unsafe.Pointer { return &unsafe.Slice(a.buffers, a.nBuffers)[i] }

@@ -1,0 +1,75 @@
+// Package carrow is the door between Arrow data of another language and Go: it borrows what comes in through the
+// Arrow C Data Interface and exports what goes out. Nothing is copied on the way in.
+//
+// The producer owns all memory. An [Input] borrows it for one call: nothing taken from an Input may be used after
+// Release. Every field of the raw structs is checked before it is trusted; arrow's own importer aborts the process
+// on a malformed child, so it is not used.
+package carrow
+
+import (
+	"runtime/debug"
+
+	"agflow/core/fault"
+)
+
+// Input is one Arrow value handed in as two raw C structs.
+type Input struct {
+	name   string
+	array  *cArray
+	schema *cSchema
+}
+
+// Take wraps the addresses of a struct ArrowArray and a struct ArrowSchema, which Release gives back. It never fails:
+// what is wrong with the structs is said when they are read. The name is the word for the value in errors.
+func Take(name string, array, schema int64) *Input {
+	in := &Input{name: name, array: arrayAt(array), schema: schemaAt(schema)}
+	if in.array != nil && !readable(func() { _ = in.array.private }) {
+		in.array = nil
+	}
+	if in.schema != nil && !readable(func() { _ = in.schema.private }) {
+		in.schema = nil
+	}
+	return in
+}
+
+// Release calls both release callbacks, each exactly once however often Release is called.
+func (in *Input) Release() {
+	if in.array != nil {
+		releaseArray(in.array)
+		in.array = nil
+	}
+	if in.schema != nil {
+		releaseSchema(in.schema)
+		in.schema = nil
+	}
+}
+
+// present refuses structs that are missing or were released before.
+func (in *Input) present() error {
+	switch {
+	case in.array == nil || in.schema == nil:
+		return fault.New(fault.Value, "%s: the addresses don't lead to Arrow C structs; pass the structs of one exported array", in.name)
+	case in.array.release == nil || in.schema.release == nil:
+		return fault.New(fault.Value, "%s: the Arrow structs were released before; export the array again for each call", in.name)
+	}
+	return nil
+}
+
+// guarded runs a read of foreign memory: an address that leads nowhere becomes an error, not the end of the process.
+func (in *Input) guarded(read func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			err = fault.New(fault.Value, "%s: a pointer in the Arrow structs leads to memory that can't be read; export the array again", in.name)
+		}
+	}()
+	return read()
+}
+
+// readable tells whether memory can be read at all.
+func readable(read func()) (ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() { ok = recover() == nil }()
+	read()
+	return true
+}

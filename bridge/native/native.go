@@ -1,0 +1,67 @@
+// Package native is what gopy binds for the extension module agflow._core._native: the calls of package abi, unchanged.
+// Parameters are int64, float64 and string only, results (int64, error) or (string, error): gopy leaks or drops the rest.
+package native
+
+import "agflow/bridge/abi"
+
+func Version() (string, error) { return abi.Version() }
+
+func LiveBytes() (int64, error) { return abi.LiveBytes() }
+
+func Sessions() (int64, error) { return abi.Sessions() }
+
+func StatisticsOpen(spec string) (int64, error) { return abi.StatisticsOpen(spec) }
+
+func StatisticsAdd(id, layer, samples, yArray, ySchema, gArray, gSchema int64) (int64, error) {
+	return abi.StatisticsAdd(id, layer, samples, yArray, ySchema, gArray, gSchema)
+}
+
+func StatisticsAddWeight(id, layer, unitAxis, wArray, wSchema int64) (int64, error) {
+	return abi.StatisticsAddWeight(id, layer, unitAxis, wArray, wSchema)
+}
+
+func StatisticsTable(id, outArray, outSchema int64) (int64, error) {
+	return abi.StatisticsTable(id, outArray, outSchema)
+}
+
+func StatisticsClose(id int64) (int64, error) { return abi.StatisticsClose(id) }
+
+func StatisticsMerge(aArray, aSchema, bArray, bSchema, outArray, outSchema int64) (int64, error) {
+	return abi.StatisticsMerge(aArray, aSchema, bArray, bSchema, outArray, outSchema)
+}
+
+func Criteria() (string, error) { return abi.Criteria() }
+
+func Score(criterion string, seed, tableArray, tableSchema, outArray, outSchema int64) (int64, error) {
+	return abi.Score(criterion, seed, tableArray, tableSchema, outArray, outSchema)
+}
+
+func Plan(request string, scoresArray, scoresSchema, outArray, outSchema int64) (string, error) {
+	return abi.Plan(request, scoresArray, scoresSchema, outArray, outSchema)
+}
+
+func Priors(logitsArray, logitsSchema, outArray, outSchema int64) (int64, error) {
+	return abi.Priors(logitsArray, logitsSchema, outArray, outSchema)
+}
+
+func Route(threshold float64, logitsArray, logitsSchema, outArray, outSchema int64) (int64, error) {
+	return abi.Route(threshold, logitsArray, logitsSchema, outArray, outSchema)
+}
+
+func CalibrateThreshold(request string, predictionsArray, predictionsSchema int64) (string, error) {
+	return abi.CalibrateThreshold(request, predictionsArray, predictionsSchema)
+}
+
+func Curve(request string, predictionsArray, predictionsSchema, outArray, outSchema int64) (int64, error) {
+	return abi.Curve(request, predictionsArray, predictionsSchema, outArray, outSchema)
+}
+
+func Ledger(request string) (string, error) { return abi.Ledger(request) }
+
+func WriteFile(path string, array, schema int64) (int64, error) {
+	return abi.WriteFile(path, array, schema)
+}
+
+func ReadFile(path, kind string, outArray, outSchema int64) (int64, error) {
+	return abi.ReadFile(path, kind, outArray, outSchema)
+}

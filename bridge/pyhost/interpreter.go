@@ -1,0 +1,147 @@
+//go:build python
+
+package pyhost
+
+/*
+#cgo pkg-config: python3
+#include <Python.h>
+#include <pthread.h>
+*/
+import "C"
+
+import (
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	python3 "github.com/DataDog/go-python3"
+)
+
+// Version is the Python version this program is linked to, such as "3.11".
+var Version = fmt.Sprintf("%d.%d", C.PY_MAJOR_VERSION, C.PY_MINOR_VERSION)
+
+//go:embed support.py
+var support string
+
+// Interpreter is the one Python of this process. One goroutine, bound to its thread for ever, is Python's main thread
+// and runs all calls; the global lock is free between them. CPython can't be started a second time after Close.
+type Interpreter struct {
+	work   chan func()
+	thread C.pthread_t
+	call   *python3.PyObject // support.py's call
+}
+
+// Start starts Python as if program (the path of an interpreter, from Find) had been run: with its environment's
+// packages. From then on SIGINT and SIGTERM raise KeyboardInterrupt in the running call, and a second one ends the
+// process at once with status Interrupted.
+func Start(program string) (*Interpreter, error) {
+	if err := CheckVersion(program, Version); err != nil {
+		return nil, err
+	}
+	p := &Interpreter{work: make(chan func())}
+	started := make(chan error)
+	go p.serve(program, started)
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	p.forwardSignals()
+	return p, nil
+}
+
+// Call runs module.function(argument) in Python and returns the text it returned. The error is an *Error when Python
+// raised an exception.
+func (p *Interpreter) Call(module, function, argument string) (string, error) {
+	var answer string
+	var err error
+	p.do(func() { answer, err = p.callWithLock(module, function, argument) })
+	if err != nil {
+		return "", err
+	}
+	var outcome struct {
+		Result string `json:"result"`
+		Error  *Error `json:"error"`
+	}
+	if err := json.Unmarshal([]byte(answer), &outcome); err != nil {
+		return "", fmt.Errorf("%s.%s did not return text: %w", module, function, err)
+	}
+	if outcome.Error != nil {
+		return "", outcome.Error
+	}
+	return outcome.Result, nil
+}
+
+// Close flushes what Python has printed, runs its exit handlers and ends it.
+func (p *Interpreter) Close() error {
+	var status int
+	p.do(func() { status = python3.Py_FinalizeEx() })
+	signal.Reset(os.Interrupt, syscall.SIGTERM)
+	if status != 0 {
+		return errors.New("Python could not flush its output: is the disk full, or the reader of the pipe gone?")
+	}
+	return nil
+}
+
+// serve is Python's main thread. It never ends: libraries keep destructors for the end of the thread that can't run once
+// Python is gone.
+func (p *Interpreter) serve(program string, started chan<- error) {
+	runtime.LockOSThread()
+	p.thread = C.pthread_self()
+	if err := p.initialize(program); err != nil {
+		started <- err
+		return
+	}
+	state := python3.PyEval_SaveThread()
+	started <- nil
+	for f := range p.work {
+		python3.PyEval_RestoreThread(state)
+		f()
+		if python3.Py_IsInitialized() {
+			state = python3.PyEval_SaveThread()
+		}
+	}
+}
+
+func (p *Interpreter) initialize(program string) error {
+	os.Unsetenv("PYTHONHOME") // it would move the standard library of an environment to where there is none
+	if err := python3.Py_SetProgramName(program); err != nil {
+		return fmt.Errorf("the path of the Python interpreter %q cannot be used: %w", program, err)
+	}
+	C.Py_UTF8Mode = 1              // file names and output don't depend on the locale
+	python3.Py_InitializeEx(false) // signals stay Go's
+	if python3.PyRun_SimpleString(support) != 0 {
+		return fmt.Errorf("Python did not start with %s: its message stands above; try the interpreter by itself", program)
+	}
+	main := python3.PyImport_AddModule("__main__")
+	p.call = main.GetAttrString("call")
+	return nil
+}
+
+func (p *Interpreter) callWithLock(words ...string) (string, error) {
+	arguments := python3.PyTuple_New(len(words))
+	defer arguments.DecRef()
+	for i, word := range words {
+		python3.PyTuple_SetItem(arguments, i, python3.PyUnicode_FromString(word))
+	}
+	answer := p.call.CallObject(arguments)
+	if answer == nil { // only an interrupt between Python's last handler and its return comes here
+		python3.PyErr_Clear()
+		return "", &Error{Type: "KeyboardInterrupt"}
+	}
+	defer answer.DecRef()
+	return python3.PyUnicode_AsUTF8(answer), nil
+}
+
+// do runs f on Python's main thread with the global lock held, and waits for it.
+func (p *Interpreter) do(f func()) {
+	done := make(chan struct{})
+	p.work <- func() {
+		defer close(done)
+		f()
+	}
+	<-done
+}

@@ -1,0 +1,185 @@
+package criteria_test
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"agflow/core/criteria"
+	"agflow/core/fault"
+	"agflow/core/statistics"
+)
+
+// toy has two layers whose sums are chosen so that every score is a short number.
+func toy() statistics.Table {
+	return statistics.Table{
+		Model: statistics.Model{Name: "toy", MACs: 100, Params: 10},
+		Layers: []statistics.Layer{
+			{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 3, UnitWidth: 1},
+			{Name: "blocks.1.attn", Group: statistics.Heads, Units: 2, UnitWidth: 4},
+		},
+		Rows: []int64{4, 4, 4, 8, 8}, Samples: []int64{2, 2, 2, 4, 4}, Batches: []int64{1, 1, 1, 2, 2},
+		SumAbsYG: []float64{4, 8, 12, 0.8, 2.4},
+		SumYG:    make([]float64, 5), SumYG2: make([]float64, 5), SumAbsY: make([]float64, 5), SumY: make([]float64, 5),
+		SumY2: make([]float64, 5), SumG2: make([]float64, 5), MaxAbsYG: make([]float64, 5),
+		Weights: []int64{2, 2, 2, 8, 8}, SumAbsW: []float64{1, 1, 1, 1, 1}, SumW2: []float64{9, 16, 2.25, 100, 0},
+		Metadata: map[string]string{"agflow.seed": "7"},
+	}
+}
+
+func score(t *testing.T, name string, seed uint64, table statistics.Table) criteria.Scores {
+	t.Helper()
+	s, err := criteria.Score(name, seed, table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The scores equal values computed by hand.
+func TestScoresByHand(t *testing.T) {
+	for name, want := range map[string][]float64{
+		"agf":          {1, 2, 3, 0.1, 0.3},     // sum / rows
+		"agf_relative": {0.5, 1, 1.5, 0.5, 1.5}, // means 2 and 0.2
+		"magnitude":    {3, 4, 1.5, 10, 0},      // root of the sum of squares
+	} {
+		got := score(t, name, 0, toy())
+		for u := range want {
+			if math.Abs(got.Score[u]-want[u]) > 1e-15 {
+				t.Errorf("%s, unit %d: got %v, want %v", name, u, got.Score[u], want[u])
+			}
+		}
+	}
+}
+
+// Scores carry the identity of the table and share no memory with it.
+func TestScoresKeepTheTablesIdentity(t *testing.T) {
+	table := toy()
+	s := score(t, "agf", 3, table)
+	if s.Model != table.Model || !reflect.DeepEqual(s.Layers, table.Layers) || s.Criterion != "agf" || s.Seed != 3 || s.Metadata["agflow.seed"] != "7" {
+		t.Fatalf("got %+v", s)
+	}
+	s.Layers[0].Name, s.Metadata["agflow.seed"] = "changed", "changed"
+	if !reflect.DeepEqual(table, toy()) {
+		t.Fatal("the table was changed")
+	}
+}
+
+func TestALayerWithoutGradientScoresZero(t *testing.T) {
+	table := toy()
+	table.SumAbsYG[3], table.SumAbsYG[4] = 0, 0
+	if s := score(t, "agf_relative", 0, table); s.Score[3] != 0 || s.Score[4] != 0 || s.Score[2] != 1.5 {
+		t.Fatalf("got %v", s.Score)
+	}
+}
+
+// A layer's random scores depend on the seed and its own name alone: not on the order of layers, nor on the sums.
+func TestRandomIsIndependentOfLayerOrder(t *testing.T) {
+	table := toy()
+	first := score(t, "random", 5, table)
+	swapped := toy()
+	slices.Reverse(swapped.Layers)
+	swapped.Rows = []int64{9, 9, 9, 9, 9}
+	second := score(t, "random", 5, swapped)
+	if !slices.Equal(first.Score[:3], second.Score[2:]) || !slices.Equal(first.Score[3:], second.Score[:2]) {
+		t.Fatalf("%v against %v", first.Score, second.Score)
+	}
+	if again := score(t, "random", 5, table); !slices.Equal(first.Score, again.Score) {
+		t.Fatal("equal seeds gave different scores")
+	}
+	if other := score(t, "random", 6, table); slices.Equal(first.Score, other.Score) {
+		t.Fatal("different seeds gave equal scores")
+	}
+}
+
+// The bits of random are frozen: plans of old seeds must come out again.
+func TestRandomIsFrozen(t *testing.T) {
+	want := []float64{0.47473162847571637, 0.9603263189792274, 0.800093632776333, 0.9676466840123705, 0.42061175641401405}
+	if got := score(t, "random", 5, toy()).Score; !slices.Equal(got, want) {
+		t.Fatalf("got %#v", got)
+	}
+}
+
+// Random scores are uniform in [0, 1).
+func TestRandomIsUniform(t *testing.T) {
+	const units = 100_000
+	table := toy()
+	table.Layers = []statistics.Layer{{Name: "wide", Group: statistics.MLP, Units: units, UnitWidth: 1}}
+	table.Rows, table.Samples, table.Batches, table.Weights = ones(units), ones(units), ones(units), ones(units)
+	for _, column := range []*[]float64{&table.SumAbsYG, &table.SumYG, &table.SumYG2, &table.SumAbsY, &table.SumY,
+		&table.SumY2, &table.SumG2, &table.MaxAbsYG, &table.SumAbsW, &table.SumW2} {
+		*column = make([]float64, units)
+	}
+	var tenths [10]int
+	for _, v := range score(t, "random", 1, table).Score {
+		tenths[int(v*10)]++
+	}
+	for k, n := range tenths {
+		if math.Abs(float64(n)-units/10) > 5*math.Sqrt(units*0.09) {
+			t.Errorf("tenth %d has %d of %d", k, n, units)
+		}
+	}
+}
+
+func ones(n int) []int64 {
+	return slices.Repeat([]int64{1}, n)
+}
+
+func TestRegistry(t *testing.T) {
+	if want := []string{"agf", "agf_relative", "magnitude", "random"}; !slices.Equal(criteria.Names(), want) {
+		t.Fatalf("got %v", criteria.Names())
+	}
+	comparable := map[string]bool{"agf_relative": true, "random": true}
+	for _, name := range criteria.Names() {
+		d, err := criteria.Describe(name)
+		if err != nil || d.Name != name || d.Doc == "" || d.Comparable != comparable[name] {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for name, c := range map[string]struct {
+		criterion string
+		change    func(*statistics.Table)
+		code      fault.Code
+		says      string
+	}{
+		"unknown":   {"agfs", func(*statistics.Table) {}, fault.Value, "the criteria are agf, agf_relative, magnitude, random"},
+		"no rows":   {"agf", func(s *statistics.Table) { s.Rows[4] = 0 }, fault.Empty, `unit 1 of layer "blocks.1.attn" has seen no rows`},
+		"weights":   {"magnitude", func(s *statistics.Table) { s.Weights[3] = 0 }, fault.Layer, `unit 0 of layer "blocks.1.attn" has no weights`},
+		"short":     {"agf", func(s *statistics.Table) { s.SumY = nil }, fault.Shape, "sum_y"},
+		"no layers": {"agf", func(s *statistics.Table) { *s = statistics.Table{} }, fault.Empty, "no layers"},
+		"corrupt":   {"magnitude", func(s *statistics.Table) { s.SumW2[0] = -1 }, fault.Nonfinite, "the magnitude score is NaN"},
+	} {
+		table := toy()
+		c.change(&table)
+		_, err := criteria.Score(c.criterion, 0, table)
+		if err == nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if _, err := criteria.Describe("agfs"); fault.CodeOf(err) != fault.Value || err == nil {
+		t.Errorf("Describe: got %v", err)
+	}
+}
+
+func TestScoresAreValidated(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*criteria.Scores)
+		code   fault.Code
+	}{
+		"layers": {func(s *criteria.Scores) { s.Layers = nil }, fault.Empty},
+		"short":  {func(s *criteria.Scores) { s.Score = s.Score[1:] }, fault.Shape},
+		"NaN":    {func(s *criteria.Scores) { s.Score[1] = math.NaN() }, fault.Nonfinite},
+		"Inf":    {func(s *criteria.Scores) { s.Score[1] = math.Inf(-1) }, fault.Nonfinite},
+	} {
+		s := score(t, "agf", 0, toy())
+		c.change(&s)
+		if err := s.Validate(); err == nil || fault.CodeOf(err) != c.code {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package masking
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"pgregory.net/rapid"
+
+	"agflow/core/criteria"
+	"agflow/core/statistics"
+)
+
+// vit returns scores of a small Vision Transformer: per block 4 heads of 50 MACs and 16 MLP channels of 5.
+func vit(criterion string, blocks int) criteria.Scores {
+	s := criteria.Scores{Criterion: criterion, Model: statistics.Model{Name: "vit", MACs: int64(100 + blocks*280)}}
+	for b := range blocks {
+		s.Layers = append(s.Layers,
+			statistics.Layer{Name: fmt.Sprintf("blocks.%d.attn", b), Group: statistics.Heads, Units: 4, UnitWidth: 8, UnitMACs: 50},
+			statistics.Layer{Name: fmt.Sprintf("blocks.%d.mlp", b), Group: statistics.MLP, Units: 16, UnitWidth: 1, UnitMACs: 5})
+		for u := range 20 {
+			s.Score = append(s.Score, float64((u*7+b*3)%20))
+		}
+	}
+	return s
+}
+
+// failer is what tests, benchmarks and rapid's checks have in common.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+func solveOK(t failer, s criteria.Scores, r Request) (Plan, Report) {
+	t.Helper()
+	p, rep, err := Solve(s, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, rep
+}
+
+// drawScores draws models of uneven layers; few distinct scores, so that ties are common.
+func drawScores(t *rapid.T, minUnits int) criteria.Scores {
+	s := criteria.Scores{Criterion: "agf_relative", Model: statistics.Model{Name: "drawn"}}
+	s.Model.MACs = rapid.Int64Range(1, 1000).Draw(t, "rest")
+	for i := range rapid.IntRange(1, 6).Draw(t, "layers") {
+		l := statistics.Layer{
+			Name:     fmt.Sprintf("blocks.%d", i),
+			Group:    rapid.SampledFrom([]string{statistics.MLP, statistics.Heads}).Draw(t, "group"),
+			Units:    rapid.IntRange(minUnits, 40).Draw(t, "units"),
+			UnitMACs: rapid.Int64Range(0, 30).Draw(t, "unit MACs"),
+		}
+		l.UnitWidth = 1
+		s.Layers = append(s.Layers, l)
+		s.Model.MACs += int64(l.Units) * l.UnitMACs
+		for range l.Units {
+			s.Score = append(s.Score, float64(rapid.IntRange(0, 9).Draw(t, "score"))/4)
+		}
+	}
+	return s
+}
+
+// drawRequest draws a request without a budget.
+func drawRequest(t *rapid.T) Request {
+	return Request{
+		Scope:   rapid.SampledFrom([]string{"", ScopeLayer, ScopeGlobal}).Draw(t, "scope"),
+		RoundTo: rapid.IntRange(0, 5).Draw(t, "round_to"),
+	}
+}
+
+// drawBudget draws a ratio, or MACs between the least and a little above the dense model's.
+func drawBudget(t *rapid.T, s criteria.Scores, r Request) Request {
+	if rapid.Bool().Draw(t, "by ratio") {
+		r.PruningRatio = rapid.Float64Range(0.01, 0.99).Draw(t, "ratio")
+		return r
+	}
+	least := s.Model.MACs
+	for _, l := range s.Layers {
+		least -= int64(l.Units-stepUnits(l, max(r.RoundTo, 1))) * l.UnitMACs
+	}
+	r.MACs = fmt.Sprint(rapid.Int64Range(max(least, 2), s.Model.MACs+10).Draw(t, "macs"))
+	return r
+}
+
+// best returns the k best units of a layer, by the definition: score, then lower index.
+func best(score []float64, k int) []bool {
+	order := make([]int, len(score))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(score[b], score[a]) })
+	keep := make([]bool, len(score))
+	for _, u := range order[:k] {
+		keep[u] = true
+	}
+	return keep
+}

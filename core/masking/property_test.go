@@ -1,0 +1,199 @@
+package masking
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"agflow/core/statistics"
+)
+
+// Whatever the model and the request: multiples of round_to, whole heads, floors, the best units of each layer, honest
+// figures, and a budget that holds unless the floors alone exceed it.
+func TestEveryPlanIsSound(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawScores(t, 5)
+		r := drawBudget(t, s, drawRequest(t))
+		p, rep := solveOK(t, s, r)
+		if err := p.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		offsets := statistics.Offsets(s.Layers)
+		macs := s.Model.MACs
+		atFloor := true
+		for i, l := range s.Layers {
+			keep := p.Keep[offsets[i]:offsets[i+1]]
+			kept := rep.Layers[i].Kept
+			step := stepUnits(l, max(r.RoundTo, 1))
+			if kept < step || kept > l.Units || kept%step != 0 {
+				t.Fatalf("layer %d keeps %d of %d units in steps of %d", i, kept, l.Units, step)
+			}
+			if !slices.Equal(keep, best(s.Score[offsets[i]:offsets[i+1]], kept)) {
+				t.Fatalf("layer %d does not keep its %d best units", i, kept)
+			}
+			atFloor = atFloor && kept == step
+			macs -= int64(l.Units-kept) * l.UnitMACs
+			if r.PruningRatio > 0 && r.Scope != ScopeGlobal && kept > step && float64(kept) > (1-r.PruningRatio)*float64(l.Units)+1e-9 {
+				t.Fatalf("layer %d keeps %d of %d at ratio %v", i, kept, l.Units, r.PruningRatio)
+			}
+		}
+		if rep.MACs != macs || rep.DenseMACs != s.Model.MACs || rep.MACsRatio != float64(macs)/float64(s.Model.MACs) {
+			t.Fatalf("the report says %d of %d MACs (%v), the plan has %d", rep.MACs, rep.DenseMACs, rep.MACsRatio, macs)
+		}
+		if r.MACs != "" && (float64(macs) > rep.Budget || rep.Miss > 0) {
+			t.Fatalf("%d MACs exceed the budget of %v; miss %v", macs, rep.Budget, rep.Miss)
+		}
+		if r.PruningRatio > 0 && rep.Miss < -1e-9 && r.Scope != ScopeGlobal && !slices.ContainsFunc(rep.Layers, func(l LayerReport) bool { return l.Kept <= max(r.RoundTo, 1) }) {
+			t.Fatalf("ratio %v is missed by %v without a layer at its floor", r.PruningRatio, rep.Miss)
+		}
+		if math.IsNaN(rep.KeptUtility) || rep.KeptUtility < 0 || rep.KeptUtility > 1+1e-12 {
+			t.Fatalf("kept utility is %v", rep.KeptUtility)
+		}
+	})
+}
+
+// A plan ends less than one step below its MACs, unless it keeps every whole step.
+func TestMACsAreUsedUpToOneStep(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawScores(t, 5)
+		r := drawRequest(t)
+		r.MACs = fmt.Sprint(s.Model.MACs + 10)
+		full, _ := solveOK(t, s, r)
+		r = drawBudget(t, s, Request{Scope: r.Scope, RoundTo: r.RoundTo})
+		if r.MACs == "" {
+			t.Skip("by ratio")
+		}
+		p, rep := solveOK(t, s, r)
+		greatest := int64(0)
+		for _, l := range s.Layers {
+			greatest = max(greatest, int64(stepUnits(l, max(r.RoundTo, 1)))*l.UnitMACs)
+		}
+		if !slices.Equal(p.Keep, full.Keep) && rep.Budget-float64(rep.MACs) >= float64(greatest) {
+			t.Fatalf("%d MACs of %v although a step has %d at most", rep.MACs, rep.Budget, greatest)
+		}
+	})
+}
+
+// A bigger budget keeps everything that a smaller one keeps.
+func TestABiggerBudgetKeepsASuperset(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawScores(t, 5)
+		r := drawRequest(t)
+		small := drawBudget(t, s, r)
+		big := small
+		if small.MACs == "" {
+			big.PruningRatio = small.PruningRatio * rapid.Float64Range(0.01, 1).Draw(t, "less")
+		} else {
+			goal, err := budgetOf(small, s.Model.MACs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			big.MACs = fmt.Sprint(goal.macs + rapid.Int64Range(0, 200).Draw(t, "more"))
+		}
+		less, _ := solveOK(t, s, small)
+		more, _ := solveOK(t, s, big)
+		for u := range less.Keep {
+			if less.Keep[u] && !more.Keep[u] {
+				t.Fatalf("%s is kept at %+v and not at %+v", statistics.UnitName(s.Layers, u), small, big)
+			}
+		}
+	})
+}
+
+// With global scope and no floor in the way, the units of a group are one ranking: none that goes beats one that stays.
+func TestGlobalScopeRanksAGroupAsOne(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawScores(t, 1)
+		r := Request{Scope: ScopeGlobal, PruningRatio: rapid.Float64Range(0.01, 0.99).Draw(t, "ratio")}
+		p, rep := solveOK(t, s, r)
+		offsets := statistics.Offsets(s.Layers)
+		for _, group := range groupsOf(s.Layers) {
+			units, kept, floors := 0, 0, 0
+			lowestKept, highestGone := math.Inf(1), math.Inf(-1)
+			for i, l := range s.Layers {
+				if l.Group != group {
+					continue
+				}
+				units, kept, floors = units+l.Units, kept+rep.Layers[i].Kept, floors+1
+				for u := offsets[i]; u < offsets[i+1]; u++ {
+					if !p.Keep[u] {
+						highestGone = max(highestGone, s.Score[u])
+					} else if rep.Layers[i].Kept > 1 { // the one unit of a layer at its floor may be worse
+						lowestKept = min(lowestKept, s.Score[u])
+					}
+				}
+			}
+			if lowestKept < highestGone {
+				t.Fatalf("group %s keeps a unit of %v and loses one of %v", group, lowestKept, highestGone)
+			}
+			if want := units - int(math.Ceil(r.PruningRatio*float64(units)-1e-9)); kept != max(want, floors) {
+				t.Fatalf("group %s keeps %d of %d units at ratio %v, want %d", group, kept, units, r.PruningRatio, max(want, floors))
+			}
+		}
+	})
+}
+
+// Ignored layers and groups that were not asked for stay whole; equal input gives the equal plan and is not changed.
+func TestUnselectedLayersStayWhole(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawScores(t, 5)
+		r := drawRequest(t)
+		r.PruningRatio = rapid.Float64Range(0.01, 0.99).Draw(t, "ratio")
+		if rapid.Bool().Draw(t, "one group") {
+			r.Groups = []string{s.Layers[rapid.IntRange(0, len(s.Layers)-1).Draw(t, "its layer")].Group}
+		}
+		for _, l := range s.Layers[1:] {
+			if rapid.Bool().Draw(t, "ignore") {
+				r.IgnoredLayers = append(r.IgnoredLayers, l.Name)
+			}
+		}
+		before := append([]float64{}, s.Score...)
+		p, rep, err := Solve(s, r)
+		if err != nil {
+			t.Skip("nothing left to prune")
+		}
+		for i, l := range s.Layers {
+			unasked := len(r.Groups) > 0 && r.Groups[0] != l.Group
+			if (unasked || slices.Contains(r.IgnoredLayers, l.Name)) && rep.Layers[i].Kept != l.Units {
+				t.Fatalf("layer %s keeps %d of %d", l.Name, rep.Layers[i].Kept, l.Units)
+			}
+		}
+		again, repAgain := solveOK(t, s, r)
+		if !reflect.DeepEqual(p, again) || !reflect.DeepEqual(rep, repAgain) || !slices.Equal(before, s.Score) {
+			t.Fatal("a second call gave another plan, or the scores were changed")
+		}
+	})
+}
+
+// No request text and no numbers make Solve panic, and a plan that it returns is sound.
+func TestNoRequestPanics(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawScores(t, 1)
+		s.Model.MACs = rapid.Int64().Draw(t, "model MACs")
+		s.Layers[0].UnitMACs = rapid.Int64().Draw(t, "unit MACs")
+		for u := range s.Score {
+			s.Score[u] = rapid.Float64().Draw(t, "score")
+		}
+		r := Request{
+			PruningRatio: rapid.OneOf(rapid.Just(0.0), rapid.Float64()).Draw(t, "ratio"),
+			MACs:         rapid.OneOf(rapid.Just(""), rapid.SampledFrom([]string{"0.5", "1", "5", "3G", "nan", "inf", "-1", "1e400", "G", "0x1p-2", "9e18", "9223372036854775807"}), rapid.String()).Draw(t, "macs"),
+			Scope:        rapid.SampledFrom([]string{"", ScopeLayer, ScopeGlobal, "model"}).Draw(t, "scope"),
+			RoundTo:      rapid.OneOf(rapid.IntRange(-1, 6), rapid.Int()).Draw(t, "round_to"),
+			Groups:       rapid.SampledFrom([][]string{nil, {"mlp"}, {"convs"}}).Draw(t, "groups"),
+		}
+		if rapid.Bool().Draw(t, "ignore") {
+			r.IgnoredLayers = []string{rapid.String().Draw(t, "pattern")}
+		}
+		p, _, err := Solve(s, r)
+		if err == nil {
+			err = p.Validate()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

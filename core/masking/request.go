@@ -1,0 +1,91 @@
+package masking
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"agflow/core/fault"
+	"agflow/core/statistics"
+)
+
+// The scopes of a budget.
+const (
+	ScopeLayer  = "layer"  // every layer gives the same share, ranks inside the layer
+	ScopeGlobal = "global" // the units of all layers of a group are ranked together
+)
+
+// Request is what a user asks of a plan. Exactly one of PruningRatio and MACs sets the budget.
+type Request struct {
+	PruningRatio  float64  `json:"pruning_ratio"`  // share of the units to remove, above 0 and below 1; 0 when MACs is set
+	MACs          string   `json:"macs"`           // "0.35" of the dense model's MACs, or MACs of one image: "350M", "1.2G"
+	Scope         string   `json:"scope"`          // ScopeLayer, also when empty, or ScopeGlobal
+	RoundTo       int      `json:"round_to"`       // MLP layers keep a multiple of it; 0 counts as 1; heads stay whole
+	Groups        []string `json:"groups"`         // the groups to prune; all when empty
+	IgnoredLayers []string `json:"ignored_layers"` // names, or patterns as path.Match reads them, of layers to leave alone
+}
+
+// normalized fills the defaults in and refuses what cannot be meant, whatever the model.
+func (r Request) normalized() (Request, error) {
+	byRatio, byMACs := r.PruningRatio != 0, r.MACs != ""
+	switch {
+	case byRatio == byMACs:
+		return r, fault.New(fault.Value, "pruning_ratio is %v and macs is %q; set exactly one of them", r.PruningRatio, r.MACs)
+	case byRatio && !(r.PruningRatio > 0 && r.PruningRatio < 1):
+		return r, fault.New(fault.Value, "pruning_ratio is %v; it is the share of units to remove, above 0 and below 1", r.PruningRatio)
+	case r.RoundTo < 0:
+		return r, fault.New(fault.Value, "round_to is %d; it must be at least 1", r.RoundTo)
+	case r.Scope != "" && r.Scope != ScopeLayer && r.Scope != ScopeGlobal:
+		return r, fault.New(fault.Value, "scope is %q; it is %q or %q", r.Scope, ScopeLayer, ScopeGlobal)
+	}
+	r.RoundTo = max(r.RoundTo, 1)
+	if r.Scope == "" {
+		r.Scope = ScopeLayer
+	}
+	r.Groups = append([]string{}, r.Groups...) // [] in JSON, not null
+	r.IgnoredLayers = append([]string{}, r.IgnoredLayers...)
+	return r, nil
+}
+
+// selects tells for each layer whether the request prunes it.
+func (r Request) selects(layers []statistics.Layer) ([]bool, error) {
+	selected := make([]bool, len(layers))
+	for i, l := range layers {
+		selected[i] = len(r.Groups) == 0 || slices.Contains(r.Groups, l.Group)
+	}
+	for _, group := range r.Groups {
+		if !slices.ContainsFunc(layers, func(l statistics.Layer) bool { return l.Group == group }) {
+			return nil, fault.New(fault.Value, "groups has %q, which no layer is of; the groups of these scores are %s", group, strings.Join(groupsOf(layers), ", "))
+		}
+	}
+	for _, pattern := range r.IgnoredLayers {
+		found := false
+		for i, l := range layers {
+			match, err := path.Match(pattern, l.Name)
+			if err != nil {
+				return nil, fault.New(fault.Value, "ignored_layers has %q, which is no valid pattern: %w; use a layer's name, or * and ? in it", pattern, err)
+			}
+			if match || pattern == l.Name {
+				selected[i], found = false, true
+			}
+		}
+		if !found {
+			return nil, fault.New(fault.Layer, "ignored_layers has %q, which matches no layer; the layers run from %q to %q", pattern, layers[0].Name, layers[len(layers)-1].Name)
+		}
+	}
+	if !slices.Contains(selected, true) {
+		return nil, fault.New(fault.Layer, "groups and ignored_layers leave no layer to prune; ignore fewer of the %d layers", len(layers))
+	}
+	return selected, nil
+}
+
+// groupsOf returns the groups in the order in which they first appear.
+func groupsOf(layers []statistics.Layer) []string {
+	var groups []string
+	for _, l := range layers {
+		if !slices.Contains(groups, l.Group) {
+			groups = append(groups, l.Group)
+		}
+	}
+	return groups
+}

@@ -1,0 +1,220 @@
+package masking
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"agflow/core/criteria"
+	"agflow/core/fault"
+	"agflow/core/statistics"
+)
+
+func keptOf(rep Report) []int {
+	kept := make([]int, len(rep.Layers))
+	for i, l := range rep.Layers {
+		kept[i] = l.Kept
+	}
+	return kept
+}
+
+// Figures worked out by hand on one block: 4 heads of 50 MACs, 16 channels of 5, 100 for the rest: 380 MACs.
+func TestPlansByHand(t *testing.T) {
+	for name, c := range map[string]struct {
+		request Request
+		kept    []int
+		macs    int64
+		miss    float64
+	}{
+		"half":                          {Request{PruningRatio: 0.5}, []int{2, 8}, 240, 0},
+		"half in steps of 6":            {Request{PruningRatio: 0.5, RoundTo: 6}, []int{2, 6}, 230, 0.2},
+		"nine tenths is not ten":        {Request{PruningRatio: 0.9}, []int{1, 1}, 155, -0.0},
+		"three quarters":                {Request{PruningRatio: 0.75}, []int{1, 4}, 170, 0},
+		"heads alone":                   {Request{PruningRatio: 0.5, Groups: []string{"heads"}}, []int{2, 16}, 280, 0},
+		"ignored by pattern":            {Request{PruningRatio: 0.5, IgnoredLayers: []string{"blocks.*.attn"}}, []int{4, 8}, 340, 0},
+		"all MACs":                      {Request{MACs: "1"}, []int{4, 16}, 380, 0},
+		"absolute":                      {Request{MACs: "240"}, []int{2, 8}, 240, 0},
+		"share":                         {Request{MACs: "0.6316"}, []int{2, 8}, 240, 0}, // 240.008
+		"kilo":                          {Request{MACs: "0.24K"}, []int{2, 8}, 240, 0},
+		"one channel less":              {Request{MACs: "239"}, []int{1, 8}, 190, -49.0 / 239}, // the next step is a head of 50
+		"one channel more":              {Request{MACs: "245"}, []int{2, 9}, 245, 0},
+		"least":                         {Request{MACs: "155"}, []int{1, 1}, 155, 0},
+		"global equals layer, one each": {Request{PruningRatio: 0.5, Scope: "global"}, []int{2, 8}, 240, 0},
+	} {
+		_, rep := solveOK(t, vit("agf_relative", 1), c.request)
+		if name == "nine tenths is not ten" {
+			c.miss = (18.0/20 - 0.9) / 0.9
+		}
+		if !slices.Equal(keptOf(rep), c.kept) || rep.MACs != c.macs || math.Abs(rep.Miss-c.miss) > 1e-12 {
+			t.Errorf("%s: kept %v, %d MACs, miss %v; want %v, %d, %v", name, keptOf(rep), rep.MACs, rep.Miss, c.kept, c.macs, c.miss)
+		}
+	}
+}
+
+// Of the steps that the next smaller ratio would bring back together, those of best score per MAC come first.
+func TestStepsAreGivenBackByScorePerMAC(t *testing.T) {
+	layer := func(name string, macs int64) statistics.Layer {
+		return statistics.Layer{Name: name, Group: statistics.MLP, Units: 2, UnitWidth: 1, UnitMACs: macs}
+	}
+	s := criteria.Scores{
+		Criterion: "agf", Model: statistics.Model{Name: "toy", MACs: 100 + 2*(10+20+10)},
+		Layers: []statistics.Layer{layer("a", 10), layer("b", 20), layer("c", 10)},
+		// The second units of a, b, c are worth 0.8, 1, 1 of their layer's mean, so 0.08, 0.05, 0.1 per MAC.
+		Score: []float64{12, 8, 1, 1, 500, 500},
+	}
+	for macs, want := range map[string][]int{"140": {1, 1, 1}, "149": {1, 1, 1}, "150": {1, 1, 2}, "160": {2, 1, 2}, "179": {2, 1, 2}, "180": {2, 2, 2}} {
+		_, rep := solveOK(t, s, Request{MACs: macs})
+		if !slices.Equal(keptOf(rep), want) {
+			t.Errorf("macs %s: kept %v, want %v", macs, keptOf(rep), want)
+		}
+	}
+}
+
+// The share of utility that stays, and what rounding costs of it.
+func TestUtilityByHand(t *testing.T) {
+	s := criteria.Scores{
+		Criterion: "agf", Model: statistics.Model{Name: "toy"},
+		Layers: []statistics.Layer{
+			{Name: "a", Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 1},
+			{Name: "b", Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 1},
+		},
+		Score: []float64{4, 3, 2, 1, 100, 100, 100, 100},
+	}
+	_, rep := solveOK(t, s, Request{PruningRatio: 0.25, RoundTo: 2})
+	// Rounded: two units each, 7/10 and 2/4, layers of equal width: 0.6. Unrounded: three each, 9/10 and 3/4: 0.825.
+	if math.Abs(rep.KeptUtility-0.6) > 1e-15 || math.Abs(rep.RoundingPrice-0.225) > 1e-15 {
+		t.Fatalf("kept utility %v, rounding price %v", rep.KeptUtility, rep.RoundingPrice)
+	}
+	if rep.DenseMACs != 0 || rep.MACs != 0 || rep.MACsRatio != 0 {
+		t.Fatalf("a model without recorded MACs has %+v", rep)
+	}
+	s.Score = make([]float64, 8)
+	if _, rep = solveOK(t, s, Request{PruningRatio: 0.25}); rep.KeptUtility != 1 {
+		t.Fatalf("without any utility, the share kept is %v", rep.KeptUtility)
+	}
+}
+
+// The plan carries the scores' identity and the request with its defaults filled in, and shares no memory.
+func TestPlanKeepsTheScoresIdentity(t *testing.T) {
+	s := vit("agf", 1)
+	s.Seed, s.Metadata = 9, map[string]string{"agflow.data": "x"}
+	p, _ := solveOK(t, s, Request{PruningRatio: 0.5})
+	if p.Model != s.Model || p.Criterion != "agf" || p.Seed != 9 || p.Metadata["agflow.data"] != "x" || !slices.Equal(p.Score, s.Score) {
+		t.Fatalf("got %+v", p)
+	}
+	if p.Request.Scope != ScopeLayer || p.Request.RoundTo != 1 || p.Request.Groups == nil || p.Request.IgnoredLayers == nil {
+		t.Fatalf("the request is %+v", p.Request)
+	}
+	p.Score[0], p.Layers[0].Name, p.Metadata["agflow.data"] = -1, "changed", "changed"
+	if s.Score[0] == -1 || s.Layers[0].Name == "changed" || s.Metadata["agflow.data"] != "x" {
+		t.Fatal("the plan shares memory with the scores")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	ok := Request{PruningRatio: 0.5}
+	for name, c := range map[string]struct {
+		request Request
+		change  func(*criteria.Scores)
+		code    fault.Code
+		says    string
+	}{
+		"no budget":        {Request{}, nil, fault.Value, "exactly one"},
+		"two budgets":      {Request{PruningRatio: 0.5, MACs: "0.5"}, nil, fault.Value, "exactly one"},
+		"ratio 1":          {Request{PruningRatio: 1}, nil, fault.Value, "below 1"},
+		"ratio below 0":    {Request{PruningRatio: -0.1}, nil, fault.Value, "above 0"},
+		"ratio NaN":        {Request{PruningRatio: math.NaN()}, nil, fault.Value, "NaN"},
+		"macs 0":           {Request{MACs: "0"}, nil, fault.Value, `macs is "0"`},
+		"macs below 0":     {Request{MACs: "-5M"}, nil, fault.Value, `macs is "-5M"`},
+		"macs NaN":         {Request{MACs: "NaN"}, nil, fault.Value, `macs is "NaN"`},
+		"macs Inf":         {Request{MACs: "Inf"}, nil, fault.Value, `macs is "Inf"`},
+		"macs too many":    {Request{MACs: "1e10G"}, nil, fault.Value, `macs is "1e10G"`},
+		"macs word":        {Request{MACs: "half"}, nil, fault.Value, `"350M" or "1.2G"`},
+		"macs unit alone":  {Request{MACs: "G"}, nil, fault.Value, `macs is "G"`},
+		"macs unknown":     {Request{MACs: "0.5"}, func(s *criteria.Scores) { s.Model.MACs = 0 }, fault.Value, "not recorded"},
+		"macs of model":    {ok, func(s *criteria.Scores) { s.Model.MACs = 279 }, fault.Value, "whole dense model"},
+		"macs negative":    {ok, func(s *criteria.Scores) { s.Model.MACs = -1 }, fault.Value, "-1 MACs"},
+		"unreachable":      {Request{MACs: "154"}, nil, fault.Budget, "reaches 155 at the least"},
+		"round_to":         {Request{PruningRatio: 0.5, RoundTo: -1}, nil, fault.Value, "round_to is -1"},
+		"round_to wide":    {Request{PruningRatio: 0.5, RoundTo: 17}, nil, fault.Value, `"blocks.0.mlp" has 16 units, fewer than round_to 17`},
+		"scope":            {Request{PruningRatio: 0.5, Scope: "model"}, nil, fault.Value, `scope is "model"`},
+		"global agf":       {Request{PruningRatio: 0.5, Scope: "global"}, nil, fault.Value, "score with agf_relative"},
+		"global foreign":   {Request{PruningRatio: 0.5, Scope: "global"}, func(s *criteria.Scores) { s.Criterion = "mine" }, fault.Value, "score with agf_relative"},
+		"group":            {Request{PruningRatio: 0.5, Groups: []string{"convs"}}, nil, fault.Value, "heads, mlp"},
+		"ignored unknown":  {Request{PruningRatio: 0.5, IgnoredLayers: []string{"block.*"}}, nil, fault.Layer, `"block.*", which matches no layer`},
+		"ignored bad":      {Request{PruningRatio: 0.5, IgnoredLayers: []string{"[a"}}, nil, fault.Value, "no valid pattern"},
+		"ignored all":      {Request{PruningRatio: 0.5, IgnoredLayers: []string{"*"}}, nil, fault.Layer, "leave no layer"},
+		"NaN score":        {ok, func(s *criteria.Scores) { s.Score[4] = math.NaN() }, fault.Nonfinite, `unit 0 of layer "blocks.0.mlp"`},
+		"too few scores":   {ok, func(s *criteria.Scores) { s.Score = s.Score[:5] }, fault.Shape, "5 scores"},
+		"no layers":        {ok, func(s *criteria.Scores) { *s = criteria.Scores{} }, fault.Empty, "no layers"},
+		"layers too heavy": {ok, func(s *criteria.Scores) { s.Layers[1].UnitMACs = math.MaxInt64 }, fault.Value, "whole dense model"},
+	} {
+		s := vit("agf", 1)
+		if c.change != nil {
+			c.change(&s)
+		}
+		_, _, err := Solve(s, c.request)
+		if err == nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: got %v, want code %s saying %q", name, err, c.code, c.says)
+		}
+	}
+}
+
+func TestPlansAreValidated(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Plan)
+		code   fault.Code
+	}{
+		"short":    {func(p *Plan) { p.Keep = p.Keep[1:] }, fault.Shape},
+		"scores":   {func(p *Plan) { p.Score = nil }, fault.Shape},
+		"nothing":  {func(p *Plan) { clear(p.Keep[:4]) }, fault.Value},
+		"infinite": {func(p *Plan) { p.Score[0] = math.Inf(1) }, fault.Nonfinite},
+	} {
+		p, _ := solveOK(t, vit("agf", 1), Request{PruningRatio: 0.5})
+		c.change(&p)
+		if err := p.Validate(); err == nil || fault.CodeOf(err) != c.code {
+			t.Errorf("%s: got %v, want code %s", name, err, c.code)
+		}
+	}
+}
+
+// large has a million units in 250 layers.
+func large() criteria.Scores {
+	r := rand.New(rand.NewPCG(1, 2))
+	s := criteria.Scores{Criterion: "agf_relative", Model: statistics.Model{Name: "large", MACs: 1 << 40}}
+	for i := range 250 {
+		s.Layers = append(s.Layers, statistics.Layer{Name: "blocks." + string(rune('a'+i)), Group: statistics.MLP, Units: 4000, UnitWidth: 1, UnitMACs: 1000})
+	}
+	for range 1_000_000 {
+		s.Score = append(s.Score, r.Float64())
+	}
+	return s
+}
+
+// A million units are planned well within a second; the limit leaves room for the race detector and busy machines.
+func TestAMillionUnitsAreQuick(t *testing.T) {
+	s := large()
+	for _, r := range []Request{
+		{MACs: "0.9995", Scope: ScopeGlobal},
+		{MACs: "0.9995", RoundTo: 8},
+		{PruningRatio: 0.5, Scope: ScopeGlobal, RoundTo: 8},
+	} {
+		start := time.Now()
+		_, rep := solveOK(t, s, r)
+		took := time.Since(start)
+		t.Logf("%+v: %v, miss %.2g", r, took, rep.Miss)
+		if took > 10*time.Second {
+			t.Errorf("%+v took %v", r, took)
+		}
+	}
+}
+
+func BenchmarkSolve(b *testing.B) {
+	s := large()
+	for b.Loop() {
+		solveOK(b, s, Request{MACs: "0.9995", Scope: ScopeGlobal})
+	}
+}

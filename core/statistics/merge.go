@@ -1,0 +1,113 @@
+package statistics
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"agflow/core/fault"
+)
+
+// DataKey is the metadata key of the fingerprint of the images seen.
+const DataKey = "agflow.data"
+
+// Merge adds tables of the same model and layers, sums in the given order, as if one run had seen all their batches.
+// Weight sums must agree and count once; metadata is the first table's, data fingerprints joined by "+".
+//
+// Errors: empty (no tables), layer or value (tables that do not belong together, named), and those of [Table.Validate].
+func Merge(tables ...Table) (Table, error) {
+	if len(tables) == 0 {
+		return Table{}, fault.New(fault.Empty, "no statistics were given to merge; give at least one table")
+	}
+	for _, t := range tables {
+		if err := t.Validate(); err != nil {
+			return Table{}, err
+		}
+	}
+	merged := tables[0].clone()
+	for i, t := range tables[1:] {
+		if err := sameOrigin(tables[0], t, i+1); err != nil {
+			return Table{}, err
+		}
+		if err := merged.add(t); err != nil {
+			return Table{}, err
+		}
+	}
+	return merged, merged.Validate()
+}
+
+// sameOrigin refuses table number i unless model, layers and weights are the first table's.
+func sameOrigin(first, t Table, i int) error {
+	if first.Model != t.Model {
+		return fault.New(fault.Value, "statistics %d are of model %s, the first of %s; merge runs of one model", i, describe(t.Model), describe(first.Model))
+	}
+	if len(first.Layers) != len(t.Layers) {
+		return fault.New(fault.Layer, "statistics %d have %d layers, the first %d; merge runs over the same layers", i, len(t.Layers), len(first.Layers))
+	}
+	for k, l := range first.Layers {
+		if l != t.Layers[k] {
+			return fault.New(fault.Layer, "statistics %d have %+v where the first have %+v; merge runs over the same layers in the same order", i, t.Layers[k], l)
+		}
+	}
+	for u := range first.Weights {
+		if first.Weights[u] != t.Weights[u] || first.SumAbsW[u] != t.SumAbsW[u] || first.SumW2[u] != t.SumW2[u] {
+			return fault.New(fault.Value, "statistics %d have other weights than the first at %s; merge runs of one model with the same weights", i, UnitName(first.Layers, u))
+		}
+	}
+	return nil
+}
+
+func describe(m Model) string {
+	return fmt.Sprintf("%q (%d MACs, %d parameters)", m.Name, m.MACs, m.Params)
+}
+
+// add adds the sums and counts of a table of the same origin.
+func (t *Table) add(other Table) error {
+	for k, c := range t.activationCounts() {
+		for i, n := range *other.activationCounts()[k].values {
+			if n > math.MaxInt64-(*c.values)[i] {
+				return fault.New(fault.Value, "column %s would pass the greatest 64-bit count at %s; merge fewer tables", c.name, UnitName(t.Layers, i))
+			}
+			(*c.values)[i] += n
+		}
+	}
+	for k, c := range t.activationSums() {
+		for i, v := range *other.activationSums()[k].values {
+			(*c.values)[i] += v
+		}
+	}
+	for i, v := range other.MaxAbsYG {
+		t.MaxAbsYG[i] = max(t.MaxAbsYG[i], v)
+	}
+	t.joinData(other.Metadata[DataKey])
+	return nil
+}
+
+// joinData appends a fingerprint to the table's own.
+func (t *Table) joinData(fingerprint string) {
+	switch {
+	case fingerprint == "":
+	case t.Metadata[DataKey] == "":
+		t.Metadata[DataKey] = fingerprint
+	default:
+		t.Metadata[DataKey] += "+" + fingerprint
+	}
+}
+
+// clone returns a table that shares no memory with t.
+func (t Table) clone() Table {
+	c := t
+	c.Layers = slices.Clone(t.Layers)
+	for _, column := range c.counts() {
+		*column.values = slices.Clone(*column.values)
+	}
+	for _, column := range c.floats() {
+		*column.values = slices.Clone(*column.values)
+	}
+	c.Metadata = maps.Clone(t.Metadata)
+	if c.Metadata == nil {
+		c.Metadata = map[string]string{}
+	}
+	return c
+}

@@ -1,0 +1,32 @@
+"""agflow: measure gradient flow in a Vision Transformer, cut what carries none, and route images between both sizes.
+
+The public names load on first use, so that ``import agflow`` starts neither torch nor the Go core.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+
+_HOMES = {
+    "calibrate": "calibration", "Statistics": "statistics",
+    "criteria": "planning", "score": "planning", "plan": "planning", "Scores": "planning", "Plan": "planning",
+    "prune": "surgery", "finetune": "finetuning", "save_expert": "experts", "load_expert": "experts",
+    "evaluate": "evaluation", "predict": "routing", "calibrate_router": "routing", "curve": "routing",
+    "Router": "routing", "Predictions": "routing", "Curve": "routing", "Ledger": "routing", "Cascade": "cascade",
+    "count_macs": "models", "plot_utilities": "plotting", "plot_stages": "plotting", "plot_cascade": "plotting",
+    "backend_name": "_core.loader",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name == "__version__":
+        return importlib.metadata.version("agflow")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"agflow.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'agflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

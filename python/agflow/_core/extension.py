@@ -1,0 +1,46 @@
+"""The backend of a plain Python process: the extension module that carries the Go core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from agflow._core.calls import ABI, CALLS, Call
+from agflow.errors import from_text
+
+
+class ExtensionCore:
+    """Has a method for every call, by its name in :mod:`agflow._core.calls`."""
+
+    name = "extension"
+
+    def __init__(self) -> None:
+        native = _native_module()
+        for call in CALLS:
+            setattr(self, call.name, _method(call, native))
+        found = self.version()
+        if not found.endswith(f" abi {ABI}"):
+            raise ImportError(f"agflow's native part is {found}, this Python part needs abi {ABI}: build both again "
+                              "(pip install, or `make native` in the sources)")
+
+
+def _native_module() -> Any:
+    try:
+        from agflow._core import _native
+    except ImportError as error:
+        raise ImportError(f"agflow's native part cannot be loaded ({error}): install agflow with the Python that runs "
+                          "here (pip install), or run `make native` in the sources") from error
+    return _native
+
+
+def _method(call: Call, native: Any) -> Callable[..., Any]:
+    function = getattr(native, f"native_{call.go_name}")
+
+    def method(*values: Any) -> Any:
+        try:
+            return function(*call.check(values))
+        except RuntimeError as error:
+            raise from_text(str(error)) from None
+
+    method.__name__ = call.name
+    return method

@@ -1,0 +1,69 @@
+"""Light expert first, heavy expert for what it is unsure of, as one module."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from agflow import arrow
+from agflow._core.loader import core
+from agflow.errors import InvalidValueError
+from agflow.routing import Costs, Ledger, Router
+
+
+class Cascade(nn.Module):
+    """``cascade(x) -> logits``: the light expert answers, images below the router's threshold go on to the heavy one.
+
+    Escalated images are compacted into one heavy batch and their answers scattered back, so the order of the batch
+    is kept. For inference only; no gradient flows.
+
+    Parameters
+    ----------
+    light, heavy : modules that map float32 [B, C, H, W] to logits [B, K] on the same device
+    router : Router, or a bare threshold in [0, 1]
+
+    Attributes
+    ----------
+    ledger : Ledger
+        Images seen since construction or :meth:`reset_ledger`, escalations, charged and uncharged cost.
+    """
+
+    def __init__(self, light: nn.Module, heavy: nn.Module, router: Router | float):
+        super().__init__()
+        self.light, self.heavy = light, heavy
+        self.threshold = float(router.threshold if isinstance(router, Router) else router)
+        if not self.threshold >= 0:
+            raise InvalidValueError(f"threshold is {self.threshold}, expected a number of at least 0: calibrate one with calibrate_router")
+        self.costs = Costs.of(light, heavy)
+        self.reset_ledger()
+
+    def reset_ledger(self) -> None:
+        self._samples = self._escalated = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger.of(self.costs, self._samples, self._escalated)
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [B, K] for images [B, C, H, W].
+
+        Raises
+        ------
+        NonFiniteError
+            The light expert gave a logit that is NaN or infinite.
+        """
+        logits_BK = self.light(x)
+        escalated = self._escalations(logits_BK)
+        if len(escalated):
+            heavy_EK = self.heavy(x.index_select(0, escalated))
+            logits_BK = logits_BK.index_copy(0, escalated, heavy_EK.to(logits_BK.dtype))
+        self._samples += len(x)
+        self._escalated += len(escalated)
+        return logits_BK
+
+    def _escalations(self, logits_BK: torch.Tensor) -> torch.Tensor:
+        """Indices of the images whose prior is below the threshold, int64 on the device of the logits."""
+        onto_cpu = logits_BK.float().contiguous().cpu()
+        indices = arrow.call_for_array(core().route, self.threshold, arrow.matrix(onto_cpu))
+        return torch.from_numpy(indices.to_numpy(zero_copy_only=False).copy()).to(logits_BK.device)

@@ -1,0 +1,87 @@
+"""What the ``agflow`` command asks of Python: one function a command, JSON text in and out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+
+from torch.utils.data import DataLoader
+
+from agflow import data, report
+from agflow import run as road
+from agflow.calibration import calibrate as calibrate_model
+from agflow.errors import InvalidValueError
+from agflow.experts import load_expert, save_expert
+from agflow.planning import Plan
+from agflow.routing import predict as predict_both
+from agflow.surgery import prune as prune_model
+
+
+def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
+    @functools.wraps(function)
+    def entry(options: str) -> str:
+        return json.dumps(function(json.loads(options)))
+    return entry
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _images(options: dict, model, preprocessing) -> DataLoader:
+    dataset = data.load(options["data"], preprocessing=preprocessing, label=options.get("label"), limit=options.get("limit"),
+                        seed=options.get("seed", 0), classes=model.num_classes)
+    return DataLoader(dataset, batch_size=options.get("batch_size", 64))
+
+
+@_command
+def run(options: dict) -> dict:
+    """The whole road; see :func:`agflow.run.run`."""
+    known = road.RunOptions.__dataclass_fields__
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InvalidValueError(f"run does not know the option {unknown[0]!r}; it knows {', '.join(known)}")
+    if options.get("macs") is None and options.get("pruning_ratio") is None:
+        options["macs"] = "0.35"
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None}
+    result = road.run(road.RunOptions(**given), say=_say)
+    return {"summary": report.summary(result), "output": result.options.output, **report.as_dict(result)}
+
+
+@_command
+def calibrate(options: dict) -> dict:
+    """Measure a model's statistics and write them as an Arrow file, with the raw tensors if ``dump`` names a folder."""
+    model, preprocessing, name = data.model_from(options["model"], options.get("weights"))
+    statistics = calibrate_model(model, _images(options, model, preprocessing), batches=options["batches"],
+                                 groups=tuple(options["groups"]), dump=options.get("dump"), seed=options["seed"])
+    statistics.save(options["output"])
+    return {"summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} layers of {name}",
+            "output": options["output"], "units": len(statistics), "metadata": statistics.metadata}
+
+
+@_command
+def prune(options: dict) -> dict:
+    """Cut and repair a model after a plan and save the light expert's folder."""
+    model, preprocessing, name = data.model_from(options["model"], options.get("weights"))
+    plan = Plan.load(options["plan"])
+    loader = _images(options, model, preprocessing) if options["compensate"] != "none" else None
+    light = prune_model(model, plan, loader, compensate=options["compensate"])
+    save_expert(light, options["output"], plan, preprocessing=preprocessing)
+    return {"summary": f"{options['output']}: {name} at {plan.macs / plan.model_macs:.3f}x of its MACs",
+            "output": options["output"], "macs": plan.macs, "dense_macs": plan.model_macs}
+
+
+@_command
+def predict(options: dict) -> dict:
+    """Run both experts over the same images and write their predictions as an Arrow file."""
+    heavy, preprocessing, _ = data.model_from(options["heavy"], options.get("weights"))
+    predictions = predict_both(load_expert(options["light"]), heavy, _images(options, heavy, preprocessing))
+    pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
+    predictions.save(options["output"])
+    return {"summary": f"{options['output']}: {len(predictions)} images, light {100 * predictions.light_accuracy:.1f} %, "
+                       f"heavy {100 * predictions.heavy_accuracy:.1f} %",
+            "output": options["output"], "images": len(predictions), "light_accuracy": predictions.light_accuracy,
+            "heavy_accuracy": predictions.heavy_accuracy}

@@ -1,0 +1,68 @@
+"""What agflow needs to know of a model family: where its prunable units are, how to cut them, how to rebuild it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class PrunableLayer:
+    """A row of units that can be removed one by one.
+
+    Attributes
+    ----------
+    name : the module that holds the units, such as ``"blocks.0.mlp"``
+    group : ``"mlp"`` (hidden channels) or ``"heads"`` (attention heads)
+    units : units present now
+    unit_width : channels of the reader's input that one unit fills (1, or the width of a head)
+    unit_macs : multiply-accumulates per image that leave with one unit
+    unit_params : parameters that leave with one unit
+    reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is Y
+    """
+
+    name: str
+    group: str
+    units: int
+    unit_width: int
+    unit_macs: int
+    unit_params: int
+    reader: str
+
+
+class Adapter(Protocol):
+    """Knowledge of one model family. Stateless: a layer found in one model names the same place in its copies."""
+
+    family: ClassVar[str]
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """Why this adapter cannot handle ``model``; None when it can."""
+
+    def layers(self, model: nn.Module) -> list[PrunableLayer]:
+        """Every prunable layer, in forward order."""
+
+    def weights(self, model: nn.Module, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
+        """The 2-D weights attached to the layer's units, each with the axis the unit channels run along."""
+
+    def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
+        """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place, with smaller modules."""
+
+    def input_size(self, model: nn.Module) -> tuple[int, int, int]:
+        """Channels, height and width of the images the model takes."""
+
+    def macs(self, model: nn.Module) -> int:
+        """Exact multiply-accumulates per image, both attention products included."""
+
+    def describe(self, model: nn.Module) -> dict[str, Any]:
+        """JSON-ready description of the architecture, widths of cut layers included."""
+
+    def build(self, description: dict[str, Any]) -> nn.Module:
+        """A model of that architecture; its weights are not set."""
+
+
+def channels_of(units_U: torch.Tensor, unit_width: int) -> torch.Tensor:
+    """Indices of the channels that the units fill, ascending when the units are."""
+    return (units_U[:, None] * unit_width + torch.arange(unit_width)).flatten()

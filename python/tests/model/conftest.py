@@ -1,0 +1,114 @@
+"""Models, images and plans for the tests of the PyTorch side; none of them needs the Go core."""
+
+import os
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch.utils.data import DataLoader
+
+from agflow import data
+from agflow.models import adapter_for
+from agflow.planning import Plan
+
+VARIANTS = {
+    "class_token": {},
+    "no_qkv_bias": {"qkv_bias": False},
+    "average_pool": {"global_pool": "avg"},
+    "no_class_token": {"global_pool": "avg", "class_token": False},
+    "layer_scale": {"init_values": 0.1},
+    "registers": {"reg_tokens": 3, "no_embed_class": True},
+    "qk_norm": {"qk_norm": True},
+    "no_bias": {"proj_bias": False, "qkv_bias": False},
+    "pre_norm": {"pre_norm": True, "act_layer": "quick_gelu"},
+}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: measures accuracy on real images, a few minutes")
+
+
+def small_vit(**overrides):
+    torch.manual_seed(0)
+    model = VisionTransformer(**{"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 48, "depth": 3,
+                                 "num_heads": 4, "mlp_ratio": 2.0, **overrides})
+    with torch.no_grad():  # fresh biases are zero and would hide mistakes
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.1)
+    return model.eval()
+
+
+@pytest.fixture(params=VARIANTS)
+def vit(request):
+    """A small Vision Transformer of every supported kind."""
+    return small_vit(**VARIANTS[request.param])
+
+
+@pytest.fixture
+def make_vit():
+    return small_vit
+
+
+@pytest.fixture
+def images():
+    """Eight images for the small models, with labels."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)
+
+
+@pytest.fixture(scope="session")
+def plan_of():
+    """Make a Plan from {layer name: kept units} without the Go core; layers that are not named are not in it."""
+    def make(model, kept):
+        layers = [layer for layer in adapter_for(model).layers(model) if layer.name in kept]
+        column = lambda value: [value(layer, unit) for layer in layers for unit in range(layer.units)]
+        return Plan(pa.RecordBatch.from_pydict({
+            "layer": column(lambda layer, unit: layer.name), "group": column(lambda layer, unit: layer.group),
+            "unit": pa.array(column(lambda layer, unit: unit), pa.int32()),
+            "score": pa.array(column(lambda layer, unit: 0.0), pa.float64()),
+            "keep": column(lambda layer, unit: unit in set(kept[layer.name]))}))
+    return make
+
+
+@pytest.fixture(scope="session")
+def folder():
+    """The development data: DeiT-Tiny and ImageNet images."""
+    place = pathlib.Path(os.environ.get("AGFLOW_DATA") or pathlib.Path(__file__).parents[4] / "shared" / "data")
+    if not (place / "deit_tiny_patch16_224.safetensors").exists():
+        pytest.skip(f"no development data in {place}: set AGFLOW_DATA to the folder with deit_tiny_patch16_224.safetensors")
+    return place
+
+
+@pytest.fixture(scope="session")
+def deit(folder):
+    """DeiT-Tiny with its ImageNet weights; tests must leave it as it is."""
+    model, preprocessing, _ = data.model_from("timm:deit_tiny_patch16_224", folder / "deit_tiny_patch16_224.safetensors")
+    return model, preprocessing
+
+
+@pytest.fixture(scope="session")
+def imagenette(folder, deit):
+    """Make a balanced dataset with ImageNet labels from a file of the development data."""
+    def make(file, limit, offset=0):
+        return data.load(f"parquet:{folder / file}", preprocessing=deit[1], classes=1000, limit=limit, offset=offset, seed=0)
+    return make
+
+
+@pytest.fixture(scope="session")
+def photographs(imagenette):
+    """A loader of 12 real images in batches of 4."""
+    return DataLoader(imagenette("imagenette160_train3000.parquet", 12), batch_size=4)
+
+
+@pytest.fixture(scope="session")
+def random_keep():
+    """Keep a random non-empty choice of units in some layers of a model."""
+    def make(model, seed, groups=("mlp", "heads")):
+        random = np.random.default_rng(seed)
+        layers = [layer for layer in adapter_for(model).layers(model) if layer.group in groups and random.random() < 0.8]
+        return {layer.name: np.sort(random.choice(layer.units, random.integers(1, layer.units + 1), replace=False)) for layer in layers}
+    return make

@@ -1,0 +1,110 @@
+"""Routing and the cascade: decisions, order, ledger and the promise of the threshold, on the shipped example."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import agflow
+from agflow.errors import CorruptFileError, EmptyError, FileError, InvalidValueError, NonFiniteError
+from agflow.routing import Costs, priors
+
+
+@pytest.fixture(scope="module")
+def predictions(example, light, loader):
+    return agflow.predict(light, example[0], loader("train", 2400, 3400), progress=False)
+
+
+def test_priors_are_torch_softmax_in_float64():
+    logits = torch.randn(500, 10) * 8
+    answer, prior = priors(logits)
+    expected = logits.double().softmax(1).max(1)
+    np.testing.assert_array_equal(answer, logits.argmax(1))
+    np.testing.assert_allclose(prior, expected.values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.6, 0.95, 1.01])
+def test_cascade_gives_each_image_the_answer_of_its_expert_in_order(example, light, loader, threshold):
+    heavy, _ = example
+    cascade = agflow.Cascade(light, heavy, threshold)
+    escalated = 0
+    for x, _ in loader("test", 0, 96, batch_size=32):
+        logits = cascade(x)
+        with torch.no_grad():
+            by_light, by_heavy = light(x), heavy(x)
+        unsure = torch.from_numpy(priors(by_light)[1] < threshold)
+        escalated += int(unsure.sum())
+        torch.testing.assert_close(logits, torch.where(unsure[:, None], by_heavy, by_light), rtol=1e-5, atol=1e-5)
+        assert torch.equal(logits[~unsure], by_light[~unsure])
+    assert cascade.ledger.samples == 96
+    assert cascade.ledger.escalated == escalated
+    assert {0.0: escalated == 0, 1.01: escalated == 96}.get(threshold, True)
+
+
+def test_ledger_charges_the_light_pass_of_escalated_images():
+    # The published pair: a light expert at 0.85x that escalates 48.5 %, reported at 0.92x.
+    ledger = agflow.Ledger.of(Costs(light=85, heavy=100), samples=1000, escalated=485)
+    assert ledger.uncharged == pytest.approx(0.92275)
+    assert ledger.charged == pytest.approx(1.335)
+    assert ledger.break_even == pytest.approx(0.15)
+    assert ledger.verdict == "loss"
+
+
+def test_curve_equals_a_sweep_over_every_threshold(predictions):
+    columns, curve = predictions.columns, agflow.curve(predictions, points=100_000).columns
+    light_right = columns["light_prediction"] == columns["label"]
+    heavy_right = columns["heavy_prediction"] == columns["label"]
+    for i in np.linspace(0, len(curve["threshold"]) - 1, 25).astype(int):
+        escalates = columns["light_prior"] < curve["threshold"][i]
+        assert curve["escalated"][i] == escalates.sum()
+        assert curve["accuracy"][i] == pytest.approx(np.where(escalates, heavy_right, light_right).mean())
+
+
+def test_router_keeps_its_promise_on_the_images_it_was_set_on(predictions):
+    router = agflow.routing.threshold_for(predictions, tolerance=0.02, confidence=0.9)
+    assert router.verdict == "PASS"
+    assert router.accuracy_cascade >= router.accuracy_heavy - 0.02
+    assert 0 < router.escalation < 1
+
+
+def test_too_few_images_say_how_many_would_do(predictions):
+    few = agflow.Predictions(predictions.batch.slice(0, 50))
+    router = agflow.routing.threshold_for(few, tolerance=0.005, confidence=0.95)
+    assert router.verdict == "INSUFFICIENT DATA"
+    assert router.needed_samples > 500
+    assert router.escalation == 1.0
+
+
+def test_router_file_round_trip_and_refusals(predictions, tmp_path):
+    router = agflow.routing.threshold_for(predictions, tolerance=0.02, confidence=0.9)
+    path = tmp_path / "router.json"
+    router.save(path)
+    assert agflow.Router.load(path) == router
+    with pytest.raises(FileError, match="missing.json"):
+        agflow.Router.load(tmp_path / "missing.json")
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(CorruptFileError, match="router.json"):
+        agflow.Router.load(path)
+    path.write_text(json.dumps({"format": 99, "prior": "max_probability"}))
+    with pytest.raises(CorruptFileError, match="99"):
+        agflow.Router.load(path)
+    with pytest.raises(FileError, match="nowhere"):
+        router.save(tmp_path / "nowhere" / "router.json")
+
+
+def test_bad_inputs_are_refused(example, light, predictions):
+    heavy, _ = example
+    with pytest.raises(InvalidValueError, match="nan"):
+        agflow.Cascade(light, heavy, float("nan"))
+    with pytest.raises(EmptyError):
+        agflow.predict(light, heavy, [], progress=False)
+    with pytest.raises(InvalidValueError, match="confidence"):
+        agflow.routing.threshold_for(predictions, confidence=1.5)
+    broken = torch.full((2, 10), float("nan"))
+    with pytest.raises(NonFiniteError):
+        priors(broken)
+    cascade = agflow.Cascade(light, heavy, 0.5)
+    with pytest.raises(NonFiniteError):
+        cascade(torch.full((2, 1, 28, 28), float("nan")))
+    assert cascade.ledger.samples == 0

@@ -1,0 +1,83 @@
+"""Scores and plans, from Python: what the core promises arrives unchanged."""
+
+import numpy as np
+import polars
+import pyarrow as pa
+import pytest
+
+import agflow
+from agflow.errors import BudgetError, InvalidValueError, UnknownLayerError
+
+
+def test_agf_is_the_mean_absolute_product_per_row(statistics):
+    columns = statistics.columns
+    scores = agflow.score(statistics, "agf")
+    np.testing.assert_array_equal(scores.columns["score"], columns["sum_abs_yg"] / columns["rows"])
+
+
+def test_relative_agf_has_mean_one_in_every_layer(statistics):
+    scores = agflow.score(statistics, "agf_relative")
+    for layer in scores.layers:
+        assert scores.of(layer.name).mean() == pytest.approx(1, rel=1e-12)
+
+
+def test_a_macs_budget_is_kept_and_used(statistics):
+    for budget in (0.3, 0.5, 0.8):
+        plan = agflow.plan(statistics, macs=budget)
+        assert plan.macs <= budget * plan.model_macs
+        assert plan.macs > (budget - 0.02) * plan.model_macs
+        assert all(layer.kept % 8 == 0 for layer in plan.planned if layer.group == "mlp")
+
+
+def test_ignored_layers_and_groups_stay_whole(statistics):
+    plan = agflow.plan(statistics, pruning_ratio=0.5, groups=["mlp"], ignored_layers=["blocks.0.*"])
+    for layer in plan.planned:
+        expected = layer.units if layer.group == "heads" or layer.name.startswith("blocks.0.") else layer.units // 2
+        assert layer.kept == expected, layer
+
+
+def test_kept_units_are_those_with_the_largest_scores(statistics):
+    plan = agflow.plan(statistics, pruning_ratio=0.5, groups=["mlp"])
+    scores = agflow.score(statistics)
+    for layer in plan.planned:
+        if layer.group == "mlp":
+            largest = np.argsort(-scores.of(layer.name), kind="stable")[: layer.kept]
+            np.testing.assert_array_equal(plan.kept(layer.name), np.sort(largest))
+
+
+def test_plan_file_survives_a_round_trip_and_is_read_by_other_tools(statistics, tmp_path):
+    plan = agflow.plan(statistics, macs=0.5)
+    plan.save(tmp_path / "plan.arrow")
+    assert agflow.Plan.load(tmp_path / "plan.arrow").batch.equals(plan.batch)
+    with pa.memory_map(str(tmp_path / "plan.arrow")) as source:
+        assert pa.ipc.open_file(source).read_all().column("keep").to_pylist() == plan.columns["keep"].tolist()
+    assert polars.read_ipc(tmp_path / "plan.arrow", memory_map=False)["keep"].sum() == plan.columns["keep"].sum()
+    assert pa.record_batch(plan).num_rows == len(plan)
+
+
+def test_two_shards_merge_into_the_run_over_both(example, loader):
+    model, _ = example
+    measure = lambda start, stop: agflow.calibrate(model, loader("train", start, stop), batches=2, progress=False)
+    whole, merged = measure(0, 128), measure(0, 64).merge(measure(64, 128))
+    for name, column in whole.columns.items():
+        if column.dtype == np.float64:
+            np.testing.assert_allclose(merged.columns[name], column, rtol=1e-12, atol=1e-18)
+        else:
+            np.testing.assert_array_equal(merged.columns[name], column)
+
+
+@pytest.mark.parametrize(("arguments", "error", "words"), [
+    ({}, InvalidValueError, "pruning_ratio"),
+    ({"macs": 0.5, "pruning_ratio": 0.5}, InvalidValueError, "pruning_ratio"),
+    ({"pruning_ratio": 1.5}, InvalidValueError, "1.5"),
+    ({"macs": "half"}, InvalidValueError, "half"),
+    ({"macs": 0.001}, BudgetError, "M"),
+    ({"macs": 0.5, "criterion": "agff"}, InvalidValueError, "agf_relative"),
+    ({"macs": 0.5, "ignored_layers": ["blocks.77.mlp"]}, UnknownLayerError, "blocks.77.mlp"),
+    ({"macs": 0.5, "scope": "global"}, InvalidValueError, "agf_relative"),
+    ({"macs": 0.5, "groups": ["mpl"]}, InvalidValueError, "mpl"),
+])
+def test_bad_requests_are_refused_in_one_sentence(statistics, arguments, error, words):
+    with pytest.raises(error, match=words) as caught:
+        agflow.plan(statistics, **arguments)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,89 @@
+"""One result by three roads: Python with the extension, the Go command hosting Python, and Arrow files with Go alone.
+
+Statistics, scores and plan are compared as files, byte by byte; the threshold as its JSON.
+"""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+import agflow
+
+BATCHES, BATCH_SIZE = 2, 32
+
+
+def command(*arguments):
+    done = subprocess.run(["agflow", *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def roads(tmp_path_factory, example, loader):
+    """statistics.arrow by each road."""
+    folder = tmp_path_factory.mktemp("roads")
+    python = agflow.calibrate(example[0], loader("train", 0, 64, BATCH_SIZE), batches=BATCHES, dump=folder / "dump", progress=False)
+    python.save(folder / "python.arrow")
+    command("calibrate", "--model", "example", "--data", "example:train", "--limit", BATCHES * BATCH_SIZE,
+            "--batches", BATCHES, "--batch-size", BATCH_SIZE, "--output", folder / "hosted.arrow")
+    command("statistics", "--tensors", folder / "dump", "--output", folder / "files.arrow")
+    return folder
+
+
+def test_statistics_files_are_equal_byte_by_byte(roads):
+    python = (roads / "python.arrow").read_bytes()
+    assert (roads / "files.arrow").read_bytes() == python
+    assert (roads / "hosted.arrow").read_bytes() == python
+
+
+def test_scores_and_plan_are_equal_byte_by_byte(roads):
+    statistics = agflow.Statistics.load(roads / "python.arrow")
+    agflow.score(statistics).save(roads / "scores-python.arrow")
+    agflow.plan(statistics, macs=0.5).save(roads / "plan-python.arrow")
+    command("score", "--statistics", roads / "files.arrow", "--criterion", "agf", "--output", roads / "scores-go.arrow")
+    command("plan", "--scores", roads / "scores-go.arrow", "--macs", "0.5", "--output", roads / "plan-go.arrow")
+    for name in ("scores", "plan"):
+        assert (roads / f"{name}-go.arrow").read_bytes() == (roads / f"{name}-python.arrow").read_bytes(), name
+
+
+def test_threshold_is_equal(roads, example, light, loader):
+    predictions = agflow.predict(light, example[0], loader("train", 2400, 3400), progress=False)
+    predictions.save(roads / "predictions.arrow")
+    command("route", "--predictions", roads / "predictions.arrow", "--tolerance", "0.02", "--confidence", "0.9",
+            "--output", roads / "router-go.json")
+    assert agflow.Router.load(roads / "router-go.json") == agflow.routing.threshold_for(predictions, tolerance=0.02, confidence=0.9)
+
+
+def test_command_hosts_python_without_the_extension(roads):
+    report = json.loads(command("--json", "doctor").stdout)
+    assert report["backend"] == "host"
+    assert report["extension_loaded"] is False
+    assert agflow.backend_name() == "extension"
+
+
+def test_sums_equal_float64_torch_in_every_bit(example, loader):
+    """AGF of a real ViT: the Go sums against numpy float64 over the same activations, row by row."""
+    from agflow.calibration import capture
+    from agflow.models import adapter_for
+    model, _ = example
+    layers = adapter_for(model).layers(model)
+    seen = {}
+    keep = lambda index, y, g: seen.setdefault(index, []).append((y.detach().clone(), g.detach().clone()))
+    batches = list(loader("train", 0, 64, BATCH_SIZE))
+    with capture(model, layers, keep):
+        for x, label in batches:
+            torch.nn.functional.cross_entropy(model(x), label, reduction="sum").backward()
+    columns = agflow.calibrate(model, batches, batches=BATCHES, progress=False)
+    for index, layer in enumerate(layers):
+        y, g = (torch.cat(part).double().numpy() for part in zip(*seen[index]))
+        chain = np.zeros(y.shape[1])
+        for row in np.abs(y * g):
+            chain += row
+        unit = chain.reshape(layer.units, layer.unit_width)
+        folded = unit[:, 0].copy()
+        for channel in range(1, layer.unit_width):
+            folded += unit[:, channel]
+        np.testing.assert_array_equal(columns.columns["sum_abs_yg"][columns.rows_of(layer.name)], folded)
