@@ -194,21 +194,16 @@ func large() criteria.Scores {
 	return s
 }
 
-// A million units are planned well within a second; the limit leaves room for the race detector and busy machines.
+// A million units are planned in about half a second; the limit only has to tell that from quadratic work on a busy
+// machine under the race detector.
 func TestAMillionUnitsAreQuick(t *testing.T) {
 	s := large()
-	for _, r := range []Request{
-		{MACs: "0.9995", Scope: ScopeGlobal},
-		{MACs: "0.9995", RoundTo: 8},
-		{PruningRatio: 0.5, Scope: ScopeGlobal, RoundTo: 8},
-	} {
-		start := time.Now()
-		_, rep := solveOK(t, s, r)
-		took := time.Since(start)
-		t.Logf("%+v: %v, miss %.2g", r, took, rep.Miss)
-		if took > 10*time.Second {
-			t.Errorf("%+v took %v", r, took)
-		}
+	start := time.Now()
+	_, rep := solveOK(t, s, Request{MACs: "0.9995", Scope: ScopeGlobal, RoundTo: 8})
+	took := time.Since(start)
+	t.Logf("took %v, miss %.2g", took, rep.Miss)
+	if took > time.Minute {
+		t.Fatalf("took %v", took)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 
 // ranked is a layer to prune with its units in the order in which they are kept.
 type ranked struct {
-	layer int // its place among the layers of the scores
 	statistics.Layer
 	offset int // of its first unit's score
 	units  []rankedUnit
@@ -31,7 +30,7 @@ func rank(s criteria.Scores, selected []bool) []ranked {
 		if !selected[i] {
 			continue
 		}
-		t := ranked{layer: i, Layer: l, offset: offsets[i], units: make([]rankedUnit, l.Units)}
+		t := ranked{Layer: l, offset: offsets[i], units: make([]rankedUnit, l.Units)}
 		magnitude := 0.0
 		for u, score := range s.Score[offsets[i]:offsets[i+1]] {
 			t.units[u] = rankedUnit{score, int32(u)}

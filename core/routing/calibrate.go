@@ -54,7 +54,7 @@ func gridThreshold(i int) float64 {
 // Clopper-Pearson upper limit of P(loss) minus the lower limit of P(gain), at (1-confidence)/2 each, must not exceed
 // the tolerance.
 //
-// The verdict is Pass when a threshold below which something is left to the light expert holds; else Fail when the rates
+// The verdict is Pass when a threshold holds at which the light expert answers something alone; else Fail when the rates
 // seen at the failing threshold break the tolerance themselves, and InsufficientData when only the bound does.
 //
 // Errors: shape, empty, nonfinite, value (outcomes, tolerance, confidence).
@@ -62,8 +62,8 @@ func Calibrate(o Outcomes, tolerance, confidence float64) (Threshold, error) {
 	if err := o.validate(); err != nil {
 		return Threshold{}, err
 	}
-	if !(tolerance >= 0 && tolerance < 1) {
-		return Threshold{}, fault.New(fault.Value, "tolerance is %v; it is the accuracy that may be lost, from 0 to below 1", tolerance)
+	if !(tolerance > 0 && tolerance < 1) { // samples that are finite in number cannot show a loss of 0
+		return Threshold{}, fault.New(fault.Value, "tolerance is %v; it is the accuracy that may be lost, above 0 and below 1, such as 0.005", tolerance)
 	}
 	if !(confidence > 0 && confidence < 1) {
 		return Threshold{}, fault.New(fault.Value, "confidence is %v; it must be above 0 and below 1", confidence)
@@ -100,6 +100,7 @@ func descend(samples []packed, tolerance, alpha float64) (passed, at tested) {
 	at = tested{threshold: EscalateAll, escalated: n}
 	passed = at
 	for i := range gridSteps + 2 {
+		before := at.escalated
 		at.threshold = gridThreshold(i)
 		for at.escalated > 0 && !escalates(samples[at.escalated-1].prior(), at.threshold) {
 			at.escalated--
@@ -107,7 +108,9 @@ func descend(samples []packed, tolerance, alpha float64) (passed, at tested) {
 			at.losses += s.heavy() &^ s.light()
 			at.gains += s.light() &^ s.heavy()
 		}
-		at.bound = excessBound(float64(at.losses), float64(at.gains), float64(n), alpha)
+		if i == 0 || at.escalated < before {
+			at.bound = excessBound(float64(at.losses), float64(at.gains), float64(n), alpha)
+		}
 		if at.bound > tolerance {
 			break
 		}

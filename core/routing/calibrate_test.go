@@ -1,0 +1,203 @@
+package routing
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"agflow/core/fault"
+)
+
+// The claimed guarantee, by simulation: over 1,000 draws and more, the true accuracy of the calibrated cascade is below
+// that of the heavy expert by more than the tolerance no more often than 1-confidence allows. The populations are
+// chosen to be hard: the true excess crosses the tolerance slowly, jumps over it, or hovers just above it.
+func TestTheGuaranteeHolds(t *testing.T) {
+	const draws, n, tolerance, confidence = 1200, 1500, 0.02, 0.9
+	rising := func(u float64) float64 { return logistic(12*u - 4) }
+	none := func(float64) float64 { return 0 }
+	for name, p := range map[string]population{
+		"crosses slowly": {rising, func(u float64) float64 { return 0.08 * (1 - u) }, none},
+		"losses and gains": {rising,
+			func(u float64) float64 { return 0.25 * (1 - u) }, func(u float64) float64 { return 0.15 * (1 - u) }},
+		"jumps": {func(u float64) float64 { return 0.1 + 0.8*math.Floor(4*u)/4 },
+			func(u float64) float64 { return 0.03 * (4 - math.Floor(4*u)) / 2 }, none},
+		"just above throughout": {func(float64) float64 { return 0.9 }, func(float64) float64 { return 0.0201 }, none},
+		"dips below and comes back": {rising,
+			func(u float64) float64 {
+				return map[bool]float64{true: 0.07}[u > 0.7] + map[bool]float64{true: 0.05}[u < 0.4]
+			},
+			func(u float64) float64 { return map[bool]float64{true: 0.06}[u > 0.4 && u < 0.7] }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := rand.New(rand.NewPCG(11, 12))
+			excess := map[float64]float64{}
+			violations, passes := 0, 0
+			for range draws {
+				c, err := Calibrate(p.draw(r, n), tolerance, confidence)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, known := excess[c.Threshold]; !known {
+					excess[c.Threshold] = p.excess(c.Threshold)
+				}
+				if excess[c.Threshold] > tolerance {
+					violations++
+				}
+				if c.Verdict == Pass {
+					passes++
+				}
+			}
+			allowed := draws * (1 - confidence)
+			t.Logf("%d violations of %.0f allowed, %d passes", violations, allowed, passes)
+			if float64(violations) > allowed { // the bound is conservative enough to need no margin for chance
+				t.Errorf("%d of %d draws break the tolerance, %.0f are allowed", violations, draws, allowed)
+			}
+		})
+	}
+}
+
+// The guarantee is not bought by never passing: a light expert that errs only where it is unsure passes in nearly every
+// draw, and spares the heavy expert most images.
+func TestAGoodPairPasses(t *testing.T) {
+	good := population{
+		func(u float64) float64 { return logistic(12*u - 2) },
+		func(u float64) float64 { return 0.3 * logistic(-20*(u-0.3)) },
+		func(float64) float64 { return 0.004 },
+	}
+	r := rand.New(rand.NewPCG(13, 14))
+	passes, escalation := 0, 0.0
+	const draws = 200
+	for range draws {
+		c, err := Calibrate(good.draw(r, 4000), 0.01, 0.95)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Verdict == Pass {
+			passes++
+			escalation += c.Escalation
+		}
+	}
+	t.Logf("%d of %d pass, mean escalation %.3f", passes, draws, escalation/float64(passes))
+	if passes < draws*99/100 || escalation/float64(passes) > 0.5 {
+		t.Fatalf("%d of %d pass, mean escalation %.3f", passes, draws, escalation/float64(passes))
+	}
+}
+
+// agreeing returns n samples of equal outcomes, losses and gains aside, all of one prior.
+func agreeing(n, losses, gains int, prior float32) Outcomes {
+	o := Outcomes{Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n)}
+	for i := range n {
+		o.Prior[i] = prior
+		o.LightCorrect[i] = i >= losses
+		o.HeavyCorrect[i] = i < losses || i >= losses+gains
+	}
+	return o
+}
+
+// Every figure of a passing calibration by hand: all agree, so every threshold holds and nothing escalates.
+func TestPassByHand(t *testing.T) {
+	got, err := Calibrate(agreeing(1000, 0, 0, 0.7), 0.005, 0.95)
+	want := Threshold{
+		Threshold: 0, Verdict: Pass, Samples: 1000, AccuracyLight: 1, AccuracyHeavy: 1, AccuracyCascade: 1,
+		Bound: 1 - math.Pow(0.025, 1.0/1000), Tolerance: 0.005, Confidence: 0.95,
+	}
+	if err != nil || math.Abs(got.Bound-want.Bound) > 1e-12 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	got.Bound = want.Bound
+	if got != want {
+		t.Fatalf("got %+v, want %+v", got, want)
+	}
+}
+
+// The cascade's accuracy is that of its two parts: the sure half costs nothing, the unsure half would break the tolerance.
+func TestPassOnTheSureHalf(t *testing.T) {
+	sure, unsure := agreeing(2000, 2, 4, 0.99), agreeing(2000, 500, 0, 0.3)
+	o := Outcomes{
+		Prior:        append(sure.Prior, unsure.Prior...),
+		LightCorrect: append(sure.LightCorrect, unsure.LightCorrect...),
+		HeavyCorrect: append(sure.HeavyCorrect, unsure.HeavyCorrect...),
+	}
+	got, err := Calibrate(o, 0.005, 0.95)
+	if err != nil || got.Verdict != Pass || got.Threshold <= 0.3 || got.Threshold > 0.99 || got.Escalation != 0.5 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if got.AccuracyHeavy != 3996.0/4000 || got.AccuracyLight != 3498.0/4000 || math.Abs(got.AccuracyCascade-3998.0/4000) > 1e-12 {
+		t.Fatalf("accuracies %+v", got)
+	}
+	// It is the lowest threshold of the grid that keeps the unsure half out.
+	for i := range gridSteps + 2 {
+		if g := gridThreshold(i); g > 0.3 && g < got.Threshold {
+			t.Fatalf("the threshold is %v, %v would do", got.Threshold, g)
+		}
+	}
+}
+
+// Too few samples: the verdict names a number that is enough, and the smallest.
+func TestInsufficientData(t *testing.T) {
+	for name, c := range map[string]struct{ n, losses, gains int }{
+		"all agree": {100, 0, 0}, "few losses": {1000, 3, 0}, "more gains": {300, 2, 5},
+	} {
+		o := agreeing(c.n, c.losses, c.gains, 1)
+		got, err := Calibrate(o, 0.005, 0.95)
+		if err != nil || got.Verdict != InsufficientData || got.Threshold != EscalateAll || got.Escalation != 1 || got.AccuracyCascade != got.AccuracyHeavy || got.Bound <= 0.005 {
+			t.Fatalf("%s: got %+v, %v", name, got, err)
+		}
+		holds := func(m int64) bool {
+			scale := float64(m) / float64(c.n)
+			return excessBound(float64(c.losses)*scale, float64(c.gains)*scale, float64(m), 1-got.Confidence) <= 0.005
+		}
+		if m := got.NeededSamples; m <= int64(c.n) || !holds(m) || holds(m-1) {
+			t.Errorf("%s: %d samples are said to be needed", name, m)
+		}
+	}
+	got, err := Calibrate(agreeing(100, 0, 0, 1), 0.005, 0.95)
+	if want := int64(math.Ceil(math.Log(0.025) / math.Log(1-0.005))); err != nil || got.NeededSamples != want {
+		t.Fatalf("without any loss %d samples are needed, got %d", want, got.NeededSamples)
+	}
+}
+
+// Rates that break the tolerance themselves fail, however many samples come.
+func TestFail(t *testing.T) {
+	got, err := Calibrate(agreeing(1000, 50, 10, 0.9), 0.01, 0.95)
+	if err != nil || got.Verdict != Fail || got.Threshold != EscalateAll || got.NeededSamples != 0 || got.Escalation != 1 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+}
+
+// A light expert that is better passes although it loses some images that the heavy one gets right.
+func TestGainsOutweighLosses(t *testing.T) {
+	if got, err := Calibrate(agreeing(1000, 40, 100, 0.9), 0.005, 0.95); err != nil || got.Verdict != Pass || got.Threshold != 0 || got.Bound >= 0 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+}
+
+// The grid begins where softmax saturates, falls strictly, and ends at 0.
+func TestGrid(t *testing.T) {
+	if top := gridThreshold(0); top >= 1 || top < 1-2e-7 {
+		t.Fatalf("the grid begins at %v", top)
+	}
+	for i := range gridSteps + 1 {
+		if gridThreshold(i+1) >= gridThreshold(i) {
+			t.Fatalf("the grid does not fall at %d", i)
+		}
+	}
+	if low := gridThreshold(gridSteps); low > 1e-3 || gridThreshold(gridSteps+1) != 0 {
+		t.Fatalf("the grid ends with %v, %v", low, gridThreshold(gridSteps+1))
+	}
+}
+
+func TestCalibrateRefusals(t *testing.T) {
+	o := agreeing(10, 0, 0, 0.5)
+	for _, c := range [][2]float64{{0, 0.95}, {-0.1, 0.95}, {1, 0.95}, {math.NaN(), 0.95}, {0.01, 0}, {0.01, 1}, {0.01, math.NaN()}} {
+		_, err := Calibrate(o, c[0], c[1])
+		requireCode(t, err, fault.Value)
+	}
+	// Extreme but possible requests end in a verdict.
+	for _, c := range [][2]float64{{1e-9, 1e-12}, {0.999, 1 - 1e-16}, {1e-300, 0.5}} {
+		if got, err := Calibrate(o, c[0], c[1]); err != nil || got.Verdict == "" {
+			t.Fatalf("%v: got %+v, %v", c, got, err)
+		}
+	}
+}

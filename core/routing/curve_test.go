@@ -1,0 +1,159 @@
+package routing
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"agflow/core/fault"
+)
+
+// at is the definition of a point: one pass over the samples.
+func at(o Outcomes, c Cost, threshold float64) Point {
+	p := Point{Threshold: threshold}
+	n := float64(len(o.Prior))
+	var light, heavy, correct float64
+	for i, prior := range o.Prior {
+		right := o.LightCorrect[i]
+		if float64(prior) < threshold {
+			p.Escalated++
+			right = o.HeavyCorrect[i]
+		}
+		if right {
+			correct++
+		}
+		if o.LightCorrect[i] {
+			light++
+		}
+		if o.HeavyCorrect[i] {
+			heavy++
+		}
+	}
+	e := float64(p.Escalated) / n
+	p.Escalation, p.Accuracy = e, correct/n
+	p.Charged = (float64(c.Light) + e*float64(c.Heavy-c.Shared)) / float64(c.Heavy)
+	p.Uncharged = ((1-e)*float64(c.Light) + e*float64(c.Heavy)) / float64(c.Heavy)
+	p.RandomAccuracy = (1-e)*(light/n) + e*(heavy/n)
+	return p
+}
+
+// The whole curve equals the definition at every distinct prior and above all, with many ties and with none.
+func TestCurveEqualsTheDefinition(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	cost := Cost{Light: 300, Heavy: 1000, Shared: 100}
+	for _, n := range []int{1, 2, 3, 50, 400} {
+		for _, distinct := range []int{1, 2, 7, 1 << 20} {
+			o := randomOutcomes(r, n, distinct)
+			thresholds := []float64{EscalateAll}
+			for _, p := range o.Prior {
+				thresholds = append(thresholds, float64(p))
+			}
+			slices.Sort(thresholds)
+			var want []Point
+			for _, threshold := range slices.Compact(thresholds) {
+				want = append(want, at(o, cost, threshold))
+			}
+			got, err := Curve(o, cost, n+1)
+			if err != nil || !slices.Equal(got, want) {
+				t.Fatalf("n=%d, distinct=%d: got\n%+v, %v\nwant\n%+v", n, distinct, got, err, want)
+			}
+		}
+	}
+}
+
+// A thinned curve is a subset with both ends, of no more points than asked for, and without holes in escalation.
+func TestThinnedCurve(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	cost := Cost{Light: 300, Heavy: 1000}
+	for _, distinct := range []int{3, 40, 1 << 20} {
+		o := randomOutcomes(r, 1000, distinct)
+		full, err := Curve(o, cost, 2000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, points := range []int{2, 3, 11, 100} {
+			got, err := Curve(o, cost, points)
+			if err != nil || len(got) > points || got[0] != full[0] || got[len(got)-1] != full[len(full)-1] {
+				t.Fatalf("distinct=%d, points=%d: %d points, %v", distinct, points, len(got), err)
+			}
+			for i, p := range got {
+				if !slices.Contains(full, p) {
+					t.Fatalf("point %+v is not of the curve", p)
+				}
+				if i > 0 && p.Escalated <= got[i-1].Escalated {
+					t.Fatal("escalation does not rise")
+				}
+				if distinct == 1<<20 && i > 0 && p.Escalation-got[i-1].Escalation > 1/float64(points-1)+0.002 {
+					t.Fatalf("a hole from %v to %v", got[i-1].Escalation, p.Escalation)
+				}
+			}
+		}
+	}
+}
+
+// Priors at the edges of their range: 0, -0, the smallest float32 and 1.
+func TestCurveTakesEdgePriors(t *testing.T) {
+	o := Outcomes{
+		Prior:        []float32{1, 0, float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32, 1},
+		LightCorrect: []bool{true, false, false, true, true}, HeavyCorrect: make([]bool, 5),
+	}
+	got, err := Curve(o, Cost{Light: 1, Heavy: 2}, 10)
+	if err != nil || len(got) != 4 || got[0].Threshold != 0 || got[1].Escalated != 2 || got[2].Escalated != 3 || got[3].Escalated != 5 || got[3].Accuracy != 0 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+}
+
+func TestOutcomesAreChecked(t *testing.T) {
+	nan := float32(math.NaN())
+	for name, c := range map[string]struct {
+		outcomes Outcomes
+		code     fault.Code
+	}{
+		"empty":  {Outcomes{}, fault.Empty},
+		"light":  {Outcomes{[]float32{1}, nil, []bool{true}}, fault.Shape},
+		"heavy":  {Outcomes{[]float32{1}, []bool{true}, []bool{true, true}}, fault.Shape},
+		"NaN":    {Outcomes{[]float32{nan}, []bool{true}, []bool{true}}, fault.Nonfinite},
+		"above":  {Outcomes{[]float32{1.5}, []bool{true}, []bool{true}}, fault.Value},
+		"below":  {Outcomes{[]float32{-0.5}, []bool{true}, []bool{true}}, fault.Value},
+		"logits": {Outcomes{[]float32{float32(math.Inf(1))}, []bool{true}, []bool{true}}, fault.Nonfinite},
+	} {
+		_, err := Curve(c.outcomes, Cost{Light: 1, Heavy: 2}, 10)
+		if err == nil || fault.CodeOf(err) != c.code {
+			t.Errorf("%s: Curve gave %v", name, err)
+		}
+		if _, err = Calibrate(c.outcomes, 0.01, 0.95); err == nil || fault.CodeOf(err) != c.code {
+			t.Errorf("%s: Calibrate gave %v", name, err)
+		}
+	}
+	ok := Outcomes{[]float32{0.5}, []bool{true}, []bool{true}}
+	_, err := Curve(ok, Cost{Light: 1, Heavy: 2}, 1)
+	requireCode(t, err, fault.Value)
+	_, err = Curve(ok, Cost{}, 10)
+	requireCode(t, err, fault.Value)
+}
+
+// A million samples take a fraction of a second; the limit only has to tell that from quadratic work on a busy machine
+// under the race detector.
+func TestCurveOfAMillionSamplesIsQuick(t *testing.T) {
+	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 1_000_000, 1<<24)
+	start := time.Now()
+	if _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 200); err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(start)
+	t.Logf("took %v", took)
+	if took > time.Minute {
+		t.Fatalf("took %v", took)
+	}
+}
+
+func BenchmarkCurve(b *testing.B) {
+	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 1_000_000, 1<<24)
+	for b.Loop() {
+		if _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 200); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,36 @@
+package routing_test
+
+import (
+	"fmt"
+
+	"agflow/core/routing"
+	"agflow/core/tensor"
+)
+
+// Three images through the light expert: the second is unsure and goes on to the heavy one.
+func Example() {
+	logits, _ := tensor.NewView([]float32{4, 0, 0.2, 0, 0, 6}, 3, 2)
+	_, prior, _ := routing.MaxProbability(logits)
+	escalated, err := routing.Route(logits, 0.9)
+	fmt.Printf("%.3f %v %v\n", prior, escalated, err)
+	// Output: [0.982 0.550 0.998] [1] <nil>
+}
+
+// The light pass of an escalated image is paid for, which turns this pair's gain into a loss.
+func ExampleNewLedger() {
+	ledger, err := routing.NewLedger(routing.Cost{Light: 850, Heavy: 1000}, 1000, 485)
+	fmt.Printf("charged %.3f, uncharged %.3f, break-even at %.2f: %s, %v\n",
+		ledger.Charged, ledger.Uncharged, ledger.BreakEven, ledger.Verdict, err)
+	// Output: charged 1.335, uncharged 0.923, break-even at 0.15: loss, <nil>
+}
+
+// A light expert that agrees with the heavy one on all of 100 samples has not shown enough yet.
+func ExampleCalibrate() {
+	outcomes := routing.Outcomes{Prior: make([]float32, 100), LightCorrect: make([]bool, 100), HeavyCorrect: make([]bool, 100)}
+	for i := range outcomes.Prior {
+		outcomes.Prior[i], outcomes.LightCorrect[i], outcomes.HeavyCorrect[i] = 0.9, true, true
+	}
+	threshold, err := routing.Calibrate(outcomes, 0.01, 0.95)
+	fmt.Println(threshold.Verdict, threshold.NeededSamples, err)
+	// Output: INSUFFICIENT DATA 368 <nil>
+}

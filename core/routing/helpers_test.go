@@ -1,0 +1,76 @@
+package routing
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"agflow/core/fault"
+	"agflow/core/tensor"
+)
+
+func logitsOf(t *testing.T, classes int, values ...float32) tensor.View {
+	t.Helper()
+	v, err := tensor.NewView(values, len(values)/classes, classes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func requireCode(t *testing.T, err error, code fault.Code) {
+	t.Helper()
+	if err == nil || fault.CodeOf(err) != code {
+		t.Fatalf("got %v, want an error of code %s", err, code)
+	}
+}
+
+// population is a pair of experts whose outcomes depend on a uniform draw u alone: the prior rises with it.
+type population struct {
+	prior      func(u float64) float64
+	loss, gain func(u float64) float64 // P(heavy right, light wrong), P(the reverse)
+}
+
+// draw draws n samples; where the experts agree both are right or wrong with equal chance.
+func (p population) draw(r *rand.Rand, n int) Outcomes {
+	o := Outcomes{Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n)}
+	for i := range n {
+		u, v := r.Float64(), r.Float64()
+		o.Prior[i] = float32(p.prior(u))
+		switch {
+		case v < p.loss(u):
+			o.HeavyCorrect[i] = true
+		case v < p.loss(u)+p.gain(u):
+			o.LightCorrect[i] = true
+		case r.Float64() < 0.5:
+			o.LightCorrect[i], o.HeavyCorrect[i] = true, true
+		}
+	}
+	return o
+}
+
+// excess returns the true accuracy(heavy) - accuracy(cascade) at a threshold, by the midpoint rule.
+func (p population) excess(threshold float64) float64 {
+	const steps = 20_000
+	total := 0.0
+	for k := range steps {
+		if u := (float64(k) + 0.5) / steps; !escalates(float32(p.prior(u)), threshold) {
+			total += p.loss(u) - p.gain(u)
+		}
+	}
+	return total / steps
+}
+
+func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+// randomOutcomes draws priors from few or many distinct values.
+func randomOutcomes(r *rand.Rand, n, distinct int) Outcomes {
+	o := Outcomes{Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n)}
+	for i := range n {
+		p := float32(r.IntN(distinct)+1) / float32(distinct)
+		o.Prior[i] = p
+		o.LightCorrect[i] = r.Float32() < p
+		o.HeavyCorrect[i] = r.Float32() < 0.9
+	}
+	return o
+}
