@@ -74,10 +74,10 @@ def install_in_place(extension: Path, command: Path) -> None:
 def build_extension(go: str) -> Path:
     """gopy generates from bridge/native, PyBindGen writes the C half, one ``go build`` makes the shared library."""
     require_python_headers()
-    generated, tools = BUILD / "native", BUILD / "tools"
+    generated, objects, tools = BUILD / "native", BUILD / "cgo", BUILD / "tools"
     shutil.rmtree(generated, ignore_errors=True)
-    generated.mkdir()
-    tools.mkdir(exist_ok=True)
+    for folder in (generated, objects, tools):
+        folder.mkdir(exist_ok=True)
     path = {"PATH": os.pathsep.join([str(tools), str(Path(go).parent), os.environ.get("PATH", "")])}
 
     say(f"building the extension for CPython {PYTHON}")
@@ -86,7 +86,7 @@ def build_extension(go: str) -> Path:
         "-dynamic-link=true", "-no-make=true", "./bridge/native", **path)
     replace_cgo_flags(generated / "native.go")
     run(tools / "goimports", "-w", "native.go", cwd=generated, **path)
-    run(go, "tool", "cgo", "-objdir", f"{BUILD}/cgo/", "-exportheader", "native_go.h", "--", f"-I{INCLUDE}", "native.go",
+    run(go, "tool", "cgo", "-objdir", f"{objects}/", "-exportheader", "native_go.h", "--", f"-I{INCLUDE}", "native.go",
         cwd=generated)
     run(sys.executable, "build.py", cwd=generated)
     run(go, "build", *GO_FLAGS, "-buildmode=c-shared", "-o", EXTENSION, ".", cwd=generated)
@@ -108,7 +108,7 @@ def replace_cgo_flags(source: Path) -> None:
 def build_command(go: str) -> Path:
     """The command hosts Python, unless this Python was built without a shared libpython: then only its file steps work."""
     command = BUILD / "agflow"
-    if sysconfig.get_config_var("Py_ENABLE_SHARED"):
+    if libpython_folder():
         say(f"building the command, linked to libpython{PYTHON}")
         run(go, "build", *GO_FLAGS, "-tags=python", "-o", command, "./cli", **hosting_environment())
     else:
@@ -118,9 +118,17 @@ def build_command(go: str) -> Path:
     return command
 
 
+def libpython_folder() -> str | None:
+    """Where the shared libpython of this Python lies. Its own notes may be wrong: some Pythons were moved after their build."""
+    for folder in (sysconfig.get_config_var("LIBDIR"), os.path.join(sys.base_prefix, "lib")):
+        if os.path.exists(os.path.join(folder, f"libpython{PYTHON}.so")):
+            return folder
+    return None
+
+
 def hosting_environment() -> dict[str, str]:
     """Variables for ``go build -tags python``: go-python3 finds this Python through python3.pc."""
-    library = sysconfig.get_config_var("LIBDIR")
+    library = libpython_folder() or fail(f"{sys.executable} has no shared libpython{PYTHON}.so: only a Python built with --enable-shared can be hosted")
     compat = ROOT / "python" / "compat.h"
     cflags = ["-I" + INCLUDE, "-include", str(compat), "-Wno-deprecated-declarations"]
     libs = ["-L" + library, f"-lpython{PYTHON}", "-Wl,-rpath," + library]

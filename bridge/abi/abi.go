@@ -24,14 +24,14 @@ import (
 // Number marks the shape of this list; a caller built for another number must not call.
 const Number = 1
 
-// memory holds every result: memory of C's allocator may be kept by other languages.
-var memory = mallocator.NewMallocator()
+// resultMemory holds every result: memory of C's allocator may be kept by other languages.
+var resultMemory = mallocator.NewMallocator()
 
 // Version returns the version of agflow and of this list.
 func Version() (string, error) { return arrowfile.Version + " abi 1", nil }
 
 // LiveBytes returns the bytes of results that callers have not released yet.
-func LiveBytes() (int64, error) { return memory.AllocatedBytes(), nil }
+func LiveBytes() (int64, error) { return resultMemory.AllocatedBytes(), nil }
 
 // decode reads a request in JSON; a misspelt key is an error, not a silent default.
 func decode(request string, into any) error {
@@ -71,7 +71,7 @@ func give(out carrow.Output, rec arrow.Record) int64 {
 
 // int64s builds an array in result memory.
 func int64s(values []int64) arrow.Array {
-	b := array.NewInt64Builder(memory)
+	b := array.NewInt64Builder(resultMemory)
 	defer b.Release()
 	b.AppendValues(values, nil)
 	return b.NewArray()

@@ -27,7 +27,7 @@ func ReadFile(path, kind string, outArray, outSchema int64) (rows int64, err err
 	if err != nil {
 		return 0, err
 	}
-	rec, err := arrowfile.Read(path, kind, memory)
+	rec, err := arrowfile.Read(path, kind, resultMemory)
 	if err != nil {
 		return 0, err
 	}

@@ -44,7 +44,7 @@ func Score(criterion string, seed, tableArray, tableSchema, outArray, outSchema 
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.ScoresToRecord(memory, scores)), nil
+	return give(out, arrowfile.ScoresToRecord(resultMemory, scores)), nil
 }
 
 // Plan solves a request, JSON of masking.Request, for a table of scores. It exports the plan and returns the report
@@ -76,7 +76,7 @@ func Plan(request string, scoresArray, scoresSchema, outArray, outSchema int64) 
 	if report, err = encode(summary); err != nil {
 		return "", err
 	}
-	rec, err := arrowfile.PlanToRecord(memory, plan)
+	rec, err := arrowfile.PlanToRecord(resultMemory, plan)
 	if err != nil {
 		return "", err
 	}

@@ -27,7 +27,7 @@ func Priors(logitsArray, logitsSchema, outArray, outSchema int64) (rows int64, e
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.PriorsToRecord(memory, predictions, priors)), nil
+	return give(out, arrowfile.PriorsToRecord(resultMemory, predictions, priors)), nil
 }
 
 // Route exports the int64 array of the rows of logits whose prior is below the threshold and returns how many.
@@ -101,7 +101,7 @@ func Curve(request string, predictionsArray, predictionsSchema, outArray, outSch
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.CurveToRecord(memory, curve, predictions)), nil
+	return give(out, arrowfile.CurveToRecord(resultMemory, curve, predictions)), nil
 }
 
 // Ledger counts the cost of a cascade from {"light_macs","heavy_macs","shared_macs","samples","escalated"} and

@@ -82,7 +82,7 @@ func StatisticsTable(id, outArray, outSchema int64) (units int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.StatisticsToRecord(memory, table)), nil
+	return give(out, arrowfile.StatisticsToRecord(resultMemory, table)), nil
 }
 
 // StatisticsClose ends a session; its id is never used again.
@@ -113,7 +113,7 @@ func StatisticsMerge(aArray, aSchema, bArray, bSchema, outArray, outSchema int64
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.StatisticsToRecord(memory, sum)), nil
+	return give(out, arrowfile.StatisticsToRecord(resultMemory, sum)), nil
 }
 
 func readTable(in *carrow.Input) (table statistics.Table, err error) {

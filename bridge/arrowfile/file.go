@@ -114,11 +114,19 @@ func parse(path, kind string, file []byte, alloc memory.Allocator) (arrow.Record
 	if err != nil {
 		return nil, fault.New(fault.File, "%s: the record batch can't be read: %w; write it again", path, err)
 	}
+	defer rec.Release()
 	if err := checkLayout(rec); err != nil {
-		rec.Release()
 		return nil, fault.New(fault.File, "%s: %s; write it again", path, sentence(err))
 	}
-	return rec, nil
+	return array.NewRecord(unsealedSchema(rec.Schema()), rec.Columns(), rec.NumRows()), nil
+}
+
+// unsealedSchema drops the checksum, which belongs to the file: a table that was read equals the one that was written.
+func unsealedSchema(schema *arrow.Schema) *arrow.Schema {
+	pairs := toMap(schema.Metadata())
+	delete(pairs, keyChecksum)
+	metadata := fromMap(pairs)
+	return arrow.NewSchema(schema.Fields(), &metadata)
 }
 
 // checkHeader compares format and kind with what is expected.

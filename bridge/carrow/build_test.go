@@ -29,30 +29,35 @@ func newRaw(t testing.TB) *raw {
 func (r *raw) newArray(length int64, buffers []unsafe.Pointer, children ...*cArray) *cArray {
 	a := cstruct.New[cArray](r.Memory)
 	a.length, a.nBuffers, a.nChildren = length, int64(len(buffers)), int64(len(children))
-	a.buffers = &cstruct.Slice(r.Memory, buffers...)[0]
+	a.buffers = number(pointer(cstruct.Slice(r.Memory, buffers...)))
 	if len(children) > 0 {
-		a.children = &cstruct.Slice(r.Memory, children...)[0]
+		a.children = number(pointer(cstruct.Slice(r.Memory, children...)))
 	}
-	a.release = cstruct.ArrayRelease()
+	a.release = number(cstruct.ArrayRelease())
 	return a
 }
 
 func (r *raw) newSchema(format, name string, children ...*cSchema) *cSchema {
 	s := cstruct.New[cSchema](r.Memory)
-	s.format, s.name, s.nChildren = r.Text(format), r.Text(name), int64(len(children))
+	s.format, s.name, s.nChildren = r.text(format), r.text(name), int64(len(children))
 	if len(children) > 0 {
-		s.children = &cstruct.Slice(r.Memory, children...)[0]
+		s.children = number(pointer(cstruct.Slice(r.Memory, children...)))
 	}
-	s.release = cstruct.SchemaRelease()
+	s.release = number(cstruct.SchemaRelease())
 	return s
 }
 
 // top makes two structs the value itself: their releases are counted.
 func (r *raw) top(a *cArray, s *cSchema) *raw {
 	r.array, r.schema = a, s
-	a.private, s.private = unsafe.Pointer(r.arraysReleased), unsafe.Pointer(r.schemasReleased)
+	a.private, s.private = number(unsafe.Pointer(r.arraysReleased)), number(unsafe.Pointer(r.schemasReleased))
 	return r
 }
+
+func (r *raw) text(s string) uintptr { return number(unsafe.Pointer(r.Text(s))) }
+
+// number is the address that a struct field holds.
+func number(p unsafe.Pointer) uintptr { return uintptr(p) }
 
 func pointer[T any](values []T) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(values)) }
 
@@ -84,18 +89,24 @@ func rawRecord(t testing.TB) *raw {
 }
 
 // rawMetadata encodes pairs as the C data interface does.
-func rawMetadata(r *raw, words ...string) *byte {
+func rawMetadata(r *raw, words ...string) uintptr {
 	var block []byte
-	number := func(n int) { block = append(block, unsafe.Slice((*byte)(unsafe.Pointer(&[]int32{int32(n)}[0])), 4)...) }
-	number(len(words) / 2)
+	count := func(n int) { block = append(block, unsafe.Slice((*byte)(unsafe.Pointer(&[]int32{int32(n)}[0])), 4)...) }
+	count(len(words) / 2)
 	for _, word := range words {
-		number(len(word))
+		count(len(word))
 		block = append(block, word...)
 	}
-	return &cstruct.Slice(r.Memory, block...)[0]
+	return number(pointer(cstruct.Slice(r.Memory, block...)))
 }
 
-// child is child i of an array, childSchema that of a schema.
-func child(a *cArray, i int) *cArray            { return unsafe.Slice(a.children, a.nChildren)[i] }
-func childSchema(s *cSchema, i int) *cSchema    { return unsafe.Slice(s.children, s.nChildren)[i] }
-func bufferOf(a *cArray, i int) *unsafe.Pointer { return &unsafe.Slice(a.buffers, a.nBuffers)[i] }
+// child is child i of an array, childSchema that of a schema, bufferOf the address of buffer i.
+func child(a *cArray, i int) *cArray {
+	return at[cArray](unsafe.Slice(at[uintptr](a.children), a.nChildren)[i])
+}
+
+func childSchema(s *cSchema, i int) *cSchema {
+	return at[cSchema](unsafe.Slice(at[uintptr](s.children), s.nChildren)[i])
+}
+
+func bufferOf(a *cArray, i int) *uintptr { return &unsafe.Slice(at[uintptr](a.buffers), a.nBuffers)[i] }

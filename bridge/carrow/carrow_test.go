@@ -35,7 +35,7 @@ func TestMatrixIsTheProducersMemory(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			values := (*float32)(*bufferOf(child(r.array, 0), 1))
+			values := at[float32](*bufferOf(child(r.array, 0), 1))
 			want := unsafe.Pointer(&unsafe.Slice(values, 6)[test.first])
 			if got := unsafe.Pointer(unsafe.SliceData(m.Data())); got != want {
 				t.Errorf("the matrix begins at %p, the producer's values at %p", got, want)
@@ -52,7 +52,7 @@ func TestUncountedNulls(t *testing.T) {
 	r := rawMatrix(t, "2", 2, 1, 2, 3, 4, 5, 6)
 	r.array.offset = 1 // row 0, the null one, is not in use
 	r.array.nullCount = -1
-	*r.array.buffers = pointer(cstruct.Slice[byte](r.Memory, 0b110))
+	*bufferOf(r.array, 0) = number(pointer(cstruct.Slice[byte](r.Memory, 0b110)))
 	child(r.array, 0).nullCount = -1
 	in := r.take("y")
 	defer in.Release()
@@ -63,7 +63,7 @@ func TestUncountedNulls(t *testing.T) {
 
 func TestEmptyMatrix(t *testing.T) {
 	r := rawMatrix(t, "2", 0)
-	*bufferOf(child(r.array, 0), 1) = nil
+	*bufferOf(child(r.array, 0), 1) = 0
 	in := r.take("y")
 	defer in.Release()
 	if m, err := in.Matrix(); err != nil || m.Rows() != 0 || m.Channels() != 2 {
@@ -93,7 +93,7 @@ func TestRecordKeepsValuesAndMetadata(t *testing.T) {
 				t.Errorf("offset %d, row %d: %v", offset, i, rec)
 			}
 		}
-		if want := *bufferOf(child(r.array, 1), 1); unsafe.Pointer(&floats.Float64Values()[0]) != unsafe.Add(want, 8*offset) {
+		if want := *bufferOf(child(r.array, 1), 1); number(unsafe.Pointer(&floats.Float64Values()[0])) != want+uintptr(8*offset) {
 			t.Error("the float64 column was copied")
 		}
 		rec.Release()

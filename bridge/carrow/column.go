@@ -22,7 +22,7 @@ func column(path string, a *cArray, dt arrow.DataType, from, rows int64) (arrow.
 	if err := checkArray(path, a, 1, from, rows); err != nil {
 		return nil, err
 	}
-	children, err := pointers(path, "array", a.children, a.nChildren, 1)
+	children, err := pointers[cArray](path, "array", a.children, a.nChildren, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -87,15 +87,15 @@ func utf8(path string, a *cArray, first, n int64) (arrow.ArrayData, error) {
 // checkArray checks the fields that every array has, and that the elements [from, from+n) exist and are not null.
 func checkArray(path string, a *cArray, buffers, from, n int64) error {
 	switch {
-	case a.release == nil:
+	case a.release == 0:
 		return fault.New(fault.Value, "%s: the array was released before", path)
-	case a.dictionary != nil:
+	case a.dictionary != 0:
 		return fault.New(fault.Dtype, "%s: dictionary (categorical) arrays are not read; cast the column to plain values", path)
 	case a.length < 0 || a.offset < 0 || a.length > maxRows || a.offset > maxRows:
 		return fault.New(fault.Value, "%s: the array claims length %d and offset %d", path, a.length, a.offset)
 	case from+n > a.length:
 		return fault.New(fault.Shape, "%s: the array holds %d values, %d are needed", path, a.length, from+n)
-	case a.nBuffers != buffers || a.buffers == nil || !aligned(a.buffers, 8):
+	case a.nBuffers != buffers || !plausible(a.buffers, 8):
 		return fault.New(fault.Value, "%s: the array has %d buffers, its type needs %d", path, a.nBuffers, buffers)
 	}
 	return checkNulls(path, a, from, n)
@@ -103,18 +103,15 @@ func checkArray(path string, a *cArray, buffers, from, n int64) error {
 
 // checkNulls counts the nulls among the elements in use; null_count itself may be -1, "not counted".
 func checkNulls(path string, a *cArray, from, n int64) error {
-	bitmap := *a.buffers
-	if a.nullCount == 0 || n == 0 {
+	bitmap := *at[uintptr](a.buffers)
+	if a.nullCount == 0 || n == 0 || bitmap == 0 && a.nullCount == -1 {
 		return nil
 	}
-	if bitmap == nil {
-		if a.nullCount == -1 {
-			return nil
-		}
+	if !plausible(bitmap, 1) {
 		return fault.New(fault.Value, "%s: the array claims %d nulls but has no validity bitmap", path, a.nullCount)
 	}
 	first := a.offset + from
-	bits := unsafe.Slice((*byte)(bitmap), bitutil.BytesForBits(first+n))
+	bits := unsafe.Slice(at[byte](bitmap), bitutil.BytesForBits(first+n))
 	if nulls := n - int64(bitutil.CountSetBits(bits, int(first), int(n))); nulls > 0 {
 		return fault.New(fault.Value, "%s: %d of %d values are null; fill or drop them first", path, nulls, n)
 	}
@@ -123,14 +120,12 @@ func checkNulls(path string, a *cArray, from, n int64) error {
 
 // buffer borrows the first size bytes of buffer i, aligned to its values' width.
 func (a *cArray) buffer(path string, i int, width, size int64) (*memory.Buffer, error) {
-	p := unsafe.Slice(a.buffers, a.nBuffers)[i]
-	switch {
-	case size == 0:
+	if size == 0 {
 		return nil, nil
-	case p == nil:
-		return nil, fault.New(fault.Value, "%s: buffer %d is missing, %d bytes of it are needed", path, i, size)
-	case uintptr(p)%uintptr(width) != 0:
-		return nil, fault.New(fault.Value, "%s: buffer %d is not aligned to its %d-byte values; copy the array first", path, i, width)
 	}
-	return memory.NewBufferBytes(unsafe.Slice((*byte)(p), size)), nil
+	address := unsafe.Slice(at[uintptr](a.buffers), a.nBuffers)[i]
+	if !plausible(address, uintptr(width)) {
+		return nil, fault.New(fault.Value, "%s: buffer %d is missing or not aligned to its %d-byte values; export a plain copy of the array", path, i, width)
+	}
+	return memory.NewBufferBytes(unsafe.Slice(at[byte](address), size)), nil
 }

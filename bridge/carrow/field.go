@@ -45,7 +45,7 @@ func field(path string, s *cSchema) (arrow.Field, error) {
 	if !ok {
 		return f, fault.New(fault.Dtype, "%s: Arrow format %q is not one that agflow reads; cast it to float32, float64, int32, int64, bool, utf8 or a fixed-size list of one of them", path, format)
 	}
-	children, err := pointers(path, "schema", s.children, s.nChildren, 1)
+	children, err := pointers[cSchema](path, "schema", s.children, s.nChildren, 1)
 	if err != nil {
 		return f, err
 	}
@@ -62,10 +62,10 @@ func field(path string, s *cSchema) (arrow.Field, error) {
 
 // header reads what every schema has: name, format, metadata.
 func header(path string, s *cSchema) (f arrow.Field, format string, err error) {
-	if s.release == nil {
+	if s.release == 0 {
 		return f, "", fault.New(fault.Value, "%s: the schema was released before", path)
 	}
-	if s.dictionary != nil {
+	if s.dictionary != 0 {
 		return f, "", fault.New(fault.Dtype, "%s: dictionary (categorical) columns are not read; cast the column to plain values", path)
 	}
 	format, formatOK := text(s.format, maxText)
@@ -84,55 +84,35 @@ func listSize(format string) (int32, bool) {
 	return int32(n), found && err == nil && n > 0
 }
 
-// pointers views an array of want child pointers, none of them nil.
-func pointers[T any](path, what string, first **T, have, want int64) ([]*T, error) {
-	if have != want || want > 0 && (first == nil || !aligned(first, 8)) {
-		return nil, fault.New(fault.Value, "%s: the %s has %d children, its type needs %d", path, what, have, want)
-	}
-	children := unsafe.Slice(first, want)
-	for i, child := range children {
-		if child == nil || !aligned(child, 8) {
-			return nil, fault.New(fault.Value, "%s: child %d of the %s is not a struct", path, i, what)
-		}
-	}
-	return children, nil
-}
-
 // readMetadata decodes int32 count, then count times (int32 length, key, int32 length, value).
-func readMetadata(path string, p *byte) (arrow.Metadata, error) {
-	if p == nil {
+func readMetadata(path string, address uintptr) (arrow.Metadata, error) {
+	if address == 0 {
 		return arrow.Metadata{}, nil
 	}
-	at, ok := 0, true
-	number := func() int {
-		n := int(int32(binary.NativeEndian.Uint32(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(p), at)), 4))))
-		at += 4
-		return n
+	if !plausible(address, 1) {
+		return arrow.Metadata{}, fault.New(fault.Value, "%s: the metadata's address is not one", path)
 	}
-	word := func() string {
-		n := number()
-		if n < 0 || at+n > maxMetadata {
-			ok = false
-			return ""
-		}
-		at += n
-		return string(unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(p), at-n)), n))
+	read := 0
+	next := func(n int) []byte {
+		read += n
+		return unsafe.Slice(at[byte](address+uintptr(read-n)), n)
 	}
+	number := func() int { return int(int32(binary.NativeEndian.Uint32(next(4)))) }
 	count := number()
 	if count < 0 || count > maxPairs {
 		return arrow.Metadata{}, fault.New(fault.Value, "%s: the metadata claims %d entries, at most %d are read", path, count, maxPairs)
 	}
-	keys, values := make([]string, 0, count), make([]string, 0, count)
-	for range count {
-		key := word()
-		if !ok {
-			break
+	words := make([]string, 2*count)
+	for i := range words {
+		n := number()
+		if n < 0 || read+n > maxMetadata {
+			return arrow.Metadata{}, fault.New(fault.Value, "%s: the metadata claims a text of %d bytes, at most %d are read", path, n, maxMetadata)
 		}
-		value := word()
-		keys, values = append(keys, key), append(values, value)
+		words[i] = string(next(n))
 	}
-	if !ok {
-		return arrow.Metadata{}, fault.New(fault.Value, "%s: the metadata has an entry of negative or absurd length", path)
+	keys, values := make([]string, count), make([]string, count)
+	for i := range count {
+		keys[i], values[i] = words[2*i], words[2*i+1]
 	}
 	return arrow.NewMetadata(keys, values), nil
 }

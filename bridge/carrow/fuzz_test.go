@@ -18,7 +18,7 @@ func FuzzStructs(f *testing.F) {
 		for _, r := range []*raw{rawMatrix(t, "2", 3, 1, 2, 3, 4, 5, 6), rawRecord(t)} {
 			spoil(r, edits)
 			r.top(r.array, r.schema)
-			r.array.release, r.schema.release = cstruct.ArrayRelease(), cstruct.SchemaRelease()
+			r.array.release, r.schema.release = number(cstruct.ArrayRelease()), number(cstruct.SchemaRelease())
 			in := r.take("value")
 			if m, err := in.Matrix(); err == nil && len(m.Data()) != m.Rows()*m.Channels() {
 				t.Errorf("a matrix of %d values for %d x %d", len(m.Data()), m.Rows(), m.Channels())
@@ -36,10 +36,10 @@ func FuzzStructs(f *testing.F) {
 
 // spoil sets one 8-byte field of the value or of its first child for every two bytes: where, and to what.
 func spoil(r *raw, edits []byte) {
-	values := []uintptr{0, 1, ^uintptr(0), 2, 5, 1 << 20, 1 << 40, 1 << 62, 4096, 0x7ead_beef_0000,
+	values := []uintptr{0, 1, ^uintptr(0), 2, 5, 1 << 20, 1 << 40, 1 << 62, 4096, unmapped,
 		uintptr(unsafe.Pointer(r.array)) + 4, uintptr(unsafe.Pointer(r.array)), uintptr(unsafe.Pointer(r.schema))}
 	for _, format := range []string{"f", "g", "u", "b", "+s", "+w:2", "+w:2147483647", "", "+w:x"} {
-		values = append(values, uintptr(unsafe.Pointer(r.Text(format))))
+		values = append(values, r.text(format))
 	}
 	structs := [][]uintptr{
 		unsafe.Slice((*uintptr)(unsafe.Pointer(r.array)), 10), unsafe.Slice((*uintptr)(unsafe.Pointer(child(r.array, 0))), 10),

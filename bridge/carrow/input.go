@@ -22,14 +22,7 @@ type Input struct {
 // Take wraps the addresses of a struct ArrowArray and a struct ArrowSchema, which Release gives back. It never fails:
 // what is wrong with the structs is said when they are read. The name is the word for the value in errors.
 func Take(name string, array, schema int64) *Input {
-	in := &Input{name: name, array: arrayAt(array), schema: schemaAt(schema)}
-	if in.array != nil && !readable(func() { _ = in.array.private }) {
-		in.array = nil
-	}
-	if in.schema != nil && !readable(func() { _ = in.schema.private }) {
-		in.schema = nil
-	}
-	return in
+	return &Input{name: name, array: structAt[cArray](array), schema: structAt[cSchema](schema)}
 }
 
 // Release calls both release callbacks, each exactly once however often Release is called.
@@ -49,7 +42,7 @@ func (in *Input) present() error {
 	switch {
 	case in.array == nil || in.schema == nil:
 		return fault.New(fault.Value, "%s: the addresses don't lead to Arrow C structs; pass the structs of one exported array", in.name)
-	case in.array.release == nil || in.schema.release == nil:
+	case in.array.release == 0 || in.schema.release == 0:
 		return fault.New(fault.Value, "%s: the Arrow structs were released before; export the array again for each call", in.name)
 	}
 	return nil
@@ -66,10 +59,18 @@ func (in *Input) guarded(read func() error) (err error) {
 	return read()
 }
 
-// readable tells whether memory can be read at all.
-func readable(read func()) (ok bool) {
+// structAt follows the address of a struct; nil when it leads nowhere.
+func structAt[T any](address int64) (p *T) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() { ok = recover() == nil }()
-	read()
-	return true
+	defer func() {
+		if recover() != nil {
+			p = nil
+		}
+	}()
+	if !plausible(uintptr(address), 8) {
+		return nil
+	}
+	p = at[T](uintptr(address))
+	_ = *p // faults here, when the memory can't be read
+	return p
 }

@@ -17,12 +17,11 @@ type Output struct {
 
 // Fill checks that the addresses lead to zeroed structs.
 func Fill(array, schema int64) (Output, error) {
-	out := Output{array: arrayAt(array), schema: schemaAt(schema)}
-	if out.array == nil || out.schema == nil {
+	out := Output{array: structAt[cArray](array), schema: structAt[cSchema](schema)}
+	switch {
+	case out.array == nil || out.schema == nil:
 		return out, fault.New(fault.Value, "result: the addresses don't lead to Arrow C structs; pass two zeroed structs")
-	}
-	zeroed := false
-	if !readable(func() { zeroed = *out.array == cArray{} && *out.schema == cSchema{} }) || !zeroed {
+	case *out.array != cArray{} || *out.schema != cSchema{}:
 		return out, fault.New(fault.Value, "result: the Arrow structs to fill are not zeroed; allocate new ones for each call")
 	}
 	return out, nil

@@ -37,11 +37,11 @@ func (in *Input) record() (arrow.Record, error) {
 	if err := checkArray(in.name, in.array, 1, 0, rows); err != nil {
 		return nil, err
 	}
-	schemas, err := pointers(in.name, "schema", in.schema.children, n, n)
+	schemas, err := pointers[cSchema](in.name, "schema", in.schema.children, n, n)
 	if err != nil {
 		return nil, err
 	}
-	arrays, err := pointers(in.name, "array", in.array.children, in.array.nChildren, n)
+	arrays, err := pointers[cArray](in.name, "array", in.array.children, in.array.nChildren, n)
 	if err != nil {
 		return nil, err
 	}

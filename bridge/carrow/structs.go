@@ -3,59 +3,64 @@ package carrow
 import (
 	"unsafe"
 
-	"github.com/apache/arrow/go/v15/arrow/cdata"
+	"agflow/core/fault"
 )
 
-// cSchema mirrors struct ArrowSchema of the Arrow C Data Interface, field by field, so that every
-// field can be looked at before anything trusts it.
+// cSchema mirrors struct ArrowSchema of the Arrow C Data Interface, field by field, so that every field can be looked
+// at before anything trusts it. Pointers are kept as numbers until then: Go's own runtime stops the process when it
+// meets a small number in a pointer variable.
 type cSchema struct {
-	format, name, metadata *byte
+	format, name, metadata uintptr
 	flags, nChildren       int64
-	children               **cSchema
-	dictionary             *cSchema
-	release, private       unsafe.Pointer
+	children, dictionary   uintptr
+	release, private       uintptr
 }
 
 // cArray mirrors struct ArrowArray.
 type cArray struct {
 	length, nullCount, offset, nBuffers, nChildren int64
-	buffers                                        *unsafe.Pointer
-	children                                       **cArray
-	dictionary                                     *cArray
-	release, private                               unsafe.Pointer
+	buffers, children, dictionary                  uintptr
+	release, private                               uintptr
 }
 
 const flagNullable = 2 // ARROW_FLAG_NULLABLE
 
-// arrayAt and schemaAt turn an address into a struct; nil when it can't be one.
-func arrayAt(address int64) *cArray {
-	if !plausible(address) {
-		return nil
-	}
-	return (*cArray)(unsafe.Pointer(cdata.ArrayFromPtr(uintptr(address))))
+// plausible tells whether an address can lead to values of a width at all: not into the zero page, not past every
+// address space, aligned.
+func plausible(address, width uintptr) bool {
+	return address >= 4096 && address < 1<<62 && address%width == 0
 }
 
-func schemaAt(address int64) *cSchema {
-	if !plausible(address) {
-		return nil
-	}
-	return (*cSchema)(unsafe.Pointer(cdata.SchemaFromPtr(uintptr(address))))
-}
+// at follows a plausible address.
+func at[T any](address uintptr) *T { return *(**T)(unsafe.Pointer(&address)) }
 
-// plausible refuses what no C struct can have as its address: the zero page, an odd address.
-func plausible(address int64) bool { return address >= 4096 && address%8 == 0 }
-
-func aligned[T any](p *T, width uintptr) bool { return uintptr(unsafe.Pointer(p))%width == 0 }
-
-// text copies a C string of at most max bytes; ok is false when it is longer.
-func text(p *byte, max int) (s string, ok bool) {
-	if p == nil {
+// text copies a C string of at most max bytes; ok is false when there is none or it is longer. A missing one is "".
+func text(address uintptr, max int) (s string, ok bool) {
+	if address == 0 {
 		return "", true
 	}
-	for n := 0; n <= max; n++ {
-		if *(*byte)(unsafe.Add(unsafe.Pointer(p), n)) == 0 {
-			return string(unsafe.Slice(p, n)), true
+	if !plausible(address, 1) {
+		return "", false
+	}
+	for n := range max {
+		if *at[byte](address + uintptr(n)) == 0 {
+			return string(unsafe.Slice(at[byte](address), n)), true
 		}
 	}
 	return "", false
+}
+
+// pointers follows an array of want addresses of structs.
+func pointers[T any](path, what string, address uintptr, have, want int64) ([]*T, error) {
+	if have != want || !plausible(address, 8) {
+		return nil, fault.New(fault.Value, "%s: the %s has %d children, its type needs %d", path, what, have, want)
+	}
+	children := make([]*T, want)
+	for i, child := range unsafe.Slice(at[uintptr](address), want) {
+		if !plausible(child, 8) {
+			return nil, fault.New(fault.Value, "%s: child %d of the %s is not a struct", path, i, what)
+		}
+		children[i] = at[T](child)
+	}
+	return children, nil
 }

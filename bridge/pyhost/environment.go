@@ -20,9 +20,8 @@ func Find(asked string) (string, error) {
 	}
 	if program, err := os.Executable(); err == nil {
 		// <environment>/lib/python3.X/site-packages/agflow/_bin/agflow
-		owner := filepath.Join(filepath.Dir(program), "..", "..", "..", "..", "..", "bin", "python3")
-		if _, err := os.Stat(owner); err == nil {
-			return locate(owner)
+		if packages, inside := strings.CutSuffix(program, "/site-packages/agflow/_bin/agflow"); inside {
+			return locate(filepath.Join(packages, "..", "..", "bin", "python3"))
 		}
 	}
 	return locate("python3")

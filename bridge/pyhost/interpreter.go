@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 
 	python3 "github.com/DataDog/go-python3"
@@ -34,6 +35,9 @@ type Interpreter struct {
 	work   chan func()
 	thread C.pthread_t
 	call   *python3.PyObject // support.py's call
+
+	interrupting sync.Mutex
+	closed       bool
 }
 
 // Start starts Python as if program (the path of an interpreter, from Find) had been run: with its environment's
@@ -77,6 +81,9 @@ func (p *Interpreter) Call(module, function, argument string) (string, error) {
 
 // Close flushes what Python has printed, runs its exit handlers and ends it.
 func (p *Interpreter) Close() error {
+	p.interrupting.Lock()
+	p.closed = true
+	p.interrupting.Unlock()
 	var status int
 	p.do(func() { status = python3.Py_FinalizeEx() })
 	signal.Reset(os.Interrupt, syscall.SIGTERM)
@@ -108,10 +115,10 @@ func (p *Interpreter) serve(program string, started chan<- error) {
 
 func (p *Interpreter) initialize(program string) error {
 	os.Unsetenv("PYTHONHOME") // it would move the standard library of an environment to where there is none
+	C.Py_UTF8Mode = 1         // file names and output don't depend on the locale
 	if err := python3.Py_SetProgramName(program); err != nil {
 		return fmt.Errorf("the path of the Python interpreter %q cannot be used: %w", program, err)
 	}
-	C.Py_UTF8Mode = 1              // file names and output don't depend on the locale
 	python3.Py_InitializeEx(false) // signals stay Go's
 	if python3.PyRun_SimpleString(support) != 0 {
 		return fmt.Errorf("Python did not start with %s: its message stands above; try the interpreter by itself", program)

@@ -5,6 +5,7 @@ package pyhost
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -276,7 +277,7 @@ func signalled(t *testing.T, command *exec.Cmd, numbers ...syscall.Signal) (time
 	}
 	guard := time.AfterFunc(30*time.Second, func() { _ = command.Process.Kill() })
 	defer guard.Stop()
-	if _, err := stderr.Read(make([]byte, len("ready\n"))); err != nil {
+	if _, err := io.ReadFull(stderr, make([]byte, len("ready\n"))); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(200 * time.Millisecond)

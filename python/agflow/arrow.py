@@ -25,15 +25,12 @@ _RELEASE = 8
 class CStructs:
     """The two C structs of one Arrow value, zeroed: to be filled by an export, here or in Go."""
 
-    __slots__ = ("array", "schema")
+    __slots__ = ("array", "schema", "addresses")
 
     def __init__(self) -> None:
         self.array = _ArrayStruct()
         self.schema = _SchemaStruct()
-
-    @property
-    def addresses(self) -> tuple[int, int]:
-        return ctypes.addressof(self.array), ctypes.addressof(self.schema)
+        self.addresses = ctypes.addressof(self.array), ctypes.addressof(self.schema)
 
     def release(self) -> None:
         """Give up a value that nobody took over."""
@@ -110,15 +107,14 @@ def matrix(value: Any, name: str = "matrix") -> pa.FixedSizeListArray:
 
 
 def _tensor_matrix(tensor: Any, name: str, torch: Any) -> pa.FixedSizeListArray:
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         raise DeviceError(f"{name}: the tensor lies on {tensor.device}, expected the CPU: use .cpu() first")
-    if tensor.dtype != torch.float32:
+    if tensor.dtype is not torch.float32:
         raise DtypeError(f"{name}: the tensor is {tensor.dtype}, expected torch.float32: use .float() first")
-    if tensor.layout != torch.strided:
+    if tensor.layout is not torch.strided:
         raise ShapeError(f"{name}: the tensor is stored as {tensor.layout}, expected torch.strided: use .to_dense() first")
-    _check_shape(name, tuple(tensor.shape), tensor.is_contiguous(), ".contiguous()")
-    rows, channels = tensor.shape
-    tensor = tensor.detach()
+    rows, channels = _check_shape(name, tensor.shape, tensor.is_contiguous(), ".contiguous()")
+    # The buffer holds the tensor itself, so that its memory outlives every use; a gradient graph does not matter.
     values = pa.foreign_buffer(tensor.data_ptr(), rows * channels * 4, tensor) if rows else None
     return _from_buffer(values, rows, channels)
 
@@ -126,20 +122,21 @@ def _tensor_matrix(tensor: Any, name: str, torch: Any) -> pa.FixedSizeListArray:
 def _numpy_matrix(array: np.ndarray, name: str) -> pa.FixedSizeListArray:
     if array.dtype != np.float32:
         raise DtypeError(f"{name}: the array is {array.dtype}, expected float32: use .astype('float32') first")
-    _check_shape(name, array.shape, array.flags.c_contiguous, "numpy.ascontiguousarray")
-    return _from_buffer(pa.py_buffer(array), *array.shape)
+    rows, channels = _check_shape(name, array.shape, array.flags.c_contiguous, "numpy.ascontiguousarray")
+    return _from_buffer(pa.py_buffer(array), rows, channels)
 
 
-def _check_shape(name: str, shape: tuple[int, ...], contiguous: bool, cure: str) -> None:
+def _check_shape(name: str, shape: tuple[int, ...], contiguous: bool, cure: str) -> tuple[int, int]:
     if len(shape) != 2 or shape[1] < 1:
-        raise ShapeError(f"{name}: the shape is {shape}, expected (rows, channels): reshape it first")
+        raise ShapeError(f"{name}: the shape is {tuple(shape)}, expected (rows, channels): reshape it first")
     if not contiguous:
         raise ShapeError(f"{name}: the rows are not stored one after another: use {cure} first")
+    return shape
 
 
 def _from_buffer(values: pa.Buffer | None, rows: int, channels: int) -> pa.FixedSizeListArray:
     flat = pa.Array.from_buffers(pa.float32(), rows * channels, [None, values], 0)
-    return pa.Array.from_buffers(_list_type(channels), rows, [None], 0, children=[flat])
+    return pa.FixedSizeListArray.from_arrays(flat, type=_list_type(channels))
 
 
 @lru_cache(maxsize=None)

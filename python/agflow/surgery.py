@@ -58,9 +58,9 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     if dtype is not torch.float32:
         raise DtypeError(f"the model's parameters are {dtype}, expected torch.float32: call model.float() first and convert the cut model back")
     cuts = _cuts(adapter, model, plan)
-    images, measured = _example(adapter, model), {}
+    images, batches = (_example(adapter, model), None) if loader is None else _peek(loader)
+    measured = {}
     if compensate != "none":
-        images, batches = _peek(loader)
         watched = tqdm(batches, desc="repair", disable=None if progress else True, leave=False)
         measured = moments(model, [layer for layer, _ in cuts], watched)
 

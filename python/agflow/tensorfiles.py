@@ -50,9 +50,8 @@ class TensorFolder:
         self._write("weights", columns, metadata)
 
     def _write(self, name: str, columns: list[tuple[pa.Field, pa.Array]], metadata: dict[str, str]) -> None:
-        fields, arrays = zip(*columns, strict=True)
-        schema = pa.schema(fields, metadata={"agflow.kind": "tensor", **self._metadata, **metadata})
-        batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        schema = pa.schema([field for field, _ in columns], metadata={"agflow.kind": "tensor", **self._metadata, **metadata})
+        batch = pa.RecordBatch.from_arrays([array for _, array in columns], schema=schema)
         arrow.call(core().write_file, os.fspath(self._folder / f"{name}.arrow"), batch)
 
 

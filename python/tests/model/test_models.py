@@ -98,7 +98,7 @@ def test_refusal_of_gradient_checkpointing_and_foreign_linears(make_vit):
         adapter_for(model)
 
 
-@pytest.mark.parametrize("damage", [{"family": "hf_vit"}, {"heads": [4]}, {"mlp": "wide"}, {"arguments": {}}, {"activation": "?"}])
+@pytest.mark.parametrize("damage", [{"family": "hf_vit"}, {"heads": [4]}, {"mlp": "wide"}, {"arguments": {"width": 3}}, {"activation": "?"}])
 def test_damaged_description_is_one_clear_error(make_vit, damage):
     with pytest.raises(CorruptFileError, match="architecture"):
         build({**describe(make_vit()), **damage})

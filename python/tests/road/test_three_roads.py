@@ -58,9 +58,8 @@ def test_threshold_is_equal(roads, example, light, loader):
 
 
 def test_command_hosts_python_without_the_extension(roads):
-    report = json.loads(command("--json", "doctor").stdout)
-    assert report["backend"] == "host"
-    assert report["extension_loaded"] is False
+    checks = {check["name"]: check for check in json.loads(command("--json", "doctor").stdout)}
+    assert checks["backend"]["ok"] and checks["backend"]["found"] == "host"  # would say so if the extension were loaded, too
     assert agflow.backend_name() == "extension"
 
 

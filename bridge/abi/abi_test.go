@@ -1,0 +1,314 @@
+package abi
+
+import (
+	"encoding/json"
+	"math"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"agflow/bridge/arrowfile"
+	"agflow/core/fault"
+	"agflow/core/routing"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+)
+
+const spec = `{"model":{"name":"tiny","macs":1000,"params":100},"workers":1,"metadata":{"agflow.data":"abc"},
+	"layers":[{"name":"a","group":"mlp","units":2,"unit_width":1,"unit_macs":100,"unit_params":10},
+	          {"name":"b","group":"heads","units":2,"unit_width":2,"unit_macs":200,"unit_params":20}]}`
+
+func open(t testing.TB) int64 {
+	id, err := StatisticsOpen(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func closeSessionOf(t testing.TB, id int64) {
+	if _, err := StatisticsClose(id); err != nil {
+		t.Error(err)
+	}
+}
+
+// fill opens a session and adds one batch to both layers.
+func fill(t testing.TB, c *caller) int64 {
+	id := open(t)
+	add := func(layer int64, y, g wire) {
+		if _, err := StatisticsAdd(id, layer, 1, y.array, y.schema, g.array, g.schema); err != nil {
+			t.Fatal(err)
+		}
+		if !released(y) || !released(g) {
+			t.Error("an input was not released")
+		}
+	}
+	add(0, c.matrix(2, 1, -2, 3, 4), c.matrix(2, 5, 6, -7, 8))
+	add(1, c.matrix(4, 1, 2, 3, 4), c.matrix(4, 1, -1, 1, -1))
+	return id
+}
+
+func tableOf(t testing.TB, c *caller, id int64) wire {
+	out := c.empty()
+	if units, err := StatisticsTable(id, out.array, out.schema); err != nil || units != 4 {
+		t.Fatal(units, err)
+	}
+	return out
+}
+
+// TestRoadFromTensorsToPlan proves the calls one after another, each fed with the result of the one before.
+func TestRoadFromTensorsToPlan(t *testing.T) {
+	c := newCaller(t)
+	id := fill(t, c)
+	defer closeSessionOf(t, id)
+	w := c.matrix(3, 1, 2, 3, 4, 5, 6)
+	if elements, err := StatisticsAddWeight(id, 0, 0, w.array, w.schema); err != nil || elements != 6 || !released(w) {
+		t.Fatal(elements, err)
+	}
+	c.result(tableOf(t, c, id), func(rec arrow.Record) {
+		table, err := arrowfile.StatisticsFromRecord(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []float64{26, 44, 3, 7}; !equal(table.SumAbsYG, want) || table.Metadata["agflow.data"] != "abc" || table.SumW2[1] != 77 {
+			t.Errorf("%+v", table)
+		}
+	})
+
+	merged := c.empty()
+	a, b := tableOf(t, c, id), tableOf(t, c, id)
+	if _, err := StatisticsMerge(a.array, a.schema, b.array, b.schema, merged.array, merged.schema); err != nil {
+		t.Fatal(err)
+	}
+	scores := c.empty()
+	if units, err := Score("agf", 0, merged.array, merged.schema, scores.array, scores.schema); err != nil || units != 4 {
+		t.Fatal(units, err)
+	}
+	plan := c.empty()
+	report, err := Plan(`{"pruning_ratio":0.5,"round_to":1}`, scores.array, scores.schema, plan.array, plan.schema)
+	if err != nil || !json.Valid([]byte(report)) {
+		t.Fatal(report, err)
+	}
+	path := filepath.Join(t.TempDir(), "plan.arrow")
+	if _, err := WriteFile(path, plan.array, plan.schema); err != nil {
+		t.Fatal(err)
+	}
+	back := c.empty()
+	if rows, err := ReadFile(path, "plan", back.array, back.schema); err != nil || rows != 4 {
+		t.Fatal(rows, err)
+	}
+	c.result(back, func(rec arrow.Record) {
+		plan, err := arrowfile.PlanFromRecord(rec)
+		if err != nil || len(plan.Keep) != 4 || plan.Keep[0] || !plan.Keep[1] || plan.Keep[2] || !plan.Keep[3] {
+			t.Errorf("%+v, %v", plan, err)
+		}
+	})
+}
+
+func equal(a, b []float64) bool {
+	for i := range a {
+		if math.Float64bits(a[i]) != math.Float64bits(b[i]) {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+// TestRoadFromLogitsToCurve proves the routing calls.
+func TestRoadFromLogitsToCurve(t *testing.T) {
+	c := newCaller(t)
+	logits := func() wire { return c.matrix(2, 5, 0, 0, 0, 0, 9) }
+	in, out := logits(), c.empty()
+	if rows, err := Priors(in.array, in.schema, out.array, out.schema); err != nil || rows != 3 {
+		t.Fatal(rows, err)
+	}
+	c.result(out, func(rec arrow.Record) {
+		classes, priors := rec.Column(0).(*array.Int64), rec.Column(1).(*array.Float32)
+		if classes.Value(0) != 0 || classes.Value(2) != 1 || priors.Value(1) != 0.5 {
+			t.Errorf("%v", rec)
+		}
+	})
+	in, out = logits(), c.empty()
+	if escalated, err := Route(0.9, in.array, in.schema, out.array, out.schema); err != nil || escalated != 1 {
+		t.Fatal(escalated, err)
+	}
+	free(out)
+
+	predictions := func() wire {
+		p := arrowfile.Predictions{Prior: "max_probability", Cost: routing.Cost{Light: 20, Heavy: 100}}
+		for i := range int64(100) {
+			p.Label, p.Light, p.Heavy = append(p.Label, i%3), append(p.Light, i%3), append(p.Heavy, i%3)
+			p.LightPrior = append(p.LightPrior, float32(i)/100)
+		}
+		return c.record(arrowfile.PredictionsToRecord(c.memory, p))
+	}
+	in = predictions()
+	text, err := CalibrateThreshold(`{"tolerance":0.1,"confidence":0.9}`, in.array, in.schema)
+	if err != nil || !strings.Contains(text, `"verdict"`) {
+		t.Error(text, err)
+	}
+	in, out = predictions(), c.empty()
+	if points, err := Curve(`{"points":10}`, in.array, in.schema, out.array, out.schema); err != nil || points < 2 || points > 10 {
+		t.Fatal(points, err)
+	}
+	free(out)
+	if text, err := Ledger(`{"light_macs":20,"heavy_macs":100,"shared_macs":0,"samples":10,"escalated":5}`); err != nil || !strings.Contains(text, `"charged":0.7`) {
+		t.Error(text, err)
+	}
+	if text, err := Criteria(); err != nil || !strings.Contains(text, `"agf_relative"`) {
+		t.Error(text, err)
+	}
+}
+
+// TestErrorsReleaseInputsAndLeaveResults proves for every call with Arrow arguments that an error gives the inputs
+// back and leaves the result structs zeroed.
+func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
+	c := newCaller(t)
+	id := open(t)
+	defer closeSessionOf(t, id)
+	// A matrix is no table, and two channels fit no layer of three.
+	bad := func() wire { return c.matrix(3, 1, 2, 3) }
+	for name, call := range map[string]func(a, b, out wire) error{
+		"StatisticsAdd": func(a, b, _ wire) error { return second(StatisticsAdd(id, 0, 1, a.array, a.schema, b.array, b.schema)) },
+		"StatisticsAdd, closed": func(a, b, _ wire) error {
+			return second(StatisticsAdd(999, 0, 1, a.array, a.schema, b.array, b.schema))
+		},
+		"StatisticsAdd, layer": func(a, b, _ wire) error { return second(StatisticsAdd(id, 9, 1, a.array, a.schema, b.array, b.schema)) },
+		"StatisticsAddWeight": func(a, b, _ wire) error {
+			defer free(b)
+			return second(StatisticsAddWeight(id, 0, 0, a.array, a.schema))
+		},
+		"StatisticsMerge": func(a, b, out wire) error {
+			return second(StatisticsMerge(a.array, a.schema, b.array, b.schema, out.array, out.schema))
+		},
+		"StatisticsMerge, result in use": func(a, b, out wire) error {
+			return second(StatisticsMerge(a.array, a.schema, b.array, b.schema, a.array, a.schema))
+		},
+		"Score": func(a, b, out wire) error {
+			defer free(b)
+			return second(Score("agf", 0, a.array, a.schema, out.array, out.schema))
+		},
+		"Plan": func(a, b, out wire) error {
+			defer free(b)
+			return second(Plan(`{}`, a.array, a.schema, out.array, out.schema))
+		},
+		"Plan, misspelt": func(a, b, out wire) error {
+			defer free(b)
+			return second(Plan(`{"prune_ratio":1}`, a.array, a.schema, out.array, out.schema))
+		},
+		"Route, no result": func(a, b, out wire) error {
+			defer free(b)
+			return second(Route(0.5, a.array, a.schema, 0, 0))
+		},
+		"Curve": func(a, b, out wire) error {
+			defer free(b)
+			return second(Curve(`{}`, a.array, a.schema, out.array, out.schema))
+		},
+		"CalibrateThreshold": func(a, b, _ wire) error {
+			defer free(b)
+			return second(CalibrateThreshold(`{}`, a.array, a.schema))
+		},
+		"WriteFile": func(a, b, _ wire) error {
+			defer free(b)
+			return second(WriteFile(filepath.Join(t.TempDir(), "x"), a.array, a.schema))
+		},
+		"ReadFile": func(a, b, out wire) error {
+			free(a)
+			free(b)
+			return second(ReadFile("/none", "plan", out.array, out.schema))
+		},
+	} {
+		a, b, out := bad(), bad(), c.empty()
+		err := call(a, b, out)
+		if err == nil || !strings.HasPrefix(err.Error(), "agflow:") || fault.CodeOf(err) == fault.Internal {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !released(a) || !released(b) || !untouched(out) {
+			t.Errorf("%s: inputs released %v, %v; result untouched %v", name, released(a), released(b), untouched(out))
+		}
+	}
+}
+
+// TestPanicBecomesAnError proves it by taking away the memory for results in the middle of a call.
+func TestPanicBecomesAnError(t *testing.T) {
+	c := newCaller(t)
+	kept := resultMemory
+	resultMemory = nil
+	defer func() { resultMemory = kept }()
+	in, out := c.matrix(2, 0, 1), c.empty()
+	_, err := Route(0.9, in.array, in.schema, out.array, out.schema)
+	if fault.CodeOf(err) != fault.Internal || !released(in) || !untouched(out) {
+		t.Errorf("%v; input released %v, result untouched %v", err, released(in), untouched(out))
+	}
+}
+
+func TestClosedSessionsAreRefused(t *testing.T) {
+	newCaller(t)
+	id := open(t)
+	closeSessionOf(t, id)
+	for _, stale := range []int64{id, 0, -1, 1 << 40} {
+		if _, err := StatisticsClose(stale); fault.CodeOf(err) != fault.Closed {
+			t.Errorf("session %d: %v", stale, err)
+		}
+	}
+}
+
+// TestConcurrentCalls proves (with -race) that sessions are safe: threads add to one shared and to their own session,
+// and closing under way is an error, not a crash.
+func TestConcurrentCalls(t *testing.T) {
+	c := newCaller(t)
+	shared := open(t)
+	const threads, calls = 8, 50
+	type pair struct{ y, g wire }
+	pairs := make(chan pair, 2*threads*calls)
+	for range 2 * threads * calls {
+		pairs <- pair{c.matrix(2, 1, 2), c.matrix(2, 3, 4)}
+	}
+	var wait sync.WaitGroup
+	for range threads {
+		wait.Go(func() {
+			own, err := StatisticsOpen(spec)
+			if err != nil {
+				t.Error(err)
+			}
+			for range calls {
+				for _, id := range []int64{shared, own} {
+					p := <-pairs
+					if _, err := StatisticsAdd(id, 0, 1, p.y.array, p.y.schema, p.g.array, p.g.schema); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if _, err := StatisticsClose(own); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	c.result(tableOf(t, c, shared), func(rec arrow.Record) {
+		table, err := arrowfile.StatisticsFromRecord(rec)
+		if err != nil || table.Batches[0] != threads*calls || table.SumYG[0] != 3*threads*calls {
+			t.Errorf("%+v, %v", table, err)
+		}
+	})
+	for range threads {
+		out := c.empty()
+		wait.Go(func() {
+			if _, err := StatisticsClose(shared); err != nil && fault.CodeOf(err) != fault.Closed {
+				t.Error(err)
+			}
+		})
+		wait.Go(func() {
+			if _, err := StatisticsTable(shared, out.array, out.schema); err == nil {
+				free(out)
+			} else if fault.CodeOf(err) != fault.Closed {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+func second[T any](_ T, err error) error { return err }

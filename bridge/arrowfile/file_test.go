@@ -1,0 +1,291 @@
+package arrowfile
+
+import (
+	"os"
+	"os/signal"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+
+	"agflow/core/criteria"
+	"agflow/core/fault"
+	"agflow/core/statistics"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/ipc"
+	"github.com/apache/arrow/go/v15/arrow/memory"
+	"github.com/apache/arrow/go/v15/arrow/memory/mallocator"
+)
+
+// TestRoundTrip proves for every kind that a file gives back the table it was made from, and every byte of memory.
+func TestRoundTrip(t *testing.T) {
+	alloc := memory.NewCheckedAllocator(mallocator.NewMallocator())
+	defer alloc.AssertSize(t, 0)
+	convert := map[string]func(arrow.Record) (any, error){
+		KindStatistics:  func(r arrow.Record) (any, error) { return StatisticsFromRecord(r) },
+		KindScores:      func(r arrow.Record) (any, error) { return ScoresFromRecord(r) },
+		KindPlan:        func(r arrow.Record) (any, error) { return PlanFromRecord(r) },
+		KindPredictions: func(r arrow.Record) (any, error) { return PredictionsFromRecord(r) },
+		KindCurve:       func(r arrow.Record) (any, error) { return CurveFromRecord(r) },
+	}
+	want := map[string]any{
+		KindStatistics: sampleStatistics(), KindScores: sampleScores(), KindPlan: samplePlan(),
+		KindPredictions: samplePredictions(), KindCurve: sampleCurve(),
+	}
+	for kind, rec := range sampleRecords(t, alloc) {
+		path := filepath.Join(t.TempDir(), kind+".arrow")
+		size, err := Write(path, rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Size() != size {
+			t.Errorf("%s: Write says %d bytes, the file has %v (%v)", kind, size, info.Size(), err)
+		}
+		back, err := Read(path, kind, alloc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !array.RecordEqual(rec, back) || !rec.Schema().Equal(back.Schema()) {
+			t.Errorf("%s: wrote %v, read %v", kind, rec, back)
+		}
+		if got, err := convert[kind](back); err != nil || !reflect.DeepEqual(got, want[kind]) {
+			t.Errorf("%s: got %+v, expected %+v (%v)", kind, got, want[kind], err)
+		}
+		back.Release()
+		rec.Release()
+	}
+}
+
+// TestSlicedRecord proves that a slice of a record batch is written as what it shows.
+func TestSlicedRecord(t *testing.T) {
+	rec := PredictionsToRecord(memory.DefaultAllocator, samplePredictions()).NewSlice(1, 3)
+	path := filepath.Join(t.TempDir(), "p.arrow")
+	if _, err := Write(path, rec); err != nil {
+		t.Fatal(err)
+	}
+	back, err := Read(path, KindPredictions, memory.DefaultAllocator)
+	if err != nil || !array.RecordEqual(rec, back) {
+		t.Errorf("wrote %v, read %v, %v", rec, back, err)
+	}
+}
+
+// writeSample writes a small scores file and returns its path and bytes.
+func writeSample(t testing.TB) (string, []byte) {
+	path := filepath.Join(t.TempDir(), "scores.arrow")
+	if _, err := Write(path, ScoresToRecord(memory.DefaultAllocator, sampleScores())); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, file
+}
+
+// TestEveryFlipAndTruncationIsRefused proves that no damage of one byte and no missing end gets past the checksum.
+func TestEveryFlipAndTruncationIsRefused(t *testing.T) {
+	path, file := writeSample(t)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	set := func(at int, b byte) {
+		if _, err := f.WriteAt([]byte{b}, int64(at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuse := func(what string, at int) {
+		if _, err := Read(path, KindScores, memory.DefaultAllocator); fault.CodeOf(err) != fault.File || !strings.Contains(err.Error(), path) {
+			t.Fatalf("%s at byte %d: %v", what, at, err)
+		}
+	}
+	for at, b := range file {
+		for bit := range 8 {
+			file[at] = b ^ 1<<bit
+			if err := verify(path, file); fault.CodeOf(err) != fault.File {
+				t.Fatalf("flip of bit %d of byte %d: %v", bit, at, err)
+			}
+		}
+		file[at] = b
+		set(at, ^b)
+		refuse("a flip", at)
+		set(at, b)
+	}
+	set(len(file), 0)
+	refuse("an added byte", len(file))
+	for at := len(file) - 1; at >= 0; at-- {
+		if err := f.Truncate(int64(at)); err != nil {
+			t.Fatal(err)
+		}
+		refuse("truncation", at)
+	}
+}
+
+// TestForeignFilesAreRefused proves that nothing but agflow's own files is parsed.
+func TestForeignFilesAreRefused(t *testing.T) {
+	folder := t.TempDir()
+	foreign := filepath.Join(folder, "foreign.arrow")
+	f, err := os.Create(foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := ScoresToRecord(memory.DefaultAllocator, sampleScores())
+	w, err := ipc.NewFileWriter(f, ipc.WithSchema(rec.Schema()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(rec); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for path, code := range map[string]fault.Code{foreign: fault.File, folder: fault.IO, filepath.Join(folder, "missing"): fault.IO, "/dev/null": fault.IO} {
+		if _, err := Read(path, "", memory.DefaultAllocator); fault.CodeOf(err) != code {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+func TestOtherKindIsRefused(t *testing.T) {
+	path, _ := writeSample(t)
+	if _, err := Read(path, KindPlan, memory.DefaultAllocator); fault.CodeOf(err) != fault.File {
+		t.Errorf("%v", err)
+	}
+	if info, err := Inspect(path); err != nil || info.Kind != KindScores || info.Rows != 5 || len(info.Columns) != 7 {
+		t.Errorf("%+v, %v", info, err)
+	}
+}
+
+// TestEqualTablesMakeEqualFiles proves that a file holds nothing of its moment.
+func TestEqualTablesMakeEqualFiles(t *testing.T) {
+	_, first := writeSample(t)
+	_, other := writeSample(t)
+	if string(first) != string(other) {
+		t.Error("two files of one table differ")
+	}
+}
+
+// TestFailedWriteLeavesNothing proves for a full disk, missing folders and a name taken by a folder: code io, no
+// temporary file, and the older file as it was.
+func TestFailedWriteLeavesNothing(t *testing.T) {
+	folder := t.TempDir()
+	old := filepath.Join(folder, "old.arrow")
+	if err := os.WriteFile(old, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken := filepath.Join(folder, "taken")
+	if err := os.MkdirAll(filepath.Join(taken, "inside"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rec := StatisticsToRecord(memory.DefaultAllocator, sampleStatistics())
+	for _, path := range []string{filepath.Join(folder, "none", "x.arrow"), filepath.Join(old, "x.arrow"), "/proc/x.arrow", taken} {
+		if _, err := Write(path, rec); fault.CodeOf(err) != fault.IO {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	withFullDisk(t, func() {
+		if _, err := Write(old, rec); fault.CodeOf(err) != fault.IO || !strings.Contains(err.Error(), "room") {
+			t.Errorf("full disk: %v", err)
+		}
+	})
+	entries, err := os.ReadDir(folder)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	if text, err := os.ReadFile(old); err != nil || string(text) != "old" {
+		t.Errorf("the older file is now %q, %v", text, err)
+	}
+}
+
+// withFullDisk lets no file grow past 1 kB, which to a writer is what a full disk is.
+func withFullDisk(t *testing.T, step func()) {
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1024, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	step()
+}
+
+// TestTextOfASealIsRefused proves that a name which looks like a checksum can't make a file that never verifies.
+func TestTextOfASealIsRefused(t *testing.T) {
+	s := sampleScores()
+	s.Model.Name = sealPrefix + sealZeros
+	folder := t.TempDir()
+	_, err := Write(filepath.Join(folder, "x.arrow"), ScoresToRecord(memory.DefaultAllocator, s))
+	if fault.CodeOf(err) != fault.Value {
+		t.Errorf("%v", err)
+	}
+	if entries, _ := os.ReadDir(folder); len(entries) != 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+// TestWrongTablesAreNotWritten proves that a file which agflow couldn't read back is never made.
+func TestWrongTablesAreNotWritten(t *testing.T) {
+	good := ScoresToRecord(memory.DefaultAllocator, sampleScores())
+	with := func(key, value string) arrow.Record {
+		pairs := toMap(good.Schema().Metadata())
+		pairs[key] = value
+		metadata := fromMap(pairs)
+		return array.NewRecord(arrow.NewSchema(good.Schema().Fields(), &metadata), good.Columns(), good.NumRows())
+	}
+	repeated := sampleScores()
+	repeated.Layers = append([]statistics.Layer{}, repeated.Layers...)
+	repeated.Layers[1].Name = repeated.Layers[0].Name
+	for name, rec := range map[string]arrow.Record{
+		"unknown kind":   with(keyKind, "spreadsheet"),
+		"other kind":     with(keyKind, KindPlan),
+		"bad MACs":       with(keyModelMACs, "many"),
+		"bad seed":       with(keySeed, "-1"),
+		"row missing":    good.NewSlice(1, 5),
+		"repeated layer": ScoresToRecord(memory.DefaultAllocator, repeated),
+		"no rows":        ScoresToRecord(memory.DefaultAllocator, criteria.Scores{}),
+	} {
+		path := filepath.Join(t.TempDir(), "x.arrow")
+		if _, err := Write(path, rec); err == nil {
+			t.Errorf("%s was written", name)
+		}
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s left a file", name)
+		}
+	}
+}
+
+// FuzzRead proves that no bytes whatever crash verification or reading.
+func FuzzRead(f *testing.F) {
+	_, file := writeSample(f)
+	f.Add(file)
+	f.Add(file[:len(file)/2])
+	f.Add([]byte(sealPrefix + sealZeros + sealPrefix + sealZeros))
+	f.Add([]byte("ARROW1"))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		path := filepath.Join(t.TempDir(), "x.arrow")
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		verified := Verify(path)
+		rec, err := Read(path, "", memory.DefaultAllocator)
+		if verified != nil && err == nil {
+			t.Error("Read took a file that Verify refuses")
+		}
+		if err == nil {
+			rec.Release()
+		}
+	})
+}

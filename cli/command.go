@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// outcome is what a command has to say: value for machines (--json), text for people.
+type outcome struct {
+	value any
+	text  string
+}
+
+// command completes a command: flags for all, refusal of what urfave/cli would ignore, and the printing of its outcome.
+// ArgsUsage says which arguments it takes; without it, it takes flags only.
+func command(c cli.Command, action func(*cli.Context) (outcome, error)) *cli.Command {
+	json, debug, python := commonFlags()
+	c.Flags = append(c.Flags, json, debug, python)
+	c.HideHelpCommand = true
+	c.OnUsageError = refuseFlag
+	c.Action = func(ctx *cli.Context) error {
+		var found outcome
+		err := checkArguments(ctx)
+		if err == nil {
+			found, err = action(ctx)
+		}
+		if printing := printOutcome(ctx, found, err); printing != nil {
+			return printing
+		}
+		return err
+	}
+	return &c
+}
+
+// checkArguments refuses flags behind arguments, which urfave/cli takes for arguments, and arguments and flags too many
+// or too few.
+func checkArguments(c *cli.Context) error {
+	for _, argument := range c.Args().Slice() {
+		if strings.HasPrefix(argument, "-") && len(argument) > 1 {
+			return usageError("the flag %s stands behind the argument %q: put all flags first", argument, c.Args().First())
+		}
+	}
+	takesArguments := c.Command.ArgsUsage != ""
+	switch {
+	case takesArguments && !c.Args().Present():
+		return usageError("agflow %s needs at least one %s", c.Command.Name, strings.Fields(c.Command.ArgsUsage)[0])
+	case !takesArguments && c.Args().Present():
+		return usageError("agflow %s takes no argument, but %q was given: see agflow %s --help", c.Command.Name, c.Args().First(), c.Command.Name)
+	}
+	for _, flag := range c.Command.Flags {
+		if needed(flag) && c.String(flag.Names()[0]) == "" {
+			return usageError("--%s is missing: see agflow %s --help", flag.Names()[0], c.Command.Name)
+		}
+	}
+	return nil
+}
+
+// printOutcome prints what was found and, with --json, what went wrong: then a machine reads one JSON object either way.
+func printOutcome(c *cli.Context, found outcome, failure error) error {
+	text := found.text
+	if asked(c, "json") {
+		if failure != nil {
+			found.value = map[string]any{"error": sentence(failure), "exit": exitStatus(failure), "found": found.value}
+		}
+		encoded, err := json.MarshalIndent(found.value, "", "  ")
+		if err != nil {
+			return err
+		}
+		text = string(encoded)
+	}
+	if text == "" {
+		return nil
+	}
+	_, err := fmt.Fprintln(c.App.Writer, strings.TrimRight(text, "\n"))
+	return err
+}
+
+// refuseFlag makes urfave/cli's complaint about a flag one sentence, with a guess at what was meant.
+func refuseFlag(c *cli.Context, err error, _ bool) error {
+	help, flags := "agflow --help", c.App.Flags
+	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
+		help, flags = "agflow "+c.Command.Name+" --help", c.Command.Flags
+	}
+	unknown, isUnknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !isUnknown {
+		return usageError("%w: see %s", errors.New(strings.ReplaceAll(err.Error(), "\n", " ")), help)
+	}
+	return usageError("there is no flag --%s: did you mean %s? See %s", strings.TrimLeft(unknown, "-"), cli.SuggestFlag(flags, unknown, false), help)
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"agflow/bridge/arrowfile"
+	"agflow/bridge/pyhost"
+
+	"github.com/urfave/cli/v2"
+)
+
+// check is one line of the doctor.
+type check struct {
+	Name  string `json:"name"`
+	OK    bool   `json:"ok"`
+	Found string `json:"found"`
+	Cure  string `json:"cure,omitempty"`
+}
+
+func doctorCommand() *cli.Command {
+	return command(cli.Command{
+		Name: "doctor", Usage: "check the set-up, line by line, with a cure for what fails", Category: "Help",
+	}, func(c *cli.Context) (outcome, error) {
+		checks := append([]check{checkSelf()}, checkPython(c)...)
+		var failed error
+		var b strings.Builder
+		for _, line := range checks {
+			if line.OK {
+				fmt.Fprintf(&b, "ok      %-12s %s\n", line.Name, line.Found)
+				continue
+			}
+			fmt.Fprintf(&b, "failed  %-12s %s\n        cure: %s\n", line.Name, line.Found, line.Cure)
+			failed = pythonError(errors.New("the set-up for model steps is incomplete; the steps on files work"))
+		}
+		return outcome{checks, b.String()}, failed
+	})
+}
+
+func checkSelf() check {
+	return check{"agflow", true, fmt.Sprintf("%s, file format %s, %s %s/%s", arrowfile.Version, arrowfile.Format, runtime.Version(), runtime.GOOS, runtime.GOARCH), ""}
+}
+
+// checkPython asks the hosted Python about itself, if it can be reached.
+func checkPython(c *cli.Context) []check {
+	if hostedVersion() == "" {
+		_, err := host("", "", "", "")
+		return []check{{"python", false, "not part of this build", sentence(err)}}
+	}
+	program, err := pyhost.Find(python(c))
+	if err == nil {
+		err = pyhost.CheckVersion(program, hostedVersion())
+	}
+	if err != nil {
+		return []check{{"interpreter", false, err.Error(), "make an environment with python" + hostedVersion() + " -m venv, install agflow there, and name its bin/python3 with --python"}}
+	}
+	checks := []check{{"interpreter", true, program, ""}}
+	answer, err := callPython(c, "agflow._doctor", "report", "{}")
+	if err == nil {
+		var more []check
+		err = json.Unmarshal([]byte(answer), &more)
+		checks = append(checks, more...)
+	}
+	if err != nil {
+		checks = append(checks, check{"package", false, sentence(err), program + " -m pip install agflow"})
+	}
+	return checks
+}

@@ -1,0 +1,19 @@
+//go:build !python
+
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestWithoutPythonModelStepsSayWhatToDo(t *testing.T) {
+	_, complaint, status := agflow("run")
+	if status != exitPython || !strings.Contains(complaint, "built without Python") || !strings.Contains(complaint, "pip install agflow") {
+		t.Error(status, complaint)
+	}
+	out, _, status := agflow("doctor")
+	if status != exitPython || !strings.Contains(out, "failed  python") {
+		t.Error(status, out)
+	}
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"agflow/bridge/arrowfile"
+
+	"github.com/urfave/cli/v2"
+)
+
+func inspectCommand() *cli.Command {
+	return command(cli.Command{
+		Name: "inspect", Usage: "show what files hold", Category: fileSteps, ArgsUsage: "FILE...",
+	}, func(c *cli.Context) (outcome, error) {
+		var infos []arrowfile.Info
+		var b strings.Builder
+		for _, path := range c.Args().Slice() {
+			info, err := arrowfile.Inspect(path)
+			if err != nil {
+				return outcome{infos, b.String()}, err
+			}
+			infos = append(infos, info)
+			writeInfo(&b, info)
+		}
+		return outcome{infos, b.String()}, nil
+	})
+}
+
+func writeInfo(b *strings.Builder, info arrowfile.Info) {
+	fmt.Fprintf(b, "%s: %s, %d rows, %d bytes\n", info.Path, info.Kind, info.Rows, info.Bytes)
+	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, column := range info.Columns {
+		fmt.Fprintf(table, "  column\t%s\t%s\n", column.Name, column.Type)
+	}
+	for _, key := range slices.Sorted(maps.Keys(info.Metadata)) {
+		fmt.Fprintf(table, "  metadata\t%s\t%s\n", key, info.Metadata[key])
+	}
+	table.Flush()
+}
+
+// verdict is the result of verify for one file.
+type verdict struct {
+	Path  string `json:"path"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+}
+
+func verifyCommand() *cli.Command {
+	return command(cli.Command{
+		Name: "verify", Usage: "check files against their checksums", Category: fileSteps, ArgsUsage: "FILE...",
+	}, func(c *cli.Context) (outcome, error) {
+		var verdicts []verdict
+		var lines []string
+		var first error // decides the exit status; all files are looked at
+		for _, path := range c.Args().Slice() {
+			err := arrowfile.Verify(path)
+			if err == nil {
+				verdicts = append(verdicts, verdict{Path: path, OK: true})
+				lines = append(lines, path+": ok")
+				continue
+			}
+			verdicts = append(verdicts, verdict{Path: path, Error: sentence(err)})
+			if first == nil {
+				first = err
+			} else {
+				lines = append(lines, sentence(err))
+			}
+		}
+		return outcome{verdicts, strings.Join(lines, "\n")}, first
+	})
+}

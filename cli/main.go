@@ -1,0 +1,81 @@
+// Command agflow measures gradient flow in Vision Transformers, plans and cuts, and routes between the experts.
+//
+// The steps on files need no Python. The steps on models host it in this process, which the build tag "python" links in.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"agflow/bridge/arrowfile"
+	"agflow/core/fault"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() {
+	go exitOnSignal()
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// exitOnSignal ends steps on files, which leave nothing half-written. For hosted Python, pyhost takes the signals over.
+func exitOnSignal() {
+	arrived := make(chan os.Signal, 1)
+	signal.Notify(arrived, os.Interrupt, syscall.SIGTERM)
+	<-arrived
+	os.Exit(exitInterrupted)
+}
+
+// run is the whole program: it prints the outcome and returns the exit status.
+func run(arguments []string, stdout, stderr io.Writer) int {
+	app := newApp(stdout, stderr)
+	err := guarded(func() error { return app.Run(arguments) })
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(stderr, "agflow:", sentence(err))
+	return exitStatus(err)
+}
+
+func guarded(action func() error) (err error) {
+	defer fault.Recover(&err)
+	return action()
+}
+
+func newApp(stdout, stderr io.Writer) *cli.App {
+	return &cli.App{
+		Name:            "agflow",
+		Usage:           "prune Vision Transformers by gradient flow, repair them, and send unsure images to the full model",
+		Version:         arrowfile.Version,
+		Writer:          stdout,
+		ErrWriter:       stderr,
+		Flags:           globalFlags(),
+		HideHelpCommand: true,
+		Commands: []*cli.Command{
+			runCommand(), calibrateCommand(), pruneCommand(), predictCommand(),
+			statisticsCommand(), mergeCommand(), scoreCommand(), planCommand(), routeCommand(), inspectCommand(), verifyCommand(),
+			doctorCommand(), completionCommand(),
+		},
+		EnableBashCompletion: true,
+		OnUsageError:         refuseFlag,
+		ExitErrHandler:       func(*cli.Context, error) {}, // run prints errors and chooses the status
+		Action:               refuseCommand,
+	}
+}
+
+// refuseCommand is reached when no command, or an unknown one, is named.
+func refuseCommand(c *cli.Context) error {
+	if !c.Args().Present() {
+		return cli.ShowAppHelp(c)
+	}
+	name := c.Args().First()
+	if strings.HasPrefix(name, "-") {
+		return usageError("the flag %s stands where a command was expected", name)
+	}
+	guess := strings.TrimPrefix(cli.SuggestCommand(c.App.VisibleCommands(), name), "Did you mean ")
+	return usageError("there is no command %q: did you mean %s `agflow --help` lists all commands", name, guess)
+}

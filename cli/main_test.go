@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"agflow/bridge/arrowfile"
+	"agflow/bridge/pyhost"
+	"agflow/core/fault"
+	"agflow/core/routing"
+	"agflow/core/statistics"
+	"agflow/core/tensor"
+
+	"github.com/apache/arrow/go/v15/arrow/memory"
+)
+
+// agflow runs the program in this process.
+func agflow(arguments ...string) (stdout, stderr string, status int) {
+	var out, complaint bytes.Buffer
+	status = run(append([]string{"agflow"}, arguments...), &out, &complaint)
+	return out.String(), complaint.String(), status
+}
+
+// must runs a command that has to succeed and returns what it printed.
+func must(t *testing.T, arguments ...string) string {
+	t.Helper()
+	out, complaint, status := agflow(arguments...)
+	if status != exitOK {
+		t.Fatalf("agflow %s: status %d: %s", strings.Join(arguments, " "), status, complaint)
+	}
+	return out
+}
+
+// statisticsFile writes statistics of a small model with two layers.
+func statisticsFile(t *testing.T, path string, scale float32) {
+	t.Helper()
+	layers := []statistics.Layer{
+		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 10, UnitParams: 10},
+		{Name: "blocks.1.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 10, UnitParams: 10},
+	}
+	sums, err := statistics.NewAccumulator(statistics.Model{Name: "tiny", MACs: 100, Params: 100}, layers, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for layer := range layers {
+		y, err := tensor.NewView([]float32{scale, 2 * scale, 3 * scale, 4 * scale}, 1, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sums.Add(layer, 1, y, y); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := save(path, arrowfile.StatisticsToRecord(memory.DefaultAllocator, sums.Table())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFilesFromStatisticsToPlan(t *testing.T) {
+	t.Chdir(t.TempDir())
+	statisticsFile(t, "a.arrow", 1)
+	statisticsFile(t, "b.arrow", 2)
+	must(t, "merge", "--output", "both.arrow", "a.arrow", "b.arrow")
+	must(t, "score", "--statistics", "both.arrow", "--criterion", "agf")
+	var solved struct {
+		Output string
+		Report struct {
+			MACs   int64 `json:"macs"`
+			Layers []struct{ Kept int }
+		}
+	}
+	if err := json.Unmarshal([]byte(must(t, "plan", "--scores", "scores.arrow", "--pruning-ratio", "0.5", "--round-to", "1", "--json")), &solved); err != nil {
+		t.Fatal(err)
+	}
+	if solved.Output != "plan.arrow" || solved.Report.MACs != 60 || solved.Report.Layers[0].Kept != 2 {
+		t.Errorf("%+v", solved)
+	}
+	merged, err := load("both.arrow", arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
+	if err != nil || merged.SumAbsYG[3] != 16+64 || merged.Rows[0] != 2 {
+		t.Errorf("merged %v %v, %v", merged.SumAbsYG, merged.Rows, err)
+	}
+	plan, err := load("plan.arrow", arrowfile.KindPlan, arrowfile.PlanFromRecord)
+	if err != nil || fmt.Sprint(plan.Keep) != "[false false true true false false true true]" {
+		t.Errorf("plan keeps %v, %v", plan.Keep, err)
+	}
+	if out := must(t, "inspect", "plan.arrow"); !strings.Contains(out, "plan.arrow: plan, 8 rows") || !strings.Contains(out, "agflow.request") {
+		t.Error(out)
+	}
+	if out := must(t, "verify", "plan.arrow", "scores.arrow"); out != "plan.arrow: ok\nscores.arrow: ok\n" {
+		t.Error(out)
+	}
+}
+
+// predictionsFile writes n predictions of a light expert that is right wherever it is sure.
+func predictionsFile(t *testing.T, path string, n int) arrowfile.Predictions {
+	t.Helper()
+	p := arrowfile.Predictions{Prior: "max_probability", Cost: routing.Cost{Light: 30, Heavy: 100}}
+	for i := range n {
+		sure := i%4 != 0
+		light, prior := int64(0), float32(0.99)
+		if !sure {
+			light, prior = 1, 0.3
+		}
+		p.Label, p.Heavy = append(p.Label, 0), append(p.Heavy, 0)
+		p.Light, p.LightPrior = append(p.Light, light), append(p.LightPrior, prior)
+	}
+	if err := save(path, arrowfile.PredictionsToRecord(memory.DefaultAllocator, p)); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestRouteWritesRouterAndCurve(t *testing.T) {
+	t.Chdir(t.TempDir())
+	p := predictionsFile(t, "predictions.arrow", 4000)
+	out := must(t, "route", "--predictions", "predictions.arrow", "--curve", "curve.arrow")
+	content, err := os.ReadFile("router.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found map[string]any
+	if err := json.Unmarshal(content, &found); err != nil {
+		t.Fatal(err)
+	}
+	want, err := routing.Calibrate(p.Outcomes(), 0.005, 0.95)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found["format"] != 1.0 || found["prior"] != "max_probability" || found["verdict"] != "PASS" || found["threshold"] != want.Threshold || !strings.Contains(out, "PASS") {
+		t.Errorf("%v\n%s", found, out)
+	}
+	if ledger := found["ledger"].(map[string]any); ledger["escalated"] != 1000.0 || ledger["charged"] != 0.3+0.25 {
+		t.Error(ledger)
+	}
+	if points, err := load("curve.arrow", arrowfile.KindCurve, arrowfile.CurveFromRecord); err != nil || len(points) == 0 {
+		t.Error(points, err)
+	}
+	if left, _ := filepath.Glob(".*"); len(left) != 0 {
+		t.Error("left behind:", left)
+	}
+}
+
+func TestUnwritableOutputLeavesNothing(t *testing.T) {
+	t.Chdir(t.TempDir())
+	predictionsFile(t, "predictions.arrow", 100)
+	_, complaint, status := agflow("route", "--predictions", "predictions.arrow", "--output", "absent/router.json")
+	if status != exitFailed || !strings.Contains(complaint, "absent/router.json was not written") {
+		t.Error(status, complaint)
+	}
+}
+
+func TestExitStatusAndSentence(t *testing.T) {
+	t.Chdir(t.TempDir())
+	statisticsFile(t, "s.arrow", 1)
+	must(t, "score", "--statistics", "s.arrow")
+	if err := os.WriteFile("foreign.arrow", []byte("ARROW1 but not ours"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		arguments string
+		status    int
+		says      string
+	}{
+		{"frob", exitUsage, `there is no command "frob": did you mean "`},
+		{"scroe", exitUsage, `did you mean "score"?`},
+		{"run --epoch 3", exitUsage, "there is no flag --epoch: did you mean --epochs? See agflow run --help"},
+		{"plan", exitUsage, "--scores is missing: see agflow plan --help"},
+		{"plan --scores scores.arrow", exitUsage, "a budget is missing"},
+		{"plan --scores scores.arrow --macs 0.5 --pruning-ratio 0.5", exitUsage, "both given"},
+		{"run --macs 0.5 --pruning-ratio 0.5", exitUsage, "both given"},
+		{"run --seed many", exitUsage, `invalid value "many" for flag -seed`},
+		{"score --seed -1 --statistics s.arrow", exitUsage, "--seed is -1"},
+		{"score --statistics s.arrow extra", exitUsage, `takes no argument, but "extra"`},
+		{"inspect s.arrow --json", exitUsage, `the flag --json stands behind the argument "s.arrow"`},
+		{"inspect", exitUsage, "needs at least one FILE"},
+		{"score --statistics s.arrow --criterion agff", exitUsage, "agf"},
+		{"score --statistics s.arrow --criterion magnitude", exitBadData, "weights"},
+		{"plan --scores s.arrow --macs 0.5", exitBadData, "holds agflow statistics, expected scores"},
+		{"plan --scores scores.arrow --macs 0.001 --round-to 1", exitBadData, "MACs"},
+		{"plan --scores scores.arrow --macs 0.5 --ignored-layers nope", exitBadData, "nope"},
+		{"verify foreign.arrow", exitBadData, "foreign.arrow has 0 agflow checksums"},
+		{"inspect absent.arrow", exitFailed, "can't read absent.arrow: no such file"},
+		{"statistics --tensors absent", exitFailed, "absent"},
+	} {
+		_, complaint, status := agflow(strings.Fields(test.arguments)...)
+		if status != test.status || !strings.Contains(complaint, test.says) || !strings.HasPrefix(complaint, "agflow: ") || strings.Count(complaint, "\n") != 1 {
+			t.Errorf("agflow %s: status %d, want %d; said %q, want %q", test.arguments, status, test.status, complaint, test.says)
+		}
+	}
+}
+
+// With --json a machine finds one JSON object on stdout, whatever happens.
+func TestJSONTellsFailuresToo(t *testing.T) {
+	t.Chdir(t.TempDir())
+	statisticsFile(t, "s.arrow", 1)
+	for _, arguments := range [][]string{{"--json", "verify", "s.arrow", "absent.arrow"}, {"verify", "--json", "s.arrow", "absent.arrow"}} {
+		out, _, status := agflow(arguments...)
+		var told struct {
+			Error string
+			Exit  int
+			Found []verdict
+		}
+		if err := json.Unmarshal([]byte(out), &told); err != nil {
+			t.Fatal(err, out)
+		}
+		if status != exitFailed || told.Exit != exitFailed || told.Error == "" || len(told.Found) != 2 || !told.Found[0].OK || told.Found[1].OK {
+			t.Errorf("status %d, %+v", status, told)
+		}
+	}
+}
+
+func TestCodesMapToStatuses(t *testing.T) {
+	for code, want := range map[fault.Code]int{
+		fault.Value: exitUsage, fault.Shape: exitBadData, fault.Dtype: exitBadData, fault.Nonfinite: exitBadData, fault.Empty: exitBadData,
+		fault.Layer: exitBadData, fault.Budget: exitBadData, fault.File: exitBadData, fault.IO: exitFailed, fault.Closed: exitFailed, fault.Internal: exitFailed,
+		"device": exitBadData, "model": exitBadData,
+	} {
+		inGo := fmt.Errorf("outer: %w", fault.New(code, "text"))
+		inPython := &pyhost.Error{Type: "AgflowError", Code: string(code)}
+		if exitStatus(inGo) != want || exitStatus(inPython) != want {
+			t.Errorf("%s: %d in Go, %d in Python, want %d", code, exitStatus(inGo), exitStatus(inPython), want)
+		}
+	}
+	for err, want := range map[error]int{
+		errors.New("plain"):                       exitFailed,
+		&pyhost.Error{Type: "ZeroDivisionError"}:  exitPython,
+		&pyhost.Error{Type: "KeyboardInterrupt"}:  exitInterrupted,
+		pythonError(errors.New("no interpreter")): exitPython,
+	} {
+		if got := exitStatus(err); got != want {
+			t.Errorf("%v: %d, want %d", err, got, want)
+		}
+	}
+}
+
+func TestPanicBecomesAnError(t *testing.T) {
+	err := guarded(func() error { panic("broken") })
+	if fault.CodeOf(err) != fault.Internal || !strings.Contains(err.Error(), "broken") {
+		t.Error(err)
+	}
+}
+
+func TestEveryCommandHasHelp(t *testing.T) {
+	for _, c := range newApp(nil, nil).Commands {
+		if out := must(t, c.Name, "--help"); c.Usage == "" || !strings.Contains(out, c.Usage) {
+			t.Errorf("%s: %s", c.Name, out)
+		}
+	}
+}

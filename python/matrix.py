@@ -1,0 +1,80 @@
+"""Builds the wheel on every CPython 3.10 to 3.13 of this machine and tries it in a fresh environment without torch."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+
+# One batch of one layer through the extension module: sum |y*g| of each channel.
+TRIAL = """
+import json, numpy, pyarrow
+from agflow import arrow
+from agflow._core.loader import core, backend_name
+layer = {"name": "blocks.0.mlp", "group": "mlp", "units": 2, "unit_width": 1, "unit_macs": 1, "unit_params": 1}
+spec = {"model": {"name": "trial", "macs": 2, "params": 2}, "layers": [layer], "workers": 1, "metadata": {}}
+session = core().statistics_open(json.dumps(spec))
+y, g = numpy.array([[1, -2], [3, 4]], "f4"), numpy.array([[1, 1], [-1, 0.5]], "f4")
+assert arrow.call(core().statistics_add, session, 0, 2, arrow.matrix(y), arrow.matrix(g)) == 2
+table = arrow.call_for_batch(core().statistics_table, session)
+assert table.column("sum_abs_yg").to_pylist() == [4.0, 4.0], table
+assert backend_name() == "extension"
+"""
+
+
+def main() -> None:
+    failures = 0
+    for version in VERSIONS:
+        python = find(version)
+        if python is None:
+            print(f"{version}  not on this machine", flush=True)
+            continue
+        try:
+            with tempfile.TemporaryDirectory(prefix="agflow-matrix-") as folder:
+                print(f"{version}  ok: {trial(python, pathlib.Path(folder))}", flush=True)
+        except subprocess.CalledProcessError as error:
+            failures += 1
+            print(f"{version}  FAILED: {' '.join(map(str, error.cmd))}\n{error.stdout}", flush=True)
+    sys.exit(failures > 0)
+
+
+def find(version: str) -> str | None:
+    """An interpreter of this version: on the PATH, or one of pyenv's."""
+    pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
+    candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"versions/*/bin/python{version}")]
+    for python in filter(None, candidates):
+        if subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:  # a shim may have nothing behind it
+            return str(python)
+    return None
+
+
+def trial(python: str, folder: pathlib.Path) -> str:
+    """Build, install, call the core, start the command; returns the wheel's name."""
+    environment = folder / "venv"
+    run(python, "-m", "venv", environment)
+    pip = [environment / "bin" / "pip", "--quiet", "--disable-pip-version-check"]
+    run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+    [wheel] = folder.glob("*.whl")
+    run(*pip, "install", "numpy", "pyarrow")
+    run(*pip, "install", "--no-deps", wheel)
+    run(environment / "bin" / "python", "-c", TRIAL)
+    agflow = environment / "bin" / "agflow"
+    run(agflow, "inspect", "--help")
+    doctor = subprocess.run([agflow, "doctor"], capture_output=True, text=True, cwd=folder)
+    if "ok      backend      host" not in doctor.stdout:
+        raise subprocess.CalledProcessError(doctor.returncode, [agflow, "doctor"], doctor.stdout + doctor.stderr)
+    return wheel.name
+
+
+def run(*command: object) -> None:
+    subprocess.run([str(word) for word in command], check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+if __name__ == "__main__":
+    main()

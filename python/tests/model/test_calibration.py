@@ -1,0 +1,243 @@
+"""Capture and calibration: right numbers in the core, nothing copied, the model given back as it was."""
+
+import gc
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pytest
+import torch
+from torch.nn import functional as F
+
+from agflow._core.loader import core
+from agflow.calibration import calibrate, capture, per_image_loss
+from agflow.errors import DeviceError, DtypeError, EmptyError, FileError, InvalidValueError, NonFiniteError, ShapeError
+from agflow.models import adapter_for, count_macs, count_params
+
+
+def collected(model, images, labels, split):
+    """{layer: (Y [R, C], G [R, C])} float32 copies of what capture hands out, batches in order."""
+    layers = adapter_for(model).layers(model)
+    found = {layer.name: [] for layer in layers}
+    with capture(model, layers, lambda index, count, y, g: found[layers[index].name].append((y.clone(), g.clone()))):
+        for x, y in zip(images.split(split), labels.split(split), strict=True):
+            per_image_loss(model(x), y).backward()
+    return {name: tuple(torch.cat(part) for part in zip(*pairs, strict=True)) for name, pairs in found.items()}
+
+
+def test_captured_gradients_equal_plain_autograd(vit, images):
+    """The reference keeps every weight trainable and asks autograd for ∂L/∂Y itself."""
+    captured = collected(vit, *images, split=8)
+    kept = {}
+    layers = adapter_for(vit).layers(vit)
+    handles = [vit.get_submodule(layer.reader).register_forward_pre_hook(
+        lambda _, y, name=layer.name: kept.__setitem__(name, y[0])) for layer in layers]
+    loss = F.cross_entropy(vit(images[0]), images[1], reduction="sum")
+    gradients = torch.autograd.grad(loss, [kept[layer.name] for layer in layers])
+    for handle in handles:
+        handle.remove()
+    for layer, gradient in zip(layers, gradients, strict=True):
+        y_RC, g_RC = captured[layer.name]
+        torch.testing.assert_close(y_RC, kept[layer.name].flatten(0, 1))
+        torch.testing.assert_close(g_RC, gradient.flatten(0, 1))
+
+
+@pytest.mark.parametrize("split", [1, 3, 5])
+def test_gradients_do_not_depend_on_the_batch_size(vit, images, split):
+    whole, parts = collected(vit, *images, split=8), collected(vit, *images, split=split)
+    for name, (y_RC, g_RC) in whole.items():
+        torch.testing.assert_close(parts[name][0], y_RC, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(parts[name][1], g_RC, rtol=1e-4, atol=1e-6)
+
+
+def test_views_lie_where_autograd_keeps_the_tensors(make_vit, images):
+    model = make_vit()
+    layers = adapter_for(model).layers(model)
+    seen, autograd = {}, {}
+
+    def remember(module, inputs):
+        inputs[0].register_hook(lambda g: autograd.setdefault((module, "g"), g.data_ptr()) and None)
+        autograd[module, "y"] = inputs[0].data_ptr()
+
+    def sink(index, count, y, g):
+        assert count == 8 and y.shape == g.shape == (8 * 17, layers[index].units * layers[index].unit_width)
+        assert y.is_contiguous() and g.is_contiguous() and not y.requires_grad and not g.requires_grad
+        seen[index] = y.data_ptr(), g.data_ptr()
+
+    with capture(model, layers, sink):
+        for layer in layers:  # after capture's own hooks, so that the first y already requires its gradient
+            model.get_submodule(layer.reader).register_forward_pre_hook(remember)
+        per_image_loss(model(images[0]), images[1]).backward()
+    for index, layer in enumerate(layers):
+        reader = model.get_submodule(layer.reader)
+        assert seen[index] == (autograd[reader, "y"], autograd[reader, "g"])
+
+
+def test_a_gradient_that_is_not_contiguous_is_straightened(make_vit, images):
+    model = make_vit(global_pool="avg")
+    layers = [layer for layer in adapter_for(model).layers(model) if layer.name == "blocks.2.mlp"]
+    model.blocks[2].mlp.fc2.forward = lambda y: y.sum(-1, keepdim=True).expand(*y.shape[:-1], 48)  # expanded gradient
+    pairs = []
+    with capture(model, layers, lambda *pair: pairs.append(pair)):
+        per_image_loss(model(images[0]), images[1]).backward()
+    assert pairs[0][3].is_contiguous() and pairs[0][3].shape == (8 * 17, 96)
+
+
+def test_activations_are_freed_with_the_graph(make_vit, images):
+    model = make_vit()
+    layers = adapter_for(model).layers(model)
+    alive = []
+    gc.disable()
+    try:
+        with capture(model, layers, lambda *_: None):
+            model.blocks[0].mlp.fc2.register_forward_pre_hook(lambda _, y: alive.append(weakref.ref(y[0])))
+            per_image_loss(model(images[0]), images[1]).backward()
+            assert alive[0]() is None, "an activation outlives its graph until the garbage collector runs"
+    finally:
+        gc.enable()
+
+
+def test_importing_the_torch_side_loads_no_native_part():
+    modules = "calibration, compensation, data, experts, finetuning, models, surgery, tensorfiles"
+    check = f"import sys\nfrom agflow import {modules}\nassert 'agflow._core._native' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_model_is_given_back_even_after_an_error(make_vit, images):
+    model = make_vit()
+    model.blocks[1].train()
+    model.pos_embed.requires_grad_(False)
+    model.register_forward_hook(lambda *_: None)
+    model.head.weight.grad = torch.ones_like(model.head.weight)
+    before = ([(p.requires_grad, p.grad) for p in model.parameters()], [m.training for m in model.modules()],
+              [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()])
+
+    def sink(*_):
+        assert not any(p.requires_grad for p in model.parameters()) and not any(m.training for m in model.modules())
+        raise Stop
+
+    layers = adapter_for(model).layers(model)
+    with pytest.raises(Stop), capture(model, layers, sink):
+        per_image_loss(model(images[0]), images[1]).backward()
+    after = ([(p.requires_grad, p.grad) for p in model.parameters()], [m.training for m in model.modules()],
+             [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()])
+    assert after == before
+    assert model.blocks[1].mlp.fc1.weight.grad is None
+
+
+def test_loss_refusals():
+    with pytest.raises(InvalidValueError, match="labels run from 3 to 12, the model has 10 classes"):
+        per_image_loss(torch.zeros(2, 10), torch.tensor([3, 12]))
+    with pytest.raises(ShapeError, match="expected \\[images, classes\\]"):
+        per_image_loss(torch.zeros(2, 10), torch.tensor([3]))
+
+
+def test_statistics_equal_numpy_float64_bit_for_bit(vit, images):
+    batches = list(zip(images[0].split(5), images[1].split(5), strict=True))
+    statistics = calibrate(vit, batches, progress=False)
+    captured = collected(vit, *images, split=5)
+    columns = statistics.columns
+    for layer in adapter_for(vit).layers(vit):
+        y, g = (part.numpy().astype(np.float64) for part in captured[layer.name])
+        rows = statistics.rows_of(layer.name)
+        per_channel = {"sum_abs_yg": np.abs(y * g), "sum_yg": y * g, "sum_yg2": (y * g) ** 2, "sum_abs_y": np.abs(y), "sum_y": y,
+                       "sum_y2": y * y, "sum_g2": g * g}
+        for name, values_RC in per_channel.items():
+            sums = np.add.accumulate(values_RC, axis=0)[-1].reshape(layer.units, layer.unit_width)
+            assert np.array_equal(np.add.accumulate(sums, axis=1)[:, -1], columns[name][rows]), name
+        largest = np.abs(y * g).max(0).reshape(layer.units, layer.unit_width).max(1)
+        assert np.array_equal(largest, columns["max_abs_yg"][rows])
+        assert set(columns["rows"][rows]) == {len(y)} and set(columns["samples"][rows]) == {8} and set(columns["batches"][rows]) == {2}
+
+
+def test_weight_sums_cover_the_units_parameters(vit, images):
+    statistics = calibrate(vit, [images], progress=False)
+    adapter = adapter_for(vit)
+    for layer in adapter.layers(vit):
+        rows = statistics.rows_of(layer.name)
+        square_U = sum((weight.detach().double() ** 2).sum(1 - axis).reshape(layer.units, -1).sum(1) for weight, axis in adapter.weights(vit, layer))
+        np.testing.assert_allclose(statistics.columns["sum_w2"][rows], square_U.numpy(), rtol=1e-12)
+
+
+def test_metadata_says_where_the_numbers_come_from(make_vit, images):
+    model = make_vit()
+    whole = calibrate(model, [images], seed=7, progress=False)
+    parts = calibrate(model, list(zip(images[0].split(3), images[1].split(3), strict=True)), seed=7, progress=False)
+    other = calibrate(model, [(images[0], images[1].flip(0))], progress=False)
+    assert whole.metadata["agflow.data"] == parts.metadata["agflow.data"] != other.metadata["agflow.data"]
+    assert whole.metadata["agflow.seed"] == "7" and "sum" in whole.metadata["agflow.loss"]
+    assert (whole.model, whole.model_macs) == ("VisionTransformer", count_macs(model))
+    assert int(whole.metadata["agflow.model_params"]) == count_params(model)
+
+
+def test_only_the_asked_groups_and_batches_are_taken(make_vit, images):
+    taken = []
+
+    def stream():
+        for number in range(5):
+            taken.append(number)
+            yield images
+
+    statistics = calibrate(make_vit(), stream(), batches=2, groups=["heads"], progress=False)
+    assert {layer.group for layer in statistics.layers} == {"heads"} and taken == [0, 1]
+
+
+def test_calibration_works_inside_no_grad(make_vit, images):
+    with torch.no_grad():
+        statistics = calibrate(make_vit(), [images], progress=False)
+    assert statistics.columns["sum_abs_yg"].min() > 0
+
+
+def test_calibration_refusals(make_vit, images, tmp_path):
+    model = make_vit()
+    with pytest.raises(EmptyError, match="no batch"):
+        calibrate(model, [])
+    with pytest.raises(InvalidValueError, match="batches is 0"):
+        calibrate(model, [images], batches=0)
+    with pytest.raises(InvalidValueError, match="expected some of: heads, mlp"):
+        calibrate(model, [images], groups=["neurons"])
+    with pytest.raises(NonFiniteError, match="blocks"):
+        calibrate(model, [(images[0] * float("inf"), images[1])], progress=False)
+    with pytest.raises(DtypeError, match="float64"):
+        calibrate(make_vit().double(), [(images[0].double(), images[1])], progress=False)
+    with pytest.raises(DeviceError, match="call model.cpu"):
+        calibrate(make_vit().to("meta"), [images])
+    (tmp_path / "old.arrow").touch()
+    with pytest.raises(FileError, match="already holds Arrow files"):
+        calibrate(model, [images], dump=tmp_path, progress=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="cannot be made"):
+        calibrate(model, [images], dump=tmp_path / "file" / "dump", progress=False)
+
+
+def test_no_session_is_left_behind(make_vit, images):
+    model = make_vit()
+    with pytest.raises(NonFiniteError):
+        calibrate(model, [(images[0] * float("nan"), images[1])], progress=False)
+    calibrate(model, [images], progress=False)
+    assert core().sessions() == 0
+
+
+def test_dumped_tensors_are_plain_arrow(make_vit, images, tmp_path):
+    model = make_vit()
+    statistics = calibrate(model, list(zip(images[0].split(5), images[1].split(5), strict=True)), dump=tmp_path, progress=False)
+    captured = collected(model, *images, split=5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batch-0000.arrow", "batch-0001.arrow", "weights.arrow"]
+    tables = {path.stem: pyarrow.ipc.open_file(path).read_all() for path in tmp_path.iterdir()}
+    assert [tables[f"batch-000{i}"].num_rows for i in (0, 1)] == [5, 3] and tables["weights"].num_rows == 1
+    for layer in adapter_for(model).layers(model):
+        for role, expected in zip("yg", captured[layer.name], strict=True):
+            column = pa.concat_arrays([tables[f"batch-000{i}"].column(f"{layer.name}.{role}").combine_chunks() for i in (0, 1)])
+            storage = column.storage if isinstance(column, pa.ExtensionArray) else column
+            assert np.array_equal(storage.flatten().to_numpy().reshape(expected.shape), expected.numpy())
+    field = tables["batch-0000"].schema.field("blocks.0.mlp.y")
+    assert isinstance(field.type, pa.FixedShapeTensorType) and field.type.shape == [17, 96]
+    metadata = tables["weights"].schema.metadata
+    assert metadata[b"agflow.data"].decode() == statistics.metadata["agflow.data"]
