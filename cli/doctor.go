@@ -8,12 +8,11 @@ import (
 	"strings"
 
 	"agflow/bridge/arrowfile"
-	"agflow/bridge/pyhost"
 
 	"github.com/urfave/cli/v2"
 )
 
-// check is one line of the doctor.
+// check is one line of the doctor. Where no cure stands, what was found is a sentence that ends with it.
 type check struct {
 	Name  string `json:"name"`
 	OK    bool   `json:"ok"`
@@ -33,7 +32,10 @@ func doctorCommand() *cli.Command {
 				fmt.Fprintf(&b, "ok      %-12s %s\n", line.Name, line.Found)
 				continue
 			}
-			fmt.Fprintf(&b, "failed  %-12s %s\n        cure: %s\n", line.Name, line.Found, line.Cure)
+			fmt.Fprintf(&b, "failed  %-12s %s\n", line.Name, line.Found)
+			if line.Cure != "" {
+				fmt.Fprintf(&b, "        cure: %s\n", line.Cure)
+			}
 			failed = pythonError(errors.New("the set-up for model steps is incomplete; the steps on files work"))
 		}
 		return outcome{checks, b.String()}, failed
@@ -41,23 +43,17 @@ func doctorCommand() *cli.Command {
 }
 
 func checkSelf() check {
-	return check{"agflow", true, fmt.Sprintf("%s, file format %s, %s %s/%s", arrowfile.Version, arrowfile.Format, runtime.Version(), runtime.GOOS, runtime.GOARCH), ""}
+	found := fmt.Sprintf("%s, file format %s, %s %s/%s", arrowfile.Version, arrowfile.Format, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return check{Name: "agflow", OK: true, Found: found}
 }
 
 // checkPython asks the hosted Python about itself, if it can be reached.
 func checkPython(c *cli.Context) []check {
-	if hostedVersion() == "" {
-		_, err := host("", "", "", "")
-		return []check{{"python", false, "not part of this build", sentence(err)}}
-	}
-	program, err := pyhost.Find(python(c))
-	if err == nil {
-		err = pyhost.CheckVersion(program, hostedVersion())
-	}
+	program, err := interpreter(python(c))
 	if err != nil {
-		return []check{{"interpreter", false, err.Error(), "make an environment with python" + hostedVersion() + " -m venv, install agflow there, and name its bin/python3 with --python"}}
+		return []check{{Name: "interpreter", Found: sentence(err)}}
 	}
-	checks := []check{{"interpreter", true, program, ""}}
+	checks := []check{{Name: "interpreter", OK: true, Found: program}}
 	answer, err := callPython(c, "agflow._doctor", "report", "{}")
 	if err == nil {
 		var more []check

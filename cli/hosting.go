@@ -7,11 +7,23 @@ import (
 	"agflow/bridge/pyhost"
 )
 
-// host starts Python, runs module.function(argument) and ends Python, so that all it printed is out.
-func host(program, module, function, argument string) (string, error) {
-	program, err := pyhost.Find(program)
+// interpreter chooses the Python to host and refuses one of another version than this program is linked to.
+func interpreter(asked string) (string, error) {
+	program, err := pyhost.Find(asked)
+	if err == nil {
+		err = pyhost.CheckVersion(program, pyhost.Version)
+	}
 	if err != nil {
 		return "", pythonError(err)
+	}
+	return program, nil
+}
+
+// host starts Python, runs module.function(argument) and ends Python, so that all it printed is out.
+func host(asked, module, function, argument string) (string, error) {
+	program, err := interpreter(asked)
+	if err != nil {
+		return "", err
 	}
 	python, err := pyhost.Start(program)
 	if err != nil {
@@ -23,6 +35,3 @@ func host(program, module, function, argument string) (string, error) {
 	}
 	return answer, err
 }
-
-// hostedVersion is the Python version this program hosts.
-func hostedVersion() string { return pyhost.Version }

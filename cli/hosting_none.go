@@ -4,11 +4,9 @@ package main
 
 import "errors"
 
-var errNoPython = errors.New("this agflow was built without Python, so it has the steps on files only: install it with `pip install agflow` " +
-	"into a CPython that has a shared libpython, or run the step with `import agflow`")
+var errNoPython = pythonError(errors.New("this agflow was built without Python, so it has the steps on files only: install it with `pip install agflow` " +
+	"into a CPython that has a shared libpython, or run the step with `import agflow`"))
 
-func host(program, module, function, argument string) (string, error) {
-	return "", pythonError(errNoPython)
-}
+func interpreter(string) (string, error) { return "", errNoPython }
 
-func hostedVersion() string { return "" }
+func host(string, string, string, string) (string, error) { return "", errNoPython }

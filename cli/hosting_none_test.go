@@ -13,7 +13,7 @@ func TestWithoutPythonModelStepsSayWhatToDo(t *testing.T) {
 		t.Error(status, complaint)
 	}
 	out, _, status := agflow("doctor")
-	if status != exitPython || !strings.Contains(out, "failed  python") {
+	if status != exitPython || !strings.Contains(out, "failed  interpreter  this agflow was built without Python") {
 		t.Error(status, out)
 	}
 }

@@ -41,8 +41,8 @@ def predict(options):
     return inner()
 `
 
-// interpreter is a Python of the linked version.
-func interpreter(t *testing.T) string {
+// testPython is a Python of the linked version.
+func testPython(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{os.Getenv("AGFLOW_TEST_PYTHON"), "python" + pyhost.Version} {
 		if found, err := exec.LookPath(name); err == nil && pyhost.CheckVersion(found, pyhost.Version) == nil {
@@ -66,7 +66,7 @@ func hosting(t *testing.T, arguments ...string) *exec.Cmd {
 			t.Fatal(err)
 		}
 	}
-	return program([]string{"PYTHONPATH=" + folder, "AGFLOW_PYTHON=" + interpreter(t)}, arguments...)
+	return program([]string{"PYTHONPATH=" + folder, "AGFLOW_PYTHON=" + testPython(t)}, arguments...)
 }
 
 // finish runs a command and returns what it said and its status.

@@ -3,6 +3,7 @@ package abi
 import (
 	"encoding/json"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -159,6 +160,34 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 	}
 	if text, err := Criteria(); err != nil || !strings.Contains(text, `"agf_relative"`) {
 		t.Error(text, err)
+	}
+}
+
+// TestFilesOfBothRoads proves that a table makes the same file whether it came through C structs or not.
+func TestFilesOfBothRoads(t *testing.T) {
+	c := newCaller(t)
+	id := fill(t, c)
+	defer closeSessionOf(t, id)
+	folder := t.TempDir()
+	c.result(tableOf(t, c, id), func(rec arrow.Record) {
+		table, err := arrowfile.StatisticsFromRecord(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		direct := arrowfile.StatisticsToRecord(c.memory, table)
+		defer direct.Release()
+		if _, err := arrowfile.Write(filepath.Join(folder, "direct"), direct); err != nil {
+			t.Fatal(err)
+		}
+	})
+	table := tableOf(t, c, id)
+	if _, err := WriteFile(filepath.Join(folder, "crossed"), table.array, table.schema); err != nil {
+		t.Fatal(err)
+	}
+	direct, _ := os.ReadFile(filepath.Join(folder, "direct"))
+	crossed, _ := os.ReadFile(filepath.Join(folder, "crossed"))
+	if len(direct) == 0 || string(direct) != string(crossed) {
+		t.Error("the files differ")
 	}
 }
 

@@ -27,14 +27,13 @@ func Take(name string, array, schema int64) *Input {
 
 // Release calls both release callbacks, each exactly once however often Release is called.
 func (in *Input) Release() {
-	if in.array != nil {
-		releaseArray(in.array)
-		in.array = nil
+	if a := in.array; a != nil && probe(func() bool { return a.release != 0 }) {
+		releaseArray(a)
 	}
-	if in.schema != nil {
-		releaseSchema(in.schema)
-		in.schema = nil
+	if s := in.schema; s != nil && probe(func() bool { return s.release != 0 }) {
+		releaseSchema(s)
 	}
+	in.array, in.schema = nil, nil
 }
 
 // present refuses structs that are missing or were released before.
@@ -48,29 +47,35 @@ func (in *Input) present() error {
 	return nil
 }
 
-// guarded runs a read of foreign memory: an address that leads nowhere becomes an error, not the end of the process.
+// guarded runs a read of the structs: an address that leads nowhere becomes an error, not the end of the process.
 func (in *Input) guarded(read func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if recover() != nil {
-			err = fault.New(fault.Value, "%s: a pointer in the Arrow structs leads to memory that can't be read; export the array again", in.name)
+			err = fault.New(fault.Value, "%s: a pointer of the Arrow structs leads to memory that can't be read; export the array again", in.name)
 		}
 	}()
+	if err := in.present(); err != nil {
+		return err
+	}
 	return read()
 }
 
-// structAt follows the address of a struct; nil when it leads nowhere.
-func structAt[T any](address int64) (p *T) {
+// probe asks a question about foreign memory; where the memory can't be read the answer is no.
+func probe(question func() bool) (yes bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if recover() != nil {
-			p = nil
+			yes = false
 		}
 	}()
+	return question()
+}
+
+// structAt follows the address of a struct; nil when there can't be one.
+func structAt[T any](address int64) *T {
 	if !plausible(uintptr(address), 8) {
 		return nil
 	}
-	p = at[T](uintptr(address))
-	_ = *p // faults here, when the memory can't be read
-	return p
+	return at[T](uintptr(address))
 }

@@ -11,9 +11,6 @@ import (
 
 // Matrix borrows a FixedSizeList<float32>[channels] array of rows lists as a row-major matrix over the same memory.
 func (in *Input) Matrix() (view tensor.View, err error) {
-	if err := in.present(); err != nil {
-		return view, err
-	}
 	err = in.guarded(func() (err error) {
 		view, err = in.matrix()
 		return err

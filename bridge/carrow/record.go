@@ -11,9 +11,6 @@ import (
 
 // Record borrows a struct array as a record batch over the same memory, with the metadata of its schema and fields.
 func (in *Input) Record() (record arrow.Record, err error) {
-	if err := in.present(); err != nil {
-		return nil, err
-	}
 	err = in.guarded(func() (err error) {
 		record, err = in.record()
 		return err

@@ -51,10 +51,11 @@ def plot_stages(accuracies: Mapping[str, Sequence[float]], stages: Sequence[str]
     for i, (criterion, values) in enumerate(accuracies.items()):
         at = np.arange(len(stages)) + (i - (len(accuracies) - 1) / 2) * width
         bars = ax.bar(at, values, width * 0.92, label=criterion, color=CRITERION_COLOURS.get(criterion))
-        ax.bar_label(bars, [f"{100 * value:.1f}" for value in values], fontsize=8, padding=2)
+        ax.bar_label(bars, [f"{100 * value:.1f}" for value in values], label_type="center", color="white", fontsize=8)
     ax.axhline(dense, color=HEAVY, linestyle="--", linewidth=1, label=f"dense {100 * dense:.1f} %")
     ax.set_xticks(range(len(stages)), stages)
-    ax.set_ylim(0, 1.12)
+    ax.set_ylim(0, 1.12)  # room for the legend
+    ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_ylabel("top-1 accuracy")
     ax.legend(ncols=len(accuracies) + 1, loc="upper center", fontsize=8, frameon=False)

@@ -87,7 +87,7 @@ def test_pyarrow_reads_it(table, file):
 
 
 def test_polars_reads_it(table, file):
-    read = pl.read_ipc(file, memory_map=False)
+    read = pl.read_ipc(file)
     assert read.columns == table.schema.names and len(read) == table.num_rows
     if kind_of(table) != "tensor":
         assert read.to_dict(as_series=False) == table.to_pydict()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from agflow import arrow
 from agflow._core.loader import core
 from agflow.errors import ClosedError
-from conftest import SPEC
 
 
 def reference(y, g):
@@ -47,10 +46,10 @@ def test_metadata(statistics):
 @given(rows=st.integers(1, 40), channels=st.integers(1, 9), workers=st.integers(1, 4), seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_any_split_gives_the_same_bits(rows, channels, workers, seed, data):
     random = np.random.default_rng(seed)
-    y, g = (random.standard_normal((rows, channels)).astype(np.float32) * np.float32(10) ** random.integers(-20, 10) for _ in range(2))
+    y, g = ((random.standard_normal((rows, channels)) * 10.0 ** random.integers(-20, 10)).astype(np.float32) for _ in range(2))
     cuts = sorted(data.draw(st.lists(st.integers(1, max(1, rows - 1)), max_size=3)))
     layer = {"name": "a", "group": "mlp", "units": channels, "unit_width": 1, "unit_macs": 1, "unit_params": 1}
-    number = core().statistics_open(json.dumps({**SPEC, "layers": [layer], "workers": workers}))
+    number = core().statistics_open(json.dumps({"model": {"name": "a", "macs": 1, "params": 1}, "layers": [layer], "workers": workers, "metadata": {}}))
     try:
         for start, stop in zip([0, *cuts], [*cuts, rows]):
             if start < stop:
@@ -69,22 +68,22 @@ def test_merge_adds(statistics):
     assert merged["sum_w2"].equals(statistics["sum_w2"])
 
 
-def test_closed_sessions_are_refused():
-    number = core().statistics_open(json.dumps(SPEC))
+def test_closed_sessions_are_refused(spec):
+    number = core().statistics_open(spec)
     core().statistics_close(number)
     for stale in (number, 0, -1, 10**12):
         with pytest.raises(ClosedError, match=str(stale)):
             arrow.call_for_batch(core().statistics_table, stale)
 
 
-def test_threads(session):
+def test_threads(session, spec):
     """8 threads of 200 calls, into one shared session and into sessions of their own; whole numbers, so order is free."""
     y, g = np.full((3, 6), 2, np.float32), np.full((3, 6), 5, np.float32)
     failures = []
 
     def work():
         try:
-            own = core().statistics_open(json.dumps(SPEC))
+            own = core().statistics_open(spec)
             for _ in range(200):
                 for number in (session, own):
                     arrow.call(core().statistics_add, number, 0, 1, arrow.matrix(y), arrow.matrix(g))
@@ -103,8 +102,8 @@ def test_threads(session):
     assert table["sum_yg"].to_pylist()[:6] == [8 * 200 * 30] * 6 and table["batches"][0].as_py() == 1600
 
 
-def test_results_outlive_their_session(pairs):
-    number = core().statistics_open(json.dumps(SPEC))
+def test_results_outlive_their_session(spec, pairs):
+    number = core().statistics_open(spec)
     arrow.call(core().statistics_add, number, 0, 1, arrow.matrix(pairs[0][0]), arrow.matrix(pairs[0][1]))
     table = arrow.call_for_batch(core().statistics_table, number)
     core().statistics_close(number)
