@@ -27,7 +27,7 @@ test-go: $(VENV)/installed-test ## Go: vet, core without cgo, bridge under the r
 	$(GO_PYTHON) test -tags python ./bridge/pyhost ./cli
 
 test-python: $(VENV)/installed-test ## Python: pytest against the installed package
-	$(BIN)/pytest python/tests
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest python/tests
 
 native: $(BIN)/python ## Install in place (pip install -e), for work on the sources; again after each change in Go
 	$(BIN)/pip install --quiet --editable '.[test]'

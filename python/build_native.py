@@ -145,7 +145,7 @@ def hosting_environment() -> dict[str, str]:
     # Go's build cache does not see what python3.pc says; without the hash a second Python of this machine
     # would get a command that is linked to the first one's libpython.
     return {
-        "PKG_CONFIG": str(ROOT / "python" / "pkg-config"),
+        "PKG_CONFIG": f'"{ROOT / "python" / "pkg-config"}"',  # Go splits it at blanks
         "PKG_CONFIG_PATH": str(BUILD),
         "CGO_CFLAGS": f"-O2 -g -DAGFLOW_LIBPYTHON={zlib.crc32(text.encode())}",
     }

@@ -1,10 +1,12 @@
 package arrowfile
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // replace writes a file under a temporary name in the same folder and renames it when it is complete and on the disk,
@@ -49,14 +51,15 @@ func fill(f *os.File, write func(*os.File) error) error {
 	return nil
 }
 
-// syncFolder makes the new name itself durable.
+// syncFolder makes the new name itself durable. Some network file systems can't do it; their names are as durable as
+// they get.
 func syncFolder(folder string) error {
 	f, err := os.Open(folder)
 	if err != nil {
 		return ioFault(folder, "write", err)
 	}
 	defer f.Close()
-	if err := f.Sync(); err != nil {
+	if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
 		return ioFault(folder, "write", err)
 	}
 	return nil

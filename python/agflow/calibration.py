@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from agflow import arrow
 from agflow._core.loader import core
-from agflow.errors import DeviceError, EmptyError, InvalidValueError, ShapeError
+from agflow.errors import DeviceError, EmptyError, InvalidValueError, ShapeError, UnknownLayerError
 from agflow.models import Adapter, PrunableLayer, adapter_for, count_params, model_name
 from agflow.modes import modes_kept
 from agflow.statistics import Statistics
@@ -106,12 +106,20 @@ def capture(model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink) -> It
     The sink is called during backward, with views [R, C] of the tensors autograd works on: it must not keep or change
     them. The weights are frozen and the model evaluates; on exit requires_grad, modes and hooks are as before.
     An error of the sink comes out of ``backward()``.
+
+    Raises
+    ------
+    UnknownLayerError
+        The model has no module where a layer is read; the layers are those of another model.
     """
+    modules = dict(model.named_modules())
+    for layer in layers:
+        if layer.reader not in modules:
+            raise UnknownLayerError(f"layer {layer.name} is read by {layer.reader}, which the model does not have: use the layers of this model's adapter")
     with torch.enable_grad(), modes_kept(model), _frozen(model), ExitStack() as hooks:
         model.eval()
         for index, layer in enumerate(layers):
-            reader = model.get_submodule(layer.reader)
-            hooks.callback(reader.register_forward_pre_hook(_watch(index, sink)).remove)
+            hooks.callback(modules[layer.reader].register_forward_pre_hook(_watch(index, sink)).remove)
         yield
 
 

@@ -204,7 +204,7 @@ def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, progress: b
 def threshold_for(predictions: Predictions, *, tolerance: float = 0.005, confidence: float = 0.95) -> Router:
     """Calibrate the threshold on held-out predictions (see :func:`calibrate_router`)."""
     request = json.dumps({"tolerance": tolerance, "confidence": confidence})
-    return Router(**json.loads(arrow.call_with_batch(core().calibrate_threshold, request, predictions.batch)))
+    return Router(**json.loads(arrow.call(core().calibrate_threshold, request, predictions.batch)))
 
 
 def calibrate_router(light: nn.Module, heavy: nn.Module, held_out: Iterable, *, tolerance: float = 0.005,

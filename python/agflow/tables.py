@@ -47,7 +47,7 @@ class Table:
         FileError
             The folder is missing or not writable, or the disk is full.
         """
-        arrow.call_with_batch(core().write_file, os.fspath(path), self.batch)
+        arrow.call(core().write_file, os.fspath(path), self.batch)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:

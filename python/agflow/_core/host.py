@@ -22,8 +22,8 @@ class HostCore:
 
     name = "host"
 
-    def __init__(self, process: ctypes.CDLL | None = None) -> None:
-        process = process or ctypes.CDLL(None)
+    def __init__(self) -> None:
+        process = ctypes.CDLL(None)
         found = process.agflow_abi_version()
         if found != ABI:
             raise ImportError(f"the agflow command that hosts this Python has abi {found}, the agflow package needs abi "

@@ -1,5 +1,6 @@
 """Forked children: a clear error where the parent had loaded the core, free use where it had not."""
 
+import os
 import subprocess
 import sys
 
@@ -49,7 +50,6 @@ def test_import_does_not_load_the_core():
 
 
 def test_a_real_fork_of_this_process():
-    import os
     core().version()
     reading, writing = os.pipe()
     child = os.fork()

@@ -1,5 +1,6 @@
 """Matrices of torch, numpy, pyarrow and polars reach Go over their own memory; everything else is refused by name."""
 
+import ctypes
 import gc
 import weakref
 
@@ -178,7 +179,6 @@ def test_inputs_of_a_call_that_never_reached_go_are_given_back():
 
 def test_release_happens_exactly_once(session):
     """The release callback is counted by a hand-made producer around a real one."""
-    import ctypes
     counts = {"array": 0, "schema": 0}
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 import agflow
 from agflow.evaluation import evaluate
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

@@ -107,4 +107,5 @@ def test_bad_inputs_are_refused(example, light, predictions):
     cascade = agflow.Cascade(light, heavy, 0.5)
     with pytest.raises(NonFiniteError):
         cascade(torch.full((2, 1, 28, 28), float("nan")))
-    assert cascade.ledger.samples == 0
+    with pytest.raises(EmptyError):  # nothing was answered, so nothing is charged
+        cascade.ledger
