@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from agflow import arrow
-from agflow._core.loader import core
 from agflow.errors import InvalidValueError
-from agflow.routing import Costs, Ledger, Router
+from agflow.routing import Costs, Ledger, Router, escalations
 
 
 class Cascade(nn.Module):
@@ -54,16 +52,10 @@ class Cascade(nn.Module):
             The light expert gave a logit that is NaN or infinite.
         """
         logits_BK = self.light(x)
-        escalated = self._escalations(logits_BK)
+        escalated = escalations(logits_BK, self.threshold)
         if len(escalated):
             heavy_EK = self.heavy(x.index_select(0, escalated))
             logits_BK = logits_BK.index_copy(0, escalated, heavy_EK.to(logits_BK.dtype))
         self._samples += len(x)
         self._escalated += len(escalated)
         return logits_BK
-
-    def _escalations(self, logits_BK: torch.Tensor) -> torch.Tensor:
-        """Indices of the images whose prior is below the threshold, int64 on the device of the logits."""
-        onto_cpu = logits_BK.float().contiguous().cpu()
-        indices = arrow.call_for_array(core().route, self.threshold, arrow.matrix(onto_cpu))
-        return torch.from_numpy(indices.to_numpy(zero_copy_only=False).copy()).to(logits_BK.device)

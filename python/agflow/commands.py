@@ -16,6 +16,7 @@ from agflow.calibration import calibrate as calibrate_model
 from agflow.errors import InvalidValueError
 from agflow.experts import load_expert, save_expert
 from agflow.planning import Plan
+from agflow.results import RunOptions
 from agflow.routing import predict as predict_both
 from agflow.surgery import prune as prune_model
 
@@ -40,14 +41,14 @@ def _images(options: dict, model, preprocessing) -> DataLoader:
 @_command
 def run(options: dict) -> dict:
     """The whole road; see :func:`agflow.run.run`."""
-    known = road.RunOptions.__dataclass_fields__
+    known = RunOptions.__dataclass_fields__
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise InvalidValueError(f"run does not know the option {unknown[0]!r}; it knows {', '.join(known)}")
     if options.get("macs") is None and options.get("pruning_ratio") is None:
         options["macs"] = "0.35"
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None}
-    result = road.run(road.RunOptions(**given), say=_say)
+    result = road.run(RunOptions(**given), say=_say)
     return {"summary": report.summary(result), "output": result.options.output, **report.as_dict(result)}
 
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from agflow import arrow
 from agflow._core.loader import core
-from agflow.errors import UnknownLayerError
 from agflow.tables import Table, UnitTable
 
 

@@ -7,15 +7,12 @@ import pathlib
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from agflow import plotting
-
-if TYPE_CHECKING:
-    from agflow.run import CascadeResult, RunResult, Stages
+from agflow.results import CascadeResult, RunResult, Stages
 
 STAGES = ("cut", "repaired", "fine-tuned")
 LIBRARIES = ("agflow", "torch", "timm", "pyarrow", "numpy")

@@ -174,6 +174,19 @@ def priors(logits_NK: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     return table.column("prediction").to_numpy(), table.column("prior").to_numpy()
 
 
+def escalations(logits_BK: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Indices of the rows whose maximum softmax probability is below ``threshold``, ascending int64, on the logits' device.
+
+    Raises
+    ------
+    NonFiniteError
+        A logit is NaN or infinite.
+    """
+    onto_cpu = logits_BK.float().contiguous().cpu()
+    indices = arrow.call_for_array(core().route, threshold, arrow.matrix(onto_cpu))
+    return torch.from_numpy(indices.to_numpy(zero_copy_only=False).copy()).to(logits_BK.device)
+
+
 def join_predictions(light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor, costs: Costs) -> Predictions:
     """Predictions table from the logits of both experts on the same images."""
     light_prediction, light_prior = priors(light_NK)

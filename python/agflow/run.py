@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,13 +13,15 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from agflow import data, routing
 from agflow.calibration import calibrate
 from agflow.cascade import Cascade
-from agflow.errors import EmptyError, FileError
-from agflow.evaluation import Accuracy, Timing, accuracy, evaluate, logits, race, restrict
+from agflow.errors import EmptyError, FileError, InvalidValueError
+from agflow.evaluation import Accuracy, accuracy, evaluate, logits, race, restrict, top1
 from agflow.experts import save_expert
 from agflow.finetuning import finetune
-from agflow.planning import Plan, Scores, plan, score
+from agflow.planning import Plan, plan, score
 from agflow.report import write_report
-from agflow.routing import Costs, Curve, Ledger, Predictions, Router
+from agflow.results import CascadeResult, RunOptions, RunResult, Stages
+from agflow.routing import Costs, Ledger, Predictions
+from agflow.statistics import Statistics
 from agflow.surgery import prune
 
 CONTROLS = ("magnitude", "random")
@@ -29,79 +31,14 @@ TIMED_BATCH = 32
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Options of :func:`run`; the command's flags have the same names."""
-
-    model: str = "example"
-    weights: str | None = None
-    data: str = "example:train"
-    eval: str = "example:test"
-    output: str = "agflow-run"
-    macs: str | None = None
-    pruning_ratio: float | None = None
-    criterion: str = "agf"
-    round_to: int = 8
-    groups: tuple[str, ...] = ()
-    ignored_layers: tuple[str, ...] = ()
-    compensate: str = "ridge"
-    batches: int = 16
-    batch_size: int = 64
-    epochs: int = 3
-    limit: int | None = None
-    eval_limit: int | None = None
-    tolerance: float = 0.005
-    confidence: float = 0.95
-    seed: int = 0
-    label: str | None = None
-
-
-@dataclass(frozen=True)
 class Splits:
-    """Which image decides what: ``tune`` repairs and trains, ``threshold`` sets the threshold, ``judge`` only judges."""
+    """Which image decides what: ``tune`` trains (and its part ``calibration`` measures and repairs), ``threshold`` sets
+    the threshold, ``judge`` only judges."""
 
+    calibration: Dataset
     tune: Dataset
     threshold: Dataset
     judge: Dataset
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Accuracy of one criterion's expert after each step, under the same budget and the same images."""
-
-    cut: Accuracy
-    repaired: Accuracy
-    tuned: Accuracy
-
-
-@dataclass(frozen=True)
-class CascadeResult:
-    """The cascade on images that chose neither weights nor threshold, over one set of classes."""
-
-    router: Router
-    ledger: Ledger
-    light: float
-    heavy: float
-    cascade: float
-    random: float
-    curve: Curve = field(repr=False)
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """Everything a report needs."""
-
-    options: RunOptions
-    name: str
-    classes: int
-    images: dict[str, int]
-    fingerprint: str
-    dense: Accuracy
-    stages: dict[str, Stages]
-    scores: Scores = field(repr=False)
-    plan: Plan = field(repr=False)
-    cascade: CascadeResult
-    cascade_among_present: CascadeResult | None
-    timings: dict[str, Timing]
 
 
 def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
@@ -119,60 +56,75 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
     heavy, preprocessing, name = data.model_from(options.model, options.weights)
     heavy.eval()
     splits = _split(options, preprocessing, heavy)
-    loader = lambda dataset: DataLoader(dataset, batch_size=options.batch_size)
-    calibration = _first(splits.tune, options.batches * options.batch_size)
-    images = {"calibration": len(calibration), "fine-tuning": len(splits.tune), "threshold": len(splits.threshold),
+    images = {"calibration": len(splits.calibration), "fine-tuning": len(splits.tune), "threshold": len(splits.threshold),
               "judging": len(splits.judge)}
     say(f"{name}: " + ", ".join(f"{count} {use}" for use, count in images.items()) + " images")
 
     say("1/6 calibrate: activations and gradients to the Go core")
-    statistics = calibrate(heavy, loader(calibration), batches=options.batches, seed=options.seed)
+    statistics = calibrate(heavy, _loader(splits.calibration, options), batches=options.batches, seed=options.seed)
     statistics.save(folder / "statistics.arrow")
 
     say("2/6 plan")
-    budget = {"pruning_ratio": options.pruning_ratio, "macs": options.macs}
-    shape = {"round_to": options.round_to, "groups": options.groups, "ignored_layers": options.ignored_layers}
-    names = list(dict.fromkeys([options.criterion, *CONTROLS]))
-    plans = {each: plan(statistics, criterion=each, seed=options.seed, **budget, **shape) for each in names}
+    plans = _plans(statistics, options)
     chosen = plans[options.criterion]
     chosen.save(folder / "plan.arrow")
     say(f"    {chosen.macs / 1e6:.1f} M of {chosen.model_macs / 1e6:.1f} M MACs ({chosen.macs / chosen.model_macs:.3f}x)")
 
     say("3/6 cut, repair, fine-tune: the criterion and its controls side by side")
-    heavy_judged = logits(heavy, loader(splits.judge), description="heavy expert")
-    dense = accuracy(*heavy_judged)
-    experts, stages = {}, {}
-    for each in names:
-        experts[each], stages[each] = _make_expert(heavy, plans[each], calibration, splits, options, loader)
-        say(f"    {each:<12} cut {_percent(stages[each].cut)}  repaired {_percent(stages[each].repaired)}  "
-            f"fine-tuned {_percent(stages[each].tuned)}  (dense {_percent(dense)})")
-    if stages[options.criterion].tuned.top1 < stages["random"].tuned.top1:
-        say(f"    warning: {options.criterion} ends below the random control here")
-    light = experts[options.criterion]
+    heavy_NK, labels = logits(heavy, _loader(splits.judge, options), description="heavy expert")
+    dense = accuracy(heavy_NK, labels)
+    light, stages = _side_by_side(heavy, plans, splits, options, dense, say)
     save_expert(light, folder / "light", chosen, preprocessing=preprocessing)
 
     say("4/6 set the threshold on held-out images")
     costs = Costs.of(light, heavy)
-    held_out = _both(light, heavy, loader(splits.threshold))
-    judged = (logits(light, loader(splits.judge), description="light expert")[0], *heavy_judged)
+    light_NK, _ = logits(light, _loader(splits.judge, options), description="light expert")
+    held_out, judged = _both(light, heavy, _loader(splits.threshold, options)), (light_NK, heavy_NK, labels)
     result, predictions = _judge(held_out, judged, costs, options)
     result.router.save(folder / "router.json")
     for file, table in (("predictions-threshold", predictions[0]), ("predictions", predictions[1]), ("curve", result.curve)):
         table.save(folder / f"{file}.arrow")
-    among_present = _among_present(held_out, judged, costs, options)
 
     say("5/6 run the cascade itself")
     cascade = Cascade(light, heavy, result.router)
-    measured = evaluate(cascade, loader(splits.judge)).top1
+    measured = evaluate(cascade, _loader(splits.judge, options)).top1
     result = replace(result, ledger=cascade.ledger, cascade=measured)  # of the running module, not of the logs
     x = torch.stack([splits.judge[i][0] for i in range(min(TIMED_IMAGES, len(splits.judge)))])
     timings = race({"heavy": heavy, "light": light, "cascade": cascade}, x, batch=TIMED_BATCH)
 
     say("6/6 report")
-    outcome = RunResult(options, name, int(judged[1].shape[1]), images, statistics.metadata["agflow.data"], dense, stages,
-                        score(statistics, options.criterion, seed=options.seed), chosen, result, among_present, timings)
+    outcome = RunResult(
+        options=options, name=name, classes=heavy_NK.shape[1], images=images, fingerprint=statistics.metadata["agflow.data"],
+        dense=dense, stages=stages, scores=score(statistics, options.criterion, seed=options.seed), plan=chosen,
+        cascade=result, cascade_among_present=_among_present(held_out, judged, costs, options), timings=timings,
+    )
     write_report(outcome, folder)
     return outcome
+
+
+def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
+    return DataLoader(dataset, batch_size=options.batch_size)
+
+
+def _plans(statistics: Statistics, options: RunOptions) -> dict[str, Plan]:
+    """The plan of the criterion and of each control, under the same budget."""
+    names = dict.fromkeys([options.criterion, *CONTROLS])
+    return {name: plan(statistics, criterion=name, seed=options.seed, pruning_ratio=options.pruning_ratio, macs=options.macs,
+                       round_to=options.round_to, groups=options.groups, ignored_layers=options.ignored_layers)
+            for name in names}
+
+
+def _side_by_side(heavy: nn.Module, plans: dict[str, Plan], splits: Splits, options: RunOptions, dense: Accuracy,
+                  say: Callable[[str], None]) -> tuple[nn.Module, dict[str, Stages]]:
+    """The light expert of the criterion, and the accuracies of it and its controls after every step."""
+    experts, stages = {}, {}
+    for name, plan_ in plans.items():
+        experts[name], stages[name] = _make_expert(heavy, plan_, splits, options)
+        say(f"    {name:<12} cut {_percent(stages[name].cut)}  repaired {_percent(stages[name].repaired)}  "
+            f"fine-tuned {_percent(stages[name].tuned)}  (dense {_percent(dense)})")
+    if stages[options.criterion].tuned.top1 < stages["random"].tuned.top1:
+        say(f"    warning: {options.criterion} ends below the random control here")
+    return experts[options.criterion], stages
 
 
 def _percent(accuracy: Accuracy) -> str:
@@ -196,22 +148,22 @@ def _split(options: RunOptions, preprocessing: data.Preprocessing, heavy: nn.Mod
     """Shuffle the data once by the seed; the last share sets the threshold and is used for nothing else."""
     load = lambda spec, limit: data.load(spec, preprocessing=preprocessing, label=options.label, limit=limit,
                                          seed=options.seed, classes=heavy.num_classes)
+    if options.eval == options.data:
+        raise InvalidValueError(f"data and eval are both {options.data}: judge on images that nothing else has seen")
     source = load(options.data, options.limit)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(options.seed)).tolist()
     tuned = round(len(order) * (1 - THRESHOLD_SHARE))
     if not 0 < tuned < len(order):
         raise EmptyError(f"{options.data} has {len(order)} images, expected at least 2: some tune the light expert, others set the threshold")
-    return Splits(Subset(source, order[:tuned]), Subset(source, order[tuned:]), load(options.eval, options.eval_limit))
+    calibrating = min(tuned, options.batches * options.batch_size)
+    return Splits(calibration=Subset(source, order[:calibrating]), tune=Subset(source, order[:tuned]),
+                  threshold=Subset(source, order[tuned:]), judge=load(options.eval, options.eval_limit))
 
 
-def _first(dataset: Dataset, count: int) -> Dataset:
-    return Subset(dataset, range(min(count, len(dataset))))
-
-
-def _make_expert(heavy, plan_, calibration, splits, options, loader) -> tuple[nn.Module, Stages]:
-    judge = lambda model: evaluate(model, loader(splits.judge))
+def _make_expert(heavy: nn.Module, plan_: Plan, splits: Splits, options: RunOptions) -> tuple[nn.Module, Stages]:
+    judge = lambda model: evaluate(model, _loader(splits.judge, options))
     cut = judge(prune(heavy, plan_, compensate="none"))
-    light = prune(heavy, plan_, loader(calibration), compensate=options.compensate)
+    light = prune(heavy, plan_, _loader(splits.calibration, options), compensate=options.compensate)
     repaired = judge(light)
     if options.epochs == 0:
         return light, Stages(cut, repaired, repaired)
@@ -232,14 +184,11 @@ def _judge(held_out, judged, costs, options) -> tuple[CascadeResult, tuple[Predi
     calibrating = routing.join_predictions(*held_out, costs)
     judging = routing.join_predictions(*judged, costs)
     router = routing.threshold_for(calibrating, tolerance=options.tolerance, confidence=options.confidence)
-    columns = judging.columns
-    escalates = columns["light_prior"] < router.threshold
-    answers = columns["heavy_prediction"].copy()
-    answers[~escalates] = columns["light_prediction"][~escalates]
-    ledger = Ledger.of(costs, len(judging), int(escalates.sum()))
+    escalated = routing.escalations(judged[0], router.threshold)
+    cascade = top1(judged[0].index_copy(0, escalated, judged[1][escalated]), judged[2])
+    ledger = Ledger.of(costs, len(judging), len(escalated))
     light, heavy = judging.light_accuracy, judging.heavy_accuracy
     random = (1 - ledger.escalation) * light + ledger.escalation * heavy
-    cascade = float((answers == columns["label"]).mean())
     return CascadeResult(router, ledger, light, heavy, cascade, random, routing.curve(judging)), (calibrating, judging)
 
 

@@ -15,11 +15,10 @@ import pathlib
 import numpy as np
 import timm
 import torch
-from torch.nn import functional as F
-from tqdm.auto import tqdm
-
 from agflow.experts import save_expert
 from agflow.preprocessing import Preprocessing
+from torch.nn import functional as F
+from tqdm.auto import tqdm
 
 # (epochs, batch size, peak learning rate, largest shift in pixels): large steps first, then many small ones.
 PHASES = ((10, 256, 1.5e-3, 2), (5, 64, 8e-4, 0))
