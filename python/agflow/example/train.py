@@ -35,7 +35,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     raw = gzip.decompress(path.read_bytes())
     axes = raw[3]
     shape = [int.from_bytes(raw[4 + 4 * i:8 + 4 * i], "big") for i in range(axes)]
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
 
 
 def not_in(images: np.ndarray, excluded: np.ndarray) -> np.ndarray:
