@@ -96,8 +96,8 @@ func dataFlag() cli.Flag {
 }
 func labelFlag() cli.Flag     { return text("label", "", "`COLUMN` of the labels in a parquet file") }
 func limitFlag() cli.Flag     { return number("limit", 0, "all", "read at most `N` images of the data") }
-func batchesFlag() cli.Flag   { return number("batches", 16, "", "calibrate on `N` batches") }
-func batchSizeFlag() cli.Flag { return number("batch-size", 64, "", "`N` images a batch") }
+func batchesFlag() cli.Flag   { return number("batches", 20, "", "calibrate on `N` batches") }
+func batchSizeFlag() cli.Flag { return number("batch-size", 32, "", "`N` images a batch") }
 func seedFlag() cli.Flag      { return number("seed", 0, "", "seed of everything that is drawn") }
 func groupsFlag() cli.Flag {
 	return list("groups", []string{"mlp", "heads"}, "`GROUPS` of units to look at")

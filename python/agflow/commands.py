@@ -35,7 +35,7 @@ def _say(line: str) -> None:
 def _images(options: dict, model, preprocessing) -> DataLoader:
     dataset = data.load(options["data"], preprocessing=preprocessing, label=options.get("label"), limit=options.get("limit"),
                         seed=options.get("seed", 0), classes=model.num_classes)
-    return DataLoader(dataset, batch_size=options.get("batch_size", 64))
+    return DataLoader(dataset, batch_size=options["batch_size"])
 
 
 @_command

@@ -19,7 +19,7 @@ CLIP = 1.0
 
 
 def finetune(model: nn.Module, loader: Iterable, *, teacher: nn.Module | None = None, epochs: int = 3, lr: float = 3e-4,
-             weight_decay: float = 0.05, temperature: float = 2.0, distill: float = 0.5, seed: int = 0,
+             weight_decay: float = 0.05, temperature: float = 2.0, distill: float = 0.9, seed: int = 0,
              progress: bool = True) -> list[dict[str, float]]:
     """Train ``model`` in place with AdamW, a short warm-up and cosine decay.
 

@@ -25,9 +25,10 @@ class RunOptions:
     groups: tuple[str, ...] = ()
     ignored_layers: tuple[str, ...] = ()
     compensate: str = "ridge"
-    batches: int = 16
-    batch_size: int = 64
-    epochs: int = 3
+    batches: int = 20
+    batch_size: int = 32
+    epochs: int = 5
+    lr: float = 1e-3
     limit: int | None = None
     eval_limit: int | None = None
     tolerance: float = 0.005

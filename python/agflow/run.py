@@ -169,7 +169,7 @@ def _make_expert(heavy: nn.Module, plan_: Plan, splits: Splits, options: RunOpti
         return light, Stages(cut, repaired, repaired)
     shuffled = DataLoader(splits.tune, batch_size=options.batch_size, shuffle=True,
                           generator=torch.Generator().manual_seed(options.seed))
-    finetune(light, shuffled, teacher=heavy, epochs=options.epochs, seed=options.seed)
+    finetune(light, shuffled, teacher=heavy, epochs=options.epochs, lr=options.lr, seed=options.seed)
     return light, Stages(cut, repaired, judge(light))
 
 
