@@ -98,8 +98,8 @@ func TestHostedCommandPassesFlagsAndPrintsBoth(t *testing.T) {
 	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &answer); err != nil {
 		t.Fatal(err, out)
 	}
-	want := `{"batch_size":64,"batches":16,"compensate":"ridge","confidence":0.95,"criterion":"agf","data":"example:train","epochs":0,` +
-		`"eval":"example:test","eval_limit":null,"groups":["mlp"],"ignored_layers":["blocks.0.*","head"],"label":null,"limit":7,"macs":"0.5",` +
+	want := `{"batch_size":32,"batches":20,"compensate":"ridge","confidence":0.95,"criterion":"agf","data":"example:train","epochs":0,` +
+		`"eval":"example:test","eval_limit":null,"groups":["mlp"],"ignored_layers":["blocks.0.*","head"],"label":null,"limit":7,"lr":0.001,"macs":"0.5",` +
 		`"model":"example","output":"agflow-run","pruning_ratio":null,"round_to":8,"seed":0,"tolerance":0.005,"weights":null}`
 	if got, _ := json.Marshal(answer.Options); string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

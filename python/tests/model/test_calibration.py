@@ -139,12 +139,13 @@ def test_loss_refusals():
         per_image_loss(torch.zeros(2, 10), torch.tensor([3]))
 
 
-def test_statistics_equal_numpy_float64_bit_for_bit(vit, images):
-    batches = list(zip(images[0].split(5), images[1].split(5), strict=True))
-    statistics = calibrate(vit, batches, progress=False)
-    captured = collected(vit, *images, split=5)
+def check_against_numpy(model, images, split):
+    """Every sum of every layer, from batches of ``split`` images, equals numpy's float64 chain over the rows."""
+    x, labels = images
+    statistics = calibrate(model, list(zip(x.split(split), labels.split(split), strict=True)), progress=False)
+    captured = collected(model, x, labels, split=split)
     columns = statistics.columns
-    for layer in adapter_for(vit).layers(vit):
+    for layer in adapter_for(model).layers(model):
         y, g = (part.numpy().astype(np.float64) for part in captured[layer.name])
         rows = statistics.rows_of(layer.name)
         per_channel = {"sum_abs_yg": np.abs(y * g), "sum_yg": y * g, "sum_yg2": (y * g) ** 2, "sum_abs_y": np.abs(y), "sum_y": y,
@@ -154,7 +155,17 @@ def test_statistics_equal_numpy_float64_bit_for_bit(vit, images):
             assert np.array_equal(np.add.accumulate(sums, axis=1)[:, -1], columns[name][rows]), name
         largest = np.abs(y * g).max(0).reshape(layer.units, layer.unit_width).max(1)
         assert np.array_equal(largest, columns["max_abs_yg"][rows])
-        assert set(columns["rows"][rows]) == {len(y)} and set(columns["samples"][rows]) == {8} and set(columns["batches"][rows]) == {2}
+        assert set(columns["rows"][rows]) == {len(y)} and set(columns["samples"][rows]) == {len(x)}
+        assert set(columns["batches"][rows]) == {-(-len(x) // split)}
+
+
+def test_statistics_equal_numpy_float64_bit_for_bit(vit, images):
+    check_against_numpy(vit, images, split=5)
+
+
+def test_statistics_of_deit_tiny_equal_numpy_float64_bit_for_bit(deit, photographs):
+    images = tuple(torch.cat(part) for part in zip(*photographs, strict=True))
+    check_against_numpy(deit[0], images, split=8)
 
 
 def test_weight_sums_cover_the_units_parameters(vit, images):
