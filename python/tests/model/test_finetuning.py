@@ -31,7 +31,7 @@ def test_same_seed_same_bits_and_the_global_generator_stays(make_vit, shuffled):
 
 def test_loss_falls_with_and_without_teacher(make_vit, shuffled):
     for teacher in (None, make_vit(depth=4)):
-        history = finetune(make_vit(), shuffled, teacher=teacher, epochs=6, lr=4e-3, progress=False)
+        history = finetune(make_vit(), shuffled, teacher=teacher, epochs=6, lr=4e-3, distill=0.5, progress=False)
         assert [entry["epoch"] for entry in history] == list(range(1, 7))
         assert history[-1]["loss"] < 0.7 * history[0]["loss"] and history[-1]["accuracy"] > history[0]["accuracy"]
         assert history[-1]["lr"] == pytest.approx(0, abs=1e-12)
