@@ -83,7 +83,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_half_file(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["run", "--model", "timm:vit_nothing"], 3, "vit_nothing"),
+    (["run", "--model", "timm:vit_nothing"], 2, "vit_nothing"),
     (["run", "--model", "timm:deit_tiny_patch16_224", "--weights", "missing.safetensors"], 1, "missing.safetensors"),
     (["run", "--data", "parquet:missing.parquet"], 1, "missing.parquet"),
     (["run", "--data", "floppy:a"], 2, "floppy"),
@@ -91,6 +91,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_half_file(tmp_path):
     (["run", "--macs", "0.5", "--pruning-ratio", "0.5"], 2, "pruning"),
     (["run", "--ignored-layers", "blocks.99.mlp"], 3, "blocks.99.mlp"),
     (["run", "--limit", "1"], 3, "images"),
+    (["run", "--eval", "example:train"], 2, "judge"),
     (["run", "--epoch", "3"], 2, "epoch"),
     (["plan", "--scores", "missing.arrow", "--macs", "0.5", "--output", "p.arrow"], 1, "missing.arrow"),
     (["verify", __file__], 3, "test_run.py"),
