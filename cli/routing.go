@@ -2,9 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"math"
+	"syscall"
 
 	"agflow/bridge/arrowfile"
 	"agflow/core/fault"
@@ -61,12 +62,7 @@ func newRouter(p arrowfile.Predictions, tolerance, confidence float64) (router, 
 	if err != nil {
 		return router{}, err
 	}
-	escalated := int64(0)
-	for _, prior := range p.LightPrior {
-		if float64(prior) < threshold.Threshold {
-			escalated++
-		}
-	}
+	escalated := int64(math.Round(threshold.Escalation * float64(threshold.Samples)))
 	ledger, err := routing.NewLedger(p.Cost, threshold.Samples, escalated)
 	return router{1, p.Prior, threshold, ledger}, err
 }
@@ -82,33 +78,15 @@ func routerText(path string, r router) string {
 		100*r.Escalation, r.Ledger.Charged, r.Ledger.Uncharged, 100*r.Ledger.BreakEven, r.Ledger.Verdict)
 }
 
-// writeJSON writes a file whole or not at all.
 func writeJSON(path string, value any) error {
 	encoded, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
-	folder, name := filepath.Split(path)
-	file, err := os.CreateTemp(filepath.Clean(folder), "."+name+".*")
-	if err != nil {
-		return unwritten(path, err)
+	err = arrowfile.WriteBytes(path, append(encoded, '\n'))
+	var reason syscall.Errno
+	if errors.As(err, &reason) {
+		return fault.New(fault.IO, "%s was not written: %w: choose a writable folder with space", path, reason)
 	}
-	defer os.Remove(file.Name()) // gone already once it is renamed
-	_, err = file.Write(append(encoded, '\n'))
-	for _, step := range []func() error{func() error { return file.Chmod(0o644) }, file.Sync, file.Close} {
-		if stepErr := step(); err == nil {
-			err = stepErr
-		}
-	}
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return unwritten(path, err)
-	}
-	return nil
-}
-
-func unwritten(path string, err error) error {
-	return fault.New(fault.IO, "%s was not written: %w: choose a writable folder with space", path, err)
+	return err
 }

@@ -9,6 +9,16 @@ import (
 	"syscall"
 )
 
+// WriteBytes writes a file that is no Arrow file, such as JSON, whole or not at all.
+func WriteBytes(path string, content []byte) error {
+	return replace(path, func(f *os.File) error {
+		if _, err := f.Write(content); err != nil {
+			return ioFault(path, "write", err)
+		}
+		return nil
+	})
+}
+
 // replace writes a file under a temporary name in the same folder and renames it when it is complete and on the disk,
 // so that no reader ever sees half a file. On failure nothing is left behind and an older file stays as it was.
 func replace(path string, write func(*os.File) error) (err error) {
