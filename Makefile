@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # What an installed agflow is made of.
 SOURCES := pyproject.toml go.mod go.sum README.md python/build_native.py python/compat.h python/pkg-config \
-           $(shell find core bridge cli -name '*.go' -o -name '*.py') $(shell find python/agflow -type f ! -name '*.pyc' ! -name '*.so' ! -path '*/_bin/*')
+           $(shell find core bridge cli -name '*.go' -o -name '*.s' -o -name '*.py') $(shell find python/agflow -type f ! -name '*.pyc' ! -name '*.so' ! -path '*/_bin/*')
 # go-python3 is compiled for the Python of .venv.
 GO_PYTHON = eval "$$($(BIN)/python python/build_native.py environment)" && AGFLOW_TEST_PYTHON=$(abspath $(BIN)/python) go
 
@@ -19,10 +19,12 @@ run: $(VENV)/installed ## Set up, then the whole road on the shipped example: ag
 
 test: test-go test-python ## Set up, then all tests of Go and Python
 
-test-go: $(VENV)/installed-test ## Go: vet, core without cgo, bridge under the race detector, Python hosting and the command
+test-go: $(VENV)/installed-test ## Go: vet, core without cgo and without assembly, bridge under the race detector, Python hosting and the command
 	go vet ./...
 	$(GO_PYTHON) vet -tags python ./...
+	CGO_ENABLED=0 GOARCH=arm64 go vet ./core/...
 	CGO_ENABLED=0 go test ./core/... ./cli
+	CGO_ENABLED=0 go test -tags purego ./core/internal/kernel ./core/statistics ./core/masking
 	go test -race ./bridge/...
 	$(GO_PYTHON) test -tags python ./bridge/pyhost ./cli
 

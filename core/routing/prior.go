@@ -8,7 +8,7 @@ import (
 )
 
 // MaxProbability returns, for each row of logits [samples, classes], the class of the greatest logit (ties: the lowest
-// class) and its softmax probability, made in float64 and rounded to float32.
+// class) and its softmax probability, made in float64 from logits of any dtype and rounded to float32.
 //
 // Errors: shape (no classes), nonfinite (names count, first row and class).
 func MaxProbability(logits tensor.View) (prediction []int32, prior []float32, err error) {
@@ -20,13 +20,15 @@ func MaxProbability(logits tensor.View) (prediction []int32, prior []float32, er
 	}
 	prediction = make([]int32, logits.Rows())
 	prior = make([]float32, logits.Rows())
+	var row []float64
 	for i := range prior {
-		prediction[i], prior[i] = maxProbability(logits.Row(i))
+		row = logits.Row(i, row)
+		prediction[i], prior[i] = maxProbability(row)
 	}
 	return prediction, prior, nil
 }
 
-func maxProbability(logits []float32) (int32, float32) {
+func maxProbability(logits []float64) (int32, float32) {
 	best := 0
 	for c, v := range logits {
 		if v > logits[best] {
@@ -35,25 +37,29 @@ func maxProbability(logits []float32) (int32, float32) {
 	}
 	total := 0.0
 	for _, v := range logits {
-		total += math.Exp(float64(v) - float64(logits[best]))
+		total += math.Exp(v - logits[best])
 	}
 	return int32(best), float32(1 / total)
 }
 
 func checkFinite(logits tensor.View) error {
-	count, row, class := 0, 0, 0
-	for i, v := range logits.Data() {
-		if v-v == 0 { // false for NaN and infinities alone
-			continue
+	var row []float64
+	count, firstRow, firstClass, first := 0, 0, 0, 0.0
+	for i := range logits.Rows() {
+		row = logits.Row(i, row)
+		for c, v := range row {
+			if v-v == 0 { // false for NaN and infinities alone
+				continue
+			}
+			if count == 0 {
+				firstRow, firstClass, first = i, c, v
+			}
+			count++
 		}
-		if count == 0 {
-			row, class = i/logits.Channels(), i%logits.Channels()
-		}
-		count++
 	}
 	if count > 0 {
 		return fault.New(fault.Nonfinite, "%d logits are not finite, the first %v at row %d, class %d; look for an overflow in the light expert or its input",
-			count, logits.Row(row)[class], row, class)
+			count, first, firstRow, firstClass)
 	}
 	return nil
 }

@@ -99,3 +99,30 @@ func TestLogitsAreChecked(t *testing.T) {
 		t.Fatalf("no rows: %v, %v, %v", prediction, prior, err)
 	}
 }
+
+// Logits of any dtype and stride give what the same numbers give in float32.
+func TestMaxProbabilityOfEveryDtype(t *testing.T) {
+	values := []float32{0.5, 2, -1, 3, 3, 0.25}
+	prediction, prior, err := MaxProbability(logitsOf(t, 3, values...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide, bfloat := make([]float64, 7), make([]tensor.BFloat16, 7)
+	for i, v := range values {
+		at := i + i/3 // rows 4 elements apart
+		wide[at], bfloat[at] = float64(v), tensor.BFloat16(math.Float32bits(v)>>16)
+	}
+	wide[3], bfloat[3] = math.NaN(), 0x7fc0
+	check := func(logits tensor.View, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, q, err := MaxProbability(logits); err != nil || !slices.Equal(p, prediction) || !slices.Equal(q, prior) {
+			t.Errorf("%s: got %v, %v, %v; want %v, %v", logits.Dtype(), p, q, err, prediction, prior)
+		}
+	}
+	check(tensor.NewStridedView(wide, 2, 3, 4))
+	check(tensor.NewStridedView(bfloat, 2, 3, 4))
+	check(tensor.NewView([]tensor.Float16{0x3800, 0x4000, 0xbc00, 0x4200, 0x4200, 0x3400}, 2, 3))
+}

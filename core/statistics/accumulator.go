@@ -47,7 +47,8 @@ func NewAccumulator(model Model, layers []Layer, workers int) (*Accumulator, err
 // the given number of images. A batch counts whole or not at all: after an error the sums are what they were.
 // A batch without rows changes nothing.
 //
-// Errors: layer (no such layer), shape, value (samples), nonfinite (names layer, batch, count, first row and channel).
+// Errors: layer (no such layer), shape, dtype (y and g differ), value (samples), nonfinite (names layer, batch, count,
+// first row and channel).
 func (a *Accumulator) Add(layer, samples int, y, g tensor.View) error {
 	l, state, err := a.at(layer)
 	if err != nil {
@@ -57,49 +58,36 @@ func (a *Accumulator) Add(layer, samples int, y, g tensor.View) error {
 		return fault.New(fault.Shape, "layer %q got y [%d, %d] and g [%d, %d]; both must be [rows, %d] with equal rows (%d units of width %d)",
 			l.Name, y.Rows(), y.Channels(), g.Rows(), g.Channels(), l.Channels(), l.Units, l.UnitWidth)
 	}
-	if samples < min(y.Rows(), 1) || samples > y.Rows() {
-		return fault.New(fault.Value, "layer %q got %d samples in %d rows; pass the number of images, each of at least one row", l.Name, samples, y.Rows())
+	if y.Dtype() != g.Dtype() {
+		return fault.New(fault.Dtype, "layer %q got y of %s and g of %s; convert one of them, both must be of one dtype", l.Name, y.Dtype(), g.Dtype())
 	}
-	if y.Rows() == 0 {
-		return nil
-	}
-	state.backup.CopyFrom(state.sums)
-	if err := state.sums.Add(y.Data(), g.Data(), y.Rows(), a.workers); err != nil {
-		state.sums.CopyFrom(state.backup)
+	if err := checkSamples(l, samples, y.Rows()); err != nil || y.Rows() == 0 {
 		return err
 	}
-	if !finite(state.sums.AbsY) || !finite(state.sums.G2) {
-		state.sums.CopyFrom(state.backup)
-		return nonFiniteBatch(l, state.batches, y, g)
+	state.backup.CopyFrom(state.sums)
+	err = state.sums.Add(y, g, a.workers)
+	if err == nil && !finite(state.sums.Columns()) {
+		err = nonFiniteBatch(l, state.batches, y, g)
 	}
-	state.rows += int64(y.Rows())
-	state.samples += int64(samples)
-	state.batches++
+	return state.finish(samples, y.Rows(), err)
+}
+
+func checkSamples(l Layer, samples, rows int) error {
+	if samples < 0 || samples < min(rows, 1) || samples > rows {
+		return fault.New(fault.Value, "layer %q got %d samples in %d rows; pass the number of images, each of at least one row", l.Name, samples, rows)
+	}
 	return nil
 }
 
-// AddWeight sums a weight matrix attached to a layer's units. unitAxis 0: its rows are the unit channels (a weight that
-// makes them, like fc1); 1: its columns are (a weight that reads them, like fc2). Several matrices of a layer add up.
-//
-// Errors: layer, value (unitAxis), shape, nonfinite; after an error the sums are what they were.
-func (a *Accumulator) AddWeight(layer int, unitAxis int, w tensor.View) error {
-	l, state, err := a.at(layer)
+// finish counts a batch that was added after a backup, or takes it back.
+func (s *layerState) finish(samples, rows int, err error) error {
 	if err != nil {
+		s.sums.CopyFrom(s.backup)
 		return err
 	}
-	if unitAxis != 0 && unitAxis != 1 {
-		return fault.New(fault.Value, "unit axis %d was given for a weight of layer %q; use 0 when its rows are the units, 1 when its columns are", unitAxis, l.Name)
-	}
-	unitSide := [2]int{w.Rows(), w.Channels()}[unitAxis]
-	if unitSide != l.Channels() {
-		return fault.New(fault.Shape, "a weight [%d, %d] of layer %q has %d entries on unit axis %d; it must have %d (%d units of width %d)",
-			w.Rows(), w.Channels(), l.Name, unitSide, unitAxis, l.Channels(), l.Units, l.UnitWidth)
-	}
-	if bad := findNonFinite(w); bad.count > 0 {
-		return fault.New(fault.Nonfinite, "a weight of layer %q has %d non-finite elements, the first %v at row %d, channel %d; load sound weights",
-			l.Name, bad.count, bad.first, bad.row, bad.channel)
-	}
-	state.weights.add(unitAxis, w)
+	s.rows += int64(rows)
+	s.samples += int64(samples)
+	s.batches++
 	return nil
 }
 
@@ -112,7 +100,6 @@ func (a *Accumulator) Table() Table {
 		for u := range l.Units {
 			at := offsets[i] + u
 			t.Rows[at], t.Samples[at], t.Batches[at] = state.rows, state.samples, state.batches
-			t.Weights[at] = state.weights.count * int64(l.UnitWidth)
 			lo, hi := u*l.UnitWidth, (u+1)*l.UnitWidth
 			t.SumAbsYG[at] = sum(state.sums.AbsYG[lo:hi])
 			t.SumYG[at] = sum(state.sums.YG[lo:hi])
@@ -122,8 +109,7 @@ func (a *Accumulator) Table() Table {
 			t.SumY2[at] = sum(state.sums.Y2[lo:hi])
 			t.SumG2[at] = sum(state.sums.G2[lo:hi])
 			t.MaxAbsYG[at] = slices.Max(state.sums.MaxAbsYG[lo:hi])
-			t.SumAbsW[at] = sum(state.weights.abs[lo:hi])
-			t.SumW2[at] = sum(state.weights.squares[lo:hi])
+			state.weights.fold(&t, at, lo, hi)
 		}
 	}
 	return t

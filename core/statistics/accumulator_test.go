@@ -20,7 +20,7 @@ func reference(t *Table, layer, samples, batches int, y, g tensor.View) {
 		for c := u * l.UnitWidth; c < (u+1)*l.UnitWidth; c++ {
 			var absYG, yg, yg2, absY, sumY, y2, g2 float64
 			for r := range y.Rows() {
-				a, b := float64(y.Row(r)[c]), float64(g.Row(r)[c])
+				a, b := y.Row(r, nil)[c], g.Row(r, nil)[c]
 				p := float64(a * b)
 				absYG += math.Abs(p)
 				yg += p
@@ -70,8 +70,8 @@ func TestWeightSums(t *testing.T) {
 	mlp1 := viewOf(t, []float32{1, -2, 3, -4, 5, -6, 7, -8, 9, -10, 11, -12, 13, -14}, 7, 2) // rows are the units
 	mlp2 := viewOf(t, []float32{1, 2, 3, 4, 5, 6, 7, -1, -1, -1, -1, -1, -1, -1}, 2, 7)      // columns are
 	heads := viewOf(t, make([]float32, 24), 2, 12)
-	for i := range heads.Data() {
-		heads.Data()[i] = float32(i)
+	for i := range elements(heads) {
+		elements(heads)[i] = float32(i)
 	}
 	for _, w := range []struct {
 		layer, axis int
@@ -105,7 +105,7 @@ func TestNonFiniteBatchesLeaveNoTrace(t *testing.T) {
 			for channel := range 7 {
 				for _, bad := range []float32{nan, inf} {
 					y, g := view(t, 5, 6, 7), view(t, 6, 6, 7)
-					y.Row(row)[channel] = bad
+					elements(y)[7*row+channel] = bad
 					requireCode(t, a.Add(1, 2, y, g), fault.Nonfinite)
 					requireCode(t, a.Add(1, 2, g, y), fault.Nonfinite)
 					requireEqual(t, a.Table(), before)
@@ -119,7 +119,7 @@ func TestNonFiniteErrorText(t *testing.T) {
 	a := newToy(t, 1)
 	add(t, a, 1, 2, view(t, 1, 6, 7), view(t, 2, 6, 7))
 	y, g := view(t, 1, 6, 7), view(t, 2, 6, 7)
-	y.Row(4)[1], y.Row(3)[2], g.Row(3)[6] = float32(math.NaN()), float32(math.Inf(1)), float32(math.NaN())
+	elements(y)[7*4+1], elements(y)[7*3+2], elements(g)[7*3+6] = float32(math.NaN()), float32(math.Inf(1)), float32(math.NaN())
 	err := a.Add(1, 2, y, g)
 	want := `agflow:nonfinite: layer "blocks.0.mlp", batch 1: 2 elements of y and 1 of g are not finite, the first +Inf in y at row 3, channel 2; look for an overflow in the model or its input, or leave this batch out`
 	if err == nil || err.Error() != want {
@@ -129,7 +129,7 @@ func TestNonFiniteErrorText(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	w := view(t, 1, 7, 3)
-	w.Row(6)[2] = float32(math.NaN())
+	elements(w)[3*6+2] = float32(math.NaN())
 	if err = a.AddWeight(1, 0, w); err == nil || !strings.Contains(err.Error(), `a weight of layer "blocks.0.mlp" has 1 non-finite elements, the first NaN at row 6, channel 2`) {
 		t.Fatalf("got %v", err)
 	}
@@ -142,7 +142,7 @@ func TestRefusedCallsLeaveNoTrace(t *testing.T) {
 	before := a.Table()
 	y, g := view(t, 1, 5, 7), view(t, 2, 5, 7)
 	bad := view(t, 1, 7, 3)
-	bad.Row(0)[0] = float32(math.Inf(1))
+	elements(bad)[0] = float32(math.Inf(1))
 	for name, c := range map[string]struct {
 		err  error
 		code fault.Code
@@ -153,6 +153,7 @@ func TestRefusedCallsLeaveNoTrace(t *testing.T) {
 		"rows differ":       {a.Add(1, 1, y, rowsOf(t, g, 0, 4)), fault.Shape},
 		"g channels":        {a.Add(1, 1, y, view(t, 2, 5, 12)), fault.Shape},
 		"empty view":        {a.Add(1, 0, tensor.View{}, tensor.View{}), fault.Shape},
+		"dtypes differ":     {a.Add(1, 1, y, asFloat64(t, g)), fault.Dtype},
 		"no samples":        {a.Add(1, 0, y, g), fault.Value},
 		"more than rows":    {a.Add(1, 6, y, g), fault.Value},
 		"negative samples":  {a.Add(1, -1, y, g), fault.Value},

@@ -38,6 +38,12 @@ func view(t *testing.T, seed uint64, rows, channels int) tensor.View {
 	return viewOf(t, data, rows, channels)
 }
 
+// elements returns the float32 of a view made by view or viewOf, for a test to change.
+func elements(v tensor.View) []float32 {
+	data, _ := tensor.Elements[float32](v)
+	return data
+}
+
 func viewOf(t *testing.T, data []float32, rows, channels int) tensor.View {
 	t.Helper()
 	v, err := tensor.NewView(data, rows, channels)
@@ -50,7 +56,7 @@ func viewOf(t *testing.T, data []float32, rows, channels int) tensor.View {
 // rowsOf returns rows lo to hi.
 func rowsOf(t *testing.T, v tensor.View, lo, hi int) tensor.View {
 	t.Helper()
-	return viewOf(t, v.Data()[lo*v.Channels():hi*v.Channels()], hi-lo, v.Channels())
+	return viewOf(t, elements(v)[lo*v.Channels():hi*v.Channels()], hi-lo, v.Channels())
 }
 
 func add(t *testing.T, a *Accumulator, layer, samples int, y, g tensor.View) {
@@ -72,4 +78,23 @@ func requireCode(t *testing.T, err error, code fault.Code) {
 	if err == nil || fault.CodeOf(err) != code {
 		t.Fatalf("got %v, want an error of code %s", err, code)
 	}
+}
+
+// asFloat64 returns a view's elements in float64.
+func asFloat64(t *testing.T, v tensor.View) tensor.View {
+	t.Helper()
+	var data []float64
+	for r := range v.Rows() {
+		data = append(data, v.Row(r, nil)...)
+	}
+	return float64s(t, v.Rows(), v.Channels(), data...)
+}
+
+func float64s(t *testing.T, rows, channels int, values ...float64) tensor.View {
+	t.Helper()
+	v, err := tensor.NewView(values, rows, channels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }

@@ -1,6 +1,7 @@
 package statistics
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -9,11 +10,15 @@ import (
 	"agflow/core/fault"
 )
 
-// DataKey is the metadata key of the fingerprint of the images seen.
-const DataKey = "agflow.data"
+// Keys of the metadata that Merge joins.
+const (
+	DataKey    = "agflow.data"    // fingerprint of the images seen
+	SkippedKey = "agflow.skipped" // JSON {layer: batches left out of it}; absent when none were
+)
 
 // Merge adds tables of the same model and layers, sums in the given order, as if one run had seen all their batches.
-// Weight sums must agree and count once; metadata is the first table's, data fingerprints joined by "+".
+// Weight sums must agree and count once; metadata is the first table's, data fingerprints joined by "+" and skipped
+// batches added.
 //
 // Errors: empty (no tables), layer or value (tables that do not belong together, named), and those of [Table.Validate].
 func Merge(tables ...Table) (Table, error) {
@@ -50,9 +55,24 @@ func sameOrigin(first, t Table, i int) error {
 			return fault.New(fault.Layer, "statistics %d have %+v where the first have %+v; merge runs over the same layers in the same order", i, t.Layers[k], l)
 		}
 	}
-	for u := range first.Weights {
-		if first.Weights[u] != t.Weights[u] || first.SumAbsW[u] != t.SumAbsW[u] || first.SumW2[u] != t.SumW2[u] {
-			return fault.New(fault.Value, "statistics %d have other weights than the first at %s; merge runs of one model with the same weights", i, UnitName(first.Layers, u))
+	for k, c := range first.weightCounts() {
+		if err := sameColumn(first.Layers, *c.values, *t.weightCounts()[k].values, c.name, i); err != nil {
+			return err
+		}
+	}
+	for k, c := range first.weightFloats() {
+		if err := sameColumn(first.Layers, *c.values, *t.weightFloats()[k].values, c.name, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameColumn refuses table number i where a column of its weights differs from the first table's.
+func sameColumn[T int64 | float64](layers []Layer, first, other []T, name string, i int) error {
+	for u := range first {
+		if first[u] != other[u] {
+			return fault.New(fault.Value, "statistics %d have other weights than the first: column %s at %s is %v, not %v; merge runs of one model with the same weights", i, name, UnitName(layers, u), other[u], first[u])
 		}
 	}
 	return nil
@@ -81,7 +101,7 @@ func (t *Table) add(other Table) error {
 		t.MaxAbsYG[i] = max(t.MaxAbsYG[i], v)
 	}
 	t.joinData(other.Metadata[DataKey])
-	return nil
+	return t.joinSkipped(other.Metadata[SkippedKey])
 }
 
 // joinData appends a fingerprint to the table's own.
@@ -93,6 +113,29 @@ func (t *Table) joinData(fingerprint string) {
 	default:
 		t.Metadata[DataKey] += "+" + fingerprint
 	}
+}
+
+// joinSkipped adds the skipped batches of another table to the table's own.
+func (t *Table) joinSkipped(other string) error {
+	skipped := map[string]int64{}
+	for _, text := range []string{t.Metadata[SkippedKey], other} {
+		if text == "" {
+			continue
+		}
+		var more map[string]int64
+		if err := json.Unmarshal([]byte(text), &more); err != nil {
+			return fault.New(fault.Value, "metadata %s is %q, expected JSON {layer: batches}: %w; make the statistics again", SkippedKey, text, err)
+		}
+		for layer, batches := range more {
+			skipped[layer] += batches
+		}
+	}
+	if len(skipped) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(skipped)
+	t.Metadata[SkippedKey] = string(text)
+	return err
 }
 
 // clone returns a table that shares no memory with t.

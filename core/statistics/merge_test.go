@@ -102,6 +102,26 @@ func TestMergeKeepsWeightsAndMetadataOfTheFirst(t *testing.T) {
 	}
 }
 
+// Batches left out add up layer by layer; where none were, nothing is said.
+func TestMergeAddsSkippedBatches(t *testing.T) {
+	skipped := func(text string) Table {
+		table := tableOf(t, "")
+		if text != "" {
+			table.Metadata[SkippedKey] = text
+		}
+		return table
+	}
+	got, err := Merge(skipped(""), skipped(`{"b": 2, "a": 1}`), skipped(""), skipped(`{"b":1}`))
+	if err != nil || got.Metadata[SkippedKey] != `{"a":1,"b":3}` {
+		t.Fatalf("got %v, %v", got.Metadata, err)
+	}
+	if got, err = Merge(skipped(""), skipped("")); err != nil || len(got.Metadata) != 0 {
+		t.Fatalf("got %v, %v", got.Metadata, err)
+	}
+	_, err = Merge(skipped(""), skipped("[1]"))
+	requireCode(t, err, fault.Value)
+}
+
 func TestMergeRefusesTablesThatDoNotBelongTogether(t *testing.T) {
 	_, err := Merge()
 	requireCode(t, err, fault.Empty)

@@ -36,6 +36,14 @@ type Table struct {
 	SumAbsW []float64 // Σ|w| over them
 	SumW2   []float64 // Σ w² over them
 
+	ReaderWeights     []int64   // elements of the weights that read the unit (fc2, proj), 0 when none were given
+	SumAbsReader      []float64 // Σ|w| over them
+	SumReader2        []float64 // Σ w² over them
+	SumRelativeReader []float64 // Σ |w| over them, each divided by its row's Σ|w| over the whole layer
+
+	WeightGradients []int64   // elements of the attached weights that came with gradients, 0 when none did
+	SumWG           []float64 // Σ w·∂L/∂w over them, L summed over the images seen
+
 	Metadata map[string]string // keys begin with "agflow."
 }
 
@@ -54,19 +62,29 @@ func (t *Table) activationCounts() []column[int64] {
 func (t *Table) activationSums() []column[float64] {
 	return []column[float64]{
 		{"sum_abs_yg", &t.SumAbsYG}, {"sum_yg", &t.SumYG}, {"sum_yg2", &t.SumYG2},
-		{"sum_abs_y", &t.SumAbsY}, {"sum_y", &t.SumY}, {"sum_y2", &t.SumY2}, {"sum_g2", &t.SumG2},
+		{"sum_abs_y", &t.SumAbsY}, {"sum_y", &t.SumY}, {"sum_y2", &t.SumY2}, {"sum_g2", &t.SumG2}, {"sum_wg", &t.SumWG},
+	}
+}
+
+// weightCounts are the counts that belong to the weights and not to the batches.
+func (t *Table) weightCounts() []column[int64] {
+	return []column[int64]{{"weights", &t.Weights}, {"reader_weights", &t.ReaderWeights}, {"weight_gradients", &t.WeightGradients}}
+}
+
+// weightFloats are the sums over weights alone.
+func (t *Table) weightFloats() []column[float64] {
+	return []column[float64]{
+		{"sum_abs_w", &t.SumAbsW}, {"sum_w2", &t.SumW2},
+		{"sum_abs_reader", &t.SumAbsReader}, {"sum_reader2", &t.SumReader2}, {"sum_relative_reader", &t.SumRelativeReader},
 	}
 }
 
 // counts are all int64 columns.
-func (t *Table) counts() []column[int64] {
-	return append(t.activationCounts(), column[int64]{"weights", &t.Weights})
-}
+func (t *Table) counts() []column[int64] { return append(t.activationCounts(), t.weightCounts()...) }
 
 // floats are all float64 columns.
 func (t *Table) floats() []column[float64] {
-	return append(t.activationSums(), column[float64]{"max_abs_yg", &t.MaxAbsYG},
-		column[float64]{"sum_abs_w", &t.SumAbsW}, column[float64]{"sum_w2", &t.SumW2})
+	return append(append(t.activationSums(), column[float64]{"max_abs_yg", &t.MaxAbsYG}), t.weightFloats()...)
 }
 
 // newTable returns a table of zeros.

@@ -5,23 +5,51 @@ package tensor
 
 import "agflow/core/fault"
 
-// View is a borrowed row-major float32 matrix [rows, channels]. The zero View is empty.
+// View is a borrowed matrix [rows, channels] of float32, float64, float16 or bfloat16. The channels of a row lie next to
+// each other, rows may lie further apart. The zero View is empty and of float32.
 type View struct {
-	data           []float32
-	rows, channels int
+	data                   any // []float32, []float64, []Float16 or []BFloat16; nil when there are no rows
+	dtype                  Dtype
+	rows, channels, stride int
 }
 
-// NewView borrows data, which must hold exactly rows*channels elements; channels must be at least 1, rows may be 0.
-func NewView(data []float32, rows, channels int) (View, error) {
-	if rows < 0 || channels < 1 {
-		return View{}, fault.New(fault.Shape, "a matrix of %d rows and %d channels was given; rows must be at least 0 and channels at least 1", rows, channels)
-	}
-	// The quotient instead of the product, which could overflow.
-	if len(data)/channels != rows || len(data)%channels != 0 {
-		return View{}, fault.New(fault.Shape, "%d elements were given for a matrix of %d rows and %d channels; pass exactly rows*channels elements", len(data), rows, channels)
-	}
-	return View{data, rows, channels}, nil
+// NewView borrows rows that follow each other: data must hold exactly rows*channels elements. channels must be at least
+// 1, rows may be 0.
+//
+// Errors: shape.
+func NewView[T Element](data []T, rows, channels int) (View, error) {
+	return NewStridedView(data, rows, channels, channels)
 }
+
+// NewStridedView borrows rows of which each begins stride elements after the one before: data must hold exactly
+// (rows-1)*stride+channels elements, none for no rows.
+//
+// Errors: shape.
+func NewStridedView[T Element](data []T, rows, channels, stride int) (View, error) {
+	if rows < 0 || channels < 1 || stride < channels {
+		return View{}, fault.New(fault.Shape, "a matrix of %d rows and %d channels, %d elements from row to row, was given; rows must be at least 0, channels at least 1, and rows must not overlap", rows, channels, stride)
+	}
+	v := View{dtype: dtypeOf[T](), rows: rows, channels: channels, stride: stride}
+	if !holds(len(data), rows, channels, stride) {
+		return View{}, fault.New(fault.Shape, "%d elements were given for a matrix of %d rows and %d channels, %d elements from row to row; pass exactly (rows-1)*stride+channels elements, none for no rows", len(data), rows, channels, stride)
+	}
+	if rows > 0 {
+		v.data = data
+	}
+	return v, nil
+}
+
+// holds compares without the product rows*stride, which could overflow.
+func holds(elements, rows, channels, stride int) bool {
+	if rows == 0 {
+		return elements == 0
+	}
+	gaps := elements - channels
+	return gaps >= 0 && gaps%stride == 0 && gaps/stride == rows-1
+}
+
+// Dtype returns the type of the elements.
+func (v View) Dtype() Dtype { return v.dtype }
 
 // Rows returns the number of rows.
 func (v View) Rows() int { return v.rows }
@@ -29,10 +57,41 @@ func (v View) Rows() int { return v.rows }
 // Channels returns the number of channels, the length of a row.
 func (v View) Channels() int { return v.channels }
 
-// Data returns all elements, row by row; read only.
-func (v View) Data() []float32 { return v.data }
+// Stride returns the number of elements from the beginning of a row to that of the next.
+func (v View) Stride() int { return v.stride }
 
-// Row returns row i; read only.
-func (v View) Row(i int) []float32 {
-	return v.data[i*v.channels : (i+1)*v.channels : (i+1)*v.channels]
+// Elements returns the borrowed elements from the first of row 0 to the last of the last row, read only; ok is false
+// for a View of another type.
+func Elements[T Element](v View) (data []T, ok bool) {
+	if v.dtype != dtypeOf[T]() {
+		return nil, false
+	}
+	data, _ = v.data.([]T)
+	return data, true
+}
+
+// Row widens row i to float64, exactly, into a slice that is used again where it is long enough.
+func (v View) Row(i int, into []float64) []float64 {
+	if cap(into) < v.channels {
+		into = make([]float64, v.channels)
+	}
+	into = into[:v.channels]
+	first, last := i*v.stride, i*v.stride+v.channels
+	switch data := v.data.(type) {
+	case []float32:
+		for c, x := range data[first:last] {
+			into[c] = float64(x)
+		}
+	case []float64:
+		copy(into, data[first:last])
+	case []Float16:
+		for c, x := range data[first:last] {
+			into[c] = float64(x.Float32())
+		}
+	case []BFloat16:
+		for c, x := range data[first:last] {
+			into[c] = float64(x.Float32())
+		}
+	}
+	return into
 }

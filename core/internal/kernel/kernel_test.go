@@ -3,26 +3,19 @@ package kernel
 import (
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"testing"
+
+	"agflow/core/tensor"
 )
 
-// values returns normal deviates over many orders of magnitude, so that the order of additions shows in the bits.
-func values(seed uint64, n int) []float32 {
-	r := rand.New(rand.NewPCG(seed, uint64(n)))
-	v := make([]float32, n)
-	for i := range v {
-		v[i] = float32(r.NormFloat64() * math.Exp(4*r.NormFloat64()))
-	}
-	return v
-}
-
 // reference is the definition: float64, row by row.
-func reference(y, g []float32, rows, channels int) Sums {
-	s := NewSums(channels)
-	for r := range rows {
-		for c := range channels {
-			y, g := float64(y[r*channels+c]), float64(g[r*channels+c])
+func reference(y, g tensor.View) Sums {
+	s := NewSums(y.Channels())
+	var yRow, gRow []float64
+	for r := range y.Rows() {
+		yRow, gRow = y.Row(r, yRow), g.Row(r, gRow)
+		for c := range yRow {
+			y, g := yRow[c], gRow[c]
 			p := float64(y * g)
 			s.AbsYG[c] += math.Abs(p)
 			s.YG[c] += p
@@ -31,81 +24,52 @@ func reference(y, g []float32, rows, channels int) Sums {
 			s.Y[c] += y
 			s.Y2[c] += float64(y * y)
 			s.G2[c] += float64(g * g)
-			s.MaxAbsYG[c] = max(s.MaxAbsYG[c], math.Abs(p))
+			if math.Abs(p) > s.MaxAbsYG[c] {
+				s.MaxAbsYG[c] = math.Abs(p)
+			}
 		}
 	}
 	return s
 }
 
-// guarded returns a copy of v with NaN words around it, and a check that they and, if readOnly, v are untouched.
-func guarded[T float32 | float64](t *testing.T, v []T, readOnly bool) (inner []T, check func()) {
-	t.Helper()
-	const words = 8
-	nan := T(math.NaN())
-	outer := make([]T, len(v)+2*words)
-	for i := range outer {
-		outer[i] = nan
-	}
-	inner = outer[words : words+len(v)] // its capacity reaches the guard words: a slip past the end is not caught by Go
-	copy(inner, v)
-	return inner, func() {
-		t.Helper()
-		for i := range words {
-			if outer[i] == outer[i] || outer[len(outer)-1-i] == outer[len(outer)-1-i] {
-				t.Fatal("a word outside the buffer was written")
-			}
-		}
-		for i := range v {
-			if readOnly && inner[i] != v[i] {
-				t.Fatalf("input element %d was written", i)
-			}
-		}
-	}
+// The bits equal the float64 reference for every kernel, dtype, shape, stride, number of workers and split of the rows
+// over two calls; nothing outside the rows is read (a NaN would show) or written.
+func TestSumsHaveTheBitsOfTheReference(t *testing.T) {
+	onEachKernel(t, func(t *testing.T) {
+		t.Run("float32", testBits[float32])
+		t.Run("float64", testBits[float64])
+		t.Run("float16", testBits[tensor.Float16])
+		t.Run("bfloat16", testBits[tensor.BFloat16])
+	})
 }
 
-func requireEqual(t *testing.T, got, want Sums) {
-	t.Helper()
-	g, w := got.columns(), want.columns()
-	for k := range w {
-		for c := range *w[k] {
-			if math.Float64bits((*g[k])[c]) != math.Float64bits((*w[k])[c]) {
-				t.Fatalf("column %d, channel %d: got %v, want %v", k, c, (*g[k])[c], (*w[k])[c])
-			}
-		}
-	}
-}
-
-// The bits equal the float64 reference for every shape, number of workers and split of the rows over two calls; nothing
-// outside the buffers is read (a NaN would show) or written.
-func TestAddHasTheBitsOfTheReference(t *testing.T) {
-	for _, channels := range []int{1, 7, 16, 33, 768} {
-		for _, rows := range []int{0, 1, 2, 3, 4, 5, 8, 197} {
-			y, g := values(1, rows*channels), values(2, rows*channels)
-			want := reference(y, g, rows, channels)
-			for _, workers := range []int{-1, 1, 2, 3, 7, 16} {
-				for _, cut := range []int{0, rows / 3, rows / 2, rows} {
-					t.Run(fmt.Sprintf("channels=%d/rows=%d/workers=%d/cut=%d", channels, rows, workers, cut), func(t *testing.T) {
-						y1, checkY1 := guarded(t, y[:cut*channels], true)
-						g1, checkG1 := guarded(t, g[:cut*channels], true)
-						y2, checkY2 := guarded(t, y[cut*channels:], true)
-						g2, checkG2 := guarded(t, g[cut*channels:], true)
-						got := NewSums(channels)
-						checks := []func(){checkY1, checkG1, checkY2, checkG2}
-						for _, column := range got.columns() {
-							inner, check := guarded(t, *column, false)
-							*column = inner
-							checks = append(checks, check)
-						}
-						if err := got.Add(y1, g1, cut, workers); err != nil {
-							t.Fatal(err)
-						}
-						if err := got.Add(y2, g2, rows-cut, workers); err != nil {
-							t.Fatal(err)
+func testBits[T tensor.Element](t *testing.T) {
+	for _, shape := range []struct{ channels, rows int }{
+		{1, 70}, {7, 9}, {8, 0}, {8, 1}, {8, 2}, {8, 3}, {8, 197}, {15, 7}, {40, 66}, {768, 6}, {3072, 5}, {12288, 5},
+	} {
+		rows, channels := shape.rows, shape.channels
+		y, g := deviates[T](1, rows*channels), deviates[T](2, rows*channels)
+		want := reference(viewOf(t, y, rows, channels, channels), viewOf(t, g, rows, channels, channels))
+		for _, gap := range [][2]int{{0, 0}, {0, 3}, {16, 0}, {1, 9}} {
+			for _, workers := range []int{-1, 1, 2, 7} {
+				for _, cut := range []int{rows / 3, rows} {
+					name := fmt.Sprintf("channels=%d/rows=%d/gaps=%v/workers=%d/cut=%d", channels, rows, gap, workers, cut)
+					t.Run(name, func(t *testing.T) {
+						got, checkSums := guardedSums(t, channels)
+						sum_C, checkFlow := guardedColumn(t, channels)
+						for _, part := range [][2]int{{0, cut}, {cut, rows}} {
+							lo, hi := part[0]*channels, part[1]*channels
+							y, checkY := spread(t, y[lo:hi], part[1]-part[0], channels, channels+gap[0])
+							g, checkG := spread(t, g[lo:hi], part[1]-part[0], channels, channels+gap[1])
+							requireNoError(t, got.Add(y, g, workers))
+							requireNoError(t, AbsYG(sum_C, y, g, workers))
+							checkY()
+							checkG()
 						}
 						requireEqual(t, got, want)
-						for _, check := range checks {
-							check()
-						}
+						requireEqualColumn(t, 0, sum_C, want.AbsYG)
+						checkSums()
+						checkFlow()
 					})
 				}
 			}
@@ -113,50 +77,121 @@ func TestAddHasTheBitsOfTheReference(t *testing.T) {
 	}
 }
 
-// NaN and infinities show in AbsY or G2 of their own channel and in no other: the caller's check relies on it.
+// NaN and infinities show in AbsY or G2 of their own channel and in no other: the caller's check relies on it. They do
+// not enter the maximum.
 func TestNonFiniteElementsShowInTheirChannel(t *testing.T) {
-	const rows, channels = 9, 40
-	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
-		for _, row := range []int{0, 3, 8} {
-			y, g := make([]float32, rows*channels), make([]float32, rows*channels)
-			y[row*channels+5], g[row*channels+9] = bad, bad
-			s := NewSums(channels)
-			if err := s.Add(y, g, rows, 3); err != nil {
-				t.Fatal(err)
+	const rows, channels = 9, 43
+	onEachKernel(t, func(t *testing.T) {
+		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
+			for _, row := range []int{0, 3, 8} {
+				y, g := make([]float32, rows*channels), make([]float32, rows*channels)
+				y[row*channels+5], g[row*channels+9], y[row*channels+41] = bad, bad, bad
+				s := NewSums(channels)
+				requireNoError(t, s.Add(viewOf(t, y, rows, channels, channels), viewOf(t, g, rows, channels, channels), 3))
+				for c := range channels {
+					finiteY, finiteG := s.AbsY[c]-s.AbsY[c] == 0, s.G2[c]-s.G2[c] == 0
+					if finiteY != (c != 5 && c != 41) || finiteG != (c != 9) || s.MaxAbsYG[c] != 0 {
+						t.Fatalf("%v in row %d: channel %d has AbsY %v, G2 %v, MaxAbsYG %v", bad, row, c, s.AbsY[c], s.G2[c], s.MaxAbsYG[c])
+					}
+				}
 			}
-			for c := range channels {
-				finiteY := !math.IsNaN(s.AbsY[c]) && !math.IsInf(s.AbsY[c], 0)
-				finiteG := !math.IsNaN(s.G2[c]) && !math.IsInf(s.G2[c], 0)
-				if finiteY != (c != 5) || finiteG != (c != 9) {
-					t.Fatalf("%v in row %d: channel %d has AbsY %v, G2 %v", bad, row, c, s.AbsY[c], s.G2[c])
+		}
+	})
+}
+
+// The largest float32 never overflow the sums, so a non-finite sum of theirs always means a non-finite element.
+func TestLargestElementsStayFinite(t *testing.T) {
+	const rows = 1000
+	y, g := make([]float32, 8*rows), make([]float32, 8*rows)
+	for i := range y {
+		y[i], g[i] = math.MaxFloat32, -math.MaxFloat32
+	}
+	onEachKernel(t, func(t *testing.T) {
+		s := NewSums(8)
+		requireNoError(t, s.Add(viewOf(t, y, rows, 8, 8), viewOf(t, g, rows, 8, 8), 1))
+		for _, column := range s.Columns() {
+			if v := column[0]; v-v != 0 {
+				t.Fatalf("a sum of finite elements is %v", v)
+			}
+		}
+	})
+}
+
+// A float64 chain over a million rows stays within 1e-13 of a sum in twice the precision.
+func TestAMillionRowsAreAccurate(t *testing.T) {
+	const blocks, rows, channels = 1000, 1000, 8
+	s := NewSums(channels)
+	var high, low [channels]float64
+	for block := range uint64(blocks) {
+		y, g := deviates[float32](2*block, rows*channels), deviates[float32](2*block+1, rows*channels)
+		requireNoError(t, s.Add(viewOf(t, y, rows, channels, channels), viewOf(t, g, rows, channels, channels), 1))
+		for i := range y {
+			c, v := i%channels, math.Abs(float64(y[i])*float64(g[i]))
+			sum := high[c] + v // the rounding error of this addition goes to low, exactly, as v and high are positive
+			low[c] += min(high[c], v) - (sum - max(high[c], v))
+			high[c] = sum
+		}
+	}
+	for c, got := range s.AbsYG {
+		want := high[c] + low[c]
+		if relative := math.Abs(got-want) / want; relative > 1e-13 {
+			t.Errorf("channel %d: got %v, want %v, off by %v", c, got, want, relative)
+		}
+	}
+}
+
+// A panic of a worker, the only one or one of several, comes back as an error; a bare goroutine would end the process.
+func TestAWorkersPanicIsAnError(t *testing.T) {
+	onEachKernel(t, func(t *testing.T) {
+		s := NewSums(64)
+		y, g := viewOf(t, make([]float32, 64), 1, 64, 64), viewOf(t, make([]float32, 3), 1, 3, 3)
+		for _, workers := range []int{1, 4} {
+			if s.Add(y, g, workers) == nil || AbsYG(s.AbsYG, y, g, workers) == nil {
+				t.Fatal("a buffer that is too short went unnoticed")
+			}
+		}
+		if s.Add(y, viewOf(t, make([]float64, 64), 1, 64, 64), 1) == nil {
+			t.Fatal("a buffer of another type went unnoticed")
+		}
+	})
+}
+
+// Every element of every row is read, and nothing else.
+func TestReadOrsAllElements(t *testing.T) {
+	onEachKernel(t, func(t *testing.T) {
+		t.Run("float32", testRead[float32])
+		t.Run("float64", testRead[float64])
+		t.Run("float16", testRead[tensor.Float16])
+		t.Run("bfloat16", testRead[tensor.BFloat16])
+	})
+}
+
+func testRead[T tensor.Element](t *testing.T) {
+	two := fromFloat64[T](2) // a single bit in every type
+	want := Read(viewOf(t, []T{two}, 1, 1, 1), 1)
+	if want&(want-1) != 0 || want == 0 {
+		t.Fatalf("two has the bits %x", want)
+	}
+	for _, shape := range [][2]int{{0, 5}, {1, 1}, {3, 7}, {5, 131}, {40, 33}} {
+		rows, channels := shape[0], shape[1]
+		for i := range rows * channels {
+			data := make([]T, rows*channels)
+			data[i] = two
+			for _, gap := range []int{0, 5} {
+				v, _ := spread(t, data, rows, channels, channels+gap)
+				for _, workers := range []int{1, 2} {
+					if got := Read(v, workers); got != want {
+						t.Fatalf("[%d, %d], gap %d, element %d: got %x, want %x", rows, channels, gap, i, got, want)
+					}
 				}
 			}
 		}
 	}
 }
 
-// The largest float32 never overflow the sums, so a non-finite sum always means a non-finite element.
-func TestLargestElementsStayFinite(t *testing.T) {
-	const rows = 1000
-	y, g := make([]float32, rows), make([]float32, rows)
-	for i := range y {
-		y[i], g[i] = math.MaxFloat32, -math.MaxFloat32
-	}
-	s := NewSums(1)
-	if err := s.Add(y, g, rows, 1); err != nil {
+func requireNoError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
-	}
-	for _, column := range s.columns() {
-		if v := (*column)[0]; math.IsInf(v, 0) || math.IsNaN(v) {
-			t.Fatalf("a sum of finite elements is %v", v)
-		}
-	}
-}
-
-// A panic of a worker comes back as an error; a bare goroutine would end the process.
-func TestAWorkersPanicIsAnError(t *testing.T) {
-	s := NewSums(64)
-	if err := s.Add(make([]float32, 64), make([]float32, 3), 1, 4); err == nil {
-		t.Fatal("a buffer that is too short went unnoticed")
 	}
 }

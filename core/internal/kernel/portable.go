@@ -1,12 +1,16 @@
 package kernel
 
-import "math"
+import (
+	"math"
 
-// add is, with stride elements from one row of y and g to the next,
+	"agflow/core/tensor"
+)
+
+// addPortable is, float16 and bfloat16 through exact float32 copies,
 //
 //	for r := range rows {
 //		for c := range s.Channels() {
-//			y, g := float64(y[r*stride+c]), float64(g[r*stride+c])
+//			y, g := float64(y[r][c]), float64(g[r][c])
 //			s.AbsYG[c] += math.Abs(y * g)
 //			s.YG[c] += y * g
 //			s.YG2[c] += float64((y * g) * (y * g))
@@ -18,22 +22,36 @@ import "math"
 //		}
 //	}
 //
-// Products of two float32 are exact in float64; only (y·g)² rounds. The float64 conversions around products forbid
-// fused multiply-adds, which would change its bits on some machines. Four rows go by per visit to the sums.
-func add(s Sums, y, g []float32, rows, stride int) {
-	r := 0
-	for ; r+4 <= rows; r += 4 {
-		addFour(s, y[r*stride:], g[r*stride:], stride)
-	}
-	for ; r < rows; r++ {
-		addOne(s, y[r*stride:], g[r*stride:])
+// Products of two float32 are exact in float64; only (y·g)² and products of float64 round. The float64 conversions
+// around products forbid fused multiply-adds, which would change bits on some machines.
+func addPortable[T tensor.Element](s Sums, y, g matrix[T], rows int) {
+	switch yFloats := any(y).(type) {
+	case matrix[float32]:
+		addFloats(s, yFloats, any(g).(matrix[float32]), rows)
+	case matrix[float64]:
+		addFloats(s, yFloats, any(g).(matrix[float64]), rows)
+	default:
+		inFloat32(y, g, rows, s.Channels(), func(lo, hi int, y, g matrix[float32], rows int) {
+			addFloats(s.between(lo, hi), y, g, rows)
+		})
 	}
 }
 
-func addFour(s Sums, y, g []float32, stride int) {
+// addFloats takes four rows per visit to the sums.
+func addFloats[T float32 | float64](s Sums, y, g matrix[T], rows int) {
+	r := 0
+	for ; r+4 <= rows; r += 4 {
+		addFour(s, y, g, r)
+	}
+	for ; r < rows; r++ {
+		addOne(s, y.row(r, s.Channels()), g.row(r, s.Channels()))
+	}
+}
+
+func addFour[T float32 | float64](s Sums, y, g matrix[T], r int) {
 	n := s.Channels()
-	y0, y1, y2, y3 := y[:n], y[stride:][:n], y[2*stride:][:n], y[3*stride:][:n]
-	g0, g1, g2, g3 := g[:n], g[stride:][:n], g[2*stride:][:n], g[3*stride:][:n]
+	y0, y1, y2, y3 := y.row(r, n), y.row(r+1, n), y.row(r+2, n), y.row(r+3, n)
+	g0, g1, g2, g3 := g.row(r, n), g.row(r+1, n), g.row(r+2, n), g.row(r+3, n)
 	absYG, yg, yg2, maxAbsYG := s.AbsYG[:n], s.YG[:n], s.YG2[:n], s.MaxAbsYG[:n]
 	absY, sumY, sumY2, sumG2 := s.AbsY[:n], s.Y[:n], s.Y2[:n], s.G2[:n]
 	for c := range n {
@@ -65,7 +83,7 @@ func addFour(s Sums, y, g []float32, stride int) {
 	}
 }
 
-func addOne(s Sums, y, g []float32) {
+func addOne[T float32 | float64](s Sums, y, g []T) {
 	for c := range s.Channels() {
 		a, p := float64(y[c]), float64(g[c])
 		s.AbsY[c] += math.Abs(a)

@@ -1,0 +1,110 @@
+//go:build amd64 && !purego
+
+package kernel
+
+import (
+	"agflow/core/tensor"
+
+	"golang.org/x/sys/cpu"
+)
+
+// avx2 chooses the kernel; only tests change it.
+var avx2 = cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasF16C
+
+// Name returns the kernel in use, "avx2" or "portable".
+func Name() string {
+	if avx2 {
+		return "avx2"
+	}
+	return "portable"
+}
+
+const (
+	vector      = 8  // channels that the assembly takes at a time
+	vectorBytes = 32 // bytes that it ors at a time
+	// What one call does is bounded: Go can't stop a goroutine in assembly, and its garbage collector would wait.
+	rowsPerCall     = 64
+	elementsPerCall = 1 << 16
+)
+
+// addVectors adds the channels that fill whole vectors and returns how many they are: none without AVX2.
+func addVectors[T tensor.Element](s Sums, y, g matrix[T], rows int) (channels int) {
+	n := s.Channels() &^ (vector - 1)
+	if !avx2 || n == 0 {
+		return 0
+	}
+	sums, pitch := &s.AbsYG[0], 8*s.pitch
+	for r := 0; r < rows; r += rowsPerCall {
+		rows := min(rowsPerCall, rows-r)
+		y0, g0 := any(&y.block(r, rows, n)[0]), any(&g.block(r, rows, n)[0])
+		switch y0 := y0.(type) {
+		case *float32:
+			sumsFloat32(y0, g0.(*float32), 4*y.stride, 4*g.stride, rows, n, sums, pitch)
+		case *float64:
+			sumsFloat64(y0, g0.(*float64), 8*y.stride, 8*g.stride, rows, n, sums, pitch)
+		case *tensor.Float16:
+			sumsFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.Float16)), 2*y.stride, 2*g.stride, rows, n, sums, pitch)
+		case *tensor.BFloat16:
+			sumsBFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.BFloat16)), 2*y.stride, 2*g.stride, rows, n, sums, pitch)
+		}
+	}
+	return n
+}
+
+// absYGVectors adds the channels that fill whole vectors and returns how many they are: none without AVX2.
+func absYGVectors[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) (channels int) {
+	n := len(sum_C) &^ (vector - 1)
+	if !avx2 || n == 0 {
+		return 0
+	}
+	for r := 0; r < rows; r += rowsPerCall {
+		rows := min(rowsPerCall, rows-r)
+		y0, g0 := any(&y.block(r, rows, n)[0]), any(&g.block(r, rows, n)[0])
+		switch y0 := y0.(type) {
+		case *float32:
+			absYGFloat32(y0, g0.(*float32), 4*y.stride, 4*g.stride, rows, n, &sum_C[0])
+		case *float64:
+			absYGFloat64(y0, g0.(*float64), 8*y.stride, 8*g.stride, rows, n, &sum_C[0])
+		case *tensor.Float16:
+			absYGFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.Float16)), 2*y.stride, 2*g.stride, rows, n, &sum_C[0])
+		case *tensor.BFloat16:
+			absYGBFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.BFloat16)), 2*y.stride, 2*g.stride, rows, n, &sum_C[0])
+		}
+	}
+	return n
+}
+
+// orVectors ors the words of the first elements, which may hold several each, and returns how many elements they are:
+// none without AVX2. Four quarters are read side by side, which memory answers faster than one run.
+func orVectors[T tensor.Element](data []T, size int) (words uint64, elements int) {
+	step := vectorBytes / size
+	quarter := len(data) / 4 / step * step
+	if !avx2 || quarter == 0 {
+		return 0, 0
+	}
+	for lo := 0; lo < quarter; lo += elementsPerCall {
+		bytes := size * min(elementsPerCall, quarter-lo)
+		switch first := any(&data[lo]).(type) {
+		case *float32:
+			words |= orFloat32(first, size*quarter, bytes)
+		case *float64:
+			words |= orFloat64(first, size*quarter, bytes)
+		case *tensor.Float16:
+			words |= orUint16((*uint16)(first), size*quarter, bytes)
+		case *tensor.BFloat16:
+			words |= orUint16((*uint16)(first), size*quarter, bytes)
+		}
+	}
+	return words, 4 * quarter
+}
+
+// Compare tells which of 64 scores are above high and which below low; a NaN is neither:
+//
+//	above |= bit(block[i] > high) << i
+//	below |= bit(block[i] < low) << i
+func Compare(block *[64]float64, low, high float64) (above, below uint64) {
+	if avx2 {
+		return compare(block, low, high)
+	}
+	return comparePortable(block, low, high)
+}

@@ -1,0 +1,30 @@
+package kernel
+
+import (
+	"runtime/debug"
+
+	"agflow/core/fault"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// split gives each worker whole channels, 16 at least; one worker runs on the caller's goroutine. A panic of a worker
+// comes back as an error.
+func split(channels, workers int, work func(lo, hi int)) error {
+	safely := func(lo, hi int) (err error) {
+		defer fault.Recover(&err)
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // elements may lie in a mapped file, which can be cut short
+		work(lo, hi)
+		return nil
+	}
+	workers = max(workers, 1)
+	step := ((channels+workers-1)/workers + 15) &^ 15
+	if step >= channels {
+		return safely(0, channels)
+	}
+	var group errgroup.Group
+	for lo := 0; lo < channels; lo += step {
+		group.Go(func() error { return safely(lo, min(lo+step, channels)) })
+	}
+	return group.Wait()
+}
