@@ -5,24 +5,21 @@ import "agflow/core/statistics"
 // agfRelative is agf divided by its mean over the layer, which takes the fall with depth out: 1 is an average unit of
 // any layer. A layer that no gradient reaches scores 0 throughout.
 var agfRelative = criterion{
-	Description{Name: "agf_relative", Doc: "agf divided by its layer's mean; comparable across layers", Comparable: true},
-	scoreAGFRelative,
+	Description: Description{Name: "agf_relative", Doc: "agf divided by its layer's mean; comparable across layers", Comparable: true},
+	score:       scoreAGFRelative,
 }
 
-func scoreAGFRelative(score []float64, l statistics.Layer, offset int, t statistics.Table, seed uint64) error {
-	if err := scoreAGF(score, l, offset, t, seed); err != nil {
-		return err
-	}
+func scoreAGFRelative(score []float64, l statistics.Layer, offset int, t statistics.Table, seed uint64) {
+	scoreAGF(score, l, offset, t, seed)
 	mean := 0.0
 	for _, s := range score {
 		mean += s
 	}
 	mean /= float64(len(score))
 	if mean == 0 {
-		return nil
+		return
 	}
 	for u := range score {
 		score[u] /= mean
 	}
-	return nil
 }

@@ -42,21 +42,27 @@ func (s Scores) Validate() error {
 	return nil
 }
 
-// Description tells about a criterion. Comparable: its scores may be ranked across layers.
+// Description tells about a criterion.
 type Description struct {
-	Name       string `json:"name"`
-	Doc        string `json:"doc"`
-	Comparable bool   `json:"comparable"`
+	Name            string `json:"name"`
+	Doc             string `json:"doc"`
+	Comparable      bool   `json:"comparable"`       // its scores may be ranked across layers
+	WeightGradients bool   `json:"weight_gradients"` // it needs a calibration that records them
 }
 
-// criterion writes the scores of the units of layer l, whose entries of t begin at offset.
+// criterion writes the scores of the units of layer l, whose entries of t begin at offset. Every unit has seen rows and
+// has all that the criterion needs recorded.
 type criterion struct {
 	Description
-	score func(score []float64, l statistics.Layer, offset int, t statistics.Table, seed uint64) error
+	needs *record // nil when the activations and gradients are enough
+	score func(score []float64, l statistics.Layer, offset int, t statistics.Table, seed uint64)
 }
 
 // registry is in the order in which people should see it.
-var registry = []criterion{agf, agfRelative, magnitude, random}
+var registry = []criterion{
+	agf, agfRelative, taylor, taylorWeight, fisher, activation, wanda, ria, variance, varianceWeighted,
+	magnitude, magnitudeL1, random,
+}
 
 // Names returns the names of all criteria.
 func Names() []string {
@@ -70,13 +76,14 @@ func Names() []string {
 // Describe returns the description of a criterion; an unknown name is an error of code value that lists the known ones.
 func Describe(name string) (Description, error) {
 	c, err := find(name)
+	c.WeightGradients = c.needs == &weightGradients
 	return c.Description, err
 }
 
 // Score scores every unit of a table. The seed matters to random alone.
 //
-// Errors: value (unknown name), empty (a layer without rows), layer (magnitude without weights), and those of
-// [statistics.Table.Validate].
+// Errors: value (unknown name), empty (a layer without rows), layer (what the criterion needs was not recorded), and
+// those of [statistics.Table.Validate].
 func Score(name string, seed uint64, t statistics.Table) (Scores, error) {
 	c, err := find(name)
 	if err != nil {
@@ -95,9 +102,10 @@ func Score(name string, seed uint64, t statistics.Table) (Scores, error) {
 		if unit := slices.Index(t.Rows[lo:hi], 0); unit >= 0 {
 			return Scores{}, fault.New(fault.Empty, "unit %d of layer %q has seen no rows; calibrate with at least one batch before scoring", unit, l.Name)
 		}
-		if err := c.score(scores.Score[lo:hi], l, lo, t, seed); err != nil {
+		if err := c.check(l, lo, t); err != nil {
 			return Scores{}, err
 		}
+		c.score(scores.Score[lo:hi], l, lo, t, seed)
 	}
 	return scores, scores.Validate()
 }

@@ -10,16 +10,15 @@ import (
 // random is uniform in [0, 1), the baseline that a criterion has to beat. Each layer draws from a generator of its own,
 // seeded by its name, so the order of the layers and which others there are change nothing.
 var random = criterion{
-	Description{Name: "random", Doc: "uniform random scores of the given seed, the baseline; comparable across layers", Comparable: true},
-	scoreRandom,
+	Description: Description{Name: "random", Doc: "uniform random scores of the given seed, the baseline; comparable across layers", Comparable: true},
+	score:       scoreRandom,
 }
 
-func scoreRandom(score []float64, l statistics.Layer, _ int, _ statistics.Table, seed uint64) error {
+func scoreRandom(score []float64, l statistics.Layer, _ int, _ statistics.Table, seed uint64) {
 	hash := fnv.New64a()
 	hash.Write([]byte(l.Name + l.Group)) // a hash's Write never fails
 	generator := rand.NewPCG(seed, hash.Sum64())
 	for u := range score {
 		score[u] = float64(generator.Uint64()>>11) / (1 << 53)
 	}
-	return nil
 }

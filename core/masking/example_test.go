@@ -36,3 +36,10 @@ func ExampleSolve_unreachable() {
 	fmt.Println(err)
 	// Output: agflow:budget: macs "0.4" allows 40 MACs, but pruning these layers reaches 50 at the least (0.5000 of the dense model's 100); raise the budget, prune more groups or ignore fewer layers
 }
+
+// The two best of five scores; of the two zeros the first.
+func ExampleTopK() {
+	top, err := masking.TopK([]float64{-1, 0, 3, 0, -2}, 2, 1)
+	fmt.Printf("%05b %v\n", top[0], err)
+	// Output: 00110 <nil>
+}
