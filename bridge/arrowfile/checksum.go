@@ -67,11 +67,6 @@ func verify(path string, file []byte) error {
 }
 
 // Verify checks the checksum of a file without parsing the file.
-func Verify(path string) (err error) {
-	m, err := openMapping(path)
-	if err != nil {
-		return err
-	}
-	defer m.close()
-	return guarded(path, func() error { return verify(path, m.bytes) })
+func Verify(path string) error {
+	return withMapping(path, func(m *mapping) error { return verify(path, m.bytes) })
 }

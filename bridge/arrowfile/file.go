@@ -1,16 +1,16 @@
 // Package arrowfile keeps agflow's tables in Arrow IPC files, uncompressed, one record batch a file, readable by any
 // Arrow tool. A checksum inside the file is verified before a byte of it is parsed, and a file appears whole or not
-// at all. The layouts of the kinds stand in statistics.go, scores.go, plan.go, predictions.go, curve.go and tensor.go.
+// at all. Reading maps the file into memory and copies nothing (Use), or copies once (Read); no file, damaged or forged,
+// makes it panic or allocate more than a small multiple of the file's size. The layouts of the kinds stand in
+// statistics.go, scores.go, plan.go, predictions.go, curve.go and tensor.go.
 package arrowfile
 
 import (
-	"bytes"
 	"os"
 
 	"agflow/core/fault"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/ipc"
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
@@ -21,7 +21,7 @@ func Write(path string, rec arrow.Record) (size int64, err error) {
 	if err := checkKind(rec); err != nil {
 		return 0, err
 	}
-	sealed := array.NewRecord(sealedSchema(rec.Schema()), rec.Columns(), rec.NumRows())
+	sealed := compact(sealedSchema(rec.Schema()), rec)
 	defer sealed.Release()
 	err = replace(path, func(f *os.File) (err error) {
 		if err := writeIPC(f, path, sealed); err != nil {
@@ -80,45 +80,60 @@ func seal(f *os.File, path string) (size int64, err error) {
 	return int64(len(m.bytes)), err
 }
 
-// Read verifies a file and reads its record batch into memory of alloc; the caller releases it. The kind is the one
-// expected, or "" for any.
-func Read(path, kind string, alloc memory.Allocator) (rec arrow.Record, err error) {
-	m, err := openMapping(path)
-	if err != nil {
-		return nil, err
-	}
-	defer m.close()
-	err = guarded(path, func() (err error) {
-		if err := verify(path, m.bytes); err != nil {
+// Use verifies a file and lends its record batch to a step, without copying: the columns lie in the file's own pages,
+// mapped into memory. They are the step's until it returns; it may hand them to goroutines that turn faults into panics
+// and recover (debug.SetPanicOnFault), and must copy what it keeps. The kind is the one expected, or "" for any.
+//
+// A file may be replaced by renaming meanwhile. One that is written in place, or cut short, is an error (file), and
+// so is what the step returns, with the file's name before it.
+func Use(path, kind string, step func(arrow.Record) error) error {
+	return withMapping(path, func(m *mapping) error {
+		rec, err := m.read(kind, m.buffer)
+		if err != nil {
 			return err
 		}
-		rec, err = parse(path, kind, m.bytes, alloc)
+		defer rec.Release()
+		if err := step(rec); err != nil {
+			return fault.New(fault.CodeOf(err), "%s: %s", path, sentence(err))
+		}
+		return nil
+	})
+}
+
+// Read verifies a file and copies its record batch into memory of alloc, where nothing that happens to the file reaches
+// it; the caller releases it. The kind is the one expected, or "" for any.
+func Read(path, kind string, alloc memory.Allocator) (rec arrow.Record, err error) {
+	err = withMapping(path, func(m *mapping) (err error) {
+		rec, err = m.read(kind, copier(alloc))
 		return err
 	})
+	if err != nil && rec != nil {
+		rec.Release()
+		rec = nil
+	}
 	return rec, err
 }
 
-func parse(path, kind string, file []byte, alloc memory.Allocator) (arrow.Record, error) {
-	r, err := ipc.NewFileReader(bytes.NewReader(file), ipc.WithAllocator(alloc))
-	if err != nil {
-		return nil, fault.New(fault.File, "%s is not an Arrow file: %w; write it again", path, err)
-	}
-	defer r.Close()
-	if err := checkHeader(path, kind, r.Schema()); err != nil {
+func (m *mapping) read(kind string, place placer) (arrow.Record, error) {
+	if err := verify(m.path, m.bytes); err != nil {
 		return nil, err
 	}
-	if r.NumRecords() != 1 {
-		return nil, fault.New(fault.File, "%s holds %d record batches, expected 1; write it with agflow", path, r.NumRecords())
+	return parse(m.path, kind, m.bytes, place)
+}
+
+// parse reads a file that nothing is known about, although its checksum is right: whoever forges a file can forge that.
+func parse(path, kind string, file []byte, place placer) (rec arrow.Record, err error) {
+	schema, message, body, err := readFooter(file)
+	if err == nil {
+		if err := checkHeader(path, kind, schema); err != nil {
+			return nil, err
+		}
+		rec, err = readBatch(unsealedSchema(schema), message, body, place)
 	}
-	rec, err := r.RecordAt(0)
 	if err != nil {
-		return nil, fault.New(fault.File, "%s: the record batch can't be read: %w; write it again", path, err)
+		return nil, fault.New(fault.File, "%s can't be read: %s; write it with agflow", path, sentence(err))
 	}
-	defer rec.Release()
-	if err := checkLayout(rec); err != nil {
-		return nil, fault.New(fault.File, "%s: %s; write it again", path, sentence(err))
-	}
-	return array.NewRecord(unsealedSchema(rec.Schema()), rec.Columns(), rec.NumRows()), nil
+	return rec, nil
 }
 
 // unsealedSchema drops the checksum, which belongs to the file: a table that was read equals the one that was written.

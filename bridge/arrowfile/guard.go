@@ -9,16 +9,20 @@ import (
 	"agflow/core/fault"
 )
 
-// guarded runs a step that reads foreign bytes: a panic of the Arrow reader, or a file that shrinks while it is
-// mapped, becomes an error.
-func guarded(path string, read func() error) (err error) {
+// guarded runs a step that reads a mapping. A page that can't be read (the file was cut short, the disk failed) becomes
+// an error, not the end of the process; so does any other panic.
+func guarded(path string, step func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if found := recover(); found != nil {
-			err = fault.New(fault.File, "%s can't be read as an Arrow file (%v); write it again", path, found)
+		switch found := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			err = fault.New(fault.IO, "a part of %s can't be read: it was cut short, or the disk failed; write it again", path)
+		default:
+			err = fault.New(fault.Internal, "a defect in agflow stopped reading %s: %v; please report it with the file", path, found)
 		}
 	}()
-	return read()
+	return step()
 }
 
 // ioFault says what the operating system refused, and the cure where there is a plain one.

@@ -1,11 +1,5 @@
 package arrowfile
 
-import (
-	"os"
-
-	"github.com/apache/arrow/go/v15/arrow/memory"
-)
-
 // Info describes a file for people.
 type Info struct {
 	Path     string            `json:"path"`
@@ -23,20 +17,19 @@ type Column struct {
 }
 
 // Inspect verifies a file of any kind and says what it holds.
-func Inspect(path string) (Info, error) {
-	rec, err := Read(path, "", memory.DefaultAllocator)
-	if err != nil {
-		return Info{}, err
-	}
-	defer rec.Release()
-	size, err := os.Stat(path)
-	if err != nil {
-		return Info{}, ioFault(path, "read", err)
-	}
-	pairs := toMap(rec.Schema().Metadata())
-	info := Info{Path: path, Kind: pairs[keyKind], Bytes: size.Size(), Rows: rec.NumRows(), Metadata: pairs}
-	for _, f := range rec.Schema().Fields() {
-		info.Columns = append(info.Columns, Column{f.Name, f.Type.String()})
-	}
-	return info, nil
+func Inspect(path string) (info Info, err error) {
+	err = withMapping(path, func(m *mapping) error {
+		rec, err := m.read("", m.buffer)
+		if err != nil {
+			return err
+		}
+		defer rec.Release()
+		pairs := toMap(rec.Schema().Metadata())
+		info = Info{Path: path, Kind: pairs[keyKind], Bytes: int64(len(m.bytes)), Rows: rec.NumRows(), Metadata: pairs}
+		for _, f := range rec.Schema().Fields() {
+			info.Columns = append(info.Columns, Column{f.Name, f.Type.String()})
+		}
+		return nil
+	})
+	return info, err
 }

@@ -1,14 +1,21 @@
 package arrowfile
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
+	"unsafe"
 
 	"agflow/core/criteria"
 	"agflow/core/masking"
 	"agflow/core/routing"
 	"agflow/core/statistics"
+	"agflow/core/tensor"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
@@ -26,6 +33,8 @@ func sampleStatistics() statistics.Table {
 		Rows: []int64{7, 7, 7, 7, 7}, Samples: []int64{2, 2, 2, 2, 2}, Batches: []int64{1, 1, 1, 1, 1},
 		SumAbsYG: floats(1), SumYG: floats(-1), SumYG2: floats(2), SumAbsY: floats(3), SumY: floats(-3), SumY2: floats(4),
 		SumG2: floats(5), MaxAbsYG: floats(6), Weights: []int64{0, 0, 0, 8, 8}, SumAbsW: floats(7), SumW2: floats(8),
+		ReaderWeights: []int64{0, 0, 0, 4, 4}, SumAbsReader: floats(9), SumReader2: floats(10), SumRelativeReader: floats(11),
+		WeightGradients: []int64{0, 0, 0, 8, 8}, SumWG: floats(-12),
 		Metadata: map[string]string{"agflow.data": "sha256-abc", "agflow.seed": "3"},
 	}
 }
@@ -75,4 +84,83 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindPredictions: PredictionsToRecord(alloc, samplePredictions()),
 		KindCurve:       CurveToRecord(alloc, sampleCurve(), samplePredictions()),
 	}
+}
+
+// sampleFiles has the bytes of a file of every kind, and of a tensor file of every dtype.
+func sampleFiles(t testing.TB) map[string][]byte {
+	records := sampleRecords(t, memory.DefaultAllocator)
+	records["tensor float32"] = sampleTensor[float32]()
+	records["tensor float64"] = sampleTensor[float64]()
+	records["tensor float16"] = sampleTensor[tensor.Float16]()
+	records["tensor bfloat16"] = sampleTensor[tensor.BFloat16]()
+	files := map[string][]byte{}
+	for name, rec := range records {
+		path := filepath.Join(t.TempDir(), "sample.arrow")
+		if _, err := Write(path, rec); err != nil {
+			t.Fatal(name, err)
+		}
+		file, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = file
+	}
+	return files
+}
+
+// tensorFile collects the columns of a tensor file.
+type tensorFile struct {
+	fields []arrow.Field
+	arrays []arrow.Array
+	rows   int
+}
+
+// put adds a column; its list array has an offset of one row, as slices from other languages do.
+func put[T tensor.Element](f *tensorFile, l statistics.Layer, role string, axis, rows int, values []T) {
+	size := len(values) / rows
+	pairs := map[string]string{
+		"agflow.layer": l.Name, "agflow.group": l.Group, "agflow.role": role[:1], "agflow.units": strconv.Itoa(l.Units),
+		"agflow.unit_width": strconv.Itoa(l.UnitWidth), "agflow.unit_macs": fmt.Sprint(l.UnitMACs),
+		"agflow.unit_params": fmt.Sprint(l.UnitParams), "agflow.unit_axis": strconv.Itoa(axis),
+	}
+	var of arrow.DataType
+	var zero T
+	switch any(zero).(type) {
+	case float32:
+		of = arrow.PrimitiveTypes.Float32
+	case float64:
+		of = arrow.PrimitiveTypes.Float64
+	case tensor.Float16:
+		of = arrow.FixedWidthTypes.Float16
+	case tensor.BFloat16:
+		of, pairs["agflow.dtype"] = arrow.PrimitiveTypes.Uint16, "bfloat16"
+	}
+	padded := append(make([]T, size), values...)
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(&padded[0])), len(padded)*int(unsafe.Sizeof(zero)))
+	child := array.NewData(of, len(padded), []*memory.Buffer{nil, memory.NewBufferBytes(bytes)}, nil, 0, 0)
+	list := array.NewData(arrow.FixedSizeListOf(int32(size), of), rows, []*memory.Buffer{nil}, []arrow.ArrayData{child}, 0, 1)
+	f.fields = append(f.fields, arrow.Field{Name: l.Name + "." + role, Type: list.DataType(), Metadata: fromMap(pairs)})
+	f.arrays = append(f.arrays, array.MakeFromData(list))
+	f.rows = rows
+}
+
+func (f *tensorFile) record(model statistics.Model, more map[string]string) arrow.Record {
+	pairs := copied(more)
+	putModel(pairs, model)
+	pairs[keyKind] = KindTensor
+	metadata := fromMap(pairs)
+	return array.NewRecord(arrow.NewSchema(f.fields, &metadata), f.arrays, int64(f.rows))
+}
+
+// sampleTensor has two images of two tokens; its elements are numbered from 0 in units of their smallest number.
+func sampleTensor[T tensor.Element]() arrow.Record {
+	var f tensorFile
+	l := sampleLayers[0]
+	values := make([]T, 4*l.Channels())
+	for i := range values {
+		values[i] = T(i)
+	}
+	put(&f, l, "y", 0, 2, values)
+	put(&f, l, "g", 0, 2, values)
+	return f.record(sampleModel, nil)
 }

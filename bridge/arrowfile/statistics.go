@@ -10,7 +10,8 @@ import (
 )
 
 // StatisticsToRecord has one row a unit: layer, group utf8; unit, unit_width int32; unit_macs, unit_params, rows,
-// samples, batches int64; sum_abs_yg … max_abs_yg float64; weights int64; sum_abs_w, sum_w2 float64.
+// samples, batches int64; sum_abs_yg … max_abs_yg float64; weights int64; sum_abs_w, sum_w2 float64; reader_weights
+// int64; sum_abs_reader, sum_reader2, sum_relative_reader float64; weight_gradients int64; sum_wg float64.
 func StatisticsToRecord(alloc memory.Allocator, t statistics.Table) arrow.Record {
 	c := columns{alloc: alloc}
 	c.units(t.Layers)
@@ -28,6 +29,12 @@ func StatisticsToRecord(alloc memory.Allocator, t statistics.Table) arrow.Record
 	c.int64s("weights", t.Weights)
 	c.float64s("sum_abs_w", t.SumAbsW)
 	c.float64s("sum_w2", t.SumW2)
+	c.int64s("reader_weights", t.ReaderWeights)
+	c.float64s("sum_abs_reader", t.SumAbsReader)
+	c.float64s("sum_reader2", t.SumReader2)
+	c.float64s("sum_relative_reader", t.SumRelativeReader)
+	c.int64s("weight_gradients", t.WeightGradients)
+	c.float64s("sum_wg", t.SumWG)
 	pairs := copied(t.Metadata)
 	putModel(pairs, t.Model)
 	return c.record(KindStatistics, pairs)
@@ -53,6 +60,14 @@ func StatisticsFromRecord(rec arrow.Record) (statistics.Table, error) {
 		Weights:  x.int64s("weights"),
 		SumAbsW:  x.float64s("sum_abs_w"),
 		SumW2:    x.float64s("sum_w2"),
+
+		ReaderWeights:     x.int64s("reader_weights"),
+		SumAbsReader:      x.float64s("sum_abs_reader"),
+		SumReader2:        x.float64s("sum_reader2"),
+		SumRelativeReader: x.float64s("sum_relative_reader"),
+		WeightGradients:   x.int64s("weight_gradients"),
+		SumWG:             x.float64s("sum_wg"),
+
 		Metadata: tableMetadata(x.pairs),
 	}
 	if x.err != nil {

@@ -2,6 +2,7 @@ package arrowfile
 
 import (
 	"strconv"
+	"unsafe"
 
 	"agflow/core/fault"
 	"agflow/core/statistics"
@@ -12,11 +13,11 @@ import (
 )
 
 // A tensor file holds one batch: one row an image, the columns "<layer>.y" and "<layer>.g" of
-// FixedSizeList<float32>[tokens*channels] for the activation and its gradient. The file weights.arrow has one row and
-// the columns "<layer>.w0", "<layer>.w1", … of FixedSizeList<float32>[rows*columns]. Every field is an
-// arrow.fixed_shape_tensor by its metadata, and has the keys agflow.layer, agflow.group, agflow.role (y, g or w),
-// agflow.units, agflow.unit_width, agflow.unit_macs, agflow.unit_params and, for weights, agflow.unit_axis (0: the
-// rows of the weight belong to units, 1: its columns).
+// FixedSizeList<T>[tokens*channels] for the activation and its gradient. The file weights.arrow has one row and the
+// columns "<layer>.w0", "<layer>.w1", … of FixedSizeList<T>[rows*columns]. T is float32, float64, float16, or uint16
+// with the key agflow.dtype=bfloat16. Every field is an arrow.fixed_shape_tensor by its metadata, and has the keys
+// agflow.layer, agflow.group, agflow.role (y, g or w), agflow.units, agflow.unit_width, agflow.unit_macs,
+// agflow.unit_params and, for weights, agflow.unit_axis (0: the rows of the weight belong to units, 1: its columns).
 type tensorColumn struct {
 	layer    statistics.Layer
 	role     string
@@ -27,6 +28,9 @@ type tensorColumn struct {
 
 // tensorColumns reads all columns of a tensor file; the views live as long as the record batch.
 func tensorColumns(rec arrow.Record) ([]tensorColumn, error) {
+	if rec.NumCols() == 0 {
+		return nil, fault.New(fault.Empty, "the tensor table has no columns, expected one at least")
+	}
 	columns := make([]tensorColumn, rec.NumCols())
 	for i, f := range rec.Schema().Fields() {
 		c, err := describeColumn(f)
@@ -76,17 +80,12 @@ func describeColumn(f arrow.Field) (c tensorColumn, err error) {
 func columnView(f arrow.Field, values arrow.Array, c tensorColumn) (tensor.View, error) {
 	list, ok := values.(*array.FixedSizeList)
 	if !ok {
-		return tensor.View{}, fault.New(fault.Dtype, "tensor column %q is %s, expected a fixed-size list of float32", f.Name, f.Type)
+		return tensor.View{}, notATensor(f)
 	}
-	floats, ok := list.ListValues().(*array.Float32)
-	if !ok {
-		return tensor.View{}, fault.New(fault.Dtype, "tensor column %q is %s, expected a fixed-size list of float32", f.Name, f.Type)
-	}
-	if list.NullN() > 0 || floats.NullN() > 0 {
+	if list.NullN() > 0 || list.ListValues().NullN() > 0 {
 		return tensor.View{}, fault.New(fault.Value, "tensor column %q has nulls, expected none", f.Name)
 	}
 	size := int(list.DataType().(*arrow.FixedSizeListType).Len())
-	data := floats.Float32Values()[list.Offset()*size:][:list.Len()*size]
 	channels := c.layer.Channels()
 	if c.role == "w" && c.unitAxis == 0 {
 		channels = size / max(1, c.layer.Channels())
@@ -94,5 +93,38 @@ func columnView(f arrow.Field, values arrow.Array, c tensorColumn) (tensor.View,
 	if channels == 0 || size%channels != 0 || c.role == "w" && list.Len() != 1 {
 		return tensor.View{}, fault.New(fault.Shape, "tensor column %q has %d rows of %d values, which don't make a matrix for %d units of width %d", f.Name, list.Len(), size, c.layer.Units, c.layer.UnitWidth)
 	}
-	return tensor.NewView(data, len(data)/channels, channels)
+	first := int64(list.Offset() * size)
+	data := array.NewSliceData(list.ListValues().Data(), first, first+int64(list.Len()*size))
+	defer data.Release()
+	switch data.DataType().ID() {
+	case arrow.FLOAT32:
+		return view[float32](f, data, channels)
+	case arrow.FLOAT64:
+		return view[float64](f, data, channels)
+	case arrow.FLOAT16:
+		return view[tensor.Float16](f, data, channels)
+	case arrow.UINT16:
+		if toMap(f.Metadata)["agflow.dtype"] == tensor.BFloat16Type.String() {
+			return view[tensor.BFloat16](f, data, channels)
+		}
+	}
+	return tensor.View{}, notATensor(f)
+}
+
+func notATensor(f arrow.Field) error {
+	return fault.New(fault.Dtype, "tensor column %q is %s, expected a fixed-size list of float32, float64, float16, or of uint16 with the metadata agflow.dtype=bfloat16", f.Name, f.Type)
+}
+
+// view borrows the values of arrow data, whose width is that of T.
+func view[T tensor.Element](f arrow.Field, data arrow.ArrayData, channels int) (tensor.View, error) {
+	if data.Len() == 0 {
+		return tensor.NewView[T](nil, 0, channels)
+	}
+	first := unsafe.Pointer(unsafe.SliceData(data.Buffers()[1].Bytes()))
+	var element T
+	if uintptr(first)%unsafe.Alignof(element) != 0 {
+		return tensor.View{}, fault.New(fault.Value, "the values of tensor column %q are not aligned to their %d bytes; pass a plain copy", f.Name, unsafe.Sizeof(element))
+	}
+	values := unsafe.Slice((*T)(first), data.Offset()+data.Len())[data.Offset():]
+	return tensor.NewView(values, len(values)/channels, channels)
 }

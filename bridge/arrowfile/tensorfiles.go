@@ -12,7 +12,6 @@ import (
 	"agflow/core/statistics"
 
 	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
 // weightsFile is the file of a folder that holds the weights of the units; a folder may lack it.
@@ -22,20 +21,20 @@ const weightsFile = "weights.arrow"
 // the order of their names. The table equals, bit for bit, the one made while the batches were seen. The layers are
 // those of the first batch, in the order of its y columns; where files give a metadata key differently, the last one
 // counts.
-func TensorFiles(folder string, workers int, alloc memory.Allocator) (statistics.Table, error) {
+func TensorFiles(folder string, workers int) (statistics.Table, error) {
 	batches, err := batchFiles(folder)
 	if err != nil {
 		return statistics.Table{}, err
 	}
 	s := tensorSums{workers: workers, metadata: map[string]string{}}
 	for _, path := range batches {
-		if err := s.read(path, alloc, s.addBatch); err != nil {
+		if err := s.read(path, s.addBatch); err != nil {
 			return statistics.Table{}, err
 		}
 	}
 	weights := filepath.Join(folder, weightsFile)
 	if _, err := os.Stat(weights); !errors.Is(err, fs.ErrNotExist) {
-		if err := s.read(weights, alloc, s.addWeights); err != nil {
+		if err := s.read(weights, s.addWeights); err != nil {
 			return statistics.Table{}, err
 		}
 	}
@@ -71,21 +70,15 @@ type tensorSums struct {
 	metadata map[string]string
 }
 
-// read hands the columns of one file on; an error names the file.
-func (s *tensorSums) read(path string, alloc memory.Allocator, add func([]tensorColumn, arrow.Record) error) error {
-	rec, err := Read(path, KindTensor, alloc)
-	if err != nil {
-		return err
-	}
-	defer rec.Release()
-	columns, err := tensorColumns(rec)
-	if err == nil {
-		err = add(columns, rec)
-	}
-	if err != nil {
-		return fault.New(fault.CodeOf(err), "%s: %s", path, sentence(err))
-	}
-	return nil
+// read lends the columns of one file on.
+func (s *tensorSums) read(path string, add func([]tensorColumn, arrow.Record) error) error {
+	return Use(path, KindTensor, func(rec arrow.Record) error {
+		columns, err := tensorColumns(rec)
+		if err != nil {
+			return err
+		}
+		return add(columns, rec)
+	})
 }
 
 // addBatch adds the pairs of one batch; the first batch also says which layers there are.
