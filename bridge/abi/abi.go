@@ -10,6 +10,7 @@ package abi
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 
 	"agflow/bridge/arrowfile"
@@ -22,16 +23,20 @@ import (
 )
 
 // Number marks the shape of this list; a caller built for another number must not call.
-const Number = 1
+const Number = 2
 
 // resultMemory holds every result: memory of C's allocator may be kept by other languages.
 var resultMemory = mallocator.NewMallocator()
 
 // Version returns the version of agflow and of this list.
-func Version() (string, error) { return arrowfile.Version + " abi 1", nil }
+func Version() (string, error) { return fmt.Sprintf("%s abi %d", arrowfile.Version, Number), nil }
 
 // LiveBytes returns the bytes of results that callers have not released yet.
 func LiveBytes() (int64, error) { return resultMemory.AllocatedBytes(), nil }
+
+// ReleaseAddress returns the address of a release callback, for arrays and schemas, that only marks them released: for
+// a caller that fills the structs itself over memory which it keeps alive for the call.
+func ReleaseAddress() (int64, error) { return int64(carrow.MarkReleased), nil }
 
 // decode reads a request in JSON; a misspelt key is an error, not a silent default.
 func decode(request string, into any) error {
@@ -52,6 +57,16 @@ func encode(result any) (string, error) {
 	return string(text), nil
 }
 
+// maxWorkers is beyond any machine; what shares work out needs no care for numbers near the end of int64 then.
+const maxWorkers = 1 << 12
+
+func checkWorkers(workers int64) error {
+	if workers < 1 || workers > maxWorkers {
+		return fault.New(fault.Value, "%d workers were asked for; use 1 to %d", workers, maxWorkers)
+	}
+	return nil
+}
+
 // read borrows a record batch for as long as use runs.
 func read(in *carrow.Input, use func(arrow.Record) error) error {
 	rec, err := in.Record()
@@ -69,9 +84,23 @@ func give(out carrow.Output, rec arrow.Record) int64 {
 	return rec.NumRows()
 }
 
+// giveArray exports an array and lets go of it.
+func giveArray(out carrow.Output, values arrow.Array) {
+	defer values.Release()
+	out.Array(values)
+}
+
 // int64s builds an array in result memory.
 func int64s(values []int64) arrow.Array {
 	b := array.NewInt64Builder(resultMemory)
+	defer b.Release()
+	b.AppendValues(values, nil)
+	return b.NewArray()
+}
+
+// float64s builds an array in result memory.
+func float64s(values []float64) arrow.Array {
+	b := array.NewFloat64Builder(resultMemory)
 	defer b.Release()
 	b.AppendValues(values, nil)
 	return b.NewArray()

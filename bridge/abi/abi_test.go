@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"agflow/bridge/arrowfile"
+	"agflow/bridge/carrow"
 	"agflow/core/fault"
 	"agflow/core/routing"
 
@@ -68,12 +69,16 @@ func TestRoadFromTensorsToPlan(t *testing.T) {
 	if elements, err := StatisticsAddWeight(id, 0, 0, w.array, w.schema); err != nil || elements != 6 || !released(w) {
 		t.Fatal(elements, err)
 	}
+	w, dw := c.matrix(3, 1, 2, 3, 4, 5, 6), c.matrix(3, 1, 1, 1, -1, -1, -1)
+	if elements, err := StatisticsAddWeightGradient(id, 0, 0, w.array, w.schema, dw.array, dw.schema); err != nil || elements != 6 || !released(w) || !released(dw) {
+		t.Fatal(elements, err)
+	}
 	c.result(tableOf(t, c, id), func(rec arrow.Record) {
 		table, err := arrowfile.StatisticsFromRecord(rec)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []float64{26, 44, 3, 7}; !equal(table.SumAbsYG, want) || table.Metadata["agflow.data"] != "abc" || table.SumW2[1] != 77 {
+		if want := []float64{26, 44, 3, 7}; !equal(table.SumAbsYG, want) || table.Metadata["agflow.data"] != "abc" || table.SumW2[1] != 77 || table.SumWG[1] != -15 {
 			t.Errorf("%+v", table)
 		}
 	})
@@ -163,6 +168,79 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 	}
 }
 
+// TestAbsYG proves that Σ|y·g| alone comes back as one array, in memory that the caller gives back.
+func TestAbsYG(t *testing.T) {
+	c := newCaller(t)
+	y, g, out := c.matrix(2, 1, -2, 3, 4), c.matrix(2, 5, 6, -7, 8), c.empty()
+	if rows, err := AbsYG(1, y.array, y.schema, g.array, g.schema, out.array, out.schema); err != nil || rows != 2 {
+		t.Fatal(rows, err)
+	}
+	c.resultArray(out, func(values arrow.Array) {
+		if got := values.(*array.Float64).Float64Values(); !equal(got, []float64{26, 44}) {
+			t.Errorf("%v", got)
+		}
+	})
+	if name, err := Kernel(); err != nil || name != "avx2" && name != "portable" {
+		t.Error(name, err)
+	}
+	m := c.matrix(2, 0, 0, 0, 1)
+	if bits, err := ReadLimit(1, m.array, m.schema); err != nil || bits == 0 {
+		t.Error(bits, err)
+	}
+}
+
+// TestTopK proves it over more than one word of bits.
+func TestTopK(t *testing.T) {
+	c := newCaller(t)
+	for _, n := range []int{0, 1, 63, 64, 65, 130} {
+		scores := make([]float64, n)
+		for i := range scores {
+			scores[i] = float64(i * 37 % 131)
+		}
+		in, out, k := c.matrix64(1, scores...), c.empty(), int64(n/2)
+		if kept, err := TopK(k, 1, in.array, in.schema, out.array, out.schema); err != nil || kept != k || !released(in) {
+			t.Fatal(n, kept, err)
+		}
+		c.resultArray(out, func(values arrow.Array) {
+			worst, best := math.Inf(1), math.Inf(-1) // of the kept, of the others
+			for i, score := range scores {
+				if values.(*array.Boolean).Value(i) {
+					worst, k = min(worst, score), k-1
+				} else {
+					best = max(best, score)
+				}
+			}
+			if values.Len() != n || k != 0 || worst < best {
+				t.Errorf("%d scores: %d values, %d fewer than k, a kept %v beside a dropped %v", n, values.Len(), k, worst, best)
+			}
+		})
+	}
+}
+
+// TestSumsOfADevice proves that sums made elsewhere count like the batch they were made from.
+func TestSumsOfADevice(t *testing.T) {
+	c := newCaller(t)
+	id := open(t)
+	defer closeSessionOf(t, id)
+	sums := c.matrix64(2, 26, 44, -16, 20, 466, 1168, 4, 6, 4, 2, 10, 20, 74, 100, 21, 32) // of y [1 -2; 3 4], g [5 6; -7 8]
+	if rows, err := StatisticsAddSums(id, 0, 1, 2, sums.array, sums.schema); err != nil || rows != 2 || !released(sums) {
+		t.Fatal(rows, err)
+	}
+	y, g := c.matrix(2, 1, -2, 3, 4), c.matrix(2, 5, 6, -7, 8)
+	other := open(t)
+	defer closeSessionOf(t, other)
+	if _, err := StatisticsAdd(other, 0, 1, y.array, y.schema, g.array, g.schema); err != nil {
+		t.Fatal(err)
+	}
+	c.result(tableOf(t, c, id), func(device arrow.Record) {
+		c.result(tableOf(t, c, other), func(host arrow.Record) {
+			if !array.RecordEqual(device, host) {
+				t.Errorf("%v, expected %v", device, host)
+			}
+		})
+	})
+}
+
 // TestFilesOfBothRoads proves that a table makes the same file whether it came through C structs or not.
 func TestFilesOfBothRoads(t *testing.T) {
 	c := newCaller(t)
@@ -208,6 +286,44 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 		"StatisticsAddWeight": func(a, b, _ wire) error {
 			defer free(b)
 			return second(StatisticsAddWeight(id, 0, 0, a.array, a.schema))
+		},
+		"StatisticsAddWeightGradient": func(a, b, _ wire) error {
+			return second(StatisticsAddWeightGradient(id, 0, 0, a.array, a.schema, b.array, b.schema))
+		},
+		"StatisticsAddSums": func(a, b, _ wire) error {
+			defer free(b)
+			return second(StatisticsAddSums(id, 0, 1, 1, a.array, a.schema))
+		},
+		"AbsYG, no workers": func(a, b, out wire) error {
+			return second(AbsYG(0, a.array, a.schema, b.array, b.schema, out.array, out.schema))
+		},
+		"AbsYG, result in use": func(a, b, out wire) error {
+			return second(AbsYG(1, a.array, a.schema, b.array, b.schema, b.array, b.schema))
+		},
+		"ReadLimit, endless workers": func(a, b, _ wire) error {
+			defer free(b)
+			return second(ReadLimit(math.MaxInt64, a.array, a.schema))
+		},
+		"TopK": func(a, b, out wire) error {
+			defer free(b)
+			return second(TopK(1, 1, a.array, a.schema, out.array, out.schema))
+		},
+		"Diagnose": func(a, b, _ wire) error {
+			defer free(b)
+			return second(Diagnose(`{}`, a.array, a.schema))
+		},
+		"Diagnose, misspelt": func(a, b, _ wire) error {
+			defer free(b)
+			return second(Diagnose(`{"criterium":"agf"}`, a.array, a.schema))
+		},
+		"Stability": func(a, b, _ wire) error {
+			defer free(b)
+			return second(Stability(`{"tables":1}`, a.array, a.schema))
+		},
+		"AgainstRandom": func(a, b, _ wire) error {
+			free(a)
+			free(b)
+			return second(AgainstRandom(`{"pictures":1}`))
 		},
 		"StatisticsMerge": func(a, b, out wire) error {
 			return second(StatisticsMerge(a.array, a.schema, b.array, b.schema, out.array, out.schema))
@@ -341,3 +457,30 @@ func TestConcurrentCalls(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// BenchmarkStatisticsAdd is what one call costs beside its kernel: two rows of two channels.
+func BenchmarkStatisticsAdd(b *testing.B) {
+	c := newCaller(b)
+	id := open(b)
+	defer closeSessionOf(b, id)
+	y, g := c.matrix(2, 1, 2, 3, 4), c.matrix(2, 5, 6, 7, 8)
+	releases := [4]*uintptr{releaseOf(y.array, arrayRelease), releaseOf(y.schema, schemaRelease), releaseOf(g.array, arrayRelease), releaseOf(g.schema, schemaRelease)}
+	var kept [4]uintptr
+	for i, release := range releases {
+		kept[i] = *release
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, release := range releases {
+			*release = carrow.MarkReleased
+		}
+		if _, err := StatisticsAdd(id, 0, 1, y.array, y.schema, g.array, g.schema); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i, release := range releases {
+		*release = kept[i]
+	}
+	free(y)
+	free(g)
+}

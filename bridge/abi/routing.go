@@ -9,8 +9,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 )
 
-// Priors exports the record {prediction int64, prior float32} of the rows of logits, FixedSizeList<float32>[classes],
-// and returns the number of rows.
+// Priors exports the record {prediction int64, prior float32} of the rows of logits, a matrix [rows, classes], and
+// returns the number of rows.
 func Priors(logitsArray, logitsSchema, outArray, outSchema int64) (rows int64, err error) {
 	defer fault.Recover(&err)
 	input := carrow.Take("logits", logitsArray, logitsSchema)
@@ -47,9 +47,7 @@ func Route(threshold float64, logitsArray, logitsSchema, outArray, outSchema int
 	if err != nil {
 		return 0, err
 	}
-	values := int64s(rows)
-	defer values.Release()
-	out.Array(values)
+	giveArray(out, int64s(rows))
 	return int64(len(rows)), nil
 }
 

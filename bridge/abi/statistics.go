@@ -5,6 +5,7 @@ import (
 	"agflow/bridge/carrow"
 	"agflow/core/fault"
 	"agflow/core/statistics"
+	"agflow/core/tensor"
 
 	"github.com/apache/arrow/go/v15/arrow"
 )
@@ -13,7 +14,7 @@ import (
 type statisticsSpec struct {
 	Model    statistics.Model   `json:"model"`
 	Layers   []statistics.Layer `json:"layers"`
-	Workers  int                `json:"workers"`
+	Workers  int64              `json:"workers"`
 	Metadata map[string]string  `json:"metadata"`
 }
 
@@ -24,25 +25,23 @@ func StatisticsOpen(spec string) (id int64, err error) {
 	if err := decode(spec, &s); err != nil {
 		return 0, err
 	}
-	sums, err := statistics.NewAccumulator(s.Model, s.Layers, s.Workers)
+	if err := checkWorkers(s.Workers); err != nil {
+		return 0, err
+	}
+	sums, err := statistics.NewAccumulator(s.Model, s.Layers, int(s.Workers))
 	if err != nil {
 		return 0, err
 	}
 	return openSession(&session{sums: sums, metadata: s.Metadata}), nil
 }
 
-// StatisticsAdd adds the activations y and gradients g of one layer, both FixedSizeList<float32>[channels], one list
-// a row, and returns the rows added.
+// StatisticsAdd adds the activations y and gradients g of one layer, both [rows, channels], and returns the rows added.
 func StatisticsAdd(id, layer, samples, yArray, ySchema, gArray, gSchema int64) (rows int64, err error) {
 	defer fault.Recover(&err)
 	yInput, gInput := carrow.Take("y", yArray, ySchema), carrow.Take("g", gArray, gSchema)
 	defer gInput.Release()
 	defer yInput.Release()
-	y, err := yInput.Matrix()
-	if err != nil {
-		return 0, err
-	}
-	g, err := gInput.Matrix()
+	y, g, err := matrices(yInput, gInput)
 	if err != nil {
 		return 0, err
 	}
@@ -51,8 +50,23 @@ func StatisticsAdd(id, layer, samples, yArray, ySchema, gArray, gSchema int64) (
 	})
 }
 
-// StatisticsAddWeight adds a weight of a layer, FixedSizeList<float32>[columns]; with unitAxis 0 its rows belong to
-// the units, with 1 its columns. It returns the elements added.
+// StatisticsAddSums adds one batch of a layer as a device summed it, float64 [8, channels] in the order of
+// statistics.Accumulator.AddSums, over the given rows of y and g. It returns the rows added.
+func StatisticsAddSums(id, layer, samples, rows, sumsArray, sumsSchema int64) (added int64, err error) {
+	defer fault.Recover(&err)
+	input := carrow.Take("sums", sumsArray, sumsSchema)
+	defer input.Release()
+	sums, err := input.Matrix()
+	if err != nil {
+		return 0, err
+	}
+	return rows, withSession(id, func(s *session) error {
+		return s.sums.AddSums(int(layer), int(samples), int(rows), sums)
+	})
+}
+
+// StatisticsAddWeight adds a weight of a layer, [rows, columns]; with unitAxis 0 its rows belong to the units, with 1
+// its columns. It returns the elements added.
 func StatisticsAddWeight(id, layer, unitAxis, wArray, wSchema int64) (elements int64, err error) {
 	defer fault.Recover(&err)
 	input := carrow.Take("w", wArray, wSchema)
@@ -61,8 +75,24 @@ func StatisticsAddWeight(id, layer, unitAxis, wArray, wSchema int64) (elements i
 	if err != nil {
 		return 0, err
 	}
-	return int64(len(w.Data())), withSession(id, func(s *session) error {
+	return elementsOf(w), withSession(id, func(s *session) error {
 		return s.sums.AddWeight(int(layer), int(unitAxis), w)
+	})
+}
+
+// StatisticsAddWeightGradient adds a weight of a layer and the gradient of the loss by it, both as StatisticsAddWeight
+// takes them. It returns the elements added.
+func StatisticsAddWeightGradient(id, layer, unitAxis, wArray, wSchema, dwArray, dwSchema int64) (elements int64, err error) {
+	defer fault.Recover(&err)
+	wInput, dwInput := carrow.Take("w", wArray, wSchema), carrow.Take("dw", dwArray, dwSchema)
+	defer dwInput.Release()
+	defer wInput.Release()
+	w, dw, err := matrices(wInput, dwInput)
+	if err != nil {
+		return 0, err
+	}
+	return elementsOf(w), withSession(id, func(s *session) error {
+		return s.sums.AddWeightGradient(int(layer), int(unitAxis), w, dw)
 	})
 }
 
@@ -115,6 +145,15 @@ func StatisticsMerge(aArray, aSchema, bArray, bSchema, outArray, outSchema int64
 	}
 	return give(out, arrowfile.StatisticsToRecord(resultMemory, sum)), nil
 }
+
+func matrices(a, b *carrow.Input) (first, second tensor.View, err error) {
+	if first, err = a.Matrix(); err == nil {
+		second, err = b.Matrix()
+	}
+	return first, second, err
+}
+
+func elementsOf(w tensor.View) int64 { return int64(w.Rows()) * int64(w.Channels()) }
 
 func readTable(in *carrow.Input) (table statistics.Table, err error) {
 	err = read(in, func(rec arrow.Record) (err error) {

@@ -47,16 +47,30 @@ func (c *caller) empty() wire {
 
 // matrix exports rows of channels float32 values.
 func (c *caller) matrix(channels int, values ...float32) wire {
-	b := array.NewFixedSizeListBuilder(c.memory, int32(channels), arrow.PrimitiveTypes.Float32)
+	b := array.NewFloat32Builder(c.memory)
 	defer b.Release()
-	for row := 0; row < len(values); row += channels {
-		b.Append(true)
-		b.ValueBuilder().(*array.Float32Builder).AppendValues(values[row:row+channels], nil)
-	}
-	list := b.NewArray()
-	defer list.Release()
+	b.AppendValues(values, nil)
+	return c.lists(channels, b.NewArray())
+}
+
+// matrix64 exports rows of channels float64 values.
+func (c *caller) matrix64(channels int, values ...float64) wire {
+	b := array.NewFloat64Builder(c.memory)
+	defer b.Release()
+	b.AppendValues(values, nil)
+	return c.lists(channels, b.NewArray())
+}
+
+// lists exports values as fixed-size lists and lets go of them.
+func (c *caller) lists(channels int, values arrow.Array) wire {
+	defer values.Release()
+	kind := arrow.FixedSizeListOf(int32(channels), values.DataType())
+	data := array.NewData(kind, values.Len()/channels, []*memory.Buffer{nil}, []arrow.ArrayData{values.Data()}, 0, 0)
+	defer data.Release()
+	lists := array.NewFixedSizeListData(data)
+	defer lists.Release()
 	w := c.empty()
-	cdata.ExportArrowArray(list, cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
+	cdata.ExportArrowArray(lists, cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
 	return w
 }
 
@@ -81,6 +95,17 @@ func (c *caller) result(w wire, look func(arrow.Record)) {
 	look(rec)
 }
 
+// resultArray reads an array that a call made, then frees it.
+func (c *caller) resultArray(w wire, look func(arrow.Array)) {
+	c.t.Helper()
+	_, values, err := cdata.ImportCArray(cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer values.Release()
+	look(values)
+}
+
 // free releases a value that nobody reads.
 func free(w wire) { carrow.Take("value", w.array, w.schema).Release() }
 
@@ -92,8 +117,12 @@ func untouched(w wire) bool {
 
 // released tells whether both structs of an input were given back.
 func released(w wire) bool {
-	const arrayRelease, schemaRelease = 8, 7 // words
-	array := unsafe.Slice((*uintptr)(unsafe.Pointer(cdata.ArrayFromPtr(uintptr(w.array)))), 10)
-	schema := unsafe.Slice((*uintptr)(unsafe.Pointer(cdata.SchemaFromPtr(uintptr(w.schema)))), 9)
-	return array[arrayRelease] == 0 && schema[schemaRelease] == 0
+	return *releaseOf(w.array, arrayRelease) == 0 && *releaseOf(w.schema, schemaRelease) == 0
+}
+
+// The word of a struct that holds its release callback.
+const arrayRelease, schemaRelease = 8, 7
+
+func releaseOf(structs int64, word uintptr) *uintptr {
+	return (*uintptr)(unsafe.Add(unsafe.Pointer(cdata.ArrayFromPtr(uintptr(structs))), 8*word))
 }

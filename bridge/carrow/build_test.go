@@ -70,7 +70,7 @@ func rawMatrix(t testing.TB, channels string, rows int64, values ...float32) *ra
 	return r.top(list, r.newSchema("+w:"+channels, "", r.newSchema("f", "item")))
 }
 
-// rawRecord is a struct array of a utf8, a float64, a bool and an int32 column of three rows.
+// rawRecord is a struct array of a utf8, a float64, a bool, an int32, a float16 and a uint16 column of three rows.
 func rawRecord(t testing.TB) *raw {
 	r := newRaw(t)
 	offsets := cstruct.Slice[int32](r.Memory, 0, 1, 3, 6)
@@ -78,12 +78,16 @@ func rawRecord(t testing.TB) *raw {
 	floats := cstruct.Slice(r.Memory, 0.5, 1.5, 2.5)
 	bits := cstruct.Slice[byte](r.Memory, 0b101)
 	ints := cstruct.Slice[int32](r.Memory, 7, 8, 9)
+	halves := cstruct.Slice[uint16](r.Memory, 0x0001, 0x3c00, 0xffff)
 	array := r.newArray(3, []unsafe.Pointer{nil},
 		r.newArray(3, []unsafe.Pointer{nil, pointer(offsets), letters}),
 		r.newArray(3, []unsafe.Pointer{nil, pointer(floats)}),
 		r.newArray(3, []unsafe.Pointer{nil, pointer(bits)}),
-		r.newArray(3, []unsafe.Pointer{nil, pointer(ints)}))
-	schema := r.newSchema("+s", "", r.newSchema("u", "layer"), r.newSchema("g", "score"), r.newSchema("b", "keep"), r.newSchema("i", "unit"))
+		r.newArray(3, []unsafe.Pointer{nil, pointer(ints)}),
+		r.newArray(3, []unsafe.Pointer{nil, pointer(halves)}),
+		r.newArray(3, []unsafe.Pointer{nil, pointer(halves)}))
+	schema := r.newSchema("+s", "", r.newSchema("u", "layer"), r.newSchema("g", "score"), r.newSchema("b", "keep"), r.newSchema("i", "unit"),
+		r.newSchema("e", "float16"), r.newSchema("S", "bfloat16"))
 	schema.metadata = rawMetadata(r, "agflow.kind", "test")
 	return r.top(array, schema)
 }

@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"agflow/bridge/internal/cstruct"
+	"agflow/core/tensor"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
@@ -37,7 +38,7 @@ func TestMatrixIsTheProducersMemory(t *testing.T) {
 			}
 			values := at[float32](*bufferOf(child(r.array, 0), 1))
 			want := unsafe.Pointer(&unsafe.Slice(values, 6)[test.first])
-			if got := unsafe.Pointer(unsafe.SliceData(m.Data())); got != want {
+			if got := unsafe.Pointer(unsafe.SliceData(floats(m))); got != want {
 				t.Errorf("the matrix begins at %p, the producer's values at %p", got, want)
 			}
 			if m.Rows() != int(test.rows) || m.Channels() != 2 {
@@ -45,6 +46,11 @@ func TestMatrixIsTheProducersMemory(t *testing.T) {
 			}
 		})
 	}
+}
+
+func floats(m tensor.View) []float32 {
+	data, _ := tensor.Elements[float32](m)
+	return data
 }
 
 // TestUncountedNulls proves that null_count -1 is read as "count them": a bitmap without nulls in use is fine.
@@ -56,8 +62,8 @@ func TestUncountedNulls(t *testing.T) {
 	child(r.array, 0).nullCount = -1
 	in := r.take("y")
 	defer in.Release()
-	if m, err := in.Matrix(); err != nil || !slices.Equal(m.Data(), []float32{3, 4, 5, 6}) {
-		t.Errorf("%v, %v", m.Data(), err)
+	if m, err := in.Matrix(); err != nil || !slices.Equal(floats(m), []float32{3, 4, 5, 6}) {
+		t.Errorf("%v, %v", floats(m), err)
 	}
 }
 
@@ -86,10 +92,12 @@ func TestRecordKeepsValuesAndMetadata(t *testing.T) {
 		}
 		texts, floats := rec.Column(0).(*array.String), rec.Column(1).(*array.Float64)
 		bits, ints := rec.Column(2).(*array.Boolean), rec.Column(3).(*array.Int32)
+		halves, brains := rec.Column(4).(*array.Float16), rec.Column(5).(*array.Uint16)
 		for i := range texts.Len() {
 			row := i + int(offset)
 			if texts.Value(i) != []string{"a", "bb", "ccc"}[row] || floats.Value(i) != float64(row)+0.5 ||
-				bits.Value(i) != (row != 1) || ints.Value(i) != int32(row+7) {
+				bits.Value(i) != (row != 1) || ints.Value(i) != int32(row+7) ||
+				halves.Value(i).Uint16() != []uint16{0x0001, 0x3c00, 0xffff}[row] || brains.Value(i) != halves.Value(i).Uint16() {
 				t.Errorf("offset %d, row %d: %v", offset, i, rec)
 			}
 		}

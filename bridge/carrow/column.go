@@ -22,7 +22,7 @@ func column(path string, a *cArray, dt arrow.DataType, from, rows int64) (arrow.
 	if err := checkArray(path, a, 1, from, rows); err != nil {
 		return nil, err
 	}
-	children, err := pointers[cArray](path, "array", a.children, a.nChildren, 1)
+	item, err := onlyChild[cArray](path, "array", a.children, a.nChildren)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func column(path string, a *cArray, dt arrow.DataType, from, rows int64) (arrow.
 	if first+rows > maxRows/size {
 		return nil, fault.New(fault.Value, "%s: %d lists of %d values are more than agflow reads", path, first+rows, size)
 	}
-	values, err := leaf(path+" item", children[0], list.Elem(), first*size, rows*size)
+	values, err := leaf(path+" item", item, list.Elem(), first*size, rows*size)
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +45,8 @@ func leaf(path string, a *cArray, dt arrow.DataType, from, n int64) (arrow.Array
 	if dt.ID() == arrow.STRING {
 		buffers = 3
 	}
-	if err := checkArray(path, a, buffers, from, n); err != nil {
+	if err := checkLeaf(path, a, buffers, from, n); err != nil {
 		return nil, err
-	}
-	if a.nChildren != 0 {
-		return nil, fault.New(fault.Value, "%s: the array has %d children, its type has none", path, a.nChildren)
 	}
 	first := a.offset + from
 	switch dt.ID() {
@@ -82,6 +79,17 @@ func utf8(path string, a *cArray, first, n int64) (arrow.ArrayData, error) {
 	}
 	letters, err := a.buffer(path, 2, 1, int64(offsets[n]))
 	return array.NewData(dt, int(n), []*memory.Buffer{nil, raw, letters}, nil, 0, int(first)), err
+}
+
+// checkLeaf checks an array that has no children (see checkArray).
+func checkLeaf(path string, a *cArray, buffers, from, n int64) error {
+	if err := checkArray(path, a, buffers, from, n); err != nil {
+		return err
+	}
+	if a.nChildren != 0 {
+		return fault.New(fault.Value, "%s: the array has %d children, its type has none", path, a.nChildren)
+	}
+	return nil
 }
 
 // checkArray checks the fields that every array has, and that the elements [from, from+n) exist and are not null.
@@ -120,6 +128,15 @@ func checkNulls(path string, a *cArray, from, n int64) error {
 
 // buffer borrows the first size bytes of buffer i, aligned to its values' width.
 func (a *cArray) buffer(path string, i int, width, size int64) (*memory.Buffer, error) {
+	content, err := a.bytes(path, i, width, size)
+	if content == nil {
+		return nil, err
+	}
+	return memory.NewBufferBytes(content), nil
+}
+
+// bytes borrows what buffer makes a buffer of; nil for no bytes.
+func (a *cArray) bytes(path string, i int, width, size int64) ([]byte, error) {
 	if size == 0 {
 		return nil, nil
 	}
@@ -127,5 +144,5 @@ func (a *cArray) buffer(path string, i int, width, size int64) (*memory.Buffer, 
 	if !plausible(address, uintptr(width)) {
 		return nil, fault.New(fault.Value, "%s: buffer %d is missing or not aligned to its %d-byte values; export a plain copy of the array", path, i, width)
 	}
-	return memory.NewBufferBytes(unsafe.Slice(at[byte](address), size)), nil
+	return unsafe.Slice(at[byte](address), size), nil
 }

@@ -22,6 +22,8 @@ const (
 var leafTypes = map[string]arrow.DataType{
 	"f": arrow.PrimitiveTypes.Float32,
 	"g": arrow.PrimitiveTypes.Float64,
+	"e": arrow.FixedWidthTypes.Float16,
+	"S": arrow.PrimitiveTypes.Uint16, // the bits of bfloat16
 	"i": arrow.PrimitiveTypes.Int32,
 	"l": arrow.PrimitiveTypes.Int64,
 	"b": arrow.FixedWidthTypes.Boolean,
@@ -43,17 +45,17 @@ func field(path string, s *cSchema) (arrow.Field, error) {
 	}
 	size, ok := listSize(format)
 	if !ok {
-		return f, fault.New(fault.Dtype, "%s: Arrow format %q is not one that agflow reads; cast it to float32, float64, int32, int64, bool, utf8 or a fixed-size list of one of them", path, format)
+		return f, fault.New(fault.Dtype, "%s: Arrow format %q is not one that agflow reads; cast it to float16, float32, float64, uint16, int32, int64, bool, utf8 or a fixed-size list of one of them", path, format)
 	}
-	children, err := pointers[cSchema](path, "schema", s.children, s.nChildren, 1)
+	child, err := onlyChild[cSchema](path, "schema", s.children, s.nChildren)
 	if err != nil {
 		return f, err
 	}
-	item, format, err := header(path+" item", children[0])
+	item, format, err := header(path+" item", child)
 	if err != nil {
 		return f, err
 	}
-	if item.Type, ok = leafTypes[format]; !ok || children[0].nChildren != 0 {
+	if item.Type, ok = leafTypes[format]; !ok || child.nChildren != 0 {
 		return f, fault.New(fault.Dtype, "%s: a fixed-size list of Arrow format %q is not one that agflow reads; cast its values to float32", path, format)
 	}
 	f.Type = arrow.FixedSizeListOfField(size, item)
@@ -62,19 +64,35 @@ func field(path string, s *cSchema) (arrow.Field, error) {
 
 // header reads what every schema has: name, format, metadata.
 func header(path string, s *cSchema) (f arrow.Field, format string, err error) {
+	letters, err := formatOf(path, s)
+	if err != nil {
+		return f, "", err
+	}
+	name, ok := cText(s.name, maxText)
+	if !ok {
+		return f, "", fault.New(fault.Value, "%s: the schema has no readable name", path)
+	}
+	var keys, values []string
+	err = eachPair(path, s.metadata, func(key, value []byte) {
+		keys, values = append(keys, string(key)), append(values, string(value))
+	})
+	f = arrow.Field{Name: string(name), Nullable: s.flags&flagNullable != 0, Metadata: arrow.NewMetadata(keys, values)}
+	return f, string(letters), err
+}
+
+// formatOf borrows the format of a schema that is alive and not a dictionary's.
+func formatOf(path string, s *cSchema) ([]byte, error) {
 	if s.release == 0 {
-		return f, "", fault.New(fault.Value, "%s: the schema was released before", path)
+		return nil, fault.New(fault.Value, "%s: the schema was released before", path)
 	}
 	if s.dictionary != 0 {
-		return f, "", fault.New(fault.Dtype, "%s: dictionary (categorical) columns are not read; cast the column to plain values", path)
+		return nil, fault.New(fault.Dtype, "%s: dictionary (categorical) columns are not read; cast the column to plain values", path)
 	}
-	format, formatOK := text(s.format, maxText)
-	name, nameOK := text(s.name, maxText)
-	if !formatOK || !nameOK || format == "" {
-		return f, "", fault.New(fault.Value, "%s: the schema has no readable format and name", path)
+	format, ok := cText(s.format, maxText)
+	if !ok || len(format) == 0 {
+		return nil, fault.New(fault.Value, "%s: the schema has no readable format", path)
 	}
-	metadata, err := readMetadata(path, s.metadata)
-	return arrow.Field{Name: name, Nullable: s.flags&flagNullable != 0, Metadata: metadata}, format, err
+	return format, nil
 }
 
 // listSize reads N of the fixed-size list format "+w:N".
@@ -84,35 +102,53 @@ func listSize(format string) (int32, bool) {
 	return int32(n), found && err == nil && n > 0
 }
 
-// readMetadata decodes int32 count, then count times (int32 length, key, int32 length, value).
-func readMetadata(path string, address uintptr) (arrow.Metadata, error) {
+// eachPair shows the pairs of a metadata block: int32 count, then count times (int32 length, key, int32 length, value).
+// visit may not keep the slices.
+func eachPair(path string, address uintptr, visit func(key, value []byte)) error {
 	if address == 0 {
-		return arrow.Metadata{}, nil
+		return nil
 	}
 	if !plausible(address, 1) {
-		return arrow.Metadata{}, fault.New(fault.Value, "%s: the metadata's address is not one", path)
+		return fault.New(fault.Value, "%s: the metadata's address is not one", path)
 	}
-	read := 0
-	next := func(n int) []byte {
-		read += n
-		return unsafe.Slice(at[byte](address+uintptr(read-n)), n)
-	}
-	number := func() int { return int(int32(binary.NativeEndian.Uint32(next(4)))) }
-	count := number()
+	block := metadataBlock{start: address}
+	count := block.number()
 	if count < 0 || count > maxPairs {
-		return arrow.Metadata{}, fault.New(fault.Value, "%s: the metadata claims %d entries, at most %d are read", path, count, maxPairs)
+		return fault.New(fault.Value, "%s: the metadata claims %d entries, at most %d are read", path, count, maxPairs)
 	}
-	words := make([]string, 2*count)
-	for i := range words {
-		n := number()
-		if n < 0 || read+n > maxMetadata {
-			return arrow.Metadata{}, fault.New(fault.Value, "%s: the metadata claims a text of %d bytes, at most %d are read", path, n, maxMetadata)
+	for range count {
+		key, keyOK := block.text()
+		value, valueOK := block.text()
+		if !keyOK || !valueOK {
+			return fault.New(fault.Value, "%s: the metadata claims a text of more than the %d bytes that are read", path, maxMetadata)
 		}
-		words[i] = string(next(n))
+		visit(key, value)
 	}
-	keys, values := make([]string, count), make([]string, count)
-	for i := range count {
-		keys[i], values[i] = words[2*i], words[2*i+1]
+	return nil
+}
+
+// metadataBlock is read from its start to its end.
+type metadataBlock struct {
+	start uintptr
+	read  int
+}
+
+func (b *metadataBlock) next(n int) []byte {
+	b.read += n
+	return unsafe.Slice(at[byte](b.start+uintptr(b.read-n)), n)
+}
+
+func (b *metadataBlock) number() int { return int(int32(binary.NativeEndian.Uint32(b.next(4)))) }
+
+// text is false, for ever after too, when a length is negative or leads past maxMetadata bytes.
+func (b *metadataBlock) text() ([]byte, bool) {
+	if b.read > maxMetadata {
+		return nil, false
 	}
-	return arrow.NewMetadata(keys, values), nil
+	n := b.number()
+	if n < 0 || b.read+n > maxMetadata {
+		b.read = maxMetadata + 1
+		return nil, false
+	}
+	return b.next(n), true
 }

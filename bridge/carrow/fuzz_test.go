@@ -20,8 +20,8 @@ func FuzzStructs(f *testing.F) {
 			r.top(r.array, r.schema)
 			r.array.release, r.schema.release = number(cstruct.ArrayRelease()), number(cstruct.SchemaRelease())
 			in := r.take("value")
-			if m, err := in.Matrix(); err == nil && len(m.Data()) != m.Rows()*m.Channels() {
-				t.Errorf("a matrix of %d values for %d x %d", len(m.Data()), m.Rows(), m.Channels())
+			if m, err := in.Matrix(); err == nil && (m.Rows() < 0 || m.Channels() < 1 || m.Stride() < m.Channels()) {
+				t.Errorf("a matrix of %d x %d, stride %d", m.Rows(), m.Channels(), m.Stride())
 			}
 			if rec, err := in.Record(); err == nil {
 				rec.Release()
@@ -34,11 +34,45 @@ func FuzzStructs(f *testing.F) {
 	})
 }
 
+// FuzzMatrix gives a matrix any layout. What is accepted must lie within the values, and all of it can be read.
+func FuzzMatrix(f *testing.F) {
+	f.Add("2", "f", "", "", int64(3), int64(0), int64(0), int64(6))
+	f.Add("2", "S", "bfloat16", "3", int64(2), int64(1), int64(1), int64(9))
+	f.Add("5", "g", "float64", "9223372036854775807", int64(1)<<40, int64(1)<<40, int64(0), int64(1)<<40)
+	f.Add("1", "e", "", "1099511627776", int64(0), int64(1), int64(1), int64(0))
+	f.Fuzz(func(t *testing.T, channels, format, dtype, stride string, rows, listOffset, itemOffset, length int64) {
+		const held = 64
+		r := newRaw(t)
+		item := r.newArray(length, []unsafe.Pointer{nil, r.Bytes(8 * held)})
+		item.offset = itemOffset
+		list := r.newArray(rows, []unsafe.Pointer{nil}, item)
+		list.offset = listOffset
+		schema := r.newSchema("+w:"+channels, "", r.newSchema(format, "item"))
+		schema.metadata = rawMetadata(r, "agflow.row_stride", stride, "agflow.dtype", dtype)
+		in := r.top(list, schema).take("y")
+		defer in.Release()
+		m, err := in.Matrix()
+		if err != nil || m.Rows() == 0 {
+			return
+		}
+		last := (listOffset+rows-1)*int64(m.Stride()) + int64(m.Channels())
+		if m.Stride() < m.Channels() || last > length {
+			t.Fatalf("%d x %d, stride %d, list offset %d in %d values", m.Rows(), m.Channels(), m.Stride(), listOffset, length)
+		}
+		if itemOffset+length <= held { // more was claimed than is there
+			m.Row(m.Rows()-1, nil)
+		}
+	})
+}
+
 // spoil sets one 8-byte field of the value or of its first child for every two bytes: where, and to what.
 func spoil(r *raw, edits []byte) {
 	values := []uintptr{0, 1, ^uintptr(0), 2, 5, 1 << 20, 1 << 40, 1 << 62, 4096, unmapped,
 		uintptr(unsafe.Pointer(r.array)) + 4, uintptr(unsafe.Pointer(r.array)), uintptr(unsafe.Pointer(r.schema))}
-	for _, format := range []string{"f", "g", "u", "b", "+s", "+w:2", "+w:2147483647", "", "+w:x"} {
+	for _, stride := range []string{"", "1", "2", "3", "-2", "1099511627776", "9223372036854775807"} {
+		values = append(values, rawMetadata(r, "agflow.row_stride", stride, "agflow.dtype", "bfloat16"))
+	}
+	for _, format := range []string{"f", "g", "e", "S", "u", "b", "+s", "+w:2", "+w:2147483647", "", "+w:x"} {
 		values = append(values, r.text(format))
 	}
 	structs := [][]uintptr{

@@ -38,7 +38,34 @@ var malformedMatrices = []malformed{
 	{"list of negative size", fault.Dtype, func(r *raw) { r.schema.format = r.text("+w:-4") }},
 	{"list of absurd size", fault.Dtype, func(r *raw) { r.schema.format = r.text("+w:99999999999") }},
 	{"unknown format", fault.Dtype, func(r *raw) { r.schema.format = r.text("tsu:UTC") }},
-	{"list of other type", fault.Dtype, func(r *raw) { childSchema(r.schema, 0).format = r.text("g") }},
+	{"list of other type", fault.Dtype, func(r *raw) { childSchema(r.schema, 0).format = r.text("i") }},
+	{"uint16 that says no dtype", fault.Dtype, func(r *raw) { childSchema(r.schema, 0).format = r.text("S") }},
+	{"uint16 of another dtype", fault.Dtype, func(r *raw) {
+		childSchema(r.schema, 0).format = r.text("S")
+		r.schema.metadata = rawMetadata(r, "agflow.dtype", "float8")
+	}},
+	{"float32 that says bfloat16", fault.Dtype, func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.dtype", "bfloat16") }},
+	{"float32 claimed to be float64", fault.Shape, func(r *raw) { // the values end in the middle
+		childSchema(r.schema, 0).format = r.text("g")
+		child(r.array, 0).length = 3
+	}},
+	{"rows that overlap", fault.Shape, func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.row_stride", "1") }},
+	{"row stride 0", fault.Shape, func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.row_stride", "0") }},
+	{"negative row stride", fault.Shape, func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.row_stride", "-2") }},
+	{"row stride of no number", fault.Shape, func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.row_stride", "3 ") }},
+	{"row stride of 64 bits and more", fault.Shape, func(r *raw) {
+		r.schema.metadata = rawMetadata(r, "agflow.row_stride", "18446744073709551618")
+	}},
+	{"absurd row stride", fault.Shape, func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.row_stride", "4611686018427387904") }},
+	{"row stride past the values", fault.Shape, func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.row_stride", "3") }},
+	{"row stride and offset past the values", fault.Shape, func(r *raw) {
+		r.schema.metadata = rawMetadata(r, "agflow.row_stride", "4")
+		r.array.length, r.array.offset = 1, 2
+	}},
+	{"rows and stride over 64 bits", fault.Value, func(r *raw) {
+		r.schema.metadata = rawMetadata(r, "agflow.row_stride", "1099511627776")
+		r.array.length = 1 << 39
+	}},
 	{"list of lists", fault.Dtype, func(r *raw) { childSchema(r.schema, 0).format = r.text("+w:2") }},
 	{"plain values", fault.Dtype, func(r *raw) { r.schema.format = r.text("f"); r.schema.nChildren = 0 }},
 	{"schema without children", fault.Value, func(r *raw) { r.schema.nChildren = 0 }},

@@ -5,11 +5,11 @@ import (
 
 	"agflow/core/fault"
 	"agflow/core/tensor"
-
-	"github.com/apache/arrow/go/v15/arrow"
 )
 
-// Matrix borrows a FixedSizeList<float32>[channels] array of rows lists as a row-major matrix over the same memory.
+// Matrix borrows a FixedSizeList[channels] array of rows lists as a matrix over the same memory. The values are
+// float32, float64, float16, or uint16 with the schema metadata agflow.dtype=bfloat16. With agflow.row_stride=N row r
+// begins at value r*N: its list is the values r*N to r*N+channels.
 func (in *Input) Matrix() (view tensor.View, err error) {
 	err = in.guarded(func() (err error) {
 		view, err = in.matrix()
@@ -19,29 +19,50 @@ func (in *Input) Matrix() (view tensor.View, err error) {
 }
 
 func (in *Input) matrix() (view tensor.View, err error) {
-	f, err := field(in.name, in.schema)
+	kind, err := readMatrixType(in.name, in.schema)
 	if err != nil {
 		return view, err
-	}
-	list, ok := f.Type.(*arrow.FixedSizeListType)
-	if !ok || list.Elem().ID() != arrow.FLOAT32 {
-		return view, fault.New(fault.Dtype, "%s: expected a fixed-size list of float32, one list a row, found %s", in.name, f.Type)
 	}
 	rows := in.array.length
-	data, err := column(in.name, in.array, f.Type, 0, rows)
+	if err := checkArray(in.name, in.array, 1, 0, rows); err != nil {
+		return view, err
+	}
+	item, err := onlyChild[cArray](in.name, "array", in.array.children, in.array.nChildren)
 	if err != nil {
 		return view, err
 	}
-	defer data.Release()
-	return tensor.NewView(float32s(data.Children()[0]), int(rows), int(list.Len()))
+	if last := in.array.offset + rows; last > maxRows/kind.stride {
+		return view, fault.New(fault.Value, "%s: %d rows that begin every %d values are more than agflow reads", in.name, last, kind.stride)
+	}
+	switch kind.dtype {
+	case tensor.Float32Type:
+		return borrow[float32](in, kind, item)
+	case tensor.Float64Type:
+		return borrow[float64](in, kind, item)
+	case tensor.Float16Type:
+		return borrow[tensor.Float16](in, kind, item)
+	}
+	return borrow[tensor.BFloat16](in, kind, item)
 }
 
-// float32s views the values of borrowed float32 data.
-func float32s(data arrow.ArrayData) []float32 {
-	buffer := data.Buffers()[1]
-	if buffer == nil {
-		return nil
+// borrow views the values of a matrix whose lists and type are sound.
+func borrow[T tensor.Element](in *Input, kind matrixType, item *cArray) (view tensor.View, err error) {
+	rows, n := in.array.length, int64(0)
+	if rows > 0 {
+		n = (rows-1)*kind.stride + kind.channels
 	}
-	first := (*float32)(unsafe.Pointer(unsafe.SliceData(buffer.Bytes())))
-	return unsafe.Slice(first, data.Offset()+data.Len())[data.Offset():]
+	from := in.array.offset * kind.stride
+	if err := checkLeaf(in.name, item, 2, from, n); err != nil {
+		return view, err
+	}
+	if rows == 0 {
+		return tensor.NewStridedView[T](nil, 0, int(kind.channels), int(kind.stride))
+	}
+	width, first := int64(unsafe.Sizeof(*new(T))), item.offset+from
+	content, err := item.bytes(in.name, 1, width, (first+n)*width)
+	if err != nil {
+		return view, err
+	}
+	values := unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(content))), first+n)
+	return tensor.NewStridedView(values[first:], int(rows), int(kind.channels), int(kind.stride))
 }

@@ -34,33 +34,56 @@ func plausible(address, width uintptr) bool {
 // at follows a plausible address.
 func at[T any](address uintptr) *T { return *(**T)(unsafe.Pointer(&address)) }
 
-// text copies a C string of at most max bytes; ok is false when there is none or it is longer. A missing one is "".
-func text(address uintptr, max int) (s string, ok bool) {
+// cText borrows a C string of at most max bytes; ok is false when there is none or it is longer. A missing one is empty.
+func cText(address uintptr, max int) (s []byte, ok bool) {
 	if address == 0 {
-		return "", true
+		return nil, true
 	}
 	if !plausible(address, 1) {
-		return "", false
+		return nil, false
 	}
 	for n := range max {
 		if *at[byte](address + uintptr(n)) == 0 {
-			return string(unsafe.Slice(at[byte](address), n)), true
+			return unsafe.Slice(at[byte](address), n), true
 		}
 	}
-	return "", false
+	return nil, false
 }
 
 // pointers follows an array of want addresses of structs.
 func pointers[T any](path, what string, address uintptr, have, want int64) ([]*T, error) {
-	if have != want || !plausible(address, 8) {
-		return nil, fault.New(fault.Value, "%s: the %s has %d children, its type needs %d", path, what, have, want)
+	if err := checkChildren(path, what, address, have, want); err != nil {
+		return nil, err
 	}
 	children := make([]*T, want)
-	for i, child := range unsafe.Slice(at[uintptr](address), want) {
-		if !plausible(child, 8) {
-			return nil, fault.New(fault.Value, "%s: child %d of the %s is not a struct", path, i, what)
+	for i := range children {
+		var err error
+		if children[i], err = childAt[T](path, what, address, i); err != nil {
+			return nil, err
 		}
-		children[i] = at[T](child)
 	}
 	return children, nil
+}
+
+// onlyChild follows an array of one address.
+func onlyChild[T any](path, what string, address uintptr, have int64) (*T, error) {
+	if err := checkChildren(path, what, address, have, 1); err != nil {
+		return nil, err
+	}
+	return childAt[T](path, what, address, 0)
+}
+
+func checkChildren(path, what string, address uintptr, have, want int64) error {
+	if have != want || !plausible(address, 8) {
+		return fault.New(fault.Value, "%s: the %s has %d children, its type needs %d", path, what, have, want)
+	}
+	return nil
+}
+
+func childAt[T any](path, what string, address uintptr, i int) (*T, error) {
+	child := *at[uintptr](address + 8*uintptr(i))
+	if !plausible(child, 8) {
+		return nil, fault.New(fault.Value, "%s: child %d of the %s is not a struct", path, i, what)
+	}
+	return at[T](child), nil
 }

@@ -64,6 +64,18 @@ func agflow_abi_sessions(number *C.int64_t, text **C.char) C.int32_t {
 	return answer(number, text, result, err)
 }
 
+//export agflow_abi_release_address
+func agflow_abi_release_address(number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.ReleaseAddress()
+	return answer(number, text, result, err)
+}
+
+//export agflow_abi_kernel
+func agflow_abi_kernel(number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Kernel()
+	return answerText(text, result, err)
+}
+
 //export agflow_abi_statistics_open
 func agflow_abi_statistics_open(spec *C.char, number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.StatisticsOpen(C.GoString(spec))
@@ -76,9 +88,21 @@ func agflow_abi_statistics_add(id, layer, samples, yArray, ySchema, gArray, gSch
 	return answer(number, text, result, err)
 }
 
+//export agflow_abi_statistics_add_sums
+func agflow_abi_statistics_add_sums(id, layer, samples, rows, sumsArray, sumsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.StatisticsAddSums(int64(id), int64(layer), int64(samples), int64(rows), int64(sumsArray), int64(sumsSchema))
+	return answer(number, text, result, err)
+}
+
 //export agflow_abi_statistics_add_weight
 func agflow_abi_statistics_add_weight(id, layer, unitAxis, wArray, wSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.StatisticsAddWeight(int64(id), int64(layer), int64(unitAxis), int64(wArray), int64(wSchema))
+	return answer(number, text, result, err)
+}
+
+//export agflow_abi_statistics_add_weight_gradient
+func agflow_abi_statistics_add_weight_gradient(id, layer, unitAxis, wArray, wSchema, dwArray, dwSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.StatisticsAddWeightGradient(int64(id), int64(layer), int64(unitAxis), int64(wArray), int64(wSchema), int64(dwArray), int64(dwSchema))
 	return answer(number, text, result, err)
 }
 
@@ -100,6 +124,24 @@ func agflow_abi_statistics_merge(aArray, aSchema, bArray, bSchema, outArray, out
 	return answer(number, text, result, err)
 }
 
+//export agflow_abi_abs_yg
+func agflow_abi_abs_yg(workers, yArray, ySchema, gArray, gSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.AbsYG(int64(workers), int64(yArray), int64(ySchema), int64(gArray), int64(gSchema), int64(outArray), int64(outSchema))
+	return answer(number, text, result, err)
+}
+
+//export agflow_abi_read_limit
+func agflow_abi_read_limit(workers, mArray, mSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.ReadLimit(int64(workers), int64(mArray), int64(mSchema))
+	return answer(number, text, result, err)
+}
+
+//export agflow_abi_top_k
+func agflow_abi_top_k(k, workers, scoresArray, scoresSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.TopK(int64(k), int64(workers), int64(scoresArray), int64(scoresSchema), int64(outArray), int64(outSchema))
+	return answer(number, text, result, err)
+}
+
 //export agflow_abi_criteria
 func agflow_abi_criteria(number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.Criteria()
@@ -115,6 +157,24 @@ func agflow_abi_score(criterion *C.char, seed, tableArray, tableSchema, outArray
 //export agflow_abi_plan
 func agflow_abi_plan(request *C.char, scoresArray, scoresSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.Plan(C.GoString(request), int64(scoresArray), int64(scoresSchema), int64(outArray), int64(outSchema))
+	return answerText(text, result, err)
+}
+
+//export agflow_abi_diagnose
+func agflow_abi_diagnose(request *C.char, tableArray, tableSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Diagnose(C.GoString(request), int64(tableArray), int64(tableSchema))
+	return answerText(text, result, err)
+}
+
+//export agflow_abi_stability
+func agflow_abi_stability(request *C.char, tablesArray, tablesSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Stability(C.GoString(request), int64(tablesArray), int64(tablesSchema))
+	return answerText(text, result, err)
+}
+
+//export agflow_abi_against_random
+func agflow_abi_against_random(request *C.char, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.AgainstRandom(C.GoString(request))
 	return answerText(text, result, err)
 }
 

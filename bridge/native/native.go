@@ -10,14 +10,26 @@ func LiveBytes() (int64, error) { return abi.LiveBytes() }
 
 func Sessions() (int64, error) { return abi.Sessions() }
 
+func ReleaseAddress() (int64, error) { return abi.ReleaseAddress() }
+
+func Kernel() (string, error) { return abi.Kernel() }
+
 func StatisticsOpen(spec string) (int64, error) { return abi.StatisticsOpen(spec) }
 
 func StatisticsAdd(id, layer, samples, yArray, ySchema, gArray, gSchema int64) (int64, error) {
 	return abi.StatisticsAdd(id, layer, samples, yArray, ySchema, gArray, gSchema)
 }
 
+func StatisticsAddSums(id, layer, samples, rows, sumsArray, sumsSchema int64) (int64, error) {
+	return abi.StatisticsAddSums(id, layer, samples, rows, sumsArray, sumsSchema)
+}
+
 func StatisticsAddWeight(id, layer, unitAxis, wArray, wSchema int64) (int64, error) {
 	return abi.StatisticsAddWeight(id, layer, unitAxis, wArray, wSchema)
+}
+
+func StatisticsAddWeightGradient(id, layer, unitAxis, wArray, wSchema, dwArray, dwSchema int64) (int64, error) {
+	return abi.StatisticsAddWeightGradient(id, layer, unitAxis, wArray, wSchema, dwArray, dwSchema)
 }
 
 func StatisticsTable(id, outArray, outSchema int64) (int64, error) {
@@ -30,6 +42,18 @@ func StatisticsMerge(aArray, aSchema, bArray, bSchema, outArray, outSchema int64
 	return abi.StatisticsMerge(aArray, aSchema, bArray, bSchema, outArray, outSchema)
 }
 
+func AbsYG(workers, yArray, ySchema, gArray, gSchema, outArray, outSchema int64) (int64, error) {
+	return abi.AbsYG(workers, yArray, ySchema, gArray, gSchema, outArray, outSchema)
+}
+
+func ReadLimit(workers, mArray, mSchema int64) (int64, error) {
+	return abi.ReadLimit(workers, mArray, mSchema)
+}
+
+func TopK(k, workers, scoresArray, scoresSchema, outArray, outSchema int64) (int64, error) {
+	return abi.TopK(k, workers, scoresArray, scoresSchema, outArray, outSchema)
+}
+
 func Criteria() (string, error) { return abi.Criteria() }
 
 func Score(criterion string, seed, tableArray, tableSchema, outArray, outSchema int64) (int64, error) {
@@ -39,6 +63,16 @@ func Score(criterion string, seed, tableArray, tableSchema, outArray, outSchema 
 func Plan(request string, scoresArray, scoresSchema, outArray, outSchema int64) (string, error) {
 	return abi.Plan(request, scoresArray, scoresSchema, outArray, outSchema)
 }
+
+func Diagnose(request string, tableArray, tableSchema int64) (string, error) {
+	return abi.Diagnose(request, tableArray, tableSchema)
+}
+
+func Stability(request string, tablesArray, tablesSchema int64) (string, error) {
+	return abi.Stability(request, tablesArray, tablesSchema)
+}
+
+func AgainstRandom(request string) (string, error) { return abi.AgainstRandom(request) }
 
 func Priors(logitsArray, logitsSchema, outArray, outSchema int64) (int64, error) {
 	return abi.Priors(logitsArray, logitsSchema, outArray, outSchema)

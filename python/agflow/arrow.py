@@ -1,25 +1,28 @@
 """Arrow values into and out of the Go core through the Arrow C Data Interface, without copying.
 
-Two zeroed C structs carry each value. A call into Go releases what it was given before it returns; a result belongs to
-Python from then on and is freed when the last Python object that sees it is gone.
+Two C structs carry each value; those of a matrix are filled here (see :mod:`agflow._core.matrix`), those of other values
+by pyarrow. A call into Go releases what it was given before it returns; a result belongs to Python from then on and is
+freed when the last Python object that sees it is gone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from agflow.errors import DeviceError, DtypeError, ShapeError
+from agflow._core.matrix import DTYPES, Dtype, Matrix
+from agflow.errors import DeviceError, DtypeError, InvalidValueError, ShapeError
 
 _ArrayStruct = ctypes.c_int64 * 10  # struct ArrowArray, 80 bytes; the ninth word is its release callback
 _SchemaStruct = ctypes.c_int64 * 9  # struct ArrowSchema, 72 bytes
 _RELEASE = 8
+_SCALARS = frozenset((int, float, str))
 
 
 class CStructs:
@@ -41,14 +44,21 @@ class CStructs:
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of the core whose arguments include Arrow values (see :func:`matrix`, :func:`record_batch`)."""
     flat: list[Any] = []
+    alive: list[Any] = []
     inputs: list[CStructs] = []
     try:
         for argument in arguments:
-            if isinstance(argument, (pa.Array, pa.RecordBatch)):
+            if type(argument) is Matrix:
+                array, schema, memory = argument.export()
+                flat += array, schema
+                alive.append(memory)
+            elif type(argument) in _SCALARS:  # asked before pyarrow's classes, for speed
+                flat.append(argument)
+            elif isinstance(argument, (pa.Array, pa.RecordBatch)):
                 structs = CStructs()
                 argument._export_to_c(*structs.addresses)
                 inputs.append(structs)
-                flat.extend(structs.addresses)
+                flat += structs.addresses
             else:
                 flat.append(argument)
         return function(*flat)
@@ -78,25 +88,28 @@ def call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str,
     return report, pa.RecordBatch._import_from_c(*result.addresses)
 
 
-def matrix(value: Any, name: str = "matrix") -> pa.FixedSizeListArray:
-    """See a matrix as an Arrow array of one fixed-size list a row, over the same memory.
+def matrix(value: Any, name: str = "matrix") -> Matrix:
+    """See a matrix as the Go core reads it, over the same memory.
 
     Parameters
     ----------
-    value : float32 [rows, channels]
-        A contiguous torch tensor on the CPU (with or without a gradient graph), a contiguous numpy array, or an Arrow
-        array of fixed-size lists (pyarrow, polars, any object with ``__arrow_c_array__`` or ``__arrow_c_stream__``).
+    value : float32, float64, float16 or bfloat16 [rows, channels]
+        A torch tensor on the CPU (with or without a gradient graph) or a numpy array, whose channels lie next to each
+        other and whose rows do not overlap; or an Arrow array of fixed-size lists (pyarrow, polars, any object with
+        ``__arrow_c_array__`` or ``__arrow_c_stream__``) without nulls. bfloat16 comes from torch or ml_dtypes.
     name : str
         The word for the value in errors.
 
     Raises
     ------
     DtypeError
-        The values are not float32, or the object is none of these.
+        The values have another type, or the object is none of these.
     DeviceError
         The tensor does not lie in the memory of the CPU.
     ShapeError
-        The value has not two dimensions, has no channels, or its rows are not stored one after another.
+        The value has not two dimensions, has no channels, its channels lie apart, or its rows overlap.
+    InvalidValueError
+        Arrow values are null.
     """
     torch = sys.modules.get("torch")  # a tensor can only come from a torch that was imported
     if torch is not None and isinstance(value, torch.Tensor):
@@ -106,51 +119,74 @@ def matrix(value: Any, name: str = "matrix") -> pa.FixedSizeListArray:
     return _arrow_matrix(value, name)
 
 
-def _tensor_matrix(tensor: Any, name: str, torch: Any) -> pa.FixedSizeListArray:
+def _tensor_matrix(tensor: Any, name: str, torch: Any) -> Matrix:
     if not tensor.is_cpu:
         raise DeviceError(f"{name}: the tensor lies on {tensor.device}, expected the CPU: use .cpu() first")
-    if tensor.dtype is not torch.float32:
-        raise DtypeError(f"{name}: the tensor is {tensor.dtype}, expected torch.float32: use .float() first")
+    dtype = _torch_dtype(tensor.dtype)
+    if dtype is None:
+        raise DtypeError(f"{name}: the tensor is {tensor.dtype}, expected torch.float32, float64, float16 or bfloat16: use .float() first")
     if tensor.layout is not torch.strided:
         raise ShapeError(f"{name}: the tensor is stored as {tensor.layout}, expected torch.strided: use .to_dense() first")
-    rows, channels = _check_shape(name, tensor.shape, tensor.is_contiguous(), ".contiguous()")
-    # The buffer holds the tensor itself, so that its memory outlives every use; a gradient graph does not matter.
-    values = pa.foreign_buffer(tensor.data_ptr(), rows * channels * 4, tensor) if rows else None
-    return _from_buffer(values, rows, channels)
-
-
-def _numpy_matrix(array: np.ndarray, name: str) -> pa.FixedSizeListArray:
-    if array.dtype != np.float32:
-        raise DtypeError(f"{name}: the array is {array.dtype}, expected float32: use .astype('float32') first")
-    rows, channels = _check_shape(name, array.shape, array.flags.c_contiguous, "numpy.ascontiguousarray")
-    return _from_buffer(pa.py_buffer(array), rows, channels)
-
-
-def _check_shape(name: str, shape: tuple[int, ...], contiguous: bool, cure: str) -> tuple[int, int]:
-    if len(shape) != 2 or shape[1] < 1:
-        raise ShapeError(f"{name}: the shape is {tuple(shape)}, expected (rows, channels): reshape it first")
-    if not contiguous:
-        raise ShapeError(f"{name}: the rows are not stored one after another: use {cure} first")
-    return shape
-
-
-def _from_buffer(values: pa.Buffer | None, rows: int, channels: int) -> pa.FixedSizeListArray:
-    flat = pa.Array.from_buffers(pa.float32(), rows * channels, [None, values], 0)
-    return pa.FixedSizeListArray.from_arrays(flat, type=_list_type(channels))
+    rows, channels = _rows_and_channels(name, tensor.shape)
+    stride = channels if tensor.is_contiguous() else _row_stride(name, tensor.shape, tensor.stride(), ".contiguous()")
+    return Matrix(rows, channels, stride, dtype, tensor.data_ptr(), tensor)  # a gradient graph does not matter
 
 
 @lru_cache(maxsize=None)
-def _list_type(channels: int) -> pa.FixedSizeListType:
-    return pa.list_(pa.float32(), channels)
+def _torch_dtype(dtype: Any) -> Dtype | None:
+    return DTYPES.get(str(dtype).removeprefix("torch."))
 
 
-def _arrow_matrix(value: Any, name: str) -> pa.FixedSizeListArray:
-    array = _arrow_array(value, name)
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if not pa.types.is_fixed_size_list(array.type) or array.type.value_type != pa.float32():
-        raise DtypeError(f"{name}: the Arrow type is {array.type}, expected fixed-size lists of float32: cast it first")
-    return array
+def _numpy_matrix(array: np.ndarray, name: str) -> Matrix:
+    dtype = _numpy_dtype(array.dtype)
+    if dtype is None:
+        raise DtypeError(f"{name}: the array is {array.dtype!r}, expected native float32, float64, float16 or bfloat16: use .astype('float32') first")
+    rows, channels = _rows_and_channels(name, array.shape)
+    stride = channels
+    if not array.flags.c_contiguous:
+        stride = int(_row_stride(name, array.shape, [step / dtype.bytes for step in array.strides], "numpy.ascontiguousarray"))
+    return Matrix(rows, channels, stride, dtype, array.__array_interface__["data"][0], array)
+
+
+@lru_cache(maxsize=256)
+def _numpy_dtype(dtype: np.dtype) -> Dtype | None:
+    return DTYPES.get(dtype.name) if dtype.isnative else None  # bfloat16 is ml_dtypes', which need not be here
+
+
+def _rows_and_channels(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    if len(shape) != 2 or shape[1] < 1:
+        raise ShapeError(f"{name}: the shape is {tuple(shape)}, expected (rows, channels): reshape it first")
+    return shape
+
+
+def _row_stride(name: str, shape: tuple[int, int], strides: Sequence[float], cure: str) -> int:
+    """Elements from row to row. The step along an axis of a single element means nothing."""
+    (rows, channels), (row_step, channel_step) = shape, strides
+    if rows < 2:
+        row_step = channels
+    if channels > 1 and channel_step != 1 or row_step < channels or row_step % 1:
+        raise ShapeError(f"{name}: the channels of a row do not lie next to each other, or rows overlap: use {cure} first")
+    return row_step
+
+
+def _arrow_matrix(value: Any, name: str) -> Matrix:
+    lists = _arrow_array(value, name)
+    if isinstance(lists, pa.ExtensionArray):
+        lists = lists.storage
+    dtype = _ARROW_DTYPES.get(lists.type.value_type) if pa.types.is_fixed_size_list(lists.type) else None
+    if dtype is None:
+        raise DtypeError(f"{name}: the Arrow type is {lists.type}, expected fixed-size lists of float32, float64 or float16: cast it first")
+    rows, channels = _rows_and_channels(name, (len(lists), lists.type.list_size))
+    values = lists.flatten()  # a view, unless a list is null
+    nulls = lists.null_count or values.null_count
+    if nulls:
+        raise InvalidValueError(f"{name}: {nulls} of {rows if lists.null_count else len(values)} values are null: fill or drop them first")
+    buffer = values.buffers()[1]
+    address = buffer.address + values.offset * dtype.bytes if rows else 0
+    return Matrix(rows, channels, channels, dtype, address, values)
+
+
+_ARROW_DTYPES = {pa.float32(): DTYPES["float32"], pa.float64(): DTYPES["float64"], pa.float16(): DTYPES["float16"]}
 
 
 def _arrow_array(value: Any, name: str) -> pa.Array:

@@ -14,6 +14,8 @@ static void count_array(struct array *a)   { if (a->released) ++*a->released; a-
 static void count_schema(struct schema *s) { if (s->released) ++*s->released; s->release = 0; }
 static void forgetful_array(struct array *a) { if (a->released) ++*a->released; }
 
+static void call(void *callback, void *structs) { ((void (*)(void *))callback)(structs); }
+
 static void *array_callback(void)     { return count_array; }
 static void *schema_callback(void)    { return count_schema; }
 static void *forgetful_callback(void) { return forgetful_array; }
@@ -68,3 +70,6 @@ func SchemaRelease() unsafe.Pointer { return C.schema_callback() }
 
 // ForgetfulRelease counts but doesn't mark the array released, against the specification.
 func ForgetfulRelease() unsafe.Pointer { return C.forgetful_callback() }
+
+// Call calls a release callback as a consumer written in C does.
+func Call(callback, structs unsafe.Pointer) { C.call(callback, structs) }

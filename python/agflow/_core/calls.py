@@ -11,8 +11,10 @@ from typing import Any
 
 from agflow.errors import InvalidValueError
 
-ABI = 1
+ABI = 2
 """The number of this list; Go carries the same one."""
+
+_INITIALS = {"yg": "YG"}  # Go writes initials in capitals
 
 INT, FLOAT, TEXT = int, float, str
 ARROW = (INT, INT)
@@ -28,7 +30,7 @@ class Call:
 
     @property
     def go_name(self) -> str:
-        return "".join(word.capitalize() for word in self.name.split("_"))
+        return "".join(_INITIALS.get(word, word.capitalize()) for word in self.name.split("_"))
 
     def check(self, values: tuple[Any, ...]) -> list[int | float | str]:
         """The values as the types of the call.
@@ -70,15 +72,25 @@ CALLS = (
     Call("version", (), TEXT),
     Call("live_bytes", (), INT),
     Call("sessions", (), INT),
+    Call("release_address", (), INT),
+    Call("kernel", (), TEXT),
     Call("statistics_open", (TEXT,), INT),
     Call("statistics_add", (INT, INT, INT, *ARROW, *ARROW), INT),
+    Call("statistics_add_sums", (INT, INT, INT, INT, *ARROW), INT),
     Call("statistics_add_weight", (INT, INT, INT, *ARROW), INT),
+    Call("statistics_add_weight_gradient", (INT, INT, INT, *ARROW, *ARROW), INT),
     Call("statistics_table", (INT, *ARROW), INT),
     Call("statistics_close", (INT,), INT),
     Call("statistics_merge", (*ARROW, *ARROW, *ARROW), INT),
+    Call("abs_yg", (INT, *ARROW, *ARROW, *ARROW), INT),
+    Call("read_limit", (INT, *ARROW), INT),
+    Call("top_k", (INT, INT, *ARROW, *ARROW), INT),
     Call("criteria", (), TEXT),
     Call("score", (TEXT, INT, *ARROW, *ARROW), INT),
     Call("plan", (TEXT, *ARROW, *ARROW), TEXT),
+    Call("diagnose", (TEXT, *ARROW), TEXT),
+    Call("stability", (TEXT, *ARROW), TEXT),
+    Call("against_random", (TEXT,), TEXT),
     Call("priors", (*ARROW, *ARROW), INT),
     Call("route", (FLOAT, *ARROW, *ARROW), INT),
     Call("calibrate_threshold", (TEXT, *ARROW), TEXT),

@@ -38,9 +38,12 @@ def _method(call: Call, native: Any) -> Callable[..., Any]:
 
     def method(*values: Any) -> Any:
         try:
-            return function(*call.check(values))
+            return function(*values)
         except RuntimeError as error:
             raise from_text(str(error)) from None
+        except (TypeError, ValueError, OverflowError):  # not taken by the extension, whose words are no help
+            call.check(values)
+            raise
 
     method.__name__ = call.name
     return method

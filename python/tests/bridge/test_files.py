@@ -1,5 +1,6 @@
 """Every kind of file is read by pyarrow and polars alone, and damage is found before anything is parsed."""
 
+import hashlib
 import json
 import os
 import resource
@@ -43,26 +44,34 @@ def curve(predictions):
     return arrow.call_for_batch(core().curve, json.dumps({"points": 20}), predictions)
 
 
-@pytest.fixture
-def tensor(pairs):
-    (y, g), _ = pairs
-    metadata = {"agflow.layer": "blocks.0.mlp", "agflow.group": "mlp", "agflow.units": "6", "agflow.unit_width": "1",
-                "agflow.unit_macs": "100", "agflow.unit_params": "20"}
+def tensor_batch(pair, dtype):
+    """A batch of two images as Python dumps it: [2, 5, 6] of ``dtype``, bfloat16 as uint16."""
+    pairs = {"agflow.layer": "blocks.0.mlp", "agflow.group": "mlp", "agflow.units": "6", "agflow.unit_width": "1",
+             "agflow.unit_macs": "100", "agflow.unit_params": "20"}
+    if dtype == "bfloat16":
+        pairs["agflow.dtype"] = dtype
     fields, columns = [], []
-    for role, values in (("y", y), ("g", g)):
+    for role, values in zip("yg", pair):
+        values = (values.view(np.uint32) >> 16).astype(np.uint16) if dtype == "bfloat16" else values.astype(dtype)
         column = pa.FixedShapeTensorArray.from_numpy_ndarray(values.reshape(2, 5, 6), dim_names=["token", "channel"])
-        fields.append(pa.field(f"blocks.0.mlp.{role}", column.type, metadata={**metadata, "agflow.role": role}))
+        fields.append(pa.field(f"blocks.0.mlp.{role}", column.type, metadata={**pairs, "agflow.role": role}))
         columns.append(column)
     model = {"agflow.kind": "tensor", "agflow.model": "tiny", "agflow.model_macs": "5000", "agflow.model_params": "400"}
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields, model))
 
 
-KINDS = ["statistics", "scores", "plan", "predictions", "curve", "tensor"]
+@pytest.fixture
+def tensor(pairs):
+    return tensor_batch(pairs[0], "float32")
+
+
+KINDS = ["statistics", "scores", "plan", "predictions", "curve", "tensor float32", "tensor float64", "tensor float16", "tensor bfloat16"]
 
 
 @pytest.fixture(params=KINDS)
 def table(request):
-    return request.getfixturevalue(request.param)
+    kind, _, dtype = request.param.partition(" ")
+    return tensor_batch(request.getfixturevalue("pairs")[0], dtype) if dtype else request.getfixturevalue(kind)
 
 
 @pytest.fixture
@@ -81,7 +90,7 @@ def test_pyarrow_reads_it(table, file):
         read = pa.ipc.open_file(source).read_all()
     assert read.schema.equals(table.schema) and read.to_batches()[0].equals(table)
     metadata = read.schema.metadata
-    assert metadata[b"agflow.format"] == b"1" and metadata[b"agflow.producer"].startswith(b"agflow ")
+    assert metadata[b"agflow.format"] == b"2" and metadata[b"agflow.producer"].startswith(b"agflow ")
     assert metadata[b"agflow.checksum"].startswith(b"agflow-sha256-")
     assert {key: value for key, value in metadata.items() if key in table.schema.metadata} == table.schema.metadata
 
@@ -89,7 +98,9 @@ def test_pyarrow_reads_it(table, file):
 def test_polars_reads_it(table, file):
     read = pl.read_ipc(file)
     assert read.columns == table.schema.names and len(read) == table.num_rows
-    if kind_of(table) != "tensor":
+    if kind_of(table) == "tensor":
+        assert [series.to_numpy().tolist() for series in read] == [column.storage.flatten().to_numpy().reshape(2, 30).tolist() for column in table.columns]
+    else:
         assert read.to_dict(as_series=False) == table.to_pydict()
 
 
@@ -98,7 +109,7 @@ def test_agflow_reads_it(table, file):
     storage = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in table.columns]
     read_storage = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in read.columns]
     assert read.schema.names == table.schema.names and read_storage == storage
-    assert {**table.schema.metadata, b"agflow.format": b"1", b"agflow.producer": read.schema.metadata[b"agflow.producer"]} == read.schema.metadata
+    assert {**table.schema.metadata, b"agflow.format": b"2", b"agflow.producer": read.schema.metadata[b"agflow.producer"]} == read.schema.metadata
 
 
 def test_written_again_is_the_same_file(file, tmp_path):
@@ -138,10 +149,39 @@ def test_no_table_is_refused_by_name():
         arrow.record_batch([1], "plan")
 
 
-def test_a_sliced_batch_is_its_rows(predictions, tmp_path):
-    path, part = str(tmp_path / "part.arrow"), predictions.slice(13, 100)
-    arrow.call(core().write_file, path, part)
-    assert arrow.call_for_batch(core().read_file, path, "predictions").to_pydict() == part.to_pydict()
+def lists(values, size, offset):
+    """Lists at an offset of one, over values at an offset of their own."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values)[offset:], size)[1:]
+
+
+@pytest.mark.parametrize("first, rows", [(0, 200), (1, 1), (13, 100), (64, 65), (199, 1), (7, 0)])
+def test_a_sliced_batch_is_its_rows(predictions, tmp_path, first, rows):
+    """Slices and offsets of every type, our columns and others, become the file that a copy of their rows becomes."""
+    more = {"text": pa.array(["é" * (i % 4) for i in range(203)])[3:], "flag": pa.array([i % 3 == 0 for i in range(209)])[9:],
+            "half": pa.array(np.arange(201, dtype=np.float16))[1:], "bits": pa.array(np.arange(205, dtype=np.uint16))[5:],
+            "list": lists(np.arange(805, dtype=np.float64), 4, 1), "texts": lists([str(i) for i in range(405)], 2, 3)}
+    whole = pa.RecordBatch.from_arrays(predictions.columns + list(more.values()), names=predictions.schema.names + list(more))
+    part = whole.slice(first, rows).replace_schema_metadata(predictions.schema.metadata)
+    copy = pa.RecordBatch.from_pylist(part.to_pylist(), schema=part.schema)
+    for name, batch in (("part", part), ("copy", copy)):
+        arrow.call(core().write_file, str(tmp_path / name), batch)
+    assert (tmp_path / "part").read_bytes() == (tmp_path / "copy").read_bytes()
+    read = arrow.call_for_batch(core().read_file, str(tmp_path / "part"), "predictions")
+    read.validate(full=True)
+    assert read.to_pydict() == part.to_pydict()
+    assert pa.ipc.open_file(tmp_path / "part").get_batch(0).to_pydict() == part.to_pydict()
+
+
+@pytest.mark.parametrize("column, message", [
+    (pa.array(["a"] * 8).dictionary_encode(), "dictionary"), (pa.array([1] * 8, pa.int8()), "format \"c\""),
+    (pa.array([1.0] * 7 + [None]), "null"), (pa.array([[1.0]] * 8), "format"), (pa.array(["a"] * 8, pa.large_string()), "format"),
+])
+def test_columns_that_no_file_holds_are_refused_by_name(scores, tmp_path, column, message):
+    path = tmp_path / "x.arrow"
+    batch = pa.RecordBatch.from_arrays([*scores.columns, column], names=[*scores.schema.names, "more"])
+    with pytest.raises((DtypeError, InvalidValueError), match=f"column 7.*{message}"):
+        arrow.call(core().write_file, str(path), batch.replace_schema_metadata(scores.schema.metadata))
+    assert not path.exists()
 
 
 def test_wrong_kind(scores, tmp_path):
@@ -161,12 +201,71 @@ def test_damage_is_found(scores, tmp_path, damage):
         arrow.call_for_batch(core().read_file, str(path), "scores")
 
 
-def test_a_file_of_another_program_is_refused(scores, tmp_path):
+ZEROS = b"agflow-sha256-" + b"0" * 64
+
+
+def write_with_pyarrow(path, table, batches=None, options=None):
+    """An agflow file without agflow: the two checksums are the SHA-256 of the file in which both are zeros."""
+    schema = table.schema.with_metadata({**table.schema.metadata, b"agflow.format": b"2", b"agflow.checksum": ZEROS})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
+        for batch in batches or [table]:
+            writer.write_batch(batch.cast(schema))
+    content = path.read_bytes()
+    assert content.count(ZEROS) == 2
+    path.write_bytes(content.replace(ZEROS, b"agflow-sha256-" + hashlib.sha256(content).hexdigest().encode()))
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"metadata_version": pa.ipc.MetadataVersion.V4}, {"metadata_version": pa.ipc.MetadataVersion.V4, "use_legacy_format": True},
+], ids=["now", "V4", "old marker"])
+def test_files_that_pyarrow_writes_and_seals_are_read(table, tmp_path, options):
+    path = tmp_path / "x.arrow"
+    write_with_pyarrow(path, table, options=pa.ipc.IpcWriteOptions(**options))
+    read = arrow.call_for_batch(core().read_file, str(path), kind_of(table))
+    assert read.to_pydict() == table.to_pydict()
+
+
+def test_slices_and_nulls_that_pyarrow_writes_are_read(predictions, tmp_path):
+    path = tmp_path / "x.arrow"
+    more = predictions.append_column("more", pa.array([None if i % 3 else i / 2 for i in range(200)]))
+    part = more.replace_schema_metadata(predictions.schema.metadata).slice(65, 70)
+    write_with_pyarrow(path, part)
+    assert arrow.call_for_batch(core().read_file, str(path), "predictions").to_pydict() == part.to_pydict()
+
+
+@pytest.mark.parametrize("message, change, options", [
+    ("2 record batches", lambda batch: [batch.slice(0, 3), batch.slice(3)], {}),
+    ("compressed", lambda batch: [batch], {"compression": "lz4"}),
+    ("compressed", lambda batch: [batch], {"compression": "zstd"}),
+], ids=["batches", "lz4", "zstd"])
+def test_other_layouts_are_refused_by_name(scores, tmp_path, message, change, options):
+    path = tmp_path / "x.arrow"
+    write_with_pyarrow(path, scores, change(scores), pa.ipc.IpcWriteOptions(**options))
+    with pytest.raises(CorruptFileError, match=f"x.arrow can't be read: it.* {message}"):
+        arrow.call_for_batch(core().read_file, str(path), "scores")
+
+
+@pytest.mark.parametrize("message, column", [
+    ("dictionary", pa.array(["a"] * 8).dictionary_encode()), ("large utf8", pa.array(["a"] * 8, pa.large_string())),
+    ("utf8 view", pa.array(["a"] * 8, pa.string_view())), ("int8", pa.array([1] * 8, pa.int8())),
+    ("timestamp", pa.array([1] * 8, pa.timestamp("s"))), ("list", pa.array([[1]] * 8)),
+])
+def test_other_columns_are_refused_by_name(scores, tmp_path, message, column):
+    path = tmp_path / "x.arrow"
+    batch = pa.RecordBatch.from_arrays([*scores.columns, column], names=[*scores.schema.names, "more"])
+    write_with_pyarrow(path, batch.replace_schema_metadata(scores.schema.metadata))
+    with pytest.raises(CorruptFileError, match=f"more.* is {message}"):
+        arrow.call_for_batch(core().read_file, str(path), "scores")
+
+
+def test_files_of_other_programs_are_refused(scores, tmp_path):
     path = str(tmp_path / "foreign.arrow")
     with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, scores.schema) as writer:
         writer.write_batch(scores)
-    with pytest.raises(CorruptFileError, match="another program wrote it"):
-        arrow.call_for_batch(core().read_file, path, "scores")
+    pl.DataFrame(pa.Table.from_batches([scores])).write_ipc(path + "2")
+    for foreign in path, path + "2":
+        with pytest.raises(CorruptFileError, match="another program wrote it"):
+            arrow.call_for_batch(core().read_file, foreign, "scores")
 
 
 @pytest.mark.parametrize("path", ["/none/x.arrow", "/proc/x.arrow", "/"])

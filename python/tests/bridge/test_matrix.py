@@ -15,33 +15,46 @@ from agflow._core.loader import core
 from agflow.errors import DeviceError, DtypeError, InvalidValueError, ShapeError
 
 
-def address(matrix):
-    """Where the values in use begin."""
-    values = matrix.values
-    return values.buffers()[1].address + 4 * (values.offset + matrix.offset * matrix.type.list_size)
-
-
 def test_torch_is_not_copied():
     tensor = torch.randn(5, 6)
     matrix = arrow.matrix(tensor)
-    assert address(matrix) == tensor.data_ptr() and len(matrix) == 5 and matrix.type.list_size == 6
+    assert (matrix.address, matrix.rows, matrix.channels, matrix.stride) == (tensor.data_ptr(), 5, 6, 6)
 
 
 def test_a_view_into_a_tensor_is_not_copied():
     tensor = torch.randn(8, 6)[3:7]
-    assert address(arrow.matrix(tensor)) == tensor.data_ptr()
+    assert arrow.matrix(tensor).address == tensor.data_ptr()
 
 
 def test_numpy_is_not_copied():
     array = np.zeros((5, 6), np.float32)
-    assert address(arrow.matrix(array)) == array.ctypes.data
+    assert arrow.matrix(array).address == array.ctypes.data
 
 
 def test_gradients_are_no_obstacle():
     tensor = torch.nn.Parameter(torch.randn(5, 6))
-    assert address(arrow.matrix(tensor)) == tensor.data_ptr()
+    assert arrow.matrix(tensor).address == tensor.data_ptr()
     computed = tensor * 2
-    assert address(arrow.matrix(computed)) == computed.data_ptr()
+    assert arrow.matrix(computed).address == computed.data_ptr()
+
+
+@pytest.mark.parametrize(("value", "stride"), [
+    (torch.zeros(4, 12)[:, 2:8], 12),  # some channels of each row
+    (torch.zeros(8, 6)[::2], 12),  # every other row
+    (torch.zeros(3, 5, 6)[:, 0], 30),  # one token of each image
+    (torch.zeros(1, 6).expand(1, 6), 6),
+    (torch.zeros(6, 1).T, 6),  # one row: how far it is to the next means nothing
+    (torch.zeros(6)[None].as_strided((1, 6), (0, 1)), 6),
+    (torch.zeros(5, 6)[:, 3:4], 6),  # one channel
+    (torch.zeros(0, 12)[:, :6], 6),
+    (np.zeros((4, 12))[:, 2:8], 12),
+    (np.zeros((8, 6), np.float16)[::2], 12),
+    (np.zeros((5, 6), np.float32)[:, 3:4], 6),
+])
+def test_rows_may_lie_apart(value, stride):
+    matrix = arrow.matrix(value)
+    where = value.data_ptr() if isinstance(value, torch.Tensor) else value.ctypes.data
+    assert (matrix.address, matrix.stride, matrix.rows, matrix.channels) == (where, stride, *value.shape)
 
 
 def test_go_sees_the_memory_itself(session):
@@ -61,23 +74,31 @@ def test_few_rows(session, rows):
 
 
 @pytest.mark.parametrize(("value", "error", "words"), [
-    (torch.zeros(3, 6, dtype=torch.float64), DtypeError, r"float64.*\.float\(\)"),
-    (torch.zeros(3, 6, dtype=torch.bfloat16), DtypeError, "bfloat16"),
-    (torch.zeros(3, 6, dtype=torch.int64), DtypeError, "int64"),
+    (torch.zeros(3, 6, dtype=torch.int64), DtypeError, r"int64.*\.float\(\)"),
+    (torch.zeros(3, 6, dtype=torch.complex64), DtypeError, "complex64"),
+    (torch.zeros(3, 6, dtype=torch.float8_e4m3fn), DtypeError, "float8"),
     (torch.zeros(3, 6, device="meta"), DeviceError, r"meta.*\.cpu\(\)"),
     (torch.zeros(6), ShapeError, r"\(6,\)"),
     (torch.zeros(2, 3, 4), ShapeError, r"\(2, 3, 4\)"),
     (torch.zeros(3, 0), ShapeError, r"\(3, 0\)"),
     (torch.zeros(6, 3).T, ShapeError, "contiguous"),
     (torch.zeros(3, 12)[:, ::2], ShapeError, "contiguous"),
+    (torch.zeros(1, 6).expand(3, 6), ShapeError, "overlap.*contiguous"),
+    (torch.zeros(12).unfold(0, 6, 2), ShapeError, "overlap"),
     (torch.zeros(3, 6).to_sparse(), ShapeError, "to_dense"),
-    (np.zeros((3, 6)), DtypeError, "float64.*astype"),
+    (np.zeros((3, 6), np.int32), DtypeError, "int32.*astype"),
+    (np.zeros((3, 6), np.longdouble), DtypeError, "longdouble|float128"),
     (np.zeros((3, 6), ">f4"), DtypeError, "f4"),
+    (np.zeros((6, 6), np.float32)[::-1], ShapeError, "overlap.*ascontiguousarray"),
+    (np.zeros((3, 26), np.uint8)[:, :24].view(np.float32), ShapeError, "ascontiguousarray"),  # rows 6.5 values apart
     (np.zeros(6, np.float32), ShapeError, r"\(6,\)"),
     (np.zeros((6, 3), np.float32).T, ShapeError, "ascontiguousarray"),
     (pa.array([1.0, 2.0]), DtypeError, "double"),
     (pa.array([[1.0], [2.0]], pa.list_(pa.float32())), DtypeError, "list"),
-    (pa.array([[1.0], [2.0]], pa.list_(pa.float64(), 1)), DtypeError, "double"),
+    (pa.array([[1], [2]], pa.list_(pa.uint16(), 1)), DtypeError, "uint16"),
+    (pa.array([[], []], pa.list_(pa.float32(), 0)), ShapeError, r"\(2, 0\)"),
+    (pa.array([[1.0], None], pa.list_(pa.float32(), 1)), InvalidValueError, "1 of 2 values are null"),
+    (pa.array([[1.0, None], [2.0, None]], pa.list_(pa.float32(), 2)), InvalidValueError, "2 of 4 values are null"),
     ([[1.0, 2.0]], DtypeError, "list"),
     (None, DtypeError, "NoneType"),
 ])
@@ -122,7 +143,7 @@ def test_arrow_inputs(session, value):
 def test_slices_are_not_copied(session, start, stop):
     whole = fixed_size_lists()
     part = whole[start:stop]
-    assert address(arrow.matrix(part)) == address(whole) + start * 6 * 4
+    assert arrow.matrix(part).address == arrow.matrix(whole).address + start * 6 * 4
     arrow.call(core().statistics_add, session, 0, 1, arrow.matrix(part), arrow.matrix(part))
     table = arrow.call_for_batch(core().statistics_table, session)
     assert (table["sum_y"].to_numpy()[:6] == FLOATS[start:stop].astype(np.float64).sum(0)).all()
@@ -130,9 +151,10 @@ def test_slices_are_not_copied(session, start, stop):
 
 def test_a_slice_of_the_values_is_not_copied(session):
     part = pa.FixedSizeListArray.from_arrays(pa.array(FLOATS.reshape(-1))[6:18], 6)
-    arrow.call(core().statistics_add, session, 0, 1, part, part)
+    arrow.call(core().statistics_add, session, 0, 1, arrow.matrix(part), part)  # by our structs and by pyarrow's
     table = arrow.call_for_batch(core().statistics_table, session)
     assert (table["sum_y"].to_numpy()[:6] == FLOATS[1:3].astype(np.float64).sum(0)).all()
+    assert (table["sum_g2"].to_numpy()[:6] == (FLOATS[1:3].astype(np.float64) ** 2).sum(0)).all()
 
 
 def test_nulls_are_refused_and_unused_nulls_are_not(session):
@@ -140,6 +162,7 @@ def test_nulls_are_refused_and_unused_nulls_are_not(session):
     with pytest.raises(InvalidValueError, match="1 of 3 values are null"):
         arrow.call(core().statistics_add, session, 0, 1, lists, lists)
     arrow.call(core().statistics_add, session, 0, 1, lists[2:], lists[2:])
+    arrow.call(core().statistics_add, session, 0, 1, arrow.matrix(lists[2:]), arrow.matrix(lists[2:]))
 
 
 class Base:

@@ -2,7 +2,9 @@
 
 import gc
 import json
+import tracemalloc
 
+import numpy as np
 import pytest
 
 from agflow import arrow
@@ -48,6 +50,9 @@ def test_the_whole_road_comes_back(live, spec, pairs, tmp_path):
         arrow.call_for_batch(core().read_file, str(tmp_path / "plan.arrow"), "plan")
         arrow.call_for_batch(core().priors, arrow.matrix(pairs[0][0]))
         arrow.call_for_array(core().route, 0.5, arrow.matrix(pairs[0][0]))
+        arrow.call_for_array(core().abs_yg, 1, *map(arrow.matrix, pairs[0]))
+        arrow.call_for_array(core().top_k, 3, 1, arrow.matrix(np.arange(9.0)[:, None]))
+        arrow.call(core().diagnose, json.dumps({"criteria": ["agf"], "pruning_ratio": 0.5}), merged)
 
     for _ in range(3):
         road()
@@ -63,3 +68,26 @@ def test_errors_keep_nothing(live, pairs):
             with pytest.raises(AgflowError):
                 wrong()
     assert live() == 0
+
+
+@pytest.mark.parametrize("columns", [6, 12], ids=["rows together", "rows apart"])
+def test_calls_keep_nothing(session, columns):
+    """Thousands of calls leave no Python memory behind, refused ones neither."""
+    value = np.ones((3, columns), np.float32)[:, :6]
+
+    def calls():
+        for _ in range(1000):
+            arrow.call(core().statistics_add, session, 0, 1, arrow.matrix(value), arrow.matrix(value))
+            with pytest.raises(AgflowError):
+                arrow.call(core().statistics_add, session, 1, 1, arrow.matrix(value), arrow.matrix(value))
+
+    calls()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        calls()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 10_000

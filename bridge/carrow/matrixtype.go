@@ -1,0 +1,81 @@
+package carrow
+
+import (
+	"strconv"
+
+	"agflow/core/fault"
+	"agflow/core/tensor"
+)
+
+// matrixType is what the schema of a matrix says.
+type matrixType struct {
+	dtype            tensor.Dtype
+	channels, stride int64 // in values
+}
+
+func readMatrixType(name string, s *cSchema) (kind matrixType, err error) {
+	list, err := formatOf(name, s)
+	if err != nil {
+		return kind, err
+	}
+	channels, ok := listSize(string(list))
+	if !ok {
+		return kind, fault.New(fault.Dtype, "%s: expected a fixed-size list of floats, one list a row, found Arrow format %q", name, list)
+	}
+	child, err := onlyChild[cSchema](name, "schema", s.children, s.nChildren)
+	if err != nil {
+		return kind, err
+	}
+	item, err := formatOf(name, child)
+	if err != nil {
+		return kind, err
+	}
+	notes := matrixNotes{stride: int64(channels)}
+	if err := eachPair(name, s.metadata, notes.read); err != nil {
+		return kind, err
+	}
+	kind = matrixType{channels: int64(channels), stride: notes.stride}
+	if kind.dtype, ok = elementType(string(item), notes.dtype); !ok || child.nChildren != 0 {
+		return kind, fault.New(fault.Dtype, "%s: expected lists of float32 (f), float64 (g), float16 (e), or uint16 (S) with the metadata agflow.dtype=bfloat16; found Arrow format %q, agflow.dtype=%q",
+			name, item, notes.dtype)
+	}
+	if notes.bad || kind.stride < kind.channels || kind.stride > maxRows {
+		return kind, fault.New(fault.Shape, "%s: the metadata agflow.row_stride must be the number of values from row to row, at least the %d channels", name, channels)
+	}
+	return kind, nil
+}
+
+// matrixNotes are the metadata of a matrix.
+type matrixNotes struct {
+	dtype  string
+	stride int64
+	bad    bool // agflow.row_stride is not a number
+}
+
+func (n *matrixNotes) read(key, value []byte) {
+	switch string(key) {
+	case "agflow.dtype":
+		n.dtype = string(value)
+	case "agflow.row_stride":
+		stride, err := strconv.ParseInt(string(value), 10, 64)
+		n.stride, n.bad = stride, n.bad || err != nil
+	}
+}
+
+// elementType reads an Arrow format and the dtype declared for it; only bfloat16, which Arrow lacks, needs one.
+func elementType(format, declared string) (tensor.Dtype, bool) {
+	dtype := tensor.BFloat16Type
+	switch format {
+	case "f":
+		dtype = tensor.Float32Type
+	case "g":
+		dtype = tensor.Float64Type
+	case "e":
+		dtype = tensor.Float16Type
+	case "S":
+		return dtype, declared == dtype.String()
+	default:
+		return dtype, false
+	}
+	return dtype, declared == "" || declared == dtype.String()
+}

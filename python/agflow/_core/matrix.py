@@ -1,0 +1,100 @@
+"""A matrix in foreign memory, and the two C structs of the Arrow C Data Interface that show it to the Go core.
+
+A call is only microseconds away from its kernel when nothing is built per call but these structs: pyarrow's own export
+takes longer than many a kernel. Go gives the structs back through a callback that only marks them; the memory of the
+values and of the structs is kept alive by Python for the whole call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from array import array
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from agflow._core.loader import core
+
+
+class Dtype(NamedTuple):
+    """An element type: its name in numpy and torch, its size, its Arrow format."""
+
+    name: str
+    bytes: int
+    arrow_format: bytes
+
+
+DTYPES = {dtype.name: dtype for dtype in (Dtype("float32", 4, b"f"), Dtype("float64", 8, b"g"), Dtype("float16", 2, b"e"),
+                                          Dtype("bfloat16", 2, b"S"))}  # Arrow has no bfloat16: uint16 with metadata
+
+# A block holds, in words: ArrowArray of the rows, ArrowArray of the values, ArrowSchema of the rows, and what they point to.
+_ROWS, _VALUES, _SCHEMA, _BUFFERS, _CHILDREN = 0, 10, 20, 29, 31
+_WORD = 8
+
+
+class Matrix:
+    """Rows of channels in memory that ``owner`` keeps alive; row r begins ``r * stride`` elements after ``address``."""
+
+    __slots__ = ("rows", "channels", "stride", "dtype", "address", "owner")
+
+    def __init__(self, rows: int, channels: int, stride: int, dtype: Dtype, address: int, owner: Any) -> None:
+        self.rows = rows
+        self.channels = channels
+        self.stride = stride
+        self.dtype = dtype
+        self.address = address
+        self.owner = owner
+
+    def export(self) -> tuple[int, int, Any]:
+        """The addresses of the array and of the schema, and what must live until the call returns."""
+        template = _template(self.dtype, self.channels, self.stride)
+        words = template.words[:]
+        start = words.buffer_info()[0]
+        words[_ROWS] = self.rows
+        words[_ROWS + 5] = words[_VALUES + 5] = start + _BUFFERS * _WORD
+        words[_ROWS + 6] = start + _CHILDREN * _WORD
+        words[_VALUES] = (self.rows - 1) * self.stride + self.channels if self.rows else 0
+        words[_BUFFERS + 1] = self.address
+        words[_CHILDREN] = start + _VALUES * _WORD
+        return start, start + _SCHEMA * _WORD, (words, template, self.owner)
+
+
+class _Template:
+    """The block of all matrices of one dtype, number of channels and row stride, but for rows and addresses."""
+
+    def __init__(self, dtype: Dtype, channels: int, stride: int) -> None:
+        self._kept: list[Any] = []
+        release = core().release_address()
+        value_schema = self._words(self._text(dtype.arrow_format), self._text(b"item"), 0, 0, 0, 0, 0, release, 0)
+        self.words = array("q", [
+            0, 0, 0, 1, 1, 0, 0, 0, release, 0,  # length, nulls, offset, n_buffers, n_children, buffers, children, dictionary, release, private
+            0, 0, 0, 2, 0, 0, 0, 0, release, 0,
+            # format, name, metadata, flags, n_children, children, dictionary, release, private
+            self._text(b"+w:%d" % channels), 0, self._metadata(dtype, channels, stride), 0, 1, self._words(value_schema), 0, release, 0,
+            0, 0,  # buffers: no validity bitmap, the values
+            0,  # children: the values
+        ])
+
+    def _metadata(self, dtype: Dtype, channels: int, stride: int) -> int:
+        """What Arrow cannot say, as it encodes it: int32 count, then int32 length and text of each key and value."""
+        pairs = {}
+        if dtype.name == "bfloat16":
+            pairs[b"agflow.dtype"] = b"bfloat16"
+        if stride != channels:
+            pairs[b"agflow.row_stride"] = b"%d" % stride
+        texts = [text for pair in pairs.items() for text in pair]
+        block = struct.pack("i", len(pairs)) + b"".join(struct.pack("i", len(text)) + text for text in texts)
+        return self._text(block) if pairs else 0
+
+    def _text(self, content: bytes) -> int:
+        return self._keep(ctypes.create_string_buffer(content))
+
+    def _words(self, *values: int) -> int:
+        return self._keep((ctypes.c_int64 * len(values))(*values))
+
+    def _keep(self, memory: Any) -> int:
+        self._kept.append(memory)
+        return ctypes.addressof(memory)
+
+
+_template = lru_cache(maxsize=256)(_Template)
