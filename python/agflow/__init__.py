@@ -10,6 +10,8 @@ import importlib.metadata
 
 _HOMES = {
     "calibrate": "calibration", "Statistics": "statistics",
+    "utility": "flow", "top_k": "flow",
+    "diagnose": "diagnostics", "stability": "diagnostics", "against_random": "diagnostics",
     "criteria": "planning", "score": "planning", "plan": "planning", "Scores": "planning", "Plan": "planning",
     "prune": "surgery", "finetune": "finetuning", "save_expert": "experts", "load_expert": "experts",
     "evaluate": "evaluation", "predict": "routing", "calibrate_router": "routing", "curve": "routing",

@@ -9,7 +9,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -20,92 +21,108 @@ from tqdm.auto import tqdm
 from agflow import arrow
 from agflow._core.loader import core
 from agflow.errors import DeviceError, EmptyError, InvalidValueError, ShapeError, UnknownLayerError
+from agflow.intake import Intake
 from agflow.models import Adapter, PrunableLayer, adapter_for, count_params, model_name
 from agflow.modes import modes_kept
 from agflow.statistics import Statistics
 from agflow.tensorfiles import TensorFolder
+from agflow.weight_gradients import WeightGradients
 
 LOSS = "cross_entropy, sum over the batch"
+NONFINITE = ("refuse", "skip")
 
 Sink = Callable[[int, int, torch.Tensor, torch.Tensor], None]
 """Takes (layer index, images, Y [R, C], G [R, C])."""
 
 
 def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: Sequence[str] = ("mlp", "heads"),
-              dump: str | os.PathLike | None = None, seed: int = 0, progress: bool = True) -> Statistics:
+              weight_gradients: bool = False, nonfinite: str = "refuse", dump: str | os.PathLike | None = None, seed: int = 0,
+              progress: bool = True) -> Statistics:
     """Run ``batches`` batches forward and backward and sum up what each prunable unit carries.
 
     Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the cross entropy *summed* over the
     batch: the gradient of an image is that of its own loss, whatever the batch size. AGF utility is
-    U_c = E|Y_c · G_c| (arXiv 2603.12354). Weights are frozen meanwhile, no weight gradient is computed, and the
-    model's flags, modes, hooks and gradients are afterwards what they were, even after an error.
+    U_c = E|Y_c · G_c| (arXiv 2603.12354). Weights are frozen meanwhile, no weight gradient is computed unless asked
+    for, and the model's flags, modes, hooks and gradients are afterwards what they were, even after an error.
+
+    On the CPU the core reads Y and G where autograd keeps them. On a CUDA device they are summed there
+    (:func:`agflow.device_sums.device_sums`) and only the sums leave it.
 
     Parameters
     ----------
-    model : float32, on the CPU
-    loader : batches of (images float32 [B, C, H, W], labels int64 [B])
+    model : float32, float64, float16 or bfloat16, on the CPU or a CUDA device; inside ``torch.autocast`` the
+        activations may be of another of these types
+    loader : batches of (images [B, C, H, W], labels int64 [B]); images are moved to the model's device and type
     batches : how many to take at most
     groups : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads)
+    weight_gradients : also sum w · ∂L/∂w of the attached weights, for criteria such as ``"taylor_weight"``. Costs the
+        time of their gradients, and the memory of a gradient and of a sum (float32, or float64 for such models) of
+        each attached weight.
+    nonfinite : what NaN or infinity in a batch does: ``"refuse"`` raises; ``"skip"`` leaves the batch out of the layers
+        where it occurs, warns at the end, and records how many were left out in the metadata ``agflow.skipped``
     dump : folder that also gets the raw tensors as Arrow files, from which ``agflow`` computes the same statistics
+        (those of weight gradients excepted)
     seed : recorded with the statistics: the seed the images were drawn with
 
     Raises
     ------
     UnsupportedModelError, DeviceError, DtypeError
-        No adapter handles the model; it is not on the CPU; it is not float32.
+        No adapter handles the model; it is neither on the CPU nor on a CUDA device; its activations have another type.
     InvalidValueError
-        Unknown group, fewer than one batch, labels outside the model's classes.
+        Unknown group or way with NaN, fewer than one batch, labels outside the model's classes, or ``dump`` together
+        with ``nonfinite="skip"`` (dumped batches are whole).
     EmptyError
         The loader gave no batch.
     NonFiniteError
-        A batch gave NaN or infinity; the message names layer, batch and place.
+        A batch gave NaN or infinity; the message names layer, batch and place. With ``"skip"``: every batch of a layer
+        did, or a weight's gradient did although Y and G were finite.
     FileError
         ``dump`` cannot be written or already holds Arrow files.
     """
     adapter = adapter_for(model)
-    _check(model, batches)
+    _check(model, batches, nonfinite, dump)
     layers = _chosen(adapter.layers(model), groups)
     dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
     metadata = {"agflow.loss": LOSS, "agflow.seed": str(seed)}
     model_metadata = {"agflow.model": dense["name"], "agflow.model_macs": str(dense["macs"]), "agflow.model_params": str(dense["params"])}
     folder = None if dump is None else TensorFolder(dump, {**model_metadata, **metadata})
     weights = list(_weights(adapter, model, layers))
-    fingerprint, pending = _Fingerprint(), []
+    fingerprint, place = _Fingerprint(), next(model.parameters())
 
     with _session({"model": dense, "layers": [_as_json(layer) for layer in layers], "workers": 1, "metadata": metadata}) as session:
-        for index, _, unit_axis, weight_RC in weights:
-            arrow.call(core().statistics_add_weight, session, index, unit_axis, arrow.matrix(weight_RC, "weight"))
-
-        def sink(index: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
-            arrow.call(core().statistics_add, session, index, images, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g"))
-            if folder is not None:
-                pending.append((index, images, y_RC, g_RC))
-
+        _add_weights(session, weights)
+        intake = Intake(session, layers, nonfinite, folder)
         taken = tqdm(itertools.islice(loader, batches), total=batches, desc="calibrate", disable=None if progress else True, leave=False)
-        with capture(model, layers, sink):
+        with WeightGradients(adapter, model, layers if weight_gradients else []) as gradients, \
+                capture(model, layers, intake.take, trainable=gradients.parameters):
             for images, labels in taken:
                 fingerprint.add(images, labels)
-                per_image_loss(model(images), labels).backward()
-                if folder is not None:
-                    folder.write_batch((layers[index], *rest) for index, *rest in sorted(pending, key=lambda pair: pair[0]))
-                    pending.clear()
-        if not fingerprint.images:
+                per_image_loss(model(images.to(place)), labels.to(place.device)).backward()
+                gradients.add_batch(intake.end_batch())
+        if not intake.batches:
             raise EmptyError("the loader gave no batch; expected at least one (images, labels) pair: check the dataset's length and limit")
+        skipped = intake.skipped()
+        if weight_gradients:
+            _add_weight_gradients(session, weights, _weights(adapter, gradients.as_model(), layers))
         batch = arrow.call_for_batch(core().statistics_table, session)
 
     data = {"agflow.data": fingerprint.hexdigest()}
     if folder is not None:
         folder.write_weights(((layers[index], *rest) for index, *rest in weights), data)
+    if skipped:
+        _warn(skipped)
+        data["agflow.skipped"] = json.dumps(skipped)
     return Statistics(batch.replace_schema_metadata({**batch.schema.metadata, **data}))
 
 
 @contextmanager
-def capture(model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink) -> Iterator[None]:
-    """While open, every backward pass through ``model`` hands each layer's activations and gradients to ``sink``.
+def capture(model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink, *, trainable: Collection[nn.Parameter] = ()) -> Iterator[None]:
+    """While open, each forward pass of ``model`` hands its layers' activations and gradients to ``sink`` when it is
+    gone through backward.
 
     The sink is called during backward, with views [R, C] of the tensors autograd works on: it must not keep or change
-    them. The weights are frozen and the model evaluates; on exit requires_grad, modes and hooks are as before.
-    An error of the sink comes out of ``backward()``.
+    them. The weights are frozen, those in ``trainable`` excepted, and the model evaluates; on exit requires_grad, modes
+    and hooks are as before. An error of the sink comes out of ``backward()``.
 
     Raises
     ------
@@ -116,7 +133,7 @@ def capture(model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink) -> It
     for layer in layers:
         if layer.reader not in modules:
             raise UnknownLayerError(f"layer {layer.name} is read by {layer.reader}, which the model does not have: use the layers of this model's adapter")
-    with torch.enable_grad(), modes_kept(model), _frozen(model), ExitStack() as hooks:
+    with torch.enable_grad(), modes_kept(model), _frozen(model, trainable), adapter_for(model).watchable(model), ExitStack() as hooks:
         model.eval()
         for index, layer in enumerate(layers):
             hooks.callback(modules[layer.reader].register_forward_pre_hook(_watch(index, sink)).remove)
@@ -138,7 +155,8 @@ def per_image_loss(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Ten
     low, high = int(labels_B.min()), int(labels_B.max())
     if low < 0 or high >= logits_BK.shape[1]:
         raise InvalidValueError(f"labels run from {low} to {high}, the model has {logits_BK.shape[1]} classes: use labels of the model's own classes")
-    return F.cross_entropy(logits_BK, labels_B, reduction="sum")
+    wide_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))  # a sum in sixteen bits would overflow or round
+    return F.cross_entropy(wide_BK, labels_B, reduction="sum")
 
 
 def _watch(index: int, sink: Sink) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
@@ -146,10 +164,11 @@ def _watch(index: int, sink: Sink) -> Callable[[nn.Module, tuple[torch.Tensor, .
         y_BTC = inputs[0]
         if not y_BTC.requires_grad:
             y_BTC.requires_grad_()  # with frozen weights the gradient of the first watched layer has to end somewhere: here
-        held_BTC = y_BTC.detach()  # shares y's memory; y itself in its own hook would be a cycle that only gc frees
+        held = [y_BTC.detach()]  # shares y's memory; y itself in its own hook would be a cycle that only gc frees
 
         def at_backward(g_BTC: torch.Tensor) -> None:
-            sink(index, len(held_BTC), _rows(held_BTC), _rows(g_BTC.detach()))
+            values_BTC = held.pop()  # the hook outlives the backward pass, what it held need not
+            sink(index, len(values_BTC), _rows(values_BTC), _rows(g_BTC.detach()))
 
         y_BTC.register_hook(at_backward)
 
@@ -162,10 +181,12 @@ def _rows(x_BTC: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def _frozen(model: nn.Module, trainable: Collection[nn.Parameter]) -> Iterator[None]:
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         model.requires_grad_(False)
+        for parameter in trainable:
+            parameter.requires_grad_()
         yield
     finally:
         for parameter, flag in flags:
@@ -181,28 +202,35 @@ def _session(spec: dict) -> Iterator[int]:
         core().statistics_close(session)
 
 
+def _warn(skipped: dict[str, int]) -> None:
+    layers = ", ".join(f"{name} ({count})" for name, count in skipped.items())
+    warnings.warn(f"batches with NaN or infinity were left out of {len(skipped)} layers, as nonfinite='skip' asks: {layers}", stacklevel=3)
+
+
 class _Fingerprint:
     """SHA-256 of the images and labels seen, the same for any batch size."""
 
     def __init__(self):
-        self.images = 0
         self._pixels, self._labels = hashlib.sha256(), hashlib.sha256()
 
     def add(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        self.images += len(images)
-        self._pixels.update(images.contiguous().numpy())
-        self._labels.update(labels.contiguous().numpy())
+        for digest, tensor in ((self._pixels, images), (self._labels, labels)):
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
 
     def hexdigest(self) -> str:
         return hashlib.sha256(self._pixels.digest() + self._labels.digest()).hexdigest()
 
 
-def _check(model: nn.Module, batches: int) -> None:
+def _check(model: nn.Module, batches: int, nonfinite: str, dump: str | os.PathLike | None) -> None:
     if batches < 1:
         raise InvalidValueError(f"batches is {batches}, expected at least 1")
+    if nonfinite not in NONFINITE:
+        raise InvalidValueError(f"nonfinite is {nonfinite!r}, expected one of: {', '.join(NONFINITE)}")
+    if dump is not None and nonfinite == "skip":
+        raise InvalidValueError("dump was given with nonfinite='skip', but dumped batches are whole: use nonfinite='refuse' with dump")
     device = next(model.parameters()).device
-    if device.type != "cpu":
-        raise DeviceError(f"the model is on {device}, expected the CPU: call model.cpu() before calibration")
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"the model is on {device}, expected the CPU or a CUDA device: call model.cpu() before calibration")
 
 
 def _chosen(layers: list[PrunableLayer], groups: Sequence[str]) -> list[PrunableLayer]:
@@ -213,11 +241,26 @@ def _chosen(layers: list[PrunableLayer], groups: Sequence[str]) -> list[Prunable
     return [layer for layer in layers if layer.group in groups]
 
 
-def _weights(adapter: Adapter, model: nn.Module, layers: list[PrunableLayer]) -> Iterator[tuple[int, int, int, torch.Tensor]]:
-    """(layer index, number within the layer, unit axis, weight [R, C]) of everything attached to the units."""
+Weight = tuple[int, int, int, torch.Tensor]
+"""(layer index, number within the layer, unit axis, weight [R, C])."""
+
+
+def _weights(adapter: Adapter, model: nn.Module, layers: list[PrunableLayer]) -> Iterator[Weight]:
+    """Everything attached to the units of the layers, on the CPU."""
     for index, layer in enumerate(layers):
         for number, (weight_RC, unit_axis) in enumerate(adapter.weights(model, layer)):
-            yield index, number, unit_axis, weight_RC.detach().contiguous()
+            yield index, number, unit_axis, weight_RC.detach().cpu().contiguous()
+
+
+def _add_weights(session: int, weights: Iterable[Weight]) -> None:
+    for index, _, unit_axis, weight_RC in weights:
+        arrow.call(core().statistics_add_weight, session, index, unit_axis, arrow.matrix(weight_RC, "weight"))
+
+
+def _add_weight_gradients(session: int, weights: Iterable[Weight], gradients: Iterable[Weight]) -> None:
+    for (index, _, unit_axis, weight_RC), (*_, gradient_RC) in zip(weights, gradients, strict=True):
+        arrow.call(core().statistics_add_weight_gradient, session, index, unit_axis,
+                   arrow.matrix(weight_RC, "weight"), arrow.matrix(gradient_RC, "weight gradient"))
 
 
 def _as_json(layer: PrunableLayer) -> dict:

@@ -81,6 +81,11 @@ def criteria() -> dict[str, str]:
     return {entry["name"]: entry["doc"] for entry in json.loads(core().criteria())}
 
 
+def needs_weight_gradients(criterion: str) -> bool:
+    """Whether a criterion reads what only ``calibrate(..., weight_gradients=True)`` records; False for unknown names."""
+    return any(entry["name"] == criterion and entry["weight_gradients"] for entry in json.loads(core().criteria()))
+
+
 def score(statistics: Table, criterion: str = "agf", *, seed: int = 0) -> Scores:
     """Score every unit of ``statistics``.
 

@@ -17,7 +17,7 @@ from agflow.errors import EmptyError, FileError, InvalidValueError
 from agflow.evaluation import Accuracy, accuracy, evaluate, logits, race, restrict, top1
 from agflow.experts import save_expert
 from agflow.finetuning import finetune
-from agflow.planning import Plan, plan, score
+from agflow.planning import Plan, needs_weight_gradients, plan, score
 from agflow.report import write_report
 from agflow.results import CascadeResult, RunOptions, RunResult, Stages
 from agflow.routing import Costs, Ledger, Predictions
@@ -61,7 +61,8 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
     say(f"{name}: " + ", ".join(f"{count} {use}" for use, count in images.items()) + " images")
 
     say("1/6 calibrate: activations and gradients to the Go core")
-    statistics = calibrate(heavy, _loader(splits.calibration, options), batches=options.batches, seed=options.seed)
+    statistics = calibrate(heavy, _loader(splits.calibration, options), batches=options.batches, seed=options.seed,
+                           weight_gradients=needs_weight_gradients(options.criterion))
     statistics.save(folder / "statistics.arrow")
 
     say("2/6 plan")

@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -19,8 +20,10 @@ from agflow.models import PrunableLayer
 class TensorFolder:
     """A folder of tensor files: ``batch-0000.arrow``, ``batch-0001.arrow``, … and, last of all, ``weights.arrow``.
 
-    A batch has one row per image and the columns ``<layer>.y`` and ``<layer>.g``, float32 [T, C] as
+    A batch has one row per image and the columns ``<layer>.y`` and ``<layer>.g``, [T, C] as
     ``arrow.fixed_shape_tensor``; the weights file has one row and the columns ``<layer>.w0``, ``<layer>.w1``, ….
+    Values are float32, float64 or float16; Arrow has no bfloat16, so these are uint16 and the field's metadata says
+    ``agflow.dtype=bfloat16``.
 
     Raises
     ------
@@ -57,9 +60,11 @@ class TensorFolder:
 
 def _column(layer: PrunableLayer, role: str, tensor_RC: torch.Tensor, rows: int,
             unit_axis: int | None = None) -> tuple[pa.Field, pa.Array]:
-    """A column of ``rows`` tensors over the memory of ``tensor_RC``, without a copy."""
+    """A column of ``rows`` tensors over the memory of ``tensor_RC``, which is on the CPU, without a copy."""
     shape = [len(tensor_RC) // rows, tensor_RC.shape[1]]
-    values = pa.array(tensor_RC.numpy().reshape(-1))
+    bfloat16 = tensor_RC.dtype is torch.bfloat16
+    flat = tensor_RC.view(torch.int16).numpy().view(np.uint16) if bfloat16 else tensor_RC.numpy()  # torch 2.2 has no uint16
+    values = pa.array(flat.reshape(-1))
     array = pa.FixedSizeListArray.from_arrays(values, shape[0] * shape[1])
     metadata = {
         "ARROW:extension:name": "arrow.fixed_shape_tensor",
@@ -70,4 +75,6 @@ def _column(layer: PrunableLayer, role: str, tensor_RC: torch.Tensor, rows: int,
     }
     if unit_axis is not None:
         metadata["agflow.unit_axis"] = str(unit_axis)
+    if bfloat16:
+        metadata["agflow.dtype"] = "bfloat16"
     return pa.field(f"{layer.name}.{role}", array.type, metadata=metadata), array
