@@ -47,13 +47,13 @@ func checkArguments(c *cli.Context) error {
 	takesArguments := c.Command.ArgsUsage != ""
 	switch {
 	case takesArguments && !c.Args().Present():
-		return usageError("agflow %s needs at least one %s", c.Command.Name, strings.Fields(c.Command.ArgsUsage)[0])
+		return usageError("%s needs at least one %s", c.Command.HelpName, strings.Fields(c.Command.ArgsUsage)[0])
 	case !takesArguments && c.Args().Present():
-		return usageError("agflow %s takes no argument, but %q was given: see agflow %s --help", c.Command.Name, c.Args().First(), c.Command.Name)
+		return usageError("%s takes no argument, but %q was given: see %s --help", c.Command.HelpName, c.Args().First(), c.Command.HelpName)
 	}
 	for _, flag := range c.Command.Flags {
 		if needed(flag) && c.String(flag.Names()[0]) == "" {
-			return usageError("--%s is missing: see agflow %s --help", flag.Names()[0], c.Command.Name)
+			return usageError("--%s is missing: see %s --help", flag.Names()[0], c.Command.HelpName)
 		}
 	}
 	return nil
@@ -83,7 +83,7 @@ func printOutcome(c *cli.Context, found outcome, failure error) error {
 func refuseFlag(c *cli.Context, err error, _ bool) error {
 	help, flags := "agflow --help", c.App.Flags
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
-		help, flags = "agflow "+c.Command.Name+" --help", c.Command.Flags
+		help, flags = c.Command.HelpName+" --help", c.Command.Flags
 	}
 	unknown, isUnknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
 	if !isUnknown {

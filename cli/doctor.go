@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"agflow/bridge/arrowfile"
+	"agflow/core/statistics"
 
 	"github.com/urfave/cli/v2"
 )
@@ -43,7 +44,7 @@ func doctorCommand() *cli.Command {
 }
 
 func checkSelf() check {
-	found := fmt.Sprintf("%s, file format %s, %s %s/%s", arrowfile.Version, arrowfile.Format, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	found := fmt.Sprintf("%s, file format %s, %s kernel, %s %s/%s", arrowfile.Version, arrowfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return check{Name: "agflow", OK: true, Found: found}
 }
 

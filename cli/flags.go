@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"strings"
 
+	"agflow/core/criteria"
+
 	"github.com/urfave/cli/v2"
 )
 
+const everywhere = "Everywhere:"
+
 // commonFlags may stand before and behind the name of a command.
 func commonFlags() (json, debug *cli.BoolFlag, python *cli.StringFlag) {
-	const everywhere = "Everywhere:"
 	return &cli.BoolFlag{Name: "json", Usage: "print one JSON object for machines", DisableDefaultText: true, Category: everywhere},
 		&cli.BoolFlag{Name: "debug", Usage: "show Python tracebacks", DisableDefaultText: true, Category: everywhere},
 		&cli.StringFlag{Name: "python", Usage: "`INTERPRETER` of the environment whose packages hosted Python uses", Category: everywhere}
@@ -64,7 +67,7 @@ func place(name, value, usage string) *cli.StringFlag {
 	return &cli.StringFlag{Name: name, Value: value, Usage: usage}
 }
 
-// text, number, fraction and list are settings, which the environment may give too. A number with a defaultText has no
+// text, number, fraction, toggle, numbers and list are settings, which the environment may give too. A number with a defaultText has no
 // value of its own: Python sees null, and chooses.
 func text(name, value, usage string) *cli.StringFlag {
 	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
@@ -80,6 +83,14 @@ func fraction(name string, value float64, usage string) *cli.Float64Flag {
 
 func list(name string, value []string, usage string) *cli.StringSliceFlag {
 	return &cli.StringSliceFlag{Name: name, Value: cli.NewStringSlice(value...), Usage: usage, EnvVars: env(name)}
+}
+
+func toggle(name, usage string) *cli.BoolFlag {
+	return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name), DisableDefaultText: true}
+}
+
+func numbers(name string, value []int, usage string) *cli.IntSliceFlag {
+	return &cli.IntSliceFlag{Name: name, Value: cli.NewIntSlice(value...), Usage: usage, EnvVars: env(name)}
 }
 
 // Flags that several commands share.
@@ -99,6 +110,15 @@ func limitFlag() cli.Flag     { return number("limit", 0, "all", "read at most `
 func batchesFlag() cli.Flag   { return number("batches", 20, "", "calibrate on `N` batches") }
 func batchSizeFlag() cli.Flag { return number("batch-size", 32, "", "`N` images a batch") }
 func seedFlag() cli.Flag      { return number("seed", 0, "", "seed of everything that is drawn") }
+
+// seed reads the seed of a step on files.
+func seed(c *cli.Context) (uint64, error) {
+	if c.Int("seed") < 0 {
+		return 0, usageError("--seed is %d: seeds are whole numbers from 0", c.Int("seed"))
+	}
+	return uint64(c.Int("seed")), nil
+}
+
 func groupsFlag() cli.Flag {
 	return list("groups", []string{"mlp", "heads"}, "`GROUPS` of units to look at")
 }
@@ -120,7 +140,7 @@ func ignoredLayersFlag() cli.Flag {
 }
 
 func criterionFlag() cli.Flag {
-	return text("criterion", "agf", "`NAME` of the score: agf, agf_relative, magnitude or random")
+	return text("criterion", "agf", "`NAME` of the score: "+strings.Join(criteria.Names(), ", "))
 }
 
 func toleranceFlag() cli.Flag {
@@ -144,8 +164,15 @@ func pythonOptions(c *cli.Context) (string, error) {
 			if value := c.String(name); value != "" {
 				chosen = value
 			}
+		case *cli.BoolFlag:
+			if f.Category == everywhere || f == cli.HelpFlag { // a switch of the command itself
+				continue
+			}
+			chosen = c.Bool(name)
 		case *cli.StringSliceFlag:
 			chosen = append([]string{}, c.StringSlice(name)...)
+		case *cli.IntSliceFlag:
+			chosen = append([]int{}, c.IntSlice(name)...)
 		case *cli.IntFlag:
 			if c.IsSet(name) || f.DefaultText == "" {
 				chosen = c.Int(name)
@@ -154,8 +181,6 @@ func pythonOptions(c *cli.Context) (string, error) {
 			if c.IsSet(name) || f.DefaultText == "" {
 				chosen = c.Float64(name)
 			}
-		default: // switches are of the command itself
-			continue
 		}
 		options[key] = chosen
 	}

@@ -29,6 +29,9 @@ def run(options):
     return json.dumps({"summary": "done", "options": json.loads(options), "core": ctypes.CDLL(None).agflow_abi_version(),
                        "native": "agflow._core._native" in sys.modules})
 
+def bench_core(options):
+    return json.dumps({"summary": "done", "options": json.loads(options)})
+
 def calibrate(options):
     print("ready", file=sys.stderr, flush=True)
     time.sleep(60)
@@ -104,8 +107,20 @@ func TestHostedCommandPassesFlagsAndPrintsBoth(t *testing.T) {
 	if got, _ := json.Marshal(answer.Options); string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if answer.Core != 1 || answer.Native {
+	if answer.Core != 2 || answer.Native {
 		t.Errorf("the core of this process: abi %d; extension loaded: %v", answer.Core, answer.Native)
+	}
+}
+
+// Switches and lists of numbers reach Python as JSON has them; the command's own switches don't.
+func TestSwitchesAndNumbersReachPython(t *testing.T) {
+	out, complaint, status := finish(t, hosting(t, "bench", "core", "--threads", "1,4", "--json"))
+	if status != exitOK || !strings.Contains(out, `"options": {`) || !strings.Contains(out, `"rounds": 9`) || strings.Contains(out, `"json"`) {
+		t.Fatal(status, out, complaint)
+	}
+	var answer struct{ Options struct{ Threads []int } }
+	if err := json.Unmarshal([]byte(out), &answer); err != nil || len(answer.Options.Threads) != 2 || answer.Options.Threads[1] != 4 {
+		t.Error(err, out)
 	}
 }
 

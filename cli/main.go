@@ -57,8 +57,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		HideHelpCommand: true,
 		Commands: []*cli.Command{
 			runCommand(), calibrateCommand(), pruneCommand(), predictCommand(),
-			statisticsCommand(), mergeCommand(), scoreCommand(), planCommand(), routeCommand(), inspectCommand(), verifyCommand(),
-			doctorCommand(), completionCommand(),
+			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(), routeCommand(), inspectCommand(), verifyCommand(),
+			benchCommand(), doctorCommand(), completionCommand(),
 		},
 		EnableBashCompletion: true,
 		OnUsageError:         refuseFlag,

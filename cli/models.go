@@ -33,6 +33,8 @@ func calibrateCommand() *cli.Command {
 		Flags: []cli.Flag{
 			modelFlag(), weightsFlag(), dataFlag(), batchesFlag(), batchSizeFlag(), groupsFlag(),
 			place("dump", "", "also write the raw tensors into `FOLDER`"), place("output", "statistics.arrow", "statistics `FILE` to write"),
+			toggle("weight-gradients", "also sum weight times gradient, which taylor_weight needs"),
+			text("nonfinite", "refuse", "what NaN or infinity in a batch does: refuse, or skip the layers where it occurs"),
 			seedFlag(), labelFlag(), limitFlag(),
 		},
 	})
@@ -62,12 +64,17 @@ func predictCommand() *cli.Command {
 // hostedCommand only reads flags: agflow.commands.<name> does the work.
 func hostedCommand(c cli.Command) *cli.Command {
 	c.Category = modelSteps
+	return hosted(c, c.Name)
+}
+
+// hosted hands the flags of a command to a function of agflow.commands.
+func hosted(c cli.Command, function string) *cli.Command {
 	return command(c, func(ctx *cli.Context) (outcome, error) {
 		options, err := pythonOptions(ctx)
 		if err != nil {
 			return outcome{}, err
 		}
-		answer, err := callPython(ctx, "agflow.commands", c.Name, options)
+		answer, err := callPython(ctx, "agflow.commands", function, options)
 		if err != nil {
 			return outcome{}, err
 		}
@@ -75,7 +82,7 @@ func hostedCommand(c cli.Command) *cli.Command {
 			Summary string `json:"summary"`
 		}
 		if err := json.Unmarshal([]byte(answer), &result); err != nil {
-			return outcome{}, pythonError(fmt.Errorf("agflow.commands.%s returned no JSON object: %w", c.Name, err))
+			return outcome{}, pythonError(fmt.Errorf("agflow.commands.%s returned no JSON object: %w", function, err))
 		}
 		return outcome{json.RawMessage(answer), result.Summary}, nil
 	})

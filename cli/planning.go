@@ -20,14 +20,15 @@ func scoreCommand() *cli.Command {
 			need("statistics", "statistics `FILE` to score"), place("output", "scores.arrow", "scores `FILE` to write"), criterionFlag(), seedFlag(),
 		},
 	}, func(c *cli.Context) (outcome, error) {
-		if c.Int("seed") < 0 {
-			return outcome{}, usageError("--seed is %d: seeds are whole numbers from 0", c.Int("seed"))
+		seed, err := seed(c)
+		if err != nil {
+			return outcome{}, err
 		}
 		table, err := load(c.String("statistics"), arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
 		if err != nil {
 			return outcome{}, err
 		}
-		scores, err := criteria.Score(c.String("criterion"), uint64(c.Int("seed")), table)
+		scores, err := criteria.Score(c.String("criterion"), seed, table)
 		if err != nil {
 			return outcome{}, err
 		}

@@ -19,7 +19,7 @@ func statisticsCommand() *cli.Command {
 			number("workers", runtime.NumCPU(), "all cores", "`N` goroutines; any number gives the same bits"),
 		},
 	}, func(c *cli.Context) (outcome, error) {
-		table, err := arrowfile.TensorFiles(c.String("tensors"), c.Int("workers"), memory.DefaultAllocator)
+		table, err := arrowfile.TensorFiles(c.String("tensors"), c.Int("workers"))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -32,13 +32,9 @@ func mergeCommand() *cli.Command {
 		Name: "merge", Usage: "add the statistics of several runs of one model, in the order given", Category: fileSteps, ArgsUsage: "FILE...",
 		Flags: []cli.Flag{need("output", "statistics `FILE` to write")},
 	}, func(c *cli.Context) (outcome, error) {
-		var tables []statistics.Table
-		for _, path := range c.Args().Slice() {
-			table, err := load(path, arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
-			if err != nil {
-				return outcome{}, err
-			}
-			tables = append(tables, table)
+		tables, err := loadStatistics(c.Args().Slice())
+		if err != nil {
+			return outcome{}, err
 		}
 		merged, err := statistics.Merge(tables...)
 		if err != nil {
@@ -57,4 +53,15 @@ func saveStatistics(path string, table statistics.Table) (outcome, error) {
 		map[string]any{"output": path, "model": table.Model, "layers": len(table.Layers), "units": units, "metadata": table.Metadata},
 		fmt.Sprintf("%s: %d units in %d layers of %s", path, units, len(table.Layers), table.Model.Name),
 	}, nil
+}
+
+func loadStatistics(paths []string) (tables []statistics.Table, err error) {
+	for _, path := range paths {
+		table, err := load(path, arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, table)
+	}
+	return tables, nil
 }

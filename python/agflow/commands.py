@@ -57,7 +57,8 @@ def calibrate(options: dict) -> dict:
     """Measure a model's statistics and write them as an Arrow file, with the raw tensors if ``dump`` names a folder."""
     model, preprocessing, name = data.model_from(options["model"], options.get("weights"))
     statistics = calibrate_model(model, _images(options, model, preprocessing), batches=options["batches"],
-                                 groups=tuple(options["groups"]), dump=options.get("dump"), seed=options["seed"])
+                                 groups=tuple(options["groups"]), weight_gradients=options["weight_gradients"],
+                                 nonfinite=options["nonfinite"], dump=options.get("dump"), seed=options["seed"])
     statistics.save(options["output"])
     return {"summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} layers of {name}",
             "output": options["output"], "units": len(statistics), "metadata": statistics.metadata}
@@ -86,3 +87,19 @@ def predict(options: dict) -> dict:
                        f"heavy {100 * predictions.heavy_accuracy:.1f} %",
             "output": options["output"], "images": len(predictions), "light_accuracy": predictions.light_accuracy,
             "heavy_accuracy": predictions.heavy_accuracy}
+
+
+@_command
+def bench_core(options: dict) -> dict:
+    """The statistics pass, top-k and a call across the bridge beside their peers; see :mod:`agflow.bench.core`."""
+    from agflow.bench import core  # the compiler of torch takes a while to load
+    found = core.measure(**options)
+    return {"summary": core.text(found), **found}
+
+
+@_command
+def bench_calibration(options: dict) -> dict:
+    """A calibration over the bare forward and backward pass; see :mod:`agflow.bench.calibration`."""
+    from agflow.bench import calibration
+    found = calibration.measure(**options)
+    return {"summary": calibration.text(found), **found}

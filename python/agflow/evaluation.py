@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from agflow.errors import EmptyError
+from agflow.timing import interleaved
 
 
 @torch.inference_mode()
@@ -111,13 +111,12 @@ def race(contenders: Mapping[str, Callable[[torch.Tensor], object]], x: torch.Te
     batch : images per call
     """
     batches = x.split(batch)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for name, call in contenders.items():
-        call(batches[0])  # the first call pays for caches and kernels
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            start = time.perf_counter()
+
+    def round_of(call: Callable[[torch.Tensor], object]) -> Callable[[], None]:
+        def run() -> None:
             for piece in batches:
                 call(piece)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(tuple(values), len(x)) for name, values in seconds.items()}
+        return run
+
+    times = interleaved({name: round_of(call) for name, call in contenders.items()}, rounds=rounds)
+    return {name: Timing(t.seconds, len(x)) for name, t in times.items()}

@@ -1,0 +1,149 @@
+"""``agflow bench calibration``: what a calibration costs over the bare forward and backward pass, in time and memory.
+
+Weights and images are random: neither matters to the cost.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import timm
+import torch
+from torch import nn
+
+from agflow.bench import machine
+from agflow.calibration import calibrate, per_image_loss
+from agflow.errors import InvalidValueError
+from agflow.planning import score
+from agflow.timing import Times, interleaved
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+OURS = "agflow"
+BARE = "bare step"
+FROZEN = "bare step, frozen weights"
+TORCH_PRUNING = "torch-pruning GroupTaylor"
+
+
+def measure(*, model: str = "deit_tiny_patch16_224", batch_size: int = 16, batches: int = 10, rounds: int = 5) -> dict:
+    """Every figure of ``agflow bench calibration``, ready for JSON; CPU seconds with one torch thread, memory in bytes.
+
+    Parameters
+    ----------
+    model : name of a timm VisionTransformer
+    batches : of the whole calibration
+
+    Raises
+    ------
+    InvalidValueError
+        timm has no such model; fewer than one round, batch or image.
+    """
+    if min(rounds, batches, batch_size) < 1:
+        raise InvalidValueError(f"rounds is {rounds}, batches {batches} and batch_size {batch_size}, expected whole numbers from 1")
+    if not timm.is_model(model):
+        raise InvalidValueError(f"timm has no model {model!r}: see timm.list_models('*vit*')")
+    vit, batch = build(model), images(model, batch_size)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the CPU time of more threads counts their waiting too
+    try:
+        step = interleaved({BARE: lambda: bare(vit, [batch]), FROZEN: lambda: bare_frozen(vit, [batch]), OURS: lambda: ours(vit, [batch])},
+                           rounds=rounds, clock=time.process_time)
+        whole = interleaved({name: (lambda run=run: run(vit, [batch] * batches)) for name, run in contenders().items()},
+                            rounds=max(1, rounds // 2), clock=time.process_time)
+    finally:
+        torch.set_num_threads(threads)
+    return {"machine": machine.describe(), "model": model, "batch_size": batch_size, "batches": batches, "rounds": rounds,
+            "step": _table(step, BARE), "whole": _table(whole, BARE),
+            "peak_memory": {name: _peak_of(model, batch_size, name) for name in (BARE, FROZEN, OURS)}}
+
+
+def contenders() -> dict[str, Callable[[nn.Module, list[Batch]], object]]:
+    """The whole way from images to scores, and the bare steps beside it."""
+    found = {BARE: bare, OURS: ours}
+    try:
+        import torch_pruning  # noqa: F401
+    except ImportError:
+        return found
+    return {**found, TORCH_PRUNING: group_taylor}
+
+
+def build(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name).eval()
+
+
+def images(name: str, batch_size: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    size = timm.get_pretrained_cfg(name).input_size if timm.get_pretrained_cfg(name) else (3, 224, 224)
+    return torch.randn(batch_size, *size, generator=generator), torch.randint(1000, (batch_size,), generator=generator)
+
+
+def bare(model: nn.Module, batches: list[Batch]) -> None:
+    """What a training step computes: gradients of all weights."""
+    for x, labels in batches:
+        per_image_loss(model(x), labels).backward()
+    model.zero_grad(set_to_none=True)
+
+
+def bare_frozen(model: nn.Module, batches: list[Batch]) -> None:
+    """Gradients of the activations alone, as in a calibration that measured nothing."""
+    model.requires_grad_(False)
+    try:
+        for x, labels in batches:
+            per_image_loss(model(x.requires_grad_()), labels).backward()
+            x.requires_grad_(False).grad = None
+    finally:
+        model.requires_grad_(True)
+
+
+def ours(model: nn.Module, batches: list[Batch]) -> None:
+    """All sums of every MLP channel and attention head, and the scores."""
+    score(calibrate(model, batches, batches=len(batches), progress=False), "agf")
+
+
+def group_taylor(model: nn.Module, batches: list[Batch]) -> None:
+    """Torch-Pruning's way to its Taylor scores: dependency graph, gradients of all weights, importance of every group."""
+    import torch_pruning
+    for block in model.blocks:
+        block.attn.fused_attn = False  # the graph can't be traced through it
+    graph = torch_pruning.DependencyGraph().build_dependency(model, batches[0][0][:1])
+    for block in model.blocks:
+        block.attn.fused_attn = True
+    for x, labels in batches:
+        per_image_loss(model(x), labels).backward()
+    importance = torch_pruning.importance.GroupTaylorImportance()
+    for group in graph.get_all_groups(ignored_layers=[model.head], root_module_types=[nn.Linear]):
+        importance(group)
+    model.zero_grad(set_to_none=True)
+
+
+def _table(times: dict[str, Times], unit: str) -> list[dict]:
+    return [{"name": name, "cpu_seconds": list(t.seconds), "median": t.median,
+             "over_bare": dict(zip(("median", "min", "max"), t.over(times[unit])))} for name, t in times.items()]
+
+
+def _peak_of(model: str, batch_size: int, name: str) -> int:
+    """Peak resident memory above that of the model and its images, of two steps in a process of its own."""
+    request = json.dumps({"model": model, "batch_size": batch_size, "name": name})
+    done = subprocess.run([sys.executable, "-m", "agflow.bench.memory", request], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def text(found: dict) -> str:
+    """The figures for people."""
+    lines = [machine.sentence(found["machine"]), f"{found['model']}, batch {found['batch_size']}, float32, one torch thread, CPU time; "
+             f"medians of {found['rounds']} interleaved rounds, in brackets the least and greatest ratio of a round"]
+    for title, part in {"one step": "step", f"{found['batches']} batches, scores included": "whole"}.items():
+        lines.append(f"\n{title}")
+        for one in found[part]:
+            ratio = one["over_bare"]
+            lines.append(f"  {one['name']:<28} {one['median']:8.3f} s  {ratio['median']:.3f}x the bare step's "
+                         f"({ratio['min']:.3f} to {ratio['max']:.3f})")
+    lines.append("\npeak memory of a step, above the model and its images")
+    for name, peak in found["peak_memory"].items():
+        lines.append(f"  {name:<28} {peak / 2**20:8.0f} MiB  {peak / found['peak_memory'][BARE]:.3f}x")
+    return "\n".join(lines)

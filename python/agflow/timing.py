@@ -1,0 +1,55 @@
+"""Timing contenders against each other so that they share the noise of the machine."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+_LEAST_SECONDS = 0.03  # of one measurement: shorter calls are repeated
+_PAUSE_SECONDS = 0.02  # before each measurement: threads of the contender before stop spinning
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one call of a contender, one entry a round."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def over(self, other: Times) -> tuple[float, float, float]:
+        """How many times as long as ``other``: median, least and greatest of the rounds' own ratios."""
+        ratios = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)]
+        return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def interleaved(contenders: Mapping[str, Callable[[], object]], *, rounds: int,
+                clock: Callable[[], float] = time.perf_counter) -> dict[str, Times]:
+    """Call every contender in turn, round by round, after one call that warms it up.
+
+    Parameters
+    ----------
+    clock : seconds; ``time.perf_counter`` for the wall's, ``time.process_time`` for the CPU's
+    """
+    calls = {name: _calls(contender) for name, contender in contenders.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            time.sleep(_PAUSE_SECONDS)
+            start = clock()
+            for _ in range(calls[name]):
+                contender()
+            seconds[name].append((clock() - start) / calls[name])
+    return {name: Times(tuple(values)) for name, values in seconds.items()}
+
+
+def _calls(contender: Callable[[], object]) -> int:
+    contender()
+    start = time.perf_counter()
+    contender()
+    return max(1, math.ceil(_LEAST_SECONDS / max(time.perf_counter() - start, 1e-9)))
