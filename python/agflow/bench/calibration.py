@@ -9,15 +9,20 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 
 import timm
 import torch
 from torch import nn
 
+from agflow import arrow
+from agflow._core.loader import core
 from agflow.bench import machine
-from agflow.calibration import calibrate, per_image_loss
+from agflow.calibration import calibrate, capture, per_image_loss
 from agflow.errors import InvalidValueError
+from agflow.models import adapter_for
 from agflow.planning import score
 from agflow.timing import Times, interleaved
 
@@ -50,8 +55,9 @@ def measure(*, model: str = "deit_tiny_patch16_224", batch_size: int = 16, batch
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the CPU time of more threads counts their waiting too
     try:
-        step = interleaved({BARE: lambda: bare(vit, [batch]), FROZEN: lambda: bare_frozen(vit, [batch]), OURS: lambda: ours(vit, [batch])},
-                           rounds=rounds, clock=time.process_time)
+        with measuring(build(model)) as measured_step:
+            step = interleaved({BARE: lambda: bare(vit, [batch]), FROZEN: lambda: bare_frozen(vit, [batch]), OURS: lambda: measured_step(batch)},
+                               rounds=rounds, clock=time.process_time)
         whole = interleaved({name: (lambda run=run: run(vit, [batch] * batches)) for name, run in contenders().items()},
                             rounds=max(1, rounds // 2), clock=time.process_time)
     finally:
@@ -100,8 +106,28 @@ def bare_frozen(model: nn.Module, batches: list[Batch]) -> None:
         model.requires_grad_(True)
 
 
+@contextmanager
+def measuring(model: nn.Module) -> Iterator[Callable[[Batch], None]]:
+    """A step of a running calibration: all sums of every MLP channel and attention head."""
+    layers = adapter_for(model).layers(model)
+    described = [{name: value for name, value in asdict(layer).items() if name != "reader"} for layer in layers]
+    session = core().statistics_open(json.dumps({"model": {"name": "bench", "macs": 0, "params": 0}, "layers": described}))
+
+    def sink(index: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
+        arrow.call(core().statistics_add, session, index, images, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g"))
+
+    def step(batch: Batch) -> None:
+        per_image_loss(model(batch[0]), batch[1]).backward()
+
+    try:
+        with capture(model, layers, sink):
+            yield step
+    finally:
+        core().statistics_close(session)
+
+
 def ours(model: nn.Module, batches: list[Batch]) -> None:
-    """All sums of every MLP channel and attention head, and the scores."""
+    """A whole calibration: weights and all sums of every MLP channel and attention head, and the scores."""
     score(calibrate(model, batches, batches=len(batches), progress=False), "agf")
 
 
