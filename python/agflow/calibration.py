@@ -133,7 +133,7 @@ def capture(model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink, *, tr
     for layer in layers:
         if layer.reader not in modules:
             raise UnknownLayerError(f"layer {layer.name} is read by {layer.reader}, which the model does not have: use the layers of this model's adapter")
-    with torch.enable_grad(), modes_kept(model), _frozen(model, trainable), adapter_for(model).watchable(model), ExitStack() as hooks:
+    with torch.enable_grad(), modes_kept(model), _frozen(model, trainable), ExitStack() as hooks:
         model.eval()
         for index, layer in enumerate(layers):
             hooks.callback(modules[layer.reader].register_forward_pre_hook(_watch(index, sink)).remove)
