@@ -30,7 +30,7 @@ func absYGView[T tensor.Element](sum_C []float64, y, g tensor.View, workers int)
 }
 
 func absYG[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) {
-	if done := absYGVectors(sum_C, y, g, rows); done < len(sum_C) {
-		absYGPortable(sum_C[done:], y.channelsFrom(done), g.channelsFrom(done), rows)
+	if !absYGVectors(sum_C, y, g, rows) {
+		absYGPortable(sum_C, y, g, rows)
 	}
 }

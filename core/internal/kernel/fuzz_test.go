@@ -12,7 +12,9 @@ import (
 // of elements: subnormal numbers, zeros of either sign, huge ones, NaN and infinities.
 func FuzzKernels(f *testing.F) {
 	var special []byte // the upper halves are special bfloat16 numbers, and float64 ones with what follows
-	for _, v := range []float64{0, math.Copysign(0, -1), 1e-45, -1e-40, math.MaxFloat32, math.Inf(1), math.NaN(), 1.5, -3} {
+	for _, v := range []float64{
+		0, math.Copysign(0, -1), 1e-45, -1e-40, math.MaxFloat32, math.Inf(1), math.NaN(), 1.5, -3, 1e-20, -3e-21, 1e20, 0x1p-70,
+	} {
 		special = binary.LittleEndian.AppendUint32(special, math.Float32bits(float32(v)))
 		special = binary.LittleEndian.AppendUint32(special, uint32(math.Float64bits(v)>>32))
 		special = binary.LittleEndian.AppendUint32(special, uint32(toFloat16(v)))

@@ -27,12 +27,25 @@ const (
 	elementsPerCall = 1 << 16
 )
 
-// addVectors adds the channels that fill whole vectors and returns how many they are: none without AVX2.
-func addVectors[T tensor.Element](s Sums, y, g matrix[T], rows int) (channels int) {
-	n := s.Channels() &^ (vector - 1)
-	if !avx2 || n == 0 {
-		return 0
+// addVectors adds all rows with AVX2 and returns true, or false where there is none. Every channel goes through the
+// assembly, the last few beside zeros: in Go, additions obey the caller's MXCSR, which may flush subnormal numbers.
+func addVectors[T tensor.Element](s Sums, y, g matrix[T], rows int) bool {
+	if !avx2 {
+		return false
 	}
+	channels := s.Channels()
+	whole := channels &^ (vector - 1)
+	if whole > 0 {
+		addWhole(s, y, g, rows, whole)
+	}
+	if whole < channels {
+		addLast(s.between(whole, channels), y.channelsFrom(whole), g.channelsFrom(whole), rows)
+	}
+	return true
+}
+
+// addWhole adds the first n channels, a multiple of vector.
+func addWhole[T tensor.Element](s Sums, y, g matrix[T], rows, n int) {
 	sums, pitch := &s.AbsYG[0], 8*s.pitch
 	for r := 0; r < rows; r += rowsPerCall {
 		rows := min(rowsPerCall, rows-r)
@@ -48,30 +61,63 @@ func addVectors[T tensor.Element](s Sums, y, g matrix[T], rows int) (channels in
 			sumsBFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.BFloat16)), 2*y.stride, 2*g.stride, rows, n, sums, pitch)
 		}
 	}
-	return n
 }
 
-// absYGVectors adds the channels that fill whole vectors and returns how many they are: none without AVX2.
-func absYGVectors[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) (channels int) {
-	n := len(sum_C) &^ (vector - 1)
-	if !avx2 || n == 0 {
-		return 0
+// addLast adds fewer channels than a vector has; the columns' gaps take the sums of the zeros beside them.
+func addLast[T tensor.Element](s Sums, y, g matrix[T], rows int) {
+	var yPadded, gPadded padded[T]
+	for r := 0; r < rows; r += paddedRows {
+		rows := min(paddedRows, rows-r)
+		addWhole(s, yPadded.of(y, r, rows, s.Channels()), gPadded.of(g, r, rows, s.Channels()), rows, vector)
 	}
+}
+
+// absYGVectors is addVectors for Σ|y·g| alone.
+func absYGVectors[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) bool {
+	if !avx2 {
+		return false
+	}
+	whole := len(sum_C) &^ (vector - 1)
+	if whole > 0 {
+		absYGWhole(sum_C[:whole], y, g, rows)
+	}
+	if whole < len(sum_C) {
+		absYGLast(sum_C[whole:], y.channelsFrom(whole), g.channelsFrom(whole), rows)
+	}
+	return true
+}
+
+// absYGLast takes fewer channels than a vector has.
+func absYGLast[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) {
+	var wide [vector]float64
+	copy(wide[:], sum_C)
+	var yPadded, gPadded padded[T]
+	for r := 0; r < rows; r += paddedRows {
+		rows := min(paddedRows, rows-r)
+		absYGWhole(wide[:], yPadded.of(y, r, rows, len(sum_C)), gPadded.of(g, r, rows, len(sum_C)), rows)
+	}
+	copy(sum_C, wide[:])
+}
+
+// absYGWhole takes a multiple of vector channels.
+func absYGWhole[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) {
+	if yBFloat16, ok := any(y).(matrix[tensor.BFloat16]); ok {
+		absYGBFloat16s(sum_C, yBFloat16, any(g).(matrix[tensor.BFloat16]), rows)
+		return
+	}
+	n, sum := len(sum_C), &sum_C[0]
 	for r := 0; r < rows; r += rowsPerCall {
 		rows := min(rowsPerCall, rows-r)
 		y0, g0 := any(&y.block(r, rows, n)[0]), any(&g.block(r, rows, n)[0])
 		switch y0 := y0.(type) {
 		case *float32:
-			absYGFloat32(y0, g0.(*float32), 4*y.stride, 4*g.stride, rows, n, &sum_C[0])
+			absYGFloat32(y0, g0.(*float32), 4*y.stride, 4*g.stride, rows, n, sum)
 		case *float64:
-			absYGFloat64(y0, g0.(*float64), 8*y.stride, 8*g.stride, rows, n, &sum_C[0])
+			absYGFloat64(y0, g0.(*float64), 8*y.stride, 8*g.stride, rows, n, sum)
 		case *tensor.Float16:
-			absYGFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.Float16)), 2*y.stride, 2*g.stride, rows, n, &sum_C[0])
-		case *tensor.BFloat16:
-			absYGBFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.BFloat16)), 2*y.stride, 2*g.stride, rows, n, &sum_C[0])
+			absYGFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.Float16)), 2*y.stride, 2*g.stride, rows, n, sum)
 		}
 	}
-	return n
 }
 
 // orVectors ors the words of the first elements, which may hold several each, and returns how many elements they are:

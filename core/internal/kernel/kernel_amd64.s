@@ -5,8 +5,11 @@
 #include "textflag.h"
 
 // func absYGFloat32(y *float32, gradient *float32, yStride int, gradientStride int, rows int, channels int, sum *float64)
-// Requires: AVX, AVX2
-TEXT ·absYGFloat32(SB), NOSPLIT, $0-56
+// Requires: AVX, AVX2, SSE
+TEXT ·absYGFloat32(SB), NOSPLIT, $8-56
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
 	MOVQ     y+0(FP), AX
 	MOVQ     yStride+16(FP), CX
 	LEAQ     (CX)(CX*2), DX
@@ -123,12 +126,16 @@ channels_of_one:
 	JMP       one
 
 done:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func sumsFloat32(y *float32, gradient *float32, yStride int, gradientStride int, rows int, channels int, sums *float64, pitch int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·sumsFloat32(SB), NOSPLIT, $0-64
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·sumsFloat32(SB), NOSPLIT, $8-64
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
 	MOVQ     y+0(FP), AX
 	MOVQ     yStride+16(FP), CX
 	LEAQ     (CX)(CX*2), DX
@@ -296,12 +303,16 @@ channels_of_one:
 	JMP         one
 
 done:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func absYGFloat64(y *float64, gradient *float64, yStride int, gradientStride int, rows int, channels int, sum *float64)
-// Requires: AVX, AVX2
-TEXT ·absYGFloat64(SB), NOSPLIT, $0-56
+// Requires: AVX, AVX2, SSE
+TEXT ·absYGFloat64(SB), NOSPLIT, $8-56
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
 	MOVQ     y+0(FP), AX
 	MOVQ     yStride+16(FP), CX
 	LEAQ     (CX)(CX*2), DX
@@ -418,12 +429,16 @@ channels_of_one:
 	JMP     one
 
 done:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func sumsFloat64(y *float64, gradient *float64, yStride int, gradientStride int, rows int, channels int, sums *float64, pitch int)
-// Requires: AVX, AVX2
-TEXT ·sumsFloat64(SB), NOSPLIT, $0-64
+// Requires: AVX, AVX2, SSE
+TEXT ·sumsFloat64(SB), NOSPLIT, $8-64
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
 	MOVQ     y+0(FP), AX
 	MOVQ     yStride+16(FP), CX
 	LEAQ     (CX)(CX*2), DX
@@ -601,12 +616,16 @@ channels_of_one:
 	JMP     one
 
 done:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func absYGFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int, channels int, sum *float64)
-// Requires: AVX, AVX2, F16C
-TEXT ·absYGFloat16(SB), NOSPLIT, $0-56
+// Requires: AVX, AVX2, F16C, SSE
+TEXT ·absYGFloat16(SB), NOSPLIT, $8-56
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
 	MOVQ     y+0(FP), AX
 	MOVQ     yStride+16(FP), CX
 	LEAQ     (CX)(CX*2), DX
@@ -718,12 +737,16 @@ channels_of_one:
 	JMP          one
 
 done:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func sumsFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int, channels int, sums *float64, pitch int)
-// Requires: AVX, AVX2, F16C, FMA3
-TEXT ·sumsFloat16(SB), NOSPLIT, $0-64
+// Requires: AVX, AVX2, F16C, FMA3, SSE
+TEXT ·sumsFloat16(SB), NOSPLIT, $8-64
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
 	MOVQ     y+0(FP), AX
 	MOVQ     yStride+16(FP), CX
 	LEAQ     (CX)(CX*2), DX
@@ -896,12 +919,16 @@ channels_of_one:
 	JMP         one
 
 done:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func absYGBFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int, channels int, sum *float64)
-// Requires: AVX, AVX2
-TEXT ·absYGBFloat16(SB), NOSPLIT, $0-56
+// Requires: AVX, AVX2, SSE
+TEXT ·absYGBFloat16(SB), NOSPLIT, $8-56
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
 	MOVQ     y+0(FP), AX
 	MOVQ     yStride+16(FP), CX
 	LEAQ     (CX)(CX*2), DX
@@ -1048,12 +1075,16 @@ channels_of_one:
 	JMP        one
 
 done:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func sumsBFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int, channels int, sums *float64, pitch int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·sumsBFloat16(SB), NOSPLIT, $0-64
+// Requires: AVX, AVX2, FMA3, SSE
+TEXT ·sumsBFloat16(SB), NOSPLIT, $8-64
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
 	MOVQ     y+0(FP), AX
 	MOVQ     yStride+16(FP), CX
 	LEAQ     (CX)(CX*2), DX
@@ -1246,6 +1277,203 @@ channels_of_one:
 	JMP         one
 
 done:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func absYGInFloat32(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int, channels int, sum *float64) (exact bool)
+// Requires: AVX, AVX2, SSE
+TEXT ·absYGInFloat32(SB), NOSPLIT, $16-57
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
+	MOVQ     y+0(FP), AX
+	MOVQ     yStride+16(FP), CX
+	LEAQ     (CX)(CX*2), DX
+	MOVQ     gradient+8(FP), BX
+	MOVQ     gradientStride+24(FP), SI
+	LEAQ     (SI)(SI*2), DI
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLD   $0x01, Y0, Y0
+	VPSRLD   $0x10, Y0, Y1
+	VPSLLD   $0x10, Y1, Y1
+	MOVQ     rows+32(FP), R8
+
+four:
+	CMPQ R8, $0x04
+	JL   fewer
+	MOVQ sum+48(FP), R9
+	MOVQ channels+40(FP), R10
+
+channels_of_four:
+	VMOVUPD      (R9), Y2
+	VMOVUPD      32(R9), Y3
+	VMOVUPD      64(R9), Y4
+	VMOVUPD      96(R9), Y5
+	VMOVDQU      (AX), Y6
+	VMOVDQU      (BX), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(CX*1), Y6
+	VMOVDQU      (BX)(SI*1), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(CX*2), Y6
+	VMOVDQU      (BX)(SI*2), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(DX*1), Y6
+	VMOVDQU      (BX)(DI*1), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVUPD      Y2, (R9)
+	VMOVUPD      Y3, 32(R9)
+	VMOVUPD      Y4, 64(R9)
+	VMOVUPD      Y5, 96(R9)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, BX
+	ADDQ         $0x00000080, R9
+	SUBQ         $0x10, R10
+	JG           channels_of_four
+	MOVQ         channels+40(FP), R9
+	IMUL3Q       $0x02, R9, R9
+	SUBQ         R9, AX
+	LEAQ         (AX)(CX*4), AX
+	MOVQ         channels+40(FP), R9
+	IMUL3Q       $0x02, R9, R9
+	SUBQ         R9, BX
+	LEAQ         (BX)(SI*4), BX
+	SUBQ         $0x04, R8
+	JMP          four
+
+fewer:
+one:
+	CMPQ R8, $0x01
+	JL   done
+	MOVQ sum+48(FP), DX
+	MOVQ channels+40(FP), DI
+
+channels_of_one:
+	VMOVUPD      (DX), Y2
+	VMOVUPD      32(DX), Y3
+	VMOVUPD      64(DX), Y4
+	VMOVUPD      96(DX), Y5
+	VMOVDQU      (AX), Y6
+	VMOVDQU      (BX), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVUPD      Y2, (DX)
+	VMOVUPD      Y3, 32(DX)
+	VMOVUPD      Y4, 64(DX)
+	VMOVUPD      Y5, 96(DX)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, BX
+	ADDQ         $0x00000080, DX
+	SUBQ         $0x10, DI
+	JG           channels_of_one
+	MOVQ         channels+40(FP), DX
+	IMUL3Q       $0x02, DX, DX
+	SUBQ         DX, AX
+	LEAQ         (AX)(CX*1), AX
+	MOVQ         channels+40(FP), DX
+	IMUL3Q       $0x02, DX, DX
+	SUBQ         DX, BX
+	LEAQ         (BX)(SI*1), BX
+	SUBQ         $0x01, R8
+	JMP          one
+
+done:
+	STMXCSR 8(SP)
+	MOVL    8(SP), AX
+	TESTL   $0x00000018, AX
+	SETEQ   AL
+	MOVB    AL, exact+56(FP)
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 

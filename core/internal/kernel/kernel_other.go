@@ -7,9 +7,9 @@ import "agflow/core/tensor"
 // Name returns "portable": this build has no other kernel.
 func Name() string { return "portable" }
 
-func addVectors[T tensor.Element](Sums, matrix[T], matrix[T], int) (channels int)        { return 0 }
-func absYGVectors[T tensor.Element]([]float64, matrix[T], matrix[T], int) (channels int) { return 0 }
-func orVectors[T tensor.Element]([]T, int) (words uint64, elements int)                  { return 0, 0 }
+func addVectors[T tensor.Element](Sums, matrix[T], matrix[T], int) bool        { return false }
+func absYGVectors[T tensor.Element]([]float64, matrix[T], matrix[T], int) bool { return false }
+func orVectors[T tensor.Element]([]T, int) (words uint64, elements int)        { return 0, 0 }
 
 // Compare tells which of 64 scores are above high and which below low; a NaN is neither:
 //

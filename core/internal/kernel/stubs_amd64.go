@@ -48,6 +48,12 @@ func absYGBFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int,
 //go:noescape
 func sumsBFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int, channels int, sums *float64, pitch int)
 
+// absYGInFloat32 is absYGBFloat16 with products in float32; where exact is false, it has left a wrong sum.
+// Strides are in bytes, channels a positive multiple of 16.
+//
+//go:noescape
+func absYGInFloat32(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int, channels int, sum *float64) (exact bool)
+
 // orFloat32 ors the 8-byte words of four runs of bytes that begin stride bytes apart.
 // bytes is a positive multiple of 32.
 //

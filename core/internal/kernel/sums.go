@@ -7,7 +7,8 @@
 // Compare, for the choice of the greatest scores, is here for its assembly.
 //
 // There are two paths: portable Go, and AVX2 (amd64 without the tag purego, chosen at run time), whose assembly the
-// module in asm writes.
+// module in asm writes. The assembly keeps subnormal numbers even in a thread that flushes them to zero, as one does after
+// torch.set_flush_denormal(True); portable Go cannot.
 //
 // It may not check what it adds: non-finite elements show in the sums of their own channel, and the caller looks.
 package kernel
@@ -31,7 +32,7 @@ const columns = 8
 func NewSums(channels int) Sums { return sumsIn(make([]float64, columns*pitch(channels)), channels) }
 
 // pitch leaves a cache line between columns: columns a multiple of 4 KiB apart, as those of 512 channels are, would
-// push each other out of the cache.
+// push each other out of the cache. A vector at the end of a column reaches into it, too.
 func pitch(channels int) int { return channels + 8 }
 
 // sumsIn lays the columns out in a block of columns*pitch(channels) elements.
@@ -97,8 +98,7 @@ func addView[T tensor.Element](s Sums, y, g tensor.View, workers int) error {
 }
 
 func add[T tensor.Element](s Sums, y, g matrix[T], rows int) {
-	done, channels := addVectors(s, y, g, rows), s.Channels()
-	if done < channels {
-		addPortable(s.between(done, channels), y.channelsFrom(done), g.channelsFrom(done), rows)
+	if !addVectors(s, y, g, rows) {
+		addPortable(s, y, g, rows)
 	}
 }

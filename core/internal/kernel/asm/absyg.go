@@ -12,6 +12,7 @@ func absYG(d dtype) {
 		"func(y, gradient "+d.pointer+", yStride, gradientStride, rows, channels int, sum *float64)")
 	Pragma("noescape")
 	Doc("absYG" + d.name + " adds |y·gradient| of all rows to sum. Strides are in bytes, channels a positive multiple of 8.")
+	callers := setMXCSR()
 	y, g := loadMatrix("y", "yStride"), loadMatrix("gradient", "gradientStride")
 	abs := absMask(d.productBits())
 	eachRows(d.size, func(rows int) {
@@ -35,6 +36,7 @@ func absYG(d dtype) {
 			ADDQ(U8(64), sum)
 		})
 	}, y, g)
+	LDMXCSR(callers)
 	VZEROUPPER()
 	RET()
 }

@@ -29,6 +29,7 @@ func main() {
 		absYG(d)
 		sums(d)
 	}
+	absYGInFloat32()
 	for _, d := range []dtype{float32s, float64s, {"Uint16", "*uint16", 2}} {
 		or(d)
 	}

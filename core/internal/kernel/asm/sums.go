@@ -14,6 +14,7 @@ func sums(d dtype) {
 	Pragma("noescape")
 	Doc("sums"+d.name+" adds all rows to eight columns that begin pitch bytes apart.",
 		"Strides are in bytes, channels a positive multiple of 4.")
+	callers := setMXCSR()
 	y, g := loadMatrix("y", "yStride"), loadMatrix("gradient", "gradientStride")
 	columns := loadMatrix("sums", "pitch") // the first four; the others are four pitches further
 	abs := absMask(64)
@@ -46,6 +47,7 @@ func sums(d dtype) {
 			ADDQ(U8(32), upper.at)
 		})
 	}, y, g)
+	LDMXCSR(callers)
 	VZEROUPPER()
 	RET()
 }
