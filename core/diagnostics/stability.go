@@ -74,7 +74,7 @@ func Stability(tables []statistics.Table, r StabilityRequest) (StabilityReport, 
 	}
 	report := StabilityReport{Criterion: r.Criterion, PruningRatio: r.PruningRatio, Batches: len(tables), Draws: r.Draws, Seed: r.Seed}
 	for _, size := range r.Sizes {
-		stability, err := r.bootstrap(tables, newResample(all), reference, size)
+		stability, err := r.bootstrap(tables, statistics.NewResample(all), reference, size)
 		if err != nil {
 			return StabilityReport{}, err
 		}
@@ -84,12 +84,12 @@ func Stability(tables []statistics.Table, r StabilityRequest) (StabilityReport, 
 }
 
 // bootstrap compares the draws of one size with the reference.
-func (r StabilityRequest) bootstrap(tables []statistics.Table, drawn resample, reference []kept, size int) (SizeStability, error) {
+func (r StabilityRequest) bootstrap(tables []statistics.Table, drawn statistics.Resample, reference []kept, size int) (SizeStability, error) {
 	generator := rand.New(rand.NewPCG(r.Seed, uint64(size)))
 	overall := make([]float64, r.Draws)
 	layers := make([][]float64, len(reference))
 	for draw := range overall {
-		drawn.fill(tables, drawBatches(generator, len(tables), size))
+		drawn.Fill(tables, drawBatches(generator, len(tables), size))
 		choice, err := r.keep(drawn.Table)
 		if err != nil {
 			return SizeStability{}, err

@@ -78,7 +78,7 @@ func TestResampleEqualsMerge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	drawn := newResample(all)
+	drawn := statistics.NewResample(all)
 	rapid.Check(t, func(t *rapid.T) {
 		times := drawBatches(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)), 6, rapid.IntRange(1, 12).Draw(t, "size"))
 		var repeated []statistics.Table
@@ -91,7 +91,7 @@ func TestResampleEqualsMerge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		drawn.fill(tables, times)
+		drawn.Fill(tables, times)
 		if !reflect.DeepEqual(drawn.Table, want) {
 			t.Fatalf("drawn %v: got\n%+v\nwant\n%+v", times, drawn.Table, want)
 		}

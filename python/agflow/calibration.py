@@ -24,6 +24,7 @@ from agflow.errors import DeviceError, EmptyError, InvalidValueError, ShapeError
 from agflow.intake import Intake
 from agflow.models import Adapter, PrunableLayer, adapter_for, count_params, model_name
 from agflow.modes import modes_kept
+from agflow.sessions import statistics_session
 from agflow.statistics import Statistics
 from agflow.tensorfiles import TensorFolder
 from agflow.weight_gradients import WeightGradients
@@ -89,7 +90,7 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
     weights = list(_weights(adapter, model, layers))
     fingerprint, place = _Fingerprint(), next(model.parameters())
 
-    with _session({"model": dense, "layers": [_as_json(layer) for layer in layers], "workers": 1, "metadata": metadata}) as session:
+    with statistics_session(dense, layers, metadata=metadata) as session:
         _add_weights(session, weights)
         intake = Intake(session, layers, nonfinite, folder)
         taken = tqdm(itertools.islice(loader, batches), total=batches, desc="calibrate", disable=None if progress else True, leave=False)
@@ -193,15 +194,6 @@ def _frozen(model: nn.Module, trainable: Collection[nn.Parameter]) -> Iterator[N
             parameter.requires_grad_(flag)
 
 
-@contextmanager
-def _session(spec: dict) -> Iterator[int]:
-    session = core().statistics_open(json.dumps(spec))
-    try:
-        yield session
-    finally:
-        core().statistics_close(session)
-
-
 def _warn(skipped: dict[str, int]) -> None:
     layers = ", ".join(f"{name} ({count})" for name, count in skipped.items())
     warnings.warn(f"batches with NaN or infinity were left out of {len(skipped)} layers, as nonfinite='skip' asks: {layers}", stacklevel=3)
@@ -261,8 +253,3 @@ def _add_weight_gradients(session: int, weights: Iterable[Weight], gradients: It
     for (index, _, unit_axis, weight_RC), (*_, gradient_RC) in zip(weights, gradients, strict=True):
         arrow.call(core().statistics_add_weight_gradient, session, index, unit_axis,
                    arrow.matrix(weight_RC, "weight"), arrow.matrix(gradient_RC, "weight gradient"))
-
-
-def _as_json(layer: PrunableLayer) -> dict:
-    return {"name": layer.name, "group": layer.group, "units": layer.units, "unit_width": layer.unit_width,
-            "unit_macs": layer.unit_macs, "unit_params": layer.unit_params}

@@ -7,9 +7,18 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _LEAST_SECONDS = 0.03  # of one measurement: shorter calls are repeated
 _PAUSE_SECONDS = 0.02  # before each measurement: threads of the contender before stop spinning
+
+
+class Ratios(NamedTuple):
+    """Of two contenders' times, over the rounds."""
+
+    median: float
+    min: float
+    max: float
 
 
 @dataclass(frozen=True)
@@ -22,10 +31,10 @@ class Times:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
-    def over(self, other: Times) -> tuple[float, float, float]:
-        """How many times as long as ``other``: median, least and greatest of the rounds' own ratios."""
+    def over(self, other: Times) -> Ratios:
+        """How many times as long as ``other``, each round for itself."""
         ratios = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)]
-        return statistics.median(ratios), min(ratios), max(ratios)
+        return Ratios(statistics.median(ratios), min(ratios), max(ratios))
 
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], *, rounds: int,

@@ -17,7 +17,7 @@ func split(channels, workers int, work func(lo, hi int)) error {
 		work(lo, hi)
 		return nil
 	}
-	workers = max(workers, 1)
+	workers = min(max(workers, 1), max(channels, 1)) // an absurd number would overflow below
 	step := ((channels+workers-1)/workers + 15) &^ 15
 	if step >= channels {
 		return safely(0, channels)

@@ -11,19 +11,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import timm
 import torch
 from torch import nn
 
-from agflow import arrow
-from agflow._core.loader import core
-from agflow.bench import machine
+from agflow.bench import machine, passes
 from agflow.calibration import calibrate, capture, per_image_loss
 from agflow.errors import InvalidValueError
+from agflow.intake import Intake
 from agflow.models import adapter_for
 from agflow.planning import score
+from agflow.sessions import statistics_session
 from agflow.timing import Times, interleaved
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -52,16 +51,12 @@ def measure(*, model: str = "deit_tiny_patch16_224", batch_size: int = 16, batch
     if not timm.is_model(model):
         raise InvalidValueError(f"timm has no model {model!r}: see timm.list_models('*vit*')")
     vit, batch = build(model), images(model, batch_size)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the CPU time of more threads counts their waiting too
-    try:
+    with passes.torch_threads(1):  # the CPU time of more threads counts their waiting too
         with measuring(build(model)) as measured_step:
             step = interleaved({BARE: lambda: bare(vit, [batch]), FROZEN: lambda: bare_frozen(vit, [batch]), OURS: lambda: measured_step(batch)},
                                rounds=rounds, clock=time.process_time)
         whole = interleaved({name: (lambda run=run: run(vit, [batch] * batches)) for name, run in contenders().items()},
                             rounds=max(1, rounds // 2), clock=time.process_time)
-    finally:
-        torch.set_num_threads(threads)
     return {"machine": machine.describe(), "model": model, "batch_size": batch_size, "batches": batches, "rounds": rounds,
             "step": _table(step, BARE), "whole": _table(whole, BARE),
             "peak_memory": {name: _peak_of(model, batch_size, name) for name in (BARE, FROZEN, OURS)}}
@@ -110,20 +105,15 @@ def bare_frozen(model: nn.Module, batches: list[Batch]) -> None:
 def measuring(model: nn.Module) -> Iterator[Callable[[Batch], None]]:
     """A step of a running calibration: all sums of every MLP channel and attention head."""
     layers = adapter_for(model).layers(model)
-    described = [{name: value for name, value in asdict(layer).items() if name != "reader"} for layer in layers]
-    session = core().statistics_open(json.dumps({"model": {"name": "bench", "macs": 0, "params": 0}, "layers": described}))
+    with statistics_session(passes.NO_MODEL, layers) as session:
+        intake = Intake(session, layers, "refuse", None)
 
-    def sink(index: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
-        arrow.call(core().statistics_add, session, index, images, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g"))
+        def step(batch: Batch) -> None:
+            per_image_loss(model(batch[0]), batch[1]).backward()
+            intake.end_batch()
 
-    def step(batch: Batch) -> None:
-        per_image_loss(model(batch[0]), batch[1]).backward()
-
-    try:
-        with capture(model, layers, sink):
+        with capture(model, layers, intake.take):
             yield step
-    finally:
-        core().statistics_close(session)
 
 
 def ours(model: nn.Module, batches: list[Batch]) -> None:
@@ -149,7 +139,7 @@ def group_taylor(model: nn.Module, batches: list[Batch]) -> None:
 
 def _table(times: dict[str, Times], unit: str) -> list[dict]:
     return [{"name": name, "cpu_seconds": list(t.seconds), "median": t.median,
-             "over_bare": dict(zip(("median", "min", "max"), t.over(times[unit])))} for name, t in times.items()]
+             "over_bare": t.over(times[unit])._asdict()} for name, t in times.items()]
 
 
 def _peak_of(model: str, batch_size: int, name: str) -> int:

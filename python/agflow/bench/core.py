@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from agflow import arrow
-from agflow._core.loader import core
 from agflow.bench import machine, passes
 from agflow.errors import InvalidValueError
 from agflow.flow import top_k, utility
@@ -52,7 +48,7 @@ def _inputs(shapes: Sequence[tuple[int, int]], dtypes: Sequence[torch.dtype]) ->
 def _passes(shape: tuple[int, int], dtype: torch.dtype, threads: int, rounds: int, seed: int) -> Iterator[dict]:
     y_RC, g_RC = _tensors(shape, dtype, seed)
     about = {"rows": shape[0], "channels": shape[1], "dtype": str(dtype).removeprefix("torch."), "threads": threads}
-    with _torch_threads(threads):
+    with passes.torch_threads(threads):
         read = passes.reading(y_RC, g_RC, threads)
         contenders = passes.agf(y_RC, g_RC, threads)
         times = interleaved(contenders | read, rounds=rounds)
@@ -71,23 +67,13 @@ def _tensors(shape: tuple[int, int], dtype: torch.dtype, seed: int) -> tuple[tor
     return y_RC.to(dtype), (1e-2 * torch.randn(shape, generator=generator)).to(dtype)
 
 
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _error(found, exact_C: np.ndarray) -> float:
     """Relative error of the worst channel."""
     return float(np.max(np.abs(np.asarray(found.double() if isinstance(found, torch.Tensor) else found) - exact_C) / exact_C))
 
 
 def _table(times: dict[str, Times], errors: dict[str, float]) -> list[dict]:
-    return [{"name": name, "seconds": list(t.seconds), "median": t.median, "over_agflow": dict(zip(("median", "min", "max"), t.over(times[passes.OURS]))),
+    return [{"name": name, "seconds": list(t.seconds), "median": t.median, "over_agflow": t.over(times[passes.OURS])._asdict(),
              **({"relative_error": errors[name]} if name in errors else {})} for name, t in times.items()]
 
 
@@ -95,7 +81,7 @@ def _top_k(n: int, threads: int, rounds: int, seed: int) -> dict:
     """The n/4 largest of n scores, as a mask (agflow) or as indices (the others)."""
     scores = np.random.default_rng(seed).standard_exponential(n)
     tensor, k = torch.from_numpy(scores), n // 4
-    with _torch_threads(threads):
+    with passes.torch_threads(threads):
         times = interleaved({
             passes.OURS: lambda: top_k(scores, k, workers=threads),
             "numpy argpartition": lambda: np.argpartition(scores, n - k)[n - k:],
@@ -107,15 +93,9 @@ def _top_k(n: int, threads: int, rounds: int, seed: int) -> dict:
 
 def _bridge(rounds: int) -> dict:
     """One statistics_add of two tensors so small that the kernel takes next to nothing."""
-    y_RC, g_RC = torch.randn(4, 8), torch.randn(4, 8)
-    layer = {"name": "layer", "group": "mlp", "units": 8, "unit_width": 1, "unit_macs": 0, "unit_params": 0}
-    session = core().statistics_open(json.dumps({"model": {"name": "bench", "macs": 0, "params": 0}, "layers": [layer]}))
-    try:
-        times = interleaved({"statistics_add": lambda: arrow.call(core().statistics_add, session, 0, 1, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g"))},
-                            rounds=rounds)
-    finally:
-        core().statistics_close(session)
-    return {"seconds": list(times["statistics_add"].seconds), "median": times["statistics_add"].median}
+    with passes.statistics_add(torch.randn(4, 8), torch.randn(4, 8), threads=1) as add:
+        times = interleaved({"statistics_add": add}, rounds=rounds)["statistics_add"]
+    return {"seconds": list(times.seconds), "median": times.median}
 
 
 def text(found: dict) -> str:

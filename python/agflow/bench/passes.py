@@ -5,7 +5,6 @@ Shape suffixes: R rows, C channels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,11 +17,14 @@ from torch._inductor.exc import InductorError
 from agflow import arrow
 from agflow._core.loader import core
 from agflow.flow import utility
+from agflow.models import PrunableLayer
+from agflow.sessions import statistics_session
 
 Contenders = dict[str, Callable[[], object]]
 
 OURS = "agflow"
 READ = "read limit"
+NO_MODEL = {"name": "bench", "macs": 0, "params": 0}
 
 
 def reading(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Contenders:
@@ -53,17 +55,31 @@ def agf(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Contenders:
 @contextmanager
 def all_sums(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Iterator[Contenders]:
     """All eight sums per channel, in the order of the statistics table."""
-    rows, channels = y_RC.shape
-    layer = {"name": "layer", "group": "mlp", "units": channels, "unit_width": 1, "unit_macs": 0, "unit_params": 0}
-    session = core().statistics_open(json.dumps({"model": {"name": "bench", "macs": 0, "params": 0}, "layers": [layer], "workers": threads}))
-    try:
+    with statistics_add(y_RC, g_RC, threads) as add:
         yield {
-            OURS: lambda: arrow.call(core().statistics_add, session, 0, 1, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g")),
+            OURS: add,
             "torch eager": lambda: _sums_as_they_come(y_RC, g_RC),
             **_compiled(_sums_as_they_come, _sums_float64, y_RC, g_RC),
         }
+
+
+@contextmanager
+def statistics_add(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Iterator[Callable[[], object]]:
+    """agflow's own call: the tensors into a running statistics session of one layer."""
+    layer = PrunableLayer("layer", "mlp", y_RC.shape[1], unit_width=1, unit_macs=0, unit_params=0, reader="")
+    with statistics_session(NO_MODEL, [layer], workers=threads) as session:
+        yield lambda: arrow.call(core().statistics_add, session, 0, 1, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g"))
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use ``count`` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
-        core().statistics_close(session)
+        torch.set_num_threads(before)
 
 
 def row_by_row(y_RC: torch.Tensor, g_RC: torch.Tensor) -> np.ndarray:
