@@ -49,7 +49,8 @@ func planCommand() *cli.Command {
 		Flags: []cli.Flag{
 			need("scores", "scores `FILE` to rank by"), place("output", "plan.arrow", "plan `FILE` to write"),
 			place("macs", "", "`MACS` to come down to: a share of the model's (0.35), or 350M, 1.2G"), ratioFlag(),
-			text("scope", masking.ScopeLayer, "rank inside each layer, or global"), roundToFlag(), list("groups", nil, "`GROUPS` to prune (default: all)"),
+			place("widths", "", "scores `FILE` that shares the units out among layers, say by variance_weighted (default: evenly)"),
+			roundToFlag(), list("groups", nil, "`GROUPS` to prune (default: all)"),
 			ignoredLayersFlag(),
 		},
 	}, func(c *cli.Context) (outcome, error) {
@@ -60,8 +61,8 @@ func planCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		plan, report, err := masking.Solve(scores, masking.Request{
-			PruningRatio: c.Float64("pruning-ratio"), MACs: c.String("macs"), Scope: c.String("scope"), RoundTo: c.Int("round-to"),
+		plan, report, err := solve(scores, c.String("widths"), masking.Request{
+			PruningRatio: c.Float64("pruning-ratio"), MACs: c.String("macs"), RoundTo: c.Int("round-to"),
 			Groups: c.StringSlice("groups"), IgnoredLayers: c.StringSlice("ignored-layers"),
 		})
 		if err != nil {
@@ -77,6 +78,18 @@ func planCommand() *cli.Command {
 		}
 		return outcome{map[string]any{"output": path, "report": report}, planText(path, report)}, nil
 	})
+}
+
+// solve plans with the widths of a file of scores, or uniform ones without a file.
+func solve(scores criteria.Scores, path string, request masking.Request) (masking.Plan, masking.Report, error) {
+	if path == "" {
+		return masking.Solve(scores, request)
+	}
+	widths, err := load(path, arrowfile.KindScores, arrowfile.ScoresFromRecord)
+	if err != nil {
+		return masking.Plan{}, masking.Report{}, err
+	}
+	return masking.SolveWidths(scores, widths, request)
 }
 
 func planText(path string, r masking.Report) string {

@@ -47,29 +47,29 @@ func Score(criterion string, seed, tableArray, tableSchema, outArray, outSchema 
 	return give(out, arrowfile.ScoresToRecord(resultMemory, scores)), nil
 }
 
-// Plan solves a request, JSON of masking.Request, for a table of scores. It exports the plan and returns the report
-// as JSON.
-func Plan(request string, scoresArray, scoresSchema, outArray, outSchema int64) (report string, err error) {
+// planRequest is what Plan is asked: with a criterion the table is one of statistics, which the core scores by it and by
+// the criterion of Widths, if any; without one the table is one of scores, and widths are uniform.
+type planRequest struct {
+	masking.Request
+	Criterion string `json:"criterion"`
+	Seed      uint64 `json:"seed"`
+}
+
+// Plan solves a request, JSON of masking.Request with "criterion" and "seed", for a table of statistics or of scores. It
+// exports the plan and returns the report as JSON.
+func Plan(request string, tableArray, tableSchema, outArray, outSchema int64) (report string, err error) {
 	defer fault.Recover(&err)
-	input := carrow.Take("scores", scoresArray, scoresSchema)
+	input := carrow.Take("table", tableArray, tableSchema)
 	defer input.Release()
 	out, err := carrow.Fill(outArray, outSchema)
 	if err != nil {
 		return "", err
 	}
-	var asked masking.Request
+	var asked planRequest
 	if err := decode(request, &asked); err != nil {
 		return "", err
 	}
-	var scores criteria.Scores
-	err = read(input, func(rec arrow.Record) (err error) {
-		scores, err = arrowfile.ScoresFromRecord(rec)
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	plan, summary, err := masking.Solve(scores, asked)
+	plan, summary, err := solve(input, asked)
 	if err != nil {
 		return "", err
 	}
@@ -83,3 +83,42 @@ func Plan(request string, scoresArray, scoresSchema, outArray, outSchema int64) 
 	give(out, rec)
 	return report, nil
 }
+
+func solve(input *carrow.Input, asked planRequest) (masking.Plan, masking.Report, error) {
+	if asked.Criterion == "" {
+		return solveScores(input, asked.Request)
+	}
+	table, err := readTable(input)
+	if err != nil {
+		return masking.Plan{}, masking.Report{}, err
+	}
+	scores, err := criteria.Score(asked.Criterion, asked.Seed, table)
+	if err != nil {
+		return masking.Plan{}, masking.Report{}, err
+	}
+	if uniform(asked.Widths) {
+		return masking.Solve(scores, asked.Request)
+	}
+	widths, err := criteria.Score(asked.Widths, asked.Seed, table)
+	if err != nil {
+		return masking.Plan{}, masking.Report{}, err
+	}
+	return masking.SolveWidths(scores, widths, asked.Request)
+}
+
+func solveScores(input *carrow.Input, asked masking.Request) (masking.Plan, masking.Report, error) {
+	if !uniform(asked.Widths) {
+		return masking.Plan{}, masking.Report{}, fault.New(fault.Value, "widths by %q need statistics and scores were given; pass the statistics, or widths %q", asked.Widths, masking.Uniform)
+	}
+	var scores criteria.Scores
+	err := read(input, func(rec arrow.Record) (err error) {
+		scores, err = arrowfile.ScoresFromRecord(rec)
+		return err
+	})
+	if err != nil {
+		return masking.Plan{}, masking.Report{}, err
+	}
+	return masking.Solve(scores, asked)
+}
+
+func uniform(widths string) bool { return widths == "" || widths == masking.Uniform }

@@ -33,11 +33,37 @@ type failer interface {
 
 func solveOK(t failer, s criteria.Scores, r Request) (Plan, Report) {
 	t.Helper()
-	p, rep, err := Solve(s, r)
+	return solveWith(t, s, nil, r)
+}
+
+// solveWith solves with the widths given, or uniform ones.
+func solveWith(t failer, s criteria.Scores, widths *criteria.Scores, r Request) (Plan, Report) {
+	t.Helper()
+	p, rep, err := solveMaybe(s, widths, r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p, rep
+}
+
+func solveMaybe(s criteria.Scores, widths *criteria.Scores, r Request) (Plan, Report, error) {
+	if widths == nil {
+		return Solve(s, r)
+	}
+	return SolveWidths(s, *widths, r)
+}
+
+// drawWidths draws other scores of the same units, or none.
+func drawWidths(t *rapid.T, s criteria.Scores) *criteria.Scores {
+	if rapid.Bool().Draw(t, "uniform widths") {
+		return nil
+	}
+	widths := s
+	widths.Criterion, widths.Score = "variance", make([]float64, len(s.Score))
+	for u := range widths.Score {
+		widths.Score[u] = float64(rapid.IntRange(0, 9).Draw(t, "width"))
+	}
+	return &widths
 }
 
 // drawScores draws models of uneven layers; few distinct scores, so that ties are common.
@@ -63,10 +89,7 @@ func drawScores(t *rapid.T, minUnits int) criteria.Scores {
 
 // drawRequest draws a request without a budget.
 func drawRequest(t *rapid.T) Request {
-	return Request{
-		Scope:   rapid.SampledFrom([]string{"", ScopeLayer, ScopeGlobal}).Draw(t, "scope"),
-		RoundTo: rapid.IntRange(0, 5).Draw(t, "round_to"),
-	}
+	return Request{RoundTo: rapid.IntRange(0, 5).Draw(t, "round_to")}
 }
 
 // drawBudget draws a ratio, or MACs between the least and a little above the dense model's.

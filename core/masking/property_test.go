@@ -17,8 +17,9 @@ import (
 func TestEveryPlanIsSound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScores(t, 5)
+		widths := drawWidths(t, s)
 		r := drawBudget(t, s, drawRequest(t))
-		p, rep := solveOK(t, s, r)
+		p, rep := solveWith(t, s, widths, r)
 		if err := p.Validate(); err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +38,7 @@ func TestEveryPlanIsSound(t *testing.T) {
 			}
 			atFloor = atFloor && kept == step
 			macs -= int64(l.Units-kept) * l.UnitMACs
-			if r.PruningRatio > 0 && r.Scope != ScopeGlobal && kept > step && float64(kept) > (1-r.PruningRatio)*float64(l.Units)+1e-9 {
+			if r.PruningRatio > 0 && widths == nil && kept > step && float64(kept) > (1-r.PruningRatio)*float64(l.Units)+1e-9 {
 				t.Fatalf("layer %d keeps %d of %d at ratio %v", i, kept, l.Units, r.PruningRatio)
 			}
 		}
@@ -47,7 +48,7 @@ func TestEveryPlanIsSound(t *testing.T) {
 		if r.MACs != "" && (float64(macs) > rep.Budget || rep.Miss > 0) {
 			t.Fatalf("%d MACs exceed the budget of %v; miss %v", macs, rep.Budget, rep.Miss)
 		}
-		if r.PruningRatio > 0 && rep.Miss < -1e-9 && r.Scope != ScopeGlobal && !slices.ContainsFunc(rep.Layers, func(l LayerReport) bool { return l.Kept <= max(r.RoundTo, 1) }) {
+		if r.PruningRatio > 0 && rep.Miss < -1e-9 && widths == nil && !slices.ContainsFunc(rep.Layers, func(l LayerReport) bool { return l.Kept <= max(r.RoundTo, 1) }) {
 			t.Fatalf("ratio %v is missed by %v without a layer at its floor", r.PruningRatio, rep.Miss)
 		}
 		if math.IsNaN(rep.KeptUtility) || rep.KeptUtility < 0 || rep.KeptUtility > 1+1e-12 {
@@ -62,12 +63,13 @@ func TestMACsAreUsedUpToOneStep(t *testing.T) {
 		s := drawScores(t, 5)
 		r := drawRequest(t)
 		r.MACs = fmt.Sprint(s.Model.MACs + 10)
-		full, _ := solveOK(t, s, r)
-		r = drawBudget(t, s, Request{Scope: r.Scope, RoundTo: r.RoundTo})
+		widths := drawWidths(t, s)
+		full, _ := solveWith(t, s, widths, r)
+		r = drawBudget(t, s, Request{RoundTo: r.RoundTo})
 		if r.MACs == "" {
 			t.Skip("by ratio")
 		}
-		p, rep := solveOK(t, s, r)
+		p, rep := solveWith(t, s, widths, r)
 		greatest := int64(0)
 		for _, l := range s.Layers {
 			greatest = max(greatest, int64(stepUnits(l, max(r.RoundTo, 1)))*l.UnitMACs)
@@ -94,8 +96,9 @@ func TestABiggerBudgetKeepsASuperset(t *testing.T) {
 			}
 			big.MACs = fmt.Sprint(goal.macs + rapid.Int64Range(0, 200).Draw(t, "more"))
 		}
-		less, _ := solveOK(t, s, small)
-		more, _ := solveOK(t, s, big)
+		widths := drawWidths(t, s)
+		less, _ := solveWith(t, s, widths, small)
+		more, _ := solveWith(t, s, widths, big)
 		for u := range less.Keep {
 			if less.Keep[u] && !more.Keep[u] {
 				t.Fatalf("%s is kept at %+v and not at %+v", statistics.UnitName(s.Layers, u), small, big)
@@ -104,12 +107,20 @@ func TestABiggerBudgetKeepsASuperset(t *testing.T) {
 	})
 }
 
-// With global scope and no floor in the way, the units of a group are one ranking: none that goes beats one that stays.
-func TestGlobalScopeRanksAGroupAsOne(t *testing.T) {
+// When widths are shared out and no floor is in the way, no layer of a group gives a unit that is worth more, in multiples
+// of its layer's mean, than the last one that another keeps.
+func TestWidthsRankAGroupAsOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScores(t, 1)
-		r := Request{Scope: ScopeGlobal, PruningRatio: rapid.Float64Range(0.01, 0.99).Draw(t, "ratio")}
-		p, rep := solveOK(t, s, r)
+		widths := drawWidths(t, s)
+		if widths == nil {
+			widths = &s // by its own scores
+		}
+		r := Request{PruningRatio: rapid.Float64Range(0.01, 0.99).Draw(t, "ratio")}
+		p, rep := solveWith(t, s, widths, r)
+		if p.Request.Widths != widths.Criterion {
+			t.Fatalf("the plan says widths by %q", p.Request.Widths)
+		}
 		offsets := statistics.Offsets(s.Layers)
 		for _, group := range groupsOf(s.Layers) {
 			units, kept, floors := 0, 0, 0
@@ -118,16 +129,17 @@ func TestGlobalScopeRanksAGroupAsOne(t *testing.T) {
 				if l.Group != group {
 					continue
 				}
-				units, kept, floors = units+l.Units, kept+rep.Layers[i].Kept, floors+1
-				for u := offsets[i]; u < offsets[i+1]; u++ {
-					if !p.Keep[u] {
-						highestGone = max(highestGone, s.Score[u])
-					} else if rep.Layers[i].Kept > 1 { // the one unit of a layer at its floor may be worse
-						lowestKept = min(lowestKept, s.Score[u])
-					}
+				stays := rep.Layers[i].Kept
+				units, kept, floors = units+l.Units, kept+stays, floors+1
+				curve := relativeCurve(widths.Score[offsets[i]:offsets[i+1]])
+				if stays < l.Units {
+					highestGone = max(highestGone, curve[stays])
+				}
+				if stays > 1 { // the one unit of a layer at its floor may be worse
+					lowestKept = min(lowestKept, curve[stays-1])
 				}
 			}
-			if lowestKept < highestGone {
+			if lowestKept < highestGone-1e-12 {
 				t.Fatalf("group %s keeps a unit of %v and loses one of %v", group, lowestKept, highestGone)
 			}
 			if want := units - int(math.Ceil(r.PruningRatio*float64(units)-1e-9)); kept != max(want, floors) {
@@ -135,6 +147,22 @@ func TestGlobalScopeRanksAGroupAsOne(t *testing.T) {
 			}
 		}
 	})
+}
+
+// relativeCurve is the definition of a width curve: falling, mean 1, or zeros.
+func relativeCurve(scores []float64) []float64 {
+	curve, total := slices.Clone(scores), 0.0
+	slices.Sort(curve)
+	slices.Reverse(curve)
+	for _, s := range curve {
+		total += s
+	}
+	for i := range curve {
+		if total > 0 {
+			curve[i] *= float64(len(curve)) / total
+		}
+	}
+	return curve
 }
 
 // Ignored layers and groups that were not asked for stay whole; equal input gives the equal plan and is not changed.
@@ -152,7 +180,8 @@ func TestUnselectedLayersStayWhole(t *testing.T) {
 			}
 		}
 		before := append([]float64{}, s.Score...)
-		p, rep, err := Solve(s, r)
+		widths := drawWidths(t, s)
+		p, rep, err := solveMaybe(s, widths, r)
 		if err != nil {
 			t.Skip("nothing left to prune")
 		}
@@ -162,7 +191,7 @@ func TestUnselectedLayersStayWhole(t *testing.T) {
 				t.Fatalf("layer %s keeps %d of %d", l.Name, rep.Layers[i].Kept, l.Units)
 			}
 		}
-		again, repAgain := solveOK(t, s, r)
+		again, repAgain := solveWith(t, s, widths, r)
 		if !reflect.DeepEqual(p, again) || !reflect.DeepEqual(rep, repAgain) || !slices.Equal(before, s.Score) {
 			t.Fatal("a second call gave another plan, or the scores were changed")
 		}
@@ -181,14 +210,13 @@ func TestNoRequestPanics(t *testing.T) {
 		r := Request{
 			PruningRatio: rapid.OneOf(rapid.Just(0.0), rapid.Float64()).Draw(t, "ratio"),
 			MACs:         rapid.OneOf(rapid.Just(""), rapid.SampledFrom([]string{"0.5", "1", "5", "3G", "nan", "inf", "-1", "1e400", "G", "0x1p-2", "9e18", "9223372036854775807"}), rapid.String()).Draw(t, "macs"),
-			Scope:        rapid.SampledFrom([]string{"", ScopeLayer, ScopeGlobal, "model"}).Draw(t, "scope"),
 			RoundTo:      rapid.OneOf(rapid.IntRange(-1, 6), rapid.Int()).Draw(t, "round_to"),
 			Groups:       rapid.SampledFrom([][]string{nil, {"mlp"}, {"convs"}}).Draw(t, "groups"),
 		}
 		if rapid.Bool().Draw(t, "ignore") {
 			r.IgnoredLayers = []string{rapid.String().Draw(t, "pattern")}
 		}
-		p, _, err := Solve(s, r)
+		p, _, err := solveMaybe(s, drawWidths(t, s), r)
 		if err == nil {
 			err = p.Validate()
 			if err != nil {

@@ -9,17 +9,14 @@ import (
 	"agflow/core/statistics"
 )
 
-// The scopes of a budget.
-const (
-	ScopeLayer  = "layer"  // every layer gives the same share, ranks inside the layer
-	ScopeGlobal = "global" // the units of all layers of a group are ranked together
-)
+// Uniform widths: every layer gives the same share of its units.
+const Uniform = "uniform"
 
 // Request is what a user asks of a plan. Exactly one of PruningRatio and MACs sets the budget.
 type Request struct {
 	PruningRatio  float64  `json:"pruning_ratio"`  // share of the units to remove, above 0 and below 1; 0 when MACs is set
 	MACs          string   `json:"macs"`           // "0.35" of the dense model's MACs, or MACs of one image: "350M", "1.2G"
-	Scope         string   `json:"scope"`          // ScopeLayer, also when empty, or ScopeGlobal
+	Widths        string   `json:"widths"`         // Uniform, or the criterion that shares the units out among a group's layers; set by Solve
 	RoundTo       int      `json:"round_to"`       // MLP layers keep a multiple of it; 0 counts as 1; heads stay whole
 	Groups        []string `json:"groups"`         // the groups to prune; all when empty
 	IgnoredLayers []string `json:"ignored_layers"` // names, or patterns as path.Match reads them, of layers to leave alone
@@ -35,13 +32,8 @@ func (r Request) normalized() (Request, error) {
 		return r, fault.New(fault.Value, "pruning_ratio is %v; it is the share of units to remove, above 0 and below 1", r.PruningRatio)
 	case r.RoundTo < 0:
 		return r, fault.New(fault.Value, "round_to is %d; it must be at least 1", r.RoundTo)
-	case r.Scope != "" && r.Scope != ScopeLayer && r.Scope != ScopeGlobal:
-		return r, fault.New(fault.Value, "scope is %q; it is %q or %q", r.Scope, ScopeLayer, ScopeGlobal)
 	}
 	r.RoundTo = max(r.RoundTo, 1)
-	if r.Scope == "" {
-		r.Scope = ScopeLayer
-	}
 	r.Groups = append([]string{}, r.Groups...) // [] in JSON, not null
 	r.IgnoredLayers = append([]string{}, r.IgnoredLayers...)
 	return r, nil

@@ -12,23 +12,42 @@ import (
 // slack forgives the rounding of shares: 1-0.9 is a little below 0.1. Shares of real layers lie much further apart.
 const slack = 1e-12
 
-// Solve makes the plan of a request: the longest prefix of the fixed order of steps that the budget allows, on top of a
-// floor of one step (round_to units of an MLP, one head) a layer. With a pruning ratio, no layer (scope layer) or group
-// (scope global) keeps more than its share, floors excepted. With MACs, layers shrink by the same ratio until the plan
+// Solve makes the plan of a request with uniform widths; see [SolveWidths].
+func Solve(s criteria.Scores, r Request) (Plan, Report, error) {
+	r.Widths = Uniform
+	return solvePlan(s, nil, r)
+}
+
+// SolveWidths makes the plan of a request: s ranks the units of a layer, widths share the units that stay out among the
+// layers of a group (see [pools]). Both are scores of the same units, and may be the same scores; with the widths of
+// [Solve] every layer gives the same share.
+//
+// The plan is the longest prefix of the fixed order of steps that the budget allows, on top of a
+// floor of one step (round_to units of an MLP, one head) a layer. With a pruning ratio, no group (with uniform widths no
+// layer) keeps more than its share, floors excepted. With MACs, layers shrink by the same ratio until the plan
 // fits; of the steps that the next smaller ratio would bring back all at once, those of best score per MAC stay as long
 // as they fit. The plan never exceeds the MACs and ends less than one step below them, unless it keeps all it can.
 //
 // Errors: value (the request), layer (an ignored layer that does not exist, none left), budget (names the least
-// reachable MACs), and those of [criteria.Scores.Validate].
-func Solve(s criteria.Scores, r Request) (Plan, Report, error) {
+// reachable MACs), shape (widths of other layers), and those of [criteria.Scores.Validate].
+func SolveWidths(s, widths criteria.Scores, r Request) (Plan, Report, error) {
+	if err := widths.Validate(); err != nil {
+		return Plan{}, Report{}, err
+	}
+	if !slices.Equal(s.Layers, widths.Layers) {
+		return Plan{}, Report{}, fault.New(fault.Shape, "the %s scores that share the widths out are of other layers than the %s scores that rank; make both from the same statistics", widths.Criterion, s.Criterion)
+	}
+	r.Widths = widths.Criterion
+	return solvePlan(s, widths.Score, r)
+}
+
+// solvePlan plans with the scores that share widths out, or none for uniform widths.
+func solvePlan(s criteria.Scores, widths []float64, r Request) (Plan, Report, error) {
 	r, err := r.normalized()
 	if err != nil {
 		return Plan{}, Report{}, err
 	}
 	if err := s.Validate(); err != nil {
-		return Plan{}, Report{}, err
-	}
-	if err := checkComparable(s.Criterion, r.Scope); err != nil {
 		return Plan{}, Report{}, err
 	}
 	selected, err := r.selects(s.Layers)
@@ -42,7 +61,7 @@ func Solve(s criteria.Scores, r Request) (Plan, Report, error) {
 	if err != nil {
 		return Plan{}, Report{}, err
 	}
-	targets := rank(s, selected)
+	targets := rank(s, widths, selected)
 	kept, err := solve(s.Model, targets, r, goal)
 	if err != nil {
 		return Plan{}, Report{}, err
@@ -60,17 +79,6 @@ func Solve(s criteria.Scores, r Request) (Plan, Report, error) {
 	return p, rep, nil
 }
 
-// checkComparable refuses to rank units of different layers by scores that mean something inside a layer only.
-func checkComparable(criterion, scope string) error {
-	if scope != ScopeGlobal {
-		return nil
-	}
-	if d, err := criteria.Describe(criterion); err != nil || !d.Comparable {
-		return fault.New(fault.Value, "scope %q ranks units across layers, but %s scores are comparable inside a layer only; score with agf_relative, or use scope %q", ScopeGlobal, criterion, ScopeLayer)
-	}
-	return nil
-}
-
 // solve returns how many units each target keeps.
 func solve(model statistics.Model, targets []ranked, r Request, goal budget) ([]int, error) {
 	kept := make([]int, len(targets))
@@ -80,7 +88,7 @@ func solve(model statistics.Model, targets []ranked, r Request, goal budget) ([]
 			return nil, fault.New(fault.Value, "layer %q has %d units, fewer than round_to %d; lower round_to or put the layer in ignored_layers", t.Name, t.Units, r.RoundTo)
 		}
 	}
-	steps := order(targets, r.Scope, r.RoundTo)
+	steps := order(targets, r.Widths != Uniform, r.RoundTo)
 	if goal.ratio > 0 {
 		keepShare(kept, targets, steps, r.RoundTo, 1-goal.ratio)
 		return kept, nil

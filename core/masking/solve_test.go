@@ -29,20 +29,19 @@ func TestPlansByHand(t *testing.T) {
 		macs    int64
 		miss    float64
 	}{
-		"half":                          {Request{PruningRatio: 0.5}, []int{2, 8}, 240, 0},
-		"half in steps of 6":            {Request{PruningRatio: 0.5, RoundTo: 6}, []int{2, 6}, 230, 0.2},
-		"nine tenths is not ten":        {Request{PruningRatio: 0.9}, []int{1, 1}, 155, -0.0},
-		"three quarters":                {Request{PruningRatio: 0.75}, []int{1, 4}, 170, 0},
-		"heads alone":                   {Request{PruningRatio: 0.5, Groups: []string{"heads"}}, []int{2, 16}, 280, 0},
-		"ignored by pattern":            {Request{PruningRatio: 0.5, IgnoredLayers: []string{"blocks.*.attn"}}, []int{4, 8}, 340, 0},
-		"all MACs":                      {Request{MACs: "1"}, []int{4, 16}, 380, 0},
-		"absolute":                      {Request{MACs: "240"}, []int{2, 8}, 240, 0},
-		"share":                         {Request{MACs: "0.6316"}, []int{2, 8}, 240, 0}, // 240.008
-		"kilo":                          {Request{MACs: "0.24K"}, []int{2, 8}, 240, 0},
-		"one channel less":              {Request{MACs: "239"}, []int{1, 8}, 190, -49.0 / 239}, // the next step is a head of 50
-		"one channel more":              {Request{MACs: "245"}, []int{2, 9}, 245, 0},
-		"least":                         {Request{MACs: "155"}, []int{1, 1}, 155, 0},
-		"global equals layer, one each": {Request{PruningRatio: 0.5, Scope: "global"}, []int{2, 8}, 240, 0},
+		"half":                   {Request{PruningRatio: 0.5}, []int{2, 8}, 240, 0},
+		"half in steps of 6":     {Request{PruningRatio: 0.5, RoundTo: 6}, []int{2, 6}, 230, 0.2},
+		"nine tenths is not ten": {Request{PruningRatio: 0.9}, []int{1, 1}, 155, -0.0},
+		"three quarters":         {Request{PruningRatio: 0.75}, []int{1, 4}, 170, 0},
+		"heads alone":            {Request{PruningRatio: 0.5, Groups: []string{"heads"}}, []int{2, 16}, 280, 0},
+		"ignored by pattern":     {Request{PruningRatio: 0.5, IgnoredLayers: []string{"blocks.*.attn"}}, []int{4, 8}, 340, 0},
+		"all MACs":               {Request{MACs: "1"}, []int{4, 16}, 380, 0},
+		"absolute":               {Request{MACs: "240"}, []int{2, 8}, 240, 0},
+		"share":                  {Request{MACs: "0.6316"}, []int{2, 8}, 240, 0}, // 240.008
+		"kilo":                   {Request{MACs: "0.24K"}, []int{2, 8}, 240, 0},
+		"one channel less":       {Request{MACs: "239"}, []int{1, 8}, 190, -49.0 / 239}, // the next step is a head of 50
+		"one channel more":       {Request{MACs: "245"}, []int{2, 9}, 245, 0},
+		"least":                  {Request{MACs: "155"}, []int{1, 1}, 155, 0},
 	} {
 		_, rep := solveOK(t, vit("agf_relative", 1), c.request)
 		if name == "nine tenths is not ten" {
@@ -105,7 +104,7 @@ func TestPlanKeepsTheScoresIdentity(t *testing.T) {
 	if p.Model != s.Model || p.Criterion != "agf" || p.Seed != 9 || p.Metadata["agflow.data"] != "x" || !slices.Equal(p.Score, s.Score) {
 		t.Fatalf("got %+v", p)
 	}
-	if p.Request.Scope != ScopeLayer || p.Request.RoundTo != 1 || p.Request.Groups == nil || p.Request.IgnoredLayers == nil {
+	if p.Request.Widths != Uniform || p.Request.RoundTo != 1 || p.Request.Groups == nil || p.Request.IgnoredLayers == nil {
 		t.Fatalf("the request is %+v", p.Request)
 	}
 	p.Score[0], p.Layers[0].Name, p.Metadata["agflow.data"] = -1, "changed", "changed"
@@ -140,9 +139,6 @@ func TestRefusals(t *testing.T) {
 		"unreachable":      {Request{MACs: "154"}, nil, fault.Budget, "reaches 155 at the least"},
 		"round_to":         {Request{PruningRatio: 0.5, RoundTo: -1}, nil, fault.Value, "round_to is -1"},
 		"round_to wide":    {Request{PruningRatio: 0.5, RoundTo: 17}, nil, fault.Value, `"blocks.0.mlp" has 16 units, fewer than round_to 17`},
-		"scope":            {Request{PruningRatio: 0.5, Scope: "model"}, nil, fault.Value, `scope is "model"`},
-		"global agf":       {Request{PruningRatio: 0.5, Scope: "global"}, nil, fault.Value, "score with agf_relative"},
-		"global foreign":   {Request{PruningRatio: 0.5, Scope: "global"}, func(s *criteria.Scores) { s.Criterion = "mine" }, fault.Value, "score with agf_relative"},
 		"group":            {Request{PruningRatio: 0.5, Groups: []string{"convs"}}, nil, fault.Value, "heads, mlp"},
 		"ignored unknown":  {Request{PruningRatio: 0.5, IgnoredLayers: []string{"block.*"}}, nil, fault.Layer, `"block.*", which matches no layer`},
 		"ignored bad":      {Request{PruningRatio: 0.5, IgnoredLayers: []string{"[a"}}, nil, fault.Value, "no valid pattern"},
@@ -160,6 +156,40 @@ func TestRefusals(t *testing.T) {
 		if err == nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: got %v, want code %s saying %q", name, err, c.code, c.says)
 		}
+	}
+}
+
+// Two layers of equal width: b's worth lies in one unit, a's is spread, so a keeps more; how large b's scores are changes
+// nothing, and which units stay is up to the ranking scores.
+func TestWidthsByHand(t *testing.T) {
+	layer := func(name string) statistics.Layer {
+		return statistics.Layer{Name: name, Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 1}
+	}
+	s := criteria.Scores{
+		Criterion: "agf", Model: statistics.Model{Name: "toy", MACs: 10}, Layers: []statistics.Layer{layer("a"), layer("b")},
+		Score: []float64{1, 2, 3, 4, 4, 3, 2, 1},
+	}
+	for _, scale := range []float64{1, 1000} {
+		widths := s
+		widths.Criterion, widths.Score = "variance", []float64{3, 3, 2, 2, 37 * scale, scale, scale, scale}
+		p, rep := solveWith(t, s, &widths, Request{PruningRatio: 0.5})
+		if !slices.Equal(keptOf(rep), []int{3, 1}) || !slices.Equal(p.Keep, []bool{false, true, true, true, true, false, false, false}) {
+			t.Errorf("kept %v: %v", keptOf(rep), p.Keep)
+		}
+		if p.Criterion != "agf" || p.Request.Widths != "variance" || !slices.Equal(p.Score, s.Score) {
+			t.Errorf("the plan is by %s with widths by %s and scores %v", p.Criterion, p.Request.Widths, p.Score)
+		}
+	}
+}
+
+func TestWidthsOfOtherLayersAreRefused(t *testing.T) {
+	if _, _, err := SolveWidths(vit("agf", 1), vit("variance", 2), Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Shape {
+		t.Errorf("got %v", err)
+	}
+	nan := vit("variance", 1)
+	nan.Score[3] = math.NaN()
+	if _, _, err := SolveWidths(vit("agf", 1), nan, Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Nonfinite {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -199,7 +229,7 @@ func large() criteria.Scores {
 func TestAMillionUnitsAreQuick(t *testing.T) {
 	s := large()
 	start := time.Now()
-	_, rep := solveOK(t, s, Request{MACs: "0.9995", Scope: ScopeGlobal, RoundTo: 8})
+	_, rep := solveWith(t, s, &s, Request{MACs: "0.9995", RoundTo: 8})
 	took := time.Since(start)
 	t.Logf("took %v, miss %.2g", took, rep.Miss)
 	if took > time.Minute {
@@ -210,6 +240,6 @@ func TestAMillionUnitsAreQuick(t *testing.T) {
 func BenchmarkSolve(b *testing.B) {
 	s := large()
 	for b.Loop() {
-		solveOK(b, s, Request{MACs: "0.9995", Scope: ScopeGlobal})
+		solveWith(b, s, &s, Request{MACs: "0.9995"})
 	}
 }

@@ -14,7 +14,8 @@ type ranked struct {
 	statistics.Layer
 	offset int // of its first unit's score
 	units  []rankedUnit
-	worth  float64 // what turns a score into a multiple of the layer's mean
+	worth  float64   // what turns a score into a multiple of the layer's mean
+	width  []float64 // what keeping one unit more is worth when widths are shared out, falling: multiples of the layer's mean
 }
 
 type rankedUnit struct {
@@ -22,22 +23,22 @@ type rankedUnit struct {
 	unit  int32
 }
 
-// rank sorts the units of the selected layers: best score first, ties by lower index.
-func rank(s criteria.Scores, selected []bool) []ranked {
+// rank sorts the units of the selected layers: best score first, ties by lower index. Widths are scores of the same units,
+// or nil when each layer gives the same share.
+func rank(s criteria.Scores, widths []float64, selected []bool) []ranked {
 	var targets []ranked
 	offsets := statistics.Offsets(s.Layers)
 	for i, l := range s.Layers {
 		if !selected[i] {
 			continue
 		}
-		t := ranked{Layer: l, offset: offsets[i], units: make([]rankedUnit, l.Units)}
-		magnitude := 0.0
-		for u, score := range s.Score[offsets[i]:offsets[i+1]] {
+		scores := s.Score[offsets[i]:offsets[i+1]]
+		t := ranked{Layer: l, offset: offsets[i], units: make([]rankedUnit, l.Units), worth: worth(scores)}
+		for u, score := range scores {
 			t.units[u] = rankedUnit{score, int32(u)}
-			magnitude += math.Abs(score)
 		}
-		if magnitude > 0 {
-			t.worth = float64(l.Units) / magnitude
+		if widths != nil {
+			t.width = widthCurve(widths[offsets[i]:offsets[i+1]])
 		}
 		slices.SortFunc(t.units, func(a, b rankedUnit) int {
 			if a.score != b.score {
@@ -48,6 +49,31 @@ func rank(s criteria.Scores, selected []bool) []ranked {
 		targets = append(targets, t)
 	}
 	return targets
+}
+
+// worth is what turns the scores of a layer into multiples of their mean; 0 for a layer of zeros.
+func worth(scores []float64) float64 {
+	magnitude := 0.0
+	for _, s := range scores {
+		magnitude += math.Abs(s)
+	}
+	if magnitude == 0 {
+		return 0
+	}
+	return float64(len(scores)) / magnitude
+}
+
+// widthCurve returns a layer's scores as multiples of their mean, greatest first. Scores of different layers have no
+// common scale (raw AGF falls with depth, variance grows with it), their distribution inside a layer has: a layer whose
+// worth lies in few units gives up more of them.
+func widthCurve(scores []float64) []float64 {
+	curve := slices.Clone(scores)
+	slices.SortFunc(curve, func(a, b float64) int { return cmp.Compare(b, a) })
+	unit := worth(scores)
+	for i := range curve {
+		curve[i] *= unit
+	}
+	return curve
 }
 
 // stepUnits returns how many units of a layer come and go together.
@@ -62,17 +88,16 @@ func stepUnits(l statistics.Layer, roundTo int) int {
 type step struct {
 	target int32   // the layer, among the targets
 	first  int32   // its first unit's place in the layer's ranking
-	score  float64 // sum over its units
+	width  float64 // sum over its places in the layer's width curve
 	share  float64 // the share of its pool that is kept once it is
 	gain   float64 // worth per MAC
 }
 
 // order lists the steps above the floors in the order in which a growing budget takes them: by the share of the pool
-// kept, so that all pools grow alike; among equal shares best worth per MAC first; then by lower index. A pool is a
-// layer, or with global scope all layers of a group.
-func order(targets []ranked, scope string, roundTo int) []step {
+// kept, so that all pools grow alike; among equal shares best worth per MAC first; then by lower index.
+func order(targets []ranked, shared bool, roundTo int) []step {
 	var steps []step
-	for _, pool := range pools(targets, scope) {
+	for _, pool := range pools(targets, shared) {
 		steps = append(steps, poolSteps(targets, pool, roundTo)...)
 	}
 	slices.SortFunc(steps, func(a, b step) int {
@@ -87,13 +112,13 @@ func order(targets []ranked, scope string, roundTo int) []step {
 	return steps
 }
 
-// pools returns the targets of each pool.
-func pools(targets []ranked, scope string) [][]int {
+// pools returns the targets of each pool: a layer, or, when widths are shared out, all layers of a group.
+func pools(targets []ranked, shared bool) [][]int {
 	var all [][]int
 	places := map[string]int{}
 	for i, t := range targets {
 		place, known := places[t.Group]
-		if scope == ScopeGlobal && known {
+		if shared && known {
 			all[place] = append(all[place], i)
 			continue
 		}
@@ -103,8 +128,8 @@ func pools(targets []ranked, scope string) [][]int {
 	return all
 }
 
-// poolSteps lists the steps of a pool, best mean score first, each with the share of the pool kept once it is taken.
-// All steps of a pool have the same number of units, so the sum of scores ranks as the mean does.
+// poolSteps lists the steps of a pool, greatest width first, each with the share of the pool kept once it is taken. All
+// steps of a pool have the same number of units, so the sum ranks as the mean does.
 func poolSteps(targets []ranked, pool []int, roundTo int) []step {
 	var steps []step
 	units, kept := 0, 0
@@ -114,21 +139,20 @@ func poolSteps(targets []ranked, pool []int, roundTo int) []step {
 		units += t.Units
 		kept += size // the floor
 		for first := size; first+size <= t.Units; first += size {
-			score := 0.0
-			for _, u := range t.units[first : first+size] {
-				score += u.score
-			}
-			gain := math.Inf(1) // free
+			s := step{target: int32(i), first: int32(first), gain: math.Inf(1)} // free
 			if t.UnitMACs > 0 {
-				gain = score * t.worth / (float64(size) * float64(t.UnitMACs))
+				s.gain = scoreOf(t.units[first:first+size]) * t.worth / (float64(size) * float64(t.UnitMACs))
 			}
-			steps = append(steps, step{target: int32(i), first: int32(first), score: score, gain: gain})
+			if t.width != nil {
+				s.width = sum(t.width[first : first+size])
+			}
+			steps = append(steps, s)
 		}
 	}
 	slices.SortFunc(steps, func(a, b step) int {
 		switch {
-		case a.score != b.score:
-			return cmp.Compare(b.score, a.score)
+		case a.width != b.width:
+			return cmp.Compare(b.width, a.width)
 		case a.target != b.target:
 			return cmp.Compare(a.target, b.target)
 		}
@@ -139,4 +163,20 @@ func poolSteps(targets []ranked, pool []int, roundTo int) []step {
 		steps[k].share = float64(kept) / float64(units)
 	}
 	return steps
+}
+
+func scoreOf(units []rankedUnit) float64 {
+	total := 0.0
+	for _, u := range units {
+		total += u.score
+	}
+	return total
+}
+
+func sum(values []float64) float64 {
+	total := 0.0
+	for _, v := range values {
+		total += v
+	}
+	return total
 }

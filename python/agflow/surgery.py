@@ -11,16 +11,17 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from agflow.compensation import Moments, check_method, fold, moments
+from agflow.compensation import check_method, fold, moments
 from agflow.errors import DtypeError, EmptyError, InternalError, InvalidValueError, ShapeError, UnknownLayerError
-from agflow.models import Adapter, PrunableLayer, adapter_for
+from agflow.models import Adapter, PrunableLayer, adapter_for, logits_of
 from agflow.models.adapter import channels_of
-from agflow.modes import modes_kept
+from agflow.sequential import Apply, fold_in_sequence
 
 if TYPE_CHECKING:
     from agflow.planning import Plan
 
 CHECKED_IMAGES = 4
+SAMPLED_IMAGES = 16  # weigh the tokens of a fold in sequence
 TOLERANCE = 1e-5
 
 
@@ -36,8 +37,11 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     plan : keeps at least one unit of every layer it names
     loader : batches of (images float32 [B, C, H, W], anything), gone through once; a few hundred images suffice and
         need no labels. Only ``compensate="none"`` does without.
-    compensate : ``"ridge"`` folds a least-squares prediction of the removed channels into the layer that read them,
-        ``"mean"`` their mean, ``"none"`` nothing (see :func:`agflow.compensation.fold`)
+    compensate : what the layer that read the removed channels gets instead. ``"ridge"``, the best: a least-squares fit,
+        block after block, that also takes back the error of the blocks before (:func:`agflow.sequential.fold_in_sequence`);
+        ``"ridge_at_once"`` a least-squares prediction of the removed channels in the uncut model, for models that are no
+        row of blocks or more images than memory holds; ``"mean"`` the mean of the removed channels; ``"none"`` nothing
+        (:func:`agflow.compensation.fold`)
 
     Raises
     ------
@@ -46,9 +50,11 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     UnknownLayerError, ShapeError
         The plan was made for another model: a layer is not there or has another number of units.
     InvalidValueError
-        Unknown compensation, or one that needs images and no loader.
+        Unknown compensation, one that needs images and no loader, or ``"ridge"`` for a model that is no row of blocks.
     EmptyError
         The loader gave no batch.
+    NonFiniteError
+        A layer's activations hold NaN or infinity.
     """
     check_method(compensate)
     if compensate != "none" and loader is None:
@@ -59,15 +65,17 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
         raise DtypeError(f"the model's parameters are {dtype}, expected torch.float32: call model.float() first and convert the cut model back")
     cuts = _cuts(adapter, model, plan)
     images, batches = (_example(adapter, model), None) if loader is None else _peek(loader)
-    measured = {}
-    if compensate != "none":
-        watched = tqdm(batches, desc="repair", disable=None if progress else True, leave=False)
-        measured = moments(model, [layer for layer, _ in cuts], watched)
+    light, masked = (copy.deepcopy(model).eval() for _ in range(2))
 
-    light, masked = copy.deepcopy(model), copy.deepcopy(model)
-    for layer, keep_U in cuts:
-        _cut(adapter, light, masked, layer, keep_U, measured.get(layer.name), compensate)
-    _check_agreement(light, masked, images)
+    def cut(layer: PrunableLayer, keep_U: torch.Tensor, weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
+        _cut(adapter, light, masked, layer, keep_U, weight_OK, bias_O)
+
+    if compensate == "ridge":
+        fold_in_sequence(adapter, model, light, {layer.name: keep_U for layer, keep_U in cuts}, images[:SAMPLED_IMAGES], batches, cut, progress=progress)
+    else:
+        _fold_at_once(model, cuts, batches, compensate, cut, progress)
+    _check_agreement(light, masked, images[:CHECKED_IMAGES])
+    _take_modes(light, model)
     return light
 
 
@@ -89,30 +97,45 @@ def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> list[tuple[Prunable
     return cuts
 
 
+def _fold_at_once(model: nn.Module, cuts: list[tuple[PrunableLayer, torch.Tensor]], batches: Iterable | None, compensate: str,
+                  cut: Apply, progress: bool) -> None:
+    """Every reader is repaired by what the uncut model shows in one pass."""
+    measured = {}
+    if compensate != "none":
+        watched = tqdm(batches, desc="repair", disable=None if progress else True, leave=False)
+        measured = moments(model, [layer for layer, _ in cuts], watched)
+    for layer, keep_U in cuts:
+        reader = model.get_submodule(layer.reader)
+        cut(layer, keep_U, *fold(reader.weight, reader.bias, channels_of(keep_U, layer.unit_width), measured.get(layer.name), compensate))
+
+
 @torch.no_grad()
 def _cut(adapter: Adapter, light: nn.Module, masked: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor,
-         moment: Moments | None, compensate: str) -> None:
-    """Cut and repair ``layer`` in ``light``; give ``masked`` the same repair with zero weights for removed channels."""
-    full = masked.get_submodule(layer.reader)
-    keep_C = channels_of(keep_U, layer.unit_width)
-    weight, bias = fold(full.weight, full.bias, keep_C, moment, compensate)
+         weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
+    """Cut ``layer`` in ``light`` and repair its reader; ``masked`` gets the same repair, and zero weights for removed channels."""
     adapter.cut(light, layer, keep_U)
-    cut = light.get_submodule(layer.reader)
-    cut.weight.copy_(weight)
+    cut, full = light.get_submodule(layer.reader), masked.get_submodule(layer.reader)
+    cut.weight.copy_(weight_OK)
     full.weight.zero_()
-    full.weight[:, keep_C] = weight
-    if bias is not None:
-        cut.bias.copy_(bias)
-        full.bias.copy_(bias)
+    full.weight[:, channels_of(keep_U, layer.unit_width)] = weight_OK
+    if bias_O is not None:
+        cut.bias.copy_(bias_O)
+        full.bias.copy_(bias_O)
+
+
+def _take_modes(light: nn.Module, model: nn.Module) -> None:
+    """Every submodule is in training mode if the one of that name in ``model`` is."""
+    for name, module in model.named_modules():
+        light.get_submodule(name).training = module.training
 
 
 def _peek(loader: Iterable) -> tuple[torch.Tensor, Iterator]:
-    """Some of the first images, and an iterator that still begins with them."""
+    """The images of the first batch, and an iterator that still begins with it."""
     batches = iter(loader)
     first = next(batches, None)
     if first is None:
         raise EmptyError("the loader gave no batch; expected at least one (images, labels) pair: check the dataset's length and limit")
-    return first[0][:CHECKED_IMAGES], itertools.chain([first], batches)
+    return first[0], itertools.chain([first], batches)
 
 
 def _example(adapter: Adapter, model: nn.Module) -> torch.Tensor:
@@ -124,9 +147,8 @@ def _example(adapter: Adapter, model: nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def _check_agreement(light: nn.Module, masked: nn.Module, images: torch.Tensor) -> None:
     images = images.to(next(light.parameters()).device)
-    with modes_kept(light):
-        expected_BK = masked.eval()(images)
-        difference = (light.eval()(images) - expected_BK).abs().max()
+    expected_BK = logits_of(masked(images))
+    difference = (logits_of(light(images)) - expected_BK).abs().max()
     largest = expected_BK.abs().max()
     if not difference <= TOLERANCE * largest:
         raise InternalError(f"the cut model's logits differ from the masked one's by {difference:.1e} where the largest is {largest:.1e}, expected at most {TOLERANCE:.0e} of it: "

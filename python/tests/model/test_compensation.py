@@ -50,7 +50,7 @@ def test_error_falls_from_none_to_mean_to_ridge_on_the_fitted_rows(seed):
         folded, folded_bias = fold(weight, bias, keep, moment, method, ridge=1e-6)
         return ((y[:, keep] @ folded.T + folded_bias - target) ** 2).mean().item()
 
-    assert error("ridge") <= error("mean") * (1 + 1e-9) <= error("none") * (1 + 1e-9)
+    assert error("ridge_at_once") <= error("mean") * (1 + 1e-9) <= error("none") * (1 + 1e-9)
 
 
 def test_mean_keeps_the_mean_output_and_none_only_drops():
@@ -91,6 +91,8 @@ def test_fold_refusals():
     _, moment, weight, bias, keep = layer_and_rows(5)
     with pytest.raises(InvalidValueError, match="needs the moments"):
         fold(weight, bias, keep, None)
+    with pytest.raises(InvalidValueError, match="no method 'ridge', expected one of: ridge_at_once, mean, none"):
+        fold(weight, bias, keep, moment, "ridge")
     with pytest.raises(InvalidValueError, match="ridge is 0"):
         fold(weight, bias, keep, moment, ridge=0)
     with pytest.raises(ShapeError, match="have 12 channels, the layer reads 13"):

@@ -55,7 +55,7 @@ def test_cut_equals_masked_on_deit_tiny_and_photographs(deit, photographs, plan_
         assert_close(light(images), masked_logits(model, kept, images))
 
 
-@pytest.mark.parametrize("compensate", ["none", "mean", "ridge"])
+@pytest.mark.parametrize("compensate", ["none", "mean", "ridge_at_once", "ridge"])
 def test_original_keeps_its_bits_modes_and_flags(make_vit, images, plan_of, random_keep, compensate):
     model = make_vit(drop_rate=0.1)
     model.blocks[1].train()
@@ -113,7 +113,7 @@ def test_refusals(make_vit, plan_of, images):
     half = {"blocks.0.mlp": range(48)}
     with pytest.raises(InvalidValueError, match="compensate='ridge' needs images: pass a loader"):
         prune(model, plan_of(model, half))
-    with pytest.raises(InvalidValueError, match="'magic' is unknown, expected one of: ridge, mean, none"):
+    with pytest.raises(InvalidValueError, match="'magic' is unknown, expected one of: ridge, ridge_at_once, mean, none"):
         prune(model, plan_of(model, half), [images], compensate="magic")
     with pytest.raises(EmptyError, match="no batch"):
         prune(model, plan_of(model, half), [])

@@ -30,7 +30,7 @@ def test_a_macs_budget_is_kept_and_used(statistics):
 
 
 def test_ignored_layers_and_groups_stay_whole(statistics):
-    plan = agflow.plan(statistics, pruning_ratio=0.5, groups=["mlp"], ignored_layers=["blocks.0.*"])
+    plan = agflow.plan(statistics, pruning_ratio=0.5, groups=["mlp"], ignored_layers=["blocks.0.*"], widths="uniform")
     for layer in plan.planned:
         expected = layer.units if layer.group == "heads" or layer.name.startswith("blocks.0.") else layer.units // 2
         assert layer.kept == expected, layer
@@ -43,6 +43,28 @@ def test_kept_units_are_those_with_the_largest_scores(statistics):
         if layer.group == "mlp":
             largest = np.argsort(-scores.of(layer.name), kind="stable")[: layer.kept]
             np.testing.assert_array_equal(plan.kept(layer.name), np.sort(largest))
+
+
+def test_widths_follow_their_own_criterion_and_ranks_theirs(statistics):
+    """No MLP gives a step of 8 that is worth more, over its layer's mean, than the last one that another keeps."""
+    plan = agflow.plan(statistics, pruning_ratio=0.5, groups=["mlp"])
+    assert (plan.widths, plan.metadata["agflow.criterion"]) == ("variance_weighted", "agf")
+    widths, last_kept, first_gone = agflow.score(statistics, "variance_weighted"), [], []
+    for layer in (layer for layer in plan.planned if layer.group == "mlp"):
+        curve = np.sort(widths.of(layer.name))[::-1]
+        steps = (curve / curve.mean()).reshape(-1, 8).sum(1)
+        last_kept += [steps[layer.kept // 8 - 1]] if layer.kept > 8 else []
+        first_gone += [steps[layer.kept // 8]] if layer.kept < layer.units else []
+    assert min(last_kept) >= max(first_gone)
+    assert sum(layer.kept for layer in plan.planned if layer.group == "mlp") * 2 == sum(layer.units for layer in plan.planned if layer.group == "mlp")
+
+
+def test_scores_alone_give_uniform_widths(statistics):
+    scores = agflow.score(statistics)
+    plan = agflow.plan(scores, macs=0.5)
+    assert plan.widths == "uniform" and plan.batch.equals(agflow.plan(statistics, macs=0.5, widths="uniform").batch)
+    with pytest.raises(InvalidValueError, match="need statistics and scores were given"):
+        agflow.plan(scores, macs=0.5, widths="variance_weighted")
 
 
 def test_plan_file_survives_a_round_trip_and_is_read_by_other_tools(statistics, tmp_path):
@@ -74,7 +96,7 @@ def test_two_shards_merge_into_the_run_over_both(example, loader):
     ({"macs": 0.001}, BudgetError, "M"),
     ({"macs": 0.5, "criterion": "agff"}, InvalidValueError, "agf_relative"),
     ({"macs": 0.5, "ignored_layers": ["blocks.77.mlp"]}, UnknownLayerError, "blocks.77.mlp"),
-    ({"macs": 0.5, "scope": "global"}, InvalidValueError, "agf_relative"),
+    ({"macs": 0.5, "widths": "evenly"}, InvalidValueError, "variance_weighted"),
     ({"macs": 0.5, "groups": ["mpl"]}, InvalidValueError, "mpl"),
 ])
 def test_bad_requests_are_refused_in_one_sentence(statistics, arguments, error, words):

@@ -47,7 +47,9 @@ def test_scores_and_plan_are_equal_byte_by_byte(roads):
     agflow.score(statistics).save(roads / "scores-python.arrow")
     agflow.plan(statistics, macs=0.5).save(roads / "plan-python.arrow")
     command("score", "--statistics", roads / "files.arrow", "--criterion", "agf", "--output", roads / "scores-go.arrow")
-    command("plan", "--scores", roads / "scores-go.arrow", "--macs", "0.5", "--output", roads / "plan-go.arrow")
+    command("score", "--statistics", roads / "files.arrow", "--criterion", "variance_weighted", "--output", roads / "widths-go.arrow")
+    command("plan", "--scores", roads / "scores-go.arrow", "--widths", roads / "widths-go.arrow", "--macs", "0.5",
+            "--output", roads / "plan-go.arrow")
     for name in ("scores", "plan"):
         assert (roads / f"{name}-go.arrow").read_bytes() == (roads / f"{name}-python.arrow").read_bytes(), name
 
