@@ -22,7 +22,7 @@ from agflow import arrow
 from agflow._core.loader import core
 from agflow.errors import DeviceError, EmptyError, InvalidValueError, ShapeError, UnknownLayerError
 from agflow.intake import Intake
-from agflow.models import Adapter, PrunableLayer, adapter_for, count_params, model_name
+from agflow.models import Adapter, PrunableLayer, adapter_for, count_params, logits_of, model_name
 from agflow.modes import modes_kept
 from agflow.sessions import statistics_session
 from agflow.statistics import Statistics
@@ -98,7 +98,7 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
                 capture(model, layers, intake.take, trainable=gradients.parameters):
             for images, labels in taken:
                 fingerprint.add(images, labels)
-                per_image_loss(model(images.to(place)), labels.to(place.device)).backward()
+                per_image_loss(logits_of(model(images.to(place))), labels.to(place.device)).backward()
                 gradients.add_batch(intake.end_batch())
         if not intake.batches:
             raise EmptyError("the loader gave no batch; expected at least one (images, labels) pair: check the dataset's length and limit")
@@ -134,7 +134,7 @@ def capture(model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink, *, tr
     for layer in layers:
         if layer.reader not in modules:
             raise UnknownLayerError(f"layer {layer.name} is read by {layer.reader}, which the model does not have: use the layers of this model's adapter")
-    with torch.enable_grad(), modes_kept(model), _frozen(model, trainable), ExitStack() as hooks:
+    with torch.enable_grad(), modes_kept(model), _frozen(model, trainable), adapter_for(model).watchable(model), ExitStack() as hooks:
         model.eval()
         for index, layer in enumerate(layers):
             hooks.callback(modules[layer.reader].register_forward_pre_hook(_watch(index, sink)).remove)

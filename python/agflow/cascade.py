@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from agflow.errors import InvalidValueError
+from agflow.models import logits_of
 from agflow.routing import Costs, Ledger, Router, escalations
 
 
@@ -17,7 +18,7 @@ class Cascade(nn.Module):
 
     Parameters
     ----------
-    light, heavy : modules that map float32 [B, C, H, W] to logits [B, K] on the same device
+    light, heavy : models that map float32 [B, C, H, W] to logits [B, K] on the same device
     router : Router, or a bare threshold in [0, 1]
 
     Attributes
@@ -51,10 +52,10 @@ class Cascade(nn.Module):
         NonFiniteError
             The light expert gave a logit that is NaN or infinite.
         """
-        logits_BK = self.light(x)
+        logits_BK = logits_of(self.light(x))
         escalated = escalations(logits_BK, self.threshold)
         if len(escalated):
-            heavy_EK = self.heavy(x.index_select(0, escalated))
+            heavy_EK = logits_of(self.heavy(x.index_select(0, escalated)))
             logits_BK = logits_BK.index_copy(0, escalated, heavy_EK.to(logits_BK.dtype))
         self._samples += len(x)
         self._escalated += len(escalated)

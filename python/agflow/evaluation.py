@@ -11,6 +11,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from agflow.errors import EmptyError
+from agflow.models import logits_of
 from agflow.timing import interleaved
 
 
@@ -35,7 +36,7 @@ def logits(model: nn.Module, loader: Iterable, *, description: str = "evaluate",
     rows, labels = [], []
     try:
         for x, label in tqdm(loader, desc=description, disable=None if progress else True, leave=False):
-            rows.append(model(x.to(device)).float().cpu())
+            rows.append(logits_of(model(x.to(device))).float().cpu())
             labels.append(label)
     finally:
         model.train(training)

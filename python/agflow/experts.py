@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
-from agflow.models import adapter_for, build, count_macs, count_params, describe, model_name
+from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of, model_name
 from agflow.modes import modes_kept
 from agflow.preprocessing import Preprocessing
 
@@ -64,7 +64,7 @@ def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None =
             made.mkdir()
             _write(made / WEIGHTS, weights)
             _write(made / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-            _write(made / README, _readme(config).encode())
+            _write(made / README, _readme(model, config).encode())
             if plan is not None:
                 plan.save(made / PLAN)
             _check_same(model, load_expert(made))
@@ -177,17 +177,18 @@ def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
     weight = next(model.parameters())
     x = torch.randn(2, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(0))
     with modes_kept(model):
-        same = torch.equal(model.eval()(x.to(weight)).cpu(), rebuilt(x.to(weight.dtype)))
+        same = torch.equal(logits_of(model.eval()(x.to(weight))).cpu(), logits_of(rebuilt(x.to(weight.dtype))))
     if not same:
         raise UnsupportedModelError(f"{type(model).__name__} holds something its architecture's description does not: "
-                                    "the rebuilt model gives other logits, so nothing was saved; save a plain timm model")
+                                    "the rebuilt model gives other logits, so nothing was saved; take hooks and the like off first")
 
 
-def _readme(config: dict[str, Any]) -> str:
-    architecture = config["architecture"]
+def _readme(model: nn.Module, config: dict[str, Any]) -> str:
+    layers = adapter_for(model).layers(model)
+    units = {group: [layer.units for layer in layers if layer.group == group] for group in sorted({layer.group for layer in layers})}
     return (f"# {config['name']}: expert for agflow\n\n"
             f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters.\n\n"
-            f"- MLP widths by block: {architecture['mlp']}\n- heads by block: {architecture['heads']}\n\n"
+            + "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items()) + "\n"
             f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; `{PLAN}`, where present, "
             "says which units of the dense model stayed.\n\n"
             "```python\nimport agflow\nmodel = agflow.load_expert(\"path of this folder\")\n```\n")

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from agflow.errors import InvalidValueError
+from agflow.models import adapter_for
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -40,20 +41,21 @@ class Preprocessing:
 
     @classmethod
     def for_model(cls, model: nn.Module) -> Preprocessing:
-        """The preprocessing timm knows for a model it created.
+        """The preprocessing timm knows for a model it created; timm's defaults (ImageNet's mean and std) for others.
 
         Raises
         ------
+        UnsupportedModelError
+            No adapter handles the model.
         InvalidValueError
             The model takes another number of channels than the weights timm describes, so their mean and std say nothing.
         """
         config = timm.data.resolve_model_data_config(model)
-        channels = getattr(model, "in_chans", len(config["mean"]))
+        # timm reports the size of the published weights, even when the model was created for another one
+        channels, *size = adapter_for(model).input_size(model)
         if channels != len(config["mean"]):
             raise InvalidValueError(f"timm knows mean and std for {len(config['mean'])} channels, the model takes {channels}: "
                                     "give its own Preprocessing(input_size, mean, std)")
-        # timm reports the size of the published weights, even when the model was created for another one
-        size = getattr(getattr(model, "patch_embed", None), "img_size", None) or config["input_size"][1:]
         return cls(tuple(size), tuple(config["mean"]), tuple(config["std"]), config["interpolation"], config["crop_pct"])
 
     @classmethod

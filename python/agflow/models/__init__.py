@@ -1,6 +1,88 @@
-"""Model families that can be measured, cut and rebuilt."""
+"""Model families that can be measured, cut and rebuilt, and how to add one's own.
 
-from agflow.models.adapter import Adapter, PrunableLayer
-from agflow.models.registry import adapter_for, build, count_macs, count_params, describe, model_name
+A model of one's own needs an :class:`Adapter`: where its units are, how to cut them, how to rebuild it. Take a small
+Vision Transformer whose blocks may differ in width:
 
-__all__ = ["Adapter", "PrunableLayer", "adapter_for", "build", "count_macs", "count_params", "describe", "model_name"]
+>>> import torch
+>>> from torch import nn
+>>> from torch.nn import functional as F
+>>> class Attention(nn.Module):
+...     def __init__(self, dim, heads, head_width):
+...         super().__init__()
+...         self.heads, self.head_width = heads, head_width
+...         self.qkv, self.out = nn.Linear(dim, 3 * heads * head_width), nn.Linear(heads * head_width, dim)
+...     def forward(self, x):
+...         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4)
+...         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+>>> class Mlp(nn.Module):
+...     def __init__(self, dim, hidden):
+...         super().__init__()
+...         self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+...     def forward(self, x):
+...         return self.down(F.gelu(self.up(x)))
+>>> class Block(nn.Module):
+...     def __init__(self, dim, heads, head_width, hidden):
+...         super().__init__()
+...         self.norm1, self.attention = nn.LayerNorm(dim), Attention(dim, heads, head_width)
+...         self.norm2, self.mlp = nn.LayerNorm(dim), Mlp(dim, hidden)
+...     def forward(self, x):
+...         x = x + self.attention(self.norm1(x))
+...         return x + self.mlp(self.norm2(x))
+>>> class TinyViT(nn.Module):
+...     def __init__(self, heads=(4, 4), hidden=(64, 64), dim=32, head_width=8, classes=10):
+...         super().__init__()
+...         self.patches, self.position = nn.Conv2d(3, dim, 8, stride=8), nn.Parameter(torch.randn(16, dim))
+...         self.blocks = nn.Sequential(*(Block(dim, n, head_width, m) for n, m in zip(heads, hidden, strict=True)))
+...         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, classes)
+...     def forward(self, images):
+...         x = self.patches(images).flatten(2).transpose(1, 2) + self.position
+...         return self.head(self.norm(self.blocks(x)).mean(1))
+
+Its adapter says between which linear layers the units lie, and what else depends on their number:
+
+>>> from agflow.models import Adapter, LinearUnits, channels_of, macs_of_layers, register
+>>> UNITS = {"heads": LinearUnits({"qkv": 3}, "out"), "mlp": LinearUnits({"up": 1}, "down")}
+>>> class TinyViTAdapter(Adapter):
+...     family, models = "tiny_vit", "TinyViT"
+...     def recognises(self, model):
+...         return type(model) is TinyViT
+...     def layers(self, model):
+...         return [layer for i, block in enumerate(model.blocks) for layer in (
+...             UNITS["heads"].layer(f"blocks.{i}.attention", "heads", block.attention, tokens=16, unit_width=block.attention.head_width),
+...             UNITS["mlp"].layer(f"blocks.{i}.mlp", "mlp", block.mlp, tokens=16))]
+...     def weights(self, model, layer):
+...         return UNITS[layer.group].weights(model.get_submodule(layer.name))
+...     def cut(self, model, layer, keep_U):
+...         module = model.get_submodule(layer.name)
+...         UNITS[layer.group].cut(module, channels_of(keep_U, layer.unit_width))
+...         if layer.group == "heads":
+...             module.heads = len(keep_U)
+...     def input_size(self, model):
+...         return 3, 32, 32
+...     def macs(self, model):
+...         return 16 * model.patches.weight.numel() + macs_of_layers(self.layers(model)) + model.head.weight.numel()
+...     def describe(self, model):
+...         return {"heads": [block.attention.heads for block in model.blocks], "hidden": [block.mlp.up.out_features for block in model.blocks]}
+...     def build(self, description):
+...         return TinyViT(**description)
+
+From here on TinyViT is measured, cut, repaired, saved and loaded like any other family:
+
+>>> register(TinyViTAdapter())
+>>> from agflow.models import count_macs, describe
+>>> model = TinyViT().eval()
+>>> count_macs(model)
+393536
+>>> light, layer = TinyViT().eval(), TinyViTAdapter().layers(model)[0]
+>>> TinyViTAdapter().cut(light, layer, torch.tensor([0, 2]))
+>>> describe(light)
+{'family': 'tiny_vit', 'heads': [2, 4], 'hidden': [64, 64]}
+"""
+
+from agflow.models.adapter import Adapter, PrunableLayer, channels_of, macs_of_layers
+from agflow.models.linear_units import LinearUnits
+from agflow.models.outputs import logits_of
+from agflow.models.registry import adapter_for, build, count_macs, count_params, describe, model_name, register
+
+__all__ = ["Adapter", "LinearUnits", "PrunableLayer", "adapter_for", "build", "channels_of", "count_macs", "count_params", "describe",
+           "logits_of", "macs_of_layers", "model_name", "register"]

@@ -6,11 +6,46 @@ from typing import Any
 
 from torch import nn
 
-from agflow.errors import CorruptFileError, UnsupportedModelError
+from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.models.adapter import Adapter
 from agflow.models.timm_vit import TimmVisionTransformer
+from agflow.models.torchvision_vit import TorchvisionVisionTransformer
+from agflow.models.transformers_vit import TransformersVit
 
-ADAPTERS: tuple[Adapter, ...] = (TimmVisionTransformer(),)
+_adapters: list[Adapter] = [TimmVisionTransformer(), TorchvisionVisionTransformer(), TransformersVit()]
+
+_NOT_YET = {
+    "swin": "attention in shifted windows is not supported yet",
+    "convnext": "convolutional blocks are not supported yet",
+}
+"""Families that are asked for, by the beginning of their class names, in timm, torchvision and transformers.
+
+What adapters for them would need beyond those here:
+
+- Swin: every stage has its own tokens and embedding width, so ``unit_macs`` differs by stage and q·k, a·v span a window
+  and not the image; cutting heads also cuts the columns of the relative position bias table; the patch merging layers
+  count into ``macs``. The MLPs are :class:`LinearUnits` as they are (Y is [B, H, W, C] in timm, which is read alike).
+- ConvNeXt: no heads; its hidden channels lie between two linear layers as in an MLP, but in ``conv_mlp=True`` models
+  these are 1x1 convolutions, whose Y has its channels second; V2's global response norm mixes the hidden channels, so
+  that one cut changes the others and the masked model is no longer the cut one; the depthwise convolutions count
+  into ``macs``.
+"""
+
+
+def register(adapter: Adapter) -> None:
+    """Make ``adapter`` known: it is asked before those known so far and replaces one of the same family.
+
+    Experts of its family can be loaded by processes that registered it before. The example in :mod:`agflow.models`
+    shows an adapter whole.
+
+    Raises
+    ------
+    InvalidValueError
+        It is no instance of :class:`Adapter`.
+    """
+    if not isinstance(adapter, Adapter):
+        raise InvalidValueError(f"register was given {adapter!r}, expected an instance of a subclass of agflow.models.Adapter")
+    _adapters[:] = [adapter, *(known for known in _adapters if known.family != adapter.family)]
 
 
 def adapter_for(model: nn.Module) -> Adapter:
@@ -19,15 +54,17 @@ def adapter_for(model: nn.Module) -> Adapter:
     Raises
     ------
     UnsupportedModelError
-        None fits; the message names the class and each adapter's reason.
+        None does; the message names the class and the reason.
     """
-    reasons = []
-    for adapter in ADAPTERS:
-        reason = adapter.refusal(model)
-        if reason is None:
-            return adapter
-        reasons.append(f"{adapter.family}: {reason}")
-    raise UnsupportedModelError(f"{type(model).__name__} is not supported: " + "; ".join(reasons))
+    for adapter in _adapters:
+        if adapter.recognises(model):
+            reason = adapter.refusal(model)
+            if reason is None:
+                return adapter
+            break
+    else:
+        reason = _why_unknown(model)
+    raise UnsupportedModelError(f"{type(model).__name__} is not supported: {reason}")
 
 
 def count_macs(model: nn.Module) -> int:
@@ -61,11 +98,18 @@ def build(description: dict[str, Any]) -> nn.Module:
     """
     arguments = dict(description)
     family = arguments.pop("family", None)
-    for adapter in ADAPTERS:
+    for adapter in _adapters:
         if adapter.family == family:
             try:
                 return adapter.build(arguments)
             except Exception as error:  # whatever a damaged description provokes in the constructors
                 raise CorruptFileError(f"the architecture is not one of {family} ({type(error).__name__}: {error})") from error
-    known = ", ".join(adapter.family for adapter in ADAPTERS)
-    raise CorruptFileError(f"architecture family {family!r} is unknown, expected one of: {known}; a newer agflow may know it")
+    known = ", ".join(adapter.family for adapter in _adapters)
+    raise CorruptFileError(f"architecture family {family!r} is unknown, expected one of: {known}; register its adapter first, or take a newer agflow")
+
+
+def _why_unknown(model: nn.Module) -> str:
+    name = type(model).__name__.lower()
+    reason = next((reason for beginning, reason in _NOT_YET.items() if name.startswith(beginning)), "no adapter knows this class")
+    known = "; ".join(adapter.models for adapter in _adapters)
+    return f"{reason}; expected {known} (not a wrapper around one), or a model with an adapter of its own (agflow.models.register)"

@@ -1,0 +1,102 @@
+"""Units between linear layers: rows of the layers that write them, columns of the one that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from agflow.models.adapter import PrunableLayer
+
+
+@dataclass(frozen=True)
+class LinearUnits:
+    """Where a module (an MLP, an attention) has its units.
+
+    Attributes
+    ----------
+    writers : names of the ``nn.Linear`` inside the module whose outputs make the units, each with how many rows of
+        units its outputs hold one after the other: 1, 2 for the gate and the value of a GLU, 3 for a fused qkv.
+        All of a unit's rows are cut together.
+    reader : name of the ``nn.Linear`` inside the module whose inputs the units are
+    """
+
+    writers: Mapping[str, int]
+    reader: str
+
+    def layer(self, name: str, group: str, module: nn.Module, *, tokens: int, unit_width: int = 1) -> PrunableLayer:
+        """The layer of ``module``, which the model has under ``name``; in ``"heads"`` q·k and a·v count, too."""
+        channels = self.channels(module)
+        weights = sum(weight.numel() for weight, _ in self.weights(module)) // channels
+        biases = sum(rows for writer, rows in self.writers.items() if module.get_submodule(writer).bias is not None)
+        products = 2 * tokens if group == "heads" else 0
+        return PrunableLayer(name, group, channels // unit_width, unit_width, unit_width * tokens * (weights + products),
+                             unit_width * (weights + biases), f"{name}.{self.reader}")
+
+    def channels(self, module: nn.Module) -> int:
+        return module.get_submodule(self.reader).in_features
+
+    def refusal(self, module: nn.Module) -> str | None:
+        """Why the units cannot be cut; None when they can."""
+        present = dict(module.named_modules())
+        kinds = {name: type(present.get(name)) for name in (*self.writers, self.reader)}
+        return next((f"{name} is a {kind.__name__}, expected a plain torch.nn.Linear" for name, kind in kinds.items() if kind is not nn.Linear), None)
+
+    def weights(self, module: nn.Module) -> list[tuple[torch.Tensor, int]]:
+        """As :meth:`agflow.models.Adapter.weights`."""
+        written = [(part, 0) for name, rows in self.writers.items() for part in module.get_submodule(name).weight.chunk(rows)]
+        return [*written, (module.get_submodule(self.reader).weight, 1)]
+
+    @torch.no_grad()
+    def cut(self, module: nn.Module, keep_C: torch.Tensor) -> None:
+        """Keep only the channels ``keep_C`` (ascending int64)."""
+        old = self.channels(module)
+        for name, rows in self.writers.items():
+            _replace(module, name, keep_outputs(module.get_submodule(name), torch.cat([row * old + keep_C for row in range(rows)])))
+        _replace(module, self.reader, keep_inputs(module.get_submodule(self.reader), keep_C))
+
+    def resize(self, module: nn.Module, channels: int) -> None:
+        """Give the module ``channels`` channels; their weights are not set."""
+        for name, rows in self.writers.items():
+            linear = module.get_submodule(name)
+            _replace(module, name, resized(linear, linear.in_features, rows * channels))
+        reader = module.get_submodule(self.reader)
+        _replace(module, self.reader, resized(reader, channels, reader.out_features))
+
+
+def resized(linear: nn.Linear, in_features: int, out_features: int) -> nn.Linear:
+    """An uninitialised Linear of another size that is like ``linear`` in everything else."""
+    weight = linear.weight
+    new = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=linear.bias is not None,
+                             device=weight.device, dtype=weight.dtype)
+    new.weight.requires_grad_(weight.requires_grad)
+    if linear.bias is not None:
+        new.bias.requires_grad_(linear.bias.requires_grad)
+    return new.train(linear.training)
+
+
+@torch.no_grad()
+def keep_outputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
+    """A Linear that gives only the outputs ``keep`` of ``linear``."""
+    new = resized(linear, linear.in_features, len(keep))
+    new.weight.copy_(linear.weight[keep])
+    if linear.bias is not None:
+        new.bias.copy_(linear.bias[keep])
+    return new
+
+
+@torch.no_grad()
+def keep_inputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
+    """A Linear that reads only the inputs ``keep`` of ``linear``."""
+    new = resized(linear, len(keep), linear.out_features)
+    new.weight.copy_(linear.weight[:, keep])
+    if linear.bias is not None:
+        new.bias.copy_(linear.bias)
+    return new
+
+
+def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, new)
