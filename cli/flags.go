@@ -123,8 +123,8 @@ func groupsFlag() cli.Flag {
 	return list("groups", []string{"mlp", "heads"}, "`GROUPS` of units to look at")
 }
 
-func compensateFlag() cli.Flag {
-	return text("compensate", "ridge", "repair of the cut: ridge, mean or none")
+func compensateFlag(value string) cli.Flag {
+	return text("compensate", value, "repair of the cut: ridge, ridge_at_once, mean or none")
 }
 
 func ratioFlag() cli.Flag {

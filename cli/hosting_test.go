@@ -29,6 +29,9 @@ def run(options):
     return json.dumps({"summary": "done", "options": json.loads(options), "core": ctypes.CDLL(None).agflow_abi_version(),
                        "native": "agflow._core._native" in sys.modules})
 
+def finetune(options):
+    return run(options)
+
 def bench_core(options):
     return json.dumps({"summary": "done", "options": json.loads(options)})
 
@@ -101,7 +104,7 @@ func TestHostedCommandPassesFlagsAndPrintsBoth(t *testing.T) {
 	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &answer); err != nil {
 		t.Fatal(err, out)
 	}
-	want := `{"batch_size":32,"batches":20,"compensate":"ridge","confidence":0.95,"criterion":"agf","data":"example:train","epochs":0,` +
+	want := `{"batch_size":32,"batches":20,"compensate":"ridge_at_once","confidence":0.95,"criterion":"agf","data":"example:train","epochs":0,` +
 		`"eval":"example:test","eval_limit":null,"groups":["mlp"],"ignored_layers":["blocks.0.*","head"],"label":null,"limit":7,"lr":0.001,"macs":"0.5",` +
 		`"model":"example","output":"agflow-run","pruning_ratio":null,"round_to":8,"seed":0,"tolerance":0.005,"weights":null}`
 	if got, _ := json.Marshal(answer.Options); string(got) != want {
@@ -109,6 +112,20 @@ func TestHostedCommandPassesFlagsAndPrintsBoth(t *testing.T) {
 	}
 	if answer.Core != 2 || answer.Native {
 		t.Errorf("the core of this process: abi %d; extension loaded: %v", answer.Core, answer.Native)
+	}
+}
+
+// Every flag reaches Python, those that were not given with their defaults.
+func TestFinetuneLeavesNothingOut(t *testing.T) {
+	out, complaint, status := finish(t, hosting(t, "finetune", "--light", "cut", "--output", "tuned", "--features", "0.5", "--checkpoint", "run.safetensors", "--json"))
+	var answer struct{ Options map[string]any }
+	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &answer); err != nil {
+		t.Fatal(status, err, out, complaint)
+	}
+	want := `{"accumulate":1,"batch_size":32,"checkpoint":"run.safetensors","data":"example:train","distill":0.9,"epochs":3,"features":0.5,` +
+		`"heavy":"example","label":null,"light":"cut","limit":null,"lr":0.0003,"output":"tuned","seed":0,"weights":null}`
+	if got, _ := json.Marshal(answer.Options); string(got) != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -19,7 +19,7 @@ func runCommand() *cli.Command {
 			modelFlag(), weightsFlag(), dataFlag(), text("eval", "example:test", "`DATA` that judges, and serves nothing else"),
 			place("output", "agflow-run", "`FOLDER` of the results"),
 			&cli.StringFlag{Name: "macs", DefaultText: "0.35", Usage: "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"},
-			ratioFlag(), criterionFlag(), roundToFlag(), groupsFlag(), ignoredLayersFlag(), compensateFlag(), batchesFlag(), batchSizeFlag(),
+			ratioFlag(), criterionFlag(), roundToFlag(), groupsFlag(), ignoredLayersFlag(), compensateFlag("ridge_at_once"), batchesFlag(), batchSizeFlag(),
 			number("epochs", 5, "", "fine-tune for `N` epochs"), fraction("lr", 0.001, "peak learning `RATE` of the fine-tuning"), limitFlag(), number("eval-limit", 0, "all", "judge on at most `N` images"),
 			toleranceFlag(), confidenceFlag(), seedFlag(), labelFlag(),
 		},
@@ -45,7 +45,7 @@ func pruneCommand() *cli.Command {
 		Name: "prune", Usage: "cut a model after a plan and repair it",
 		Flags: []cli.Flag{
 			need("plan", "plan `FILE` to follow"), need("output", "`FOLDER` of the light expert"),
-			modelFlag(), weightsFlag(), dataFlag(), compensateFlag(), batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
+			modelFlag(), weightsFlag(), dataFlag(), compensateFlag("ridge"), batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
 		},
 	})
 }
@@ -57,6 +57,42 @@ func predictCommand() *cli.Command {
 			need("light", "`FOLDER` of the light expert"), text("heavy", "example", "`MODEL`: as --model of calibrate"), weightsFlag(),
 			text("data", "example:test", "`DATA` that has served neither expert"), place("output", "predictions.arrow", "predictions `FILE` to write"),
 			batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
+		},
+	})
+}
+
+func finetuneCommand() *cli.Command {
+	return hostedCommand(cli.Command{
+		Name: "finetune", Usage: "train a light expert with the heavy one as its teacher",
+		Flags: []cli.Flag{
+			need("light", "`FOLDER` of the light expert"), need("output", "`FOLDER` of the tuned expert"),
+			text("heavy", "example", "`MODEL` that teaches: as --model of calibrate"), weightsFlag(), dataFlag(),
+			number("epochs", 3, "", "go through the data `N` times"), fraction("lr", 0.0003, "peak learning `RATE`"),
+			fraction("distill", 0.9, "`SHARE` of the teacher in the loss, beside the labels"),
+			fraction("features", 0, "`WEIGHT` of the squared error to the teacher's last token features"),
+			number("accumulate", 1, "", "make one step of `N` batches"),
+			place("checkpoint", "", "keep the run in `FILE`, and go on from there after a crash"),
+			batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
+		},
+	})
+}
+
+func evaluateCommand() *cli.Command {
+	return hostedCommand(cli.Command{
+		Name: "evaluate", Usage: "measure the accuracy of a model",
+		Flags: []cli.Flag{
+			modelFlag(), weightsFlag(), text("data", "example:test", "`DATA` that judges"), batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
+		},
+	})
+}
+
+func exportCommand() *cli.Command {
+	return hostedCommand(cli.Command{
+		Name: "export", Usage: "write a model for other runtimes, compared with torch first",
+		Flags: []cli.Flag{
+			need("output", "`FILE` to write, .onnx or .pt2"), text("format", "", "`NAME` of the format: onnx or torch, by default after the ending of the file"),
+			modelFlag(), weightsFlag(), text("data", "", "`DATA` whose first images it is compared on, by default random ones"),
+			number("opset", 18, "", "`VERSION` of ONNX's operators"), seedFlag(), labelFlag(),
 		},
 	})
 }

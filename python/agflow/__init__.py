@@ -14,6 +14,7 @@ _HOMES = {
     "diagnose": "diagnostics", "stability": "diagnostics", "against_random": "diagnostics",
     "criteria": "planning", "score": "planning", "plan": "planning", "Scores": "planning", "Plan": "planning",
     "prune": "surgery", "finetune": "finetuning", "save_expert": "experts", "load_expert": "experts",
+    "prune_iteratively": "iterative", "gather_statistics": "distributed", "export": "exporting",
     "evaluate": "evaluation", "predict": "routing", "calibrate_router": "routing", "curve": "routing",
     "Router": "routing", "Predictions": "routing", "Curve": "routing", "Ledger": "routing", "Cascade": "cascade",
     "count_macs": "models", "plot_utilities": "plotting", "plot_stages": "plotting", "plot_cascade": "plotting",

@@ -7,14 +7,20 @@ import json
 import pathlib
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 
+import torch
 from torch.utils.data import DataLoader
 
 from agflow import data, report
 from agflow import run as road
 from agflow.calibration import calibrate as calibrate_model
 from agflow.errors import InvalidValueError
-from agflow.experts import load_expert, save_expert
+from agflow.evaluation import evaluate as evaluate_model
+from agflow.experts import PLAN, load_expert, save_expert
+from agflow.exporting import CHECKED_IMAGES
+from agflow.exporting import export as export_model
+from agflow.finetuning import finetune as finetune_model
 from agflow.planning import Plan
 from agflow.results import RunOptions
 from agflow.routing import predict as predict_both
@@ -32,10 +38,10 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _images(options: dict, model, preprocessing) -> DataLoader:
+def _images(options: dict, model, preprocessing, **how) -> DataLoader:
     dataset = data.load(options["data"], preprocessing=preprocessing, label=options.get("label"), limit=options.get("limit"),
                         seed=options.get("seed", 0), classes=model.num_classes)
-    return DataLoader(dataset, batch_size=options["batch_size"])
+    return DataLoader(dataset, batch_size=options["batch_size"], **how)
 
 
 @_command
@@ -103,3 +109,39 @@ def bench_calibration(options: dict) -> dict:
     from agflow.bench import calibration
     found = calibration.measure(**options)
     return {"summary": calibration.text(found), **found}
+
+
+@_command
+def finetune(options: dict) -> dict:
+    """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
+    heavy, preprocessing, _ = data.model_from(options["heavy"], options.get("weights"))
+    light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
+    loader = _images(options, light, preprocessing, shuffle=True, generator=torch.Generator().manual_seed(options["seed"]))
+    history = finetune_model(light, loader, teacher=heavy, checkpoint=options.get("checkpoint"),
+                             **{name: options[name] for name in ("epochs", "lr", "distill", "features", "accumulate", "seed")})
+    save_expert(light, options["output"], Plan.load(plan) if plan.exists() else None, preprocessing=preprocessing)
+    last = history[-1]
+    return {"summary": f"{options['output']}: {len(history)} epochs; in the last, loss {last['loss']:.3f} and {100 * last['accuracy']:.1f} % of the training images right",
+            "output": options["output"], "history": history}
+
+
+@_command
+def evaluate(options: dict) -> dict:
+    """Top-1 accuracy of a model."""
+    model, preprocessing, name = data.model_from(options["model"], options.get("weights"))
+    found = evaluate_model(model, _images(options, model, preprocessing))
+    return {"summary": f"{name}: {100 * found.top1:.2f} % of {found.images} images are right "
+                       f"({100 * found.among_present:.2f} % among the {found.classes} classes that occur)",
+            "model": name, **asdict(found)}
+
+
+@_command
+def export(options: dict) -> dict:
+    """Write a model as ONNX or as torch's ExportedProgram, compared with torch first; see :func:`agflow.exporting.export`."""
+    model, preprocessing, name = data.model_from(options["model"], options.get("weights"))
+    images = None
+    if options.get("data"):
+        images, _ = next(iter(_images({**options, "limit": CHECKED_IMAGES, "batch_size": CHECKED_IMAGES}, model, preprocessing)))
+    difference = export_model(model, options["output"], format=options.get("format"), images=images, preprocessing=preprocessing, opset=options["opset"])
+    return {"summary": f"{options['output']}: {name}; its logits differ from torch's by {difference:.1e} of the largest",
+            "output": options["output"], "difference": difference}

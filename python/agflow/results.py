@@ -24,7 +24,7 @@ class RunOptions:
     round_to: int = 8
     groups: tuple[str, ...] = ()
     ignored_layers: tuple[str, ...] = ()
-    compensate: str = "ridge"
+    compensate: str = "ridge_at_once"
     batches: int = 20
     batch_size: int = 32
     epochs: int = 5

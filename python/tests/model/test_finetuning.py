@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from agflow.errors import EmptyError, InvalidValueError, NonFiniteError
-from agflow.finetuning import finetune
+from agflow.errors import EmptyError, InvalidValueError, NonFiniteError, ShapeError, UnsupportedModelError
+from agflow.finetuning import finetune, last_block
 
 
 @pytest.fixture
@@ -50,6 +50,52 @@ def test_distillation_alone_pulls_towards_the_teacher(make_vit, shuffled, images
     assert distance() < 0.5 * before
 
 
+def test_accumulated_batches_are_one_batch(make_vit, images):
+    """Two batches of unequal size make the step that one batch of all their images makes."""
+    pieces = [(images[0][:5], images[1][:5]), (images[0][5:], images[1][5:])]
+    whole, split = make_vit(), make_vit()
+    histories = [finetune(model, loader, teacher=make_vit(depth=2), accumulate=accumulate, features=0.5, epochs=3, progress=False)
+                 for model, loader, accumulate in ((whole, [images], 1), (split, pieces, 2))]
+    for a, b in zip(*histories, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    for (name, a), b in zip(whole.named_parameters(), split.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5), name
+
+
+def test_the_last_group_of_an_epoch_may_be_short(make_vit, images):
+    history = finetune(make_vit(), [images] * 3, accumulate=2, epochs=2, progress=False)
+    assert [entry["lr"] for entry in history][-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_features_pull_the_last_block_towards_the_teachers(make_vit, images):
+    model, teacher = make_vit(), make_vit(depth=5)
+
+    def tokens(of):
+        seen = []
+        hook = of.blocks[-1].register_forward_hook(lambda block, inputs, output: seen.append(output))
+        with torch.no_grad():
+            of(images[0])
+        hook.remove()
+        return seen[0]
+
+    distance = lambda: (tokens(model) - tokens(teacher)).square().mean().item()
+    before = distance()
+    finetune(model, [images], teacher=teacher, features=10.0, distill=0.0, epochs=20, lr=3e-3, progress=False)
+    assert distance() < 0.5 * before
+    assert last_block(model) is model.blocks[-1] and not model.blocks[-1]._forward_hooks and not teacher.blocks[-1]._forward_hooks
+
+
+def test_features_need_a_teacher_as_wide_as_the_model(make_vit, images):
+    model = make_vit()
+    with pytest.raises(ShapeError, match=r"\[8, 17, 48\], that of the teacher \[8, 17, 64\]"):
+        finetune(model, [images], teacher=make_vit(embed_dim=64), features=1.0, progress=False)
+    with pytest.raises(UnsupportedModelError, match="Sequential"):
+        finetune(model, [images], teacher=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10)), features=1.0, progress=False)
+    with pytest.raises(InvalidValueError, match="no teacher"):
+        finetune(model, [images], features=1.0)
+    assert not model.blocks[-1]._forward_hooks
+
+
 def test_teacher_modes_and_gradients_are_left_alone(make_vit, shuffled):
     model, teacher = make_vit(), make_vit().train()
     teacher.blocks[0].eval()
@@ -90,6 +136,10 @@ def test_refusals(make_vit, images):
         finetune(model, iter([images]))
     with pytest.raises(InvalidValueError, match="epochs is 0"):
         finetune(model, [images], epochs=0)
+    with pytest.raises(InvalidValueError, match="accumulate is 0"):
+        finetune(model, [images], accumulate=0)
+    with pytest.raises(InvalidValueError, match="features is -1"):
+        finetune(model, [images], features=-1)
     with pytest.raises(InvalidValueError, match="lr is -1"):
         finetune(model, [images], lr=-1)
     with pytest.raises(InvalidValueError, match="distill is 2"):
