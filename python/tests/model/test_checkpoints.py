@@ -1,9 +1,9 @@
 """Checkpoints of fine-tuning: whatever breaks a run, SIGKILL included, it ends with the bits of an unbroken one."""
 
-import multiprocessing
 import os
 import random
-import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -100,45 +100,57 @@ def test_a_finished_run_is_only_read(make_vit, data, tmp_path):
     assert torch.equal(torch.get_rng_state(), state) and os.listdir(tmp_path) == ["run"]
 
 
-@pytest.fixture
-def killed_until_done(tmp_path):
-    """Run a function in processes that are killed at random places, until one reaches its end; returns the number of kills."""
-    context = multiprocessing.get_context("fork")
+TRAINING = """
+import sys
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch.utils.data import DataLoader, TensorDataset
+from agflow.finetuning import finetune
 
-    def repeat(function, seed):
-        draw, kills = random.Random(seed), 0
-        for attempt in range(60):
-            process = context.Process(target=function)
-            process.start()
-            process.join(draw.uniform(0.05, 0.15 + 0.02 * attempt))
-            if process.exitcode is not None:
-                assert process.exitcode == 0
+class Augmented(TensorDataset):
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image + 0.1 * torch.randn_like(image), label
+
+def vit(**options):
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=48, num_heads=4, mlp_ratio=2.0, **options)
+
+torch.set_num_threads(1)
+model, teacher = vit(depth=3, drop_rate=0.1), vit(depth=2)
+data = Augmented(torch.randn(14, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(14) % 10)
+print("ready", flush=True)
+finetune(model, DataLoader(data, batch_size=4, shuffle=True), teacher=teacher, epochs=8, seed=3, lr=1e-3, progress=False,
+         checkpoint=sys.argv[2] if len(sys.argv) > 2 else None, checkpoint_every=1)
+save_file(model.state_dict(), sys.argv[1])
+"""
+
+
+def train(*arguments):
+    """A process that trains, at the beginning of its training."""
+    process = subprocess.Popen([sys.executable, "-c", TRAINING, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def killed_until_done(seed, *arguments):
+    """Train in processes that are killed at random places, until one reaches its end; returns the number of kills."""
+    draw = random.Random(seed)
+    for kills in range(60):
+        with train(*arguments) as process:
+            try:
+                assert process.wait(draw.uniform(0.05, 0.15 + 0.05 * kills)) == 0
                 return kills
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += 1
-        raise AssertionError("never finished")
-
-    return repeat
+            except subprocess.TimeoutExpired:
+                process.kill()
+    raise AssertionError("never finished")
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_sigkill_in_the_middle_of_epochs(make_vit, data, tmp_path, killed_until_done, seed):
-    new = lambda: make_vit(drop_rate=0.1)
-    options = {**OPTIONS, "epochs": 8, "teacher": make_vit(depth=2)}
-
-    def train(checkpoint, result):
-        torch.set_num_threads(1)  # a forked process has no thread pool
-        model = new()
-        finetune(model, LOADERS["shuffled"](data), checkpoint=checkpoint, **options)
-        save_file(model.state_dict(), result)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train(None, tmp_path / "whole")
-    torch.set_num_threads(threads)
-    kills = killed_until_done(lambda: train(tmp_path / "run", tmp_path / "again"), seed)
-    assert kills >= 2
+def test_sigkill_in_the_middle_of_epochs(tmp_path):
+    with train(tmp_path / "whole") as process:
+        assert process.wait(120) == 0
+    assert killed_until_done(1, tmp_path / "again", tmp_path / "run") >= 2
     whole, again = load_file(tmp_path / "whole"), load_file(tmp_path / "again")
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 
