@@ -108,8 +108,8 @@ class Plan(UnitTable):
 
     def __str__(self) -> str:
         lines = [f"plan by {self.metadata['agflow.criterion']}, widths {self.widths}: {self.macs / 1e6:.1f} M of {self.model_macs / 1e6:.1f} M MACs "
-                 f"({self.macs / self.model_macs:.3f}x)"]
-        lines += [f"  {p.name:<16} {p.group:<6} keeps {p.kept} of {p.units}" for p in self.planned]
+                 f"({self.macs / self.model_macs:.3f}x), {self.params / 1e6:.2f} M parameters"]
+        lines += [f"  {p.name:<20} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
         return "\n".join(lines)
 
 
