@@ -109,7 +109,7 @@ class Plan(UnitTable):
     def __str__(self) -> str:
         lines = [f"plan by {self.metadata['agflow.criterion']}, widths {self.widths}: {self.macs / 1e6:.1f} M of {self.model_macs / 1e6:.1f} M MACs "
                  f"({self.macs / self.model_macs:.3f}x), {self.params / 1e6:.2f} M parameters"]
-        lines += [f"  {p.name:<20} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
+        lines += [f"  {p.name:<22} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
         return "\n".join(lines)
 
 
