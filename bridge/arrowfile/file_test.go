@@ -173,7 +173,7 @@ func TestOtherKindIsRefused(t *testing.T) {
 	if _, err := Read(path, KindPlan, memory.DefaultAllocator); fault.CodeOf(err) != fault.File {
 		t.Errorf("%v", err)
 	}
-	if info, err := Inspect(path); err != nil || info.Kind != KindScores || info.Rows != 5 || len(info.Columns) != 7 {
+	if info, err := Inspect(path); err != nil || info.Kind != KindScores || info.Rows != 5 || len(info.Columns) != 8 {
 		t.Errorf("%+v, %v", info, err)
 	}
 }

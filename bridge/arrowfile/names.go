@@ -4,7 +4,7 @@ package arrowfile
 const Version = "0.1.0"
 
 // Format is the number of the file layout that this package writes and reads.
-const Format = "2"
+const Format = "3"
 
 // The kinds of file.
 const (

@@ -11,7 +11,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// PlanToRecord has one row a unit: layer, group utf8; unit, unit_width int32; unit_macs, unit_params int64; score
+// PlanToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32; unit_macs, unit_params int64; score
 // float64; keep bool. Metadata: agflow.criterion, agflow.seed, agflow.request (JSON).
 func PlanToRecord(alloc memory.Allocator, p masking.Plan) (arrow.Record, error) {
 	request, err := json.Marshal(p.Request)

@@ -22,8 +22,8 @@ import (
 var sampleModel = statistics.Model{Name: "tiny ViT é", MACs: 1_000, Params: 90}
 
 var sampleLayers = []statistics.Layer{
-	{Name: "blocks.0.mlp", Group: "mlp", Units: 3, UnitWidth: 1, UnitMACs: 20, UnitParams: 5},
-	{Name: "blocks.0.attn", Group: "heads", Units: 2, UnitWidth: 4, UnitMACs: 200, UnitParams: 40},
+	{Name: "blocks.0.mlp", Group: "mlp", Units: 3, UnitWidth: 1, Parts: 1, UnitMACs: 20, UnitParams: 5},
+	{Name: "blocks.0.attn", Group: "heads", Units: 2, UnitWidth: 4, Parts: 1, UnitMACs: 200, UnitParams: 40},
 }
 
 func sampleStatistics() statistics.Table {
@@ -120,7 +120,7 @@ func put[T tensor.Element](f *tensorFile, l statistics.Layer, role string, axis,
 	size := len(values) / rows
 	pairs := map[string]string{
 		"agflow.layer": l.Name, "agflow.group": l.Group, "agflow.role": role[:1], "agflow.units": strconv.Itoa(l.Units),
-		"agflow.unit_width": strconv.Itoa(l.UnitWidth), "agflow.unit_macs": fmt.Sprint(l.UnitMACs),
+		"agflow.unit_width": strconv.Itoa(l.UnitWidth), "agflow.parts": strconv.Itoa(l.Parts), "agflow.unit_macs": fmt.Sprint(l.UnitMACs),
 		"agflow.unit_params": fmt.Sprint(l.UnitParams), "agflow.unit_axis": strconv.Itoa(axis),
 	}
 	var of arrow.DataType

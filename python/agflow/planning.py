@@ -23,7 +23,7 @@ UNIFORM = "uniform"
 class Scores(UnitTable):
     """One score per prunable unit: larger means keep.
 
-    Columns: layer, group, unit, unit_width, unit_macs, unit_params, score (float64).
+    Columns: layer, group, unit, unit_width, parts, unit_macs, unit_params, score (float64).
     """
 
     kind = "scores"
@@ -50,7 +50,7 @@ class PlannedLayer:
 class Plan(UnitTable):
     """Which units of which layers stay; a file that can be read, compared and applied later.
 
-    Columns: layer, group, unit, unit_width, unit_macs, unit_params, score (float64), keep (bool).
+    Columns: layer, group, unit, unit_width, parts, unit_macs, unit_params, score (float64), keep (bool).
     ``report`` holds the solver's account: dense and planned MACs, the miss, the price of rounding.
     """
 

@@ -24,6 +24,7 @@ class PrunableLayer:
     unit_macs : multiply-accumulates per image that leave with one unit
     unit_params : parameters that leave with one unit
     reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is Y
+    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer), else 1
     """
 
     name: str
@@ -33,6 +34,7 @@ class PrunableLayer:
     unit_macs: int
     unit_params: int
     reader: str
+    parts: int = 1
 
 
 class Adapter(ABC):
