@@ -51,6 +51,7 @@ func samplePlan() masking.Plan {
 	return masking.Plan{
 		Model: s.Model, Layers: s.Layers, Criterion: s.Criterion, Seed: s.Seed, Score: s.Score,
 		Keep:     []bool{true, false, false, true, true},
+		Planned:  masking.Price{MACs: 960, Params: 80, LatencyMS: 7.25},
 		Request:  masking.Request{PruningRatio: 0.5, RoundTo: 1, Groups: []string{"mlp"}, IgnoredLayers: []string{"blocks.1.*"}},
 		Metadata: map[string]string{"agflow.data": "sha256-abc"},
 	}
@@ -71,6 +72,14 @@ func sampleCurve() []routing.Point {
 	}
 }
 
+func sampleLatency() masking.LatencyTable {
+	return masking.LatencyTable{
+		Model: "tiny ViT é", ModelMS: 12.5, Kind: []string{"linear", "linear", "norm"}, Rows: []int64{5, 5, 5},
+		Shape: []string{"linear 5x8x4", "linear 5x8x4", "norm 5x8"}, Inputs: []int64{4, 8, 0}, Outputs: []int64{4, 4, 8}, Heads: []int64{0, 0, 0},
+		MS: []float64{0.5, 0.75, 1e-3}, Metadata: map[string]string{"agflow.batch": "32", "agflow.device": "cpu"},
+	}
+}
+
 // sampleRecords has one record batch of every kind but tensor.
 func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record {
 	plan, err := PlanToRecord(alloc, samplePlan())
@@ -83,6 +92,7 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindPlan:        plan,
 		KindPredictions: PredictionsToRecord(alloc, samplePredictions()),
 		KindCurve:       CurveToRecord(alloc, sampleCurve(), samplePredictions()),
+		KindLatency:     LatencyToRecord(alloc, sampleLatency()),
 	}
 }
 

@@ -47,10 +47,7 @@ func solveWith(t failer, s criteria.Scores, widths *criteria.Scores, r Request) 
 }
 
 func solveMaybe(s criteria.Scores, widths *criteria.Scores, r Request) (Plan, Report, error) {
-	if widths == nil {
-		return Solve(s, r)
-	}
-	return SolveWidths(s, *widths, r)
+	return Solve(Input{Scores: s, Widths: widths}, r)
 }
 
 // drawWidths draws other scores of the same units, or none.

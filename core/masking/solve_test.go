@@ -152,7 +152,7 @@ func TestRefusals(t *testing.T) {
 		if c.change != nil {
 			c.change(&s)
 		}
-		_, _, err := Solve(s, c.request)
+		_, _, err := solveMaybe(s, nil, c.request)
 		if err == nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: got %v, want code %s saying %q", name, err, c.code, c.says)
 		}
@@ -183,12 +183,13 @@ func TestWidthsByHand(t *testing.T) {
 }
 
 func TestWidthsOfOtherLayersAreRefused(t *testing.T) {
-	if _, _, err := SolveWidths(vit("agf", 1), vit("variance", 2), Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Shape {
+	other := vit("variance", 2)
+	if _, _, err := solveMaybe(vit("agf", 1), &other, Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Shape {
 		t.Errorf("got %v", err)
 	}
 	nan := vit("variance", 1)
 	nan.Score[3] = math.NaN()
-	if _, _, err := SolveWidths(vit("agf", 1), nan, Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Nonfinite {
+	if _, _, err := solveMaybe(vit("agf", 1), &nan, Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Nonfinite {
 		t.Errorf("got %v", err)
 	}
 }

@@ -24,7 +24,7 @@ def scores(statistics):
 
 @pytest.fixture
 def plan(scores):
-    return arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5, "round_to": 2}), scores)[1]
+    return arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5, "round_to": 2}), scores, 0, 0)[1]
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_tensor_file_has_tensors(tensor, tmp_path, pairs):
 def test_tables_of_other_tools(scores, convert):
     batch = arrow.record_batch(convert(scores)).replace_schema_metadata(scores.schema.metadata)
     if batch["group"].to_pylist() == scores["group"].to_pylist():
-        report, plan = arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5}), batch)
+        report, plan = arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5}), batch, 0, 0)
         assert plan["score"].equals(scores["score"]) and json.loads(report)["layers"][0]["kept"] == 3
     assert batch.schema.field("group").type == pa.string()
 
