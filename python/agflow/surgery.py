@@ -16,7 +16,7 @@ from agflow.compensation import check_method, fold, moments
 from agflow.errors import DtypeError, EmptyError, InternalError, InvalidValueError, ShapeError, UnknownLayerError
 from agflow.models import Adapter, PrunableLayer, adapter_for, logits_of
 from agflow.models.adapter import channels_of
-from agflow.sequential import Apply, fold_in_sequence
+from agflow.sequential import Apply, fold_in_sequence, readers_of
 
 if TYPE_CHECKING:
     from agflow.planning import Plan
@@ -31,15 +31,17 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     """A smaller copy of ``model`` that keeps what ``plan`` keeps.
 
     Before it is handed over, the copy is compared with the full-size model in which the removed units are masked and
-    the same repair is made: on real images (random ones without a loader) their logits must agree.
+    the same repair is made (:func:`agflow.masks.masked`): on real images (random ones without a loader) their logits must agree.
 
     Parameters
     ----------
-    plan : keeps at least one unit of every layer it names
+    plan : keeps at least one unit of every layer it names that is not a branch, and as many in each of a layer's parts.
+        What it says of the layers of a branch that goes does not matter
     loader : batches of (images float32 [B, C, H, W], anything), gone through once; a few hundred images suffice and
         need no labels. Only ``compensate="none"`` does without.
     compensate : what the layer that read the removed channels gets instead. ``"ridge"``, the best: a least-squares fit,
         block after block, that also takes back the error of the blocks before (:func:`agflow.sequential.fold_in_sequence`);
+        the only one that makes up for branches, stream channels and pairs of query and key, in every reader behind them;
         ``"ridge_at_once"`` a least-squares prediction of the removed channels in the uncut model, for models that are no
         row of blocks or more images than memory holds; ``"mean"`` the mean of the removed channels; ``"none"`` nothing
         (:func:`agflow.compensation.fold`)
@@ -51,7 +53,8 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     UnknownLayerError, ShapeError
         The plan was made for another model: a layer is not there or has another number of units.
     InvalidValueError
-        Unknown compensation, one that needs images and no loader, or ``"ridge"`` for a model that is no row of blocks.
+        Unknown compensation, one that needs images and no loader, or ``"ridge"`` for a model that is no row of blocks; the
+        plan keeps nothing of a layer, or other counts in parts that must stay alike.
     EmptyError
         The loader gave no batch.
     NonFiniteError
@@ -68,7 +71,7 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     images, batches = (_example(adapter, model), None) if loader is None else _peek(loader)
     light, masked = (copy.deepcopy(model).eval() for _ in range(2))
     cuts = _cut_structure(adapter, light, cuts)
-    surgeon = _Surgeon(adapter, light, masked, cuts)
+    surgeon = _Surgeon(adapter, light, masked, cuts, _upset(adapter.layers(model), light, cuts) if compensate == "ridge" else [])
     if compensate == "ridge":
         fold_in_sequence(adapter, model, light, surgeon.keep, images[:SAMPLED_IMAGES], batches, surgeon.cut, kept_stream_D=surgeon.stream_D,
                          progress=progress)
@@ -118,23 +121,31 @@ def _cut_structure(adapter: Adapter, light: nn.Module, cuts: Cuts) -> Cuts:
     return cuts
 
 
+def _upset(layers: list[PrunableLayer], light: nn.Module, cuts: Cuts) -> list[str]:
+    """The readers that are left behind the first cut that nothing repairs: the stream they add to is not what it was."""
+    without = {layer.name for layer, _ in cuts if not layer.reader}
+    first = next((i for i, layer in enumerate(layers) if layer.name in without), len(layers))
+    present = set(dict(light.named_modules()))
+    return [reader for reader in readers_of(layers[first:]) if reader in present]
+
+
 class _Surgeon:
     """Cuts what a reader reads in the light model and gives the reader its repaired weights, in the masked model, too.
 
     Attributes
     ----------
-    keep : by reader, the input channels it keeps of all that layers before it lose
+    keep : by reader that loses inputs or is among ``upset``, the input channels it keeps
     stream_D : channels of the stream that the light model has; None for all
     """
 
-    def __init__(self, adapter: Adapter, light: nn.Module, masked: nn.Module, cuts: Cuts):
+    def __init__(self, adapter: Adapter, light: nn.Module, masked: nn.Module, cuts: Cuts, upset: list[str]):
         self._adapter, self._light, self._masked = adapter, light, masked
         self.stream_D = next((keep_U for layer, keep_U in cuts if layer.group == "embed"), None)
-        self._cuts: dict[str, Cuts] = {}
+        self._cuts: dict[str, Cuts] = {reader: [] for reader in upset}
         for layer, keep_U in sorted(cuts, key=lambda cut: cut[0].group == "heads"):  # channels of heads before heads, while all are there
             if layer.reader:
                 self._cuts.setdefault(layer.reader, []).append((layer, keep_U))
-        self.keep = {reader: _kept_by_all(of_reader) for reader, of_reader in self._cuts.items()}
+        self.keep = {reader: _kept_by_all(light.get_submodule(reader).in_features, of_reader) for reader, of_reader in self._cuts.items()}
 
     @torch.no_grad()
     def cut(self, reader: str, weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
@@ -149,13 +160,12 @@ class _Surgeon:
             full.bias[rows_O] = bias_O
 
 
-def _kept_by_all(cuts: Cuts) -> torch.Tensor:
-    """The channels that every one of the cuts of one Y keeps."""
-    layer, _ = cuts[0]
-    losses_C = torch.ones(layer.units * layer.unit_width, dtype=torch.int64) * len(cuts)
+def _kept_by_all(channels: int, cuts: Cuts) -> torch.Tensor:
+    """Those of the channels of one Y that every one of the cuts keeps."""
+    votes_C = torch.zeros(channels, dtype=torch.int64)
     for layer, keep_U in cuts:
-        losses_C[channels_of(keep_U, layer.unit_width)] -= 1
-    return (losses_C == 0).nonzero().flatten()
+        votes_C[channels_of(keep_U, layer.unit_width)] += 1
+    return (votes_C == len(cuts)).nonzero().flatten()
 
 
 def _fold_at_once(light: nn.Module, keep: Mapping[str, torch.Tensor], batches: Iterable | None, compensate: str,

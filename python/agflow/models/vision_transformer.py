@@ -163,11 +163,11 @@ class VisionTransformerAdapter(Adapter):
             if attention is not None:
                 name, module = attention.units, model.get_submodule(attention.units)
                 heads = self.heads(module)
-                found.append(layer(name, "heads", heads.count, heads.v, attention.reader))
-                found.append(layer(f"{name}.v", "head_dim", heads.count * heads.v, 1, attention.reader, heads.count))
                 if not self.has_norm(module):
                     queries = Tap(f"{name}.{self.projections(module)[0]}", "output", 0, heads.count * heads.qk)
                     found.append(layer(f"{name}.qk", "head_dim", heads.count * heads.qk, 1, "", heads.count, queries))
+                found.append(layer(name, "heads", heads.count, heads.v, attention.reader))
+                found.append(layer(f"{name}.v", "head_dim", heads.count * heads.v, 1, attention.reader, heads.count))
                 found.append(branch(attention))
             if mlp is not None:
                 channels = self.hidden(model.get_submodule(mlp.units)).channels(model.get_submodule(mlp.units))
