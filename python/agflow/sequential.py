@@ -16,7 +16,7 @@ Shape suffixes: B images, T tokens, C channels before the cut, K kept channels, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -80,8 +80,9 @@ def fold_in_sequence(adapter: Adapter, dense: nn.Module, light: nn.Module, cuts:
 
     The images go through the blocks before the first cut layer once. From there on their residual streams are held, two
     between blocks and one more while heads are fitted: images * T * D values of the model's type each. Everything else
-    is streamed batch by batch. Each block runs once in the uncut network, and in the cut one once plus
-    once for each of its cut layers.
+    is streamed batch by batch. Each block runs once in the uncut network, and in the cut one up to the reader of each layer
+    that it loses units of; what the last reader of a block read is held until it is fitted (images * T * K values), so that
+    only a block whose last reader is left as it is runs once more.
 
     Parameters
     ----------
@@ -189,23 +190,18 @@ def _scales(name: str, into_BTD: torch.Tensor, out_BTD: torch.Tensor, outputs: M
 
 def _enter(model: nn.Module, block: str, loader: Iterable) -> Streams:
     """The streams before ``block``; the model is not run further."""
-    class Reached(Exception):
-        pass
-
     streams = Streams([], [], [])
 
     def stop(_, args: tuple, kwargs: dict[str, Any]) -> None:
         streams.dense.append(args[0])
         streams.arguments.append((args[1:], kwargs))
-        raise Reached
+        raise _Reached
 
     device = next(model.parameters()).device
     with _hooked([model.get_submodule(block).register_forward_pre_hook(stop, with_kwargs=True)]):
         for images, *_ in loader:
-            try:
+            with suppress(_Reached):
                 model(images.to(device))
-            except Reached:
-                pass
     streams.cut = list(streams.dense)
     return streams
 
@@ -218,28 +214,41 @@ def _cross(dense: nn.Module, light: nn.Module, block: Block, cuts: Mapping[str, 
         out_BTD, seen = _run(dense, block, x_BTD, streams.arguments[i])
         for layer in losing:
             last = layer is block.layers[-1]
-            behind[layer.name].append(out_BTD if last else _behind(block, layer, x_BTD, seen))
+            behind[layer.name].append(out_BTD if last else _before(block, layer, x_BTD, seen) + block.scales[layer.name] * seen[layer.name][1])
         streams.dense[i] = out_BTD
+    crossed = False
     for layer in losing:
-        apply(layer, cuts[layer.name], *_refit(light, block, layer, cuts[layer.name], behind.pop(layer.name), streams))
-    for i, x_BTD in enumerate(streams.cut):
-        streams.cut[i], _ = _run(light, block, x_BTD, streams.arguments[i])
+        keep_C = channels_of(cuts[layer.name], layer.unit_width)
+        last = layer is block.layers[-1]
+        *fit, read = _refit(light, block, layer, keep_C, behind.pop(layer.name), streams, hold=last)
+        apply(layer, cuts[layer.name], *fit)
+        for i, y_BTK in enumerate(read):  # nothing of the block follows its last reader, so what went into it suffices
+            streams.cut[i] = streams.cut[i] + block.scales[layer.name] * nn.functional.linear(y_BTK, *fit)
+        crossed = last
+    if not crossed:
+        for i, x_BTD in enumerate(streams.cut):
+            streams.cut[i], _ = _run(light, block, x_BTD, streams.arguments[i])
 
 
-def _refit(light: nn.Module, block: Block, layer: PrunableLayer, keep_U: torch.Tensor, behind: list[torch.Tensor],
-           streams: Streams) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight [D, K] and bias [D] of the layer's reader; the penalty draws them to those it has now."""
+def _refit(light: nn.Module, block: Block, layer: PrunableLayer, keep_C: torch.Tensor, behind: list[torch.Tensor], streams: Streams,
+           *, hold: bool) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+    """Weight [D, K] and bias [D] of the layer's reader; the penalty draws them to those it has now.
+
+    Told to ``hold``, it also gives what the reader read, [B, T, K] by batch, and leaves the stream right before the
+    reader's output is added in ``streams.cut``.
+    """
     reader, scale_D = light.get_submodule(layer.reader), block.scales[layer.name]
-    keep_C = channels_of(keep_U, layer.unit_width).to(reader.weight.device)
+    keep_C = keep_C.to(reader.weight.device)
     kept_DK = reader.weight[:, keep_C]
     fitted, held_out = (Regression.empty(len(keep_C), len(kept_DK), kept_DK.device) for _ in range(2))
     few = sum(len(x_BTD) for x_BTD in streams.cut) < HELD_OUT_EVERY
-    first = 0
+    first, read = 0, []
     for i, x_BTD in enumerate(streams.cut):
-        _, seen = _run(light, block, x_BTD, streams.arguments[i])
+        _, seen = _run(light, block, x_BTD, streams.arguments[i], until=layer)
         y_BTC, o_BTD = seen[layer.name]
         y_BTK = y_BTC[..., keep_C]
-        gap_BTD = behind[i] - _behind(block, layer, x_BTD, seen)
+        before_BTD = _before(block, layer, x_BTD, seen)
+        gap_BTD = behind[i] - before_BTD - scale_D * o_BTD
         target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
         missing_BTD = target_BTD - nn.functional.linear(y_BTK, kept_DK, reader.bias)
         weight_BT = block.weights[layer.name].expand(y_BTK.shape[:2])
@@ -247,11 +256,14 @@ def _refit(light: nn.Module, block: Block, layer: PrunableLayer, keep_U: torch.T
         for sums, rows_BT in ((fitted, ~chooses_BT), (held_out, chooses_BT)):
             sums.add(y_BTK[rows_BT], missing_BTD[rows_BT], weight_BT[rows_BT])
         first += len(x_BTD)
+        if hold:
+            read.append(y_BTK)
+            streams.cut[i] = before_BTD
     total = fitted + held_out
     if not (total.sum_KK.isfinite().all() and total.sum_OK.isfinite().all()):
         raise NonFiniteError(_not_finite(layer.name))
     change_DK, change_D = total.solve(best_penalty(fitted, held_out, reader.bias is not None), reader.bias is not None)
-    return (kept_DK + change_DK).to(kept_DK), None if reader.bias is None else (reader.bias + change_D).to(reader.bias)
+    return (kept_DK + change_DK).to(kept_DK), None if reader.bias is None else (reader.bias + change_D).to(reader.bias), read
 
 
 def _chooses(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:
@@ -260,18 +272,28 @@ def _chooses(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:
     return number_BT % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def _behind(block: Block, layer: PrunableLayer, x_BTD: torch.Tensor, seen: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """The stream right behind a layer of the block: what came in plus the readers' outputs so far."""
-    for added in block.layers[:block.layers.index(layer) + 1]:
+def _before(block: Block, layer: PrunableLayer, x_BTD: torch.Tensor, seen: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """The stream that a layer's reader adds to: what came into the block plus what the readers before it gave."""
+    for added in block.layers[:block.layers.index(layer)]:
         x_BTD = x_BTD + block.scales[added.name] * seen[added.name][1]
     return x_BTD
 
 
-def _run(model: nn.Module, block: Block, x_BTD: torch.Tensor, arguments: tuple[tuple, dict]) -> tuple[torch.Tensor, dict]:
-    """The stream behind the block, and what its readers read and gave, by layer name."""
-    with _watching(model, block.layers) as seen:
-        args, kwargs = arguments
+class _Reached(Exception):
+    """The model was run as far as it was needed."""
+
+
+def _run(model: nn.Module, block: Block, x_BTD: torch.Tensor, arguments: tuple[tuple, dict], *,
+         until: PrunableLayer | None = None) -> tuple[torch.Tensor | None, dict]:
+    """The stream behind the block, and what its readers read and gave, by layer name; no further than the reader of ``until``."""
+    def stop(*_) -> None:
+        raise _Reached
+
+    args, kwargs = arguments
+    stops = [] if until is None else [until.reader]
+    with _watching(model, block.layers) as seen, _hooked([model.get_submodule(reader).register_forward_hook(stop) for reader in stops]), suppress(_Reached):
         return _stream(model.get_submodule(block.name)(x_BTD, *args, **kwargs)), seen
+    return None, seen
 
 
 @contextmanager
