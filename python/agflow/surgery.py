@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,13 +67,16 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     images, batches = (_example(adapter, model), None) if loader is None else _peek(loader)
     light, masked = (copy.deepcopy(model).eval() for _ in range(2))
 
-    def cut(layer: PrunableLayer, keep_U: torch.Tensor, weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
-        _cut(adapter, light, masked, layer, keep_U, weight_OK, bias_O)
+    by_reader = {layer.reader: (layer, keep_U) for layer, keep_U in cuts}
+    keep = {reader: channels_of(keep_U, layer.unit_width) for reader, (layer, keep_U) in by_reader.items()}
+
+    def cut(reader: str, weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
+        _cut(adapter, light, masked, *by_reader[reader], weight_OK, bias_O)
 
     if compensate == "ridge":
-        fold_in_sequence(adapter, model, light, {layer.name: keep_U for layer, keep_U in cuts}, images[:SAMPLED_IMAGES], batches, cut, progress=progress)
+        fold_in_sequence(adapter, model, light, keep, images[:SAMPLED_IMAGES], batches, cut, progress=progress)
     else:
-        _fold_at_once(model, cuts, batches, compensate, cut, progress)
+        _fold_at_once(model, keep, batches, compensate, cut, progress)
     _check_agreement(light, masked, images[:CHECKED_IMAGES])
     _take_modes(light, model)
     return light
@@ -97,16 +100,15 @@ def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> list[tuple[Prunable
     return cuts
 
 
-def _fold_at_once(model: nn.Module, cuts: list[tuple[PrunableLayer, torch.Tensor]], batches: Iterable | None, compensate: str,
+def _fold_at_once(model: nn.Module, keep: Mapping[str, torch.Tensor], batches: Iterable | None, compensate: str,
                   cut: Apply, progress: bool) -> None:
     """Every reader is repaired by what the uncut model shows in one pass."""
     measured = {}
     if compensate != "none":
-        watched = tqdm(batches, desc="repair", disable=None if progress else True, leave=False)
-        measured = moments(model, [layer for layer, _ in cuts], watched)
-    for layer, keep_U in cuts:
-        reader = model.get_submodule(layer.reader)
-        cut(layer, keep_U, *fold(reader.weight, reader.bias, channels_of(keep_U, layer.unit_width), measured.get(layer.name), compensate))
+        measured = moments(model, list(keep), tqdm(batches, desc="repair", disable=None if progress else True, leave=False))
+    for name, keep_C in keep.items():
+        reader = model.get_submodule(name)
+        cut(name, *fold(reader.weight, reader.bias, keep_C, measured.get(name), compensate))
 
 
 @torch.no_grad()
