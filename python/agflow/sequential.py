@@ -87,7 +87,7 @@ def fold_in_sequence(adapter: Adapter, dense: nn.Module, light: nn.Module, cuts:
     Parameters
     ----------
     light : has every reader's inputs yet; branches may be gone with their readers, and channels of the stream
-    cuts : by reader, the input channels it keeps, ascending int64
+    cuts : by reader that is to be fitted, the input channels it keeps, ascending int64
     sample : some images [B, C, H, W], on which the row of blocks is recognised and the tokens are weighed
     loader : batches of (images [B, C, H, W], anything)
     kept_stream_D : channels of the stream that ``light`` has, ascending int64; all when None
