@@ -41,8 +41,8 @@ func must(t *testing.T, arguments ...string) string {
 func statisticsFile(t *testing.T, path string, scale float32) {
 	t.Helper()
 	layers := []statistics.Layer{
-		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 10, UnitParams: 10},
-		{Name: "blocks.1.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 10, UnitParams: 10},
+		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 10, UnitParams: 10},
+		{Name: "blocks.1.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 10, UnitParams: 10},
 	}
 	sums, err := statistics.NewAccumulator(statistics.Model{Name: "tiny", MACs: 100, Params: 100}, layers, 1)
 	if err != nil {

@@ -135,8 +135,18 @@ func callPython(c *cli.Context, module, function, argument string) (string, erro
 }
 
 func refuseTwoBudgets(c *cli.Context) error {
-	if c.IsSet("macs") && c.IsSet("pruning-ratio") {
-		return usageError("--macs and --pruning-ratio were both given: give one budget")
+	if given := budgets(c); len(given) > 1 {
+		return usageError("--%s and --%s were both given: give one budget", given[0], given[1])
 	}
 	return nil
+}
+
+// budgets names the flags of budgets that were given.
+func budgets(c *cli.Context) (given []string) {
+	for _, name := range []string{"macs", "params", "latency-ms", "pruning-ratio"} {
+		if c.IsSet(name) {
+			given = append(given, name)
+		}
+	}
+	return given
 }

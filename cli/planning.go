@@ -48,21 +48,27 @@ func planCommand() *cli.Command {
 		Name: "plan", Usage: "choose which units stay under a budget", Category: fileSteps, Before: refuseTwoBudgets,
 		Flags: []cli.Flag{
 			need("scores", "scores `FILE` to rank by"), place("output", "plan.arrow", "plan `FILE` to write"),
-			place("macs", "", "`MACS` to come down to: a share of the model's (0.35), or 350M, 1.2G"), ratioFlag(),
+			place("macs", "", "`MACS` to come down to: a share of the model's (0.35), or 350M, 1.2G"),
+			place("params", "", "`PARAMETERS` to come down to: a share of the model's (0.5), or 2.5M"),
+			&cli.Float64Flag{Name: "latency-ms", DefaultText: "by --macs", Usage: "`MILLISECONDS` that a batch may take, by the table of --latency"},
+			ratioFlag(), place("latency", "", "latency `FILE` of this model, made by agflow bench layers"),
 			place("widths", "", "scores `FILE` that shares the units out among layers, say by variance_weighted (default: evenly)"),
+			toggle("joint", "one order over all groups, by worth for cost"),
+			fraction("floor", 0, "least `SHARE` of each layer's units that stays; whole branches may go"),
 			roundToFlag(), list("groups", nil, "`GROUPS` to prune (default: all)"),
 			ignoredLayersFlag(),
 		},
 	}, func(c *cli.Context) (outcome, error) {
-		if !c.IsSet("macs") && !c.IsSet("pruning-ratio") {
-			return outcome{}, usageError("a budget is missing: give --macs (such as 0.35) or --pruning-ratio (such as 0.5)")
+		if len(budgets(c)) == 0 {
+			return outcome{}, usageError("a budget is missing: give --macs (such as 0.35), --params, --latency-ms or --pruning-ratio (such as 0.5)")
 		}
-		scores, err := load(c.String("scores"), arrowfile.KindScores, arrowfile.ScoresFromRecord)
+		from, err := planInput(c)
 		if err != nil {
 			return outcome{}, err
 		}
-		plan, report, err := solve(scores, c.String("widths"), masking.Request{
-			PruningRatio: c.Float64("pruning-ratio"), MACs: c.String("macs"), RoundTo: c.Int("round-to"),
+		plan, report, err := masking.Solve(from, masking.Request{
+			PruningRatio: c.Float64("pruning-ratio"), MACs: c.String("macs"), Params: c.String("params"), LatencyMS: c.Float64("latency-ms"),
+			Joint: c.Bool("joint"), Floor: c.Float64("floor"), RoundTo: c.Int("round-to"),
 			Groups: c.StringSlice("groups"), IgnoredLayers: c.StringSlice("ignored-layers"),
 		})
 		if err != nil {
@@ -80,21 +86,35 @@ func planCommand() *cli.Command {
 	})
 }
 
-// solve plans with the widths of a file of scores, or uniform ones without a file.
-func solve(scores criteria.Scores, path string, request masking.Request) (masking.Plan, masking.Report, error) {
-	if path == "" {
-		return masking.Solve(scores, request)
+// planInput reads the files that a plan is made from: the scores, and others where they are named.
+func planInput(c *cli.Context) (from masking.Input, err error) {
+	if from.Scores, err = load(c.String("scores"), arrowfile.KindScores, arrowfile.ScoresFromRecord); err != nil {
+		return from, err
 	}
-	widths, err := load(path, arrowfile.KindScores, arrowfile.ScoresFromRecord)
-	if err != nil {
-		return masking.Plan{}, masking.Report{}, err
+	if path := c.String("widths"); path != "" {
+		widths, err := load(path, arrowfile.KindScores, arrowfile.ScoresFromRecord)
+		if err != nil {
+			return from, err
+		}
+		from.Widths = &widths
 	}
-	return masking.SolveWidths(scores, widths, request)
+	if path := c.String("latency"); path != "" {
+		table, err := load(path, arrowfile.KindLatency, arrowfile.LatencyFromRecord)
+		if err != nil {
+			return from, err
+		}
+		from.Latency = &table
+	}
+	return from, nil
 }
 
 func planText(path string, r masking.Report) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d of %d MACs (%.3fx), %+.2f %% off the budget, %.1f %% of the utility kept\n", path, r.MACs, r.DenseMACs, r.MACsRatio, 100*r.Miss, 100*r.KeptUtility)
+	fmt.Fprintf(&b, "%s: %d of %d MACs (%.3fx), %d of %d parameters", path, r.MACs, r.DenseMACs, r.MACsRatio, r.Params, r.DenseParams)
+	if r.DenseLatencyMS > 0 {
+		fmt.Fprintf(&b, ", %.2f of %.2f ms", r.LatencyMS, r.DenseLatencyMS)
+	}
+	fmt.Fprintf(&b, ", %+.2f %% off the budget, %.1f %% of the utility kept\n", 100*r.Miss, 100*r.KeptUtility)
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "layer\tgroup\tunits\tkept")
 	for _, l := range r.Layers {

@@ -93,7 +93,7 @@ func TestRoadFromTensorsToPlan(t *testing.T) {
 		t.Fatal(units, err)
 	}
 	plan := c.empty()
-	report, err := Plan(`{"pruning_ratio":0.5,"round_to":1}`, scores.array, scores.schema, plan.array, plan.schema)
+	report, err := Plan(`{"pruning_ratio":0.5,"round_to":1}`, scores.array, scores.schema, 0, 0, plan.array, plan.schema)
 	if err != nil || !json.Valid([]byte(report)) {
 		t.Fatal(report, err)
 	}
@@ -336,12 +336,13 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 			return second(Score("agf", 0, a.array, a.schema, out.array, out.schema))
 		},
 		"Plan": func(a, b, out wire) error {
-			defer free(b)
-			return second(Plan(`{}`, a.array, a.schema, out.array, out.schema))
+			return second(Plan(`{}`, a.array, a.schema, b.array, b.schema, out.array, out.schema))
 		},
 		"Plan, misspelt": func(a, b, out wire) error {
-			defer free(b)
-			return second(Plan(`{"prune_ratio":1}`, a.array, a.schema, out.array, out.schema))
+			return second(Plan(`{"prune_ratio":1}`, a.array, a.schema, b.array, b.schema, out.array, out.schema))
+		},
+		"Diff": func(a, b, _ wire) error {
+			return second(Diff(a.array, a.schema, b.array, b.schema))
 		},
 		"Route, no result": func(a, b, out wire) error {
 			defer free(b)

@@ -55,11 +55,12 @@ type planRequest struct {
 	Seed      uint64 `json:"seed"`
 }
 
-// Plan solves a request, JSON of masking.Request with "criterion" and "seed", for a table of statistics or of scores. It
-// exports the plan and returns the report as JSON.
-func Plan(request string, tableArray, tableSchema, outArray, outSchema int64) (report string, err error) {
+// Plan solves a request, JSON of masking.Request with "criterion" and "seed", for a table of statistics or of scores and, if its
+// addresses are not 0, a latency table. It exports the plan and returns the report as JSON.
+func Plan(request string, tableArray, tableSchema, latencyArray, latencySchema, outArray, outSchema int64) (report string, err error) {
 	defer fault.Recover(&err)
-	input := carrow.Take("table", tableArray, tableSchema)
+	input, latencies := carrow.Take("table", tableArray, tableSchema), carrow.Take("latency", latencyArray, latencySchema)
+	defer latencies.Release()
 	defer input.Release()
 	out, err := carrow.Fill(outArray, outSchema)
 	if err != nil {
@@ -69,7 +70,16 @@ func Plan(request string, tableArray, tableSchema, outArray, outSchema int64) (r
 	if err := decode(request, &asked); err != nil {
 		return "", err
 	}
-	plan, summary, err := solve(input, asked)
+	from, err := planInput(input, asked)
+	if err != nil {
+		return "", err
+	}
+	if latencyArray != 0 || latencySchema != 0 {
+		if from.Latency, err = readLatencies(latencies); err != nil {
+			return "", err
+		}
+	}
+	plan, summary, err := masking.Solve(from, asked.Request)
 	if err != nil {
 		return "", err
 	}
@@ -84,41 +94,59 @@ func Plan(request string, tableArray, tableSchema, outArray, outSchema int64) (r
 	return report, nil
 }
 
-func solve(input *carrow.Input, asked planRequest) (masking.Plan, masking.Report, error) {
+// planInput scores the statistics, or reads the scores.
+func planInput(input *carrow.Input, asked planRequest) (from masking.Input, err error) {
+	uniform := asked.Widths == "" || asked.Widths == masking.Uniform
 	if asked.Criterion == "" {
-		return solveScores(input, asked.Request)
+		if !uniform {
+			return from, fault.New(fault.Value, "widths by %q need statistics and scores were given; pass the statistics, or widths %q", asked.Widths, masking.Uniform)
+		}
+		err = read(input, func(rec arrow.Record) (err error) {
+			from.Scores, err = arrowfile.ScoresFromRecord(rec)
+			return err
+		})
+		return from, err
 	}
 	table, err := readTable(input)
 	if err != nil {
-		return masking.Plan{}, masking.Report{}, err
+		return from, err
 	}
-	scores, err := criteria.Score(asked.Criterion, asked.Seed, table)
-	if err != nil {
-		return masking.Plan{}, masking.Report{}, err
-	}
-	if uniform(asked.Widths) {
-		return masking.Solve(scores, asked.Request)
+	if from.Scores, err = criteria.Score(asked.Criterion, asked.Seed, table); err != nil || uniform {
+		return from, err
 	}
 	widths, err := criteria.Score(asked.Widths, asked.Seed, table)
-	if err != nil {
-		return masking.Plan{}, masking.Report{}, err
-	}
-	return masking.SolveWidths(scores, widths, asked.Request)
+	from.Widths = &widths
+	return from, err
 }
 
-func solveScores(input *carrow.Input, asked masking.Request) (masking.Plan, masking.Report, error) {
-	if !uniform(asked.Widths) {
-		return masking.Plan{}, masking.Report{}, fault.New(fault.Value, "widths by %q need statistics and scores were given; pass the statistics, or widths %q", asked.Widths, masking.Uniform)
-	}
-	var scores criteria.Scores
+func readLatencies(input *carrow.Input) (*masking.LatencyTable, error) {
+	var table masking.LatencyTable
 	err := read(input, func(rec arrow.Record) (err error) {
-		scores, err = arrowfile.ScoresFromRecord(rec)
+		table, err = arrowfile.LatencyFromRecord(rec)
 		return err
 	})
-	if err != nil {
-		return masking.Plan{}, masking.Report{}, err
-	}
-	return masking.Solve(scores, asked)
+	return &table, err
 }
 
-func uniform(widths string) bool { return widths == "" || widths == masking.Uniform }
+// Diff compares two plans of the same layers and returns JSON of masking.Difference.
+func Diff(aArray, aSchema, bArray, bSchema int64) (difference string, err error) {
+	defer fault.Recover(&err)
+	inputs := []*carrow.Input{carrow.Take("the first plan", aArray, aSchema), carrow.Take("the second plan", bArray, bSchema)}
+	defer inputs[1].Release()
+	defer inputs[0].Release()
+	plans := make([]masking.Plan, len(inputs))
+	for i, input := range inputs {
+		err := read(input, func(rec arrow.Record) (err error) {
+			plans[i], err = arrowfile.PlanFromRecord(rec)
+			return err
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	found, err := masking.Diff(plans[0], plans[1])
+	if err != nil {
+		return "", err
+	}
+	return encode(found)
+}

@@ -18,12 +18,18 @@ type statisticsSpec struct {
 	Metadata map[string]string  `json:"metadata"`
 }
 
-// StatisticsOpen starts a session from {"model":{…},"layers":[…],"workers":1,"metadata":{}} and returns its id.
+// StatisticsOpen starts a session from {"model":{…},"layers":[…],"workers":1,"metadata":{}} and returns its id. A layer
+// without "parts" has 1.
 func StatisticsOpen(spec string) (id int64, err error) {
 	defer fault.Recover(&err)
 	s := statisticsSpec{Workers: 1}
 	if err := decode(spec, &s); err != nil {
 		return 0, err
+	}
+	for i := range s.Layers {
+		if s.Layers[i].Parts == 0 {
+			s.Layers[i].Parts = 1
+		}
 	}
 	if err := checkWorkers(s.Workers); err != nil {
 		return 0, err

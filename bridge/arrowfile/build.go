@@ -61,12 +61,12 @@ func (c *columns) bools(name string, values []bool) {
 // units puts the columns that name a unit: one row a unit, layers in their order, units ascending.
 func (c *columns) units(layers []statistics.Layer) {
 	var names, groups []string
-	var units, widths []int32
+	var units, widths, parts []int32
 	var macs, params []int64
 	for _, l := range layers {
 		for u := range l.Units {
 			names, groups = append(names, l.Name), append(groups, l.Group)
-			units, widths = append(units, int32(u)), append(widths, int32(l.UnitWidth))
+			units, widths, parts = append(units, int32(u)), append(widths, int32(l.UnitWidth)), append(parts, int32(l.Parts))
 			macs, params = append(macs, l.UnitMACs), append(params, l.UnitParams)
 		}
 	}
@@ -74,6 +74,7 @@ func (c *columns) units(layers []statistics.Layer) {
 	c.texts("group", groups)
 	c.int32s("unit", units)
 	c.int32s("unit_width", widths)
+	c.int32s("parts", parts)
 	c.int64s("unit_macs", macs)
 	c.int64s("unit_params", params)
 }

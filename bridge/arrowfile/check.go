@@ -20,11 +20,13 @@ func checkKind(rec arrow.Record) (err error) {
 		_, err = PredictionsFromRecord(rec)
 	case KindCurve:
 		_, err = CurveFromRecord(rec)
+	case KindLatency:
+		_, err = LatencyFromRecord(rec)
 	case KindTensor:
 		_, err = tensorColumns(rec)
 	default:
-		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s or %s", keyKind, kind,
-			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindTensor)
+		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
+			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindTensor)
 	}
 	if err == nil {
 		err = checkColumns(rec)

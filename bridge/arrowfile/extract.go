@@ -149,13 +149,13 @@ func (x *extractor) integer(key string) (n int64) {
 // from 0, since every other column is read by that order.
 func (x *extractor) units() (layers []statistics.Layer) {
 	names, groups := x.texts("layer"), x.texts("group")
-	units, widths := x.int32s("unit"), x.int32s("unit_width")
+	units, widths, parts := x.int32s("unit"), x.int32s("unit_width"), x.int32s("parts")
 	macs, params := x.int64s("unit_macs"), x.int64s("unit_params")
 	if x.err != nil {
 		return nil
 	}
 	for i, name := range names {
-		row := statistics.Layer{Name: name, Group: groups[i], UnitWidth: int(widths[i]), UnitMACs: macs[i], UnitParams: params[i]}
+		row := statistics.Layer{Name: name, Group: groups[i], UnitWidth: int(widths[i]), UnitMACs: macs[i], UnitParams: params[i], Parts: int(parts[i])}
 		if units[i] == 0 {
 			layers = append(layers, row)
 		}

@@ -30,10 +30,11 @@ func TestRoundTrip(t *testing.T) {
 		KindPlan:        func(r arrow.Record) (any, error) { return PlanFromRecord(r) },
 		KindPredictions: func(r arrow.Record) (any, error) { return PredictionsFromRecord(r) },
 		KindCurve:       func(r arrow.Record) (any, error) { return CurveFromRecord(r) },
+		KindLatency:     func(r arrow.Record) (any, error) { return LatencyFromRecord(r) },
 	}
 	want := map[string]any{
 		KindStatistics: sampleStatistics(), KindScores: sampleScores(), KindPlan: samplePlan(),
-		KindPredictions: samplePredictions(), KindCurve: sampleCurve(),
+		KindPredictions: samplePredictions(), KindCurve: sampleCurve(), KindLatency: sampleLatency(),
 	}
 	for kind, rec := range sampleRecords(t, alloc) {
 		path := filepath.Join(t.TempDir(), kind+".arrow")
@@ -173,7 +174,7 @@ func TestOtherKindIsRefused(t *testing.T) {
 	if _, err := Read(path, KindPlan, memory.DefaultAllocator); fault.CodeOf(err) != fault.File {
 		t.Errorf("%v", err)
 	}
-	if info, err := Inspect(path); err != nil || info.Kind != KindScores || info.Rows != 5 || len(info.Columns) != 7 {
+	if info, err := Inspect(path); err != nil || info.Kind != KindScores || info.Rows != 5 || len(info.Columns) != 8 {
 		t.Errorf("%+v, %v", info, err)
 	}
 }
@@ -264,7 +265,11 @@ func TestWrongTablesAreNotWritten(t *testing.T) {
 	repeated := sampleScores()
 	repeated.Layers = append([]statistics.Layer{}, repeated.Layers...)
 	repeated.Layers[1].Name = repeated.Layers[0].Name
+	halfGrid, noTime := sampleLatency(), sampleLatency()
+	halfGrid.Outputs, noTime.ModelMS = []int64{4, 3, 8}, 0
 	for name, rec := range map[string]arrow.Record{
+		"half a grid":    LatencyToRecord(memory.DefaultAllocator, halfGrid),
+		"no model time":  LatencyToRecord(memory.DefaultAllocator, noTime),
 		"unknown kind":   with(keyKind, "spreadsheet"),
 		"other kind":     with(keyKind, KindPlan),
 		"bad MACs":       with(keyModelMACs, "many"),

@@ -119,8 +119,8 @@ func TestNulls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if more := read.Column(7); more.NullN() != 2 || !more.IsNull(1) || !more.IsValid(3) || !array.Equal(more, rec.Column(7)) {
-		t.Errorf("wrote %v, read %v", rec.Column(7), more)
+	if more := read.Column(8); more.NullN() != 2 || !more.IsNull(1) || !more.IsValid(3) || !array.Equal(more, rec.Column(8)) {
+		t.Errorf("wrote %v, read %v", rec.Column(8), more)
 	}
 	if _, err := ScoresFromRecord(read); err != nil {
 		t.Error(err)

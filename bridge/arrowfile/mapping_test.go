@@ -111,7 +111,7 @@ func TestUseDoesNotCopy(t *testing.T) {
 // bigTensorFile writes a tensor file of two columns of float32, of so many MiB in all.
 func bigTensorFile(t testing.TB, folder string, mebibytes int) string {
 	const rows = 16
-	l := statistics.Layer{Name: "mlp", Group: "mlp", Units: 1024, UnitWidth: 1, UnitMACs: 1, UnitParams: 1}
+	l := statistics.Layer{Name: "mlp", Group: "mlp", Units: 1024, UnitWidth: 1, Parts: 1, UnitMACs: 1, UnitParams: 1}
 	values := make([]float32, mebibytes<<20/8)
 	for i := range values {
 		values[i] = float32(i % 1000)

@@ -4,7 +4,7 @@ package arrowfile
 const Version = "0.1.0"
 
 // Format is the number of the file layout that this package writes and reads.
-const Format = "2"
+const Format = "3"
 
 // The kinds of file.
 const (
@@ -13,6 +13,7 @@ const (
 	KindPlan        = "plan"
 	KindPredictions = "predictions"
 	KindCurve       = "curve"
+	KindLatency     = "latency"
 	KindTensor      = "tensor"
 )
 
@@ -28,6 +29,8 @@ const (
 	keyCriterion   = "agflow.criterion"
 	keySeed        = "agflow.seed"
 	keyRequest     = "agflow.request"
+	keyPlanned     = "agflow.planned"
+	keyModelMS     = "agflow.model_ms"
 	keyPrior       = "agflow.prior"
 	keyLightMACs   = "agflow.light_macs"
 	keyHeavyMACs   = "agflow.heavy_macs"

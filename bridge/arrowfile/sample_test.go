@@ -22,8 +22,8 @@ import (
 var sampleModel = statistics.Model{Name: "tiny ViT é", MACs: 1_000, Params: 90}
 
 var sampleLayers = []statistics.Layer{
-	{Name: "blocks.0.mlp", Group: "mlp", Units: 3, UnitWidth: 1, UnitMACs: 20, UnitParams: 5},
-	{Name: "blocks.0.attn", Group: "heads", Units: 2, UnitWidth: 4, UnitMACs: 200, UnitParams: 40},
+	{Name: "blocks.0.mlp", Group: "mlp", Units: 3, UnitWidth: 1, Parts: 1, UnitMACs: 20, UnitParams: 5},
+	{Name: "blocks.0.attn", Group: "heads", Units: 2, UnitWidth: 4, Parts: 1, UnitMACs: 200, UnitParams: 40},
 }
 
 func sampleStatistics() statistics.Table {
@@ -51,6 +51,7 @@ func samplePlan() masking.Plan {
 	return masking.Plan{
 		Model: s.Model, Layers: s.Layers, Criterion: s.Criterion, Seed: s.Seed, Score: s.Score,
 		Keep:     []bool{true, false, false, true, true},
+		Planned:  masking.Price{MACs: 960, Params: 80, LatencyMS: 7.25},
 		Request:  masking.Request{PruningRatio: 0.5, RoundTo: 1, Groups: []string{"mlp"}, IgnoredLayers: []string{"blocks.1.*"}},
 		Metadata: map[string]string{"agflow.data": "sha256-abc"},
 	}
@@ -71,6 +72,14 @@ func sampleCurve() []routing.Point {
 	}
 }
 
+func sampleLatency() masking.LatencyTable {
+	return masking.LatencyTable{
+		Model: "tiny ViT é", ModelMS: 12.5, Kind: []string{"linear", "linear", "norm"}, Rows: []int64{5, 5, 5},
+		Shape: []string{"linear 5x8x4", "linear 5x8x4", "norm 5x8"}, Inputs: []int64{4, 8, 0}, Outputs: []int64{4, 4, 8}, Heads: []int64{0, 0, 0},
+		MS: []float64{0.5, 0.75, 1e-3}, Metadata: map[string]string{"agflow.batch": "32", "agflow.device": "cpu"},
+	}
+}
+
 // sampleRecords has one record batch of every kind but tensor.
 func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record {
 	plan, err := PlanToRecord(alloc, samplePlan())
@@ -83,6 +92,7 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindPlan:        plan,
 		KindPredictions: PredictionsToRecord(alloc, samplePredictions()),
 		KindCurve:       CurveToRecord(alloc, sampleCurve(), samplePredictions()),
+		KindLatency:     LatencyToRecord(alloc, sampleLatency()),
 	}
 }
 
@@ -120,7 +130,7 @@ func put[T tensor.Element](f *tensorFile, l statistics.Layer, role string, axis,
 	size := len(values) / rows
 	pairs := map[string]string{
 		"agflow.layer": l.Name, "agflow.group": l.Group, "agflow.role": role[:1], "agflow.units": strconv.Itoa(l.Units),
-		"agflow.unit_width": strconv.Itoa(l.UnitWidth), "agflow.unit_macs": fmt.Sprint(l.UnitMACs),
+		"agflow.unit_width": strconv.Itoa(l.UnitWidth), "agflow.parts": strconv.Itoa(l.Parts), "agflow.unit_macs": fmt.Sprint(l.UnitMACs),
 		"agflow.unit_params": fmt.Sprint(l.UnitParams), "agflow.unit_axis": strconv.Itoa(axis),
 	}
 	var of arrow.DataType

@@ -10,7 +10,7 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// ScoresToRecord has one row a unit: layer, group utf8; unit, unit_width int32; unit_macs, unit_params int64; score
+// ScoresToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32; unit_macs, unit_params int64; score
 // float64. Metadata: agflow.criterion, agflow.seed.
 func ScoresToRecord(alloc memory.Allocator, s criteria.Scores) arrow.Record {
 	c := columns{alloc: alloc}

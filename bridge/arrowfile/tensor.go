@@ -16,8 +16,8 @@ import (
 // FixedSizeList<T>[tokens*channels] for the activation and its gradient. The file weights.arrow has one row and the
 // columns "<layer>.w0", "<layer>.w1", … of FixedSizeList<T>[rows*columns]. T is float32, float64, float16, or uint16
 // with the key agflow.dtype=bfloat16. Every field is an arrow.fixed_shape_tensor by its metadata, and has the keys
-// agflow.layer, agflow.group, agflow.role (y, g or w), agflow.units, agflow.unit_width, agflow.unit_macs,
-// agflow.unit_params and, for weights, agflow.unit_axis (0: the rows of the weight belong to units, 1: its columns).
+// agflow.layer, agflow.group, agflow.role (y, g or w), agflow.units, agflow.unit_width, agflow.parts,
+// agflow.unit_macs, agflow.unit_params and, for weights, agflow.unit_axis (0: the rows of the weight belong to units, 1: its columns).
 type tensorColumn struct {
 	layer    statistics.Layer
 	role     string
@@ -60,6 +60,7 @@ func describeColumn(f arrow.Field) (c tensorColumn, err error) {
 		Group:      pairs["agflow.group"],
 		Units:      integer("agflow.units"),
 		UnitWidth:  integer("agflow.unit_width"),
+		Parts:      integer("agflow.parts"),
 		UnitMACs:   int64(integer("agflow.unit_macs")),
 		UnitParams: int64(integer("agflow.unit_params")),
 	}

@@ -155,8 +155,14 @@ func agflow_abi_score(criterion *C.char, seed, tableArray, tableSchema, outArray
 }
 
 //export agflow_abi_plan
-func agflow_abi_plan(request *C.char, scoresArray, scoresSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
-	result, err := abi.Plan(C.GoString(request), int64(scoresArray), int64(scoresSchema), int64(outArray), int64(outSchema))
+func agflow_abi_plan(request *C.char, tableArray, tableSchema, latencyArray, latencySchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Plan(C.GoString(request), int64(tableArray), int64(tableSchema), int64(latencyArray), int64(latencySchema), int64(outArray), int64(outSchema))
+	return answerText(text, result, err)
+}
+
+//export agflow_abi_diff
+func agflow_abi_diff(aArray, aSchema, bArray, bSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Diff(int64(aArray), int64(aSchema), int64(bArray), int64(bSchema))
 	return answerText(text, result, err)
 }
 

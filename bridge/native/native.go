@@ -60,8 +60,12 @@ func Score(criterion string, seed, tableArray, tableSchema, outArray, outSchema 
 	return abi.Score(criterion, seed, tableArray, tableSchema, outArray, outSchema)
 }
 
-func Plan(request string, scoresArray, scoresSchema, outArray, outSchema int64) (string, error) {
-	return abi.Plan(request, scoresArray, scoresSchema, outArray, outSchema)
+func Plan(request string, tableArray, tableSchema, latencyArray, latencySchema, outArray, outSchema int64) (string, error) {
+	return abi.Plan(request, tableArray, tableSchema, latencyArray, latencySchema, outArray, outSchema)
+}
+
+func Diff(aArray, aSchema, bArray, bSchema int64) (string, error) {
+	return abi.Diff(aArray, aSchema, bArray, bSchema)
 }
 
 func Diagnose(request string, tableArray, tableSchema int64) (string, error) {

@@ -54,7 +54,7 @@ func sameCorrelation(got *float64, want float64) bool {
 
 // Overall pools the units that the layers keep, and ranks all units as one.
 func TestAgreementPoolsLayers(t *testing.T) {
-	layers := []statistics.Layer{{Name: "a", Group: statistics.MLP, Units: 2, UnitWidth: 1}, {Name: "b", Group: statistics.MLP, Units: 6, UnitWidth: 1}}
+	layers := []statistics.Layer{{Name: "a", Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1}, {Name: "b", Group: statistics.MLP, Units: 6, UnitWidth: 1, Parts: 1}}
 	a := criteria.Scores{Layers: layers, Score: []float64{1, 2, 11, 12, 13, 14, 15, 16}}
 	b := criteria.Scores{Layers: layers, Score: []float64{2, 1, 11, 12, 13, 14, 15, 16}}
 	report, err := Agreement(a, b, 0.5)
@@ -74,7 +74,7 @@ func TestAgreementKeepsWhatAPlanKeeps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScores(t, "agf", drawLayers(t))
 		ratio := drawRatio(t)
-		plan, _, err := masking.Solve(s, masking.Request{PruningRatio: ratio})
+		plan, _, err := masking.Solve(masking.Input{Scores: s}, masking.Request{PruningRatio: ratio})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +139,7 @@ func TestAgreementProperties(t *testing.T) {
 
 // Random scores agree by about what Chance says.
 func TestChanceIsWhatRandomScoresReach(t *testing.T) {
-	layers := []statistics.Layer{{Name: "wide", Group: statistics.MLP, Units: 20_000, UnitWidth: 1}}
+	layers := []statistics.Layer{{Name: "wide", Group: statistics.MLP, Units: 20_000, UnitWidth: 1, Parts: 1}}
 	draw := func(seed uint64) criteria.Scores {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := criteria.Scores{Layers: layers}

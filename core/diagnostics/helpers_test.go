@@ -13,14 +13,14 @@ import (
 )
 
 var toyLayers = []statistics.Layer{
-	{Name: "blocks.0.attn", Group: statistics.Heads, Units: 6, UnitWidth: 4},
-	{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 40, UnitWidth: 1},
+	{Name: "blocks.0.attn", Group: statistics.Heads, Units: 6, UnitWidth: 4, Parts: 1},
+	{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 40, UnitWidth: 1, Parts: 1},
 }
 
 // scoresOf returns scores of one MLP layer.
 func scoresOf(criterion string, score ...float64) criteria.Scores {
 	return criteria.Scores{Criterion: criterion, Score: score,
-		Layers: []statistics.Layer{{Name: "blocks.0.mlp", Group: statistics.MLP, Units: len(score), UnitWidth: 1}}}
+		Layers: []statistics.Layer{{Name: "blocks.0.mlp", Group: statistics.MLP, Units: len(score), UnitWidth: 1, Parts: 1}}}
 }
 
 // batch returns the table of a batch. Its sums are small whole numbers, so that any order of adding has the same bits;
@@ -81,7 +81,7 @@ func drawLayers(t *rapid.T) []statistics.Layer {
 	var layers []statistics.Layer
 	for i := range rapid.IntRange(1, 4).Draw(t, "layers") {
 		layers = append(layers, statistics.Layer{
-			Name: fmt.Sprintf("blocks.%d", i), Group: statistics.MLP, Units: rapid.IntRange(1, 30).Draw(t, "units"), UnitWidth: 1})
+			Name: fmt.Sprintf("blocks.%d", i), Group: statistics.MLP, Units: rapid.IntRange(1, 30).Draw(t, "units"), UnitWidth: 1, Parts: 1})
 	}
 	return layers
 }

@@ -172,8 +172,8 @@ func BenchmarkStability(b *testing.B) {
 		var layers []statistics.Layer
 		for i := range 12 {
 			layers = append(layers,
-				statistics.Layer{Name: fmt.Sprint("attn", i), Group: statistics.Heads, Units: width / 256, UnitWidth: 64},
-				statistics.Layer{Name: fmt.Sprint("mlp", i), Group: statistics.MLP, Units: width, UnitWidth: 1})
+				statistics.Layer{Name: fmt.Sprint("attn", i), Group: statistics.Heads, Units: width / 256, UnitWidth: 64, Parts: 1},
+				statistics.Layer{Name: fmt.Sprint("mlp", i), Group: statistics.MLP, Units: width, UnitWidth: 1, Parts: 1})
 		}
 		tables := batches(layers, 100, 100)
 		b.Run(fmt.Sprint("width ", width), func(b *testing.B) {

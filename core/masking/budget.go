@@ -1,6 +1,7 @@
 package masking
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -9,49 +10,81 @@ import (
 	"agflow/core/statistics"
 )
 
-// budget is a request's budget in numbers: a pruning ratio, or MACs of one image when that is 0.
+// budget is a request's budget in numbers: a limit on what a quantity of the cut model comes to, or, without a quantity, the
+// share of units that stays.
 type budget struct {
-	ratio float64
-	macs  int64
+	name, unit string // "macs", "MACs"
+	asked      string // in the request's words
+	limit      float64
+	dense      float64
+	of         func(kept []int) float64 // nil for a share of units
 }
 
-// budgetOf reads the budget of a normalized request. MACs without a suffix are a share of the dense model's up to 1,
-// and MACs above.
-func budgetOf(r Request, dense int64) (budget, error) {
-	if r.MACs == "" {
-		return budget{ratio: r.PruningRatio}, nil
+func (b budget) byShare() bool { return b.of == nil }
+
+// budgetOf reads the budget of a normalized request, for a model that costs so much when it is dense.
+func budgetOf(r Request, prices pricing, dense Price) (b budget, err error) {
+	switch {
+	case r.MACs != "":
+		b = budget{name: "macs", asked: strconv.Quote(r.MACs), unit: "MACs", dense: float64(dense.MACs), of: func(kept []int) float64 { return float64(prices.macs(kept)) }}
+		b.limit, err = b.amount(r.MACs, `"350M" or "1.2G"`)
+	case r.Params != "":
+		b = budget{name: "params", asked: strconv.Quote(r.Params), unit: "parameters", dense: float64(dense.Params), of: func(kept []int) float64 { return float64(prices.params(kept)) }}
+		b.limit, err = b.amount(r.Params, `"900K" or "2.5M"`)
+	case r.LatencyMS != 0 && prices.latency == nil:
+		err = fault.New(fault.Value, "latency_ms is %v and no latency table was given; make one with `agflow bench layers` and pass it as latency", r.LatencyMS)
+	case r.LatencyMS != 0:
+		b = budget{name: "latency_ms", asked: fmt.Sprint(r.LatencyMS), unit: "ms", limit: r.LatencyMS, dense: dense.LatencyMS, of: prices.latency}
+	default:
+		b = budget{limit: 1 - r.PruningRatio, dense: 1}
 	}
-	if dense == 0 {
-		return budget{}, fault.New(fault.Value, "macs is %q, but the model's own MACs are not recorded; record them, or use pruning_ratio", r.MACs)
+	return b, err
+}
+
+// unitCost is what one unit of a layer saves of the budget's quantity, when all else is dense. Latency does not fall evenly
+// with the units, so there it is the mean over those that can go.
+func (b budget) unitCost(layers []statistics.Layer, at int) float64 {
+	l := layers[at]
+	switch b.name {
+	case "macs":
+		return float64(l.UnitMACs)
+	case "params":
+		return float64(l.UnitParams)
+	case "latency_ms":
+		kept := denseUnits(layers)
+		if kept[at] = l.Parts; l.Group == statistics.Block {
+			kept[at] = 0
+		}
+		return (b.dense - b.of(kept)) / float64(max(l.Units-kept[at], 1))
 	}
-	number, factor := r.MACs, 1.0
-	if power := strings.IndexByte("KMGT", r.MACs[len(r.MACs)-1]); power >= 0 {
-		number, factor = r.MACs[:len(r.MACs)-1], math.Pow10(3*(power+1))
+	return 1
+}
+
+// amount reads MACs or parameters. A number without a suffix is a share of the dense model's up to 1, and an amount above.
+func (b budget) amount(text, examples string) (float64, error) {
+	if b.dense == 0 {
+		return 0, fault.New(fault.Value, "%s is %q, but the model's own %s are not recorded; record them, or use pruning_ratio", b.name, text, b.unit)
+	}
+	number, factor := text, 1.0
+	if power := strings.IndexByte("KMGT", text[len(text)-1]); power >= 0 {
+		number, factor = text[:len(text)-1], math.Pow10(3*(power+1))
 	}
 	value, err := strconv.ParseFloat(number, 64)
-	if number == r.MACs && value <= 1 {
-		factor = float64(dense)
+	if number == text && value <= 1 {
+		factor = b.dense
 	}
 	if err != nil || !(value > 0) || value*factor > math.MaxInt64/2 {
-		return budget{}, fault.New(fault.Value, "macs is %q; give a share of the dense model above 0 and up to 1 as \"0.35\", or MACs of one image as \"350M\" or \"1.2G\"", r.MACs)
+		return 0, fault.New(fault.Value, "%s is %q; give a share of the dense model above 0 and up to 1 as \"0.35\", or the %s of one model and image as %s", b.name, text, b.unit, examples)
 	}
-	return budget{macs: int64(value * factor)}, nil
+	return math.Floor(value * factor), nil
 }
 
-// checkMACs refuses a model of fewer MACs than its layers have together; a model of none has not recorded them.
-func checkMACs(model statistics.Model, layers []statistics.Layer) error {
-	rest := model.MACs
-	if rest < 0 || rest > math.MaxInt64/2 {
-		return fault.New(fault.Value, "model %q has %d MACs; record the MACs of the dense model for one image", model.Name, model.MACs)
+// unreachable says what a budget misses at the least.
+func (b budget) unreachable(least float64) error {
+	number := func(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
+	if b.unit == "ms" {
+		number = func(x float64) string { return fmt.Sprintf("%.4g", x) }
 	}
-	if rest == 0 {
-		return nil
-	}
-	for _, l := range layers {
-		if l.UnitMACs > rest/int64(l.Units) {
-			return fault.New(fault.Value, "model %q has %d MACs, less than its layers up to %q have together; record the MACs of the whole dense model for one image", model.Name, model.MACs, l.Name)
-		}
-		rest -= int64(l.Units) * l.UnitMACs
-	}
-	return nil
+	return fault.New(fault.Budget, "%s %s allows %s %s, but pruning these layers reaches %s at the least (%.4f of the dense model's %s); raise the budget, prune more groups or ignore fewer layers",
+		b.name, b.asked, number(b.limit), b.unit, number(least), least/b.dense, number(b.dense))
 }

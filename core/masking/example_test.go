@@ -11,14 +11,14 @@ import (
 func toyScores() criteria.Scores {
 	return criteria.Scores{
 		Model: statistics.Model{Name: "toy", MACs: 100}, Criterion: "agf",
-		Layers: []statistics.Layer{{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 6, UnitWidth: 1, UnitMACs: 10}},
+		Layers: []statistics.Layer{{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 6, UnitWidth: 1, Parts: 1, UnitMACs: 10}},
 		Score:  []float64{0.3, 0.9, 0.1, 0.5, 0.7, 0.2},
 	}
 }
 
 // Six channels of 10 MACs in a model of 100: 70 % of the MACs leave room for three, which round_to 2 makes two.
 func Example() {
-	plan, report, err := masking.Solve(toyScores(), masking.Request{MACs: "0.7", RoundTo: 2})
+	plan, report, err := masking.Solve(masking.Input{Scores: toyScores()}, masking.Request{MACs: "0.7", RoundTo: 2})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -32,7 +32,7 @@ func Example() {
 
 // A budget that no plan can meet is refused with the least that can be reached.
 func ExampleSolve_unreachable() {
-	_, _, err := masking.Solve(toyScores(), masking.Request{MACs: "0.4"})
+	_, _, err := masking.Solve(masking.Input{Scores: toyScores()}, masking.Request{MACs: "0.4"})
 	fmt.Println(err)
 	// Output: agflow:budget: macs "0.4" allows 40 MACs, but pruning these layers reaches 50 at the least (0.5000 of the dense model's 100); raise the budget, prune more groups or ignore fewer layers
 }

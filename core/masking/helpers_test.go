@@ -16,8 +16,8 @@ func vit(criterion string, blocks int) criteria.Scores {
 	s := criteria.Scores{Criterion: criterion, Model: statistics.Model{Name: "vit", MACs: int64(100 + blocks*280)}}
 	for b := range blocks {
 		s.Layers = append(s.Layers,
-			statistics.Layer{Name: fmt.Sprintf("blocks.%d.attn", b), Group: statistics.Heads, Units: 4, UnitWidth: 8, UnitMACs: 50},
-			statistics.Layer{Name: fmt.Sprintf("blocks.%d.mlp", b), Group: statistics.MLP, Units: 16, UnitWidth: 1, UnitMACs: 5})
+			statistics.Layer{Name: fmt.Sprintf("blocks.%d.attn", b), Group: statistics.Heads, Units: 4, UnitWidth: 8, Parts: 1, UnitMACs: 50},
+			statistics.Layer{Name: fmt.Sprintf("blocks.%d.mlp", b), Group: statistics.MLP, Units: 16, UnitWidth: 1, Parts: 1, UnitMACs: 5})
 		for u := range 20 {
 			s.Score = append(s.Score, float64((u*7+b*3)%20))
 		}
@@ -47,10 +47,7 @@ func solveWith(t failer, s criteria.Scores, widths *criteria.Scores, r Request) 
 }
 
 func solveMaybe(s criteria.Scores, widths *criteria.Scores, r Request) (Plan, Report, error) {
-	if widths == nil {
-		return Solve(s, r)
-	}
-	return SolveWidths(s, *widths, r)
+	return Solve(Input{Scores: s, Widths: widths}, r)
 }
 
 // drawWidths draws other scores of the same units, or none.
@@ -77,7 +74,7 @@ func drawScores(t *rapid.T, minUnits int) criteria.Scores {
 			Units:    rapid.IntRange(minUnits, 40).Draw(t, "units"),
 			UnitMACs: rapid.Int64Range(0, 30).Draw(t, "unit MACs"),
 		}
-		l.UnitWidth = 1
+		l.UnitWidth, l.Parts = 1, 1
 		s.Layers = append(s.Layers, l)
 		s.Model.MACs += int64(l.Units) * l.UnitMACs
 		for range l.Units {

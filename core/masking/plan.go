@@ -15,13 +15,14 @@ type Plan struct {
 	Score     []float64
 	Keep      []bool
 	Request   Request
+	Planned   Price             // of the cut model
 	Metadata  map[string]string // the scores'
 }
 
-// Validate checks what every reader of a plan relies on: sound layers, one finite score and one decision a unit, and at
-// least one unit kept in each layer.
+// Validate checks what every reader of a plan relies on: sound layers, one finite score and one decision a unit, at least
+// one unit kept in each layer but a branch, and as many in each part of a layer.
 //
-// Errors: those of [criteria.Scores.Validate], shape, value (a layer that keeps nothing).
+// Errors: those of [criteria.Scores.Validate], shape, value (a layer that keeps nothing, or parts that differ).
 func (p Plan) Validate() error {
 	scores := criteria.Scores{Layers: p.Layers, Criterion: p.Criterion, Score: p.Score}
 	if err := scores.Validate(); err != nil {
@@ -30,9 +31,17 @@ func (p Plan) Validate() error {
 	if len(p.Keep) != len(p.Score) {
 		return fault.New(fault.Shape, "the plan has %d decisions for %d units; give one a unit", len(p.Keep), len(p.Score))
 	}
-	for i, kept := range p.kept() {
-		if kept == 0 {
-			return fault.New(fault.Value, "the plan keeps no unit of layer %q; keep at least one", p.Layers[i].Name)
+	offsets := statistics.Offsets(p.Layers)
+	for i, l := range p.Layers {
+		keep, size := p.Keep[offsets[i]:offsets[i+1]], l.Units/l.Parts
+		first := count(keep[:size])
+		if first == 0 && l.Group != statistics.Block {
+			return fault.New(fault.Value, "the plan keeps no unit of layer %q; keep at least one", l.Name)
+		}
+		for part := 1; part < l.Parts; part++ {
+			if kept := count(keep[part*size : (part+1)*size]); kept != first {
+				return fault.New(fault.Value, "the plan keeps %d units of part 0 of layer %q and %d of part %d; keep as many of each", first, l.Name, kept, part)
+			}
 		}
 	}
 	return nil
@@ -43,20 +52,17 @@ func (p Plan) kept() []int {
 	kept := make([]int, len(p.Layers))
 	offsets := statistics.Offsets(p.Layers)
 	for i := range p.Layers {
-		for _, keep := range p.Keep[offsets[i]:offsets[i+1]] {
-			if keep {
-				kept[i]++
-			}
-		}
+		kept[i] = count(p.Keep[offsets[i]:offsets[i+1]])
 	}
 	return kept
 }
 
-// macs returns the MACs of the pruned model for one image.
-func (p Plan) macs() int64 {
-	macs := p.Model.MACs
-	for i, kept := range p.kept() {
-		macs -= int64(p.Layers[i].Units-kept) * p.Layers[i].UnitMACs
+func count(keep []bool) int {
+	kept := 0
+	for _, k := range keep {
+		if k {
+			kept++
+		}
 	}
-	return macs
+	return kept
 }

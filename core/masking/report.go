@@ -1,15 +1,20 @@
 package masking
 
-// Report says what a plan comes to.
+// Report says what a plan comes to. MACs are those of one image and latencies those of a batch of the latency table; what the
+// model did not record, or no table tells, is 0.
 type Report struct {
-	Budget        float64       `json:"budget"`         // the target: MACs of one image, or the pruning ratio
-	DenseMACs     int64         `json:"dense_macs"`     // of one image; 0 when the model did not record them, MACs then too
-	MACs          int64         `json:"macs"`           // of one image, after pruning
-	MACsRatio     float64       `json:"macs_ratio"`     // MACs / DenseMACs
-	Miss          float64       `json:"miss"`           // (achieved - target) / target, of MACs or of the pruning ratio
-	KeptUtility   float64       `json:"kept_utility"`   // share of the pruned layers' scores that stays, each layer weighed by its units
-	RoundingPrice float64       `json:"rounding_price"` // KeptUtility of the same request with round_to 1, minus KeptUtility
-	Layers        []LayerReport `json:"layers"`
+	Budget         float64       `json:"budget"` // the target: MACs, parameters, ms, or the pruning ratio
+	DenseMACs      int64         `json:"dense_macs"`
+	MACs           int64         `json:"macs"`
+	MACsRatio      float64       `json:"macs_ratio"` // MACs / DenseMACs
+	DenseParams    int64         `json:"dense_params"`
+	Params         int64         `json:"params"`
+	DenseLatencyMS float64       `json:"dense_latency_ms"`
+	LatencyMS      float64       `json:"latency_ms"`
+	Miss           float64       `json:"miss"`           // (achieved - target) / target, of what the budget limits
+	KeptUtility    float64       `json:"kept_utility"`   // share of the pruned layers' scores that stays, each layer weighed by its units
+	RoundingPrice  float64       `json:"rounding_price"` // KeptUtility of the same request with round_to 1, minus KeptUtility
+	Layers         []LayerReport `json:"layers"`
 }
 
 // LayerReport is one layer of a Report.
@@ -20,43 +25,46 @@ type LayerReport struct {
 	Kept  int    `json:"kept"`
 }
 
-func newReport(p Plan, goal budget, targets []ranked, kept []int) Report {
-	r := Report{DenseMACs: p.Model.MACs, KeptUtility: keptUtility(targets, kept)}
-	if r.DenseMACs > 0 {
-		r.MACs = p.macs()
-		r.MACsRatio = float64(r.MACs) / float64(r.DenseMACs)
+func (v *solver) report(r Request, kept []int) Report {
+	found := v.prices.of(kept)
+	rep := Report{
+		DenseMACs: v.dense.MACs, MACs: found.MACs, DenseParams: v.dense.Params, Params: found.Params,
+		DenseLatencyMS: v.dense.LatencyMS, LatencyMS: found.LatencyMS, KeptUtility: v.keptUtility(kept),
 	}
-	r.Budget = float64(goal.macs)
-	achieved := float64(r.MACs)
-	if goal.ratio > 0 {
-		r.Budget, achieved = goal.ratio, removedShare(targets, kept)
+	if rep.DenseMACs > 0 {
+		rep.MACsRatio = float64(rep.MACs) / float64(rep.DenseMACs)
 	}
-	r.Miss = (achieved - r.Budget) / r.Budget
-	for i, units := range p.kept() {
-		l := p.Layers[i]
-		r.Layers = append(r.Layers, LayerReport{Layer: l.Name, Group: l.Group, Units: l.Units, Kept: units})
+	achieved := 0.0
+	if v.goal.byShare() {
+		rep.Budget, achieved = r.PruningRatio, v.removedShare(kept)
+	} else {
+		rep.Budget, achieved = v.goal.limit, v.goal.of(kept)
 	}
-	return r
+	rep.Miss = (achieved - rep.Budget) / rep.Budget
+	for i, l := range v.layers {
+		rep.Layers = append(rep.Layers, LayerReport{Layer: l.Name, Group: l.Group, Units: l.Units, Kept: kept[i]})
+	}
+	return rep
 }
 
 // removedShare returns the share of the targets' units that goes.
-func removedShare(targets []ranked, kept []int) float64 {
+func (v *solver) removedShare(kept []int) float64 {
 	units, removed := 0, 0
-	for i, t := range targets {
+	for _, t := range v.targets {
 		units += t.Units
-		removed += t.Units - kept[i]
+		removed += t.Units - kept[t.layer]
 	}
 	return float64(removed) / float64(units)
 }
 
 // keptUtility returns the share of worth that stays; 1 when there is none to lose.
-func keptUtility(targets []ranked, kept []int) float64 {
+func (v *solver) keptUtility(kept []int) float64 {
 	total, stays := 0.0, 0.0
-	for i, t := range targets {
-		for rank, u := range t.units {
-			worth := u.score * t.worth
+	for _, t := range v.targets {
+		for place, u := range t.units {
+			worth := t.scores[u] * t.worth
 			total += worth
-			if rank < kept[i] {
+			if place < kept[t.layer] {
 				stays += worth
 			}
 		}

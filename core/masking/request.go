@@ -1,6 +1,7 @@
 package masking
 
 import (
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -12,24 +13,42 @@ import (
 // Uniform widths: every layer gives the same share of its units.
 const Uniform = "uniform"
 
-// Request is what a user asks of a plan. Exactly one of PruningRatio and MACs sets the budget.
+// Request is what a user asks of a plan. Exactly one of PruningRatio, MACs, Params and LatencyMS sets the budget.
 type Request struct {
-	PruningRatio  float64  `json:"pruning_ratio"`  // share of the units to remove, above 0 and below 1; 0 when MACs is set
+	PruningRatio  float64  `json:"pruning_ratio"`  // share of the units to remove, above 0 and below 1; 0 for another budget
 	MACs          string   `json:"macs"`           // "0.35" of the dense model's MACs, or MACs of one image: "350M", "1.2G"
-	Widths        string   `json:"widths"`         // Uniform, or the criterion that shares the units out among a group's layers; set by Solve
-	RoundTo       int      `json:"round_to"`       // MLP layers keep a multiple of it; 0 counts as 1; heads stay whole
+	Params        string   `json:"params"`         // "0.5" of the dense model's parameters, or parameters: "2.5M"
+	LatencyMS     float64  `json:"latency_ms"`     // of a batch, as the latency table was measured
+	Widths        string   `json:"widths"`         // Uniform, or the criterion that shares the units out among layers; set by Solve
+	Joint         bool     `json:"joint"`          // one pool over all groups, by worth for cost
+	Floor         float64  `json:"floor"`          // least share of each layer's units that stays; branches excepted
+	RoundTo       int      `json:"round_to"`       // mlp and embed layers, and each head of head_dim layers, keep a multiple of it; 0 counts as 1
 	Groups        []string `json:"groups"`         // the groups to prune; all when empty
 	IgnoredLayers []string `json:"ignored_layers"` // names, or patterns as path.Match reads them, of layers to leave alone
 }
 
+// budgets counts the budgets that are set.
+func (r Request) budgets() int {
+	set := 0
+	for _, given := range []bool{r.PruningRatio != 0, r.MACs != "", r.Params != "", r.LatencyMS != 0} {
+		if given {
+			set++
+		}
+	}
+	return set
+}
+
 // normalized fills the defaults in and refuses what cannot be meant, whatever the model.
 func (r Request) normalized() (Request, error) {
-	byRatio, byMACs := r.PruningRatio != 0, r.MACs != ""
 	switch {
-	case byRatio == byMACs:
-		return r, fault.New(fault.Value, "pruning_ratio is %v and macs is %q; set exactly one of them", r.PruningRatio, r.MACs)
-	case byRatio && !(r.PruningRatio > 0 && r.PruningRatio < 1):
+	case r.budgets() != 1:
+		return r, fault.New(fault.Value, "pruning_ratio is %v, macs is %q, params is %q and latency_ms is %v; set exactly one of them", r.PruningRatio, r.MACs, r.Params, r.LatencyMS)
+	case r.PruningRatio != 0 && !(r.PruningRatio > 0 && r.PruningRatio < 1):
 		return r, fault.New(fault.Value, "pruning_ratio is %v; it is the share of units to remove, above 0 and below 1", r.PruningRatio)
+	case r.LatencyMS != 0 && !(r.LatencyMS > 0 && !math.IsInf(r.LatencyMS, 0)):
+		return r, fault.New(fault.Value, "latency_ms is %v; it is the milliseconds that a batch may take, above 0", r.LatencyMS)
+	case !(r.Floor >= 0 && r.Floor < 1):
+		return r, fault.New(fault.Value, "floor is %v; it is the least share of each layer's units that stays, from 0 and below 1", r.Floor)
 	case r.RoundTo < 0:
 		return r, fault.New(fault.Value, "round_to is %d; it must be at least 1", r.RoundTo)
 	}

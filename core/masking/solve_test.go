@@ -56,7 +56,7 @@ func TestPlansByHand(t *testing.T) {
 // Of the steps that the next smaller ratio would bring back together, those of best score per MAC come first.
 func TestStepsAreGivenBackByScorePerMAC(t *testing.T) {
 	layer := func(name string, macs int64) statistics.Layer {
-		return statistics.Layer{Name: name, Group: statistics.MLP, Units: 2, UnitWidth: 1, UnitMACs: macs}
+		return statistics.Layer{Name: name, Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1, UnitMACs: macs}
 	}
 	s := criteria.Scores{
 		Criterion: "agf", Model: statistics.Model{Name: "toy", MACs: 100 + 2*(10+20+10)},
@@ -77,8 +77,8 @@ func TestUtilityByHand(t *testing.T) {
 	s := criteria.Scores{
 		Criterion: "agf", Model: statistics.Model{Name: "toy"},
 		Layers: []statistics.Layer{
-			{Name: "a", Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 1},
-			{Name: "b", Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 1},
+			{Name: "a", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1},
+			{Name: "b", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1},
 		},
 		Score: []float64{4, 3, 2, 1, 100, 100, 100, 100},
 	}
@@ -152,7 +152,7 @@ func TestRefusals(t *testing.T) {
 		if c.change != nil {
 			c.change(&s)
 		}
-		_, _, err := Solve(s, c.request)
+		_, _, err := solveMaybe(s, nil, c.request)
 		if err == nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: got %v, want code %s saying %q", name, err, c.code, c.says)
 		}
@@ -163,7 +163,7 @@ func TestRefusals(t *testing.T) {
 // nothing, and which units stay is up to the ranking scores.
 func TestWidthsByHand(t *testing.T) {
 	layer := func(name string) statistics.Layer {
-		return statistics.Layer{Name: name, Group: statistics.MLP, Units: 4, UnitWidth: 1, UnitMACs: 1}
+		return statistics.Layer{Name: name, Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1}
 	}
 	s := criteria.Scores{
 		Criterion: "agf", Model: statistics.Model{Name: "toy", MACs: 10}, Layers: []statistics.Layer{layer("a"), layer("b")},
@@ -183,12 +183,13 @@ func TestWidthsByHand(t *testing.T) {
 }
 
 func TestWidthsOfOtherLayersAreRefused(t *testing.T) {
-	if _, _, err := SolveWidths(vit("agf", 1), vit("variance", 2), Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Shape {
+	other := vit("variance", 2)
+	if _, _, err := solveMaybe(vit("agf", 1), &other, Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Shape {
 		t.Errorf("got %v", err)
 	}
 	nan := vit("variance", 1)
 	nan.Score[3] = math.NaN()
-	if _, _, err := SolveWidths(vit("agf", 1), nan, Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Nonfinite {
+	if _, _, err := solveMaybe(vit("agf", 1), &nan, Request{PruningRatio: 0.5}); fault.CodeOf(err) != fault.Nonfinite {
 		t.Errorf("got %v", err)
 	}
 }
@@ -216,7 +217,7 @@ func large() criteria.Scores {
 	r := rand.New(rand.NewPCG(1, 2))
 	s := criteria.Scores{Criterion: "agf_relative", Model: statistics.Model{Name: "large", MACs: 1 << 40}}
 	for i := range 250 {
-		s.Layers = append(s.Layers, statistics.Layer{Name: "blocks." + string(rune('a'+i)), Group: statistics.MLP, Units: 4000, UnitWidth: 1, UnitMACs: 1000})
+		s.Layers = append(s.Layers, statistics.Layer{Name: "blocks." + string(rune('a'+i)), Group: statistics.MLP, Units: 4000, UnitWidth: 1, Parts: 1, UnitMACs: 1000})
 	}
 	for range 1_000_000 {
 		s.Score = append(s.Score, r.Float64())

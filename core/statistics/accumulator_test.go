@@ -207,6 +207,10 @@ func TestAccumulatorRefusesImpossibleLayers(t *testing.T) {
 		"width":     {with(func(l *Layer) { l.UnitWidth = -1 }), fault.Shape},
 		"overflow":  {with(func(l *Layer) { l.Units, l.UnitWidth = 1<<40, 1<<40 }), fault.Shape},
 		"too many":  {with(func(l *Layer) { l.Units = maxChannels }), fault.Shape},
+		"no parts":  {with(func(l *Layer) { l.Parts = 0 }), fault.Shape},
+		"uneven":    {with(func(l *Layer) { l.Group, l.Units, l.Parts = HeadDim, 8, 3 }), fault.Shape},
+		"parts":     {with(func(l *Layer) { l.Units, l.Parts = 8, 2 }), fault.Value},
+		"branches":  {with(func(l *Layer) { l.Group, l.Units = Block, 2 }), fault.Shape},
 		"MACs":      {with(func(l *Layer) { l.UnitMACs = -1 }), fault.Value},
 		"parameter": {with(func(l *Layer) { l.UnitParams = -1 }), fault.Value},
 	} {

@@ -2,21 +2,30 @@ package statistics
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"agflow/core/fault"
 )
 
 // The groups of prunable units.
 const (
-	MLP   = "mlp"   // hidden channels of a block's MLP
-	Heads = "heads" // attention heads of a block
+	MLP     = "mlp"      // hidden channels of a block's MLP
+	Heads   = "heads"    // attention heads of a block
+	HeadDim = "head_dim" // channels inside the heads of a block: of the values, or pairs of query and key channels
+	Embed   = "embed"    // channels of the residual stream
+	Block   = "block"    // a whole residual branch, one unit a layer
 )
+
+var groups = []string{MLP, Heads, HeadDim, Embed, Block}
 
 // maxChannels bounds the memory that a description of layers, possibly from a file, can ask for.
 const maxChannels = 1 << 26
 
-// Layer describes one layer of prunable units. A unit is UnitWidth neighbouring channels: one for the MLP, the
-// width of a head for heads. UnitMACs (of one image) and UnitParams are what the removal of one unit saves.
+// Layer describes one layer of prunable units. A unit is UnitWidth neighbouring channels: the width of a head for heads, of
+// the residual stream for a block, one for the rest. UnitMACs (of one image) and UnitParams are what leaves when this one
+// unit goes and all else is dense. The units are Parts equal runs, which keep equally many each: the heads of a head_dim
+// layer, whose matrices stay rectangular that way; 1 for every other layer.
 type Layer struct {
 	Name       string `json:"name"`
 	Group      string `json:"group"`
@@ -24,6 +33,7 @@ type Layer struct {
 	UnitWidth  int    `json:"unit_width"`
 	UnitMACs   int64  `json:"unit_macs"`
 	UnitParams int64  `json:"unit_params"`
+	Parts      int    `json:"parts"`
 }
 
 // Channels returns the width of the layer's activation: Units*UnitWidth.
@@ -58,7 +68,7 @@ func UnitName(layers []Layer, entry int) string {
 	return fmt.Sprintf("entry %d past the last layer", entry)
 }
 
-// ValidateLayers refuses no layers at all, empty and repeated names, unknown groups and impossible sizes.
+// ValidateLayers refuses no layers at all, empty and repeated names, unknown groups and impossible sizes or parts.
 func ValidateLayers(layers []Layer) error {
 	if len(layers) == 0 {
 		return fault.New(fault.Empty, "no layers were given; describe at least one prunable layer")
@@ -71,10 +81,16 @@ func ValidateLayers(layers []Layer) error {
 			return fault.New(fault.Layer, "layer %d has no name; give every layer a name", i)
 		case seen[l.Name]:
 			return fault.New(fault.Layer, "layer %q is given twice; give every layer a name of its own", l.Name)
-		case l.Group != MLP && l.Group != Heads:
-			return fault.New(fault.Value, "layer %q is of group %q; the groups are %q and %q", l.Name, l.Group, MLP, Heads)
+		case !slices.Contains(groups, l.Group):
+			return fault.New(fault.Value, "layer %q is of group %q; the groups are %s", l.Name, l.Group, strings.Join(groups, ", "))
 		case l.Units < 1 || l.UnitWidth < 1 || l.Units > maxChannels/l.UnitWidth:
 			return fault.New(fault.Shape, "layer %q has %d units of width %d; both must be at least 1 and their product at most %d", l.Name, l.Units, l.UnitWidth, maxChannels)
+		case l.Parts < 1 || l.Units%l.Parts != 0:
+			return fault.New(fault.Shape, "layer %q has %d units in %d parts; parts must be at least 1 and divide the units", l.Name, l.Units, l.Parts)
+		case l.Parts > 1 && l.Group != HeadDim:
+			return fault.New(fault.Value, "layer %q of group %q has %d parts; only layers of group %q have more than 1", l.Name, l.Group, l.Parts, HeadDim)
+		case l.Group == Block && l.Units != 1:
+			return fault.New(fault.Shape, "layer %q of group %q has %d units; a branch is 1", l.Name, l.Group, l.Units)
 		case l.UnitMACs < 0 || l.UnitParams < 0:
 			return fault.New(fault.Value, "layer %q has %d MACs and %d parameters a unit; neither may be negative", l.Name, l.UnitMACs, l.UnitParams)
 		}

@@ -12,7 +12,7 @@ import (
 // weightsOf returns the table of a layer of two units of one channel after the given steps.
 func weightsOf(t *testing.T, steps func(*Accumulator)) Table {
 	t.Helper()
-	a, err := NewAccumulator(toyModel, []Layer{{Name: "mlp", Group: MLP, Units: 2, UnitWidth: 1}}, 1)
+	a, err := NewAccumulator(toyModel, []Layer{{Name: "mlp", Group: MLP, Units: 2, UnitWidth: 1, Parts: 1}}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ _HOMES = {
     "calibrate": "calibration", "Statistics": "statistics",
     "utility": "flow", "top_k": "flow",
     "diagnose": "diagnostics", "stability": "diagnostics", "against_random": "diagnostics",
-    "criteria": "planning", "score": "planning", "plan": "planning", "Scores": "planning", "Plan": "planning",
+    "criteria": "planning", "score": "planning", "plan": "planning", "Scores": "planning", "Plan": "planning", "LatencyTable": "latency",
     "prune": "surgery", "finetune": "finetuning", "save_expert": "experts", "load_expert": "experts",
     "prune_iteratively": "iterative", "gather_statistics": "distributed", "export": "exporting",
     "evaluate": "evaluation", "predict": "routing", "calibrate_router": "routing", "curve": "routing",

@@ -12,17 +12,19 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 from tqdm.auto import tqdm
 
 from agflow import arrow
 from agflow._core.loader import core
 from agflow.errors import DeviceError, EmptyError, InvalidValueError, ShapeError, UnknownLayerError
 from agflow.intake import Intake
-from agflow.models import Adapter, PrunableLayer, adapter_for, count_params, logits_of, model_name
+from agflow.models import Adapter, PrunableLayer, Tap, adapter_for, count_params, logits_of, model_name
 from agflow.modes import modes_kept
 from agflow.sessions import statistics_session
 from agflow.statistics import Statistics
@@ -43,7 +45,9 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
 
     Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the cross entropy *summed* over the
     batch: the gradient of an image is that of its own loss, whatever the batch size. AGF utility is
-    U_c = E|Y_c · G_c| (arXiv 2603.12354). Weights are frozen meanwhile, no weight gradient is computed unless asked
+    U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the residual stream before every norm that reads it, the
+    rows of all these places together; for ``"block"`` what a branch adds to it; for the pairs of a query and a key channel
+    (``"head_dim"``) the queries. Weights are frozen meanwhile, no weight gradient is computed unless asked
     for, and the model's flags, modes, hooks and gradients are afterwards what they were, even after an error.
 
     On the CPU the core reads Y and G where autograd keeps them. On a CUDA device they are summed there
@@ -55,7 +59,9 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
         activations may be of another of these types
     loader : batches of (images [B, C, H, W], labels int64 [B]); images are moved to the model's device and type
     batches : how many to take at most
-    groups : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads)
+    groups : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels inside the heads, of the
+        values and of queries and keys), ``"embed"`` (channels of the residual stream; holds the stream of all blocks and
+        its gradients for the length of a batch), ``"block"`` (whole residual branches)
     weight_gradients : also sum w · ∂L/∂w of the attached weights, for criteria such as ``"taylor_weight"``. Costs the
         time of their gradients, and the memory of a gradient and of a sum (float32, or float64 for such models) of
         each attached weight.
@@ -85,6 +91,9 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
     layers = _chosen(adapter.layers(model), groups)
     dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
     metadata = {"agflow.loss": LOSS, "agflow.seed": str(seed)}
+    costs = adapter.costs(model)
+    if costs is not None:
+        metadata["agflow.costs"] = json.dumps(costs, separators=(",", ":"))
     model_metadata = {"agflow.model": dense["name"], "agflow.model_macs": str(dense["macs"]), "agflow.model_params": str(dense["params"])}
     folder = None if dump is None else TensorFolder(dump, {**model_metadata, **metadata})
     weights = list(_weights(adapter, model, layers))
@@ -121,23 +130,24 @@ def capture(model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink, *, tr
     """While open, each forward pass of ``model`` hands its layers' activations and gradients to ``sink`` when it is
     gone through backward.
 
-    The sink is called during backward, with views [R, C] of the tensors autograd works on: it must not keep or change
-    them. The weights are frozen, those in ``trainable`` excepted, and the model evaluates; on exit requires_grad, modes
+    The sink is called during backward, once a layer and batch, with [R, C] of the tensors autograd works on (views of them
+    where a layer is seen at one place as a whole): it must not keep or change them. The weights are frozen, those in ``trainable`` excepted, and the model evaluates; on exit requires_grad, modes
     and hooks are as before. An error of the sink comes out of ``backward()``.
 
     Raises
     ------
     UnknownLayerError
-        The model has no module where a layer is read; the layers are those of another model.
+        The model has no module where a layer is seen; the layers are those of another model.
     """
-    modules = dict(model.named_modules())
-    for layer in layers:
-        if layer.reader not in modules:
-            raise UnknownLayerError(f"layer {layer.name} is read by {layer.reader}, which the model does not have: use the layers of this model's adapter")
     with torch.enable_grad(), modes_kept(model), _frozen(model, trainable), adapter_for(model).watchable(model), ExitStack() as hooks:
+        modules = dict(model.named_modules())
         model.eval()
         for index, layer in enumerate(layers):
-            hooks.callback(modules[layer.reader].register_forward_pre_hook(_watch(index, sink)).remove)
+            places = _Places(index, len(layer.seen_at), sink)
+            for number, tap in enumerate(layer.seen_at):
+                if tap.module not in modules:
+                    raise UnknownLayerError(f"layer {layer.name} is read by {tap.module}, which the model does not have: use the layers of this model's adapter")
+                hooks.callback(_watch(modules[tap.module], tap, partial(places.add, number)).remove)
         yield
 
 
@@ -160,20 +170,39 @@ def per_image_loss(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Ten
     return F.cross_entropy(wide_BK, labels_B, reduction="sum")
 
 
-def _watch(index: int, sink: Sink) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-    def before_reader(reader: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        y_BTC = inputs[0]
+class _Places:
+    """Puts together what a layer carries at all places where it is seen, token after token, and hands it on."""
+
+    def __init__(self, index: int, count: int, sink: Sink):
+        self._index, self._sink = index, sink
+        self._seen: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * count
+
+    def add(self, place: int, y_BTC: torch.Tensor, g_BTC: torch.Tensor) -> None:
+        self._seen[place] = y_BTC, g_BTC
+        if None in self._seen:
+            return
+        pairs, self._seen = self._seen, [None] * len(self._seen)
+        y_BTC, g_BTC = pairs[0]
+        if len(pairs) > 1:
+            y_BTC, g_BTC = (torch.cat([x.unflatten(0, (len(x), -1)) if x.ndim == 2 else x for x in side], 1) for side in zip(*pairs, strict=True))
+        self._sink(self._index, len(y_BTC), _rows(y_BTC), _rows(g_BTC))
+
+
+def _watch(module: nn.Module, tap: Tap, add: Callable[[torch.Tensor, torch.Tensor], None]) -> RemovableHandle:
+    """Whenever the module runs, what passes the tap and its gradient are given to ``add`` at backward."""
+    def watch(y_BTC: torch.Tensor) -> None:
         if not y_BTC.requires_grad:
             y_BTC.requires_grad_()  # with frozen weights the gradient of the first watched layer has to end somewhere: here
-        held = [y_BTC.detach()]  # shares y's memory; y itself in its own hook would be a cycle that only gc frees
+        held = [y_BTC.detach()[..., tap.channels]]  # shares y's memory; y itself in its own hook would be a cycle that only gc frees
 
         def at_backward(g_BTC: torch.Tensor) -> None:
-            values_BTC = held.pop()  # the hook outlives the backward pass, what it held need not
-            sink(index, len(values_BTC), _rows(values_BTC), _rows(g_BTC.detach()))
+            add(held.pop(), g_BTC.detach()[..., tap.channels])  # the hook outlives the backward pass, what it held need not
 
         y_BTC.register_hook(at_backward)
 
-    return before_reader
+    if tap.side == "input":
+        return module.register_forward_pre_hook(lambda _, inputs: watch(inputs[0]))
+    return module.register_forward_hook(lambda _, inputs, output: watch(output))
 
 
 def _rows(x_BTC: torch.Tensor) -> torch.Tensor:

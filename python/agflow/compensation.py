@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError, ShapeError
-from agflow.models import PrunableLayer, adapter_for
+from agflow.models import adapter_for
 from agflow.modes import modes_kept
 
 METHODS = ("ridge", "ridge_at_once", "mean", "none")
@@ -63,10 +63,10 @@ class Moments:
         return self.second_CC - torch.outer(self.mean_C, self.mean_C)
 
 
-def moments(model: nn.Module, layers: Sequence[PrunableLayer], loader: Iterable) -> dict[str, Moments]:
-    """Moments of the input of every layer's reader, by layer name; labels are not looked at.
+def moments(model: nn.Module, readers: Sequence[str], loader: Iterable) -> dict[str, Moments]:
+    """Moments of the input of every reader, by its name in the model; labels are not looked at.
 
-    Holds 8 * C² bytes per layer. The model is run in evaluation mode without gradients and left as it was.
+    Holds 8 * C² bytes per reader. The model is run in evaluation mode without gradients and left as it was.
 
     Parameters
     ----------
@@ -77,12 +77,12 @@ def moments(model: nn.Module, layers: Sequence[PrunableLayer], loader: Iterable)
     EmptyError
         The loader gave no batch.
     NonFiniteError
-        A layer's activations hold NaN or infinity.
+        A reader's activations hold NaN or infinity.
     """
-    found = {layer.name: Moments.empty(layer.units * layer.unit_width) for layer in layers}
+    found = {reader: Moments.empty(model.get_submodule(reader).in_features) for reader in readers}
     batches = 0
     device = next(model.parameters()).device
-    with _watching(model, layers, found), torch.no_grad():
+    with _watching(model, found), torch.no_grad():
         for images, *_ in loader:
             model(images.to(device))
             batches += 1
@@ -90,21 +90,20 @@ def moments(model: nn.Module, layers: Sequence[PrunableLayer], loader: Iterable)
         raise EmptyError("the loader gave no batch; expected at least one (images, labels) pair: check the dataset's length and limit")
     for name, moment in found.items():
         if not moment.sum_CC.isfinite().all():
-            raise NonFiniteError(f"layer {name}: the activations hold NaN or infinity, so the cut cannot be repaired; check the images and the weights")
+            raise NonFiniteError(f"{name}: the activations hold NaN or infinity, so the cut cannot be repaired; check the images and the weights")
     return found
 
 
 @contextmanager
-def _watching(model: nn.Module, layers: Sequence[PrunableLayer], found: dict[str, Moments]) -> Iterator[None]:
+def _watching(model: nn.Module, found: dict[str, Moments]) -> Iterator[None]:
     """Every reader's input is added to ``found``, in evaluation mode; mode and hooks are undone on exit."""
     def watch(moment: Moments):
         return lambda reader, inputs: moment.add(inputs[0].flatten(0, -2))
 
     with modes_kept(model), adapter_for(model).watchable(model), ExitStack() as hooks:
         model.eval()
-        for layer in layers:
-            reader = model.get_submodule(layer.reader)
-            hooks.callback(reader.register_forward_pre_hook(watch(found[layer.name])).remove)
+        for reader, moment in found.items():
+            hooks.callback(model.get_submodule(reader).register_forward_pre_hook(watch(moment)).remove)
         yield
 
 

@@ -1,7 +1,7 @@
-"""The fold in sequence: the reader of each cut layer is fitted to the network as it is with the layers before it cut.
+"""The fold in sequence: each reader that loses inputs is fitted to the network as it is with the readers before it cut.
 
 Removed units leave an error in the residual stream, and the blocks behind it read that error. In the order in which the
-blocks run, the reader of a cut layer gets the weights that predict, from the kept units of the already cut network, a
+blocks run, such a reader gets the weights that predict, from the kept units of the already cut network, a
 target half its own uncut output and half what would bring the stream back to the uncut network's:
 
     target = o + (s_uncut - s) / (2 γ),    o the reader's output before its units go, s the stream with o added
@@ -9,15 +9,16 @@ target half its own uncut output and half what would bring the stream back to th
 Tokens weigh half alike and half as the logits depend on them: behind the last block a class token is all that counts.
 
 γ is what the block multiplies the reader's output by before it adds it to the stream (1, or a LayerScale).
+The cut network may have lost branches and channels of the stream before; it is then compared on the channels left.
 
 Shape suffixes: B images, T tokens, C channels before the cut, K kept channels, D channels of the stream and of readers' outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +28,6 @@ from tqdm.auto import tqdm
 
 from agflow.errors import InvalidValueError, NonFiniteError
 from agflow.models import Adapter, PrunableLayer, logits_of
-from agflow.models.adapter import channels_of
 from agflow.modes import modes_kept
 from agflow.regression import Regression, best_penalty
 
@@ -37,24 +37,24 @@ STREAM_SHARE = 0.5
 HELD_OUT_EVERY = 8  # one image in so many chooses the penalty; with fewer images one token in so many does
 SCALE_TOLERANCE = 1e-3
 
-Apply = Callable[[PrunableLayer, torch.Tensor, torch.Tensor, "torch.Tensor | None"], None]
-"""Takes (layer, keep_U, weight_DK, bias_D): cuts the layer and gives its reader these."""
+Apply = Callable[[str, torch.Tensor, "torch.Tensor | None"], None]
+"""Takes (reader, weight_DK, bias_D): cuts what the reader reads and gives it these."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A module of the row of blocks with its layers.
+    """A module of the row of blocks with the readers in it.
 
     Attributes
     ----------
     name : of the module
-    layers : in forward order
-    scales : by layer name, γ [D] of its reader
-    weights : by layer name, what each token [T] weighs in the fit of its reader; mean 1
+    readers : their names, in forward order
+    scales : by reader, γ [D]
+    weights : by reader, what each token [T] weighs in its fit; mean 1
     """
 
     name: str
-    layers: tuple[PrunableLayer, ...]
+    readers: tuple[str, ...]
     scales: Mapping[str, torch.Tensor]
     weights: Mapping[str, torch.Tensor]
 
@@ -65,7 +65,7 @@ class Streams:
 
     Attributes
     ----------
-    dense, cut : [B, T, D] each, of the uncut network and of the one with the layers so far cut
+    dense, cut : [B, T, D] each, of the uncut network and of the one cut so far, of the channels that this one has
     arguments : what a block is called with besides the stream, by batch
     """
 
@@ -75,42 +75,50 @@ class Streams:
 
 
 def fold_in_sequence(adapter: Adapter, dense: nn.Module, light: nn.Module, cuts: Mapping[str, torch.Tensor], sample: torch.Tensor,
-                     loader: Iterable, apply: Apply, *, progress: bool = True) -> None:
-    """Cut ``light``, an uncut copy of ``dense`` in evaluation mode, layer by layer through ``apply``.
+                     loader: Iterable, apply: Apply, *, kept_stream_D: torch.Tensor | None = None, progress: bool = True) -> None:
+    """Cut ``light``, a copy of ``dense`` in evaluation mode, reader by reader through ``apply``.
 
-    The images go through the blocks before the first cut layer once. From there on their residual streams are held, two
-    between blocks and one more while heads are fitted: images * T * D values of the model's type each. Everything else
-    is streamed batch by batch. Each block runs once in the uncut network, and in the cut one once plus
-    once for each of its cut layers.
+    The images go through the blocks before the first cut once, in either network. From there on their residual streams
+    are held, two between blocks and one more while heads are fitted: images * T * D values of the model's type each.
+    Everything else is streamed batch by batch. Each block runs once in the uncut network, and in the cut one once plus
+    once for each of its readers that lose inputs.
 
     Parameters
     ----------
-    cuts : kept units, ascending int64, of each layer that loses some
+    light : has every reader's inputs yet; branches may be gone with their readers, and channels of the stream
+    cuts : by reader, the input channels it keeps, ascending int64
     sample : some images [B, C, H, W], on which the row of blocks is recognised and the tokens are weighed
     loader : batches of (images [B, C, H, W], anything)
+    kept_stream_D : channels of the stream that ``light`` has, ascending int64; all when None
 
     Raises
     ------
     InvalidValueError
         The model is not a row of blocks that add their readers' outputs to a stream.
     NonFiniteError
-        A layer's activations hold NaN or infinity.
+        A reader's activations hold NaN or infinity.
     """
     with torch.no_grad(), modes_kept(dense), adapter.watchable(dense), adapter.watchable(light):
         dense.eval()
-        blocks = row_of_blocks(dense, adapter.layers(dense), sample)
-        losing = [i for i, block in enumerate(blocks) if any(layer.name in cuts for layer in block.layers)]
+        blocks = row_of_blocks(dense, readers_of(adapter.layers(dense)), sample)
+        losing = [i for i, block in enumerate(blocks) if any(reader in cuts for reader in block.readers)]
         if not losing:
             return
-        streams = _enter(dense, blocks[losing[0]].name, loader)
+        kept_D = slice(None) if kept_stream_D is None else kept_stream_D.to(next(dense.parameters()).device)
+        streams = _enter(dense, light, blocks[losing[0]].name, loader)
         for block in tqdm(blocks[losing[0]:losing[-1] + 1], desc="repair", disable=None if progress else True, leave=False):
-            _cross(dense, light, block, cuts, streams, apply)
+            _cross(dense, light, block, cuts, streams, apply, kept_D)
 
 
-def row_of_blocks(model: nn.Module, layers: list[PrunableLayer], sample: torch.Tensor) -> list[Block]:
-    """The blocks that hold the layers, checked on a run over ``sample``.
+def readers_of(layers: Iterable[PrunableLayer]) -> list[str]:
+    """Names of the layers' readers, each once, in the layers' order."""
+    return list(dict.fromkeys(layer.reader for layer in layers if layer.reader))
 
-    A block is the innermost item of an nn.ModuleList or nn.Sequential around a layer. Each must run once, take the output
+
+def row_of_blocks(model: nn.Module, readers: Sequence[str], sample: torch.Tensor) -> list[Block]:
+    """The blocks that hold the readers, checked on a run over ``sample``.
+
+    A block is the innermost item of an nn.ModuleList or nn.Sequential around the module that holds a reader. Each must run once, take the output
     of the one before, and give its input plus its readers' outputs, every channel of which may be scaled.
 
     Raises
@@ -118,15 +126,15 @@ def row_of_blocks(model: nn.Module, layers: list[PrunableLayer], sample: torch.T
     InvalidValueError
         One of that does not hold.
     """
-    inside: dict[str, list[PrunableLayer]] = {}
-    for layer in layers:
-        inside.setdefault(_block_around(model, layer), []).append(layer)
+    inside: dict[str, list[str]] = {}
+    for reader in readers:
+        inside.setdefault(_block_around(model, reader), []).append(reader)
     runs: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
     def record(name: str) -> Callable:
         return lambda _, inputs, output: runs.append((name, inputs[0].detach(), _stream(output).detach()))
 
-    with torch.enable_grad(), _watching(model, layers) as seen, _hooked([model.get_submodule(name).register_forward_hook(record(name)) for name in inside]):
+    with torch.enable_grad(), _watching(model, readers) as seen, _hooked([model.get_submodule(name).register_forward_hook(record(name)) for name in inside]):
         logits_BK = logits_of(model(sample.detach().to(next(model.parameters()), copy=True).requires_grad_()))
     broken = next((name for name, _, out_BTD in runs if not out_BTD.isfinite().all()), None)
     if broken is not None:
@@ -137,9 +145,8 @@ def row_of_blocks(model: nn.Module, layers: list[PrunableLayer], sample: torch.T
     weights = _token_weights(logits_BK, outputs)
     blocks = []
     for name, into_BTD, out_BTD in runs:
-        names = [layer.name for layer in inside[name]]
-        scales = _scales(name, into_BTD, out_BTD, {layer: outputs[layer].detach() for layer in names})
-        blocks.append(Block(name, tuple(inside[name]), scales, {layer: weights[layer] for layer in names}))
+        scales = _scales(name, into_BTD, out_BTD, {reader: outputs[reader].detach() for reader in inside[name]})
+        blocks.append(Block(name, tuple(inside[name]), scales, {reader: weights[reader] for reader in inside[name]}))
     return blocks
 
 
@@ -164,14 +171,14 @@ _ASKED = "compensate='ridge' folds block after block"
 _CURE = "use compensate='ridge_at_once'"
 
 
-def _block_around(model: nn.Module, layer: PrunableLayer) -> str:
-    name = layer.name
+def _block_around(model: nn.Module, reader: str) -> str:
+    name = reader.rpartition(".")[0]
     while name:
         parent = name.rpartition(".")[0]
         if isinstance(model.get_submodule(parent), (nn.ModuleList, nn.Sequential)):
             return name
         name = parent
-    raise InvalidValueError(f"{_ASKED}, and no item of an nn.ModuleList or nn.Sequential holds layer {layer.name}; {_CURE}")
+    raise InvalidValueError(f"{_ASKED}, and no item of an nn.ModuleList or nn.Sequential holds layer {reader}; {_CURE}")
 
 
 def _scales(name: str, into_BTD: torch.Tensor, out_BTD: torch.Tensor, outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -184,72 +191,85 @@ def _scales(name: str, into_BTD: torch.Tensor, out_BTD: torch.Tensor, outputs: M
                                     * torch.eye(len(outputs), dtype=torch.float64, device=gram_DLL.device), outputs_DRL.mT @ added_DR1)
     if not (outputs_DRL @ scales_DL1 - added_DR1).norm() <= SCALE_TOLERANCE * added_DR1.norm():
         raise InvalidValueError(f"{_ASKED}, and {name} does not give its input plus its readers' outputs ({', '.join(outputs)}); {_CURE}")
-    return {layer: scales_DL1[:, i, 0].to(out_BTD) for i, layer in enumerate(outputs)}
+    return {reader: scales_DL1[:, i, 0].to(out_BTD) for i, reader in enumerate(outputs)}
 
 
-def _enter(model: nn.Module, block: str, loader: Iterable) -> Streams:
-    """The streams before ``block``; the model is not run further."""
+def _enter(dense: nn.Module, light: nn.Module, block: str, loader: Iterable) -> Streams:
+    """The streams before ``block``; the models are not run further."""
     class Reached(Exception):
         pass
 
     streams = Streams([], [], [])
 
-    def stop(_, args: tuple, kwargs: dict[str, Any]) -> None:
-        streams.dense.append(args[0])
-        streams.arguments.append((args[1:], kwargs))
-        raise Reached
+    def stop_at(held: list[torch.Tensor]) -> Callable:
+        def stop(_, args: tuple, kwargs: dict[str, Any]) -> None:
+            held.append(args[0])
+            if held is streams.dense:
+                streams.arguments.append((args[1:], kwargs))
+            raise Reached
+        return stop
 
-    device = next(model.parameters()).device
-    with _hooked([model.get_submodule(block).register_forward_pre_hook(stop, with_kwargs=True)]):
+    device = next(dense.parameters()).device
+    networks = {dense: streams.dense, light: streams.cut}
+    with _hooked([model.get_submodule(block).register_forward_pre_hook(stop_at(held), with_kwargs=True) for model, held in networks.items()]):
         for images, *_ in loader:
-            try:
-                model(images.to(device))
-            except Reached:
-                pass
-    streams.cut = list(streams.dense)
+            for model in networks:
+                try:
+                    model(images.to(device))
+                except Reached:
+                    pass
     return streams
 
 
-def _cross(dense: nn.Module, light: nn.Module, block: Block, cuts: Mapping[str, torch.Tensor], streams: Streams, apply: Apply) -> None:
-    """Fit and cut the block's layers one after the other, and take both streams across it."""
-    losing = [layer for layer in block.layers if layer.name in cuts]
-    behind: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in losing}  # the uncut stream right behind each layer
+def _cross(dense: nn.Module, light: nn.Module, block: Block, cuts: Mapping[str, torch.Tensor], streams: Streams, apply: Apply,
+           kept_D: torch.Tensor | slice) -> None:
+    """Fit and cut the block's readers one after the other, and take both streams across it."""
+    present = set(dict(light.named_modules()))
+    left = _left_of(block, present, kept_D)
+    losing = [reader for reader in left.readers if reader in cuts]
+    behind: dict[str, list[torch.Tensor]] = {reader: [] for reader in losing}  # the uncut stream right behind each reader
     for i, x_BTD in enumerate(streams.dense):
         out_BTD, seen = _run(dense, block, x_BTD, streams.arguments[i])
-        for layer in losing:
-            last = layer is block.layers[-1]
-            behind[layer.name].append(out_BTD if last else _behind(block, layer, x_BTD, seen))
+        for reader in losing:
+            last = reader == block.readers[-1]
+            behind[reader].append((out_BTD if last else _behind(block, reader, x_BTD, seen))[..., kept_D])
         streams.dense[i] = out_BTD
-    for layer in losing:
-        apply(layer, cuts[layer.name], *_refit(light, block, layer, cuts[layer.name], behind.pop(layer.name), streams))
+    for reader in losing:
+        apply(reader, *_refit(light, left, reader, cuts[reader], behind.pop(reader), streams))
     for i, x_BTD in enumerate(streams.cut):
-        streams.cut[i], _ = _run(light, block, x_BTD, streams.arguments[i])
+        streams.cut[i], _ = _run(light, left, x_BTD, streams.arguments[i])
 
 
-def _refit(light: nn.Module, block: Block, layer: PrunableLayer, keep_U: torch.Tensor, behind: list[torch.Tensor],
+def _left_of(block: Block, present: Collection[str], kept_D: torch.Tensor | slice) -> Block:
+    """The block as it is in the cut network: without readers that are gone, and on the channels left."""
+    return replace(block, readers=tuple(reader for reader in block.readers if reader in present),
+                   scales={reader: scale_D[kept_D] for reader, scale_D in block.scales.items()})
+
+
+def _refit(light: nn.Module, block: Block, name: str, keep_C: torch.Tensor, behind: list[torch.Tensor],
            streams: Streams) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight [D, K] and bias [D] of the layer's reader; the penalty draws them to those it has now."""
-    reader, scale_D = light.get_submodule(layer.reader), block.scales[layer.name]
-    keep_C = channels_of(keep_U, layer.unit_width).to(reader.weight.device)
+    """Weight [D, K] and bias [D] of the reader; the penalty draws them to those it has now."""
+    reader, scale_D = light.get_submodule(name), block.scales[name]
+    keep_C = keep_C.to(reader.weight.device)
     kept_DK = reader.weight[:, keep_C]
     fitted, held_out = (Regression.empty(len(keep_C), len(kept_DK), kept_DK.device) for _ in range(2))
     few = sum(len(x_BTD) for x_BTD in streams.cut) < HELD_OUT_EVERY
     first = 0
     for i, x_BTD in enumerate(streams.cut):
         _, seen = _run(light, block, x_BTD, streams.arguments[i])
-        y_BTC, o_BTD = seen[layer.name]
+        y_BTC, o_BTD = seen[name]
         y_BTK = y_BTC[..., keep_C]
-        gap_BTD = behind[i] - _behind(block, layer, x_BTD, seen)
+        gap_BTD = behind[i] - _behind(block, name, x_BTD, seen)
         target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
         missing_BTD = target_BTD - nn.functional.linear(y_BTK, kept_DK, reader.bias)
-        weight_BT = block.weights[layer.name].expand(y_BTK.shape[:2])
+        weight_BT = block.weights[name].expand(y_BTK.shape[:2])
         chooses_BT = _chooses(first, *x_BTD.shape[:2], few).to(x_BTD.device)
         for sums, rows_BT in ((fitted, ~chooses_BT), (held_out, chooses_BT)):
             sums.add(y_BTK[rows_BT], missing_BTD[rows_BT], weight_BT[rows_BT])
         first += len(x_BTD)
     total = fitted + held_out
     if not (total.sum_KK.isfinite().all() and total.sum_OK.isfinite().all()):
-        raise NonFiniteError(_not_finite(layer.name))
+        raise NonFiniteError(_not_finite(name))
     change_DK, change_D = total.solve(best_penalty(fitted, held_out, reader.bias is not None), reader.bias is not None)
     return (kept_DK + change_DK).to(kept_DK), None if reader.bias is None else (reader.bias + change_D).to(reader.bias)
 
@@ -260,26 +280,26 @@ def _chooses(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:
     return number_BT % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def _behind(block: Block, layer: PrunableLayer, x_BTD: torch.Tensor, seen: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """The stream right behind a layer of the block: what came in plus the readers' outputs so far."""
-    for added in block.layers[:block.layers.index(layer) + 1]:
-        x_BTD = x_BTD + block.scales[added.name] * seen[added.name][1]
+def _behind(block: Block, reader: str, x_BTD: torch.Tensor, seen: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """The stream right behind a reader of the block: what came in plus the readers' outputs so far."""
+    for added in block.readers[:block.readers.index(reader) + 1]:
+        x_BTD = x_BTD + block.scales[added] * seen[added][1]
     return x_BTD
 
 
 def _run(model: nn.Module, block: Block, x_BTD: torch.Tensor, arguments: tuple[tuple, dict]) -> tuple[torch.Tensor, dict]:
-    """The stream behind the block, and what its readers read and gave, by layer name."""
-    with _watching(model, block.layers) as seen:
+    """The stream behind the block, and what its readers read and gave, by their names."""
+    with _watching(model, block.readers) as seen:
         args, kwargs = arguments
         return _stream(model.get_submodule(block.name)(x_BTD, *args, **kwargs)), seen
 
 
 @contextmanager
-def _watching(model: nn.Module, layers: Iterable[PrunableLayer]) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """While open, what each layer's reader last read and gave, by layer name."""
+def _watching(model: nn.Module, readers: Iterable[str]) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """While open, what each reader last read and gave, by its name."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    with _hooked([model.get_submodule(layer.reader).register_forward_hook(
-            lambda _, inputs, output, name=layer.name: seen.__setitem__(name, (inputs[0], output))) for layer in layers]):
+    with _hooked([model.get_submodule(reader).register_forward_hook(
+            lambda _, inputs, output, name=reader: seen.__setitem__(name, (inputs[0], output))) for reader in readers]):
         yield seen
 
 

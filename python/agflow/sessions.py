@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from agflow._core.loader import core
 from agflow.models import PrunableLayer
+
+_DESCRIBED = ("name", "group", "units", "unit_width", "unit_macs", "unit_params", "parts")
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def statistics_session(model: Mapping[str, Any], layers: Iterable[PrunableLayer]
     workers : threads at most that share a batch's channels out
     metadata : of the table
     """
-    described = [{name: value for name, value in asdict(layer).items() if name != "reader"} for layer in layers]
+    described = [{field: getattr(layer, field) for field in _DESCRIBED} for layer in layers]
     session = core().statistics_open(json.dumps({"model": model, "layers": described, "workers": workers, "metadata": metadata or {}}))
     try:
         yield session

@@ -10,7 +10,7 @@ from agflow.tables import UnitTable
 class Statistics(UnitTable):
     """Sums over calibration batches, one row per prunable unit.
 
-    Columns: layer, group, unit, unit_width, unit_macs, unit_params; rows, samples, batches (counts);
+    Columns: layer, group, unit, unit_width, parts, unit_macs, unit_params; rows, samples, batches (counts);
     sum_abs_yg, sum_yg, sum_yg2, sum_abs_y, sum_y, sum_y2, sum_g2, max_abs_yg (float64, Y the input of the reading
     layer, G the gradient of the per-image loss with respect to Y); weights, sum_abs_w, sum_w2 (of the unit's weights);
     reader_weights, sum_abs_reader, sum_reader2, sum_relative_reader (of those that read the unit, such as fc2; the last

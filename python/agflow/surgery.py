@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from agflow import masks
 from agflow.compensation import check_method, fold, moments
 from agflow.errors import DtypeError, EmptyError, InternalError, InvalidValueError, ShapeError, UnknownLayerError
 from agflow.models import Adapter, PrunableLayer, adapter_for, logits_of
@@ -66,21 +67,24 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     cuts = _cuts(adapter, model, plan)
     images, batches = (_example(adapter, model), None) if loader is None else _peek(loader)
     light, masked = (copy.deepcopy(model).eval() for _ in range(2))
-
-    def cut(layer: PrunableLayer, keep_U: torch.Tensor, weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
-        _cut(adapter, light, masked, layer, keep_U, weight_OK, bias_O)
-
+    cuts = _cut_structure(adapter, light, cuts)
+    surgeon = _Surgeon(adapter, light, masked, cuts)
     if compensate == "ridge":
-        fold_in_sequence(adapter, model, light, {layer.name: keep_U for layer, keep_U in cuts}, images[:SAMPLED_IMAGES], batches, cut, progress=progress)
+        fold_in_sequence(adapter, model, light, surgeon.keep, images[:SAMPLED_IMAGES], batches, surgeon.cut, kept_stream_D=surgeon.stream_D,
+                         progress=progress)
     else:
-        _fold_at_once(model, cuts, batches, compensate, cut, progress)
-    _check_agreement(light, masked, images[:CHECKED_IMAGES])
+        _fold_at_once(light, surgeon.keep, batches, compensate, surgeon.cut, progress)
+    with masks.masked(adapter, masked, cuts):
+        _check_agreement(light, masked, images[:CHECKED_IMAGES])
     _take_modes(light, model)
     return light
 
 
-def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> list[tuple[PrunableLayer, torch.Tensor]]:
-    """The layers that lose units, with the units they keep."""
+Cuts = list[tuple[PrunableLayer, torch.Tensor]]
+"""Layers that lose units, each with those it keeps, ascending int64."""
+
+
+def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> Cuts:
     present = {layer.name: layer for layer in adapter.layers(model)}
     cuts = []
     for planned in plan.layers:
@@ -90,43 +94,86 @@ def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> list[tuple[Prunable
         if planned.units != layer.units:
             raise ShapeError(f"layer {layer.name} has {layer.units} units, the plan was made for {planned.units}: plan from statistics of this model")
         keep_U = torch.from_numpy(plan.kept(layer.name))
-        if len(keep_U) == 0:
+        if len(keep_U) == 0 and layer.group != "block":
             raise InvalidValueError(f"the plan keeps no unit of layer {layer.name}, expected at least one")
+        counts = torch.bincount(keep_U // (layer.units // layer.parts), minlength=layer.parts)
+        if counts.min() != counts.max():
+            raise InvalidValueError(f"the plan keeps {counts.min()} to {counts.max()} units in the {layer.parts} parts of layer {layer.name}, "
+                                    "expected as many in each: the heads of an attention must stay alike")
         if len(keep_U) < layer.units:
             cuts.append((layer, keep_U))
     return cuts
 
 
-def _fold_at_once(model: nn.Module, cuts: list[tuple[PrunableLayer, torch.Tensor]], batches: Iterable | None, compensate: str,
+def _cut_structure(adapter: Adapter, light: nn.Module, cuts: Cuts) -> Cuts:
+    """Make the cuts that nothing repairs; returns all that apply, for with a branch its layers are gone."""
+    for layer, keep_U in cuts:
+        if layer.group == "block":
+            adapter.cut(light, layer, keep_U)
+    left = {layer.name for layer in adapter.layers(light)}
+    cuts = [(layer, keep_U) for layer, keep_U in cuts if layer.group == "block" or layer.name in left]
+    for layer, keep_U in cuts:
+        if layer.group != "block" and not layer.reader:
+            adapter.cut(light, layer, keep_U)
+    return cuts
+
+
+class _Surgeon:
+    """Cuts what a reader reads in the light model and gives the reader its repaired weights, in the masked model, too.
+
+    Attributes
+    ----------
+    keep : by reader, the input channels it keeps of all that layers before it lose
+    stream_D : channels of the stream that the light model has; None for all
+    """
+
+    def __init__(self, adapter: Adapter, light: nn.Module, masked: nn.Module, cuts: Cuts):
+        self._adapter, self._light, self._masked = adapter, light, masked
+        self.stream_D = next((keep_U for layer, keep_U in cuts if layer.group == "embed"), None)
+        self._cuts: dict[str, Cuts] = {}
+        for layer, keep_U in sorted(cuts, key=lambda cut: cut[0].group == "heads"):  # channels of heads before heads, while all are there
+            if layer.reader:
+                self._cuts.setdefault(layer.reader, []).append((layer, keep_U))
+        self.keep = {reader: _kept_by_all(of_reader) for reader, of_reader in self._cuts.items()}
+
+    @torch.no_grad()
+    def cut(self, reader: str, weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
+        for layer, keep_U in self._cuts[reader]:
+            self._adapter.cut(self._light, layer, keep_U)
+        cut, full = self._light.get_submodule(reader), self._masked.get_submodule(reader)
+        rows_O = torch.arange(full.out_features) if self.stream_D is None else self.stream_D
+        cut.weight.copy_(weight_OK)
+        full.weight[rows_O[:, None], self.keep[reader]] = weight_OK
+        if bias_O is not None:
+            cut.bias.copy_(bias_O)
+            full.bias[rows_O] = bias_O
+
+
+def _kept_by_all(cuts: Cuts) -> torch.Tensor:
+    """The channels that every one of the cuts of one Y keeps."""
+    layer, _ = cuts[0]
+    losses_C = torch.ones(layer.units * layer.unit_width, dtype=torch.int64) * len(cuts)
+    for layer, keep_U in cuts:
+        losses_C[channels_of(keep_U, layer.unit_width)] -= 1
+    return (losses_C == 0).nonzero().flatten()
+
+
+def _fold_at_once(light: nn.Module, keep: Mapping[str, torch.Tensor], batches: Iterable | None, compensate: str,
                   cut: Apply, progress: bool) -> None:
-    """Every reader is repaired by what the uncut model shows in one pass."""
+    """Every reader is repaired by what the model shows in one pass while all of them have their inputs."""
     measured = {}
     if compensate != "none":
-        watched = tqdm(batches, desc="repair", disable=None if progress else True, leave=False)
-        measured = moments(model, [layer for layer, _ in cuts], watched)
-    for layer, keep_U in cuts:
-        reader = model.get_submodule(layer.reader)
-        cut(layer, keep_U, *fold(reader.weight, reader.bias, channels_of(keep_U, layer.unit_width), measured.get(layer.name), compensate))
-
-
-@torch.no_grad()
-def _cut(adapter: Adapter, light: nn.Module, masked: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor,
-         weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
-    """Cut ``layer`` in ``light`` and repair its reader; ``masked`` gets the same repair, and zero weights for removed channels."""
-    adapter.cut(light, layer, keep_U)
-    cut, full = light.get_submodule(layer.reader), masked.get_submodule(layer.reader)
-    cut.weight.copy_(weight_OK)
-    full.weight.zero_()
-    full.weight[:, channels_of(keep_U, layer.unit_width)] = weight_OK
-    if bias_O is not None:
-        cut.bias.copy_(bias_O)
-        full.bias.copy_(bias_O)
+        measured = moments(light, list(keep), tqdm(batches, desc="repair", disable=None if progress else True, leave=False))
+    for name, keep_C in keep.items():
+        reader = light.get_submodule(name)
+        cut(name, *fold(reader.weight, reader.bias, keep_C, measured.get(name), compensate))
 
 
 def _take_modes(light: nn.Module, model: nn.Module) -> None:
-    """Every submodule is in training mode if the one of that name in ``model`` is."""
-    for name, module in model.named_modules():
-        light.get_submodule(name).training = module.training
+    """Every submodule is in training mode if the one of that name in ``model`` is, or one that is new if its parent is."""
+    modes = {name: module.training for name, module in model.named_modules()}
+    for name, module in light.named_modules():
+        module.training = modes.setdefault(name, modes.get(name.rpartition(".")[0]))
 
 
 def _peek(loader: Iterable) -> tuple[torch.Tensor, Iterator]:

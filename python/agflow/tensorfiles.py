@@ -71,7 +71,7 @@ def _column(layer: PrunableLayer, role: str, tensor_RC: torch.Tensor, rows: int,
         "ARROW:extension:metadata": json.dumps({"shape": shape, "dim_names": ["token", "channel"]}),
         "agflow.layer": layer.name, "agflow.group": layer.group, "agflow.role": role[0],
         "agflow.units": str(layer.units), "agflow.unit_width": str(layer.unit_width),
-        "agflow.unit_macs": str(layer.unit_macs), "agflow.unit_params": str(layer.unit_params),
+        "agflow.parts": str(layer.parts), "agflow.unit_macs": str(layer.unit_macs), "agflow.unit_params": str(layer.unit_params),
     }
     if unit_axis is not None:
         metadata["agflow.unit_axis"] = str(unit_axis)

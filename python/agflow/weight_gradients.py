@@ -21,7 +21,7 @@ class WeightGradients:
     def __init__(self, adapter: Adapter, model: nn.Module, layers: Sequence[PrunableLayer]):
         self._model = model
         self._of_layer = [_parameters_behind(model, adapter.weights(model, layer)) for layer in layers]
-        self.parameters = [parameter for parameters in self._of_layer for parameter in parameters]
+        self.parameters = list(dict.fromkeys(parameter for parameters in self._of_layer for parameter in parameters))
         self._totals = {parameter: torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32), requires_grad=False)
                         for parameter in self.parameters}
 
@@ -35,11 +35,11 @@ class WeightGradients:
             parameter.grad = gradient
 
     def add_batch(self, left_out: Collection[int]) -> None:
-        """Add the gradients of a batch, except those of the layers with an index in ``left_out``."""
-        for index, parameters in enumerate(self._of_layer):
-            if index not in left_out:
-                for parameter in parameters:
-                    self._totals[parameter] += parameter.grad
+        """Add the gradients of a batch, except for parameters of the layers with an index in ``left_out``."""
+        without = {parameter for index in left_out if self._of_layer for parameter in self._of_layer[index]}
+        for parameter in self.parameters:
+            if parameter not in without:
+                self._totals[parameter] += parameter.grad
         self._clear()
 
     def as_model(self) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agflow.errors import InvalidValueError
 
-ABI = 2
+ABI = 3
 """The number of this list; Go carries the same one."""
 
 _INITIALS = {"yg": "YG"}  # Go writes initials in capitals
@@ -87,7 +87,8 @@ CALLS = (
     Call("top_k", (INT, INT, *ARROW, *ARROW), INT),
     Call("criteria", (), TEXT),
     Call("score", (TEXT, INT, *ARROW, *ARROW), INT),
-    Call("plan", (TEXT, *ARROW, *ARROW), TEXT),
+    Call("plan", (TEXT, *ARROW, *ARROW, *ARROW), TEXT),
+    Call("diff", (*ARROW, *ARROW), TEXT),
     Call("diagnose", (TEXT, *ARROW), TEXT),
     Call("stability", (TEXT, *ARROW), TEXT),
     Call("against_random", (TEXT,), TEXT),

@@ -79,10 +79,10 @@ From here on TinyViT is measured, cut, repaired, saved and loaded like any other
 {'family': 'tiny_vit', 'heads': [2, 4], 'hidden': [64, 64]}
 """
 
-from agflow.models.adapter import Adapter, PrunableLayer, channels_of, macs_of_layers
+from agflow.models.adapter import Adapter, PrunableLayer, Tap, channels_of, macs_of_layers
 from agflow.models.linear_units import LinearUnits
 from agflow.models.outputs import logits_of
 from agflow.models.registry import adapter_for, build, count_macs, count_params, describe, model_name, register
 
-__all__ = ["Adapter", "LinearUnits", "PrunableLayer", "adapter_for", "build", "channels_of", "count_macs", "count_params", "describe",
+__all__ = ["Adapter", "LinearUnits", "PrunableLayer", "Tap", "adapter_for", "build", "channels_of", "count_macs", "count_params", "describe",
            "logits_of", "macs_of_layers", "model_name", "register"]

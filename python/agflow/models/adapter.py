@@ -12,18 +12,44 @@ from torch import nn
 
 
 @dataclass(frozen=True)
+class Tap:
+    """A place where units are seen while the model runs.
+
+    Attributes
+    ----------
+    module : name of the module whose input or output carries them, channels last
+    side : ``"input"`` or ``"output"``
+    first, count : the channels that are the units'; ``count`` None is all from ``first`` on
+    """
+
+    module: str
+    side: str = "input"
+    first: int = 0
+    count: int | None = None
+
+    @property
+    def channels(self) -> slice:
+        return slice(self.first, None if self.count is None else self.first + self.count)
+
+
+@dataclass(frozen=True)
 class PrunableLayer:
     """A row of units that can be removed one by one.
 
     Attributes
     ----------
-    name : the module that holds the units, such as ``"blocks.0.mlp"``
-    group : ``"mlp"`` (hidden channels) or ``"heads"`` (attention heads)
+    name : the module that holds the units, such as ``"blocks.0.mlp"``, or a name below it: ``"blocks.0.attn.qk"``
+    group : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels of the values inside the
+        heads, or pairs of a query and a key channel), ``"embed"`` (channels of the residual stream) or ``"block"`` (a
+        residual branch, which is one unit)
     units : units present now
-    unit_width : channels of the reader's input that one unit fills (1, or the width of a head)
-    unit_macs : multiply-accumulates per image that leave with one unit
-    unit_params : parameters that leave with one unit
-    reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is Y
+    unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for a branch, else 1)
+    unit_macs : multiply-accumulates per image that leave when this one unit does
+    unit_params : parameters that leave with it
+    reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is Y. Empty where units
+        go without a repair: pairs of query and key, stream channels and branches
+    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer), else 1
+    taps : where Y is seen if not at the reader's input; rows of several places are one Y
     """
 
     name: str
@@ -33,13 +59,20 @@ class PrunableLayer:
     unit_macs: int
     unit_params: int
     reader: str
+    parts: int = 1
+    taps: tuple[Tap, ...] = ()
+
+    @property
+    def seen_at(self) -> tuple[Tap, ...]:
+        return self.taps or (Tap(self.reader),)
 
 
 class Adapter(ABC):
     """Knowledge of one model family. Stateless: a layer found in one model names the same place in its copies.
 
     The models map images [B, C, H, W] to logits [B, K], or to an object that has them as ``.logits``. A cut must leave
-    the function that the model computes with the removed channels of Y set to zero.
+    the function that the model computes with the removed channels of Y set to zero; where a norm reads Y (``embed``), with
+    the norm over the kept channels. Layers of the groups ``"mlp"`` and ``"heads"`` are enough for an adapter.
 
     Attributes
     ----------
@@ -68,12 +101,23 @@ class Adapter(ABC):
 
     @abstractmethod
     def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
-        """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place, with smaller modules."""
+        """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place, with smaller modules.
+
+        ``layer`` is of the model before any cut of its plan: other layers may have been cut since. The order is
+        branches, stream, queries and keys, values, heads. The names of readers must stay.
+        """
+
+    def costs(self, model: nn.Module) -> dict[str, Any] | None:
+        """What the model costs at any sizes, as JSON (:class:`agflow.models.costs.Costs`).
+
+        None, where an adapter does not know, makes costs additive: each unit its ``unit_macs`` and ``unit_params``.
+        """
+        return None
 
     def watchable(self, model: nn.Module) -> AbstractContextManager:
-        """While entered, every layer's reader is called as a module, so that hooks on it see Y.
+        """While entered, every module where a layer's Y is seen is called, so that hooks on it see Y.
 
-        To be overridden for models that use the reader's weight without calling it; on exit the model is what it was.
+        To be overridden for models that use such a module's weight without calling it; on exit the model is what it was.
         """
         return nullcontext()
 

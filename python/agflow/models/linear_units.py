@@ -54,16 +54,16 @@ class LinearUnits:
         """Keep only the channels ``keep_C`` (ascending int64)."""
         old = self.channels(module)
         for name, rows in self.writers.items():
-            _replace(module, name, keep_outputs(module.get_submodule(name), torch.cat([row * old + keep_C for row in range(rows)])))
-        _replace(module, self.reader, keep_inputs(module.get_submodule(self.reader), keep_C))
+            put(module, name, keep_outputs(module.get_submodule(name), torch.cat([row * old + keep_C for row in range(rows)])))
+        put(module, self.reader, keep_inputs(module.get_submodule(self.reader), keep_C))
 
     def resize(self, module: nn.Module, channels: int) -> None:
         """Give the module ``channels`` channels; their weights are not set."""
         for name, rows in self.writers.items():
             linear = module.get_submodule(name)
-            _replace(module, name, resized(linear, linear.in_features, rows * channels))
+            put(module, name, resized(linear, linear.in_features, rows * channels))
         reader = module.get_submodule(self.reader)
-        _replace(module, self.reader, resized(reader, channels, reader.out_features))
+        put(module, self.reader, resized(reader, channels, reader.out_features))
 
 
 def resized(linear: nn.Linear, in_features: int, out_features: int) -> nn.Linear:
@@ -97,6 +97,7 @@ def keep_inputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
     return new
 
 
-def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
+def put(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Give ``module`` another submodule ``name``."""
     parent, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(parent), leaf, new)

@@ -1,78 +1,70 @@
-"""nn.MultiheadAttention for self-attention, but with any number of heads and with an output layer that is called.
+"""Self-attention whose heads may be wider for the values than for queries and keys: what cuts inside heads leave.
 
-Shape suffixes: B images, T tokens, D embedding, N heads, W head width, A = N * W attention channels.
+Shape suffixes: B images, T tokens, D embedding, N heads, W head width, A attention channels (N * W).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from agflow.models.adapter import channels_of
-from agflow.models.linear_units import keep_inputs, resized
-
 
 class SelfAttention(nn.Module):
-    """What is left of a batch-first :class:`torch.nn.MultiheadAttention` when heads are cut.
+    """Takes the place of a family's own attention, with linear layers and norms of the same names.
 
-    That class ties the attention channels A to the embedding D; here A is ``num_heads * head_dim``, whatever D is.
-    Names, parameters and the call are the same, so that the module fits where the other was, and :meth:`forward` runs
-    on either: ``in_proj_weight`` [3 A, D] and ``in_proj_bias`` [3 A] hold query, key and value one after the other,
-    ``out_proj`` maps A to D. Masks and attention weights are not given.
+    Queries and keys have ``qk_width`` channels a head, values ``v_width``. Products are scaled by 1/sqrt(``head_dim``), the
+    head width of the uncut model, whatever is left of it. Masks and attention weights are not given.
+
+    Parameters
+    ----------
+    projections : one linear layer for queries, keys and values one after the other, or one for each, by name
+    output : the linear layer behind the heads, by name; none where the model calls it itself
+    others : modules by name: ``q_norm`` and ``k_norm``, through which queries and keys go head by head, ``proj_drop``,
+        through which the output goes
+    dropout : probability for attention weights, in training
+    in_tuple : the model expects a tuple that begins with the output
     """
 
-    def __init__(self, like: nn.MultiheadAttention | SelfAttention, num_heads: int):
-        """As ``like`` with another number of heads; the weights are not set."""
+    def __init__(self, projections: Mapping[str, nn.Linear], output: Mapping[str, nn.Linear], others: Mapping[str, nn.Module], *,
+                 num_heads: int, head_dim: int, dropout: float, in_tuple: bool, training: bool):
         super().__init__()
-        self.num_heads, self.head_dim, self.dropout = num_heads, like.head_dim, like.dropout
-        channels = num_heads * like.head_dim
-        self.in_proj_weight = _empty_rows(like.in_proj_weight, 3 * channels)
-        self.in_proj_bias = None if like.in_proj_bias is None else _empty_rows(like.in_proj_bias, 3 * channels)
-        self.out_proj = resized(like.out_proj, channels, like.out_proj.out_features)
-        self.train(like.training)
+        for name, module in {**projections, **output, **others}.items():
+            self.add_module(name, module)
+        self.projections, self.output = tuple(projections), next(iter(output), None)
+        self.num_heads, self.head_dim, self.qk_width, self.v_width = num_heads, head_dim, head_dim, head_dim
+        self.dropout, self.in_tuple, self.training = dropout, in_tuple, training
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, need_weights: bool = False) -> tuple[torch.Tensor, None]:
-        """Output [B, T, D] for ``query`` [B, T, D], which is key and value, too."""
-        batch, tokens, _ = query.shape
-        qkv_BT3A = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv_BT3A.view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        y_BNTW = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        return self.out_proj(y_BNTW.transpose(1, 2).flatten(2)), None
+    def forward(self, x_BTD: torch.Tensor, *_, **__) -> torch.Tensor | tuple[torch.Tensor, None]:
+        """Output [B, T, D]; what else a block passes (key and value, which are x, and no mask) is not looked at."""
+        projected = [getattr(self, name)(x_BTD) for name in self.projections]
+        if len(projected) == 1:
+            qk, v = self.num_heads * self.qk_width, self.num_heads * self.v_width
+            projected = projected[0].split([qk, qk, v], -1)
+        norms = [getattr(self, name) for name in ("q_norm", "k_norm") if hasattr(self, name)]
+        y_BTD = attend(*projected, self.num_heads, self.head_dim, self.dropout if self.training else 0.0, *norms)
+        if self.output is not None:
+            y_BTD = getattr(self, self.output)(y_BTD)
+        if hasattr(self, "proj_drop"):
+            y_BTD = self.proj_drop(y_BTD)
+        return (y_BTD, None) if self.in_tuple else y_BTD
 
-
-@torch.no_grad()
-def keep_heads(attention: nn.MultiheadAttention | SelfAttention, keep_U: torch.Tensor) -> SelfAttention:
-    """A copy that has only the heads ``keep_U`` (ascending int64)."""
-    cut = SelfAttention(attention, len(keep_U))
-    keep_A = channels_of(keep_U, attention.head_dim)
-    rows = torch.cat([part * attention.out_proj.in_features + keep_A for part in range(3)])
-    cut.in_proj_weight.copy_(attention.in_proj_weight[rows])
-    if cut.in_proj_bias is not None:
-        cut.in_proj_bias.copy_(attention.in_proj_bias[rows])
-    cut.out_proj = keep_inputs(attention.out_proj, keep_A)
-    return cut
-
-
-@contextmanager
-def output_layer_called(attention: nn.MultiheadAttention) -> Iterator[None]:
-    """While open, ``attention`` calls its ``out_proj``, so that hooks on it fire, and gives no attention weights.
-
-    PyTorch's own forward hands the weights of out_proj to a fused function instead.
-    """
-    before = vars(attention).get("forward")
-    attention.forward = partial(SelfAttention.forward, attention)
-    try:
-        yield
-    finally:
-        del attention.forward
-        if before is not None:
-            attention.forward = before
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *rest) -> None:
+        """Experts cut from torchvision's models before heads had inner widths have nn.MultiheadAttention's names."""
+        for part in ("weight", "bias"):
+            with suppress(KeyError):
+                state_dict[f"{prefix}in_proj.{part}"] = state_dict.pop(f"{prefix}in_proj_{part}")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def _empty_rows(like: nn.Parameter, rows: int) -> nn.Parameter:
-    return nn.Parameter(like.new_empty(rows, *like.shape[1:]), requires_grad=like.requires_grad)
+def attend(q_BTA: torch.Tensor, k_BTA: torch.Tensor, v_BTA: torch.Tensor, num_heads: int, head_dim: int, dropout: float = 0.0,
+           q_norm: nn.Module | None = None, k_norm: nn.Module | None = None) -> torch.Tensor:
+    """The heads' outputs [B, T, A of the values]."""
+    q, k, v = (x_BTA.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x_BTA in (q_BTA, k_BTA, v_BTA))
+    if q_norm is not None:
+        q, k = q_norm(q), k_norm(k)
+    y_BNTW = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=head_dim**-0.5)
+    return y_BNTW.transpose(1, 2).flatten(2)

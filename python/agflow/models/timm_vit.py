@@ -1,6 +1,5 @@
 """timm's VisionTransformer: ViT and DeiT, class token or average pooling, LayerScale, registers, QKV bias or not, GLUs.
 
-Shape suffixes: D embedding, H hidden channels of an MLP, A attention channels (heads times head width), U kept units.
 """
 
 from __future__ import annotations
@@ -9,15 +8,18 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import torch
-from timm.layers import Attention, GluMlp, LayerNorm, LayerScale, Mlp, PatchEmbed, SwiGLU, get_act_layer
+from timm.layers import Attention, DropPath, GluMlp, LayerNorm, LayerScale, Mlp, PatchEmbed, SwiGLU, get_act_layer
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
-from agflow.models.adapter import Adapter, PrunableLayer, channels_of, macs_of_layers
+from agflow.models.branches import Branches, Chain, chains_of
 from agflow.models.linear_units import LinearUnits
+from agflow.models.self_attention import SelfAttention
+from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter
 
+_CHAINS = ("norm1", "attn", "ls1", "drop_path1"), ("norm2", "mlp", "ls2", "drop_path2")
+_EMBEDDINGS = "cls_token", "reg_token", "dist_token", "pos_embed"
 _HEADS = LinearUnits({"qkv": 3}, "proj")
 _HIDDEN = {  # a gate and the value it multiplies are one unit: Y is their product
     Mlp: LinearUnits({"fc1": 1}, "fc2"),
@@ -30,7 +32,7 @@ _BLOCK_REASONS = {"ResPostBlock": "post-norm blocks", "ParallelScalingBlock": "p
                   "ParallelThingsBlock": "parallel blocks", "DiffParallelScalingBlock": "parallel blocks"}
 
 
-class TimmVisionTransformer(Adapter):
+class TimmVisionTransformer(VisionTransformerAdapter):
     """Adapter for timm's pre-norm Vision Transformers, distilled ones (two averaged classifiers) included."""
 
     family = "timm_vit"
@@ -42,39 +44,63 @@ class TimmVisionTransformer(Adapter):
     def refusal(self, model: VisionTransformer) -> str | None:
         return next(_refusals(model), None)
 
-    def layers(self, model: VisionTransformer) -> list[PrunableLayer]:
-        tokens = model.patch_embed.num_patches + model.num_prefix_tokens
-        return [layer for i, block in enumerate(model.blocks)
-                for layer in (_HEADS.layer(f"blocks.{i}.attn", "heads", block.attn, tokens=tokens, unit_width=block.attn.head_dim),
-                              _HIDDEN[type(block.mlp)].layer(f"blocks.{i}.mlp", "mlp", block.mlp, tokens=tokens))]
+    def anatomy(self, model: VisionTransformer) -> Anatomy:
+        patches, tokens = model.patch_embed.num_patches, model.patch_embed.num_patches + model.num_prefix_tokens
+        of_blocks = [_branches(f"blocks.{i}", block) for i, block in enumerate(model.blocks)]
+        norms = {"norm": tokens, "fc_norm": 1}
+        return Anatomy(
+            patches=patches, tokens=tokens, patch="patch_embed.proj",
+            embeddings=tuple(name for name in _EMBEDDINGS if getattr(model, name, None) is not None),
+            attention=tuple(attention for attention, _ in of_blocks), mlp=tuple(mlp for _, mlp in of_blocks),
+            before=(("norm_pre", tokens),) if isinstance(model.norm_pre, LayerNorm) else (),
+            after=tuple((name, rows) for name, rows in norms.items() if isinstance(getattr(model, name), LayerNorm)),
+            classifiers=("head", "head_dist") if isinstance(model, VisionTransformerDistilled) else ("head",))
 
-    def weights(self, model: VisionTransformer, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
-        module = model.get_submodule(layer.name)
-        return _units(module).weights(module)
+    def chains(self, model: VisionTransformer) -> tuple[Chain, Chain]:
+        return _CHAINS
 
-    def cut(self, model: VisionTransformer, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
-        module = model.get_submodule(layer.name)
-        _units(module).cut(module, channels_of(keep_U, layer.unit_width))
-        if layer.group == "heads":
-            _count_heads(module)
+    def hidden(self, mlp: nn.Module) -> LinearUnits:
+        return _HIDDEN[type(mlp)]
+
+    def projections(self, attention: nn.Module) -> tuple[str, ...]:
+        return ("qkv",)
+
+    def own_heads(self, attention: Attention) -> Heads:
+        return Heads(attention.num_heads, *[attention.head_dim] * 3)
+
+    def count_heads(self, attention: Attention, heads: Heads) -> None:
+        attention.num_heads, attention.head_dim, attention.scale = heads.count, heads.head_dim, heads.head_dim**-0.5
+        attention.attn_dim = heads.count * heads.head_dim
+        for name in ("q_norm", "k_norm"):
+            norm = getattr(attention, name)
+            if isinstance(norm, LayerNorm) and norm.normalized_shape != (heads.head_dim,):
+                setattr(attention, name, type(norm)(heads.head_dim, eps=norm.eps))
+
+    def free(self, attention: Attention) -> SelfAttention:
+        others = {name: getattr(attention, name) for name in ("q_norm", "k_norm") if self.has_norm(attention)}
+        return SelfAttention({"qkv": attention.qkv}, {"proj": attention.proj}, {**others, "proj_drop": attention.proj_drop},
+                             num_heads=attention.num_heads, head_dim=attention.head_dim, dropout=attention.attn_drop.p, in_tuple=False,
+                             training=attention.training)
+
+    def set_stream(self, model: VisionTransformer, channels: int) -> None:
+        model.embed_dim = model.num_features = model.head_hidden_size = channels
 
     def input_size(self, model: VisionTransformer) -> tuple[int, int, int]:
         return model.in_chans, *model.patch_embed.img_size
 
-    def macs(self, model: VisionTransformer) -> int:
-        patches = model.patch_embed.num_patches * model.patch_embed.proj.weight.numel()
-        return patches + macs_of_layers(self.layers(model)) + sum(head.weight.numel() for head in _classifiers(model))
-
     def describe(self, model: VisionTransformer) -> dict[str, Any]:
-        first = model.blocks[0]
+        attention = next((block.attn for block in model.blocks if hasattr(block, "attn")), None)
+        mlp = next((block.mlp for block in model.blocks if hasattr(block, "mlp")), None)
+        readers = [module.get_submodule(name) for module, name in ((attention, "proj"), (mlp, "fc2")) if module is not None]
         patch = model.patch_embed
         return {
             "arguments": {
                 "img_size": list(patch.img_size), "patch_size": list(patch.patch_size), "in_chans": model.in_chans,
                 "num_classes": model.num_classes, "global_pool": model.global_pool, "embed_dim": model.embed_dim,
-                "num_heads": model.embed_dim // first.attn.head_dim, "qkv_bias": first.attn.qkv.bias is not None,
-                "qk_norm": isinstance(first.attn.q_norm, LayerNorm), "proj_bias": first.attn.proj.bias is not None,
-                "init_values": 1e-5 if isinstance(first.ls1, LayerScale) else None,
+                "qkv_bias": attention is not None and attention.qkv.bias is not None,
+                "qk_norm": attention is not None and self.has_norm(attention),
+                "proj_bias": any(reader.bias is not None for reader in readers),
+                "init_values": 1e-5 if any(isinstance(module, LayerScale) for module in model.modules()) else None,
                 "class_token": model.has_class_token, "pos_embed": "none" if model.pos_embed is None else "learn",
                 "no_embed_class": model.no_embed_class, "reg_tokens": model.num_reg_tokens,
                 "pre_norm": isinstance(model.norm_pre, LayerNorm),
@@ -82,44 +108,53 @@ class TimmVisionTransformer(Adapter):
                 "fc_norm": isinstance(model.fc_norm, LayerNorm), "pool_include_prefix": model.pool_include_prefix,
                 "dynamic_img_size": model.dynamic_img_size, "dynamic_img_pad": patch.dynamic_img_pad,
                 "drop_rate": model.head_drop.p, "pos_drop_rate": model.pos_drop.p,
-                "patch_drop_rate": getattr(model.patch_drop, "prob", 0.0), "proj_drop_rate": first.attn.proj_drop.p,
-                "attn_drop_rate": first.attn.attn_drop.p,
-                "drop_path_rate": getattr(model.blocks[-1].drop_path1, "drop_prob", 0.0),
+                "patch_drop_rate": getattr(model.patch_drop, "prob", 0.0),
+                "proj_drop_rate": attention.proj_drop.p if attention is not None else 0.0 if mlp is None else mlp.drop2.p,
+                "attn_drop_rate": _attention_dropout(attention),
+                "drop_path_rate": _drop_path_rate(model),
             },
             "distilled": isinstance(model, VisionTransformerDistilled),
-            "mlp_layer": _mlp_layer_name(first.mlp),
-            "activation": _activation_name(first.mlp.act),
-            "norm_eps": first.norm1.eps,
-            "heads": [block.attn.num_heads for block in model.blocks],
-            "mlp": [block.mlp.fc2.in_features for block in model.blocks],
+            "mlp_layer": "mlp" if mlp is None else _mlp_layer_name(mlp),
+            "activation": "gelu" if mlp is None else _activation_name(mlp.act),
+            "norm_eps": next((module.eps for module in model.modules() if isinstance(module, LayerNorm)), 1e-6),
+            **self.shapes(model),
         }
 
     def build(self, description: dict[str, Any]) -> VisionTransformer:
-        # Experts saved before there was a choice have neither "distilled" nor "mlp_layer".
+        # Experts saved before there was a choice have neither "distilled" nor "mlp_layer", and until cuts inside heads no "head_dim".
+        arguments = dict(description["arguments"])
+        heads = arguments.pop("num_heads", None)
+        shapes = {"head_dim": heads and arguments["embed_dim"] // heads, "inner": [None] * len(description["heads"]), **description}
         kind = VisionTransformerDistilled if description.get("distilled") else VisionTransformer
         model = kind(
-            **description["arguments"], depth=len(description["heads"]), weight_init="skip",
+            **arguments, num_heads=1, depth=len(description["heads"]), weight_init="skip",
             mlp_layer=_MLP_LAYERS[description.get("mlp_layer", "mlp")], act_layer=get_act_layer(description["activation"]),
             norm_layer=partial(LayerNorm, eps=description["norm_eps"]),
         )
-        for block, heads, hidden in zip(model.blocks, description["heads"], description["mlp"], strict=True):
-            _HEADS.resize(block.attn, heads * block.attn.head_dim)
-            _count_heads(block.attn)
-            _units(block.mlp).resize(block.mlp, hidden)
+        self.reshape(model, shapes)
         return model
 
 
-def _units(module: nn.Module) -> LinearUnits:
-    return _HEADS if type(module) is Attention else _HIDDEN[type(module)]
+def _branches(name: str, block: nn.Module) -> tuple[Branch | None, Branch | None]:
+    """Attention and MLP of a block."""
+    left = chains_of(block, _CHAINS)
+    return tuple(Branch(name, chain, f"{name}.{chain[1]}", f"{name}.{chain[0]}", f"{name}.{chain[1]}.{reader}",
+                        f"{name}.{chain[2]}" if isinstance(getattr(block, chain[2]), LayerScale) else None) if chain in left else None
+                 for chain, reader in zip(_CHAINS, ("proj", "fc2"), strict=True))
 
 
-def _count_heads(attn: Attention) -> None:
-    attn.attn_dim = _HEADS.channels(attn)
-    attn.num_heads = attn.attn_dim // attn.head_dim
+def _attention_dropout(attention: nn.Module | None) -> float:
+    if attention is None:
+        return 0.0
+    return attention.dropout if type(attention) is SelfAttention else attention.attn_drop.p
 
 
-def _classifiers(model: VisionTransformer) -> tuple[nn.Module, ...]:
-    return (model.head, model.head_dist) if isinstance(model, VisionTransformerDistilled) else (model.head,)
+def _drop_path_rate(model: VisionTransformer) -> float:
+    """The rate of the last block: they rise evenly from 0. Blocks without branches do not tell."""
+    last = len(model.blocks) - 1
+    i, rate = max(((i, module.drop_prob) for i, block in enumerate(model.blocks) for module in block.modules() if isinstance(module, DropPath)),
+                  default=(last, 0.0))
+    return rate if i == last else round(rate * last / i, 6)
 
 
 def _refusals(model: VisionTransformer) -> Iterator[str]:
@@ -130,7 +165,8 @@ def _refusals(model: VisionTransformer) -> Iterator[str]:
         yield "the patch embedding must be one convolution: hybrid and normalised embeddings are not supported"
     if model.attn_pool is not None or not model.global_pool:
         yield f"global_pool={model.global_pool!r} is not supported, expected token, avg, avgmax or max"
-    if any(type(head) is not nn.Linear for head in _classifiers(model)):
+    classifiers = (model.head, model.head_dist) if isinstance(model, VisionTransformerDistilled) else (model.head,)
+    if any(type(head) is not nn.Linear for head in classifiers):
         yield "the model has no linear classifier head (num_classes=0?), so there is no loss to take gradients of"
     if model.grad_checkpointing:
         yield "gradient checkpointing runs the forward pass twice: call model.set_grad_checkpointing(False)"
@@ -140,25 +176,38 @@ def _refusals(model: VisionTransformer) -> Iterator[str]:
 
 
 def _block_refusals(block: nn.Module) -> Iterator[str]:
-    if type(block) is not Block:
+    if type(block) not in (Block, Branches):
         yield f"{_BLOCK_REASONS.get(type(block).__name__, type(block).__name__)} are not supported, expected pre-norm blocks"
-    attn, mlp = block.attn, block.mlp
-    if type(attn) is not Attention:
+    left = chains_of(block, _CHAINS)
+    if _CHAINS[0] in left:
+        yield from _attention_refusals(block.attn)
+    if _CHAINS[1] in left:
+        yield from _mlp_refusals(block.mlp)
+    for norm, *_ in left:
+        if type(getattr(block, norm)) is not LayerNorm:
+            yield f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected timm.layers.LayerNorm"
+
+
+def _attention_refusals(attn: nn.Module) -> Iterator[str]:
+    if type(attn) not in (Attention, SelfAttention):
         yield f"attention of class {type(attn).__name__} is not supported"
-    if attn.gate is not None or not isinstance(attn.norm, nn.Identity):
+    if type(attn) is Attention and (attn.gate is not None or not isinstance(attn.norm, nn.Identity)):
         yield "gated or normalised attention outputs are not supported"
+    reason = _HEADS.refusal(attn)
+    if reason is not None:
+        yield f"attn.{reason}"
+
+
+def _mlp_refusals(mlp: nn.Module) -> Iterator[str]:
     if type(mlp) not in _HIDDEN:
         yield f"an MLP of class {type(mlp).__name__} is not supported, expected {', '.join(kind.__name__ for kind in _HIDDEN)}"
     if not isinstance(mlp.norm, nn.Identity):
         yield "a norm over the hidden channels of the MLP is not supported"
     if _activation_name(mlp.act) is None:
         yield f"activation {type(mlp.act).__name__} is not supported, expected one of {', '.join(_ACTIVATIONS)}"
-    if type(block.norm1) is not LayerNorm:
-        yield f"a norm of class {type(block.norm1).__name__} is not supported, expected timm.layers.LayerNorm"
-    for name, module in {"attn": attn, "mlp": mlp}.items():
-        reason = _units(module).refusal(module)
-        if reason is not None:
-            yield f"{name}.{reason}"
+    reason = _HIDDEN[type(mlp)].refusal(mlp)
+    if reason is not None:
+        yield f"mlp.{reason}"
 
 
 def _mlp_layer_name(mlp: nn.Module) -> str:

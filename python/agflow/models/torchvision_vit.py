@@ -9,23 +9,28 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models.vision_transformer import EncoderBlock, MLPBlock, VisionTransformer
 
-from agflow.models.adapter import Adapter, PrunableLayer, channels_of, macs_of_layers
-from agflow.models.linear_units import LinearUnits
-from agflow.models.self_attention import SelfAttention, keep_heads, output_layer_called
+from agflow.models.branches import Branches, Chain, chains_of
+from agflow.models.linear_units import LinearUnits, resized
+from agflow.models.self_attention import SelfAttention, attend
+from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter
 
 _HIDDEN = LinearUnits({"0": 1}, "3")
+_CHAINS = ("ln_1", "self_attention", "dropout"), ("ln_2", "mlp")
 
 
-class TorchvisionVisionTransformer(Adapter):
+class TorchvisionVisionTransformer(VisionTransformerAdapter):
     """Adapter for torchvision's Vision Transformers.
 
-    An attention that loses heads becomes a :class:`agflow.models.self_attention.SelfAttention`.
+    An attention that loses heads, or something inside them, becomes a :class:`agflow.models.self_attention.SelfAttention`:
+    :class:`torch.nn.MultiheadAttention` ties the channels of the heads to those of the stream.
     """
 
     family = "torchvision_vit"
     models = "torchvision's VisionTransformer"
+    rigid = True
 
     def recognises(self, model: nn.Module) -> bool:
         return isinstance(model, VisionTransformer)
@@ -33,76 +38,116 @@ class TorchvisionVisionTransformer(Adapter):
     def refusal(self, model: VisionTransformer) -> str | None:
         return next(_refusals(model), None)
 
-    def layers(self, model: VisionTransformer) -> list[PrunableLayer]:
-        found = []
-        for name, block in model.encoder.layers.named_children():
-            name = f"encoder.layers.{name}"
-            found.append(_heads(f"{name}.self_attention", block.self_attention, model.seq_length))
-            found.append(_HIDDEN.layer(f"{name}.mlp", "mlp", block.mlp, tokens=model.seq_length))
-        return found
+    def anatomy(self, model: VisionTransformer) -> Anatomy:
+        of_blocks = [_branches(f"encoder.layers.{name}", block) for name, block in model.encoder.layers.named_children()]
+        pre_logits = hasattr(model.heads, "pre_logits")
+        return Anatomy(
+            patches=model.seq_length - 1, tokens=model.seq_length, patch="conv_proj", embeddings=("class_token", "encoder.pos_embedding"),
+            attention=tuple(attention for attention, _ in of_blocks), mlp=tuple(mlp for _, mlp in of_blocks),
+            before=(), after=(("encoder.ln", model.seq_length),),
+            classifiers=("heads.pre_logits" if pre_logits else "heads.head",), behind=("heads.head",) if pre_logits else ())
 
-    def weights(self, model: VisionTransformer, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
-        module = model.get_submodule(layer.name)
-        if layer.group == "mlp":
-            return _HIDDEN.weights(module)
-        return [*((rows_AD, 0) for rows_AD in module.in_proj_weight.chunk(3)), (module.out_proj.weight, 1)]
+    def chains(self, model: VisionTransformer) -> tuple[Chain, Chain]:
+        return _CHAINS
 
-    def cut(self, model: VisionTransformer, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
-        module = model.get_submodule(layer.name)
-        if layer.group == "mlp":
-            _HIDDEN.cut(module, channels_of(keep_U, layer.unit_width))
-        else:
-            block = model.get_submodule(layer.name.rpartition(".")[0])
-            block.self_attention = keep_heads(module, keep_U)
+    def hidden(self, mlp: nn.Module) -> LinearUnits:
+        return _HIDDEN
+
+    def projections(self, attention: nn.Module) -> tuple[str, ...]:
+        return ("in_proj",)
+
+    def projection(self, attention: nn.Module, name: str) -> nn.Module:
+        return _in_proj(attention) if isinstance(attention, nn.MultiheadAttention) else attention.get_submodule(name)
+
+    def own_heads(self, attention: nn.MultiheadAttention) -> Heads:
+        return Heads(attention.num_heads, *[attention.head_dim] * 3)
+
+    def count_heads(self, attention: nn.MultiheadAttention, heads: Heads) -> None:
+        raise NotImplementedError("rigid")
+
+    def free(self, attention: nn.MultiheadAttention) -> SelfAttention:
+        output = resized(attention.out_proj, attention.embed_dim, attention.embed_dim)  # a plain linear layer
+        output.weight, output.bias = attention.out_proj.weight, attention.out_proj.bias
+        return SelfAttention({"in_proj": _in_proj(attention)}, {"out_proj": output}, {}, num_heads=attention.num_heads,
+                             head_dim=attention.head_dim, dropout=attention.dropout, in_tuple=True, training=attention.training)
+
+    def set_stream(self, model: VisionTransformer, channels: int) -> None:
+        model.hidden_dim = channels
 
     @contextmanager
     def watchable(self, model: VisionTransformer) -> Iterator[None]:
         with ExitStack() as stack:
-            for block in model.encoder.layers:
-                if isinstance(block.self_attention, nn.MultiheadAttention):
-                    stack.enter_context(output_layer_called(block.self_attention))
+            for module in model.encoder.layers.modules():
+                if isinstance(module, nn.MultiheadAttention):
+                    stack.enter_context(_layers_called(module))
             yield
 
     def input_size(self, model: VisionTransformer) -> tuple[int, int, int]:
         return model.conv_proj.in_channels, model.image_size, model.image_size
 
-    def macs(self, model: VisionTransformer) -> int:
-        patches = (model.seq_length - 1) * model.conv_proj.weight.numel()
-        classifier = sum(module.weight.numel() for module in model.heads if isinstance(module, nn.Linear))
-        return patches + macs_of_layers(self.layers(model)) + classifier
-
     def describe(self, model: VisionTransformer) -> dict[str, Any]:
-        first = model.encoder.layers[0]
+        attention = next((block.self_attention for block in model.encoder.layers if hasattr(block, "self_attention")), None)
         return {
             "arguments": {
-                "image_size": model.image_size, "patch_size": model.patch_size, "hidden_dim": model.hidden_dim,
-                "num_heads": model.hidden_dim // first.self_attention.head_dim, "mlp_dim": model.mlp_dim,
-                "dropout": model.encoder.dropout.p, "attention_dropout": first.self_attention.dropout,
+                "image_size": model.image_size, "patch_size": model.patch_size, "hidden_dim": model.hidden_dim, "mlp_dim": model.mlp_dim,
+                "dropout": model.encoder.dropout.p, "attention_dropout": 0.0 if attention is None else attention.dropout,
                 "num_classes": model.heads.head.out_features, "representation_size": model.representation_size,
             },
             "in_channels": model.conv_proj.in_channels,
-            "norm_eps": first.ln_1.eps,
-            "heads": [block.self_attention.num_heads for block in model.encoder.layers],
-            "mlp": [_HIDDEN.channels(block.mlp) for block in model.encoder.layers],
+            "norm_eps": model.encoder.ln.eps,
+            **self.shapes(model),
         }
 
     def build(self, description: dict[str, Any]) -> VisionTransformer:
-        arguments = description["arguments"]
-        model = VisionTransformer(**arguments, num_layers=len(description["heads"]),
+        arguments = dict(description["arguments"])
+        heads = arguments.pop("num_heads", None)  # in experts saved before cuts inside heads
+        if heads is not None:
+            width = arguments["hidden_dim"] // heads
+            description = {"head_dim": width, "inner": [None if count == heads else [width, width] for count in description["heads"]], **description}
+        whole, rest = divmod(arguments["hidden_dim"], description["head_dim"])
+        model = VisionTransformer(**arguments, num_heads=1 if rest else whole, num_layers=len(description["heads"]),
                                   norm_layer=partial(nn.LayerNorm, eps=description["norm_eps"]))
         model.conv_proj = nn.Conv2d(description["in_channels"], model.hidden_dim, model.patch_size, model.patch_size)
-        for block, heads, hidden in zip(model.encoder.layers, description["heads"], description["mlp"], strict=True):
-            if heads != arguments["num_heads"]:
-                block.self_attention = SelfAttention(block.self_attention, heads)
-            _HIDDEN.resize(block.mlp, hidden)
+        self.reshape(model, description)
         return model
 
 
-def _heads(name: str, attention: nn.MultiheadAttention | SelfAttention, tokens: int) -> PrunableLayer:
-    width, dim = attention.head_dim, attention.out_proj.out_features
-    macs = tokens * width * (4 * dim + 2 * tokens)
-    params = width * 4 * dim + (0 if attention.in_proj_bias is None else 3 * width)
-    return PrunableLayer(name, "heads", attention.num_heads, width, macs, params, f"{name}.out_proj")
+def _branches(name: str, block: nn.Module) -> tuple[Branch | None, Branch | None]:
+    """Attention and MLP of a block."""
+    left = chains_of(block, _CHAINS)
+    return tuple(Branch(name, chain, f"{name}.{chain[1]}", f"{name}.{chain[0]}", f"{name}.{chain[1]}.{reader}") if chain in left else None
+                 for chain, reader in zip(_CHAINS, ("out_proj", "3"), strict=True))
+
+
+def _in_proj(attention: nn.MultiheadAttention) -> nn.Linear:
+    """The projection of nn.MultiheadAttention, whose parameters are its own, as a linear layer over the same."""
+    weight_AD = attention.in_proj_weight
+    linear = nn.utils.skip_init(nn.Linear, weight_AD.shape[1], weight_AD.shape[0], device="meta", bias=attention.in_proj_bias is not None)
+    linear.weight, linear.bias = weight_AD, attention.in_proj_bias
+    return linear.train(attention.training)
+
+
+@contextmanager
+def _layers_called(attention: nn.MultiheadAttention) -> Iterator[None]:
+    """While open, ``attention`` calls its ``out_proj``, and an ``in_proj`` on what its projection gives, so that hooks on
+    these fire; it gives no attention weights.
+
+    PyTorch's own forward hands the weights to a fused function instead.
+    """
+    before = vars(attention).get("forward")
+    attention.in_proj = nn.Identity()
+    attention.forward = partial(_forward, attention)
+    try:
+        yield
+    finally:
+        del attention.forward, attention.in_proj
+        if before is not None:
+            attention.forward = before
+
+
+def _forward(attention: nn.MultiheadAttention, query: torch.Tensor, *_, **__) -> tuple[torch.Tensor, None]:
+    qkv = attention.in_proj(F.linear(query, attention.in_proj_weight, attention.in_proj_bias)).chunk(3, -1)
+    return attention.out_proj(attend(*qkv, attention.num_heads, attention.head_dim, attention.dropout if attention.training else 0.0)), None
 
 
 def _refusals(model: VisionTransformer) -> Iterator[str]:
@@ -119,18 +164,29 @@ def _refusals(model: VisionTransformer) -> Iterator[str]:
 
 
 def _block_refusals(block: nn.Module) -> Iterator[str]:
-    if type(block) is not EncoderBlock:
+    if type(block) not in (EncoderBlock, Branches):
         yield f"{type(block).__name__} is not supported, expected torchvision's EncoderBlock"
-    attention, mlp = block.self_attention, block.mlp
+    left = chains_of(block, _CHAINS)
+    if _CHAINS[0] in left:
+        yield from _attention_refusals(block.self_attention)
+    if _CHAINS[1] in left:
+        yield from _mlp_refusals(block.mlp)
+    for norm, *_ in left:
+        if type(getattr(block, norm)) is not nn.LayerNorm:
+            yield f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected torch.nn.LayerNorm"
+
+
+def _attention_refusals(attention: nn.Module) -> Iterator[str]:
     if type(attention) not in (nn.MultiheadAttention, SelfAttention):
         yield f"attention of class {type(attention).__name__} is not supported, expected torch.nn.MultiheadAttention"
     if type(attention) is nn.MultiheadAttention and (not attention.batch_first or attention.in_proj_weight is None
                                                      or attention.bias_k is not None or attention.add_zero_attn):
         yield "self_attention must be batch first with one input projection and without added key and value rows"
+
+
+def _mlp_refusals(mlp: nn.Module) -> Iterator[str]:
     if type(mlp) is not MLPBlock or type(mlp[1]) is not nn.GELU:
         yield f"an MLP of class {type(mlp).__name__} is not supported, expected torchvision's MLPBlock with GELU"
-    if type(block.ln_1) is not nn.LayerNorm:
-        yield f"a norm of class {type(block.ln_1).__name__} is not supported, expected torch.nn.LayerNorm"
     reason = _HIDDEN.refusal(mlp)
     if reason is not None:
         yield f"mlp.{reason}"

@@ -7,18 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-from agflow.models.adapter import Adapter, PrunableLayer, channels_of, macs_of_layers
+from agflow.models.branches import Chain, chains_of
 from agflow.models.linear_units import LinearUnits
+from agflow.models.self_attention import SelfAttention
+from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter
 
 _CLASSIFIERS = {
     "ViTForImageClassification": ("classifier",),
     "DeiTForImageClassification": ("classifier",),
     "DeiTForImageClassificationWithTeacher": ("cls_classifier", "distillation_classifier"),
 }
-_CONFIG = ("hidden_size", "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
+_EMBEDDINGS = "cls_token", "distillation_token", "position_embeddings"
+_CONFIG = ("hidden_size", "intermediate_size", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
            "layer_norm_eps", "image_size", "patch_size", "num_channels", "qkv_bias")
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "swish")
 _ATTENTIONS = ("sdpa", "eager")  # transformers would fetch and run code for other names: an expert folder must not ask for it
@@ -26,27 +28,34 @@ _ATTENTIONS = ("sdpa", "eager")  # transformers would fetch and run code for oth
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a version of transformers has the blocks below the base model, and the two modules with units below a block."""
+    """Where a version of transformers has the blocks below the base model, and what it has below a block.
+
+    Attributes
+    ----------
+    chains : of attention and MLP
+    attention, mlp : the modules that hold the units
+    heads, hidden : the units in them
+    """
 
     blocks: str
+    chains: tuple[Chain, Chain]
     attention: str
     heads: LinearUnits
     mlp: str
     hidden: LinearUnits
 
-    def units(self, layer: PrunableLayer) -> LinearUnits:
-        return self.heads if layer.group == "heads" else self.hidden
-
 
 _LAYOUTS = (
-    _Layout("layers", "attention", LinearUnits({"q_proj": 1, "k_proj": 1, "v_proj": 1}, "o_proj"), "mlp", LinearUnits({"fc1": 1}, "fc2")),
+    _Layout("layers", (("layernorm_before", "attention", "dropout"), ("layernorm_after", "mlp", "dropout")),
+            "attention", LinearUnits({"q_proj": 1, "k_proj": 1, "v_proj": 1}, "o_proj"), "mlp", LinearUnits({"fc1": 1}, "fc2")),
     # transformers 4, where the layers of the MLP are a block's own children
-    _Layout("encoder.layer", "attention", LinearUnits({"attention.query": 1, "attention.key": 1, "attention.value": 1}, "output.dense"),
+    _Layout("encoder.layer", (("layernorm_before", "attention"), ("layernorm_after", "intermediate", "output.dense", "output.dropout")),
+            "attention", LinearUnits({"attention.query": 1, "attention.key": 1, "attention.value": 1}, "output.dense"),
             "", LinearUnits({"intermediate.dense": 1}, "output.dense")),
 )
 
 
-class TransformersVit(Adapter):
+class TransformersVit(VisionTransformerAdapter):
     """Adapter for transformers' ViT and DeiT classifiers, DeiT's with two averaged classifiers included.
 
     A cut changes the model's modules and leaves its config, which has one width for all layers: save such models with
@@ -63,58 +72,77 @@ class TransformersVit(Adapter):
     def refusal(self, model: nn.Module) -> str | None:
         return next(_refusals(model), None)
 
-    def layers(self, model: nn.Module) -> list[PrunableLayer]:
-        layout, found = _layout(model), []
-        tokens = model.base_model.embeddings.position_embeddings.shape[1]
-        for i, (attention, mlp) in enumerate(_blocks(model)):
-            name = f"{model.base_model_prefix}.{layout.blocks}.{i}"
-            width = layout.heads.channels(attention) // _holder_of_heads(attention).num_attention_heads
-            found.append(layout.heads.layer(f"{name}.{layout.attention}", "heads", attention, tokens=tokens, unit_width=width))
-            found.append(layout.hidden.layer(f"{name}.{layout.mlp}".rstrip("."), "mlp", mlp, tokens=tokens))
-        return found
+    def anatomy(self, model: nn.Module) -> Anatomy:
+        base, prefix = model.base_model, model.base_model_prefix
+        of_blocks = [_branches(_layout(model), name, block) for name, block in _blocks(model)]
+        patches, tokens = base.embeddings.patch_embeddings.num_patches, base.embeddings.position_embeddings.shape[1]
+        return Anatomy(
+            patches=patches, tokens=tokens, patch=f"{prefix}.embeddings.patch_embeddings.projection",
+            embeddings=tuple(f"{prefix}.embeddings.{name}" for name in _EMBEDDINGS if getattr(base.embeddings, name, None) is not None),
+            attention=tuple(attention for attention, _ in of_blocks), mlp=tuple(mlp for _, mlp in of_blocks),
+            before=(), after=((f"{prefix}.layernorm", tokens),), classifiers=_CLASSIFIERS[type(model).__name__])
 
-    def weights(self, model: nn.Module, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
-        return _layout(model).units(layer).weights(model.get_submodule(layer.name))
+    def chains(self, model: nn.Module) -> tuple[Chain, Chain]:
+        return _layout(model).chains
 
-    def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
-        module = model.get_submodule(layer.name)
-        _layout(model).units(layer).cut(module, channels_of(keep_U, layer.unit_width))
-        if layer.group == "heads":
-            _count_heads(module, len(keep_U), layer.unit_width)
+    def hidden(self, mlp: nn.Module) -> LinearUnits:
+        return _LAYOUTS[0 if hasattr(mlp, "fc2") else 1].hidden
+
+    def projections(self, attention: nn.Module) -> tuple[str, ...]:
+        return tuple(_LAYOUTS[0 if _holder_of_heads(attention) is attention else 1].heads.writers)
+
+    def own_heads(self, attention: nn.Module) -> Heads:
+        holder = _holder_of_heads(attention)
+        return Heads(holder.num_attention_heads, *[round(holder.scaling**-2)] * 3)
+
+    def count_heads(self, attention: nn.Module, heads: Heads) -> None:
+        holder = _holder_of_heads(attention)
+        holder.num_attention_heads, holder.scaling = heads.count, heads.head_dim**-0.5
+        for name, value in (("head_dim", heads.head_dim), ("attention_head_size", heads.head_dim), ("all_head_size", heads.count * heads.head_dim)):
+            if hasattr(holder, name):
+                setattr(holder, name, value)
+
+    def free(self, attention: nn.Module) -> nn.Module:
+        holder, heads = _holder_of_heads(attention), self.own_heads(attention)
+        projections = {name.rpartition(".")[2]: attention.get_submodule(name) for name in self.projections(attention)}
+        output = {"o_proj": attention.o_proj} if holder is attention else {}
+        free = SelfAttention(projections, output, {}, num_heads=heads.count, head_dim=heads.head_dim,
+                             dropout=holder.attention_dropout if holder is attention else holder.dropout_prob, in_tuple=True, training=holder.training)
+        if holder is attention:
+            return free
+        attention.attention = free
+        return attention
+
+    def set_stream(self, model: nn.Module, channels: int) -> None:
+        """Nothing to do: modules do not look it up, and the config stays that of the uncut model."""
 
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         return model.config.num_channels, *model.base_model.embeddings.patch_embeddings.image_size
 
-    def macs(self, model: nn.Module) -> int:
-        patch = model.base_model.embeddings.patch_embeddings
-        classifiers = sum(classifier.weight.numel() for classifier in _classifiers(model))
-        return patch.num_patches * patch.projection.weight.numel() + macs_of_layers(self.layers(model)) + classifiers
-
     def describe(self, model: nn.Module) -> dict[str, Any]:
-        config, layout = model.config, _layout(model)
+        config = model.config
         return {
             "class": type(model).__name__,
-            "arguments": {name: _as_json(getattr(config, name)) for name in _CONFIG},
+            "arguments": {**{name: _as_json(getattr(config, name)) for name in _CONFIG},
+                          "hidden_size": model.base_model.embeddings.patch_embeddings.projection.out_channels},
             "labels": [label for _, label in sorted(config.id2label.items())],
             "attention": config._attn_implementation,
-            "heads": [_holder_of_heads(attention).num_attention_heads for attention, _ in _blocks(model)],
-            "mlp": [layout.hidden.channels(mlp) for _, mlp in _blocks(model)],
+            **self.shapes(model),
         }
 
     def build(self, description: dict[str, Any]) -> nn.Module:
         name, arguments, labels, attention = (description[key] for key in ("class", "arguments", "labels", "attention"))
         if name not in _CLASSIFIERS or attention not in _ATTENTIONS or arguments["hidden_act"] not in _ACTIVATIONS:
             raise ValueError(f"{name!r} with attention {attention!r} and activation {arguments['hidden_act']!r} is not supported")
+        heads = arguments.get("num_attention_heads")  # in experts saved before cuts inside heads
+        shapes = {"head_dim": heads and arguments["hidden_size"] // heads, "inner": [None] * len(description["heads"]), **description}
+        whole, rest = divmod(arguments["hidden_size"], shapes["head_dim"])
         kind = getattr(importlib.import_module("transformers"), name)
         model = kind(kind.config_class(
-            **{key: arguments[key] for key in _CONFIG}, num_hidden_layers=len(description["heads"]),
+            **{key: arguments[key] for key in _CONFIG}, num_attention_heads=1 if rest else whole, num_hidden_layers=len(description["heads"]),
             id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}, attn_implementation=attention,
         ))
-        layout, width = _layout(model), arguments["hidden_size"] // arguments["num_attention_heads"]
-        for (attention, mlp), heads, hidden in zip(_blocks(model), description["heads"], description["mlp"], strict=True):
-            layout.heads.resize(attention, heads * width)
-            _count_heads(attention, heads, width)
-            layout.hidden.resize(mlp, hidden)
+        self.reshape(model, shapes)
         return model
 
 
@@ -126,22 +154,24 @@ def _layout(model: nn.Module) -> _Layout | None:
     return next((layout for layout in _LAYOUTS if hasattr(model.base_model, layout.blocks.partition(".")[0])), None)
 
 
-def _blocks(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-    """The two modules with units of every block."""
-    layout = _layout(model)
-    return [(block.get_submodule(layout.attention), block.get_submodule(layout.mlp)) for block in model.base_model.get_submodule(layout.blocks)]
+def _blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every block with its name."""
+    path = _layout(model).blocks
+    return [(f"{model.base_model_prefix}.{path}.{name}", block) for name, block in model.base_model.get_submodule(path).named_children()]
+
+
+def _branches(layout: _Layout, name: str, block: nn.Module) -> tuple[Branch | None, Branch | None]:
+    """Attention and MLP of a block."""
+    left, found = chains_of(block, layout.chains), []
+    for chain, inside, units in zip(layout.chains, (layout.attention, layout.mlp), (layout.heads, layout.hidden), strict=True):
+        holder = f"{name}.{inside}".rstrip(".")
+        found.append(Branch(name, chain, holder, f"{name}.{chain[0]}", f"{holder}.{units.reader}") if chain in left else None)
+    return tuple(found)
 
 
 def _holder_of_heads(attention: nn.Module) -> nn.Module:
     """The module that counts its heads; in transformers 4 it lies inside the attention."""
     return getattr(attention, "attention", attention)
-
-
-def _count_heads(attention: nn.Module, heads: int, width: int) -> None:
-    holder = _holder_of_heads(attention)
-    holder.num_attention_heads = heads
-    if hasattr(holder, "all_head_size"):
-        holder.all_head_size = heads * width
 
 
 def _as_json(value: Any) -> Any:
@@ -168,6 +198,9 @@ def _refusals(model: nn.Module) -> Iterator[str]:
                f"call model.set_attn_implementation({_ATTENTIONS[0]!r})")
     if config.hidden_act not in _ACTIVATIONS:
         yield f"activation {config.hidden_act!r} is not supported, expected one of {', '.join(_ACTIVATIONS)}"
-    for i, (attention, mlp) in enumerate(_blocks(model)):
-        for reason in filter(None, (layout.heads.refusal(attention), layout.hidden.refusal(mlp))):
-            yield f"{layout.blocks}.{i}: {reason}"
+    for name, block in _blocks(model):
+        left = chains_of(block, layout.chains)
+        for chain, inside, units in zip(layout.chains, (layout.attention, layout.mlp), (layout.heads, layout.hidden), strict=True):
+            reason = units.refusal(block.get_submodule(inside)) if chain in left else None
+            if reason is not None:
+                yield f"{name}: {reason}"

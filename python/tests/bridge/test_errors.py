@@ -66,7 +66,7 @@ def plan_the_impossible(session):
     for layer, channels in enumerate((6, 8)):
         add(session, ones(3, channels), ones(3, channels), layer)
     scores = arrow.call_for_batch(core().score, "agf", 0, arrow.call_for_batch(core().statistics_table, session))
-    arrow.call_for_report(core().plan, json.dumps({"macs": "0.0001"}), scores)
+    arrow.call_for_report(core().plan, json.dumps({"macs": "0.0001"}), scores, 0, 0)
 
 
 @pytest.mark.parametrize(("code", "provoke"), {

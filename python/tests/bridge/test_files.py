@@ -24,7 +24,7 @@ def scores(statistics):
 
 @pytest.fixture
 def plan(scores):
-    return arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5, "round_to": 2}), scores)[1]
+    return arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5, "round_to": 2}), scores, 0, 0)[1]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def curve(predictions):
 
 def tensor_batch(pair, dtype):
     """A batch of two images as Python dumps it: [2, 5, 6] of ``dtype``, bfloat16 as uint16."""
-    pairs = {"agflow.layer": "blocks.0.mlp", "agflow.group": "mlp", "agflow.units": "6", "agflow.unit_width": "1",
+    pairs = {"agflow.layer": "blocks.0.mlp", "agflow.group": "mlp", "agflow.units": "6", "agflow.unit_width": "1", "agflow.parts": "1",
              "agflow.unit_macs": "100", "agflow.unit_params": "20"}
     if dtype == "bfloat16":
         pairs["agflow.dtype"] = dtype
@@ -90,7 +90,7 @@ def test_pyarrow_reads_it(table, file):
         read = pa.ipc.open_file(source).read_all()
     assert read.schema.equals(table.schema) and read.to_batches()[0].equals(table)
     metadata = read.schema.metadata
-    assert metadata[b"agflow.format"] == b"2" and metadata[b"agflow.producer"].startswith(b"agflow ")
+    assert metadata[b"agflow.format"] == b"3" and metadata[b"agflow.producer"].startswith(b"agflow ")
     assert metadata[b"agflow.checksum"].startswith(b"agflow-sha256-")
     assert {key: value for key, value in metadata.items() if key in table.schema.metadata} == table.schema.metadata
 
@@ -109,7 +109,7 @@ def test_agflow_reads_it(table, file):
     storage = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in table.columns]
     read_storage = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in read.columns]
     assert read.schema.names == table.schema.names and read_storage == storage
-    assert {**table.schema.metadata, b"agflow.format": b"2", b"agflow.producer": read.schema.metadata[b"agflow.producer"]} == read.schema.metadata
+    assert {**table.schema.metadata, b"agflow.format": b"3", b"agflow.producer": read.schema.metadata[b"agflow.producer"]} == read.schema.metadata
 
 
 def test_written_again_is_the_same_file(file, tmp_path):
@@ -139,7 +139,7 @@ def test_a_tensor_file_has_tensors(tensor, tmp_path, pairs):
 def test_tables_of_other_tools(scores, convert):
     batch = arrow.record_batch(convert(scores)).replace_schema_metadata(scores.schema.metadata)
     if batch["group"].to_pylist() == scores["group"].to_pylist():
-        report, plan = arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5}), batch)
+        report, plan = arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5}), batch, 0, 0)
         assert plan["score"].equals(scores["score"]) and json.loads(report)["layers"][0]["kept"] == 3
     assert batch.schema.field("group").type == pa.string()
 
@@ -179,7 +179,7 @@ def test_a_sliced_batch_is_its_rows(predictions, tmp_path, first, rows):
 def test_columns_that_no_file_holds_are_refused_by_name(scores, tmp_path, column, message):
     path = tmp_path / "x.arrow"
     batch = pa.RecordBatch.from_arrays([*scores.columns, column], names=[*scores.schema.names, "more"])
-    with pytest.raises((DtypeError, InvalidValueError), match=f"column 7.*{message}"):
+    with pytest.raises((DtypeError, InvalidValueError), match=f"column 8.*{message}"):
         arrow.call(core().write_file, str(path), batch.replace_schema_metadata(scores.schema.metadata))
     assert not path.exists()
 
@@ -206,7 +206,7 @@ ZEROS = b"agflow-sha256-" + b"0" * 64
 
 def write_with_pyarrow(path, table, batches=None, options=None):
     """An agflow file without agflow: the two checksums are the SHA-256 of the file in which both are zeros."""
-    schema = table.schema.with_metadata({**table.schema.metadata, b"agflow.format": b"2", b"agflow.checksum": ZEROS})
+    schema = table.schema.with_metadata({**table.schema.metadata, b"agflow.format": b"3", b"agflow.checksum": ZEROS})
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
         for batch in batches or [table]:
             writer.write_batch(batch.cast(schema))

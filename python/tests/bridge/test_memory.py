@@ -45,7 +45,7 @@ def test_the_whole_road_comes_back(live, spec, pairs, tmp_path):
         core().statistics_close(number)
         merged = arrow.call_for_batch(core().statistics_merge, table, table)
         scores = arrow.call_for_batch(core().score, "agf", 0, merged)
-        _, plan = arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5}), scores)
+        _, plan = arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5}), scores, 0, 0)
         arrow.call(core().write_file, str(tmp_path / "plan.arrow"), plan)
         arrow.call_for_batch(core().read_file, str(tmp_path / "plan.arrow"), "plan")
         arrow.call_for_batch(core().priors, arrow.matrix(pairs[0][0]))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agflow.compensation import Moments, fold, moments
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import adapter_for
+from agflow.sequential import readers_of
 
 
 def layer_and_rows(seed, rows=400, channels=12, outputs=5):
@@ -100,27 +101,26 @@ def test_fold_refusals():
 
 
 def test_moments_equal_float64_over_any_batch_split(vit, images):
-    layers = adapter_for(vit).layers(vit)
+    readers = readers_of(adapter_for(vit).layers(vit))
     seen = {}
-    handles = [vit.get_submodule(layer.reader).register_forward_pre_hook(
-        lambda _, y, name=layer.name: seen.__setitem__(name, y[0].detach().flatten(0, 1).double())) for layer in layers]
+    handles = [vit.get_submodule(reader).register_forward_pre_hook(
+        lambda _, y, name=reader: seen.__setitem__(name, y[0].detach().flatten(0, 1).double())) for reader in readers]
     vit(images[0])
     for handle in handles:
         handle.remove()
     for split in (8, 3):
-        found = moments(vit, layers, zip(images[0].split(split), images[1].split(split), strict=True))
-        for layer in layers:
-            y_RC = seen[layer.name]
-            assert found[layer.name].rows == len(y_RC)
-            torch.testing.assert_close(found[layer.name].mean_C, y_RC.mean(0), rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(found[layer.name].covariance_CC, torch.cov(y_RC.T, correction=0), rtol=1e-3, atol=1e-5)
+        found = moments(vit, readers, zip(images[0].split(split), images[1].split(split), strict=True))
+        for reader, y_RC in seen.items():
+            assert found[reader].rows == len(y_RC)
+            torch.testing.assert_close(found[reader].mean_C, y_RC.mean(0), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found[reader].covariance_CC, torch.cov(y_RC.T, correction=0), rtol=1e-3, atol=1e-5)
 
 
 def test_moments_refuse_empty_loaders_and_non_finite_activations(make_vit, images):
     model = make_vit().train()
-    layers = adapter_for(model).layers(model)
+    readers = readers_of(adapter_for(model).layers(model))
     with pytest.raises(EmptyError, match="no batch"):
-        moments(model, layers, [])
-    with pytest.raises(NonFiniteError, match="blocks.0.attn"):
-        moments(model, layers, [(images[0] * float("nan"), None)])
+        moments(model, readers, [])
+    with pytest.raises(NonFiniteError, match="blocks.0.attn.proj"):
+        moments(model, readers, [(images[0] * float("nan"), None)])
     assert model.training and not any(module._forward_pre_hooks for module in model.modules())

@@ -28,6 +28,7 @@ from agflow.compensation import moments
 from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.experts import load_expert, save_expert
 from agflow.models import Adapter, adapter_for, build, count_macs, count_params, describe, logits_of, register, registry
+from agflow.sequential import readers_of
 from agflow.surgery import prune
 
 GROUPS = [("mlp",), ("heads",), ("mlp", "heads")]
@@ -175,17 +176,17 @@ def test_repair_runs_and_leaves_the_original(family, plan_of, random_keep, compe
 def test_moments_see_the_readers_inputs(family):
     """Σy and Σyyᵀ against hooks of the test's own."""
     adapter, images, seen = adapter_for(family), images_for(family), {}
-    layers = adapter.layers(family)
-    found = moments(family, layers, [(images, None)])
+    readers = readers_of(adapter.layers(family))
+    found = moments(family, readers, [(images, None)])
     with adapter.watchable(family), contextlib.ExitStack() as hooks, torch.no_grad():
-        for layer in layers:
-            hooks.callback(family.get_submodule(layer.reader).register_forward_pre_hook(
-                lambda _, y, name=layer.name: seen.__setitem__(name, y[0].flatten(0, -2).double())).remove)
+        for reader in readers:
+            hooks.callback(family.get_submodule(reader).register_forward_pre_hook(
+                lambda _, y, name=reader: seen.__setitem__(name, y[0].flatten(0, -2).double())).remove)
         family(images)
-    for layer in layers:
-        y_RC = seen[layer.name]
-        torch.testing.assert_close(found[layer.name].sum_C, y_RC.sum(0), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(found[layer.name].sum_CC, y_RC.T @ y_RC, rtol=1e-4, atol=1e-4)
+    assert set(found) == set(readers)
+    for reader, y_RC in seen.items():
+        torch.testing.assert_close(found[reader].sum_C, y_RC.sum(0), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[reader].sum_CC, y_RC.T @ y_RC, rtol=1e-4, atol=1e-4)
 
 
 def test_capture_sees_what_plain_autograd_says(family):

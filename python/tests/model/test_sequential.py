@@ -12,9 +12,9 @@ from torch import nn
 
 from agflow import sequential
 from agflow.errors import InvalidValueError, NonFiniteError
-from agflow.models import PrunableLayer, adapter_for, logits_of
+from agflow.models import adapter_for, channels_of, logits_of
 from agflow.regression import PENALTIES, Regression, best_penalty
-from agflow.sequential import fold_in_sequence, row_of_blocks
+from agflow.sequential import fold_in_sequence, readers_of, row_of_blocks
 from agflow.surgery import prune
 
 
@@ -84,16 +84,18 @@ def least_squares(monkeypatch):
 def folded(model, kept, *batches):
     """Weight and bias of every repaired reader, by layer name, in the order of the repair, and the cut model."""
     adapter, light, found = adapter_for(model), copy.deepcopy(model), {}
+    by_reader = {layer.reader: (layer, torch.as_tensor(kept[layer.name])) for layer in adapter.layers(model) if layer.name in kept}
 
-    def apply(layer, keep_U, weight, bias):
+    def apply(name, weight, bias):
+        layer, keep_U = by_reader[name]
         adapter.cut(light, layer, keep_U)
-        reader = light.get_submodule(layer.reader)
+        reader = light.get_submodule(name)
         reader.weight.copy_(weight)
         if bias is not None:
             reader.bias.copy_(bias)
         found[layer.name] = weight, bias
 
-    cuts = {name: torch.as_tensor(units) for name, units in kept.items()}
+    cuts = {reader: channels_of(keep_U, layer.unit_width) for reader, (layer, keep_U) in by_reader.items()}
     fold_in_sequence(adapter, model, light, cuts, batches[0][:4], [(batch, None) for batch in batches], apply, progress=False)
     return found, light
 
@@ -111,8 +113,8 @@ def test_readers_solve_the_recipe_by_torch_lstsq(make_vit, images, least_squares
     kept = {"blocks.0.mlp": [1, 2, 5, 6, 9, 14], "blocks.1.attn": [0, 2], "blocks.1.mlp": [0, 3, 4, 8, 15]}
     found, light = folded(model, kept, x[:5], x[5:])
     assert list(found) == list(kept)
-    blocks = row_of_blocks(model, adapter_for(model).layers(model), x[:4])
-    weights = {layer.name: block.weights[layer.name] for block in blocks for layer in block.layers}
+    blocks = row_of_blocks(model, readers_of(adapter_for(model).layers(model)), x[:4])
+    weights = {reader.rpartition(".")[0]: weight_T for block in blocks for reader, weight_T in block.weights.items()}
 
     scale = lambda module: module.gamma if options else 1.0
     inputs = {}
@@ -147,13 +149,13 @@ def test_tokens_weigh_as_the_logits_depend_on_them(make_vit, images):
     weights = {}
     for pool in ("token", "avg"):
         model = make_vit(global_pool=pool)
-        for block in row_of_blocks(model, adapter_for(model).layers(model), images[0]):
-            assert list(block.weights) == [layer.name for layer in block.layers]
+        for block in row_of_blocks(model, readers_of(adapter_for(model).layers(model)), images[0]):
+            assert tuple(block.weights) == block.readers
             weights[pool] = block.weights
             for weight_T in block.weights.values():
                 assert weight_T.shape == (17,) and weight_T.min() >= 0.5 and weight_T.mean().item() == pytest.approx(1, rel=1e-5)
-    torch.testing.assert_close(weights["token"]["blocks.2.mlp"], torch.tensor([9.0] + [0.5] * 16))
-    torch.testing.assert_close(weights["avg"]["blocks.2.mlp"], torch.tensor([0.5] + [0.5 + 17 / 32] * 16))
+    torch.testing.assert_close(weights["token"]["blocks.2.mlp.fc2"], torch.tensor([9.0] + [0.5] * 16))
+    torch.testing.assert_close(weights["avg"]["blocks.2.mlp.fc2"], torch.tensor([0.5] + [0.5 + 17 / 32] * 16))
     assert not images[0].requires_grad
 
 
@@ -264,27 +266,23 @@ class Row(nn.Module):
         return x
 
 
-def layers_of(*names):
-    return [PrunableLayer(name, "mlp", 4, 1, 1, 1, f"{name}.reader") for name in names]
-
-
 @torch.no_grad()
 def test_blocks_are_recognised_and_other_models_refused():
     x = torch.randn(3, 5, 4)
     row = lambda *combine, **options: Row(nn.ModuleList(map(Branch, combine)), **options)
     add, scaled = lambda x, o: x + o, lambda x, o: x + torch.tensor([0.5, 2, 0, -1]) * o
-    both = layers_of("blocks.0", "blocks.1")
+    both = ["blocks.0.reader", "blocks.1.reader"]
     found = row_of_blocks(row(add, scaled), both, x)
     assert [block.name for block in found] == ["blocks.0", "blocks.1"]
-    torch.testing.assert_close(found[0].scales["blocks.0"], torch.ones(4))
-    torch.testing.assert_close(found[1].scales["blocks.1"], torch.tensor([0.5, 2, 0, -1]), atol=1e-6, rtol=1e-5)
-    for model, layers, says in (
+    torch.testing.assert_close(found[0].scales["blocks.0.reader"], torch.ones(4))
+    torch.testing.assert_close(found[1].scales["blocks.1.reader"], torch.tensor([0.5, 2, 0, -1]), atol=1e-6, rtol=1e-5)
+    for model, readers, says in (
         (row(add, lambda x, o: 2 * x + o), both, "blocks.1 does not give its input plus its readers' outputs"),
         (row(add, lambda x, o: nn.functional.layer_norm(x + o, (4,))), both, "blocks.1 does not give its input"),
         (row(add, add, between=torch.relu), both, "each on the output of the one before"),
         (row(add, add), both[::-1], "in this order"),
-        (Row(nn.ModuleDict({"a": Branch(), "b": Branch()})), layers_of("blocks.a", "blocks.b"), "holds layer blocks.a"),
+        (Row(nn.ModuleDict({"a": Branch(), "b": Branch()})), ["blocks.a.reader", "blocks.b.reader"], "holds layer blocks.a.reader"),
     ):
         with pytest.raises(InvalidValueError, match=says) as caught:
-            row_of_blocks(model, layers, x)
+            row_of_blocks(model, readers, x)
         assert "use compensate='ridge_at_once'" in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,187 @@
+package masking
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"agflow/core/fault"
+)
+
+// LatencyTable holds measured latencies of products by their shapes, one entry a measurement; `agflow bench layers` makes it.
+// The measurements of a shape, which is named after the dense sizes, form a full grid over inputs, outputs and heads.
+type LatencyTable struct {
+	Model    string
+	ModelMS  float64 // of the dense model, a batch
+	Kind     []string
+	Rows     []int64
+	Shape    []string // "linear 197x192x768"
+	Inputs   []int64  // the sizes measured; 0 where the kind has none
+	Outputs  []int64
+	Heads    []int64
+	MS       []float64         // a batch
+	Metadata map[string]string // batch, device, threads
+}
+
+// Validate checks what every reader relies on: as many entries in every column, times above 0, and full grids.
+//
+// Errors: shape, value, nonfinite.
+func (t LatencyTable) Validate() error {
+	_, err := t.grids()
+	return err
+}
+
+// grids sorts the measurements into one grid a shape.
+func (t LatencyTable) grids() (map[string]*grid, error) {
+	n := len(t.MS)
+	for _, length := range []int{len(t.Kind), len(t.Rows), len(t.Shape), len(t.Inputs), len(t.Outputs), len(t.Heads)} {
+		if length != n {
+			return nil, fault.New(fault.Shape, "the latency table has columns of %d and %d entries; give every column as many", length, n)
+		}
+	}
+	if !(t.ModelMS > 0) || math.IsInf(t.ModelMS, 0) {
+		return nil, fault.New(fault.Value, "the latency table says that the dense model takes %v ms; measure it again with `agflow bench layers`", t.ModelMS)
+	}
+	places := map[string][]int{}
+	for i, shape := range t.Shape {
+		switch {
+		case !strings.HasPrefix(shape, fmt.Sprintf("%s %dx", t.Kind[i], t.Rows[i])):
+			return nil, fault.New(fault.Value, "row %d of the latency table has shape %q, which is not of kind %q and %d rows; measure it again with `agflow bench layers`", i, shape, t.Kind[i], t.Rows[i])
+		case t.Inputs[i] < 0 || t.Outputs[i] < 0 || t.Heads[i] < 0:
+			return nil, fault.New(fault.Value, "row %d of the latency table has %d inputs, %d outputs and %d heads; none may be negative", i, t.Inputs[i], t.Outputs[i], t.Heads[i])
+		case !(t.MS[i] > 0) || math.IsInf(t.MS[i], 0):
+			return nil, fault.New(fault.Nonfinite, "row %d of the latency table, of shape %q, has %v ms, expected a time above 0; measure it again with `agflow bench layers`", i, shape, t.MS[i])
+		}
+		places[shape] = append(places[shape], i)
+	}
+	grids := make(map[string]*grid, len(places))
+	for _, shape := range t.Shape {
+		if grids[shape] == nil {
+			g, err := t.grid(shape, places[shape])
+			if err != nil {
+				return nil, err
+			}
+			grids[shape] = g
+		}
+	}
+	return grids, nil
+}
+
+// grid is a full rectangular grid of measurements, the last axis fastest. It never falls along an axis.
+type grid struct {
+	axes [3][]int64 // inputs, outputs, heads: the sizes measured, ascending
+	ms   []float64
+}
+
+// grid makes the grid of a shape from its entries.
+func (t LatencyTable) grid(shape string, entries []int) (*grid, error) {
+	g := &grid{}
+	cells := 1
+	for axis, column := range [3][]int64{t.Inputs, t.Outputs, t.Heads} {
+		for _, i := range entries {
+			g.axes[axis] = append(g.axes[axis], column[i])
+		}
+		slices.Sort(g.axes[axis])
+		g.axes[axis] = slices.Compact(g.axes[axis])
+		cells = int(multiply(int64(cells), int64(len(g.axes[axis]))))
+	}
+	incomplete := fault.New(fault.Shape, "the latency table has %d measurements of shape %q, which are not a full grid of %d inputs by %d outputs by %d heads; measure each of them once",
+		len(entries), shape, len(g.axes[0]), len(g.axes[1]), len(g.axes[2]))
+	if cells != len(entries) {
+		return nil, incomplete
+	}
+	g.ms = make([]float64, cells)
+	for _, i := range entries {
+		at := 0
+		for axis, size := range [3]int64{t.Inputs[i], t.Outputs[i], t.Heads[i]} {
+			place, _ := slices.BinarySearch(g.axes[axis], size)
+			at = at*len(g.axes[axis]) + place
+		}
+		if g.ms[at] != 0 {
+			return nil, incomplete
+		}
+		g.ms[at] = t.MS[i]
+	}
+	g.makeMonotone()
+	return g, nil
+}
+
+// makeMonotone raises each measurement to the greatest of the smaller sizes: measurements scatter, but more work takes no
+// less time, and a search for what fits a budget relies on it.
+func (g *grid) makeMonotone() {
+	step := len(g.ms)
+	for _, axis := range g.axes {
+		step /= len(axis)
+		for at := range g.ms {
+			if at/step%len(axis) > 0 {
+				g.ms[at] = max(g.ms[at], g.ms[at-step])
+			}
+		}
+	}
+}
+
+// at interpolates linearly along every axis. Sizes below the smallest that was measured count as that, for small matrices
+// take a time of their own.
+func (g *grid) at(sizes [3]int64) float64 {
+	return g.along(0, 0, sizes)
+}
+
+// along interpolates along an axis and those after it, at a place on those before it.
+func (g *grid) along(axis, place int, sizes [3]int64) float64 {
+	if axis == len(g.axes) {
+		return g.ms[place]
+	}
+	known, size := g.axes[axis], sizes[axis]
+	place *= len(known)
+	above, _ := slices.BinarySearch(known, size)
+	if above == 0 || above == len(known) {
+		return g.along(axis+1, place+min(above, len(known)-1), sizes)
+	}
+	share := float64(size-known[above-1]) / float64(known[above]-known[above-1])
+	below, beyond := g.along(axis+1, place+above-1, sizes), g.along(axis+1, place+above, sizes)
+	return min(below+share*(beyond-below), beyond) // never past it by rounding
+}
+
+// bind finds the grid of every product and returns the latency of a model of given counts: that of the dense model, in the
+// proportion in which the products' latencies together change.
+func (t LatencyTable) bind(c *costs) (func(counts []int64) float64, error) {
+	grids, err := t.grids()
+	if err != nil {
+		return nil, err
+	}
+	bound := make([]*grid, len(c.products))
+	for i, p := range c.products {
+		if p.kind.shape == nil {
+			continue
+		}
+		in, out, heads, _ := p.widths(c.sizes)
+		shape := p.kind.shape(p.rows, in, out, heads)
+		g, known := grids[shape]
+		if !known {
+			return nil, fault.New(fault.Value, "the latency table has no shape %q, which %q needs; measure this model with `agflow bench layers --model`", shape, p.name)
+		}
+		for axis, size := range [3]int64{in, out, heads} {
+			if last := g.axes[axis][len(g.axes[axis])-1]; last < size {
+				return nil, fault.New(fault.Value, "the latency table measures shape %q up to %s %d, less than the %d of the dense %q; measure it again with `agflow bench layers --model`",
+					shape, [3]string{"inputs", "outputs", "heads"}[axis], last, size, p.name)
+			}
+		}
+		bound[i] = g
+	}
+	total := func(counts []int64) float64 {
+		total := 0.0
+		for i, p := range c.products {
+			if bound[i] != nil {
+				in, out, heads, times := p.widths(counts)
+				total += float64(times) * bound[i].at([3]int64{in, out, heads})
+			}
+		}
+		return total
+	}
+	dense := total(c.sizes)
+	if !(dense > 0) || math.IsInf(dense, 0) {
+		return nil, fault.New(fault.Value, "the measured latencies of the model's products come to %v ms; measure this model with `agflow bench layers --model`", dense)
+	}
+	return func(counts []int64) float64 { return t.ModelMS * (total(counts) / dense) }, nil
+}

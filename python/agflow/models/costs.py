@@ -1,0 +1,103 @@
+"""What a model costs at any sizes of its layers: multiply-accumulates and parameters as sums of products of sizes.
+
+Cuts of different groups meet in one matrix (its rows lose units of one layer, its columns of another), so that what a unit
+saves depends on the others: costs are not additive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+Size = tuple[tuple[int, tuple[str, ...]], ...]
+"""A sum of terms (coefficient, names of layers): coefficient × the size of each layer."""
+
+
+def size(*terms: int | str | tuple) -> Size:
+    """A size from terms: a number, the name of a layer, or (coefficient, name, …)."""
+    read = {int: lambda term: (term, ()), str: lambda term: (1, (term,)), tuple: lambda term: (term[0], term[1:])}
+    return tuple(read[type(term)](term) for term in terms)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A piece of the model that costs something.
+
+    MACs and parameters by kind, with r the rows: ``linear`` r·inputs·outputs and inputs·outputs (+ outputs with a bias);
+    ``attention`` r·r·(inputs + outputs), inputs the width of all queries and outputs that of all values, and none;
+    ``pointwise`` none and none; ``norm`` none and 2·outputs; ``parameters`` none and outputs.
+
+    Attributes
+    ----------
+    name : of the module or parameter
+    rows : vectors that go through it for one image
+    times : branches without which it does not exist
+    """
+
+    kind: str
+    name: str
+    outputs: Size
+    rows: int = 1
+    inputs: Size = ()
+    heads: Size = ()
+    bias: bool = False
+    times: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> set[str]:
+        """Names of the layers its cost depends on."""
+        return {name for of in (self.inputs, self.outputs, self.heads) for _, names in of for name in names} | set(self.times)
+
+    def macs(self, sizes: Mapping[str, int]) -> int:
+        inputs, outputs = value(self.inputs, sizes), value(self.outputs, sizes)
+        count = {"linear": self.rows * inputs * outputs, "attention": self.rows**2 * (inputs + outputs)}.get(self.kind, 0)
+        return count * prod(sizes[branch] for branch in self.times)
+
+    def params(self, sizes: Mapping[str, int]) -> int:
+        inputs, outputs = value(self.inputs, sizes), value(self.outputs, sizes)
+        count = {"linear": (inputs + self.bias) * outputs, "norm": 2 * outputs, "parameters": outputs}.get(self.kind, 0)
+        return count * prod(sizes[branch] for branch in self.times)
+
+    def to_json(self) -> dict[str, Any]:
+        sizes = {key: [[factor, *names] for factor, names in getattr(self, key)] for key in ("inputs", "outputs", "heads") if getattr(self, key)}
+        return {"kind": self.kind, "name": self.name, "rows": self.rows, **sizes, **({"bias": True} if self.bias else {}),
+                **({"times": list(self.times)} if self.times else {})}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """All products of a model.
+
+    Attributes
+    ----------
+    sizes : by layer, how many units it has, per part; a branch has 1, or 0 once it is dropped
+    """
+
+    sizes: Mapping[str, int]
+    products: tuple[Product, ...]
+
+    def macs(self, kept: Mapping[str, int] | None = None) -> int:
+        """Multiply-accumulates per image, with the sizes in ``kept`` instead of the model's own."""
+        sizes = {**self.sizes, **(kept or {})}
+        return sum(product.macs(sizes) for product in self.products)
+
+    def params(self, kept: Mapping[str, int] | None = None) -> int:
+        """Parameters, likewise."""
+        sizes = {**self.sizes, **(kept or {})}
+        return sum(product.params(sizes) for product in self.products)
+
+    def of_unit(self, layer: str, parts: int = 1) -> tuple[int, int]:
+        """MACs and parameters that leave with one unit of a layer of ``parts`` parts while all else stays."""
+        about = replace(self, products=tuple(product for product in self.products if layer in product.layers))
+        less = {layer: self.sizes[layer] - 1}
+        return (about.macs() - about.macs(less)) // parts, (about.params() - about.params(less)) // parts
+
+    def to_json(self) -> dict[str, Any]:
+        """As the metadata ``agflow.costs`` holds it."""
+        return {"sizes": dict(self.sizes), "products": [product.to_json() for product in self.products]}
+
+
+def value(size: Size, sizes: Mapping[str, int]) -> int:
+    return sum(factor * prod(sizes[name] for name in names) for factor, names in size)
