@@ -19,9 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from agflow.bench.memory import keep_freed
-from agflow.errors import InvalidValueError
+from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.latency import LatencyTable
 from agflow.models import adapter_for, model_name
+from agflow.models.self_attention import attend
 from agflow.timing import interleaved
 
 KINDS = ("linear", "attention", "pointwise", "norm")
@@ -88,7 +89,7 @@ def measure(model: nn.Module, *, batch: int = 32, rounds: int = 5) -> LatencyTab
     Raises
     ------
     UnsupportedModelError
-        No adapter handles the model.
+        No adapter handles the model, or its adapter does not tell its costs.
     InvalidValueError
         Fewer than one image or round.
     """
@@ -96,7 +97,10 @@ def measure(model: nn.Module, *, batch: int = 32, rounds: int = 5) -> LatencyTab
         raise InvalidValueError(f"batch is {batch} and rounds {rounds}, expected whole numbers from 1")
     keep_freed()
     adapter, like = adapter_for(model), next(model.parameters())
-    shapes = shapes_of(adapter.costs(model).to_json())
+    costs = adapter.costs(model)
+    if costs is None:
+        raise UnsupportedModelError(f"the adapter of {type(model).__name__} does not tell what its products cost at other sizes: give it a method costs")
+    shapes = shapes_of(costs)
     x = torch.randn(batch, *adapter.input_size(model), device=like.device, dtype=like.dtype)
     with torch.inference_mode():
         calls = _calls(shapes, batch, like)
@@ -145,27 +149,11 @@ def _calls(shapes: list[Shape], batch: int, like: torch.Tensor) -> dict[tuple[Sh
             return lambda: F.linear(x_BTI, weight_OI, bias_O)
         if shape.kind == "attention":
             qkv_BTC = tensor(memory, batch, shape.rows, 2 * i + o)
-            return lambda: attention(qkv_BTC, i, o, n)
+            return lambda: attend(*qkv_BTC.split((i, i, o), -1), n, i // n)
         x_BTO, weight_O = tensor(memory, batch, shape.rows, o), weights[:o]
         return (lambda: F.gelu(x_BTO)) if shape.kind == "pointwise" else (lambda: F.layer_norm(x_BTO, (o,), weight_O, weight_O))
 
     return {(shape, cell): call(shape, *cell) for shape in shapes for cell in shape.cells}
-
-
-def attention(qkv_BTC: torch.Tensor, inputs: int, outputs: int, heads: int) -> torch.Tensor:
-    """What a block does between its two linear layers: q and k have ``inputs`` channels each, v has ``outputs``; gives [B, T, outputs].
-
-    Where the widths differ the narrower is filled up with zeros, which changes nothing: for unequal ones torch has no fused
-    kernel on the CPU and takes two to three times as long.
-    """
-    q_BNTW, k_BNTW, v_BNTW = (part_BTC.unflatten(-1, (heads, -1)).transpose(1, 2) for part_BTC in qkv_BTC.split((inputs, inputs, outputs), -1))
-    narrow, wide = sorted((inputs // heads, outputs // heads))
-    if inputs < outputs:
-        q_BNTW, k_BNTW = F.pad(q_BNTW, (0, wide - narrow)), F.pad(k_BNTW, (0, wide - narrow))
-    elif outputs < inputs:
-        v_BNTW = F.pad(v_BNTW, (0, wide - narrow))
-    y_BNTW = F.scaled_dot_product_attention(q_BNTW, k_BNTW, v_BNTW, scale=(inputs // heads) ** -0.5)
-    return y_BNTW[..., :outputs // heads].transpose(1, 2).flatten(2)
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
