@@ -119,7 +119,8 @@ def bench_layers(options: dict) -> dict:
     try:
         model = model.to(options["device"])
     except (AssertionError, RuntimeError) as error:  # torch has a sentence for each way in which a device isn't there
-        raise DeviceError(f"the model cannot be moved to device {options['device']!r} ({str(error).splitlines()[0]}): expected cpu or a device torch.cuda sees") from error
+        raise DeviceError(f"the model cannot be moved to device {options['device']!r} ({str(error).splitlines()[0]}): "
+                          "expected cpu or a device that torch sees") from error
     table = layers.measure(model, batch=options["batch"], rounds=options["rounds"])
     table.save(options["output"])
     return {"summary": f"{layers.text(table)}\n{options['output']}: {len(table)} sizes", "output": options["output"], "model": name,

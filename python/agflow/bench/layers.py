@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from agflow.bench.machine import clock
 from agflow.bench.memory import keep_freed
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.latency import LatencyTable
@@ -104,7 +104,7 @@ def measure(model: nn.Module, *, batch: int = 32, rounds: int = 5) -> LatencyTab
     x = torch.randn(batch, *adapter.input_size(model), device=like.device, dtype=like.dtype)
     with torch.inference_mode():
         calls = _calls(shapes, batch, like)
-        times = interleaved({MODEL: lambda: model(x), **calls}, rounds=rounds, clock=_clock(like.device), least_seconds=_LEAST_SECONDS, pause_seconds=0)
+        times = interleaved({MODEL: lambda: model(x), **calls}, rounds=rounds, clock=clock(like.device), least_seconds=_LEAST_SECONDS, pause_seconds=0)
     rows = [(shape.kind, shape.rows, shape.name, *cell, 1e3 * times[shape, cell].median) for shape in shapes for cell in shape.cells]
     metadata = {"agflow.kind": "latency", "agflow.model": model_name(model), "agflow.batch": str(batch), "agflow.device": _device(like.device),
                 "agflow.threads": str(torch.get_num_threads()), "agflow.torch": torch.__version__, "agflow.model_ms": repr(1e3 * times[MODEL].median)}
@@ -154,17 +154,6 @@ def _calls(shapes: list[Shape], batch: int, like: torch.Tensor) -> dict[tuple[Sh
         return (lambda: F.gelu(x_BTO)) if shape.kind == "pointwise" else (lambda: F.layer_norm(x_BTO, (o,), weight_O, weight_O))
 
     return {(shape, cell): call(shape, *cell) for shape in shapes for cell in shape.cells}
-
-
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds, once the device has done all it was given."""
-    if device.type != "cuda":
-        return time.perf_counter
-
-    def clock() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return clock
 
 
 def _device(device: torch.device) -> str:
