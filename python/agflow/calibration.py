@@ -113,7 +113,7 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
             raise EmptyError("the loader gave no batch; expected at least one (images, labels) pair: check the dataset's length and limit")
         skipped = intake.skipped()
         if weight_gradients:
-            _add_weight_gradients(session, weights, _weights(adapter, gradients.as_model(), layers))
+            _add_weight_gradients(session, weights, _weights(adapter, gradients.as_model(), layers, torch.zeros))
         batch = arrow.call_for_batch(core().statistics_table, session)
 
     data = {"agflow.data": fingerprint.hexdigest()}
@@ -266,11 +266,14 @@ Weight = tuple[int, int, int, torch.Tensor]
 """(layer index, number within the layer, unit axis, weight [R, C])."""
 
 
-def _weights(adapter: Adapter, model: nn.Module, layers: list[PrunableLayer]) -> Iterator[Weight]:
-    """Everything attached to the units of the layers, on the CPU."""
+def _weights(adapter: Adapter, model: nn.Module, layers: list[PrunableLayer], as_it_is: Callable[..., torch.Tensor] = torch.eye) -> Iterator[Weight]:
+    """Everything attached to the units of the layers, on the CPU. The stream takes a branch as it is: weights ``as_it_is`` read it."""
     for index, layer in enumerate(layers):
-        for number, (weight_RC, unit_axis) in enumerate(adapter.weights(model, layer)):
-            yield index, number, unit_axis, weight_RC.detach().cpu().contiguous()
+        attached = [(weight_RC.detach().cpu().contiguous(), unit_axis) for weight_RC, unit_axis in adapter.weights(model, layer)]
+        if layer.group == "block":
+            attached.append((as_it_is(layer.unit_width, layer.unit_width, dtype=attached[0][0].dtype), 1))
+        for number, (weight_RC, unit_axis) in enumerate(attached):
+            yield index, number, unit_axis, weight_RC
 
 
 def _add_weights(session: int, weights: Iterable[Weight]) -> None:

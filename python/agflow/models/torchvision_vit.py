@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.models.vision_transformer import EncoderBlock, MLPBlock, VisionTransformer
 
 from agflow.models.branches import Branches, Chain, chains_of
-from agflow.models.linear_units import LinearUnits, resized
+from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention, attend
 from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter
 
@@ -56,8 +57,10 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
     def projections(self, attention: nn.Module) -> tuple[str, ...]:
         return ("in_proj",)
 
-    def projection(self, attention: nn.Module, name: str) -> nn.Module:
-        return _in_proj(attention) if isinstance(attention, nn.MultiheadAttention) else attention.get_submodule(name)
+    def projection(self, attention: nn.Module, name: str) -> nn.Module | SimpleNamespace:
+        if isinstance(attention, nn.MultiheadAttention):  # the parameters of its projection are its own
+            return SimpleNamespace(weight=attention.in_proj_weight, bias=attention.in_proj_bias)
+        return attention.get_submodule(name)
 
     def own_heads(self, attention: nn.MultiheadAttention) -> Heads:
         return Heads(attention.num_heads, *[attention.head_dim] * 3)
@@ -66,9 +69,9 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
         raise NotImplementedError("rigid")
 
     def free(self, attention: nn.MultiheadAttention) -> SelfAttention:
-        output = resized(attention.out_proj, attention.embed_dim, attention.embed_dim)  # a plain linear layer
-        output.weight, output.bias = attention.out_proj.weight, attention.out_proj.bias
-        return SelfAttention({"in_proj": _in_proj(attention)}, {"out_proj": output}, {}, num_heads=attention.num_heads,
+        projection, output = (_linear_of(weight, bias).train(attention.training) for weight, bias in (
+            (attention.in_proj_weight, attention.in_proj_bias), (attention.out_proj.weight, attention.out_proj.bias)))
+        return SelfAttention({"in_proj": projection}, {"out_proj": output}, {}, num_heads=attention.num_heads,
                              head_dim=attention.head_dim, dropout=attention.dropout, in_tuple=True, training=attention.training)
 
     def set_stream(self, model: VisionTransformer, channels: int) -> None:
@@ -119,12 +122,11 @@ def _branches(name: str, block: nn.Module) -> tuple[Branch | None, Branch | None
                  for chain, reader in zip(_CHAINS, ("out_proj", "3"), strict=True))
 
 
-def _in_proj(attention: nn.MultiheadAttention) -> nn.Linear:
-    """The projection of nn.MultiheadAttention, whose parameters are its own, as a linear layer over the same."""
-    weight_AD = attention.in_proj_weight
-    linear = nn.utils.skip_init(nn.Linear, weight_AD.shape[1], weight_AD.shape[0], device="meta", bias=attention.in_proj_bias is not None)
-    linear.weight, linear.bias = weight_AD, attention.in_proj_bias
-    return linear.train(attention.training)
+def _linear_of(weight_OI: nn.Parameter, bias_O: nn.Parameter | None) -> nn.Linear:
+    """A linear layer with these very parameters."""
+    linear = nn.utils.skip_init(nn.Linear, weight_OI.shape[1], weight_OI.shape[0], bias=bias_O is not None, device="meta")
+    linear.weight, linear.bias = weight_OI, bias_O
+    return linear
 
 
 @contextmanager
