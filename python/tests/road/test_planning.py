@@ -75,6 +75,15 @@ def test_widths_follow_their_own_criterion_and_ranks_theirs(statistics):
     assert sum(layer.kept for layer in plan.planned if layer.group == "mlp") * 2 == sum(layer.units for layer in plan.planned if layer.group == "mlp")
 
 
+def test_without_reading_weights_the_criterion_shares_units_out(statistics):
+    names = statistics.batch.schema.names
+    columns = [pa.array([0] * len(statistics), pa.int64()) if name == "reader_weights" else column for name, column in zip(names, statistics.batch.columns)]
+    bare = agflow.Statistics(pa.RecordBatch.from_arrays(columns, schema=statistics.batch.schema))
+    assert agflow.plan(bare, macs=0.5).batch.equals(agflow.plan(statistics, macs=0.5, widths="agf").batch)
+    with pytest.raises(UnknownLayerError, match="variance_weighted"):
+        agflow.plan(bare, macs=0.5, widths="variance_weighted")
+
+
 def test_scores_alone_give_uniform_widths(statistics):
     scores = agflow.score(statistics)
     plan = agflow.plan(scores, macs=0.5)
