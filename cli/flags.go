@@ -132,7 +132,7 @@ func ratioFlag() cli.Flag {
 }
 
 func roundToFlag() cli.Flag {
-	return number("round-to", 8, "", "keep a multiple of `N` channels in each MLP")
+	return number("round-to", 8, "", "keep a multiple of `N` channels in each MLP, in the stream and inside each head")
 }
 
 func ignoredLayersFlag() cli.Flag {

@@ -37,9 +37,19 @@ func writeInfo(b *strings.Builder, info arrowfile.Info) {
 		fmt.Fprintf(table, "  column\t%s\t%s\n", column.Name, column.Type)
 	}
 	for _, key := range slices.Sorted(maps.Keys(info.Metadata)) {
-		fmt.Fprintf(table, "  metadata\t%s\t%s\n", key, info.Metadata[key])
+		fmt.Fprintf(table, "  metadata\t%s\t%s\n", key, shortened(info.Metadata[key]))
 	}
 	table.Flush()
+}
+
+// longText is what fits a few lines of a terminal; the costs of a model are longer. --json shows all of a text.
+const longText = 400
+
+func shortened(text string) string {
+	if len(text) <= longText {
+		return text
+	}
+	return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:longText/2], ""), len(text))
 }
 
 // verdict is the result of verify for one file.

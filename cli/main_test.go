@@ -12,7 +12,9 @@ import (
 
 	"agflow/bridge/arrowfile"
 	"agflow/bridge/pyhost"
+	"agflow/core/criteria"
 	"agflow/core/fault"
+	"agflow/core/masking"
 	"agflow/core/routing"
 	"agflow/core/statistics"
 	"agflow/core/tensor"
@@ -173,6 +175,12 @@ func TestExitStatusAndSentence(t *testing.T) {
 		{"plan", exitUsage, "--scores is missing: see agflow plan --help"},
 		{"plan --scores scores.arrow", exitUsage, "a budget is missing"},
 		{"plan --scores scores.arrow --macs 0.5 --pruning-ratio 0.5", exitUsage, "both given"},
+		{"plan --scores scores.arrow --params 0.5 --latency-ms 5", exitUsage, "--params and --latency-ms were both given"},
+		{"plan --scores scores.arrow --latency-ms 5", exitUsage, "no latency table was given"},
+		{"plan --scores scores.arrow --macs 0.9 --latency s.arrow", exitBadData, "holds agflow statistics, expected latency"},
+		{"plan --scores scores.arrow --macs 0.9 --floor 1 --round-to 1", exitUsage, "floor is 1"},
+		{"diff s.arrow", exitUsage, "compares 2 plans, and 1 were named"},
+		{"diff s.arrow s.arrow", exitBadData, "holds agflow statistics, expected plan"},
 		{"run --macs 0.5 --pruning-ratio 0.5", exitUsage, "both given"},
 		{"run --seed many", exitUsage, `invalid value "many" for flag -seed`},
 		{"score --seed -1 --statistics s.arrow", exitUsage, "--seed is -1"},
@@ -192,6 +200,75 @@ func TestExitStatusAndSentence(t *testing.T) {
 		if status != test.status || !strings.Contains(complaint, test.says) || !strings.HasPrefix(complaint, "agflow: ") || strings.Count(complaint, "\n") != 1 {
 			t.Errorf("agflow %s: status %d, want %d; said %q, want %q", test.arguments, status, test.status, complaint, test.says)
 		}
+	}
+}
+
+// Two layers of 4 channels that save 10 MACs and 10 parameters each; the scores rise with the channels.
+func TestBudgetsAndDifferences(t *testing.T) {
+	t.Chdir(t.TempDir())
+	statisticsFile(t, "s.arrow", 1)
+	must(t, "score", "--statistics", "s.arrow")
+	for arguments, want := range map[string]string{
+		"--params 0.6":                    `"params": 60`,
+		"--params 60 --joint":             `"params": 60`,
+		"--pruning-ratio 0.9 --floor 0.5": `"params": 60`,
+		"--pruning-ratio 0.9":             `"params": 40`,
+	} {
+		if out := must(t, strings.Fields("plan --json --scores scores.arrow --round-to 1 "+arguments)...); !strings.Contains(out, want) {
+			t.Errorf("%s: %s", arguments, out)
+		}
+	}
+	must(t, "plan", "--scores", "scores.arrow", "--macs", "0.6", "--round-to", "1", "--output", "a.arrow")
+	must(t, "plan", "--scores", "scores.arrow", "--macs", "0.4", "--round-to", "1", "--output", "b.arrow")
+	var found struct {
+		Jaccard float64
+		Layers  []struct{ A, B, Both int }
+	}
+	if err := json.Unmarshal([]byte(must(t, "diff", "--json", "a.arrow", "b.arrow")), &found); err != nil {
+		t.Fatal(err)
+	}
+	if found.Jaccard != 0.5 || len(found.Layers) != 2 || found.Layers[1].A != 2 || found.Layers[1].B != 1 || found.Layers[1].Both != 1 {
+		t.Errorf("%+v", found)
+	}
+	if out := must(t, "diff", "a.arrow", "b.arrow"); !strings.Contains(out, "0.500") || !strings.Contains(out, "all") {
+		t.Error(out)
+	}
+}
+
+// A latency table of one linear layer, whose inputs are the channels of both MLPs: half of them take half the time.
+func TestLatencyBudget(t *testing.T) {
+	t.Chdir(t.TempDir())
+	layers := []statistics.Layer{{Name: "mlp", Group: statistics.MLP, Units: 8, UnitWidth: 1, Parts: 1, UnitMACs: 10, UnitParams: 10}}
+	scores := criteria.Scores{
+		Model: statistics.Model{Name: "tiny", MACs: 80, Params: 80}, Layers: layers, Criterion: "agf", Score: []float64{1, 2, 3, 4, 5, 6, 7, 8},
+		Metadata: map[string]string{masking.CostsKey: `{"sizes": {"mlp": 8}, "products": [{"kind": "linear", "name": "fc", "rows": 1, "inputs": [[1, "mlp"]], "outputs": [[10]]}]}`},
+	}
+	table := masking.LatencyTable{
+		Model: "tiny", ModelMS: 16, Kind: []string{"linear", "linear"}, Rows: []int64{1, 1}, Shape: []string{"linear 1x8x10", "linear 1x8x10"},
+		Inputs: []int64{1, 8}, Outputs: []int64{10, 10}, Heads: []int64{0, 0}, MS: []float64{1, 8},
+	}
+	if err := save("scores.arrow", arrowfile.ScoresToRecord(memory.DefaultAllocator, scores)); err != nil {
+		t.Fatal(err)
+	}
+	if err := save("latency.arrow", arrowfile.LatencyToRecord(memory.DefaultAllocator, table)); err != nil {
+		t.Fatal(err)
+	}
+	out := must(t, "plan", "--scores", "scores.arrow", "--latency-ms", "9.9", "--latency", "latency.arrow", "--round-to", "1")
+	if !strings.Contains(out, "8.00 of 16.00 ms") || !strings.Contains(out, "mlp    mlp    8      4") {
+		t.Error(out)
+	}
+	if out := must(t, "inspect", "plan.arrow", "latency.arrow"); !strings.Contains(out, `{"macs":40,"params":40,"latency_ms":8}`) || !strings.Contains(out, "latency.arrow: latency, 2 rows") {
+		t.Error(out)
+	}
+	scores.Metadata["agflow.note"] = strings.Repeat("é", 500)
+	if err := save("long.arrow", arrowfile.ScoresToRecord(memory.DefaultAllocator, scores)); err != nil {
+		t.Fatal(err)
+	}
+	if out := must(t, "inspect", "long.arrow"); !strings.Contains(out, strings.Repeat("é", 100)+"… (1000 bytes)") {
+		t.Error(out)
+	}
+	if out := must(t, "verify", "latency.arrow"); !strings.Contains(out, "latency.arrow: ok") {
+		t.Error(out)
 	}
 }
 

@@ -390,6 +390,20 @@ func TestPanicBecomesAnError(t *testing.T) {
 	}
 }
 
+// TestPartsOfLayers proves that a session takes layers in parts, 1 unless it is said, and refuses parts that do not fit.
+func TestPartsOfLayers(t *testing.T) {
+	newCaller(t)
+	for parts, code := range map[string]fault.Code{``: "", `,"parts":0`: "", `,"parts":1`: "", `,"parts":2`: "", `,"parts":3`: fault.Shape, `,"parts":-1`: fault.Shape} {
+		id, err := StatisticsOpen(`{"layers":[{"name":"v","group":"head_dim","units":4,"unit_width":1` + parts + `}]}`)
+		switch {
+		case (err == nil) != (code == "") || err != nil && fault.CodeOf(err) != code:
+			t.Errorf("%s: %v", parts, err)
+		case err == nil:
+			closeSessionOf(t, id)
+		}
+	}
+}
+
 func TestClosedSessionsAreRefused(t *testing.T) {
 	newCaller(t)
 	id := open(t)

@@ -3,7 +3,9 @@ package masking
 import (
 	"cmp"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
 
 	"agflow/core/criteria"
 	"agflow/core/statistics"
@@ -22,31 +24,43 @@ type target struct {
 }
 
 // rank sorts the units of the selected layers: best score first, ties by lower index. Widths are scores of the same units
-// that say what a unit is worth beside those of other layers, or nil for the scores themselves.
+// that say what a unit is worth beside those of other layers, or nil for the scores themselves. Layers are shared out among
+// processors, and each is ranked by itself.
 func rank(s criteria.Scores, widths []float64, selected []bool) []target {
-	var targets []target
-	var sorting sorter
-	offsets := statistics.Offsets(s.Layers)
 	if widths == nil {
 		widths = s.Score
 	}
-	own := &widths[0] == &s.Score[0]
+	var targets []target
+	offsets := statistics.Offsets(s.Layers)
 	for i, l := range s.Layers {
-		if !selected[i] {
-			continue
+		if selected[i] {
+			targets = append(targets, target{Layer: l, layer: i, offset: offsets[i], scores: s.Score[offsets[i]:offsets[i+1]]})
 		}
-		from, to := offsets[i], offsets[i+1]
-		t := target{Layer: l, layer: i, offset: from, scores: s.Score[from:to], worth: worth(s.Score[from:to])}
-		t.units = sorting.byPart(t.scores, l.Parts)
-		order := t.units
-		if !own {
-			order = sorting.byPart(widths[from:to], l.Parts)
-		}
-		t.curve = curve(widths[from:to], order)
-		targets = append(targets, t)
 	}
-	compareBlocks(targets, widths, offsets)
+	var running sync.WaitGroup
+	workers := min(runtime.GOMAXPROCS(0), len(targets))
+	for worker := range workers {
+		running.Go(func() {
+			var sorting sorter
+			for i := worker; i < len(targets); i += workers {
+				t := &targets[i]
+				t.rank(widths[t.offset:t.offset+t.Units], &sorting)
+			}
+		})
+	}
+	running.Wait()
+	compareBlocks(targets, widths)
 	return targets
+}
+
+func (t *target) rank(widths []float64, sorting *sorter) {
+	t.worth = worth(t.scores)
+	t.units = sorting.byPart(t.scores, t.Parts)
+	order := t.units
+	if &widths[0] != &t.scores[0] {
+		order = sorting.byPart(widths, t.Parts)
+	}
+	t.curve = curve(widths, order)
 }
 
 // curve returns a layer's scores as multiples of their mean, in an order that falls. Scores of different layers have no
@@ -74,13 +88,13 @@ func worth(scores []float64) float64 {
 
 // compareBlocks makes the worth of branches multiples of the mean over all of them: the mean of a layer of one unit is the
 // unit itself, and would tell no branch from another.
-func compareBlocks(targets []target, widths []float64, offsets []int) {
+func compareBlocks(targets []target, widths []float64) {
 	var blocks []*target
 	var scores, shared []float64
 	for i, t := range targets {
 		if t.Group == statistics.Block {
 			blocks = append(blocks, &targets[i])
-			scores, shared = append(scores, t.scores[0]), append(shared, widths[offsets[t.layer]])
+			scores, shared = append(scores, t.scores[0]), append(shared, widths[t.offset])
 		}
 	}
 	for i, t := range blocks {

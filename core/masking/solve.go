@@ -137,7 +137,7 @@ func (v *solver) solve(r Request) ([]int, error) {
 	if least := v.cost(pools, taken); least > v.goal.limit {
 		return nil, v.goal.unreachable(least)
 	}
-	if r.Joint {
+	if len(pools) == 1 {
 		taken[0] = pools[0].between(taken[0], high[0], func(c climb) bool { return v.cost(pools, []climb{c}) <= v.goal.limit })
 	} else {
 		v.climbAlike(pools, taken, high)

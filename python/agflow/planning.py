@@ -108,8 +108,8 @@ class Plan(UnitTable):
 
     def __str__(self) -> str:
         lines = [f"plan by {self.metadata['agflow.criterion']}, widths {self.widths}: {self.macs / 1e6:.1f} M of {self.model_macs / 1e6:.1f} M MACs "
-                 f"({self.macs / self.model_macs:.3f}x)"]
-        lines += [f"  {p.name:<16} {p.group:<6} keeps {p.kept} of {p.units}" for p in self.planned]
+                 f"({self.macs / self.model_macs:.3f}x), {self.params / 1e6:.2f} M parameters"]
+        lines += [f"  {p.name:<22} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
         return "\n".join(lines)
 
 
@@ -192,8 +192,9 @@ def plan(statistics: Table, *, pruning_ratio: float | None = None, macs: float |
         report only tells the latency.
     criterion : ranks the units inside each layer
     widths : how the units that stay are shared out among the layers of a group: ``"uniform"``, the same share of each, or
-        a criterion, whose scores over their layer's mean are ranked together. By default ``"variance_weighted"``, but
-        ``"uniform"`` for Scores, which hold one criterion only.
+        a criterion, whose scores over their layer's mean are ranked together. By default ``"variance_weighted"``, or
+        ``criterion`` where the statistics lack the weights that read each unit, as those of ``"embed"`` and ``"block"`` layers
+        do; ``"uniform"`` for Scores, which hold one criterion only.
     joint : share the units out among all layers of all groups at once, by the share of its layer's worth that a step has for
         the share of the model's cost. Worth is by ``widths`` or, where these are ``"uniform"``, by ``criterion``.
     floor : least share of each layer's units that stays, in [0, 1); layers of group ``"block"`` excepted
@@ -218,9 +219,14 @@ def plan(statistics: Table, *, pruning_ratio: float | None = None, macs: float |
     request = {"pruning_ratio": pruning_ratio or 0.0, "macs": "" if macs is None else str(macs), "params": "" if params is None else str(params),
                "latency_ms": latency_ms or 0.0, "joint": joint, "floor": floor, "round_to": round_to,
                "groups": list(groups), "ignored_layers": list(ignored_layers),
-               "criterion": "" if scored else criterion, "seed": seed, "widths": widths or (UNIFORM if scored else WIDTHS)}
+               "criterion": "" if scored else criterion, "seed": seed,
+               "widths": widths or (UNIFORM if scored else _widths(statistics, criterion))}
     if isinstance(latency, (str, os.PathLike)):
         latency = LatencyTable.load(latency)
     table = (0, 0) if latency is None else (latency.batch,)
     report, batch = arrow.call_for_report(core().plan, json.dumps(request), statistics.batch, *table)
     return Plan(batch, json.loads(report))
+
+
+def _widths(statistics: Table, criterion: str) -> str:
+    return WIDTHS if statistics.columns["reader_weights"].all() else criterion

@@ -44,6 +44,15 @@ def curve(predictions):
     return arrow.call_for_batch(core().curve, json.dumps({"points": 20}), predictions)
 
 
+@pytest.fixture
+def latency():
+    columns = {"kind": ["linear"] * 4, "rows": [5] * 4, "shape": ["linear 5x8x6"] * 4, "inputs": [4, 4, 8, 8], "outputs": [3, 6, 3, 6],
+               "heads": [0] * 4, "ms": [0.5, 0.75, 1.0, 1.5]}
+    metadata = {"agflow.kind": "latency", "agflow.model": "tiny", "agflow.batch": "32", "agflow.device": "cpu", "agflow.threads": "1",
+                "agflow.torch": "2", "agflow.model_ms": "12.5"}
+    return pa.RecordBatch.from_pydict(columns).replace_schema_metadata(metadata)
+
+
 def tensor_batch(pair, dtype):
     """A batch of two images as Python dumps it: [2, 5, 6] of ``dtype``, bfloat16 as uint16."""
     pairs = {"agflow.layer": "blocks.0.mlp", "agflow.group": "mlp", "agflow.units": "6", "agflow.unit_width": "1", "agflow.parts": "1",
@@ -65,7 +74,7 @@ def tensor(pairs):
     return tensor_batch(pairs[0], "float32")
 
 
-KINDS = ["statistics", "scores", "plan", "predictions", "curve", "tensor float32", "tensor float64", "tensor float16", "tensor bfloat16"]
+KINDS = ["statistics", "scores", "plan", "predictions", "curve", "latency", "tensor float32", "tensor float64", "tensor float16", "tensor bfloat16"]
 
 
 @pytest.fixture(params=KINDS)

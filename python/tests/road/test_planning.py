@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 import agflow
-from agflow.errors import BudgetError, InvalidValueError, UnknownLayerError
+from agflow.errors import BudgetError, CorruptFileError, InvalidValueError, ShapeError, UnknownLayerError
 
 
 def test_agf_is_the_mean_absolute_product_per_row(statistics):
@@ -27,6 +27,22 @@ def test_a_macs_budget_is_kept_and_used(statistics):
         assert plan.macs <= budget * plan.model_macs
         assert plan.macs > (budget - 0.02) * plan.model_macs
         assert all(layer.kept % 8 == 0 for layer in plan.planned if layer.group == "mlp")
+
+
+def test_a_parameter_budget_is_kept_and_used(statistics):
+    dense = int(statistics.metadata["agflow.model_params"])
+    for budget, joint in (0.6, False), (0.8, True):
+        plan = agflow.plan(statistics, params=budget, joint=joint)
+        assert (budget - 0.02) * dense < plan.params <= budget * dense
+        assert plan.report["params"] == plan.params and plan.report["dense_params"] == dense and plan.latency_ms is None
+        gone = ~plan.columns["keep"]
+        assert plan.params == dense - plan.columns["unit_params"][gone].sum() and plan.macs == plan.model_macs - plan.columns["unit_macs"][gone].sum()
+
+
+def test_no_layer_keeps_less_than_the_floor(statistics):
+    plan = agflow.plan(statistics, pruning_ratio=0.9, floor=0.3)
+    assert all(layer.kept >= 0.3 * layer.units for layer in plan.planned)
+    assert min(layer.kept / layer.units for layer in agflow.plan(statistics, pruning_ratio=0.9).planned) < 0.3
 
 
 def test_ignored_layers_and_groups_stay_whole(statistics):
@@ -59,6 +75,15 @@ def test_widths_follow_their_own_criterion_and_ranks_theirs(statistics):
     assert sum(layer.kept for layer in plan.planned if layer.group == "mlp") * 2 == sum(layer.units for layer in plan.planned if layer.group == "mlp")
 
 
+def test_without_reading_weights_the_criterion_shares_units_out(statistics):
+    names = statistics.batch.schema.names
+    columns = [pa.array([0] * len(statistics), pa.int64()) if name == "reader_weights" else column for name, column in zip(names, statistics.batch.columns)]
+    bare = agflow.Statistics(pa.RecordBatch.from_arrays(columns, schema=statistics.batch.schema))
+    assert agflow.plan(bare, macs=0.5).batch.equals(agflow.plan(statistics, macs=0.5, widths="agf").batch)
+    with pytest.raises(UnknownLayerError, match="variance_weighted"):
+        agflow.plan(bare, macs=0.5, widths="variance_weighted")
+
+
 def test_scores_alone_give_uniform_widths(statistics):
     scores = agflow.score(statistics)
     plan = agflow.plan(scores, macs=0.5)
@@ -88,8 +113,46 @@ def test_two_shards_merge_into_the_run_over_both(example, loader):
             np.testing.assert_array_equal(merged.columns[name], column)
 
 
+def test_two_plans_are_compared_layer_by_layer(statistics):
+    half, third = (agflow.plan(statistics, pruning_ratio=ratio, groups=["mlp"], widths="uniform") for ratio in (0.5, 0.75))
+    found = half.diff(third)
+    for layer in half.planned:
+        kept = [set(plan.kept(layer.name)) for plan in (half, third)]
+        row = found.layers[layer.name]
+        assert (row.units, row.a, row.b, row.both) == (layer.units, *map(len, kept), len(kept[0] & kept[1]))
+        assert row.jaccard == len(kept[0] & kept[1]) / len(kept[0] | kept[1])
+    a, b = half.columns["keep"], third.columns["keep"]
+    assert found.overall.jaccard == (a & b).sum() / (a | b).sum() and str(found).count("\n") == len(half.planned)
+    with pytest.raises(ShapeError, match="compare plans of the same model and groups"):
+        half.diff(agflow.Plan(half.batch.slice(0, half.layers[0].units)))
+
+
+def test_latency_needs_costs_and_a_table(latency, scores_with_costs, statistics, tmp_path):
+    """Eight channels take 8 ms of 8 and one takes 1, beside a model of 16 ms: five take 10 ms."""
+    latency.save(tmp_path / "latency.arrow")
+    for table in latency, tmp_path / "latency.arrow", str(tmp_path / "latency.arrow"):
+        plan = agflow.plan(scores_with_costs, latency_ms=11.9, latency=table, round_to=1)
+        assert plan.kept("mlp").tolist() == [3, 4, 5, 6, 7] and plan.latency_ms == pytest.approx(10) and latency.model_ms == 16
+        assert (plan.report["latency_ms"], plan.report["dense_latency_ms"]) == (plan.latency_ms, 16)
+    assert agflow.plan(scores_with_costs, macs=0.5, latency=latency, round_to=1).latency_ms == pytest.approx(8)
+    with pytest.raises(InvalidValueError, match="no latency table was given"):
+        agflow.plan(scores_with_costs, latency_ms=10)
+    with pytest.raises(BudgetError, match="reaches 2 at the least"):
+        agflow.plan(scores_with_costs, latency_ms=1.5, latency=latency, round_to=1)
+    with pytest.raises(CorruptFileError, match="expected latency"):
+        plan.save(tmp_path / "plan.arrow")
+        agflow.plan(scores_with_costs, latency_ms=10, latency=tmp_path / "plan.arrow")
+    bare = scores_with_costs.batch.replace_schema_metadata({k: v for k, v in scores_with_costs.batch.schema.metadata.items() if k != b"agflow.costs"})
+    with pytest.raises(InvalidValueError, match="no agflow.costs"):
+        agflow.plan(agflow.Scores(bare), latency_ms=10, latency=latency)
+
+
 @pytest.mark.parametrize(("arguments", "error", "words"), [
     ({}, InvalidValueError, "pruning_ratio"),
+    ({"macs": 0.5, "params": 0.5}, InvalidValueError, "exactly one"),
+    ({"params": "few"}, InvalidValueError, "few"),
+    ({"macs": 0.5, "floor": 1.0}, InvalidValueError, "floor is 1"),
+    ({"params": 0.001}, BudgetError, "parameters"),
     ({"macs": 0.5, "pruning_ratio": 0.5}, InvalidValueError, "pruning_ratio"),
     ({"pruning_ratio": 1.5}, InvalidValueError, "1.5"),
     ({"macs": "half"}, InvalidValueError, "half"),

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 import agflow
 from agflow import data
+from agflow.planning import PlanDiff
 
 BATCHES, BATCH_SIZE = 2, 32
 
@@ -52,6 +53,29 @@ def test_scores_and_plan_are_equal_byte_by_byte(roads):
             "--output", roads / "plan-go.arrow")
     for name in ("scores", "plan"):
         assert (roads / f"{name}-go.arrow").read_bytes() == (roads / f"{name}-python.arrow").read_bytes(), name
+
+
+@pytest.mark.parametrize("options", [{"params": 0.7}, {"macs": "0.6", "joint": True}, {"pruning_ratio": 0.8, "floor": 0.25}])
+def test_plans_of_every_budget_are_equal_byte_by_byte(roads, options):
+    scores = agflow.score(agflow.Statistics.load(roads / "python.arrow"))
+    scores.save(roads / "scores.arrow")
+    agflow.plan(scores, **options).save(roads / "plan-python.arrow")
+    flags = [part for name, value in options.items() for part in ([f"--{name}"] if value is True else [f"--{name.replace('_', '-')}", value])]
+    command("plan", "--scores", roads / "scores.arrow", *flags, "--output", roads / "plan-go.arrow")
+    assert (roads / "plan-go.arrow").read_bytes() == (roads / "plan-python.arrow").read_bytes()
+
+
+def test_latency_plans_and_their_difference_are_equal(tmp_path, scores_with_costs, latency):
+    scores_with_costs.save(tmp_path / "scores.arrow")
+    latency.save(tmp_path / "latency.arrow")
+    plans = [agflow.plan(scores_with_costs, latency_ms=ms, latency=latency, round_to=1) for ms in (8.0, 13.0)]
+    for plan, ms, name in zip(plans, ("8", "13"), "ab"):
+        command("plan", "--scores", tmp_path / "scores.arrow", "--latency-ms", ms, "--latency", tmp_path / "latency.arrow", "--round-to", 1,
+                "--output", tmp_path / f"{name}-go.arrow")
+        plan.save(tmp_path / f"{name}.arrow")
+        assert (tmp_path / f"{name}-go.arrow").read_bytes() == (tmp_path / f"{name}.arrow").read_bytes()
+    found = json.loads(command("--json", "diff", tmp_path / "a.arrow", tmp_path / "b.arrow").stdout)
+    assert PlanDiff.of(found) == plans[0].diff(plans[1]) and found["jaccard"] == 4 / 6
 
 
 def test_threshold_is_equal(roads, example, light, loader):

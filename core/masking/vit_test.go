@@ -1,0 +1,184 @@
+package masking
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"pgregory.net/rapid"
+
+	"agflow/core/criteria"
+	"agflow/core/statistics"
+)
+
+// block is the widths of one block of a ViT; attn and mlp are 0 where the branch is dropped.
+type block struct{ heads, qk, v, hidden, attn, mlp int }
+
+// wholeViT is a Vision Transformer with all groups of units.
+type wholeViT struct {
+	embed  int
+	blocks []block
+}
+
+const tokens, patches, pixels, classes = 5, 4, 12, 10
+
+// price is the reference: MACs and parameters of the model, layer by layer.
+func (m wholeViT) price() Price {
+	d := m.embed
+	macs := patches*pixels*d + d*classes
+	params := pixels*d + d + tokens*d + 2*d + d*classes + classes
+	for _, b := range m.blocks {
+		qkv, value := b.heads*(2*b.qk+b.v), b.heads*b.v
+		macs += b.attn * (tokens*d*qkv + tokens*tokens*b.heads*(b.qk+b.v) + tokens*value*d)
+		params += b.attn * (2*d + d*qkv + qkv + value*d + d)
+		macs += b.mlp * 2 * tokens * d * b.hidden
+		params += b.mlp * (2*d + 2*d*b.hidden + b.hidden + d)
+	}
+	return Price{MACs: int64(macs), Params: int64(params)}
+}
+
+// cut is the model with units kept, in the order of layers.
+func (m wholeViT) cut(kept []int) wholeViT {
+	small := wholeViT{embed: kept[0]}
+	for i, b := range m.blocks {
+		k := kept[1+6*i:]
+		small.blocks = append(small.blocks, block{heads: k[1], v: k[2] / b.heads, qk: k[3] / b.heads, hidden: k[5], attn: k[0], mlp: k[4]})
+	}
+	return small
+}
+
+// layers has embed and, per block: attention branch, heads, values, queries and keys, MLP branch, hidden channels.
+func (m wholeViT) layers() []statistics.Layer {
+	layer := func(name, group string, units, parts int) statistics.Layer {
+		return statistics.Layer{Name: name, Group: group, Units: units, UnitWidth: 1, Parts: parts}
+	}
+	layers := []statistics.Layer{layer("embed", statistics.Embed, m.embed, 1)}
+	for i, b := range m.blocks {
+		attn, mlp := fmt.Sprintf("blocks.%d.attn", i), fmt.Sprintf("blocks.%d.mlp", i)
+		layers = append(layers,
+			layer(attn+".branch", statistics.Block, 1, 1), layer(attn, statistics.Heads, b.heads, 1),
+			layer(attn+".v", statistics.HeadDim, b.heads*b.v, b.heads), layer(attn+".qk", statistics.HeadDim, b.heads*b.qk, b.heads),
+			layer(mlp+".branch", statistics.Block, 1, 1), layer(mlp, statistics.MLP, b.hidden, 1))
+	}
+	dense := m.price()
+	for i, l := range layers {
+		kept := denseUnits(layers)
+		kept[i] -= l.Parts
+		less := m.cut(kept).price()
+		layers[i].UnitMACs = (dense.MACs - less.MACs) / int64(l.Parts)
+		layers[i].UnitParams = (dense.Params - less.Params) / int64(l.Parts)
+	}
+	return layers
+}
+
+// costs is what an adapter says of the model.
+func (m wholeViT) costs() string {
+	type any3 = []any
+	sizes := map[string]int{"embed": m.embed}
+	var products []map[string]any
+	put := func(kind, name string, rows int, more map[string]any) {
+		more["kind"], more["name"], more["rows"] = kind, name, rows
+		products = append(products, more)
+	}
+	embed := []any3{{1, "embed"}}
+	put("linear", "patch_embed", patches, map[string]any{"inputs": []any3{{pixels}}, "outputs": embed, "bias": true})
+	put("parameters", "pos_embed", 0, map[string]any{"outputs": []any3{{tokens, "embed"}}})
+	for i, b := range m.blocks {
+		at := fmt.Sprintf("blocks.%d.", i)
+		attn, mlp := at+"attn", at+"mlp"
+		sizes[attn+".branch"], sizes[attn], sizes[attn+".v"], sizes[attn+".qk"], sizes[mlp+".branch"], sizes[mlp] = 1, b.heads, b.v, b.qk, 1, b.hidden
+		v, qk, hidden := []any3{{1, attn, attn + ".v"}}, []any3{{1, attn, attn + ".qk"}}, []any3{{1, mlp}}
+		times := []string{attn + ".branch"}
+		put("norm", at+"norm1", tokens, map[string]any{"outputs": embed, "times": times})
+		put("linear", attn+".qkv", tokens, map[string]any{"inputs": embed, "outputs": append([]any3{{2, attn, attn + ".qk"}}, v...), "bias": true, "times": times})
+		put("attention", attn, tokens, map[string]any{"inputs": qk, "outputs": v, "heads": []any3{{1, attn}}, "times": times})
+		put("linear", attn+".proj", tokens, map[string]any{"inputs": v, "outputs": embed, "bias": true, "times": times})
+		times = []string{mlp + ".branch"}
+		put("norm", at+"norm2", tokens, map[string]any{"outputs": embed, "times": times})
+		put("linear", mlp+".fc1", tokens, map[string]any{"inputs": embed, "outputs": hidden, "bias": true, "times": times})
+		put("pointwise", mlp+".act", tokens, map[string]any{"outputs": hidden, "times": times})
+		put("linear", mlp+".fc2", tokens, map[string]any{"inputs": hidden, "outputs": embed, "bias": true, "times": times})
+	}
+	put("norm", "norm", tokens, map[string]any{"outputs": embed})
+	put("linear", "head", 1, map[string]any{"inputs": embed, "outputs": []any3{{classes}}, "bias": true})
+	text, err := json.Marshal(map[string]any{"sizes": sizes, "products": products})
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// latencies measures every shape on a grid of three sizes an axis, with a time for the call and one for the work.
+func (m wholeViT) latencies() *LatencyTable {
+	c, err := parseCosts(m.costs())
+	if err != nil {
+		panic(err)
+	}
+	t := &LatencyTable{Model: "vit", ModelMS: 8}
+	axis := func(dense int64) []int64 {
+		if dense < 3 {
+			return []int64{dense}
+		}
+		return []int64{dense / 3, dense/3 + 1, dense}
+	}
+	seen := map[string]bool{}
+	for _, p := range c.products {
+		if p.kind.shape == nil {
+			continue
+		}
+		in, out, heads, _ := p.widths(c.sizes)
+		shape := p.kind.shape(p.rows, in, out, heads)
+		if seen[shape] {
+			continue
+		}
+		seen[shape] = true
+		for _, i := range axis(in) {
+			for _, o := range axis(out) {
+				for _, h := range axis(heads) {
+					t.Kind, t.Rows, t.Shape = append(t.Kind, kindOf(shape)), append(t.Rows, p.rows), append(t.Shape, shape)
+					t.Inputs, t.Outputs, t.Heads = append(t.Inputs, i), append(t.Outputs, o), append(t.Heads, h)
+					t.MS = append(t.MS, 0.01+1e-4*float64((i+1)*o+h))
+				}
+			}
+		}
+	}
+	return t
+}
+
+func kindOf(shape string) (kind string) {
+	_, _ = fmt.Sscan(shape, &kind)
+	return kind
+}
+
+func drawViT(t *rapid.T) wholeViT {
+	m := wholeViT{embed: rapid.IntRange(1, 12).Draw(t, "embed")}
+	for range rapid.IntRange(1, 3).Draw(t, "blocks") {
+		m.blocks = append(m.blocks, block{
+			heads: rapid.IntRange(1, 4).Draw(t, "heads"), qk: rapid.IntRange(1, 6).Draw(t, "qk"), v: rapid.IntRange(1, 6).Draw(t, "v"),
+			hidden: rapid.IntRange(1, 16).Draw(t, "hidden"), attn: 1, mlp: 1})
+	}
+	return m
+}
+
+// scores have few distinct values, so that ties are common.
+func (m wholeViT) scores(t *rapid.T) criteria.Scores {
+	price := m.price()
+	s := criteria.Scores{Criterion: "agf", Layers: m.layers(), Metadata: map[string]string{CostsKey: m.costs()},
+		Model: statistics.Model{Name: "vit", MACs: price.MACs, Params: price.Params}}
+	for range statistics.Units(s.Layers) {
+		s.Score = append(s.Score, float64(rapid.IntRange(0, 9).Draw(t, "score"))/4)
+	}
+	return s
+}
+
+// drawCut keeps any number of units in each layer, equally many in each part.
+func drawCut(t *rapid.T, layers []statistics.Layer) []int {
+	kept := make([]int, len(layers))
+	for i, l := range layers {
+		least := 1
+		if l.Group == statistics.Block {
+			least = 0
+		}
+		kept[i] = l.Parts * rapid.IntRange(least, l.Units/l.Parts).Draw(t, "kept")
+	}
+	return kept
+}
