@@ -17,7 +17,7 @@ Shape suffixes: B images, T tokens, C channels before the cut, K kept channels, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -80,8 +80,9 @@ def fold_in_sequence(adapter: Adapter, dense: nn.Module, light: nn.Module, cuts:
 
     The images go through the blocks before the first cut once, in either network. From there on their residual streams
     are held, two between blocks and one more while heads are fitted: images * T * D values of the model's type each.
-    Everything else is streamed batch by batch. Each block runs once in the uncut network, and in the cut one once plus
-    once for each of its readers that lose inputs.
+    Everything else is streamed batch by batch. Each block runs once in the uncut network, and in the cut one up to each
+    of its readers that lose inputs. What the last reader of a block read is held while it is fitted (images * T * K
+    values), so that only a block whose last reader is left as it is runs once more.
 
     Parameters
     ----------
@@ -194,11 +195,12 @@ def _scales(name: str, into_BTD: torch.Tensor, out_BTD: torch.Tensor, outputs: M
     return {reader: scales_DL1[:, i, 0].to(out_BTD) for i, reader in enumerate(outputs)}
 
 
+class _Reached(Exception):
+    """The model was run as far as it was needed."""
+
+
 def _enter(dense: nn.Module, light: nn.Module, block: str, loader: Iterable) -> Streams:
     """The streams before ``block``; the models are not run further."""
-    class Reached(Exception):
-        pass
-
     streams = Streams([], [], [])
 
     def stop_at(held: list[torch.Tensor]) -> Callable:
@@ -206,7 +208,7 @@ def _enter(dense: nn.Module, light: nn.Module, block: str, loader: Iterable) -> 
             held.append(args[0])
             if held is streams.dense:
                 streams.arguments.append((args[1:], kwargs))
-            raise Reached
+            raise _Reached
         return stop
 
     device = next(dense.parameters()).device
@@ -214,10 +216,8 @@ def _enter(dense: nn.Module, light: nn.Module, block: str, loader: Iterable) -> 
     with _hooked([model.get_submodule(block).register_forward_pre_hook(stop_at(held), with_kwargs=True) for model, held in networks.items()]):
         for images, *_ in loader:
             for model in networks:
-                try:
+                with suppress(_Reached):
                     model(images.to(device))
-                except Reached:
-                    pass
     return streams
 
 
@@ -232,12 +232,18 @@ def _cross(dense: nn.Module, light: nn.Module, block: Block, cuts: Mapping[str, 
         out_BTD, seen = _run(dense, block, x_BTD, streams.arguments[i])
         for reader in losing:
             last = reader == block.readers[-1]
-            behind[reader].append((out_BTD if last else _behind(block, reader, x_BTD, seen))[..., kept_D])
+            behind[reader].append((out_BTD if last else _before(block, reader, x_BTD, seen) + block.scales[reader] * seen[reader][1])[..., kept_D])
         streams.dense[i] = out_BTD
+    crossed = False
     for reader in losing:
-        apply(reader, *_refit(light, left, reader, cuts[reader], behind.pop(reader), streams))
-    for i, x_BTD in enumerate(streams.cut):
-        streams.cut[i], _ = _run(light, left, x_BTD, streams.arguments[i])
+        crossed = reader == left.readers[-1]
+        *fit, read = _refit(light, left, reader, cuts[reader], behind.pop(reader), streams, hold=crossed)
+        apply(reader, *fit)
+        for i, y_BTK in enumerate(read):  # nothing of the block follows its last reader, so what that read suffices
+            streams.cut[i] = streams.cut[i] + left.scales[reader] * nn.functional.linear(y_BTK, *fit)
+    if not crossed:
+        for i, x_BTD in enumerate(streams.cut):
+            streams.cut[i], _ = _run(light, left, x_BTD, streams.arguments[i])
 
 
 def _left_of(block: Block, present: Collection[str], kept_D: torch.Tensor | slice) -> Block:
@@ -246,20 +252,24 @@ def _left_of(block: Block, present: Collection[str], kept_D: torch.Tensor | slic
                    scales={reader: scale_D[kept_D] for reader, scale_D in block.scales.items()})
 
 
-def _refit(light: nn.Module, block: Block, name: str, keep_C: torch.Tensor, behind: list[torch.Tensor],
-           streams: Streams) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weight [D, K] and bias [D] of the reader; the penalty draws them to those it has now."""
+def _refit(light: nn.Module, block: Block, name: str, keep_C: torch.Tensor, behind: list[torch.Tensor], streams: Streams, *,
+           hold: bool) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+    """Weight [D, K] and bias [D] of the reader; the penalty draws them to those it has now.
+
+    Told to ``hold``, it also gives what the reader read, [B, T, K] by batch, and leaves in ``streams.cut`` the stream
+    that the reader adds to.
+    """
     reader, scale_D = light.get_submodule(name), block.scales[name]
     keep_C = keep_C.to(reader.weight.device)
     kept_DK = reader.weight[:, keep_C]
     fitted, held_out = (Regression.empty(len(keep_C), len(kept_DK), kept_DK.device) for _ in range(2))
     few = sum(len(x_BTD) for x_BTD in streams.cut) < HELD_OUT_EVERY
-    first = 0
+    first, read = 0, []
     for i, x_BTD in enumerate(streams.cut):
-        _, seen = _run(light, block, x_BTD, streams.arguments[i])
+        _, seen = _run(light, block, x_BTD, streams.arguments[i], until=name)
         y_BTC, o_BTD = seen[name]
-        y_BTK = y_BTC[..., keep_C]
-        gap_BTD = behind[i] - _behind(block, name, x_BTD, seen)
+        y_BTK, before_BTD = y_BTC[..., keep_C], _before(block, name, x_BTD, seen)
+        gap_BTD = behind[i] - before_BTD - scale_D * o_BTD
         target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
         missing_BTD = target_BTD - nn.functional.linear(y_BTK, kept_DK, reader.bias)
         weight_BT = block.weights[name].expand(y_BTK.shape[:2])
@@ -267,11 +277,14 @@ def _refit(light: nn.Module, block: Block, name: str, keep_C: torch.Tensor, behi
         for sums, rows_BT in ((fitted, ~chooses_BT), (held_out, chooses_BT)):
             sums.add(y_BTK[rows_BT], missing_BTD[rows_BT], weight_BT[rows_BT])
         first += len(x_BTD)
+        if hold:
+            read.append(y_BTK)
+            streams.cut[i] = before_BTD
     total = fitted + held_out
     if not (total.sum_KK.isfinite().all() and total.sum_OK.isfinite().all()):
         raise NonFiniteError(_not_finite(name))
     change_DK, change_D = total.solve(best_penalty(fitted, held_out, reader.bias is not None), reader.bias is not None)
-    return (kept_DK + change_DK).to(kept_DK), None if reader.bias is None else (reader.bias + change_D).to(reader.bias)
+    return (kept_DK + change_DK).to(kept_DK), None if reader.bias is None else (reader.bias + change_D).to(reader.bias), read
 
 
 def _chooses(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:
@@ -280,18 +293,24 @@ def _chooses(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:
     return number_BT % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def _behind(block: Block, reader: str, x_BTD: torch.Tensor, seen: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """The stream right behind a reader of the block: what came in plus the readers' outputs so far."""
-    for added in block.readers[:block.readers.index(reader) + 1]:
+def _before(block: Block, reader: str, x_BTD: torch.Tensor, seen: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """The stream that a reader adds to: what came into the block plus what the readers before it gave."""
+    for added in block.readers[:block.readers.index(reader)]:
         x_BTD = x_BTD + block.scales[added] * seen[added][1]
     return x_BTD
 
 
-def _run(model: nn.Module, block: Block, x_BTD: torch.Tensor, arguments: tuple[tuple, dict]) -> tuple[torch.Tensor, dict]:
-    """The stream behind the block, and what its readers read and gave, by their names."""
-    with _watching(model, block.readers) as seen:
-        args, kwargs = arguments
+def _run(model: nn.Module, block: Block, x_BTD: torch.Tensor, arguments: tuple[tuple, dict], *,
+         until: str | None = None) -> tuple[torch.Tensor | None, dict]:
+    """The stream behind the block, and what its readers read and gave, by their names; no further than the reader ``until``."""
+    def stop(*_) -> None:
+        raise _Reached
+
+    args, kwargs = arguments
+    stops = [] if until is None else [until]
+    with _watching(model, block.readers) as seen, _hooked([model.get_submodule(reader).register_forward_hook(stop) for reader in stops]), suppress(_Reached):
         return _stream(model.get_submodule(block.name)(x_BTD, *args, **kwargs)), seen
+    return None, seen
 
 
 @contextmanager
