@@ -81,14 +81,11 @@ func (o oracle) steps(at, floor int) []oracleStep {
 	return steps
 }
 
-func (o oracle) plan(selected []bool) (kept []int) {
+func (o oracle) plan() (kept []int) {
 	kept = denseUnits(o.scores.Layers)
 	pools := map[string][]oracleStep{}
 	units, floors := map[string]int{}, map[string]int{}
 	for i, l := range o.scores.Layers {
-		if !selected[i] {
-			continue
-		}
 		floor, err := floorUnits(l, o.r)
 		if err != nil {
 			panic(err)
@@ -228,7 +225,7 @@ func TestPlansAreThoseOfTheDefinition(t *testing.T) {
 		if in.Widths != nil {
 			o.widths = in.Widths.Score
 		}
-		want := o.plan(slices.Repeat([]bool{true}, len(s.Layers)))
+		want := o.plan()
 		if !slices.Equal(keptOf(rep), want) {
 			t.Fatalf("%+v: kept %v, want %v", r, keptOf(rep), want)
 		}

@@ -72,25 +72,25 @@ func (m wholeViT) layers() []statistics.Layer {
 
 // costs is what an adapter says of the model.
 func (m wholeViT) costs() string {
-	type any3 = []any
+	type terms = [][]any
 	sizes := map[string]int{"embed": m.embed}
 	var products []map[string]any
 	put := func(kind, name string, rows int, more map[string]any) {
 		more["kind"], more["name"], more["rows"] = kind, name, rows
 		products = append(products, more)
 	}
-	embed := []any3{{1, "embed"}}
-	put("linear", "patch_embed", patches, map[string]any{"inputs": []any3{{pixels}}, "outputs": embed, "bias": true})
-	put("parameters", "pos_embed", 0, map[string]any{"outputs": []any3{{tokens, "embed"}}})
+	embed := terms{{1, "embed"}}
+	put("linear", "patch_embed", patches, map[string]any{"inputs": terms{{pixels}}, "outputs": embed, "bias": true})
+	put("parameters", "pos_embed", 0, map[string]any{"outputs": terms{{tokens, "embed"}}})
 	for i, b := range m.blocks {
 		at := fmt.Sprintf("blocks.%d.", i)
 		attn, mlp := at+"attn", at+"mlp"
 		sizes[attn+".branch"], sizes[attn], sizes[attn+".v"], sizes[attn+".qk"], sizes[mlp+".branch"], sizes[mlp] = 1, b.heads, b.v, b.qk, 1, b.hidden
-		v, qk, hidden := []any3{{1, attn, attn + ".v"}}, []any3{{1, attn, attn + ".qk"}}, []any3{{1, mlp}}
+		v, qk, hidden := terms{{1, attn, attn + ".v"}}, terms{{1, attn, attn + ".qk"}}, terms{{1, mlp}}
 		times := []string{attn + ".branch"}
 		put("norm", at+"norm1", tokens, map[string]any{"outputs": embed, "times": times})
-		put("linear", attn+".qkv", tokens, map[string]any{"inputs": embed, "outputs": append([]any3{{2, attn, attn + ".qk"}}, v...), "bias": true, "times": times})
-		put("attention", attn, tokens, map[string]any{"inputs": qk, "outputs": v, "heads": []any3{{1, attn}}, "times": times})
+		put("linear", attn+".qkv", tokens, map[string]any{"inputs": embed, "outputs": append(terms{{2, attn, attn + ".qk"}}, v...), "bias": true, "times": times})
+		put("attention", attn, tokens, map[string]any{"inputs": qk, "outputs": v, "heads": terms{{1, attn}}, "times": times})
 		put("linear", attn+".proj", tokens, map[string]any{"inputs": v, "outputs": embed, "bias": true, "times": times})
 		times = []string{mlp + ".branch"}
 		put("norm", at+"norm2", tokens, map[string]any{"outputs": embed, "times": times})
@@ -99,7 +99,7 @@ func (m wholeViT) costs() string {
 		put("linear", mlp+".fc2", tokens, map[string]any{"inputs": hidden, "outputs": embed, "bias": true, "times": times})
 	}
 	put("norm", "norm", tokens, map[string]any{"outputs": embed})
-	put("linear", "head", 1, map[string]any{"inputs": embed, "outputs": []any3{{classes}}, "bias": true})
+	put("linear", "head", 1, map[string]any{"inputs": embed, "outputs": terms{{classes}}, "bias": true})
 	text, err := json.Marshal(map[string]any{"sizes": sizes, "products": products})
 	if err != nil {
 		panic(err)
