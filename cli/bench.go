@@ -6,7 +6,7 @@ func benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "measure agflow and its peers on this machine, in one interleaved run", Category: modelSteps,
 		HideHelpCommand: true, OnUsageError: refuseFlag, Action: refuseBench,
-		Subcommands: []*cli.Command{benchCoreCommand(), benchCalibrationCommand()},
+		Subcommands: []*cli.Command{benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(), benchPruningCommand()},
 	}
 }
 
@@ -27,12 +27,37 @@ func benchCalibrationCommand() *cli.Command {
 	}, "bench_calibration")
 }
 
+func benchLayersCommand() *cli.Command {
+	return hosted(cli.Command{
+		Name: "layers", Usage: "the time of a model's products at all sizes a cut may leave them: the table that agflow plan --latency reads",
+		Flags: []cli.Flag{
+			modelFlag(), weightsFlag(), number("batch", 32, "", "`N` images a batch"), text("device", "cpu", "`DEVICE` of torch to measure: cpu or cuda"),
+			place("output", "latency.arrow", "latency `FILE` to write"), roundsFlag(5),
+		},
+	}, "bench_layers")
+}
+
+func benchPruningCommand() *cli.Command {
+	return hosted(cli.Command{
+		Name: "pruning", Usage: "the whole prune step beside torch-pruning's: accuracy, time, memory and speed at equal MACs",
+		Flags: []cli.Flag{
+			modelFlag(), weightsFlag(), dataFlag(), text("eval", "example:test", "`DATA` that judges, and serves nothing else"),
+			&cli.StringFlag{Name: "macs", DefaultText: "0.6", Usage: "`MACS` of the cut models: a share of the model's, or 350M, 1.2G"}, ratioFlag(),
+			number("calibration", 256, "", "calibrate and repair on `N` images"), number("tune", 1500, "", "fine-tune on `N` other images"),
+			number("eval-limit", 1000, "", "judge on at most `N` images"), number("epochs", 1, "", "fine-tune for `N` epochs"),
+			fraction("lr", 0.0003, "peak learning `RATE` of the fine-tuning"), roundToFlag(),
+			list("contenders", nil, "`NAMES` of the ways to prune, as the report has them"), roundsFlag(5), seedFlag(), labelFlag(),
+		},
+		Before: refuseTwoBudgets,
+	}, "bench_pruning")
+}
+
 func roundsFlag(n int) cli.Flag { return number("rounds", n, "", "interleaved `ROUNDS`") }
 
 // refuseBench is reached when no benchmark, or an unknown one, is named.
 func refuseBench(c *cli.Context) error {
 	if !c.Args().Present() {
-		return usageError("agflow bench needs the name of a benchmark: core or calibration")
+		return usageError("agflow bench needs the name of a benchmark: core, calibration, layers or pruning")
 	}
-	return usageError("there is no benchmark %q: the benchmarks are core and calibration", c.Args().First())
+	return usageError("there is no benchmark %q: the benchmarks are core, calibration, layers and pruning", c.Args().First())
 }

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from agflow import data, report
 from agflow import run as road
 from agflow.calibration import calibrate as calibrate_model
-from agflow.errors import InvalidValueError
+from agflow.errors import DeviceError, InvalidValueError
 from agflow.evaluation import evaluate as evaluate_model
 from agflow.experts import PLAN, load_expert, save_expert
 from agflow.exporting import CHECKED_IMAGES
@@ -109,6 +109,31 @@ def bench_calibration(options: dict) -> dict:
     from agflow.bench import calibration
     found = calibration.measure(**options)
     return {"summary": calibration.text(found), **found}
+
+
+@_command
+def bench_layers(options: dict) -> dict:
+    """The latency table of a model, written as an Arrow file; see :mod:`agflow.bench.layers`."""
+    from agflow.bench import layers
+    model, _, name = data.model_from(options["model"], options.get("weights"))
+    try:
+        model = model.to(options["device"])
+    except (AssertionError, RuntimeError) as error:  # torch has a sentence for each way in which a device isn't there
+        raise DeviceError(f"the model cannot be moved to device {options['device']!r} ({str(error).splitlines()[0]}): "
+                          "expected cpu or a device that torch sees") from error
+    table = layers.measure(model, batch=options["batch"], rounds=options["rounds"])
+    table.save(options["output"])
+    return {"summary": f"{layers.text(table)}\n{options['output']}: {len(table)} sizes", "output": options["output"], "model": name,
+            "sizes": len(table), "model_ms": table.model_ms, "metadata": table.metadata}
+
+
+@_command
+def bench_pruning(options: dict) -> dict:
+    """The whole prune step beside torch-pruning's; see :mod:`agflow.bench.pruning`."""
+    from agflow.bench import pruning
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    found = pruning.measure(pruning.Options(**given), say=_say)
+    return {"summary": pruning.text(found), **found}
 
 
 @_command

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-_LEAST_SECONDS = 0.03  # of one measurement: shorter calls are repeated
-_PAUSE_SECONDS = 0.02  # before each measurement: threads of the contender before stop spinning
+Name = TypeVar("Name", bound=Hashable)
+
+_LEAST_SECONDS = 0.03
+_PAUSE_SECONDS = 0.02
 
 
 class Ratios(NamedTuple):
@@ -37,19 +39,21 @@ class Times:
         return Ratios(statistics.median(ratios), min(ratios), max(ratios))
 
 
-def interleaved(contenders: Mapping[str, Callable[[], object]], *, rounds: int,
-                clock: Callable[[], float] = time.perf_counter) -> dict[str, Times]:
+def interleaved(contenders: Mapping[Name, Callable[[], object]], *, rounds: int, clock: Callable[[], float] = time.perf_counter,
+                least_seconds: float = _LEAST_SECONDS, pause_seconds: float = _PAUSE_SECONDS) -> dict[Name, Times]:
     """Call every contender in turn, round by round, after one call that warms it up.
 
     Parameters
     ----------
     clock : seconds; ``time.perf_counter`` for the wall's, ``time.process_time`` for the CPU's
+    least_seconds : of one measurement: shorter calls are repeated
+    pause_seconds : before each measurement, so that threads of the contender before stop spinning
     """
-    calls = {name: _calls(contender) for name, contender in contenders.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    calls = {name: _calls(contender, clock, least_seconds) for name, contender in contenders.items()}
+    seconds: dict[Name, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(pause_seconds)
             start = clock()
             for _ in range(calls[name]):
                 contender()
@@ -57,8 +61,8 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], *, rounds: int,
     return {name: Times(tuple(values)) for name, values in seconds.items()}
 
 
-def _calls(contender: Callable[[], object]) -> int:
+def _calls(contender: Callable[[], object], clock: Callable[[], float], least_seconds: float) -> int:
     contender()
-    start = time.perf_counter()
+    start = clock()
     contender()
-    return max(1, math.ceil(_LEAST_SECONDS / max(time.perf_counter() - start, 1e-9)))
+    return max(1, math.ceil(least_seconds / max(clock() - start, 1e-9)))

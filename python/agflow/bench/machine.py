@@ -1,4 +1,4 @@
-"""The machine and the versions that a figure belongs to."""
+"""The machine and the versions that a figure belongs to, and the clock that measures it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 import pathlib
 import platform
 import re
+import time
+from collections.abc import Callable
+
+import torch
 
 from agflow._core.loader import backend_name, core
 
@@ -21,6 +25,16 @@ def describe() -> dict[str, str]:
 
 def sentence(machine: dict[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in machine.items())
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Seconds of work on ``device``: the CPU's own where torch has one thread, so that other processes don't count; else the wall's."""
+    if device.type == "cuda":
+        def synchronised() -> float:
+            torch.cuda.synchronize(device)
+            return time.perf_counter()
+        return synchronised
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _cpu() -> str:
