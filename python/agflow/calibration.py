@@ -146,7 +146,8 @@ def capture(model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink, *, tr
             places = _Places(index, len(layer.seen_at), sink)
             for number, tap in enumerate(layer.seen_at):
                 if tap.module not in modules:
-                    raise UnknownLayerError(f"layer {layer.name} is read by {tap.module}, which the model does not have: use the layers of this model's adapter")
+                    raise UnknownLayerError(f"layer {layer.name} is read by {tap.module}, which the model does not have: "
+                                            "use the layers of this model's adapter")
                 hooks.callback(_watch(modules[tap.module], tap, partial(places.add, number)).remove)
         yield
 

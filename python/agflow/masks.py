@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
-from agflow.models import Adapter, PrunableLayer
+from agflow.models import Adapter, PrunableLayer, Tap
 from agflow.models.adapter import channels_of
 
 
@@ -23,25 +23,24 @@ def masked(adapter: Adapter, model: nn.Module, cuts: Iterable[tuple[PrunableLaye
     with adapter.watchable(model), ExitStack() as hooks:
         for layer, keep_U in cuts:
             for tap in layer.seen_at:
-                module = model.get_submodule(tap.module)
-                keep_C = tap.first + channels_of(keep_U, layer.unit_width)
-                if tap.side == "output":
-                    end = tap.first + layer.units * layer.unit_width
-                    hook = module.register_forward_hook(lambda _, inputs, y, mask=partial(_mask, keep_C=keep_C, first=tap.first, end=end): mask(y))
-                elif isinstance(module, nn.LayerNorm):
-                    hook = module.register_forward_hook(lambda norm, inputs, _, keep_C=keep_C: _norm(norm, inputs[0], keep_C))
-                else:
-                    hook = module.register_forward_pre_hook(lambda _, inputs, mask=partial(_mask, keep_C=keep_C): mask(inputs[0]))
+                hook = _mask(model.get_submodule(tap.module), tap, channels_of(keep_U, layer.unit_width))
                 hooks.callback(hook.remove)
         yield
 
 
-def _mask(y: torch.Tensor, keep_C: torch.Tensor, first: int = 0, end: int | None = None) -> torch.Tensor:
-    """``y`` with zeros in its channels from ``first`` to ``end`` that are not kept."""
-    mask_C = torch.ones(y.shape[-1], dtype=y.dtype, device=y.device)
-    mask_C[first:end] = 0
-    mask_C[keep_C.to(y.device)] = 1
-    return y * mask_C
+def _mask(module: nn.Module, tap: Tap, keep_C: torch.Tensor) -> RemovableHandle:
+    """Whenever the module runs, what passes the tap keeps only the channels ``keep_C``."""
+    def zeroed(y: torch.Tensor) -> torch.Tensor:
+        mask_C = torch.ones(y.shape[-1], dtype=y.dtype, device=y.device)
+        mask_C[tap.channels] = 0
+        mask_C[tap.first + keep_C.to(y.device)] = 1
+        return y * mask_C
+
+    if tap.side == "output":
+        return module.register_forward_hook(lambda _, inputs, output: zeroed(output))
+    if isinstance(module, nn.LayerNorm):
+        return module.register_forward_hook(lambda _, inputs, output: _norm(module, inputs[0], keep_C))
+    return module.register_forward_pre_hook(lambda _, inputs: zeroed(inputs[0]))
 
 
 def _norm(norm: nn.LayerNorm, x: torch.Tensor, keep_C: torch.Tensor) -> torch.Tensor:

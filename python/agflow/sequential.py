@@ -1,11 +1,14 @@
-"""The fold in sequence: each reader that loses inputs is fitted to the network as it is with the readers before it cut.
+"""The fold in sequence: each reader from the first cut on is fitted to the network as it is with the readers before it cut.
 
 Removed units leave an error in the residual stream, and the blocks behind it read that error. In the order in which the
-blocks run, such a reader gets the weights that predict, from the kept units of the already cut network, a
+blocks run, a reader gets the weights that predict, from the kept units of the already cut network, a
 target half its own uncut output and half what would bring the stream back to the uncut network's:
 
     target = o + (s_uncut - s) / (2 γ),    o the reader's output before its units go, s the stream with o added
 
+A reader that loses nothing can be given, too, with all its inputs: it takes back what it can of the error before it.
+(DeiT-Tiny, MLPs cut by 75 %, the attention's projections fitted along: 75.5 % instead of 73.8 % on 400 images of the ten
+classes, KL divergence from the uncut model 0.555 instead of 0.610; on classes never seen 1.617 instead of 1.705.)
 Tokens weigh half alike and half as the logits depend on them: behind the last block a class token is all that counts.
 
 γ is what the block multiplies the reader's output by before it adds it to the stream (1, or a LayerScale).
@@ -20,6 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -51,12 +55,14 @@ class Block:
     readers : their names, in forward order
     scales : by reader, γ [D]
     weights : by reader, what each token [T] weighs in its fit; mean 1
+    branches : by reader, the outermost module in the block that gives just what the reader gives
     """
 
     name: str
     readers: tuple[str, ...]
     scales: Mapping[str, torch.Tensor]
     weights: Mapping[str, torch.Tensor]
+    branches: Mapping[str, str]
 
 
 @dataclass
@@ -79,10 +85,10 @@ def fold_in_sequence(adapter: Adapter, dense: nn.Module, light: nn.Module, cuts:
     """Cut ``light``, a copy of ``dense`` in evaluation mode, reader by reader through ``apply``.
 
     The images go through the blocks before the first cut once, in either network. From there on their residual streams
-    are held, two between blocks and one more while heads are fitted: images * T * D values of the model's type each.
-    Everything else is streamed batch by batch. Each block runs once in the uncut network, and in the cut one up to each
-    of its readers that lose inputs. What the last reader of a block read is held while it is fitted (images * T * K
-    values), so that only a block whose last reader is left as it is runs once more.
+    are held, two between blocks and a third inside them (images * T * D values of the model's type each), and what the
+    reader being fitted reads (images * T * K). Everything else is streamed batch by batch. Each block runs once in the
+    uncut network and once in the cut one: up to a reader, and on from what this gives since it is fitted. (Where an
+    attention module gives more than its reader's output, as in Transformers and torchvision, it runs once more.)
 
     Parameters
     ----------
@@ -135,20 +141,33 @@ def row_of_blocks(model: nn.Module, readers: Sequence[str], sample: torch.Tensor
     def record(name: str) -> Callable:
         return lambda _, inputs, output: runs.append((name, inputs[0].detach(), _stream(output).detach()))
 
-    with torch.enable_grad(), _watching(model, readers) as seen, _hooked([model.get_submodule(name).register_forward_hook(record(name)) for name in inside]):
+    around = [module for name in inside for reader in inside[name] for module in _between(name, reader)]
+    with torch.enable_grad(), _watching(model, dict.fromkeys(around)) as seen, \
+            _hooked([model.get_submodule(name).register_forward_hook(record(name)) for name in inside]):
         logits_BK = logits_of(model(sample.detach().to(next(model.parameters()), copy=True).requires_grad_()))
     broken = next((name for name, _, out_BTD in runs if not out_BTD.isfinite().all()), None)
     if broken is not None:
         raise NonFiniteError(_not_finite(broken))
     if [name for name, _, _ in runs] != list(inside) or not all(torch.equal(before[2], after[1]) for before, after in pairwise(runs)):
         raise InvalidValueError(f"{_ASKED}: the blocks {', '.join(inside)} do not run once each, in this order, each on the output of the one before; {_CURE}")
-    outputs = {name: output_BTD for name, (_, output_BTD) in seen.items()}
+    outputs = {reader: seen[reader][1] for reader in readers}
     weights = _token_weights(logits_BK, outputs)
     blocks = []
     for name, into_BTD, out_BTD in runs:
         scales = _scales(name, into_BTD, out_BTD, {reader: outputs[reader].detach() for reader in inside[name]})
-        blocks.append(Block(name, tuple(inside[name]), scales, {reader: weights[reader] for reader in inside[name]}))
+        branches = {reader: next(module for module in _between(name, reader) if _same(seen[module][1], outputs[reader])) for reader in inside[name]}
+        blocks.append(Block(name, tuple(inside[name]), scales, {reader: weights[reader] for reader in inside[name]}, branches))
     return blocks
+
+
+def _between(block: str, reader: str) -> list[str]:
+    """The modules inside the block around the reader, outermost first, itself last."""
+    steps = reader.removeprefix(f"{block}.").split(".")
+    return [".".join([block, *steps[:depth]]) for depth in range(1, len(steps) + 1)]
+
+
+def _same(output: Any, output_BTD: torch.Tensor) -> bool:
+    return isinstance(output, torch.Tensor) and torch.equal(output, output_BTD)
 
 
 def _token_weights(logits_BK: torch.Tensor, outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -234,16 +253,21 @@ def _cross(dense: nn.Module, light: nn.Module, block: Block, cuts: Mapping[str, 
             last = reader == block.readers[-1]
             behind[reader].append((out_BTD if last else _before(block, reader, x_BTD, seen) + block.scales[reader] * seen[reader][1])[..., kept_D])
         streams.dense[i] = out_BTD
-    crossed = False
+    given: dict[str, list[torch.Tensor]] = {}  # by reader of the block fitted so far, its outputs since
     for reader in losing:
-        crossed = reader == left.readers[-1]
-        *fit, read = _refit(light, left, reader, cuts[reader], behind.pop(reader), streams, hold=crossed)
+        *fit, read = _refit(light, left, reader, cuts[reader], behind.pop(reader), streams, given)
         apply(reader, *fit)
-        for i, y_BTK in enumerate(read):  # nothing of the block follows its last reader, so what that read suffices
-            streams.cut[i] = streams.cut[i] + left.scales[reader] * nn.functional.linear(y_BTK, *fit)
-    if not crossed:
-        for i, x_BTD in enumerate(streams.cut):
-            streams.cut[i], _ = _run(light, left, x_BTD, streams.arguments[i])
+        given[reader] = [nn.functional.linear(read.pop(0), *fit) for _ in streams.cut]
+    last = left.readers[-1]
+    for i, x_BTD in enumerate(streams.cut):
+        if last in given:  # it was fitted, so the stream has been taken up to it, and nothing of the block follows
+            streams.cut[i] = x_BTD + left.scales[last] * given[last][i]
+        else:
+            streams.cut[i], _ = _run(light, left, x_BTD, streams.arguments[i], given=_at(given, i))
+
+
+def _at(given: Mapping[str, list[torch.Tensor]], i: int) -> dict[str, torch.Tensor]:
+    return {reader: outputs[i] for reader, outputs in given.items()}
 
 
 def _left_of(block: Block, present: Collection[str], kept_D: torch.Tensor | slice) -> Block:
@@ -252,12 +276,11 @@ def _left_of(block: Block, present: Collection[str], kept_D: torch.Tensor | slic
                    scales={reader: scale_D[kept_D] for reader, scale_D in block.scales.items()})
 
 
-def _refit(light: nn.Module, block: Block, name: str, keep_C: torch.Tensor, behind: list[torch.Tensor], streams: Streams, *,
-           hold: bool) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
-    """Weight [D, K] and bias [D] of the reader; the penalty draws them to those it has now.
+def _refit(light: nn.Module, block: Block, name: str, keep_C: torch.Tensor, behind: list[torch.Tensor], streams: Streams,
+           given: Mapping[str, list[torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+    """Weight [D, K] and bias [D] of the reader, which the penalty draws to those it has now, and what it read, [B, T, K] by batch.
 
-    Told to ``hold``, it also gives what the reader read, [B, T, K] by batch, and leaves in ``streams.cut`` the stream
-    that the reader adds to.
+    For the block's last reader ``streams.cut`` is taken up to what it adds to.
     """
     reader, scale_D = light.get_submodule(name), block.scales[name]
     keep_C = keep_C.to(reader.weight.device)
@@ -266,7 +289,7 @@ def _refit(light: nn.Module, block: Block, name: str, keep_C: torch.Tensor, behi
     few = sum(len(x_BTD) for x_BTD in streams.cut) < HELD_OUT_EVERY
     first, read = 0, []
     for i, x_BTD in enumerate(streams.cut):
-        _, seen = _run(light, block, x_BTD, streams.arguments[i], until=name)
+        _, seen = _run(light, block, x_BTD, streams.arguments[i], until=name, given=_at(given, i))
         y_BTC, o_BTD = seen[name]
         y_BTK, before_BTD = y_BTC[..., keep_C], _before(block, name, x_BTD, seen)
         gap_BTD = behind[i] - before_BTD - scale_D * o_BTD
@@ -277,8 +300,8 @@ def _refit(light: nn.Module, block: Block, name: str, keep_C: torch.Tensor, behi
         for sums, rows_BT in ((fitted, ~chooses_BT), (held_out, chooses_BT)):
             sums.add(y_BTK[rows_BT], missing_BTD[rows_BT], weight_BT[rows_BT])
         first += len(x_BTD)
-        if hold:
-            read.append(y_BTK)
+        read.append(y_BTK)
+        if name == block.readers[-1]:
             streams.cut[i] = before_BTD
     total = fitted + held_out
     if not (total.sum_KK.isfinite().all() and total.sum_OK.isfinite().all()):
@@ -300,17 +323,36 @@ def _before(block: Block, reader: str, x_BTD: torch.Tensor, seen: Mapping[str, t
     return x_BTD
 
 
-def _run(model: nn.Module, block: Block, x_BTD: torch.Tensor, arguments: tuple[tuple, dict], *,
-         until: str | None = None) -> tuple[torch.Tensor | None, dict]:
-    """The stream behind the block, and what its readers read and gave, by their names; no further than the reader ``until``."""
+def _run(model: nn.Module, block: Block, x_BTD: torch.Tensor, arguments: tuple[tuple, dict], *, until: str | None = None,
+         given: Mapping[str, torch.Tensor] = MappingProxyType({})) -> tuple[torch.Tensor | None, dict]:
+    """The stream behind the block, and what its readers read and gave, by their names.
+
+    It is run no further than the reader ``until``. The branches of readers whose output is ``given`` are not run at all.
+    """
     def stop(*_) -> None:
         raise _Reached
 
     args, kwargs = arguments
     stops = [] if until is None else [until]
-    with _watching(model, block.readers) as seen, _hooked([model.get_submodule(reader).register_forward_hook(stop) for reader in stops]), suppress(_Reached):
+    branches = {block.branches[reader]: output_BTD for reader, output_BTD in given.items()}
+    with _watching(model, block.readers) as seen, _standing_in(model, branches), suppress(_Reached), \
+            _hooked([model.get_submodule(reader).register_forward_hook(stop) for reader in stops]):
+        seen.update({reader: (None, output_BTD) for reader, output_BTD in given.items()})
         return _stream(model.get_submodule(block.name)(x_BTD, *args, **kwargs)), seen
     return None, seen
+
+
+@contextmanager
+def _standing_in(model: nn.Module, outputs: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """While open, the modules of these names do nothing but give these outputs."""
+    modules = {model.get_submodule(name): output_BTD for name, output_BTD in outputs.items()}
+    for module, output_BTD in modules.items():
+        module.forward = lambda *_, output_BTD=output_BTD, **__: output_BTD  # on the instance, where it hides the class's
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     loader : batches of (images float32 [B, C, H, W], anything), gone through once; a few hundred images suffice and
         need no labels. Only ``compensate="none"`` does without.
     compensate : what the layer that read the removed channels gets instead. ``"ridge"``, the best: a least-squares fit,
-        block after block, that also takes back the error of the blocks before (:func:`agflow.sequential.fold_in_sequence`);
+        block after block, that also takes back the error of the blocks before (:func:`agflow.sequential.fold_in_sequence`),
+        for which every layer behind the first cut that adds to the residual stream is fitted, also where nothing goes;
         the only one that makes up for branches, stream channels and pairs of query and key, in every reader behind them;
         ``"ridge_at_once"`` a least-squares prediction of the removed channels in the uncut model, for models that are no
         row of blocks or more images than memory holds; ``"mean"`` the mean of the removed channels; ``"none"`` nothing
@@ -122,9 +123,9 @@ def _cut_structure(adapter: Adapter, light: nn.Module, cuts: Cuts) -> Cuts:
 
 
 def _upset(layers: list[PrunableLayer], light: nn.Module, cuts: Cuts) -> list[str]:
-    """The readers that are left behind the first cut that nothing repairs: the stream they add to is not what it was."""
-    without = {layer.name for layer, _ in cuts if not layer.reader}
-    first = next((i for i, layer in enumerate(layers) if layer.name in without), len(layers))
+    """The readers that are left behind the first cut, also those that lose nothing: the stream they add to is not what it was."""
+    names = {layer.name for layer, _ in cuts}
+    first = next((i for i, layer in enumerate(layers) if layer.name in names), len(layers))
     present = set(dict(light.named_modules()))
     return [reader for reader in readers_of(layers[first:]) if reader in present]
 

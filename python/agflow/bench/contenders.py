@@ -105,19 +105,19 @@ def _nearest(macs_at: Callable[[float], int], macs: int) -> float:
     return min(tried, key=lambda ratio: abs(tried[ratio] - macs))
 
 
-AGFLOW = "agflow, mlp + heads"
+AGFLOW = "agflow mlp+heads"
 
 CONTENDERS: Mapping[str, Agflow | TorchPruning] = {
     AGFLOW: Agflow("agf", ("mlp", "heads")),
-    "agflow, mlp": Agflow("agf", ("mlp",)),
-    "random control, mlp": Agflow("random", ("mlp",)),
-    "torch-pruning Taylor, all widths": TorchPruning(True, True, "dims"),
-    "torch-pruning Taylor, mlp + heads": TorchPruning(True, False, "heads"),
-    "torch-pruning Taylor, mlp": TorchPruning(True, False, "none"),
-    "torch-pruning magnitude, all widths": TorchPruning(False, True, "dims"),
-    "torch-pruning magnitude, mlp": TorchPruning(False, False, "none"),
+    "agflow mlp": Agflow("agf", ("mlp",)),
+    "random mlp": Agflow("random", ("mlp",)),
+    "torch-pruning taylor all": TorchPruning(True, True, "dims"),
+    "torch-pruning taylor mlp+heads": TorchPruning(True, False, "heads"),
+    "torch-pruning taylor mlp": TorchPruning(True, False, "none"),
+    "torch-pruning magnitude all": TorchPruning(False, True, "dims"),
+    "torch-pruning magnitude mlp": TorchPruning(False, False, "none"),
 }
-"""By name. "all widths" is the setting that torch-pruning's own page recommends for Vision Transformers, with Taylor."""
+"""By name and by what is cut. "taylor all" is the setting that torch-pruning's own page recommends for Vision Transformers."""
 
 
 def chosen(names: tuple[str, ...]) -> tuple[str, ...]:

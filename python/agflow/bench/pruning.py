@@ -87,8 +87,9 @@ def measure(options: Options, say: Callable[[str], None] = print) -> dict:
     found = {"machine": machine.describe(), "threads": torch.get_num_threads(), "model": name, "options": asdict(options), "macs": macs_of(model),
              "params": count_params(model), "target_macs": macs, "dense": asdict(dense), "contenders": []}
     for contender in names:
-        say(f"{contender} …")
-        found["contenders"].append({"name": contender, **_in_process(options, contender, macs)})
+        row = {"name": contender, **_in_process(options, contender, macs)}
+        say("\n".join(_lines(row, found)))
+        found["contenders"].append(row)
     return found
 
 
@@ -181,7 +182,7 @@ def text(found: dict) -> str:
         f"{options['calibration']} calibration images, {options['epochs']} epochs of distillation on {options['tune']} others, "
         f"{found['threads']} thread(s){', CPU time' if found['threads'] == 1 else ''}; in brackets how many times as fast as the uncut model", "",
         f"{'':<36} {'MACs':>6} {'params':>6} {'cut %':>6} {'tuned %':>7} {'step s':>7} {'MiB':>6}"
-        + "".join(f"   images/s, batch {batch:<2}" for batch in BATCHES)]
+        + "".join(f"   batch {batch:<2} images/s" for batch in BATCHES)]
     for row in found["contenders"]:
         lines += _lines(row, found)
     return "\n".join(lines)
@@ -191,7 +192,7 @@ def _lines(row: dict, found: dict) -> list[str]:
     if "error" in row:
         return [f"{row['name']:<36} not possible: {row['error']}"]
     tuned = f"{100 * row['tuned']['top1']:7.1f}" if "tuned" in row else f"{'–':>7}"
-    speed = "".join(f"   {one['light']:6.1f} ({one['gain']['median']:5.2f}x)  " for one in row["speed"])
+    speed = "".join(f"   {one['light']:8.1f} ({one['gain']['median']:5.2f}x)" for one in row["speed"])
     lines = [f"{row['name']:<36} {row['macs'] / found['macs']:5.3f}x {row['params'] / found['params']:5.3f}x {100 * row['cut']['top1']:6.1f} {tuned} "
              f"{row['seconds']:7.1f} {row['peak_memory'] / 2**20:6.0f}{speed}"]
     missed = row["macs"] / found["target_macs"] - 1

@@ -144,5 +144,5 @@ def channels_of(units_U: torch.Tensor, unit_width: int) -> torch.Tensor:
 
 
 def macs_of_layers(layers: list[PrunableLayer]) -> int:
-    """Multiply-accumulates per image of the layers as they are."""
+    """Multiply-accumulates per image of the layers as they are, which must have none in common: ``"mlp"`` and ``"heads"``."""
     return sum(layer.units * layer.unit_macs for layer in layers)

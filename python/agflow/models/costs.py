@@ -26,7 +26,8 @@ class Product:
     """A piece of the model that costs something.
 
     MACs and parameters by kind, with r the rows: ``linear`` r·inputs·outputs and inputs·outputs (+ outputs with a bias);
-    ``attention`` r·r·(inputs + outputs), inputs the width of all queries and outputs that of all values, and none;
+    ``attention`` r·r·(inputs + outputs), inputs the width of all queries and outputs that of all values, and none (zeros that
+    fill up the narrower of the two for a fused kernel are not counted);
     ``pointwise`` none and none; ``norm`` none and 2·outputs; ``parameters`` none and outputs.
 
     Attributes

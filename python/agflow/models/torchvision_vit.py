@@ -65,9 +65,6 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
     def own_heads(self, attention: nn.MultiheadAttention) -> Heads:
         return Heads(attention.num_heads, *[attention.head_dim] * 3)
 
-    def count_heads(self, attention: nn.MultiheadAttention, heads: Heads) -> None:
-        raise NotImplementedError("rigid")
-
     def free(self, attention: nn.MultiheadAttention) -> SelfAttention:
         projection, output = (_linear_of(weight, bias).train(attention.training) for weight, bias in (
             (attention.in_proj_weight, attention.in_proj_bias), (attention.out_proj.weight, attention.out_proj.bias)))

@@ -117,9 +117,9 @@ class VisionTransformerAdapter(Adapter):
     def own_heads(self, attention: nn.Module) -> Heads:
         """Sizes of the family's own attention."""
 
-    @abstractmethod
     def count_heads(self, attention: nn.Module, heads: Heads) -> None:
-        """Tell the family's own attention, whose linear layers have other sizes now, what heads it has."""
+        """Tell the family's own attention, whose linear layers have other sizes now, what heads it has; not called where ``rigid``."""
+        raise NotImplementedError(type(self).__name__)
 
     @abstractmethod
     def free(self, attention: nn.Module) -> nn.Module:

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -48,7 +50,7 @@ def test_every_contender_comes_near_the_same_macs(vit, images, name):
 @pytest.fixture(scope="module")
 def found():
     """The two ways from the command's default model, each in its process."""
-    return pruning.measure(replace(SMALL, contenders=("agflow, mlp", "torch-pruning magnitude, all widths")), say=lambda line: None)
+    return pruning.measure(replace(SMALL, contenders=("agflow mlp", "torch-pruning magnitude all")), say=lambda line: None)
 
 
 def test_a_row_has_every_figure(found):
@@ -58,7 +60,7 @@ def test_a_row_has_every_figure(found):
         assert row["cut"]["images"] == row["tuned"]["images"] == found["dense"]["images"] == 20
         assert row["seconds"] > 0 and row["peak_memory"] > 0 and row["search_seconds"] >= 0
         assert [one["batch"] for one in row["speed"]] == [1, 32]
-    assert all(name in pruning.text(found) for name in ("agflow, mlp", "torch-pruning magnitude, all widths"))
+    assert all(name in pruning.text(found) for name in ("agflow mlp", "torch-pruning magnitude all"))
 
 
 def test_a_cut_slower_than_its_parent_is_a_failure(found):
@@ -85,7 +87,7 @@ def test_slower_means_in_every_round(monkeypatch):
 
 
 def test_refusals():
-    with pytest.raises(InvalidValueError, match="no contender 'lamp', expected some of: agflow, mlp"):
+    with pytest.raises(InvalidValueError, match="no contender 'lamp', expected some of: agflow mlp"):
         pruning.measure(replace(SMALL, contenders=("lamp",)))
     with pytest.raises(InvalidValueError, match="give one budget"):
         pruning.measure(replace(SMALL, macs="0.5", pruning_ratio=0.5))
@@ -93,3 +95,9 @@ def test_refusals():
         pruning.measure(replace(SMALL, rounds=0))
     with pytest.raises(UnsupportedModelError, match="torch-pruning's recipe is written for it"):
         pruning._check_model(VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, mlp_layer=SwiGLU))
+
+
+def test_the_command_hands_over_every_flag():
+    command = [sys.executable, "-m", "agflow", "bench", "pruning", "--contenders", "agflow mlp,lamp"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2 and "there is no contender 'lamp'" in done.stderr, done.stderr

@@ -106,9 +106,18 @@ def photographs(imagenette):
 
 @pytest.fixture(scope="session")
 def random_keep():
-    """Keep a random non-empty choice of units in some layers of a model."""
+    """Keep a random choice of units in some layers of a model: as many in each part, a branch wholly or not at all."""
     def make(model, seed, groups=("mlp", "heads")):
         random = np.random.default_rng(seed)
         layers = [layer for layer in adapter_for(model).layers(model) if layer.group in groups and random.random() < 0.8]
-        return {layer.name: np.sort(random.choice(layer.units, random.integers(1, layer.units + 1), replace=False)) for layer in layers}
+        return {layer.name: keep_some(layer, random) for layer in layers}
     return make
+
+
+def keep_some(layer, random):
+    if layer.group == "block":
+        return np.flatnonzero(random.random(1) < 0.7)
+    in_part = layer.units // layer.parts
+    least = in_part // 4 if layer.group == "embed" else 1  # of one or two channels a norm leaves next to nothing
+    count = random.integers(max(least, 1), in_part + 1)
+    return np.concatenate([part * in_part + np.sort(random.choice(in_part, count, replace=False)) for part in range(layer.parts)])

@@ -20,9 +20,14 @@ from agflow.errors import DeviceError, EmptyError, FileError, InvalidValueError,
 from agflow.models import adapter_for, count_macs, count_params
 
 
+def layers_of(model):
+    """The layers of the two groups that are calibrated unless told otherwise; test_groups.py has the others."""
+    return [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
+
+
 def collected(model, images, labels, split):
     """{layer: (Y [R, C], G [R, C])} copies of what capture hands out, batches in order."""
-    layers = adapter_for(model).layers(model)
+    layers = layers_of(model)
     found = {layer.name: [] for layer in layers}
     with capture(model, layers, lambda index, count, y, g: found[layers[index].name].append((y.clone(), g.clone()))):
         for x, y in zip(images.split(split), labels.split(split), strict=True):
@@ -34,7 +39,7 @@ def test_captured_gradients_equal_plain_autograd(vit, images):
     """The reference keeps every weight trainable and asks autograd for ∂L/∂Y itself."""
     captured = collected(vit, *images, split=8)
     kept = {}
-    layers = adapter_for(vit).layers(vit)
+    layers = layers_of(vit)
     handles = [vit.get_submodule(layer.reader).register_forward_pre_hook(
         lambda _, y, name=layer.name: kept.__setitem__(name, y[0])) for layer in layers]
     loss = F.cross_entropy(vit(images[0]), images[1], reduction="sum")
@@ -57,7 +62,7 @@ def test_gradients_do_not_depend_on_the_batch_size(vit, images, split):
 
 def test_views_lie_where_autograd_keeps_the_tensors(make_vit, images):
     model = make_vit()
-    layers = adapter_for(model).layers(model)
+    layers = layers_of(model)
     seen, autograd = {}, {}
 
     def remember(module, inputs):
@@ -80,7 +85,7 @@ def test_views_lie_where_autograd_keeps_the_tensors(make_vit, images):
 
 def test_a_gradient_that_is_not_contiguous_is_straightened(make_vit, images):
     model = make_vit(global_pool="avg")
-    layers = [layer for layer in adapter_for(model).layers(model) if layer.name == "blocks.2.mlp"]
+    layers = [layer for layer in layers_of(model) if layer.name == "blocks.2.mlp"]
     model.blocks[2].mlp.fc2.forward = lambda y: y.sum(-1, keepdim=True).expand(*y.shape[:-1], 48)  # expanded gradient
     pairs = []
     with capture(model, layers, lambda *pair: pairs.append(pair)):
@@ -91,7 +96,7 @@ def test_a_gradient_that_is_not_contiguous_is_straightened(make_vit, images):
 def test_activations_are_let_go_one_by_one(make_vit, images):
     """When a layer's turn comes, the activations of the layers after it are free already, the loss still being there."""
     model = make_vit()
-    layers = adapter_for(model).layers(model)
+    layers = layers_of(model)
     seen = []
 
     def sink(index, count, y, g):
@@ -106,7 +111,7 @@ def test_activations_are_let_go_one_by_one(make_vit, images):
 
 def test_activations_are_freed_with_the_graph(make_vit, images):
     model = make_vit()
-    layers = adapter_for(model).layers(model)
+    layers = layers_of(model)
     alive = []
     gc.disable()
     try:
@@ -141,7 +146,7 @@ def test_model_is_given_back_even_after_an_error(make_vit, images):
         assert not any(p.requires_grad for p in model.parameters()) and not any(m.training for m in model.modules())
         raise Stop
 
-    layers = adapter_for(model).layers(model)
+    layers = layers_of(model)
     with pytest.raises(Stop), capture(model, layers, sink):
         per_image_loss(model(images[0]), images[1]).backward()
     after = ([(p.requires_grad, p.grad) for p in model.parameters()], [m.training for m in model.modules()],
@@ -163,7 +168,7 @@ def check_against_numpy(model, images, split):
     statistics = calibrate(model, list(zip(x.split(split), labels.split(split), strict=True)), progress=False)
     captured = collected(model, x, labels, split=split)
     columns = statistics.columns
-    for layer in adapter_for(model).layers(model):
+    for layer in layers_of(model):
         y, g = (part.double().numpy() for part in captured[layer.name])
         rows = statistics.rows_of(layer.name)
         per_channel = {"sum_abs_yg": np.abs(y * g), "sum_yg": y * g, "sum_yg2": (y * g) ** 2, "sum_abs_y": np.abs(y), "sum_y": y,
@@ -211,7 +216,7 @@ def test_statistics_of_deit_tiny_equal_numpy_float64_bit_for_bit(deit, photograp
 def test_weight_sums_cover_the_units_parameters(vit, images):
     statistics = calibrate(vit, [images], progress=False)
     adapter = adapter_for(vit)
-    for layer in adapter.layers(vit):
+    for layer in layers_of(vit):
         rows = statistics.rows_of(layer.name)
         square_U = sum((weight.detach().double() ** 2).sum(1 - axis).reshape(layer.units, -1).sum(1) for weight, axis in adapter.weights(vit, layer))
         np.testing.assert_allclose(statistics.columns["sum_w2"][rows], square_U.numpy(), rtol=1e-12)
@@ -227,7 +232,7 @@ def test_weight_gradients_are_those_of_ordinary_training(vit, images):
     statistics = calibrate(vit, list(zip(images[0].split(3), images[1].split(3), strict=True)), weight_gradients=True, progress=False)
     assert np.array_equal(statistics.columns["weight_gradients"], statistics.columns["weights"])
     adapter = adapter_for(vit)
-    for layer in adapter.layers(vit):
+    for layer in layers_of(vit):
         pairs = zip(adapter.weights(vit, layer), adapter.weights(gradients, layer), strict=True)
         by_unit = [(w.double() * g.double()).detach().transpose(0, axis).reshape(layer.units, -1).sum(1).numpy() for (w, axis), (g, _) in pairs]
         found = statistics.columns["sum_wg"][statistics.rows_of(layer.name)]
@@ -272,7 +277,7 @@ def test_batches_that_are_not_finite_are_skipped_and_counted(make_vit, images):
     with pytest.warns(UserWarning, match=r"left out of 6 layers.*blocks.0.attn \(2\)") as warned:
         statistics = calibrate(model, [broken, images, broken], weight_gradients=True, nonfinite="skip", progress=False)
     assert len(warned) == 1 and warned[0].filename == __file__
-    layers = [layer.name for layer in adapter_for(model).layers(model)]
+    layers = [layer.name for layer in layers_of(model)]
     assert json.loads(statistics.metadata["agflow.skipped"]) == dict.fromkeys(layers, 2)
     assert columns_equal(statistics, calibrate(model, [images], weight_gradients=True, progress=False))
 
@@ -368,7 +373,7 @@ def test_calibration_refusals(make_vit, images, tmp_path):
         calibrate(model, [])
     with pytest.raises(InvalidValueError, match="batches is 0"):
         calibrate(model, [images], batches=0)
-    with pytest.raises(InvalidValueError, match="expected some of: heads, mlp"):
+    with pytest.raises(InvalidValueError, match="expected some of: block, embed, head_dim, heads, mlp"):
         calibrate(model, [images], groups=["neurons"])
     with pytest.raises(NonFiniteError, match="blocks"):
         calibrate(model, [(images[0] * float("inf"), images[1])], progress=False)
@@ -401,7 +406,7 @@ def test_dumped_tensors_are_plain_arrow(make_vit, images, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["batch-0000.arrow", "batch-0001.arrow", "weights.arrow"]
     tables = {path.stem: pyarrow.ipc.open_file(path).read_all() for path in tmp_path.iterdir()}
     assert [tables[f"batch-000{i}"].num_rows for i in (0, 1)] == [5, 3] and tables["weights"].num_rows == 1
-    for layer in adapter_for(model).layers(model):
+    for layer in layers_of(model):
         for role, expected in zip("yg", captured[layer.name], strict=True):
             column = pa.concat_arrays([tables[f"batch-000{i}"].column(f"{layer.name}.{role}").combine_chunks() for i in (0, 1)])
             storage = column.storage if isinstance(column, pa.ExtensionArray) else column
@@ -419,7 +424,7 @@ def test_dumps_of_every_type(make_vit, images, tmp_path, dtype, kind):
     calibrate(model, [images], dump=tmp_path, progress=False)
     captured = collected(model, images[0].to(dtype), images[1], split=8)
     table, weights = (pyarrow.ipc.open_file(tmp_path / name).read_all() for name in ("batch-0000.arrow", "weights.arrow"))
-    for layer in adapter_for(model).layers(model):
+    for layer in layers_of(model):
         for role, expected in zip("yg", captured[layer.name], strict=True):
             field = table.schema.field(f"{layer.name}.{role}")
             assert (field.metadata or {}).get(b"agflow.dtype") == (b"bfloat16" if dtype is torch.bfloat16 else None)

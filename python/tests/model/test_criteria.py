@@ -13,6 +13,11 @@ from agflow.errors import UnknownLayerError
 from agflow.models import adapter_for
 
 
+def layers_of(model):
+    """The layers of the two groups that are calibrated unless told otherwise; test_groups.py has the others."""
+    return [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
+
+
 @dataclass
 class Raw:
     """What a layer's criteria are made of, in float64."""
@@ -28,7 +33,7 @@ class Raw:
 def collect(model, batches):
     """{layer: Raw}, by hooks that know nothing of agflow, all weights trainable."""
     model = copy.deepcopy(model).requires_grad_(True)
-    layers = adapter_for(model).layers(model)
+    layers = layers_of(model)
     seen = {layer.name: [] for layer in layers}
 
     def keep(name):
@@ -127,7 +132,7 @@ def test_reading_weights_times_their_gradients_are_the_activations_times_theirs(
     statistics = agflow.calibrate(model, [images], progress=False)
     trained = copy.deepcopy(model)
     F.cross_entropy(trained(images[0]), images[1], reduction="sum").backward()
-    for layer in adapter_for(model).layers(model):
+    for layer in layers_of(model):
         weight = trained.get_submodule(layer.reader).weight
         product_U = (weight * weight.grad).double().sum(0).reshape(layer.units, -1).sum(1).detach().numpy()
         rows = statistics.rows_of(layer.name)

@@ -20,9 +20,12 @@ PREPROCESSING = Preprocessing((32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
 
 @pytest.fixture
 def light(make_vit, plan_of, random_keep, images):
-    """A cut model, left in training mode."""
-    model = make_vit(depth=2, init_values=0.1, reg_tokens=2, drop_rate=0.5)
-    return prune(model, plan_of(model, random_keep(model, 3)), [images], progress=False).train()
+    """A model that lost something of every group, left in training mode."""
+    model = make_vit(depth=3, init_values=0.1, reg_tokens=2, drop_rate=0.5)
+    kept = random_keep(model, 3, ("mlp", "heads", "head_dim", "embed", "block"))
+    light = prune(model, plan_of(model, {**kept, "blocks.0.attn.branch": [], "blocks.1.attn.branch": [0]}), [images], progress=False)
+    assert light.blocks[1].attn.qk_width != light.blocks[1].attn.v_width != 12 and light.embed_dim < 48
+    return light.train()
 
 
 def batches(images):

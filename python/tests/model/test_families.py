@@ -85,6 +85,11 @@ def images_for(model, count=4):
     return torch.randn(count, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(1))
 
 
+def layers_of(model):
+    """The layers of the two groups that are calibrated unless told otherwise; test_groups.py has the others."""
+    return [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
+
+
 @torch.no_grad()
 def masked_logits(model, kept, images):
     """Logits of the full-size model in which the removed units' activations are set to zero by hooks on the readers."""
@@ -124,7 +129,7 @@ def test_cut_equals_masked_and_leaves_the_original(family, plan_of, random_keep,
 def test_masks_matter(family, random_keep):
     """The oracle is no constant: masking half of every layer moves the logits, so the readers' hooks do fire."""
     images = images_for(family)
-    kept = {layer.name: range(layer.units // 2) for layer in adapter_for(family).layers(family)}
+    kept = {layer.name: range(layer.units // 2) for layer in layers_of(family)}
     whole = masked_logits(family, {}, images)
     assert (masked_logits(family, kept, images) - whole).abs().max() > 1e-3 * whole.abs().max()
 
@@ -145,7 +150,8 @@ def test_weights_belong_to_the_units(family):
     for layer in adapter.layers(family):
         for weight, axis in adapter.weights(family, layer):
             assert weight.shape[axis] == layer.units * layer.unit_width
-        assert adapter.weights(family, layer)[-1][0] is family.get_submodule(layer.reader).weight
+        if layer.reader:
+            assert adapter.weights(family, layer)[-1][0] is family.get_submodule(layer.reader).weight
 
 
 def test_experts_come_back_to_the_bit(family, plan_of, random_keep, tmp_path):
@@ -163,7 +169,7 @@ def test_experts_come_back_to_the_bit(family, plan_of, random_keep, tmp_path):
 @pytest.mark.parametrize("compensate", ["mean", "ridge"])
 def test_repair_runs_and_leaves_the_original(family, plan_of, random_keep, compensate):
     images = images_for(family)
-    if compensate == "mean" and family.get_submodule(adapter_for(family).layers(family)[0].reader).bias is None:
+    if compensate == "mean" and family.get_submodule(layers_of(family)[0].reader).bias is None:
         pytest.skip("a mean shift needs a bias")
     state = {name: tensor.clone() for name, tensor in family.state_dict().items()}
     attributes = [sorted(vars(module)) for module in family.modules()]
@@ -192,7 +198,7 @@ def test_moments_see_the_readers_inputs(family):
 def test_capture_sees_what_plain_autograd_says(family):
     """Σ_rows y_c g_c = Σ_o W_oc ∂L/∂W_oc for the reader's weight W: the right side comes from the model as it is, without hooks."""
     model = copy.deepcopy(family)
-    layers, captured = adapter_for(model).layers(model), {}
+    layers, captured = layers_of(model), {}
     images, labels = images_for(model, 2), torch.tensor([1, 7])
     before = [(name, sorted(vars(module)), module.training) for name, module in model.named_modules()]
     with capture(model, layers, lambda index, count, y, g: captured.__setitem__(layers[index].name, (y * g).sum(0))):
@@ -211,7 +217,7 @@ def test_the_whole_road(family, plan_of, random_keep):
     before = {name: tensor.clone() for name, tensor in family.state_dict().items()}
     statistics = agflow.calibrate(family, [(images, labels)], weight_gradients=True, progress=False)
     scored = agflow.score(statistics, "taylor_weight").columns["score"]
-    assert len(scored) == sum(layer.units for layer in adapter_for(family).layers(family)) and scored.max() > 0
+    assert len(scored) == sum(layer.units for layer in layers_of(family)) and scored.max() > 0
     light = prune(family, plan_of(family, random_keep(family, 2)), [(images, labels)], progress=False)
     agflow.finetune(light, [(images, labels)], teacher=family, epochs=1, lr=1e-5, progress=False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in family.state_dict().items())
@@ -222,9 +228,8 @@ def test_the_whole_road(family, plan_of, random_keep):
 
 
 def test_cutting_twice_goes_on_from_the_cut_model(family, plan_of):
-    adapter, images = adapter_for(family), images_for(family)
-    name = adapter.layers(family)[0].name
-    units = adapter.layers(family)[0].units
+    images = images_for(family)
+    name, units = layers_of(family)[0].name, layers_of(family)[0].units
     once = prune(family, plan_of(family, {name: range(1, units)}), compensate="none")
     if units > 2:
         once = prune(once, plan_of(once, {name: [0, units - 2]}), compensate="none")
@@ -349,7 +354,7 @@ def test_what_is_not_known_is_refused_by_name_before_anything_is_touched(model, 
 
 
 def test_layers_that_were_exchanged_or_taken_out_are_named(family):
-    reader = adapter_for(family).layers(family)[-1].reader
+    reader = layers_of(family)[-1].reader
     parent, _, leaf = reader.rpartition(".")
     wrapped, robbed = copy.deepcopy(family), copy.deepcopy(family)
     setattr(wrapped.get_submodule(parent), leaf, nn.Sequential(wrapped.get_submodule(reader)))

@@ -122,7 +122,7 @@ def test_missing_weights_file_and_unknown_names():
 def test_capture_of_a_layer_that_is_not_there(example):
     from dataclasses import replace
     from agflow.models import adapter_for
-    layer = replace(adapter_for(example[0]).layers(example[0])[0], reader="blocks.99.mlp.fc2")
+    layer = replace(adapter_for(example[0]).layers(example[0])[-2], reader="blocks.99.mlp.fc2")
     with pytest.raises(errors.UnknownLayerError, match=r"blocks\.99") as caught:
         with capture(example[0], [layer], lambda *_: None):
             pass
