@@ -23,7 +23,7 @@ import (
 )
 
 // Number marks the shape of this list; a caller built for another number must not call.
-const Number = 2
+const Number = 3
 
 // resultMemory holds every result: memory of C's allocator may be kept by other languages.
 var resultMemory = mallocator.NewMallocator()
@@ -93,6 +93,14 @@ func giveArray(out carrow.Output, values arrow.Array) {
 // int64s builds an array in result memory.
 func int64s(values []int64) arrow.Array {
 	b := array.NewInt64Builder(resultMemory)
+	defer b.Release()
+	b.AppendValues(values, nil)
+	return b.NewArray()
+}
+
+// float32s builds an array in result memory.
+func float32s(values []float32) arrow.Array {
+	b := array.NewFloat32Builder(resultMemory)
 	defer b.Release()
 	b.AppendValues(values, nil)
 	return b.NewArray()

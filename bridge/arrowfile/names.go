@@ -29,6 +29,7 @@ const (
 	keySeed        = "agflow.seed"
 	keyRequest     = "agflow.request"
 	keyPrior       = "agflow.prior"
+	keyTemperature = "agflow.temperature"
 	keyLightMACs   = "agflow.light_macs"
 	keyHeavyMACs   = "agflow.heavy_macs"
 	keySharedMACs  = "agflow.shared_macs"

@@ -186,9 +186,9 @@ def _both(light, heavy, batches) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 def _judge(held_out, judged, costs, options) -> tuple[CascadeResult, tuple[Predictions, Predictions]]:
     """Set the threshold on ``held_out`` and read its result off ``judged``; both are (light, heavy, labels)."""
     calibrating = routing.join_predictions(*held_out, costs)
-    judging = routing.join_predictions(*judged, costs)
+    judging = routing.join_predictions(*judged, costs, temperature=calibrating.temperature)
     router = routing.threshold_for(calibrating, tolerance=options.tolerance, confidence=options.confidence)
-    escalated = routing.escalations(judged[0], router.threshold)
+    escalated = routing.escalations(judged[0], router.threshold, prior=router.prior, temperature=router.temperature)
     cascade = top1(judged[0].index_copy(0, escalated, judged[1][escalated]), judged[2])
     ledger = Ledger.of(costs, len(judging), len(escalated))
     light, heavy = judging.light_accuracy, judging.heavy_accuracy

@@ -11,7 +11,7 @@ from typing import Any
 
 from agflow.errors import InvalidValueError
 
-ABI = 2
+ABI = 3
 """The number of this list; Go carries the same one."""
 
 _INITIALS = {"yg": "YG"}  # Go writes initials in capitals
@@ -91,9 +91,13 @@ CALLS = (
     Call("diagnose", (TEXT, *ARROW), TEXT),
     Call("stability", (TEXT, *ARROW), TEXT),
     Call("against_random", (TEXT,), TEXT),
-    Call("priors", (*ARROW, *ARROW), INT),
-    Call("route", (FLOAT, *ARROW, *ARROW), INT),
-    Call("calibrate_threshold", (TEXT, *ARROW), TEXT),
+    Call("priors", (FLOAT, *ARROW, *ARROW), INT),
+    Call("feature_norms", (*ARROW, *ARROW), INT),
+    Call("fit_temperature", (*ARROW, *ARROW), TEXT),
+    Call("route", (TEXT, FLOAT, FLOAT, *ARROW, *ARROW), INT),
+    Call("calibrate_router", (TEXT, *ARROW), TEXT),
+    Call("write_router", (TEXT, TEXT), INT),
+    Call("read_router", (TEXT,), TEXT),
     Call("curve", (TEXT, *ARROW, *ARROW), INT),
     Call("ledger", (TEXT,), TEXT),
     Call("write_file", (TEXT, *ARROW), INT),
