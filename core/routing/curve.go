@@ -104,25 +104,20 @@ func thinned(samples []sample, points int) []cut {
 	if distinct(samples) < points {
 		points = len(samples) + 1 // every cut is the nearest to its own escalation
 	}
+	wanted := func(k int) float64 { return float64(len(samples)) * float64(k) / float64(points-1) }
 	var kept []cut
 	var before cut
-	next := 1
+	next, due := 0, 0.0
 	walk(samples, func(at cut) {
-		if len(kept) == 0 {
-			kept = append(kept, at)
-		}
-		for ; next < points; next++ {
-			wanted := float64(len(samples)) * float64(next) / float64(points-1)
-			if wanted > float64(at.escalated) {
-				break
-			}
+		for ; float64(at.escalated) >= due && next < points; due = wanted(next) {
 			nearest := at
-			if float64(at.escalated)-wanted > wanted-float64(before.escalated) {
+			if float64(at.escalated)-due > due-float64(before.escalated) {
 				nearest = before
 			}
-			if nearest.escalated != kept[len(kept)-1].escalated {
+			if len(kept) == 0 || nearest.escalated != kept[len(kept)-1].escalated {
 				kept = append(kept, nearest)
 			}
+			next++
 		}
 		before = at
 	})

@@ -166,3 +166,13 @@ func BenchmarkCurve(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkCurveOfTenMillion(b *testing.B) {
+	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 10_000_000, 1<<24)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 200); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
