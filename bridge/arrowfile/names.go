@@ -30,6 +30,8 @@ const (
 	keyRequest     = "agflow.request"
 	keyPrior       = "agflow.prior"
 	keyTemperature = "agflow.temperature"
+	keyImages      = "agflow.images"
+	keyTuning      = "agflow.tuning"
 	keyLightMACs   = "agflow.light_macs"
 	keyHeavyMACs   = "agflow.heavy_macs"
 	keySharedMACs  = "agflow.shared_macs"

@@ -29,7 +29,8 @@ const priorPrefix = "prior_"
 // PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32; heavy_prediction
 // int64; and, for every further prior that was recorded, a float32 column prior_ and its name. Metadata: agflow.prior
 // names what light_prior is; agflow.temperature, where it is not 1, belongs to the priors named *_scaled; and the costs
-// agflow.light_macs, agflow.heavy_macs, agflow.shared_macs of one image.
+// agflow.light_macs, agflow.heavy_macs, agflow.shared_macs of one image. agflow.images and agflow.tuning, where they are
+// there, are sketches of the images predicted and of those that tuned the experts.
 func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	c := columns{alloc: alloc}
 	c.int64s("label", p.Label)
@@ -67,7 +68,8 @@ func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 	s := Samples{routing.Samples{
 		LightCorrect: x.equal(label, "light_prediction"), HeavyCorrect: x.equal(label, "heavy_prediction"),
 		Priors: []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}, Temperature: x.temperature(),
-		Cost: routing.Cost{Light: x.integer(keyLightMACs), Heavy: x.integer(keyHeavyMACs), Shared: x.integer(keySharedMACs)},
+		Cost:   routing.Cost{Light: x.integer(keyLightMACs), Heavy: x.integer(keyHeavyMACs), Shared: x.integer(keySharedMACs)},
+		Images: x.pairs[keyImages], Tuning: x.pairs[keyTuning],
 	}, tableMetadata(x.pairs, keyPrior, keyTemperature, keyLightMACs, keyHeavyMACs, keySharedMACs)}
 	for _, name := range columnNames(rec) {
 		if prior, is := strings.CutPrefix(name, priorPrefix); is {

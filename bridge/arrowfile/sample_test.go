@@ -63,7 +63,7 @@ func samplePredictions() Predictions {
 			{Name: "max_probability", Values: []float32{0.9, 0.5, 0.25}}, {Name: "entropy_scaled", Values: []float32{-0.1, -2, -3}},
 		},
 		Temperature: 1.5, Cost: routing.Cost{Light: 10, Heavy: 100, Shared: 1},
-		Metadata: map[string]string{"agflow.data": "sha256-def"},
+		Metadata: map[string]string{"agflow.data": "sha256-def", "agflow.images": "01 02", "agflow.tuning": "03"},
 	}
 }
 
@@ -72,6 +72,7 @@ func sampleSamples() Samples {
 	p := samplePredictions()
 	return Samples{routing.Samples{
 		Priors: p.Priors, LightCorrect: []bool{true, true, false}, HeavyCorrect: []bool{true, false, true}, Temperature: p.Temperature, Cost: p.Cost,
+		Images: "01 02", Tuning: "03",
 	}, p.Metadata}
 }
 

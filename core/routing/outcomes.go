@@ -48,6 +48,7 @@ type Samples struct {
 	LightCorrect, HeavyCorrect []bool
 	Temperature                float64 // of the priors named *_scaled
 	Cost                       Cost
+	Images, Tuning             string // sketches of the images of these samples and of those that tuned the experts: see checkHeldOut
 }
 
 // Outcomes are the samples under one prior.

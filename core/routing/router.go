@@ -38,10 +38,13 @@ type Request struct {
 // that costs a third more samples. To try k priors on all samples at confidence 1-(1-confidence)/k would cost about
 // half as much again for five priors, and more for ten.
 //
-// Errors: value (no limit or several, an unknown prior), and those of Calibrate, CalibrateEscalation, CalibrateCharged.
+// Errors: value (no limit or several, an unknown prior, images that tuned an expert), and those of Calibrate, CalibrateEscalation, CalibrateCharged.
 func NewRouter(s Samples, r Request) (Router, error) {
 	if len(s.Priors) == 0 {
 		return Router{}, fault.New(fault.Empty, "the samples have no prior; give at least one")
+	}
+	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
+		return Router{}, err
 	}
 	priors, err := Rank(s)
 	if err != nil {

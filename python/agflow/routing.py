@@ -17,6 +17,7 @@ from agflow import arrow
 from agflow._core.loader import core
 from agflow.errors import EmptyError, UnsupportedModelError
 from agflow.evaluation import logits
+from agflow.fingerprints import ImageSketch
 from agflow.models import count_macs
 from agflow.tables import Table
 
@@ -255,7 +256,7 @@ def escalations(logits_BK: torch.Tensor, threshold: float, *, prior: str = PRIOR
 
 def join_predictions(light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor, costs: Costs, *,
                      temperature: float | None = None, features_NC: torch.Tensor | None = None,
-                     recorded: Mapping[str, np.ndarray] | None = None) -> Predictions:
+                     recorded: Mapping[str, np.ndarray] | None = None, images: str = "", tuning: str = "") -> Predictions:
     """Predictions table from the logits of both experts on the same images.
 
     Parameters
@@ -264,6 +265,7 @@ def join_predictions(light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: t
         judge it.
     features_NC : the light expert's last features, for the prior l1_norm
     recorded : further priors by name, float32 [N], higher where the light expert is surer
+    images, tuning : sketches (:func:`agflow.sketch_images`) of these images, and of those that tuned the experts
     """
     light_prediction, plain = priors(light_NK)
     heavy_prediction, _ = priors(heavy_NK)
@@ -278,6 +280,7 @@ def join_predictions(light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: t
                 "agflow.heavy_macs": str(costs.heavy), "agflow.shared_macs": str(costs.shared)}
     if temperature is not None and temperature != 1.0:
         metadata["agflow.temperature"] = repr(temperature)
+    metadata |= {key: sketch for key, sketch in (("agflow.images", images), ("agflow.tuning", tuning)) if sketch}
     columns = {"label": labels_N.numpy().astype(np.int64), "light_prediction": light_prediction, "light_prior": plain[PRIOR],
                "heavy_prediction": heavy_prediction, **{f"prior_{name}": np.asarray(values, np.float32) for name, values in more.items()}}
     schema = pa.schema([(name, pa.from_numpy_dtype(column.dtype)) for name, column in columns.items()], metadata)
@@ -285,13 +288,15 @@ def join_predictions(light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: t
 
 
 def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, temperature: float | None = None, features: bool = False,
-            progress: bool = True) -> Predictions:
+            tuning: str = "", progress: bool = True) -> Predictions:
     """Run both experts over ``loader`` (its order must not change between two passes).
 
     Parameters
     ----------
     temperature : see :func:`join_predictions`
     features : also record the prior l1_norm, of what enters the light expert's last linear layer
+    tuning : sketch (:func:`agflow.sketch_images`) of the images that tuned an expert; a router is not calibrated on
+        predictions that share images with it, as far as a sketch can tell
 
     Raises
     ------
@@ -303,10 +308,11 @@ def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, temperature
         Features were asked for and the light expert has no linear layer.
     """
     with _last_features(light, features) as seen:
-        light_NK, labels = logits(light, loader, description="light expert", progress=progress)
+        images = ImageSketch()
+        light_NK, labels = logits(light, images.watching(loader), description="light expert", progress=progress)
     heavy_NK, _ = logits(heavy, loader, description="heavy expert", progress=progress)
     return join_predictions(light_NK, heavy_NK, labels, Costs.of(light, heavy), temperature=temperature,
-                            features_NC=torch.cat(seen) if features else None)
+                            features_NC=torch.cat(seen) if features else None, images=str(images), tuning=tuning)
 
 
 @contextmanager
@@ -337,7 +343,7 @@ def threshold_for(predictions: Predictions, *, prior: str | None = None, toleran
 
 def calibrate_router(light: nn.Module, heavy: nn.Module, held_out: Iterable, *, prior: str | None = None, tolerance: float | None = None,
                      charged: float | None = None, escalation: float | None = None, confidence: float = 0.95,
-                     progress: bool = True) -> Router:
+                     tuning: str = "", progress: bool = True) -> Router:
     """Find the threshold that escalates least while the cascade keeps up with the heavy expert, or the most accurate one
     within a cost.
 
@@ -357,17 +363,19 @@ def calibrate_router(light: nn.Module, heavy: nn.Module, held_out: Iterable, *, 
     charged : charged cost allowed, in MACs per image as a ratio of the heavy expert
     escalation : share of the images that may escalate
     confidence : in (0, 1)
+    tuning : sketch (:func:`agflow.sketch_images`) of the images that tuned an expert, which may not be held out too
 
     Raises
     ------
     EmptyError
         The loader gave no batch.
     InvalidValueError
-        A limit or the confidence is out of range, several limits are given, or there is no such prior.
+        A limit or the confidence is out of range, several limits are given, there is no such prior, or an image held out
+        is known to have tuned an expert.
     BudgetError
         The light expert alone costs more than ``charged``.
     """
-    return threshold_for(predict(light, heavy, held_out, progress=progress), prior=prior, tolerance=tolerance, charged=charged,
+    return threshold_for(predict(light, heavy, held_out, tuning=tuning, progress=progress), prior=prior, tolerance=tolerance, charged=charged,
                          escalation=escalation, confidence=confidence)
 
 

@@ -16,6 +16,7 @@ from agflow.cascade import Cascade
 from agflow.errors import EmptyError, FileError, InvalidValueError
 from agflow.evaluation import Accuracy, accuracy, evaluate, logits, race, restrict, top1
 from agflow.experts import save_expert
+from agflow.fingerprints import sketch_images
 from agflow.finetuning import finetune
 from agflow.planning import UNIFORM, Plan, needs_weight_gradients, plan, score
 from agflow.report import write_report
@@ -75,7 +76,7 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
     heavy_NK, labels = logits(heavy, _loader(splits.judge, options), description="heavy expert")
     dense = accuracy(heavy_NK, labels)
     light, stages = _side_by_side(heavy, plans, splits, options, dense, say)
-    save_expert(light, folder / "light", chosen, preprocessing=preprocessing)
+    save_expert(light, folder / "light", chosen, preprocessing=preprocessing, tuning=sketch_images(_loader(splits.tune, options)))
 
     say("4/6 set the threshold on held-out images")
     costs = Costs.of(light, heavy)

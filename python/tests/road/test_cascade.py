@@ -9,6 +9,7 @@ import torch
 
 import agflow
 from agflow.errors import BudgetError, CorruptFileError, EmptyError, FileError, InvalidValueError, NonFiniteError
+from agflow.experts import expert_tuning
 from agflow.routing import Costs, fit_temperature, priors
 
 
@@ -84,6 +85,26 @@ def test_recorded_priors_are_rated_and_refused_by_the_cascade(example, light, pr
         agflow.Cascade(light, heavy, router)
     with pytest.raises(InvalidValueError, match="they have max_probability, margin"):
         agflow.routing.threshold_for(predictions, prior="agreement")
+
+
+def test_sketches_do_not_depend_on_order_or_batch_size_and_go_on(loader):
+    whole = agflow.sketch_images(loader("train", 0, 600))
+    assert len(whole.split()) == 256
+    assert agflow.sketch_images(loader("train", 300, 600, batch_size=7), agflow.sketch_images(loader("train", 0, 300))) == whole
+    assert not set(whole.split()) & set(agflow.sketch_images(loader("test", 0, 600)).split())
+
+
+def test_images_that_tuned_an_expert_set_no_threshold(example, light, loader, tmp_path):
+    heavy, preprocessing = example
+    held_out = loader("train", 2400, 2700)
+    agflow.save_expert(light, tmp_path / "light", preprocessing=preprocessing, tuning=agflow.sketch_images(loader("train", 2650, 3000)))
+    tuning = expert_tuning(tmp_path / "light")
+    with pytest.raises(InvalidValueError, match="also tuned an expert"):
+        agflow.calibrate_router(light, heavy, held_out, tuning=tuning, progress=False)
+    agflow.predict(light, heavy, held_out, tuning=tuning, progress=False).save(tmp_path / "predictions.arrow")
+    with pytest.raises(InvalidValueError, match="also tuned an expert"):
+        agflow.routing.threshold_for(agflow.Predictions.load(tmp_path / "predictions.arrow"))
+    assert agflow.calibrate_router(light, heavy, loader("train", 3000, 3400), tolerance=0.05, tuning=tuning, progress=False).samples == 400
 
 
 def test_limits_of_cost_and_escalation_are_kept(predictions):
