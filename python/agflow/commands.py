@@ -87,8 +87,10 @@ def prune(options: dict) -> dict:
 def predict(options: dict) -> dict:
     """Run both experts over the same images and write their predictions as an Arrow file."""
     heavy, preprocessing, _ = data.model_from(options["heavy"], options.get("weights"))
-    tuning = " ".join(expert_tuning(folder) for folder in (options["light"], options["heavy"]) if pathlib.Path(folder).is_dir())
-    predictions = predict_both(load_expert(options["light"]), heavy, _images(options, heavy, preprocessing), tuning=tuning.strip())
+    folders = [options["light"]] + [options["heavy"]] * (options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir())
+    tuning = " ".join(map(expert_tuning, folders)).strip()
+    predictions = predict_both(load_expert(options["light"]), heavy, _images(options, heavy, preprocessing), features=options["features"],
+                               tuning=tuning)
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
     predictions.save(options["output"])
     return {"summary": f"{options['output']}: {len(predictions)} images, light {100 * predictions.light_accuracy:.1f} %, "

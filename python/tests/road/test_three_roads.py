@@ -79,8 +79,9 @@ def test_predictions_are_equal_by_both_doors(roads, example, light):
     """The command hosts the same Python and the same core; the file of priors has the same bytes."""
     images = data.load("example:test", preprocessing=example[1], limit=100, seed=0, classes=10)
     agflow.save_expert(light, roads / "light", preprocessing=example[1])
-    agflow.predict(agflow.load_expert(roads / "light"), example[0], DataLoader(images, 32), progress=False).save(roads / "doors-python.arrow")
-    command("predict", "--light", roads / "light", "--heavy", "example", "--data", "example:test", "--limit", 100, "--output", roads / "doors-go.arrow")
+    agflow.predict(agflow.load_expert(roads / "light"), example[0], DataLoader(images, 32), features=True, progress=False).save(roads / "doors-python.arrow")
+    command("predict", "--light", roads / "light", "--heavy", "example", "--data", "example:test", "--limit", 100, "--features",
+            "--output", roads / "doors-go.arrow")
     assert (roads / "doors-go.arrow").read_bytes() == (roads / "doors-python.arrow").read_bytes()
 
 
