@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"agflow/bridge/abi"
 	"agflow/bridge/pyhost"
 )
 
@@ -110,7 +111,7 @@ func TestHostedCommandPassesFlagsAndPrintsBoth(t *testing.T) {
 	if got, _ := json.Marshal(answer.Options); string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if answer.Core != 2 || answer.Native {
+	if answer.Core != abi.Number || answer.Native {
 		t.Errorf("the core of this process: abi %d; extension loaded: %v", answer.Core, answer.Native)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -102,7 +103,9 @@ func TestFilesFromStatisticsToPlan(t *testing.T) {
 // predictionsFile writes n predictions of a light expert that is right wherever it is sure.
 func predictionsFile(t *testing.T, path string, n int) arrowfile.Predictions {
 	t.Helper()
-	p := arrowfile.Predictions{Prior: "max_probability", Cost: routing.Cost{Light: 30, Heavy: 100}}
+	p := arrowfile.Predictions{
+		Temperature: 1, Cost: routing.Cost{Light: 30, Heavy: 100}, Priors: []routing.Prior{{Name: "max_probability"}, {Name: "agreement"}},
+	}
 	for i := range n {
 		sure := i%4 != 0
 		light, prior := int64(0), float32(0.99)
@@ -110,7 +113,8 @@ func predictionsFile(t *testing.T, path string, n int) arrowfile.Predictions {
 			light, prior = 1, 0.3
 		}
 		p.Label, p.Heavy = append(p.Label, 0), append(p.Heavy, 0)
-		p.Light, p.LightPrior = append(p.Light, light), append(p.LightPrior, prior)
+		p.Light, p.Priors[0].Values = append(p.Light, light), append(p.Priors[0].Values, prior)
+		p.Priors[1].Values = append(p.Priors[1].Values, 0.5)
 	}
 	if err := save(path, arrowfile.PredictionsToRecord(memory.DefaultAllocator, p)); err != nil {
 		t.Fatal(err)
@@ -120,27 +124,33 @@ func predictionsFile(t *testing.T, path string, n int) arrowfile.Predictions {
 
 func TestRouteWritesRouterAndCurve(t *testing.T) {
 	t.Chdir(t.TempDir())
-	p := predictionsFile(t, "predictions.arrow", 4000)
+	predictionsFile(t, "predictions.arrow", 4000)
 	out := must(t, "route", "--predictions", "predictions.arrow", "--curve", "curve.arrow")
-	content, err := os.ReadFile("router.json")
+	found, err := arrowfile.ReadRouter("router.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var found map[string]any
-	if err := json.Unmarshal(content, &found); err != nil {
-		t.Fatal(err)
-	}
-	want, err := routing.Calibrate(p.Outcomes(), 0.005, 0.95)
+	samples, err := load("predictions.arrow", arrowfile.KindPredictions, arrowfile.SamplesFromRecord)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found["format"] != 1.0 || found["prior"] != "max_probability" || found["verdict"] != "PASS" || found["threshold"] != want.Threshold || !strings.Contains(out, "PASS") {
-		t.Errorf("%v\n%s", found, out)
+	tolerance := 0.005
+	want, err := routing.NewRouter(samples.Samples, routing.Request{Tolerance: &tolerance, Confidence: 0.95})
+	if err != nil || !reflect.DeepEqual(found, want) {
+		t.Errorf("got %+v; want %+v, %v", found, want, err)
 	}
-	if ledger := found["ledger"].(map[string]any); ledger["escalated"] != 1000.0 || ledger["charged"] != 0.3+0.25 {
-		t.Error(ledger)
+	if found.Prior != "max_probability" || found.Verdict != routing.Pass || found.Ledger.Escalated != 1000 || found.Ledger.Charged != 0.3+0.25 {
+		t.Errorf("%+v", found)
 	}
-	if points, err := load("curve.arrow", arrowfile.KindCurve, arrowfile.CurveFromRecord); err != nil || len(points) == 0 {
+	for _, line := range []string{
+		"router.json: PASS: accuracy(cascade) >= accuracy(heavy) - 0.005 with confidence 0.95, from 4000 images",
+		"an image escalates when its max_probability is below 0.3", "random routing", "charged cost: gain", "agreement        0.5000",
+	} {
+		if !strings.Contains(out, line) {
+			t.Errorf("%q is not in\n%s", line, out)
+		}
+	}
+	if points, err := load("curve.arrow", arrowfile.KindCurve, arrowfile.CurveFromRecord); err != nil || len(points) == 0 || points[0].AccuracyInterval[1] == 0 {
 		t.Error(points, err)
 	}
 	if left, _ := filepath.Glob(".*"); len(left) != 0 {
@@ -148,11 +158,45 @@ func TestRouteWritesRouterAndCurve(t *testing.T) {
 	}
 }
 
+// One limit of three is kept, the tolerance by default.
+func TestRouteKeepsTheLimitAskedFor(t *testing.T) {
+	t.Chdir(t.TempDir())
+	predictionsFile(t, "predictions.arrow", 2000)
+	for arguments, want := range map[string]string{
+		"--charged 0.5":                    "router.json: PASS: charged cost <= 0.5x with confidence 0.95, from 2000 images",
+		"--escalation 0":                   "no image escalates",
+		"--escalation 1 --confidence 0.9":  "escalation <= 1 with confidence 0.9",
+		"--prior auto":                     "an image escalates when its max_probability is below",
+		"--prior agreement --charged 0.99": "an image escalates when its agreement is below 0.5",
+	} {
+		out := must(t, append([]string{"route", "--predictions", "predictions.arrow"}, strings.Fields(arguments)...)...)
+		if !strings.Contains(out, want) {
+			t.Errorf("%s: %q is not in\n%s", arguments, want, out)
+		}
+	}
+	for arguments, want := range map[string]struct {
+		status int
+		says   string
+	}{
+		"--charged 0.5 --escalation 0.2": {exitUsage, "only one"},
+		"--tolerance 0.01 --charged 0.5": {exitUsage, "only one"},
+		"--charged 0.2":                  {exitBadData, "the light expert alone costs 0.3"},
+		"--prior margin":                 {exitUsage, `no prior "margin"; they have max_probability, agreement`},
+		"--escalation 1.5":               {exitUsage, "an escalation of 1.5"},
+		"--curve c.arrow --points 1":     {exitUsage, "at least its 2 ends"},
+	} {
+		_, complaint, status := agflow(append([]string{"route", "--predictions", "predictions.arrow"}, strings.Fields(arguments)...)...)
+		if status != want.status || !strings.Contains(complaint, want.says) {
+			t.Errorf("%s: status %d, %s", arguments, status, complaint)
+		}
+	}
+}
+
 func TestUnwritableOutputLeavesNothing(t *testing.T) {
 	t.Chdir(t.TempDir())
 	predictionsFile(t, "predictions.arrow", 100)
 	_, complaint, status := agflow("route", "--predictions", "predictions.arrow", "--output", "absent/router.json")
-	if status != exitFailed || !strings.Contains(complaint, "absent/router.json was not written") {
+	if status != exitFailed || !strings.Contains(complaint, "can't write absent/router.json: no such file") {
 		t.Error(status, complaint)
 	}
 }

@@ -56,6 +56,7 @@ func predictCommand() *cli.Command {
 		Flags: []cli.Flag{
 			need("light", "`FOLDER` of the light expert"), text("heavy", "example", "`MODEL`: as --model of calibrate"), weightsFlag(),
 			text("data", "example:test", "`DATA` that has served neither expert"), place("output", "predictions.arrow", "predictions `FILE` to write"),
+			toggle("features", "also record the l1 norm of the light expert's last features, as a prior"),
 			batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
 		},
 	})

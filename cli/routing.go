@@ -1,27 +1,16 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"math"
-	"syscall"
+	"strings"
+	"text/tabwriter"
 
 	"agflow/bridge/arrowfile"
-	"agflow/core/fault"
 	"agflow/core/routing"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
 	"github.com/urfave/cli/v2"
 )
-
-// router is the content of router.json, which agflow.Router reads too; the ledger is of the calibration samples.
-type router struct {
-	Format int    `json:"format"`
-	Prior  string `json:"prior"`
-	routing.Threshold
-	Ledger routing.Ledger `json:"ledger"`
-}
 
 func routeCommand() *cli.Command {
 	return command(cli.Command{
@@ -29,64 +18,124 @@ func routeCommand() *cli.Command {
 		Flags: []cli.Flag{
 			need("predictions", "predictions `FILE` of images that served neither expert"), place("output", "router.json", "router `FILE` to write"),
 			place("curve", "", "also write accuracy and cost over all thresholds to `FILE`"), number("points", 200, "", "at most `N` rows of the curve"),
-			toleranceFlag(), confidenceFlag(),
+			text("prior", "", "`NAME` of the prior to route by, or auto for the one of the greatest AUROC; by default the first in the file"),
+			toleranceFlag(),
+			limitFlagOf("charged", "instead, the charged `COST` to keep, as a ratio of the heavy expert's, at the best accuracy"),
+			limitFlagOf("escalation", "instead, the `SHARE` of images that may escalate, at the best accuracy"), confidenceFlag(),
 		},
 	}, func(c *cli.Context) (outcome, error) {
-		predictions, err := load(c.String("predictions"), arrowfile.KindPredictions, arrowfile.PredictionsFromRecord)
+		samples, err := load(c.String("predictions"), arrowfile.KindPredictions, arrowfile.SamplesFromRecord)
 		if err != nil {
 			return outcome{}, err
 		}
-		found, err := newRouter(predictions, c.Float64("tolerance"), c.Float64("confidence"))
+		router, err := routing.NewRouter(samples.Samples, routerRequest(c))
 		if err != nil {
 			return outcome{}, err
 		}
 		if path := c.String("curve"); path != "" {
-			points, err := routing.Curve(predictions.Outcomes(), predictions.Cost, c.Int("points"))
-			if err != nil {
-				return outcome{}, err
-			}
-			if err := save(path, arrowfile.CurveToRecord(memory.DefaultAllocator, points, predictions)); err != nil {
+			if err := saveCurve(path, samples, router.Prior, c.Int("points")); err != nil {
 				return outcome{}, err
 			}
 		}
 		path := c.String("output")
-		if err := writeJSON(path, found); err != nil {
+		if _, err := arrowfile.WriteRouter(path, router); err != nil {
 			return outcome{}, err
 		}
-		return outcome{found, routerText(path, found)}, nil
+		return outcome{router, routerText(path, router)}, nil
 	})
 }
 
-func newRouter(p arrowfile.Predictions, tolerance, confidence float64) (router, error) {
-	threshold, err := routing.Calibrate(p.Outcomes(), tolerance, confidence)
-	if err != nil {
-		return router{}, err
-	}
-	escalated := int64(math.Round(threshold.Escalation * float64(threshold.Samples)))
-	ledger, err := routing.NewLedger(p.Cost, threshold.Samples, escalated)
-	return router{1, p.Prior, threshold, ledger}, err
+func limitFlagOf(name, usage string) cli.Flag {
+	return &cli.Float64Flag{Name: name, Usage: usage, EnvVars: env(name), DefaultText: "by --tolerance"}
 }
 
-func routerText(path string, r router) string {
-	needed := ""
-	if r.NeededSamples > 0 {
-		needed = fmt.Sprintf(", about %d images would do", r.NeededSamples)
+// routerRequest leaves the tolerance out when it is the flag's default and another limit was given.
+func routerRequest(c *cli.Context) routing.Request {
+	given := func(name string) *float64 {
+		if !c.IsSet(name) {
+			return nil
+		}
+		value := c.Float64(name)
+		return &value
 	}
-	return fmt.Sprintf("%s: %s%s\nthreshold   %.4f, from %d images\naccuracy    light %.2f %%, heavy %.2f %%, cascade %.2f %%\n"+
-		"escalation  %.1f %%\ncost        %.3fx charged, %.3fx uncharged, break-even at %.1f %% escalated: %s",
-		path, r.Verdict, needed, r.Threshold.Threshold, r.Samples, 100*r.AccuracyLight, 100*r.AccuracyHeavy, 100*r.AccuracyCascade,
-		100*r.Escalation, r.Ledger.Charged, r.Ledger.Uncharged, 100*r.Ledger.BreakEven, r.Ledger.Verdict)
+	r := routing.Request{
+		Prior: c.String("prior"), Tolerance: given("tolerance"), Charged: given("charged"), Escalation: given("escalation"), Confidence: c.Float64("confidence"),
+	}
+	if r.Tolerance == nil && r.Charged == nil && r.Escalation == nil {
+		tolerance := c.Float64("tolerance")
+		r.Tolerance = &tolerance
+	}
+	return r
 }
 
-func writeJSON(path string, value any) error {
-	encoded, err := json.MarshalIndent(value, "", "  ")
+func saveCurve(path string, samples arrowfile.Samples, prior string, points int) error {
+	outcomes, err := samples.Outcomes(prior)
 	if err != nil {
 		return err
 	}
-	err = arrowfile.WriteBytes(path, append(encoded, '\n'))
-	var reason syscall.Errno
-	if errors.As(err, &reason) {
-		return fault.New(fault.IO, "%s was not written: %w: choose a writable folder with space", path, reason)
+	curve, err := routing.Curve(outcomes, samples.Cost, points)
+	if err != nil {
+		return err
 	}
-	return err
+	return save(path, arrowfile.CurveToRecord(memory.DefaultAllocator, curve, samples, prior))
+}
+
+func routerText(path string, r routing.Router) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s: %s with confidence %g, from %d images", path, r.Verdict, promised(r.Threshold), r.Confidence, r.Samples)
+	if r.NeededSamples > 0 {
+		fmt.Fprintf(&b, "; about %d images would do", r.NeededSamples)
+	}
+	fmt.Fprintf(&b, "\n%s\n\n", thresholdText(r))
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "\taccuracy %%\tescalated %%\tcost charged\tcost uncharged\n")
+	light, heavy := r.Ledger.LightMACs, r.Ledger.HeavyMACs
+	fmt.Fprintf(table, "light expert\t%.2f\t0\t%.3fx\t%.3fx\n", 100*r.AccuracyLight, float64(light)/float64(heavy), float64(light)/float64(heavy))
+	fmt.Fprintf(table, "heavy expert\t%.2f\t100\t1.000x\t1.000x\n", 100*r.AccuracyHeavy)
+	p := r.Point
+	rest := fmt.Sprintf("%s\t%s\t%s", percent(p.Escalation, p.EscalationInterval), ratio(p.Charged, p.ChargedInterval), ratio(p.Uncharged, p.UnchargedInterval))
+	fmt.Fprintf(table, "cascade\t%s\t%s\n", percent(p.Accuracy, p.AccuracyInterval), rest)
+	fmt.Fprintf(table, "random routing\t%s\t%s\n", percent(p.RandomAccuracy, p.RandomInterval), rest)
+	table.Flush()
+	fmt.Fprintf(&b, "\ncharged cost: %s, break-even at %.1f %% escalated\n\n", r.Ledger.Verdict, 100*r.Ledger.BreakEven)
+	table = tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "prior\tAUROC for the light expert's errors\n")
+	for _, q := range r.Priors {
+		fmt.Fprintf(table, "%s\t%.4f (%.4f to %.4f)\n", q.Prior, q.AUROC, q.Low, q.High)
+	}
+	table.Flush()
+	b.WriteString("(intervals of 95 % confidence, each for itself)")
+	return b.String()
+}
+
+func promised(t routing.Threshold) string {
+	switch t.Target {
+	case routing.AccuracyTarget:
+		return fmt.Sprintf("accuracy(cascade) >= accuracy(heavy) - %g", t.Limit)
+	case routing.EscalationTarget:
+		return fmt.Sprintf("escalation <= %g", t.Limit)
+	}
+	return fmt.Sprintf("charged cost <= %gx", t.Limit)
+}
+
+func thresholdText(r routing.Router) string {
+	switch r.Threshold.Threshold {
+	case routing.EscalateAll:
+		return "every image escalates"
+	case routing.EscalateNone:
+		return "no image escalates"
+	}
+	text := fmt.Sprintf("an image escalates when its %s is below %.6g", r.Prior, r.Threshold.Threshold)
+	if r.Temperature != 1 {
+		text += fmt.Sprintf(", at temperature %.4g", r.Temperature)
+	}
+	return text
+}
+
+func percent(share float64, within routing.Interval) string {
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", 100*share, 100*within[0], 100*within[1])
+}
+
+func ratio(cost float64, within routing.Interval) string {
+	return fmt.Sprintf("%.3fx (%.3f to %.3f)", cost, within[0], within[1])
 }

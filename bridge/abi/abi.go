@@ -98,6 +98,14 @@ func int64s(values []int64) arrow.Array {
 	return b.NewArray()
 }
 
+// float32s builds an array in result memory.
+func float32s(values []float32) arrow.Array {
+	b := array.NewFloat32Builder(resultMemory)
+	defer b.Release()
+	b.AppendValues(values, nil)
+	return b.NewArray()
+}
+
 // float64s builds an array in result memory.
 func float64s(values []float64) arrow.Array {
 	b := array.NewFloat64Builder(resultMemory)

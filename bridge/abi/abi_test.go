@@ -127,7 +127,7 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 	c := newCaller(t)
 	logits := func() wire { return c.matrix(2, 5, 0, 0, 0, 0, 9) }
 	in, out := logits(), c.empty()
-	if rows, err := Priors(in.array, in.schema, out.array, out.schema); err != nil || rows != 3 {
+	if rows, err := Priors(1, in.array, in.schema, out.array, out.schema); err != nil || rows != 3 {
 		t.Fatal(rows, err)
 	}
 	c.result(out, func(rec arrow.Record) {
@@ -137,23 +137,40 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 		}
 	})
 	in, out = logits(), c.empty()
-	if escalated, err := Route(0.9, in.array, in.schema, out.array, out.schema); err != nil || escalated != 1 {
+	if escalated, err := Route("max_probability", 1, 0.9, in.array, in.schema, out.array, out.schema); err != nil || escalated != 1 {
 		t.Fatal(escalated, err)
 	}
 	free(out)
 
 	predictions := func() wire {
-		p := arrowfile.Predictions{Prior: "max_probability", Cost: routing.Cost{Light: 20, Heavy: 100}}
+		p := arrowfile.Predictions{Temperature: 1, Cost: routing.Cost{Light: 20, Heavy: 100}, Priors: []routing.Prior{{Name: "max_probability"}}}
 		for i := range int64(100) {
 			p.Label, p.Light, p.Heavy = append(p.Label, i%3), append(p.Light, i%3), append(p.Heavy, i%3)
-			p.LightPrior = append(p.LightPrior, float32(i)/100)
+			p.Priors[0].Values = append(p.Priors[0].Values, float32(i)/100)
 		}
 		return c.record(arrowfile.PredictionsToRecord(c.memory, p))
 	}
 	in = predictions()
-	text, err := CalibrateThreshold(`{"tolerance":0.1,"confidence":0.9}`, in.array, in.schema)
+	text, err := CalibrateRouter(`{"tolerance":0.1,"confidence":0.9}`, in.array, in.schema)
 	if err != nil || !strings.Contains(text, `"verdict"`) {
 		t.Error(text, err)
+	}
+	path := filepath.Join(t.TempDir(), "router.json")
+	if _, err := WriteRouter(path, text); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := ReadRouter(path); err != nil || back != text {
+		t.Errorf("%s, %v; expected %s", back, err, text)
+	}
+	in, out = logits(), c.empty()
+	if rows, err := FeatureNorms(in.array, in.schema, out.array, out.schema); err != nil || rows != 3 {
+		t.Fatal(rows, err)
+	}
+	free(out)
+	in = logits()
+	labels := predictions()
+	if text, err := FitTemperature(in.array, in.schema, labels.array, labels.schema); fault.CodeOf(err) != fault.Shape {
+		t.Error(text, err) // 100 labels for 3 rows
 	}
 	in, out = predictions(), c.empty()
 	if points, err := Curve(`{"points":10}`, in.array, in.schema, out.array, out.schema); err != nil || points < 2 || points > 10 {
@@ -346,15 +363,15 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 		},
 		"Route, no result": func(a, b, out wire) error {
 			defer free(b)
-			return second(Route(0.5, a.array, a.schema, 0, 0))
+			return second(Route("energy", 1, 0.5, a.array, a.schema, 0, 0))
 		},
 		"Curve": func(a, b, out wire) error {
 			defer free(b)
 			return second(Curve(`{}`, a.array, a.schema, out.array, out.schema))
 		},
-		"CalibrateThreshold": func(a, b, _ wire) error {
+		"CalibrateRouter": func(a, b, _ wire) error {
 			defer free(b)
-			return second(CalibrateThreshold(`{}`, a.array, a.schema))
+			return second(CalibrateRouter(`{}`, a.array, a.schema))
 		},
 		"WriteFile": func(a, b, _ wire) error {
 			defer free(b)
@@ -384,7 +401,7 @@ func TestPanicBecomesAnError(t *testing.T) {
 	resultMemory = nil
 	defer func() { resultMemory = kept }()
 	in, out := c.matrix(2, 0, 1), c.empty()
-	_, err := Route(0.9, in.array, in.schema, out.array, out.schema)
+	_, err := Route("max_probability", 1, 0.9, in.array, in.schema, out.array, out.schema)
 	if fault.CodeOf(err) != fault.Internal || !released(in) || !untouched(out) {
 		t.Errorf("%v; input released %v, result untouched %v", err, released(in), untouched(out))
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 )
 
-// Priors exports the record {prediction int64, prior float32} of the rows of logits, a matrix [rows, classes], and
-// returns the number of rows.
-func Priors(logitsArray, logitsSchema, outArray, outSchema int64) (rows int64, err error) {
+// Priors exports the record {prediction int64, and a float32 column for each prior that logits give} of the rows of
+// logits, a matrix [rows, classes], over a temperature, and returns the number of rows.
+func Priors(temperature float64, logitsArray, logitsSchema, outArray, outSchema int64) (rows int64, err error) {
 	defer fault.Recover(&err)
 	input := carrow.Take("logits", logitsArray, logitsSchema)
 	defer input.Release()
@@ -23,27 +23,76 @@ func Priors(logitsArray, logitsSchema, outArray, outSchema int64) (rows int64, e
 	if err != nil {
 		return 0, err
 	}
-	predictions, priors, err := routing.MaxProbability(logits)
+	predictions, priors, err := routing.Priors(logits, temperature)
 	if err != nil {
 		return 0, err
 	}
 	return give(out, arrowfile.PriorsToRecord(resultMemory, predictions, priors)), nil
 }
 
-// Route exports the int64 array of the rows of logits whose prior is below the threshold and returns how many.
-func Route(threshold float64, logitsArray, logitsSchema, outArray, outSchema int64) (escalated int64, err error) {
+// FeatureNorms exports the float32 array of the l1 norms of the rows of features, a matrix [rows, channels], and returns the
+// number of rows.
+func FeatureNorms(featuresArray, featuresSchema, outArray, outSchema int64) (rows int64, err error) {
 	defer fault.Recover(&err)
-	input := carrow.Take("logits", logitsArray, logitsSchema)
+	input := carrow.Take("features", featuresArray, featuresSchema)
 	defer input.Release()
 	out, err := carrow.Fill(outArray, outSchema)
 	if err != nil {
 		return 0, err
 	}
-	logits, err := input.Matrix()
+	features, err := input.Matrix()
 	if err != nil {
 		return 0, err
 	}
-	rows, err := routing.Route(logits, threshold)
+	norms, err := routing.L1Norms(features)
+	if err != nil {
+		return 0, err
+	}
+	giveArray(out, float32s(norms))
+	return int64(len(norms)), nil
+}
+
+// FitTemperature returns {"temperature"} as JSON: that of the rows of logits, a matrix [rows, classes], for the column
+// label int64 of a record batch, from the rows alone that may choose.
+func FitTemperature(logitsArray, logitsSchema, labelsArray, labelsSchema int64) (temperature string, err error) {
+	defer fault.Recover(&err)
+	logitsInput, labelsInput := carrow.Take("logits", logitsArray, logitsSchema), carrow.Take("labels", labelsArray, labelsSchema)
+	defer labelsInput.Release()
+	defer logitsInput.Release()
+	logits, err := logitsInput.Matrix()
+	if err != nil {
+		return "", err
+	}
+	var labels []int64
+	err = read(labelsInput, func(rec arrow.Record) (err error) {
+		labels, err = arrowfile.LabelsFromRecord(rec)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	found, err := routing.FitTemperature(logits, labels)
+	if err != nil {
+		return "", err
+	}
+	return encode(map[string]float64{"temperature": found})
+}
+
+// Route exports the int64 array of the rows whose prior is below the threshold and returns how many. The matrix holds
+// logits [rows, classes], for the prior l1_norm features.
+func Route(prior string, temperature, threshold float64, matrixArray, matrixSchema, outArray, outSchema int64) (escalated int64, err error) {
+	defer fault.Recover(&err)
+	input := carrow.Take("logits", matrixArray, matrixSchema)
+	defer input.Release()
+	out, err := carrow.Fill(outArray, outSchema)
+	if err != nil {
+		return 0, err
+	}
+	matrix, err := input.Matrix()
+	if err != nil {
+		return 0, err
+	}
+	rows, err := routing.Rule{Prior: prior, Temperature: temperature, Threshold: threshold}.Route(matrix)
 	if err != nil {
 		return 0, err
 	}
@@ -51,32 +100,49 @@ func Route(threshold float64, logitsArray, logitsSchema, outArray, outSchema int
 	return int64(len(rows)), nil
 }
 
-// CalibrateThreshold finds the threshold that a request {"tolerance","confidence"} asks for and returns it, with its
-// verdict, as JSON.
-func CalibrateThreshold(request string, predictionsArray, predictionsSchema int64) (threshold string, err error) {
+// CalibrateRouter finds the router that a request asks for (routing.Request) and returns it as JSON, the content of
+// router.json.
+func CalibrateRouter(request string, predictionsArray, predictionsSchema int64) (router string, err error) {
 	defer fault.Recover(&err)
 	input := carrow.Take("predictions", predictionsArray, predictionsSchema)
 	defer input.Release()
-	var asked struct {
-		Tolerance  float64 `json:"tolerance"`
-		Confidence float64 `json:"confidence"`
-	}
+	var asked routing.Request
 	if err := decode(request, &asked); err != nil {
 		return "", err
 	}
-	predictions, err := readPredictions(input)
+	samples, err := readSamples(input)
 	if err != nil {
 		return "", err
 	}
-	found, err := routing.Calibrate(predictions.Outcomes(), asked.Tolerance, asked.Confidence)
+	found, err := routing.NewRouter(samples.Samples, asked)
 	if err != nil {
 		return "", err
 	}
 	return encode(found)
 }
 
-// Curve exports the curve over thresholds, thinned to at most the points of a request {"points":200}, and returns
-// its number of points. The costs are in the predictions' metadata.
+// WriteRouter writes a router, given as JSON, to a file, whole or not at all, and returns the file's bytes.
+func WriteRouter(path, router string) (bytes int64, err error) {
+	defer fault.Recover(&err)
+	found, err := routing.ParseRouter([]byte(router))
+	if err != nil {
+		return 0, err
+	}
+	return arrowfile.WriteRouter(path, found)
+}
+
+// ReadRouter returns the router of a file as JSON.
+func ReadRouter(path string) (router string, err error) {
+	defer fault.Recover(&err)
+	found, err := arrowfile.ReadRouter(path)
+	if err != nil {
+		return "", err
+	}
+	return encode(found)
+}
+
+// Curve exports the curve over the thresholds of a prior, "" for the first, thinned to at most the points of a request
+// {"prior":"","points":200}, and returns its number of points. The costs are in the predictions' metadata.
 func Curve(request string, predictionsArray, predictionsSchema, outArray, outSchema int64) (points int64, err error) {
 	defer fault.Recover(&err)
 	input := carrow.Take("predictions", predictionsArray, predictionsSchema)
@@ -86,20 +152,28 @@ func Curve(request string, predictionsArray, predictionsSchema, outArray, outSch
 		return 0, err
 	}
 	asked := struct {
-		Points int `json:"points"`
-	}{200}
+		Prior  string `json:"prior"`
+		Points int    `json:"points"`
+	}{"", 200}
 	if err := decode(request, &asked); err != nil {
 		return 0, err
 	}
-	predictions, err := readPredictions(input)
+	samples, err := readSamples(input)
 	if err != nil {
 		return 0, err
 	}
-	curve, err := routing.Curve(predictions.Outcomes(), predictions.Cost, asked.Points)
+	if asked.Prior == "" {
+		asked.Prior = samples.Priors[0].Name
+	}
+	outcomes, err := samples.Outcomes(asked.Prior)
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.CurveToRecord(resultMemory, curve, predictions)), nil
+	curve, err := routing.Curve(outcomes, samples.Cost, asked.Points)
+	if err != nil {
+		return 0, err
+	}
+	return give(out, arrowfile.CurveToRecord(resultMemory, curve, samples, asked.Prior)), nil
 }
 
 // Ledger counts the cost of a cascade from {"light_macs","heavy_macs","shared_macs","samples","escalated"} and
@@ -124,10 +198,10 @@ func Ledger(request string) (ledger string, err error) {
 	return encode(found)
 }
 
-func readPredictions(in *carrow.Input) (predictions arrowfile.Predictions, err error) {
+func readSamples(in *carrow.Input) (samples arrowfile.Samples, err error) {
 	err = read(in, func(rec arrow.Record) (err error) {
-		predictions, err = arrowfile.PredictionsFromRecord(rec)
+		samples, err = arrowfile.SamplesFromRecord(rec)
 		return err
 	})
-	return predictions, err
+	return samples, err
 }

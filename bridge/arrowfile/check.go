@@ -17,7 +17,7 @@ func checkKind(rec arrow.Record) (err error) {
 	case KindPlan:
 		_, err = PlanFromRecord(rec)
 	case KindPredictions:
-		_, err = PredictionsFromRecord(rec)
+		_, err = SamplesFromRecord(rec)
 	case KindCurve:
 		_, err = CurveFromRecord(rec)
 	case KindLatency:

@@ -7,13 +7,29 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// CurveToRecord has one row a threshold: threshold float64; escalated int64; escalation, accuracy, charged,
-// uncharged, random_accuracy float64. Its metadata is that of the predictions it was made from, costs included.
-func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Predictions) arrow.Record {
-	floats := func(value func(routing.Point) float64) []float64 {
+// measure is one number of a point that has an interval.
+type measure struct {
+	name     string
+	value    func(*routing.Point) *float64
+	interval func(*routing.Point) *routing.Interval
+}
+
+var measures = []measure{
+	{"escalation", func(p *routing.Point) *float64 { return &p.Escalation }, func(p *routing.Point) *routing.Interval { return &p.EscalationInterval }},
+	{"accuracy", func(p *routing.Point) *float64 { return &p.Accuracy }, func(p *routing.Point) *routing.Interval { return &p.AccuracyInterval }},
+	{"charged", func(p *routing.Point) *float64 { return &p.Charged }, func(p *routing.Point) *routing.Interval { return &p.ChargedInterval }},
+	{"uncharged", func(p *routing.Point) *float64 { return &p.Uncharged }, func(p *routing.Point) *routing.Interval { return &p.UnchargedInterval }},
+	{"random_accuracy", func(p *routing.Point) *float64 { return &p.RandomAccuracy }, func(p *routing.Point) *routing.Interval { return &p.RandomInterval }},
+}
+
+// CurveToRecord has one row a threshold: threshold float64; escalated int64; and escalation, accuracy, charged,
+// uncharged, random_accuracy float64, each followed by the ends of its interval, NAME_low and NAME_high. Its metadata is
+// that of the predictions it was made from, costs included; agflow.prior names the prior that the thresholds are for.
+func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Samples, prior string) arrow.Record {
+	floats := func(value func(*routing.Point) *float64) []float64 {
 		out := make([]float64, len(points))
-		for i, p := range points {
-			out[i] = value(p)
+		for i := range points {
+			out[i] = *value(&points[i])
 		}
 		return out
 	}
@@ -22,31 +38,36 @@ func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Predicti
 		escalated[i] = p.Escalated
 	}
 	c := columns{alloc: alloc}
-	c.float64s("threshold", floats(func(p routing.Point) float64 { return p.Threshold }))
+	c.float64s("threshold", floats(func(p *routing.Point) *float64 { return &p.Threshold }))
 	c.int64s("escalated", escalated)
-	c.float64s("escalation", floats(func(p routing.Point) float64 { return p.Escalation }))
-	c.float64s("accuracy", floats(func(p routing.Point) float64 { return p.Accuracy }))
-	c.float64s("charged", floats(func(p routing.Point) float64 { return p.Charged }))
-	c.float64s("uncharged", floats(func(p routing.Point) float64 { return p.Uncharged }))
-	c.float64s("random_accuracy", floats(func(p routing.Point) float64 { return p.RandomAccuracy }))
-	return c.record(KindCurve, from.pairs())
+	for _, m := range measures {
+		c.float64s(m.name, floats(m.value))
+		c.float64s(m.name+"_low", floats(func(p *routing.Point) *float64 { return &m.interval(p)[0] }))
+		c.float64s(m.name+"_high", floats(func(p *routing.Point) *float64 { return &m.interval(p)[1] }))
+	}
+	return c.record(KindCurve, predictionPairs(from.Metadata, prior, from.Temperature, from.Cost))
 }
 
 // CurveFromRecord copies the points out of a record batch.
 func CurveFromRecord(rec arrow.Record) ([]routing.Point, error) {
 	x := extract(rec, KindCurve)
-	thresholds, escalated, escalations := x.float64s("threshold"), x.int64s("escalated"), x.float64s("escalation")
-	accuracies, charged, uncharged := x.float64s("accuracy"), x.float64s("charged"), x.float64s("uncharged")
-	random := x.float64s("random_accuracy")
+	points := make([]routing.Point, rec.NumRows())
+	fill := func(name string, at func(*routing.Point) *float64) {
+		for i, v := range x.float64s(name) {
+			*at(&points[i]) = v
+		}
+	}
+	fill("threshold", func(p *routing.Point) *float64 { return &p.Threshold })
+	for i, v := range x.int64s("escalated") {
+		points[i].Escalated = v
+	}
+	for _, m := range measures {
+		fill(m.name, m.value)
+		fill(m.name+"_low", func(p *routing.Point) *float64 { return &m.interval(p)[0] })
+		fill(m.name+"_high", func(p *routing.Point) *float64 { return &m.interval(p)[1] })
+	}
 	if x.err != nil {
 		return nil, x.err
-	}
-	points := make([]routing.Point, len(thresholds))
-	for i := range points {
-		points[i] = routing.Point{
-			Threshold: thresholds[i], Escalated: escalated[i], Escalation: escalations[i], Accuracy: accuracies[i],
-			Charged: charged[i], Uncharged: uncharged[i], RandomAccuracy: random[i],
-		}
 	}
 	return points, nil
 }

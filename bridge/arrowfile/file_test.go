@@ -28,13 +28,13 @@ func TestRoundTrip(t *testing.T) {
 		KindStatistics:  func(r arrow.Record) (any, error) { return StatisticsFromRecord(r) },
 		KindScores:      func(r arrow.Record) (any, error) { return ScoresFromRecord(r) },
 		KindPlan:        func(r arrow.Record) (any, error) { return PlanFromRecord(r) },
-		KindPredictions: func(r arrow.Record) (any, error) { return PredictionsFromRecord(r) },
+		KindPredictions: func(r arrow.Record) (any, error) { return SamplesFromRecord(r) },
 		KindCurve:       func(r arrow.Record) (any, error) { return CurveFromRecord(r) },
 		KindLatency:     func(r arrow.Record) (any, error) { return LatencyFromRecord(r) },
 	}
 	want := map[string]any{
 		KindStatistics: sampleStatistics(), KindScores: sampleScores(), KindPlan: samplePlan(),
-		KindPredictions: samplePredictions(), KindCurve: sampleCurve(), KindLatency: sampleLatency(),
+		KindPredictions: sampleSamples(), KindCurve: sampleCurve(), KindLatency: sampleLatency(),
 	}
 	for kind, rec := range sampleRecords(t, alloc) {
 		path := filepath.Join(t.TempDir(), kind+".arrow")

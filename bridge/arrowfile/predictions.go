@@ -2,84 +2,129 @@ package arrowfile
 
 import (
 	"strconv"
+	"strings"
 
+	"agflow/core/fault"
 	"agflow/core/routing"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
 // Predictions are the answers of the light and the heavy expert to the same labelled samples.
 type Predictions struct {
-	Label      []int64
-	Light      []int64   // class that the light expert predicts
-	LightPrior []float32 // how sure it is, in [0, 1]
-	Heavy      []int64
-	Prior      string // what LightPrior measures, "max_probability"
-	Cost       routing.Cost
-	Metadata   map[string]string
+	Label       []int64
+	Light       []int64         // class that the light expert predicts
+	Priors      []routing.Prior // how sure it is; at least one
+	Heavy       []int64
+	Temperature float64 // of the priors named *_scaled
+	Cost        routing.Cost
+	Metadata    map[string]string
 }
 
-// Outcomes says who is right, which is all that calibration looks at.
-func (p Predictions) Outcomes() routing.Outcomes {
-	o := routing.Outcomes{
-		Prior:        p.LightPrior,
-		LightCorrect: make([]bool, len(p.Label)),
-		HeavyCorrect: make([]bool, len(p.Label)),
-	}
-	for i, label := range p.Label {
-		o.LightCorrect[i] = p.Light[i] == label
-		o.HeavyCorrect[i] = p.Heavy[i] == label
-	}
-	return o
-}
+// priorPrefix begins the names of the columns of all priors but the first.
+const priorPrefix = "prior_"
 
 // PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32; heavy_prediction
-// int64. Metadata: agflow.prior and the costs agflow.light_macs, agflow.heavy_macs, agflow.shared_macs of one image.
+// int64; and, for every further prior that was recorded, a float32 column prior_ and its name. Metadata: agflow.prior
+// names what light_prior is; agflow.temperature, where it is not 1, belongs to the priors named *_scaled; and the costs
+// agflow.light_macs, agflow.heavy_macs, agflow.shared_macs of one image. agflow.images and agflow.tuning, where they are
+// there, are sketches of the images predicted and of those that tuned the experts.
 func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	c := columns{alloc: alloc}
 	c.int64s("label", p.Label)
 	c.int64s("light_prediction", p.Light)
-	c.float32s("light_prior", p.LightPrior)
+	c.float32s("light_prior", p.Priors[0].Values)
 	c.int64s("heavy_prediction", p.Heavy)
-	return c.record(KindPredictions, p.pairs())
+	for _, prior := range p.Priors[1:] {
+		c.float32s(priorPrefix+prior.Name, prior.Values)
+	}
+	return c.record(KindPredictions, predictionPairs(p.Metadata, p.Priors[0].Name, p.Temperature, p.Cost))
 }
 
-func (p Predictions) pairs() map[string]string {
-	pairs := copied(p.Metadata)
-	pairs[keyPrior] = p.Prior
-	pairs[keyLightMACs] = strconv.FormatInt(p.Cost.Light, 10)
-	pairs[keyHeavyMACs] = strconv.FormatInt(p.Cost.Heavy, 10)
-	pairs[keySharedMACs] = strconv.FormatInt(p.Cost.Shared, 10)
+func predictionPairs(metadata map[string]string, prior string, temperature float64, cost routing.Cost) map[string]string {
+	pairs := copied(metadata)
+	pairs[keyPrior] = prior
+	if temperature != 1 {
+		pairs[keyTemperature] = strconv.FormatFloat(temperature, 'g', -1, 64)
+	}
+	pairs[keyLightMACs] = strconv.FormatInt(cost.Light, 10)
+	pairs[keyHeavyMACs] = strconv.FormatInt(cost.Heavy, 10)
+	pairs[keySharedMACs] = strconv.FormatInt(cost.Shared, 10)
 	return pairs
 }
 
-// PredictionsFromRecord copies the predictions out of a record batch.
-func PredictionsFromRecord(rec arrow.Record) (Predictions, error) {
-	x := extract(rec, KindPredictions)
-	p := Predictions{
-		Label:      x.int64s("label"),
-		Light:      x.int64s("light_prediction"),
-		LightPrior: x.float32s("light_prior"),
-		Heavy:      x.int64s("heavy_prediction"),
-		Prior:      x.pairs[keyPrior],
-		Cost:       routing.Cost{Light: x.integer(keyLightMACs), Heavy: x.integer(keyHeavyMACs), Shared: x.integer(keySharedMACs)},
-		Metadata:   tableMetadata(x.pairs, keyPrior, keyLightMACs, keyHeavyMACs, keySharedMACs),
-	}
-	if x.err != nil {
-		return Predictions{}, x.err
-	}
-	return p, nil
+// Samples are predictions as routing looks at them: who is right, and how sure the light expert is.
+type Samples struct {
+	routing.Samples
+	Metadata map[string]string
 }
 
-// PriorsToRecord has one row a sample: prediction int64, prior float32. It is a result, not a file.
-func PriorsToRecord(alloc memory.Allocator, predictions []int32, priors []float32) arrow.Record {
+// SamplesFromRecord copies the samples out of a record batch of predictions.
+func SamplesFromRecord(rec arrow.Record) (Samples, error) {
+	x := extract(rec, KindPredictions)
+	label, _ := column[*array.Int64](x, "label")
+	s := Samples{routing.Samples{
+		LightCorrect: x.equal(label, "light_prediction"), HeavyCorrect: x.equal(label, "heavy_prediction"),
+		Priors: []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}, Temperature: x.temperature(),
+		Cost:   routing.Cost{Light: x.integer(keyLightMACs), Heavy: x.integer(keyHeavyMACs), Shared: x.integer(keySharedMACs)},
+		Images: x.pairs[keyImages], Tuning: x.pairs[keyTuning],
+	}, tableMetadata(x.pairs, keyPrior, keyTemperature, keyLightMACs, keyHeavyMACs, keySharedMACs)}
+	for _, name := range columnNames(rec) {
+		if prior, is := strings.CutPrefix(name, priorPrefix); is {
+			s.Priors = append(s.Priors, routing.Prior{Name: prior, Values: x.float32s(name)})
+		}
+	}
+	if x.err != nil {
+		return Samples{}, x.err
+	}
+	return s, nil
+}
+
+// equal tells for each row whether a column agrees with the labels.
+func (x *extractor) equal(label *array.Int64, name string) []bool {
+	answers, ok := column[*array.Int64](x, name)
+	if !ok {
+		return nil
+	}
+	right, values := make([]bool, answers.Len()), label.Int64Values()
+	for i, answer := range answers.Int64Values() {
+		right[i] = answer == values[i]
+	}
+	return right
+}
+
+func (x *extractor) temperature() float64 {
+	text, given := x.pairs[keyTemperature]
+	if !given || x.err != nil {
+		return 1
+	}
+	temperature, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		x.err = fault.New(fault.Value, "metadata %s is %q, expected a number; make the table with agflow", keyTemperature, text)
+	}
+	return temperature
+}
+
+// LabelsFromRecord copies the column label out of a record batch of any kind.
+func LabelsFromRecord(rec arrow.Record) ([]int64, error) {
+	x := &extractor{rec: rec, kind: "labels"}
+	labels := x.int64s("label")
+	return labels, x.err
+}
+
+// PriorsToRecord has one row a sample: prediction int64 and, for each prior, a float32 column of its name. It is a
+// result, not a file.
+func PriorsToRecord(alloc memory.Allocator, predictions []int32, priors []routing.Prior) arrow.Record {
 	classes := make([]int64, len(predictions))
 	for i, class := range predictions {
 		classes[i] = int64(class)
 	}
 	c := columns{alloc: alloc}
 	c.int64s("prediction", classes)
-	c.float32s("prior", priors)
-	return c.record("priors", map[string]string{keyPrior: "max_probability"})
+	for _, prior := range priors {
+		c.float32s(prior.Name, prior.Values)
+	}
+	return c.record("priors", map[string]string{})
 }

@@ -59,16 +59,30 @@ func samplePlan() masking.Plan {
 
 func samplePredictions() Predictions {
 	return Predictions{
-		Label: []int64{0, 1, 2}, Light: []int64{0, 1, 1}, LightPrior: []float32{0.9, 0.5, 0.25}, Heavy: []int64{0, 2, 2},
-		Prior: "max_probability", Cost: routing.Cost{Light: 10, Heavy: 100, Shared: 1},
-		Metadata: map[string]string{"agflow.data": "sha256-def"},
+		Label: []int64{0, 1, 2}, Light: []int64{0, 1, 1}, Heavy: []int64{0, 2, 2},
+		Priors: []routing.Prior{
+			{Name: "max_probability", Values: []float32{0.9, 0.5, 0.25}}, {Name: "entropy_scaled", Values: []float32{-0.1, -2, -3}},
+		},
+		Temperature: 1.5, Cost: routing.Cost{Light: 10, Heavy: 100, Shared: 1},
+		Metadata: map[string]string{"agflow.data": "sha256-def", "agflow.images": "01 02", "agflow.tuning": "03"},
 	}
+}
+
+// sampleSamples is what routing sees of samplePredictions.
+func sampleSamples() Samples {
+	p := samplePredictions()
+	return Samples{routing.Samples{
+		Priors: p.Priors, LightCorrect: []bool{true, true, false}, HeavyCorrect: []bool{true, false, true}, Temperature: p.Temperature, Cost: p.Cost,
+		Images: "01 02", Tuning: "03",
+	}, p.Metadata}
 }
 
 func sampleCurve() []routing.Point {
 	return []routing.Point{
 		{Threshold: 0, Escalated: 0, Escalation: 0, Accuracy: 0.5, Charged: 0.1, Uncharged: 0.1, RandomAccuracy: 0.5},
-		{Threshold: 1, Escalated: 3, Escalation: 1, Accuracy: 0.75, Charged: 1.09, Uncharged: 1, RandomAccuracy: 0.75},
+		{Threshold: 1, Escalated: 3, Escalation: 1, Accuracy: 0.75, Charged: 1.09, Uncharged: 1, RandomAccuracy: 0.75,
+			EscalationInterval: routing.Interval{0.5, 1}, AccuracyInterval: routing.Interval{0.25, 0.8}, ChargedInterval: routing.Interval{0.6, 1.1},
+			UnchargedInterval: routing.Interval{0.7, 1}, RandomInterval: routing.Interval{0.2, 0.9}},
 	}
 }
 
@@ -91,7 +105,7 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindScores:      ScoresToRecord(alloc, sampleScores()),
 		KindPlan:        plan,
 		KindPredictions: PredictionsToRecord(alloc, samplePredictions()),
-		KindCurve:       CurveToRecord(alloc, sampleCurve(), samplePredictions()),
+		KindCurve:       CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled"),
 		KindLatency:     LatencyToRecord(alloc, sampleLatency()),
 	}
 }

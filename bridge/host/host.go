@@ -185,20 +185,44 @@ func agflow_abi_against_random(request *C.char, number *C.int64_t, text **C.char
 }
 
 //export agflow_abi_priors
-func agflow_abi_priors(logitsArray, logitsSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
-	result, err := abi.Priors(int64(logitsArray), int64(logitsSchema), int64(outArray), int64(outSchema))
+func agflow_abi_priors(temperature C.double, logitsArray, logitsSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Priors(float64(temperature), int64(logitsArray), int64(logitsSchema), int64(outArray), int64(outSchema))
 	return answer(number, text, result, err)
+}
+
+//export agflow_abi_feature_norms
+func agflow_abi_feature_norms(featuresArray, featuresSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.FeatureNorms(int64(featuresArray), int64(featuresSchema), int64(outArray), int64(outSchema))
+	return answer(number, text, result, err)
+}
+
+//export agflow_abi_fit_temperature
+func agflow_abi_fit_temperature(logitsArray, logitsSchema, labelsArray, labelsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.FitTemperature(int64(logitsArray), int64(logitsSchema), int64(labelsArray), int64(labelsSchema))
+	return answerText(text, result, err)
 }
 
 //export agflow_abi_route
-func agflow_abi_route(threshold C.double, logitsArray, logitsSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
-	result, err := abi.Route(float64(threshold), int64(logitsArray), int64(logitsSchema), int64(outArray), int64(outSchema))
+func agflow_abi_route(prior *C.char, temperature, threshold C.double, matrixArray, matrixSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Route(C.GoString(prior), float64(temperature), float64(threshold), int64(matrixArray), int64(matrixSchema), int64(outArray), int64(outSchema))
 	return answer(number, text, result, err)
 }
 
-//export agflow_abi_calibrate_threshold
-func agflow_abi_calibrate_threshold(request *C.char, predictionsArray, predictionsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
-	result, err := abi.CalibrateThreshold(C.GoString(request), int64(predictionsArray), int64(predictionsSchema))
+//export agflow_abi_calibrate_router
+func agflow_abi_calibrate_router(request *C.char, predictionsArray, predictionsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.CalibrateRouter(C.GoString(request), int64(predictionsArray), int64(predictionsSchema))
+	return answerText(text, result, err)
+}
+
+//export agflow_abi_write_router
+func agflow_abi_write_router(path, router *C.char, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.WriteRouter(C.GoString(path), C.GoString(router))
+	return answer(number, text, result, err)
+}
+
+//export agflow_abi_read_router
+func agflow_abi_read_router(path *C.char, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.ReadRouter(C.GoString(path))
 	return answerText(text, result, err)
 }
 

@@ -78,17 +78,29 @@ func Stability(request string, tablesArray, tablesSchema int64) (string, error) 
 
 func AgainstRandom(request string) (string, error) { return abi.AgainstRandom(request) }
 
-func Priors(logitsArray, logitsSchema, outArray, outSchema int64) (int64, error) {
-	return abi.Priors(logitsArray, logitsSchema, outArray, outSchema)
+func Priors(temperature float64, logitsArray, logitsSchema, outArray, outSchema int64) (int64, error) {
+	return abi.Priors(temperature, logitsArray, logitsSchema, outArray, outSchema)
 }
 
-func Route(threshold float64, logitsArray, logitsSchema, outArray, outSchema int64) (int64, error) {
-	return abi.Route(threshold, logitsArray, logitsSchema, outArray, outSchema)
+func FeatureNorms(featuresArray, featuresSchema, outArray, outSchema int64) (int64, error) {
+	return abi.FeatureNorms(featuresArray, featuresSchema, outArray, outSchema)
 }
 
-func CalibrateThreshold(request string, predictionsArray, predictionsSchema int64) (string, error) {
-	return abi.CalibrateThreshold(request, predictionsArray, predictionsSchema)
+func FitTemperature(logitsArray, logitsSchema, labelsArray, labelsSchema int64) (string, error) {
+	return abi.FitTemperature(logitsArray, logitsSchema, labelsArray, labelsSchema)
 }
+
+func Route(prior string, temperature, threshold float64, matrixArray, matrixSchema, outArray, outSchema int64) (int64, error) {
+	return abi.Route(prior, temperature, threshold, matrixArray, matrixSchema, outArray, outSchema)
+}
+
+func CalibrateRouter(request string, predictionsArray, predictionsSchema int64) (string, error) {
+	return abi.CalibrateRouter(request, predictionsArray, predictionsSchema)
+}
+
+func WriteRouter(path, router string) (int64, error) { return abi.WriteRouter(path, router) }
+
+func ReadRouter(path string) (string, error) { return abi.ReadRouter(path) }
 
 func Curve(request string, predictionsArray, predictionsSchema, outArray, outSchema int64) (int64, error) {
 	return abi.Curve(request, predictionsArray, predictionsSchema, outArray, outSchema)

@@ -3,15 +3,20 @@ package routing
 import "agflow/core/fault"
 
 // Point is one threshold of a cascade: how much escalates, how often the answer is right, what it costs, and what
-// sending the same share on at random would reach.
+// sending the same share on at random would reach; each with its interval.
 type Point struct {
-	Threshold      float64
-	Escalated      int64
-	Escalation     float64
-	Accuracy       float64
-	Charged        float64 // see Ledger
-	Uncharged      float64
-	RandomAccuracy float64 // (1-e)*light + e*heavy
+	Threshold          float64  `json:"threshold"`
+	Escalated          int64    `json:"escalated"`
+	Escalation         float64  `json:"escalation"`
+	EscalationInterval Interval `json:"escalation_interval"`
+	Accuracy           float64  `json:"accuracy"`
+	AccuracyInterval   Interval `json:"accuracy_interval"`
+	Charged            float64  `json:"charged"` // see Ledger
+	ChargedInterval    Interval `json:"charged_interval"`
+	Uncharged          float64  `json:"uncharged"`
+	UnchargedInterval  Interval `json:"uncharged_interval"`
+	RandomAccuracy     float64  `json:"random_accuracy"` // (1-e)*light + e*heavy
+	RandomInterval     Interval `json:"random_interval"`
 }
 
 // Curve returns the exact points of every threshold that makes a difference, by ascending threshold, thinned to at
@@ -28,58 +33,103 @@ func Curve(o Outcomes, c Cost, points int) ([]Point, error) {
 	if points < 2 {
 		return nil, fault.New(fault.Value, "%d points were asked for; a curve has at least its 2 ends", points)
 	}
-	all := cuts(o.sorted())
-	n := float64(len(o.Prior))
-	light, heavy := float64(all[0].correct)/n, float64(all[len(all)-1].correct)/n
-	var curve []Point
-	for _, cut := range thin(all, points) {
-		e := float64(cut.escalated) / n
-		curve = append(curve, Point{
-			Threshold: cut.threshold, Escalated: cut.escalated, Escalation: e, Accuracy: float64(cut.correct) / n,
-			Charged: c.charged(e), Uncharged: c.uncharged(e), RandomAccuracy: (1-e)*light + e*heavy,
-		})
+	cuts := thinned(o.sorted(), points)
+	n := int64(len(o.Prior))
+	light, heavy := float64(cuts[0].correct)/float64(n), float64(cuts[len(cuts)-1].correct)/float64(n)
+	curve := make([]Point, len(cuts))
+	for i, at := range cuts {
+		curve[i] = newPoint(at, n, light, heavy, c)
 	}
 	return curve, nil
 }
 
-// cut is one threshold in whole samples.
+// newPoint describes a cut of n samples; light and heavy are the experts' accuracies.
+func newPoint(at cut, n int64, light, heavy float64, c Cost) Point {
+	samples := float64(n)
+	e, accuracy := float64(at.escalated)/samples, float64(at.correct)/samples
+	random, within := (1-e)*light+e*heavy, wilson(e, samples)
+	return Point{
+		Threshold: at.threshold, Escalated: at.escalated, Escalation: e, EscalationInterval: within,
+		Accuracy: accuracy, AccuracyInterval: wilson(accuracy, samples),
+		Charged: c.charged(e), ChargedInterval: within.through(c.charged),
+		Uncharged: c.uncharged(e), UnchargedInterval: within.through(c.uncharged),
+		RandomAccuracy: random, RandomInterval: wilson(random, samples),
+	}
+}
+
+// at is the point of one threshold.
+func (o Outcomes) at(threshold float64, c Cost) Point {
+	here := cut{threshold: threshold}
+	for i, p := range o.Prior {
+		right := o.LightCorrect[i]
+		if escalates(p, threshold) {
+			here.escalated++
+			right = o.HeavyCorrect[i]
+		}
+		if right {
+			here.correct++
+		}
+	}
+	return newPoint(here, int64(len(o.Prior)), share(o.LightCorrect), share(o.HeavyCorrect), c)
+}
+
+// cut is one threshold in whole samples: how many are below it, and how many answers are right then.
 type cut struct {
 	threshold          float64
 	escalated, correct int64
 }
 
-// cuts returns one cut at each distinct prior, which escalates the samples below it, and one that escalates all.
-func cuts(samples []packed) []cut {
-	correct := int64(0)
+// walk calls step with the cut at each distinct prior, ascending, which escalates the samples below it, and with the one
+// that escalates all.
+func walk(samples []sample, step func(cut)) {
+	at := cut{}
 	for _, s := range samples {
-		correct += s.light()
+		at.correct += s.light()
 	}
-	var all []cut
-	for i, s := range samples {
-		if i == 0 || s.prior() != samples[i-1].prior() {
-			all = append(all, cut{float64(s.prior()), int64(i), correct})
+	for i := 0; i < len(samples); {
+		at.threshold = float64(samples[i].prior())
+		step(at)
+		for key := samples[i].key(); i < len(samples) && samples[i].key() == key; i++ {
+			at.correct += samples[i].heavy() - samples[i].light()
 		}
-		correct += s.heavy() - s.light()
+		at.escalated = int64(i)
 	}
-	return append(all, cut{EscalateAll, int64(len(samples)), correct})
+	at.threshold = EscalateAll
+	step(at)
 }
 
-// thin keeps, of cuts by ascending escalation, the nearest to each of points evenly spaced escalations, ends included.
-func thin(all []cut, points int) []cut {
-	if len(all) <= points {
-		return all
+// thinned keeps, of all cuts, the nearest to each of points evenly spaced escalations, ends included; all of them where
+// they are no more.
+func thinned(samples []sample, points int) []cut {
+	if distinct(samples) < points {
+		points = len(samples) + 1 // every cut is the nearest to its own escalation
 	}
-	last := all[len(all)-1].escalated
-	kept := all[:1:1]
-	next := 1
-	for k := 1; k < points; k++ {
-		wanted := float64(last) * float64(k) / float64(points-1)
-		for next+1 < len(all) && float64(all[next+1].escalated)-wanted <= wanted-float64(all[next].escalated) {
+	wanted := func(k int) float64 { return float64(len(samples)) * float64(k) / float64(points-1) }
+	var kept []cut
+	var before cut
+	next, due := 0, 0.0
+	walk(samples, func(at cut) {
+		for ; float64(at.escalated) >= due && next < points; due = wanted(next) {
+			nearest := at
+			if float64(at.escalated)-due > due-float64(before.escalated) {
+				nearest = before
+			}
+			if len(kept) == 0 || nearest.escalated != kept[len(kept)-1].escalated {
+				kept = append(kept, nearest)
+			}
 			next++
 		}
-		if all[next].escalated != kept[len(kept)-1].escalated {
-			kept = append(kept, all[next])
+		before = at
+	})
+	return kept
+}
+
+func distinct(samples []sample) int {
+	n := 1
+	for i := 1; i < len(samples); i++ {
+		if samples[i].key() != samples[i-1].key() {
+			n++
 		}
 	}
-	return kept
+	return n
 }

@@ -36,6 +36,8 @@ func at(o Outcomes, c Cost, threshold float64) Point {
 	p.Charged = (float64(c.Light) + e*float64(c.Heavy-c.Shared)) / float64(c.Heavy)
 	p.Uncharged = ((1-e)*float64(c.Light) + e*float64(c.Heavy)) / float64(c.Heavy)
 	p.RandomAccuracy = (1-e)*(light/n) + e*(heavy/n)
+	p.EscalationInterval, p.AccuracyInterval, p.RandomInterval = wilson(e, n), wilson(p.Accuracy, n), wilson(p.RandomAccuracy, n)
+	p.ChargedInterval, p.UnchargedInterval = p.EscalationInterval.through(c.charged), p.EscalationInterval.through(c.uncharged)
 	return p
 }
 
@@ -93,15 +95,24 @@ func TestThinnedCurve(t *testing.T) {
 	}
 }
 
-// Priors at the edges of their range: 0, -0, the smallest float32 and 1.
+// Priors of any range: 0 and -0 alike, the smallest and greatest float32, negative ones.
 func TestCurveTakesEdgePriors(t *testing.T) {
 	o := Outcomes{
-		Prior:        []float32{1, 0, float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32, 1},
-		LightCorrect: []bool{true, false, false, true, true}, HeavyCorrect: make([]bool, 5),
+		Prior:        []float32{math.MaxFloat32, 0, -3, float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32, -math.MaxFloat32, -2.5},
+		LightCorrect: []bool{true, false, false, true, true, true, false}, HeavyCorrect: make([]bool, 7),
 	}
 	got, err := Curve(o, Cost{Light: 1, Heavy: 2}, 10)
-	if err != nil || len(got) != 4 || got[0].Threshold != 0 || got[1].Escalated != 2 || got[2].Escalated != 3 || got[3].Escalated != 5 || got[3].Accuracy != 0 {
+	if err != nil || len(got) != 7 {
 		t.Fatalf("got %+v, %v", got, err)
+	}
+	var thresholds []float64
+	var escalated []int64
+	for _, p := range got {
+		thresholds, escalated = append(thresholds, p.Threshold), append(escalated, p.Escalated)
+	}
+	if !slices.Equal(thresholds, []float64{-math.MaxFloat32, -3, -2.5, 0, math.SmallestNonzeroFloat32, math.MaxFloat32, EscalateAll}) ||
+		!slices.Equal(escalated, []int64{0, 1, 2, 3, 5, 6, 7}) || got[6].Accuracy != 0 {
+		t.Fatalf("got %+v", got)
 	}
 }
 
@@ -115,8 +126,6 @@ func TestOutcomesAreChecked(t *testing.T) {
 		"light":  {Outcomes{[]float32{1}, nil, []bool{true}}, fault.Shape},
 		"heavy":  {Outcomes{[]float32{1}, []bool{true}, []bool{true, true}}, fault.Shape},
 		"NaN":    {Outcomes{[]float32{nan}, []bool{true}, []bool{true}}, fault.Nonfinite},
-		"above":  {Outcomes{[]float32{1.5}, []bool{true}, []bool{true}}, fault.Value},
-		"below":  {Outcomes{[]float32{-0.5}, []bool{true}, []bool{true}}, fault.Value},
 		"logits": {Outcomes{[]float32{float32(math.Inf(1))}, []bool{true}, []bool{true}}, fault.Nonfinite},
 	} {
 		_, err := Curve(c.outcomes, Cost{Light: 1, Heavy: 2}, 10)
@@ -151,6 +160,16 @@ func TestCurveOfAMillionSamplesIsQuick(t *testing.T) {
 
 func BenchmarkCurve(b *testing.B) {
 	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 1_000_000, 1<<24)
+	for b.Loop() {
+		if _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 200); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCurveOfTenMillion(b *testing.B) {
+	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 10_000_000, 1<<24)
+	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 200); err != nil {
 			b.Fatal(err)

@@ -9,11 +9,16 @@ import (
 
 // Three images through the light expert: the second is unsure and goes on to the heavy one.
 func Example() {
-	logits, _ := tensor.NewView([]float32{4, 0, 0.2, 0, 0, 6}, 3, 2)
-	_, prior, _ := routing.MaxProbability(logits)
-	escalated, err := routing.Route(logits, 0.9)
-	fmt.Printf("%.3f %v %v\n", prior, escalated, err)
-	// Output: [0.982 0.550 0.998] [1] <nil>
+	router, err := routing.ParseRouter([]byte(`{"format": 2, "prior": "max_probability", "temperature": 1, "threshold": 0.9, "verdict": "PASS"}`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	logits, _ := tensor.NewView([]float32{4, 0, 0.2, 0, 0, 6}, 3, 2) // of the light expert: [images, classes]
+	answers, priors, _ := routing.Priors(logits, router.Temperature)
+	escalated, err := router.Rule().Route(logits)
+	fmt.Printf("%v %s %.3f %v %v\n", answers, priors[0].Name, priors[0].Values, escalated, err)
+	// Output: [0 0 1] max_probability [0.982 0.550 0.998] [1] <nil>
 }
 
 // The light pass of an escalated image is paid for, which turns this pair's gain into a loss.
@@ -32,5 +37,5 @@ func ExampleCalibrate() {
 	}
 	threshold, err := routing.Calibrate(outcomes, 0.01, 0.95)
 	fmt.Println(threshold.Verdict, threshold.NeededSamples, err)
-	// Output: INSUFFICIENT DATA 368 <nil>
+	// Output: INSUFFICIENT DATA 299 <nil>
 }

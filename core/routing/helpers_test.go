@@ -51,7 +51,7 @@ func (p population) draw(r *rand.Rand, n int) Outcomes {
 
 // excess returns the true accuracy(heavy) - accuracy(cascade) at a threshold, by the midpoint rule.
 func (p population) excess(threshold float64) float64 {
-	const steps = 20_000
+	const steps = 4_000
 	total := 0.0
 	for k := range steps {
 		if u := (float64(k) + 0.5) / steps; !escalates(float32(p.prior(u)), threshold) {

@@ -1,8 +1,8 @@
 package routing
 
 import (
-	"math"
 	"slices"
+	"strings"
 
 	"agflow/core/fault"
 )
@@ -23,35 +23,68 @@ func (o Outcomes) validate() error {
 	}
 	for i, p := range o.Prior {
 		if p-p != 0 {
-			return fault.New(fault.Nonfinite, "the prior of sample %d is %v; priors are probabilities from 0 to 1", i, p)
-		}
-		if p < 0 || p > 1 {
-			return fault.New(fault.Value, "the prior of sample %d is %v; priors are probabilities from 0 to 1", i, p)
+			return fault.New(fault.Nonfinite, "the prior of sample %d is %v; priors are finite numbers", i, p)
 		}
 	}
 	return nil
 }
 
-// packed is one sample in 32 bits: the prior's bits (below 2^30 for probabilities) over two correctness bits. Packed
-// samples sort by prior.
-type packed uint32
-
-func (s packed) prior() float32 { return math.Float32frombits(uint32(s) >> 2) }
-func (s packed) light() int64   { return int64(s >> 1 & 1) }
-func (s packed) heavy() int64   { return int64(s & 1) }
-
-// sorted returns the samples by ascending prior.
-func (o Outcomes) sorted() []packed {
-	samples := make([]packed, len(o.Prior))
-	for i, p := range o.Prior {
-		samples[i] = packed(math.Float32bits(p) << 2) // the shift drops the sign of -0
-		if o.LightCorrect[i] {
-			samples[i] |= 2
-		}
-		if o.HeavyCorrect[i] {
-			samples[i] |= 1
+// where keeps the samples for which a test of their number holds.
+func (o Outcomes) where(keep func(int) bool) (kept Outcomes) {
+	for i := range o.Prior {
+		if keep(i) {
+			kept.Prior = append(kept.Prior, o.Prior[i])
+			kept.LightCorrect = append(kept.LightCorrect, o.LightCorrect[i])
+			kept.HeavyCorrect = append(kept.HeavyCorrect, o.HeavyCorrect[i])
 		}
 	}
-	slices.Sort(samples)
-	return samples
+	return kept
+}
+
+// Samples are held-out samples under every prior that was recorded, the first being the usual one, and the costs of
+// the experts.
+type Samples struct {
+	Priors                     []Prior
+	LightCorrect, HeavyCorrect []bool
+	Temperature                float64 // of the priors named *_scaled
+	Cost                       Cost
+	Images, Tuning             string // sketches of the images of these samples and of those that tuned the experts: see checkHeldOut
+}
+
+// Outcomes are the samples under one prior.
+//
+// Errors: value (a prior that was not recorded).
+func (s Samples) Outcomes(prior string) (Outcomes, error) {
+	at := slices.IndexFunc(s.Priors, func(p Prior) bool { return p.Name == prior })
+	if at < 0 {
+		return Outcomes{}, fault.New(fault.Value, "the predictions have no prior %q; they have %s", prior, strings.Join(s.names(), ", "))
+	}
+	return Outcomes{s.Priors[at].Values, s.LightCorrect, s.HeavyCorrect}, nil
+}
+
+// temperatureOf is that of the logits of a prior.
+func (s Samples) temperatureOf(prior string) float64 {
+	if isScaled(prior) {
+		return s.Temperature
+	}
+	return 1
+}
+
+func isScaled(prior string) bool { return strings.HasSuffix(prior, Scaled) }
+
+func (s Samples) names() (names []string) {
+	for _, p := range s.Priors {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+func share(correct []bool) float64 {
+	n := 0
+	for _, c := range correct {
+		if c {
+			n++
+		}
+	}
+	return float64(n) / float64(len(correct))
 }

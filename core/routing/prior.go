@@ -7,46 +7,123 @@ import (
 	"agflow/core/tensor"
 )
 
-// MaxProbability returns, for each row of logits [samples, classes], the class of the greatest logit (ties: the lowest
-// class) and its softmax probability, made in float64 from logits of any dtype and rounded to float32.
+// The priors that logits z of K classes give, with p = softmax(z).
+const (
+	MaxProbability = "max_probability" // max p
+	Margin         = "margin"          // the greatest p less the second greatest
+	Entropy        = "entropy"         // Σ p·log p, which is minus the entropy, so that higher is surer
+	Energy         = "energy"          // log Σ exp z (Liu et al. 2020, arXiv 2010.03759), minus the energy
+)
+
+// L1Norm is the prior Σ|x| of a row of features: of the light expert's last hidden layer, say.
+const L1Norm = "l1_norm"
+
+// Scaled follows the name of a prior from logits that were divided by a temperature first (Guo et al. 2017): with
+// energy, temperature · log Σ exp(z/temperature).
+const Scaled = "_scaled"
+
+// LogitPriors are the names of the priors that logits give.
+var LogitPriors = []string{MaxProbability, Margin, Entropy, Energy}
+
+// Prior is one number a sample, higher where the light expert is surer, under a name: one of the constants, or any
+// other that was recorded, such as the agreement of several light experts.
+type Prior struct {
+	Name   string
+	Values []float32
+}
+
+// Priors returns, for each row of logits [samples, classes], the class of the greatest logit (ties: the lowest class)
+// and every prior of [LogitPriors], made in float64 from logits of any dtype and rounded to float32.
 //
-// Errors: shape (no classes), nonfinite (names count, first row and class).
-func MaxProbability(logits tensor.View) (prediction []int32, prior []float32, err error) {
-	if logits.Channels() < 1 {
-		return nil, nil, fault.New(fault.Shape, "logits [%d, %d] have no classes; pass [samples, classes]", logits.Rows(), logits.Channels())
+// Errors: shape (no classes), nonfinite (names count, first row and class), value (temperature).
+func Priors(logits tensor.View, temperature float64) (prediction []int32, priors []Prior, err error) {
+	if err := checkLogits(logits); err != nil {
+		return nil, nil, err
 	}
-	if err := checkFinite(logits); err != nil {
+	if err := checkTemperature(temperature); err != nil {
 		return nil, nil, err
 	}
 	prediction = make([]int32, logits.Rows())
-	prior = make([]float32, logits.Rows())
-	var row []float64
-	for i := range prior {
-		row = logits.Row(i, row)
-		prediction[i], prior[i] = maxProbability(row)
+	for _, name := range LogitPriors {
+		priors = append(priors, Prior{name, make([]float32, logits.Rows())})
 	}
-	return prediction, prior, nil
+	var row []float64
+	for i := range prediction {
+		row = logits.Row(i, row)
+		best, values := readRow(row, temperature)
+		prediction[i] = int32(best)
+		for k, v := range values {
+			priors[k].Values[i] = v
+		}
+	}
+	return prediction, priors, nil
 }
 
-func maxProbability(logits []float64) (int32, float32) {
-	best := 0
+// readRow returns the class of the greatest logit and the priors in the order of LogitPriors.
+func readRow(logits []float64, temperature float64) (best int, values [4]float32) {
 	for c, v := range logits {
 		if v > logits[best] {
 			best = c
 		}
 	}
-	total := 0.0
-	for _, v := range logits {
-		total += math.Exp(v - logits[best])
+	total, weighted, second := 0.0, 0.0, 0.0
+	for c, v := range logits {
+		below := (v - logits[best]) / temperature
+		e := math.Exp(below)
+		total += e
+		if e > 0 { // 0 times what may be infinite is no number
+			weighted += e * below
+		}
+		if c != best && e > second {
+			second = e
+		}
 	}
-	return int32(best), float32(1 / total)
+	logTotal := math.Log(total)
+	return best, [4]float32{
+		float32(1 / total), float32((1 - second) / total), float32(min(0, weighted/total-logTotal)),
+		float32(logits[best] + temperature*logTotal),
+	}
 }
 
-func checkFinite(logits tensor.View) error {
+// L1Norms returns Σ|x| of each row of features [samples, channels], summed in float64.
+//
+// Errors: nonfinite.
+func L1Norms(features tensor.View) ([]float32, error) {
+	if err := checkFinite("features", features); err != nil {
+		return nil, err
+	}
+	norms := make([]float32, features.Rows())
+	var row []float64
+	for i := range norms {
+		row = features.Row(i, row)
+		total := 0.0
+		for _, v := range row {
+			total += math.Abs(v)
+		}
+		norms[i] = float32(total)
+	}
+	return norms, nil
+}
+
+func checkLogits(logits tensor.View) error {
+	if logits.Channels() < 1 {
+		return fault.New(fault.Shape, "logits [%d, %d] have no classes; pass [samples, classes]", logits.Rows(), logits.Channels())
+	}
+	return checkFinite("logits", logits)
+}
+
+func checkTemperature(temperature float64) error {
+	if !(temperature > 0) || math.IsInf(temperature, 1) {
+		return fault.New(fault.Value, "the temperature is %v; it must be above 0 and finite, and 1 leaves logits as they are", temperature)
+	}
+	return nil
+}
+
+func checkFinite(name string, values tensor.View) error {
 	var row []float64
 	count, firstRow, firstClass, first := 0, 0, 0, 0.0
-	for i := range logits.Rows() {
-		row = logits.Row(i, row)
+	for i := range values.Rows() {
+		row = values.Row(i, row)
 		for c, v := range row {
 			if v-v == 0 { // false for NaN and infinities alone
 				continue
@@ -58,31 +135,8 @@ func checkFinite(logits tensor.View) error {
 		}
 	}
 	if count > 0 {
-		return fault.New(fault.Nonfinite, "%d logits are not finite, the first %v at row %d, class %d; look for an overflow in the light expert or its input",
-			count, first, firstRow, firstClass)
+		return fault.New(fault.Nonfinite, "%d %s are not finite, the first %v at row %d, column %d; look for an overflow in the light expert or its input",
+			count, name, first, firstRow, firstClass)
 	}
 	return nil
 }
-
-// Route returns the rows whose prior is below the threshold, ascending: those that escalate. 0 escalates none,
-// [EscalateAll] all.
-//
-// Errors: value (a threshold that is no number), and those of [MaxProbability].
-func Route(logits tensor.View, threshold float64) (escalated []int64, err error) {
-	if math.IsNaN(threshold) {
-		return nil, fault.New(fault.Value, "the threshold is NaN; calibrate the router again")
-	}
-	_, prior, err := MaxProbability(logits)
-	if err != nil {
-		return nil, err
-	}
-	escalated = []int64{}
-	for i, p := range prior {
-		if escalates(p, threshold) {
-			escalated = append(escalated, int64(i))
-		}
-	}
-	return escalated, nil
-}
-
-func escalates(prior float32, threshold float64) bool { return float64(prior) < threshold }

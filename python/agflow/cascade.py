@@ -7,7 +7,7 @@ from torch import nn
 
 from agflow.errors import InvalidValueError
 from agflow.models import logits_of
-from agflow.routing import Costs, Ledger, Router, escalations
+from agflow.routing import LOGIT_PRIORS, PRIOR, SCALED, Costs, Ledger, Router, escalations
 
 
 class Cascade(nn.Module):
@@ -19,7 +19,7 @@ class Cascade(nn.Module):
     Parameters
     ----------
     light, heavy : models that map float32 [B, C, H, W] to logits [B, K] on the same device
-    router : Router, or a bare threshold in [0, 1]
+    router : Router, or a bare threshold of the maximum probability, in [0, 1]
 
     Attributes
     ----------
@@ -30,9 +30,14 @@ class Cascade(nn.Module):
     def __init__(self, light: nn.Module, heavy: nn.Module, router: Router | float):
         super().__init__()
         self.light, self.heavy = light, heavy
-        self.threshold = float(router.threshold if isinstance(router, Router) else router)
-        if not self.threshold >= 0:
-            raise InvalidValueError(f"threshold is {self.threshold}, expected a number of at least 0: calibrate one with calibrate_router")
+        calibrated = isinstance(router, Router)
+        self.threshold = float(router.threshold if calibrated else router)
+        self.prior, self.temperature = (router.prior, router.temperature) if calibrated else (PRIOR, 1.0)
+        if self.threshold != self.threshold:
+            raise InvalidValueError(f"threshold is {self.threshold}, expected a number: calibrate one with calibrate_router")
+        if self.prior.removesuffix(SCALED) not in LOGIT_PRIORS:
+            raise InvalidValueError(f"the router's prior is {self.prior!r}, a cascade computes {', '.join(LOGIT_PRIORS)} from the logits: "
+                                    "calibrate with one of these")
         self.costs = Costs.of(light, heavy)
         self.reset_ledger()
 
@@ -53,7 +58,7 @@ class Cascade(nn.Module):
             The light expert gave a logit that is NaN or infinite.
         """
         logits_BK = logits_of(self.light(x))
-        escalated = escalations(logits_BK, self.threshold)
+        escalated = escalations(logits_BK, self.threshold, prior=self.prior, temperature=self.temperature)
         if len(escalated):
             heavy_EK = logits_of(self.heavy(x.index_select(0, escalated)))
             logits_BK = logits_BK.index_copy(0, escalated, heavy_EK.to(logits_BK.dtype))

@@ -17,9 +17,10 @@ from agflow import run as road
 from agflow.calibration import calibrate as calibrate_model
 from agflow.errors import DeviceError, InvalidValueError
 from agflow.evaluation import evaluate as evaluate_model
-from agflow.experts import PLAN, load_expert, save_expert
+from agflow.experts import PLAN, expert_tuning, load_expert, save_expert
 from agflow.exporting import CHECKED_IMAGES
 from agflow.exporting import export as export_model
+from agflow.fingerprints import sketch_images
 from agflow.finetuning import finetune as finetune_model
 from agflow.planning import Plan
 from agflow.results import RunOptions
@@ -77,7 +78,7 @@ def prune(options: dict) -> dict:
     plan = Plan.load(options["plan"])
     loader = _images(options, model, preprocessing) if options["compensate"] != "none" else None
     light = prune_model(model, plan, loader, compensate=options["compensate"])
-    save_expert(light, options["output"], plan, preprocessing=preprocessing)
+    save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=sketch_images(loader or []))
     return {"summary": f"{options['output']}: {name} at {plan.macs / plan.model_macs:.3f}x of its MACs",
             "output": options["output"], "macs": plan.macs, "dense_macs": plan.model_macs}
 
@@ -86,7 +87,10 @@ def prune(options: dict) -> dict:
 def predict(options: dict) -> dict:
     """Run both experts over the same images and write their predictions as an Arrow file."""
     heavy, preprocessing, _ = data.model_from(options["heavy"], options.get("weights"))
-    predictions = predict_both(load_expert(options["light"]), heavy, _images(options, heavy, preprocessing))
+    folders = [options["light"]] + [options["heavy"]] * (options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir())
+    tuning = " ".join(map(expert_tuning, folders)).strip()
+    predictions = predict_both(load_expert(options["light"]), heavy, _images(options, heavy, preprocessing), features=options["features"],
+                               tuning=tuning)
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
     predictions.save(options["output"])
     return {"summary": f"{options['output']}: {len(predictions)} images, light {100 * predictions.light_accuracy:.1f} %, "
@@ -144,7 +148,8 @@ def finetune(options: dict) -> dict:
     loader = _images(options, light, preprocessing, shuffle=True, generator=torch.Generator().manual_seed(options["seed"]))
     history = finetune_model(light, loader, teacher=heavy, checkpoint=options.get("checkpoint"),
                              **{name: options[name] for name in ("epochs", "lr", "distill", "features", "accumulate", "seed")})
-    save_expert(light, options["output"], Plan.load(plan) if plan.exists() else None, preprocessing=preprocessing)
+    save_expert(light, options["output"], Plan.load(plan) if plan.exists() else None, preprocessing=preprocessing,
+                tuning=sketch_images(loader, expert_tuning(options["light"])))
     last = history[-1]
     return {"summary": f"{options['output']}: {len(history)} epochs; in the last, loss {last['loss']:.3f} and {100 * last['accuracy']:.1f} % of the training images right",
             "output": options["output"], "history": history}

@@ -27,7 +27,7 @@ CONFIG, WEIGHTS, PLAN, README = "config.json", "model.safetensors", "plan.arrow"
 
 
 def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None = None,
-                preprocessing: Preprocessing | None = None) -> None:
+                preprocessing: Preprocessing | None = None, *, tuning: str = "") -> None:
     """Save a dense or cut model as an expert folder, which appears whole or not at all.
 
     The folder is loaded back and compared bit for bit on random input before it gets its name. An expert folder of
@@ -37,6 +37,7 @@ def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None =
     ----------
     plan : the plan the model was cut by, kept as plan.arrow
     preprocessing : what the model's images need, kept in config.json
+    tuning : sketch (:func:`agflow.sketch_images`) of the images that tuned the model, kept in config.json
 
     Raises
     ------
@@ -56,6 +57,7 @@ def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None =
         "params": count_params(model),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
+        "tuning": tuning,
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +121,17 @@ def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:
         return Preprocessing.from_dict(values)
     except (TypeError, KeyError, InvalidValueError) as error:
         raise CorruptFileError(f"preprocessing in {folder / CONFIG} is damaged ({_first_line(error)}); save the expert again") from error
+
+
+def expert_tuning(folder: str | os.PathLike) -> str:
+    """Sketch of the images that tuned an expert, "" where none was recorded.
+
+    Raises
+    ------
+    FileError, CorruptFileError
+        As :func:`load_expert`.
+    """
+    return str(_read_config(pathlib.Path(folder)).get("tuning", ""))
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def _cascade_table(cascade: CascadeResult, classes: str) -> list[str]:
     verdict = {"PASS": f"PASS: {promise}", "FAIL": f"FAIL: not shown: {promise}; every image escalates",
                "INSUFFICIENT DATA": f"INSUFFICIENT DATA for {promise}; about {router.needed_samples} would do; every image escalates"}[router.verdict]
     return [
-        f"Over {classes}. Threshold {router.threshold:.4f} on the maximum probability. {verdict}.", "",
+        f"Over {classes}, {router.rule}. {verdict}.", "",
         "| | accuracy % | images to the heavy expert % | MACs charged | MACs, light pass of escalated images not charged |", "|---|---|---|---|---|",
         f"| heavy expert | {100 * cascade.heavy:.2f} | 100 | 1.000x | 1.000x |",
         f"| light expert | {100 * cascade.light:.2f} | 0 | {light_cost:.3f}x | {light_cost:.3f}x |",
@@ -149,7 +149,7 @@ def summary(result: RunResult) -> str:
         f"heavy expert   {100 * cascade.heavy:5.1f} %  1.000x MACs",
         f"cascade        {100 * cascade.cascade:5.1f} %  {ledger.charged:.3f}x MACs charged, {ledger.uncharged:.3f}x uncharged, {100 * ledger.escalation:.1f} % escalated: {ledger.verdict}",
         f"random routing {100 * cascade.random:5.1f} %  at the same cost",
-        f"threshold      {cascade.router.threshold:.4f}  {cascade.router.verdict}",
+        f"threshold      {cascade.router.rule}: {cascade.router.verdict}",
         "images/s       " + ", ".join(f"{name} {t.images_per_second:.0f} ({t.images_per_second / heavy:.2f}x)" for name, t in result.timings.items()),
     ]
     return "\n".join(lines)

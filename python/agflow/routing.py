@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -15,20 +15,27 @@ from torch import nn
 
 from agflow import arrow
 from agflow._core.loader import core
-from agflow.errors import CorruptFileError, FileError
+from agflow.errors import EmptyError, UnsupportedModelError
 from agflow.evaluation import logits
+from agflow.fingerprints import ImageSketch
 from agflow.models import count_macs
 from agflow.tables import Table
 
-ROUTER_FORMAT = 1
 PRIOR = "max_probability"
+TOLERANCE = 0.005
+LOGIT_PRIORS = (PRIOR, "margin", "entropy", "energy")
+SCALED = "_scaled"
 
 
 class Predictions(Table):
     """What both experts say about the same images.
 
     Columns: label int64, light_prediction int64, light_prior float32 (maximum softmax probability),
-    heavy_prediction int64. Metadata: the MACs of both experts and of what they share.
+    heavy_prediction int64; then, for every other prior, a float32 column ``prior_NAME``, higher where the light expert
+    is surer: margin (the two greatest probabilities apart), entropy (sum of p log p, which is minus the entropy),
+    energy (log-sum-exp of the logits), each also with ``_scaled`` behind it, from logits over ``temperature``;
+    l1_norm of the features and others, such as an agreement, where they were recorded. Metadata: the MACs of both
+    experts and of what they share.
     """
 
     kind = "predictions"
@@ -41,13 +48,19 @@ class Predictions(Table):
     def heavy_accuracy(self) -> float:
         return float((self.columns["heavy_prediction"] == self.columns["label"]).mean())
 
+    @property
+    def temperature(self) -> float:
+        """Of the logits behind the priors named ``*_scaled``."""
+        return float(self.metadata.get("agflow.temperature", 1.0))
+
 
 class Curve(Table):
-    """Accuracy and cost over the thresholds.
+    """Accuracy and cost over the thresholds of a prior.
 
-    Columns: threshold, escalated, escalation, accuracy, charged, uncharged, random_accuracy. ``charged`` and
-    ``uncharged`` are MACs per image as ratios of the heavy expert; ``uncharged`` leaves the light pass of escalated
-    images unpaid and is there for comparison with papers that report it.
+    Columns: threshold, escalated, and escalation, accuracy, charged, uncharged, random_accuracy, each with the ends of
+    its interval of 95 % confidence, ``NAME_low`` and ``NAME_high`` (Wilson's, for one threshold, not for all at once).
+    ``charged`` and ``uncharged`` are MACs per image as ratios of the heavy expert; ``uncharged`` leaves the light pass of
+    escalated images unpaid and is there for comparison with papers that report it.
     """
 
     kind = "curve"
@@ -97,42 +110,82 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Router:
-    """A calibrated threshold: an image escalates when its light prior is below ``threshold``.
+class PriorQuality:
+    """How well a prior tells the light expert's errors: AUROC (ties count half) with its interval of 95 % confidence."""
 
-    ``verdict`` is PASS when P(accuracy(cascade) >= accuracy(heavy) - tolerance) >= confidence was shown on held-out
-    images, FAIL when a loss was seen, INSUFFICIENT DATA when ``needed_samples`` images are wanted. Unless it is PASS
-    every image escalates. The other fields describe the held-out images at this threshold.
+    prior: str
+    auroc: float
+    low: float
+    high: float
+    errors: int
+
+
+@dataclass(frozen=True)
+class Router:
+    """A calibrated threshold: an image escalates when its ``prior`` is below ``threshold``.
+
+    ``verdict`` is PASS when, with probability ``confidence`` over the draw of the held-out images, the ``target`` keeps
+    its ``limit``:
+
+    ========== =========================================
+    accuracy   accuracy(cascade) >= accuracy(heavy) - limit
+    charged    charged cost <= limit
+    escalation escalation <= limit
+    ========== =========================================
+
+    ``bound`` is what was shown of it. FAIL: the rates seen break it; INSUFFICIENT DATA: about ``needed_samples`` images
+    would do. Unless the verdict is PASS every image escalates (with a limit of cost or escalation: none). The other
+    fields describe the held-out images at this threshold; ``point`` does so with intervals, ``ledger`` in MACs, and
+    ``priors`` rates every prior there was.
     """
 
+    prior: str
+    temperature: float
     threshold: float
     verdict: str
+    target: str
+    limit: float
+    confidence: float
+    bound: float
     samples: int
     needed_samples: int
     escalation: float
     accuracy_light: float
     accuracy_heavy: float
     accuracy_cascade: float
-    bound: float
-    tolerance: float
-    confidence: float
+    point: dict[str, float | list[float]] = field(repr=False)
+    ledger: Ledger = field(repr=False)
+    priors: tuple[PriorQuality, ...] = field(repr=False)
+    format: int = field(default=2, repr=False)
+
+    @classmethod
+    def _of(cls, text: str) -> Router:
+        content = json.loads(text)
+        content["ledger"] = Ledger(**content["ledger"])
+        content["priors"] = tuple(PriorQuality(**quality) for quality in content["priors"] or ())
+        return cls(**content)
+
+    @property
+    def tolerance(self) -> float:
+        """The accuracy that may be lost; 1 where the limit is one of cost or escalation."""
+        return self.limit if self.target == "accuracy" else 1.0
+
+    @property
+    def rule(self) -> str:
+        """What escalates, in words."""
+        if abs(self.threshold) >= 2.0**128:  # routing.EscalateAll and EscalateNone
+            return "every image escalates" if self.threshold > 0 else "no image escalates"
+        return f"an image escalates when its {self.prior} is below {self.threshold:.6g}"
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the router as JSON, whole or not at all.
+        """Write the router as JSON, whole or not at all: the file that ``agflow route`` writes.
 
         Raises
         ------
         FileError
             The folder is missing or not writable, or the disk is full.
         """
-        path = pathlib.Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps({"format": ROUTER_FORMAT, "prior": PRIOR, **asdict(self)}, indent=2) + "\n")
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise FileError(f"router {path} was not written: {error.strerror}: choose a writable folder with space") from error
+        core().write_router(os.fspath(path), json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Router:
@@ -145,62 +198,105 @@ class Router:
         CorruptFileError
             It is not a router file of this format.
         """
-        try:
-            content = json.loads(pathlib.Path(path).read_text())
-            if content["format"] != ROUTER_FORMAT or content["prior"] != PRIOR:
-                raise ValueError(f"format {content['format']}, prior {content['prior']}")
-            return cls(**{field.name: content[field.name] for field in fields(cls)})
-        except OSError as error:
-            raise FileError(f"router {path} cannot be read: {error.strerror}: check the path") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptFileError(f"{path} is not a router file of format {ROUTER_FORMAT} ({error}): write it again with "
-                                   "calibrate_router(...).save or `agflow route`") from error
+        return cls._of(core().read_router(os.fspath(path)))
 
 
-def priors(logits_NK: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Answer and maximum softmax probability of every row.
+def priors(logits_NK: torch.Tensor, temperature: float = 1.0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Answer and priors of every row, from the logits over a temperature.
 
     Returns
     -------
     prediction : int64 [N]
-    prior : float32 [N], softmax in float64
+    priors : float32 [N] each, by the names of ``LOGIT_PRIORS``, made in float64
+
+    Raises
+    ------
+    NonFiniteError
+        A logit is NaN or infinite.
+    InvalidValueError
+        The temperature is not above 0.
+    """
+    table = arrow.call_for_batch(core().priors, temperature, arrow.matrix(logits_NK))
+    return table.column("prediction").to_numpy(), {name: table.column(name).to_numpy() for name in LOGIT_PRIORS}
+
+
+def fit_temperature(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> float | None:
+    """The temperature of greatest likelihood, on the quarter of the rows that calibrates no threshold.
+
+    None when no row is left for it, or a label is no class of the logits.
 
     Raises
     ------
     NonFiniteError
         A logit is NaN or infinite.
     """
-    table = arrow.call_for_batch(core().priors, arrow.matrix(logits_NK))
-    return table.column("prediction").to_numpy(), table.column("prior").to_numpy()
+    if len(labels_N) == 0 or labels_N.min() < 0 or labels_N.max() >= logits_NK.shape[1]:
+        return None
+    labels = pa.record_batch({"label": labels_N.numpy().astype(np.int64)})
+    try:
+        return json.loads(arrow.call(core().fit_temperature, arrow.matrix(logits_NK), labels))["temperature"]
+    except EmptyError:
+        return None
 
 
-def escalations(logits_BK: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Indices of the rows whose maximum softmax probability is below ``threshold``, ascending int64, on the logits' device.
+def escalations(logits_BK: torch.Tensor, threshold: float, *, prior: str = PRIOR, temperature: float = 1.0) -> torch.Tensor:
+    """Indices of the rows whose prior is below ``threshold``, ascending int64, on the logits' device.
 
     Raises
     ------
     NonFiniteError
         A logit is NaN or infinite.
+    InvalidValueError
+        Logits do not give this prior.
     """
     onto_cpu = logits_BK.float().contiguous().cpu()
-    indices = arrow.call_for_array(core().route, threshold, arrow.matrix(onto_cpu))
+    indices = arrow.call_for_array(core().route, prior, float(temperature), float(threshold), arrow.matrix(onto_cpu))
     return torch.from_numpy(indices.to_numpy(zero_copy_only=False).copy()).to(logits_BK.device)
 
 
-def join_predictions(light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor, costs: Costs) -> Predictions:
-    """Predictions table from the logits of both experts on the same images."""
-    light_prediction, light_prior = priors(light_NK)
+def join_predictions(light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor, costs: Costs, *,
+                     temperature: float | None = None, features_NC: torch.Tensor | None = None,
+                     recorded: Mapping[str, np.ndarray] | None = None, images: str = "", tuning: str = "") -> Predictions:
+    """Predictions table from the logits of both experts on the same images.
+
+    Parameters
+    ----------
+    temperature : of the scaled priors; by default fitted by :func:`fit_temperature`. Pass the router's for images that
+        judge it.
+    features_NC : the light expert's last features, for the prior l1_norm
+    recorded : further priors by name, float32 [N], higher where the light expert is surer
+    images, tuning : sketches (:func:`agflow.sketch_images`) of these images, and of those that tuned the experts
+    """
+    light_prediction, plain = priors(light_NK)
     heavy_prediction, _ = priors(heavy_NK)
+    temperature = fit_temperature(light_NK, labels_N) if temperature is None else temperature
+    more = {name: plain[name] for name in LOGIT_PRIORS[1:]}
+    if temperature is not None:
+        more |= {name + SCALED: values for name, values in priors(light_NK, temperature)[1].items()}
+    if features_NC is not None:
+        more["l1_norm"] = arrow.call_for_array(core().feature_norms, arrow.matrix(features_NC)).to_numpy()
+    more |= recorded or {}
     metadata = {"agflow.kind": Predictions.kind, "agflow.prior": PRIOR, "agflow.light_macs": str(costs.light),
                 "agflow.heavy_macs": str(costs.heavy), "agflow.shared_macs": str(costs.shared)}
-    columns = {"label": labels_N.numpy().astype(np.int64), "light_prediction": light_prediction, "light_prior": light_prior,
-               "heavy_prediction": heavy_prediction}
+    if temperature is not None and temperature != 1.0:
+        metadata["agflow.temperature"] = repr(temperature)
+    metadata |= {key: sketch for key, sketch in (("agflow.images", images), ("agflow.tuning", tuning)) if sketch}
+    columns = {"label": labels_N.numpy().astype(np.int64), "light_prediction": light_prediction, "light_prior": plain[PRIOR],
+               "heavy_prediction": heavy_prediction, **{f"prior_{name}": np.asarray(values, np.float32) for name, values in more.items()}}
     schema = pa.schema([(name, pa.from_numpy_dtype(column.dtype)) for name, column in columns.items()], metadata)
     return Predictions(pa.record_batch([pa.array(column) for column in columns.values()], schema=schema))
 
 
-def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, progress: bool = True) -> Predictions:
+def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, temperature: float | None = None, features: bool = False,
+            tuning: str = "", progress: bool = True) -> Predictions:
     """Run both experts over ``loader`` (its order must not change between two passes).
+
+    Parameters
+    ----------
+    temperature : see :func:`join_predictions`
+    features : also record the prior l1_norm, of what enters the light expert's last linear layer
+    tuning : sketch (:func:`agflow.sketch_images`) of the images that tuned an expert; a router is not calibrated on
+        predictions that share images with it, as far as a sketch can tell
 
     Raises
     ------
@@ -208,42 +304,82 @@ def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, progress: b
         The loader gave no batch.
     NonFiniteError
         An expert gave a logit that is NaN or infinite.
+    UnsupportedModelError
+        Features were asked for and the light expert has no linear layer.
     """
-    light_NK, labels = logits(light, loader, description="light expert", progress=progress)
+    with _last_features(light, features) as seen:
+        images = ImageSketch()
+        light_NK, labels = logits(light, images.watching(loader), description="light expert", progress=progress)
     heavy_NK, _ = logits(heavy, loader, description="heavy expert", progress=progress)
-    return join_predictions(light_NK, heavy_NK, labels, Costs.of(light, heavy))
+    return join_predictions(light_NK, heavy_NK, labels, Costs.of(light, heavy), temperature=temperature,
+                            features_NC=torch.cat(seen) if features else None, images=str(images), tuning=tuning)
 
 
-def threshold_for(predictions: Predictions, *, tolerance: float = 0.005, confidence: float = 0.95) -> Router:
+@contextmanager
+def _last_features(model: nn.Module, wanted: bool) -> Iterator[list[torch.Tensor]]:
+    """While open, forward passes append float32 [B, C], the input of the last linear layer, where that is wanted."""
+    seen: list[torch.Tensor] = []
+    if not wanted:
+        yield seen
+        return
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not heads:
+        raise UnsupportedModelError(f"{type(model).__name__} has no linear layer, so its last features are unknown: leave features out")
+    hook = heads[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().float().cpu()))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def threshold_for(predictions: Predictions, *, prior: str | None = None, tolerance: float | None = None, charged: float | None = None,
+                  escalation: float | None = None, confidence: float = 0.95) -> Router:
     """Calibrate the threshold on held-out predictions (see :func:`calibrate_router`)."""
-    request = json.dumps({"tolerance": tolerance, "confidence": confidence})
-    return Router(**json.loads(arrow.call(core().calibrate_threshold, request, predictions.batch)))
+    if tolerance is charged is escalation is None:
+        tolerance = TOLERANCE
+    request = {"prior": prior or "", "tolerance": tolerance, "charged": charged, "escalation": escalation, "confidence": confidence}
+    return Router._of(arrow.call(core().calibrate_router, json.dumps(request), predictions.batch))
 
 
-def calibrate_router(light: nn.Module, heavy: nn.Module, held_out: Iterable, *, tolerance: float = 0.005,
-                     confidence: float = 0.95, progress: bool = True) -> Router:
-    """Find the threshold that escalates least while the cascade keeps up with the heavy expert.
+def calibrate_router(light: nn.Module, heavy: nn.Module, held_out: Iterable, *, prior: str | None = None, tolerance: float | None = None,
+                     charged: float | None = None, escalation: float | None = None, confidence: float = 0.95,
+                     tuning: str = "", progress: bool = True) -> Router:
+    """Find the threshold that escalates least while the cascade keeps up with the heavy expert, or the most accurate one
+    within a cost.
 
-    P(accuracy(cascade) >= accuracy(heavy) - tolerance) >= confidence over the draw of ``held_out``: thresholds are
-    tested from "all escalate" downwards until the first failure (fixed-sequence testing), each by exact
-    Clopper-Pearson bounds on the paired losses and gains.
+    What is asked for holds with probability ``confidence`` over the draw of ``held_out``. For ``tolerance`` every
+    threshold is tested, from "all escalate" downwards until the first failure (fixed-sequence testing), by an exact
+    unconditional test of the paired losses and gains (Tango 1998, Sidik 2003). For ``charged`` and ``escalation`` the
+    thresholds are tested upwards by Clopper-Pearson limits of the escalation, and the most accurate that passed is taken;
+    its accuracy is not promised.
 
     Parameters
     ----------
     held_out : loader of images that trained, tuned or repaired neither expert
-    tolerance : accepted loss of accuracy, as a share of the images
+    prior : a prior of :class:`Predictions`, by default the maximum probability; "auto" takes the one of the greatest
+        AUROC for the light expert's errors. A quarter of the images chooses it, and fits the temperature of scaled
+        priors; the threshold is then calibrated on the other three.
+    tolerance : accepted loss of accuracy, as a share of the images; 0.005 if no limit is given
+    charged : charged cost allowed, in MACs per image as a ratio of the heavy expert
+    escalation : share of the images that may escalate
     confidence : in (0, 1)
+    tuning : sketch (:func:`agflow.sketch_images`) of the images that tuned an expert, which may not be held out too
 
     Raises
     ------
     EmptyError
         The loader gave no batch.
     InvalidValueError
-        tolerance or confidence out of range.
+        A limit or the confidence is out of range, several limits are given, there is no such prior, or an image held out
+        is known to have tuned an expert.
+    BudgetError
+        The light expert alone costs more than ``charged``.
     """
-    return threshold_for(predict(light, heavy, held_out, progress=progress), tolerance=tolerance, confidence=confidence)
+    return threshold_for(predict(light, heavy, held_out, tuning=tuning, progress=progress), prior=prior, tolerance=tolerance, charged=charged,
+                         escalation=escalation, confidence=confidence)
 
 
-def curve(predictions: Predictions, *, points: int = 200) -> Curve:
-    """The exact accuracy and cost at every threshold, thinned to at most ``points`` rows."""
-    return Curve(arrow.call_for_batch(core().curve, json.dumps({"points": points}), predictions.batch))
+def curve(predictions: Predictions, *, prior: str | None = None, points: int = 200) -> Curve:
+    """The exact accuracy and cost at every threshold of a prior, by default the maximum probability, thinned to at most
+    ``points`` rows evenly in escalation."""
+    return Curve(arrow.call_for_batch(core().curve, json.dumps({"prior": prior or "", "points": points}), predictions.batch))

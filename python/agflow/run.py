@@ -16,6 +16,7 @@ from agflow.cascade import Cascade
 from agflow.errors import EmptyError, FileError, InvalidValueError
 from agflow.evaluation import Accuracy, accuracy, evaluate, logits, race, restrict, top1
 from agflow.experts import save_expert
+from agflow.fingerprints import sketch_images
 from agflow.finetuning import finetune
 from agflow.planning import UNIFORM, Plan, needs_weight_gradients, plan, score
 from agflow.report import write_report
@@ -75,7 +76,7 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
     heavy_NK, labels = logits(heavy, _loader(splits.judge, options), description="heavy expert")
     dense = accuracy(heavy_NK, labels)
     light, stages = _side_by_side(heavy, plans, splits, options, dense, say)
-    save_expert(light, folder / "light", chosen, preprocessing=preprocessing)
+    save_expert(light, folder / "light", chosen, preprocessing=preprocessing, tuning=sketch_images(_loader(splits.tune, options)))
 
     say("4/6 set the threshold on held-out images")
     costs = Costs.of(light, heavy)
@@ -186,9 +187,9 @@ def _both(light, heavy, batches) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 def _judge(held_out, judged, costs, options) -> tuple[CascadeResult, tuple[Predictions, Predictions]]:
     """Set the threshold on ``held_out`` and read its result off ``judged``; both are (light, heavy, labels)."""
     calibrating = routing.join_predictions(*held_out, costs)
-    judging = routing.join_predictions(*judged, costs)
+    judging = routing.join_predictions(*judged, costs, temperature=calibrating.temperature)
     router = routing.threshold_for(calibrating, tolerance=options.tolerance, confidence=options.confidence)
-    escalated = routing.escalations(judged[0], router.threshold)
+    escalated = routing.escalations(judged[0], router.threshold, prior=router.prior, temperature=router.temperature)
     cascade = top1(judged[0].index_copy(0, escalated, judged[1][escalated]), judged[2])
     ledger = Ledger.of(costs, len(judging), len(escalated))
     light, heavy = judging.light_accuracy, judging.heavy_accuracy

@@ -48,8 +48,8 @@ def test_the_whole_road_comes_back(live, spec, pairs, tmp_path):
         _, plan = arrow.call_for_report(core().plan, json.dumps({"pruning_ratio": 0.5}), scores, 0, 0)
         arrow.call(core().write_file, str(tmp_path / "plan.arrow"), plan)
         arrow.call_for_batch(core().read_file, str(tmp_path / "plan.arrow"), "plan")
-        arrow.call_for_batch(core().priors, arrow.matrix(pairs[0][0]))
-        arrow.call_for_array(core().route, 0.5, arrow.matrix(pairs[0][0]))
+        arrow.call_for_batch(core().priors, 1.0, arrow.matrix(pairs[0][0]))
+        arrow.call_for_array(core().route, "energy", 1.0, 0.5, arrow.matrix(pairs[0][0]))
         arrow.call_for_array(core().abs_yg, 1, *map(arrow.matrix, pairs[0]))
         arrow.call_for_array(core().top_k, 3, 1, arrow.matrix(np.arange(9.0)[:, None]))
         arrow.call(core().diagnose, json.dumps({"criteria": ["agf"], "pruning_ratio": 0.5}), merged)
@@ -63,7 +63,7 @@ def test_errors_keep_nothing(live, pairs):
     y, _ = pairs[0]
     for _ in range(100):
         for wrong in (lambda: arrow.call_for_batch(core().score, "no such criterion", 0, arrow.matrix(y)),
-                      lambda: arrow.call_for_array(core().route, float("nan"), arrow.matrix(y)),
+                      lambda: arrow.call_for_array(core().route, "energy", 1.0, float("nan"), arrow.matrix(y)),
                       lambda: arrow.call_for_batch(core().read_file, "/none", "plan")):
             with pytest.raises(AgflowError):
                 wrong()

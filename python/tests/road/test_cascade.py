@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 import agflow
-from agflow.errors import CorruptFileError, EmptyError, FileError, InvalidValueError, NonFiniteError
-from agflow.routing import Costs, priors
+from agflow.errors import BudgetError, CorruptFileError, EmptyError, FileError, InvalidValueError, NonFiniteError
+from agflow.experts import expert_tuning
+from agflow.routing import Costs, fit_temperature, priors
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +18,105 @@ def predictions(example, light, loader):
     return agflow.predict(light, example[0], loader("train", 2400, 3400), progress=False)
 
 
-def test_priors_are_torch_softmax_in_float64():
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_priors_are_those_of_torch_in_float64(temperature):
     logits = torch.randn(500, 10) * 8
-    answer, prior = priors(logits)
-    expected = logits.double().softmax(1).max(1)
+    answer, found = priors(logits, temperature)
+    scaled = logits.double() / temperature
+    top = scaled.softmax(1).topk(2).values
+    expected = {"max_probability": top[:, 0], "margin": top[:, 0] - top[:, 1], "energy": temperature * scaled.logsumexp(1),
+                "entropy": -torch.distributions.Categorical(logits=scaled).entropy()}
     np.testing.assert_array_equal(answer, logits.argmax(1))
-    np.testing.assert_allclose(prior, expected.values, rtol=1e-6)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, atol=1e-12, err_msg=name)
+
+
+def test_predictions_record_every_prior(example, light, loader):
+    heavy, _ = example
+    held_out = loader("train", 2400, 2700)
+    predictions = agflow.predict(light, heavy, held_out, features=True, progress=False)
+    assert [name for name in predictions.columns if name.startswith("prior_")] == [
+        "prior_margin", "prior_entropy", "prior_energy", "prior_max_probability_scaled", "prior_margin_scaled", "prior_entropy_scaled",
+        "prior_energy_scaled", "prior_l1_norm"]
+    with torch.no_grad():
+        features = torch.cat([light.forward_head(light.forward_features(x), pre_logits=True) for x, _ in held_out])
+        logits = torch.cat([light(x) for x, _ in held_out])
+    np.testing.assert_allclose(predictions.columns["prior_l1_norm"], features.abs().sum(1), rtol=1e-4)
+    scaled = (logits.double() / predictions.temperature).softmax(1).max(1).values
+    np.testing.assert_allclose(predictions.columns["prior_max_probability_scaled"], scaled, rtol=1e-3)
+    judging = agflow.predict(light, heavy, held_out, temperature=3.0, progress=False)
+    assert judging.temperature == 3.0
+
+
+def test_temperature_makes_labels_most_likely():
+    logits = torch.randn(4000, 10, generator=torch.Generator().manual_seed(1)) * 4
+    labels = torch.distributions.Categorical(logits=logits / 2).sample()
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(2.0, abs=0.2)
+    assert fit_temperature(logits, labels + 5) is None  # some are no class
+
+
+def test_every_prior_routes_the_cascade(example, light, loader):
+    heavy, _ = example
+    x, _ = next(iter(loader("test", 0, 64)))
+    predictions = agflow.predict(light, heavy, loader("train", 2400, 3400), progress=False)
+    for name in ("margin", "entropy", "energy", "max_probability_scaled", "auto"):
+        router = agflow.routing.threshold_for(predictions, prior=name, tolerance=0.02, confidence=0.9)
+        assert router.verdict == "PASS" and name in ("auto", router.prior)
+        assert router.samples == 1000 if name in ("margin", "entropy", "energy") else 700 < router.samples < 800
+        cascade = agflow.Cascade(light, heavy, router)
+        logits = cascade(x)
+        with torch.no_grad():
+            found = priors(light(x), router.temperature)[1][router.prior.removesuffix("_scaled")]
+        assert cascade.ledger.escalated == (found < router.threshold).sum()
+        assert logits.shape == (64, 10)
+
+
+def test_recorded_priors_are_rated_and_refused_by_the_cascade(example, light, predictions):
+    heavy, _ = example
+    columns = predictions.columns
+    oracle = (columns["light_prediction"] == columns["label"]).astype(np.float32)
+    batch = predictions.batch.append_column("prior_agreement", pa.array(oracle))
+    known = agflow.Predictions(batch.replace_schema_metadata(predictions.batch.schema.metadata))
+    router = agflow.routing.threshold_for(known, prior="agreement", tolerance=0.02, confidence=0.9)
+    assert {quality.prior: quality.auroc for quality in router.priors}["agreement"] == 1.0
+    with pytest.raises(InvalidValueError, match="agreement"):
+        agflow.Cascade(light, heavy, router)
+    with pytest.raises(InvalidValueError, match="they have max_probability, margin"):
+        agflow.routing.threshold_for(predictions, prior="agreement")
+
+
+def test_sketches_do_not_depend_on_order_or_batch_size_and_go_on(loader):
+    whole = agflow.sketch_images(loader("train", 0, 600))
+    assert len(whole.split()) == 256
+    assert agflow.sketch_images(loader("train", 300, 600, batch_size=7), agflow.sketch_images(loader("train", 0, 300))) == whole
+    assert not set(whole.split()) & set(agflow.sketch_images(loader("test", 0, 600)).split())
+
+
+def test_images_that_tuned_an_expert_set_no_threshold(example, light, loader, tmp_path):
+    heavy, preprocessing = example
+    held_out = loader("train", 2400, 2700)
+    agflow.save_expert(light, tmp_path / "light", preprocessing=preprocessing, tuning=agflow.sketch_images(loader("train", 2650, 3000)))
+    tuning = expert_tuning(tmp_path / "light")
+    with pytest.raises(InvalidValueError, match="also tuned an expert"):
+        agflow.calibrate_router(light, heavy, held_out, tuning=tuning, progress=False)
+    agflow.predict(light, heavy, held_out, tuning=tuning, progress=False).save(tmp_path / "predictions.arrow")
+    with pytest.raises(InvalidValueError, match="also tuned an expert"):
+        agflow.routing.threshold_for(agflow.Predictions.load(tmp_path / "predictions.arrow"))
+    assert agflow.calibrate_router(light, heavy, loader("train", 3000, 3400), tolerance=0.05, tuning=tuning, progress=False).samples == 400
+
+
+def test_limits_of_cost_and_escalation_are_kept(predictions):
+    cheap = agflow.routing.threshold_for(predictions, charged=0.5)
+    assert (cheap.verdict, cheap.target, cheap.limit) == ("PASS", "charged", 0.5)
+    assert cheap.ledger.charged < cheap.bound <= 0.5
+    few = agflow.routing.threshold_for(predictions, escalation=0.1)
+    assert few.escalation < few.bound <= 0.1
+    with pytest.raises(BudgetError, match="light expert alone"):
+        agflow.routing.threshold_for(predictions, charged=0.1)
+    with pytest.raises(InvalidValueError, match="only one"):
+        agflow.routing.threshold_for(predictions, charged=0.5, tolerance=0.01)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.6, 0.95, 1.01])
@@ -33,7 +128,7 @@ def test_cascade_gives_each_image_the_answer_of_its_expert_in_order(example, lig
         logits = cascade(x)
         with torch.no_grad():
             by_light, by_heavy = light(x), heavy(x)
-        unsure = torch.from_numpy(priors(by_light)[1] < threshold)
+        unsure = torch.from_numpy(priors(by_light)[1]["max_probability"] < threshold)
         escalated += int(unsure.sum())
         torch.testing.assert_close(logits, torch.where(unsure[:, None], by_heavy, by_light), rtol=1e-5, atol=1e-5)
         assert torch.equal(logits[~unsure], by_light[~unsure])

@@ -79,12 +79,35 @@ def test_latency_plans_and_their_difference_are_equal(tmp_path, scores_with_cost
     assert PlanDiff.of(found) == plans[0].diff(plans[1]) and found["jaccard"] == 4 / 6
 
 
-def test_threshold_is_equal(roads, example, light, loader):
-    predictions = agflow.predict(light, example[0], loader("train", 2400, 3400), progress=False)
-    predictions.save(roads / "predictions.arrow")
-    command("route", "--predictions", roads / "predictions.arrow", "--tolerance", "0.02", "--confidence", "0.9",
-            "--output", roads / "router-go.json")
-    assert agflow.Router.load(roads / "router-go.json") == agflow.routing.threshold_for(predictions, tolerance=0.02, confidence=0.9)
+@pytest.fixture(scope="module")
+def predictions(roads, example, light, loader):
+    found = agflow.predict(light, example[0], loader("train", 2400, 3400), progress=False)
+    found.save(roads / "predictions.arrow")
+    return found
+
+
+@pytest.mark.parametrize("limit", [{"tolerance": 0.02}, {"charged": 0.5}, {"escalation": 0.2}], ids=lambda limit: next(iter(limit)))
+@pytest.mark.parametrize("prior", ["max_probability", "entropy_scaled", "auto"])
+def test_router_and_curve_are_equal_byte_by_byte(roads, predictions, prior, limit):
+    (name, value), = limit.items()
+    command("route", "--predictions", roads / "predictions.arrow", "--prior", prior, f"--{name}", value, "--confidence", "0.9",
+            "--output", roads / "router-go.json", "--curve", roads / "curve-go.arrow")
+    router = agflow.routing.threshold_for(predictions, prior=prior, confidence=0.9, **limit)
+    router.save(roads / "router-python.json")
+    agflow.curve(predictions, prior=router.prior).save(roads / "curve-python.arrow")
+    for kind in ("router-{}.json", "curve-{}.arrow"):
+        assert (roads / kind.format("go")).read_bytes() == (roads / kind.format("python")).read_bytes(), kind
+    assert agflow.Router.load(roads / "router-go.json") == router
+
+
+def test_predictions_are_equal_by_both_doors(roads, example, light):
+    """The command hosts the same Python and the same core; the file of priors has the same bytes."""
+    images = data.load("example:test", preprocessing=example[1], limit=100, seed=0, classes=10)
+    agflow.save_expert(light, roads / "light", preprocessing=example[1])
+    agflow.predict(agflow.load_expert(roads / "light"), example[0], DataLoader(images, 32), features=True, progress=False).save(roads / "doors-python.arrow")
+    command("predict", "--light", roads / "light", "--heavy", "example", "--data", "example:test", "--limit", 100, "--features",
+            "--output", roads / "doors-go.arrow")
+    assert (roads / "doors-go.arrow").read_bytes() == (roads / "doors-python.arrow").read_bytes()
 
 
 def test_command_hosts_python_without_the_extension(roads):

@@ -1,0 +1,69 @@
+package routing
+
+import "math"
+
+// Quality says how well a prior tells the light expert's right answers from its errors.
+type Quality struct {
+	Prior  string  `json:"prior"`
+	AUROC  float64 `json:"auroc"` // P(prior of a right answer > prior of an error), a tie counting half
+	Low    float64 `json:"low"`   // the interval of 95 % confidence
+	High   float64 `json:"high"`
+	Errors int64   `json:"errors"` // of the light expert
+}
+
+// Rank returns the quality of every prior, in the order of the samples' priors.
+//
+// Errors: shape, empty, nonfinite.
+func Rank(s Samples) ([]Quality, error) {
+	qualities := make([]Quality, len(s.Priors))
+	for i, p := range s.Priors {
+		o := Outcomes{p.Values, s.LightCorrect, s.HeavyCorrect}
+		if err := o.validate(); err != nil {
+			return nil, err
+		}
+		qualities[i] = o.quality(p.Name)
+	}
+	return qualities, nil
+}
+
+// quality counts pairs of an error and a right answer exactly, twice over, so that a tie is a whole number.
+func (o Outcomes) quality(prior string) Quality {
+	samples := o.sorted()
+	var errors, right, twice int64
+	for i := 0; i < len(samples); {
+		var errorsHere, rightHere int64
+		for key := samples[i].key(); i < len(samples) && samples[i].key() == key; i++ {
+			rightHere += samples[i].light()
+			errorsHere += 1 - samples[i].light()
+		}
+		twice += rightHere * (2*errors + errorsHere)
+		errors, right = errors+errorsHere, right+rightHere
+	}
+	q := Quality{Prior: prior, AUROC: 0.5, Low: 0, High: 1, Errors: errors} // without errors, or right answers, nothing can be told
+	if errors > 0 && right > 0 {
+		q.AUROC = float64(twice) / 2 / (float64(errors) * float64(right))
+		q.Low = aurocLimit(q.AUROC, float64(errors), float64(right), 0)
+		q.High = aurocLimit(q.AUROC, float64(errors), float64(right), 1)
+	}
+	return q
+}
+
+// aurocLimit is one end of the score interval of Newcombe (2006, Statistics in Medicine 25, 559-573, method 5): the
+// value towards end whose own standard error is the distance to the value seen, over the normal quantile. It stays
+// within [0, 1], also when no error was ranked wrongly.
+func aurocLimit(seen, errors, right, end float64) float64 {
+	within := func(a float64) bool {
+		n := (errors+right)/2 - 1
+		variance := a * (1 - a) * (1 + n*(1-a)/(2-a) + n*a/(1+a)) / (errors * right)
+		return math.Abs(a-seen) <= intervalZ*math.Sqrt(variance)
+	}
+	inside, outside := seen, end
+	for range 60 {
+		if middle := (inside + outside) / 2; within(middle) {
+			inside = middle
+		} else {
+			outside = middle
+		}
+	}
+	return inside
+}

@@ -1,0 +1,59 @@
+package routing
+
+import (
+	"math"
+	"strings"
+
+	"agflow/core/fault"
+	"agflow/core/tensor"
+)
+
+// Rule is all that routing needs of a calibrated router.
+type Rule struct {
+	Prior       string
+	Temperature float64 // of a prior named *_scaled
+	Threshold   float64
+}
+
+// Route returns the rows whose prior is below the threshold, ascending: those that escalate. The matrix holds the logits
+// [samples, classes] of the light expert; for the prior l1_norm its features.
+//
+// Errors: value (a threshold that is no number, a prior that neither logits nor features give), and those of [Priors].
+func (r Rule) Route(matrix tensor.View) (escalated []int64, err error) {
+	if math.IsNaN(r.Threshold) {
+		return nil, fault.New(fault.Value, "the threshold is NaN; calibrate the router again")
+	}
+	values, err := r.priors(matrix)
+	if err != nil {
+		return nil, err
+	}
+	escalated = []int64{}
+	for i, p := range values {
+		if escalates(p, r.Threshold) {
+			escalated = append(escalated, int64(i))
+		}
+	}
+	return escalated, nil
+}
+
+func (r Rule) priors(matrix tensor.View) ([]float32, error) {
+	if r.Prior == L1Norm {
+		return L1Norms(matrix)
+	}
+	name, scaled := strings.CutSuffix(r.Prior, Scaled)
+	temperature := 1.0
+	if scaled {
+		temperature = r.Temperature
+	}
+	for k, known := range LogitPriors {
+		if known == name {
+			_, priors, err := Priors(matrix, temperature)
+			if err != nil {
+				return nil, err
+			}
+			return priors[k].Values, nil
+		}
+	}
+	return nil, fault.New(fault.Value, "the prior %q can't be made of logits; the priors are %s, each also with %s behind it, and of features %s",
+		r.Prior, strings.Join(LogitPriors, ", "), Scaled, L1Norm)
+}
