@@ -114,8 +114,9 @@ class NormOfSome(nn.Module):
     def forward(self, x):
         kept = x[..., self.keep]
         centred = kept - kept.mean(-1, keepdim=True)
+        normed = centred / (centred.square().mean(-1, keepdim=True) + self.norm.eps).sqrt()
         out = torch.zeros_like(x)
-        out[..., self.keep] = centred / (centred.square().mean(-1, keepdim=True) + self.norm.eps).sqrt() * self.norm.weight[self.keep] + self.norm.bias[self.keep]
+        out[..., self.keep] = normed * self.norm.weight[self.keep] + self.norm.bias[self.keep]
         return out
 
 
@@ -152,8 +153,8 @@ def cost_of(costs, sizes, what):
     total = 0
     for product in costs["products"]:
         rows, inputs, outputs = product["rows"], value(product.get("inputs", [])), value(product["outputs"])
-        macs, params = {"linear": (rows * inputs * outputs, (inputs + product.get("bias", False)) * outputs), "attention": (rows * rows * (inputs + outputs), 0),
-                        "pointwise": (0, 0), "norm": (0, 2 * outputs), "parameters": (0, outputs)}[product["kind"]]
+        macs, params = {"linear": (rows * inputs * outputs, (inputs + product.get("bias", False)) * outputs),
+                        "attention": (rows * rows * (inputs + outputs), 0), "pointwise": (0, 0), "norm": (0, 2 * outputs), "parameters": (0, outputs)}[product["kind"]]
         total += {"macs": macs, "params": params}[what] * math.prod(sizes[name] for name in product.get("times", []))
     return total
 
@@ -450,8 +451,8 @@ def old_description(model):
 @pytest.mark.parametrize("name", ["timm", "timm_qk_norm", "torchvision", "transformers_deit"])
 def test_experts_saved_before_load(name, plan_of, random_keep):
     model = make(name)
-    for light in (model, prune(model, plan_of(model, {**random_keep(model, 3), next(n for n, l in all_layers(model).items() if l.group == "heads"): [0, 2, 3]}),
-                               compensate="none")):
+    attention = next(layer.name for layer in all_layers(model).values() if layer.group == "heads")
+    for light in (model, prune(model, plan_of(model, {**random_keep(model, 3), attention: [0, 2, 3]}), compensate="none")):
         state = {key.replace("in_proj.", "in_proj_"): tensor for key, tensor in light.state_dict().items()}
         rebuilt = build(old_description(light)).eval()
         rebuilt.load_state_dict(state, strict=True)
