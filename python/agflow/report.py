@@ -16,6 +16,8 @@ from agflow.results import CascadeResult, RunResult, Stages
 
 STAGES = ("cut", "repaired", "fine-tuned")
 LIBRARIES = ("agflow", "torch", "timm", "pyarrow", "numpy")
+SLOWER = ("FAILURE: the light expert is slower than the heavy one on this machine, whatever its MACs: plan with a greater round_to or "
+          "with latency_ms (agflow bench layers).")
 
 
 def write_report(result: RunResult, folder: pathlib.Path) -> None:
@@ -76,6 +78,7 @@ def as_dict(result: RunResult) -> dict:
         "cascade": cascade(result.cascade), "cascade_among_present": cascade(result.cascade_among_present),
         "images_per_second": {name: {"median": t.images_per_second, "slowest": t.spread[0], "fastest": t.spread[1]}
                               for name, t in result.timings.items()},
+        "slower": result.slower,
     }
 
 
@@ -93,7 +96,7 @@ def as_markdown(result: RunResult) -> str:
         *(_cascade_table(result.cascade_among_present, f"the {result.dense.classes} classes of the data") + [""]
           if result.cascade_among_present else []),
         "![accuracy against charged cost](cascade.png)", "",
-        "## Speed", "", *_speed_table(result), "",
+        "## Speed", "", *as_speed_table(result), "",
         "## Utilities and plan", "", *_plan_table(result), "", "![utilities](utilities.png)", "",
         "## Reproduce", "", "```json", json.dumps({"options": asdict(options), "environment": environment(),
                                                      "data": result.fingerprint}, indent=2), "```", "",
@@ -126,9 +129,10 @@ def _cascade_table(cascade: CascadeResult, classes: str) -> list[str]:
     ]
 
 
-def _speed_table(result: RunResult) -> list[str]:
+def as_speed_table(result: RunResult) -> list[str]:
+    """Lines of Markdown: images per second of heavy, light and cascade, and a failure where the light expert is the slower one."""
     heavy = result.timings["heavy"].images_per_second
-    rows = ["Images per second, batch 32, rounds interleaved: median (slowest to fastest round).", "",
+    rows = ["Images per second, batch 32, rounds interleaved: median (slowest to fastest round).", *([SLOWER] if result.slower else []), "",
             "| | images/s | over heavy |", "|---|---|---|"]
     return rows + [f"| {name} | {t.images_per_second:.0f} ({t.spread[0]:.0f} to {t.spread[1]:.0f}) | {t.images_per_second / heavy:.2f}x |"
                    for name, t in result.timings.items()]
@@ -151,5 +155,6 @@ def summary(result: RunResult) -> str:
         f"random routing {100 * cascade.random:5.1f} %  at the same cost",
         f"threshold      {cascade.router.rule}: {cascade.router.verdict}",
         "images/s       " + ", ".join(f"{name} {t.images_per_second:.0f} ({t.images_per_second / heavy:.2f}x)" for name, t in result.timings.items()),
+        *([SLOWER] if result.slower else []),
     ]
     return "\n".join(lines)

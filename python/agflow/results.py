@@ -75,3 +75,8 @@ class RunResult:
     cascade: CascadeResult
     cascade_among_present: CascadeResult | None
     timings: dict[str, Timing]
+
+    @property
+    def slower(self) -> bool:
+        """Whether the light expert is slower than the heavy one on this machine: its fastest round loses to the other's slowest."""
+        return self.timings["light"].spread[1] < self.timings["heavy"].spread[0]

@@ -5,13 +5,18 @@ import pathlib
 import signal
 import subprocess
 import time
+from dataclasses import fields
 
 import polars
 import pyarrow as pa
 import pytest
+import torch
 
 import agflow
+from agflow.evaluation import race
 from agflow.experts import load_expert
+from agflow.report import SLOWER, as_speed_table
+from agflow.results import RunResult
 
 SMALL = ("--limit", "900", "--eval-limit", "300", "--batches", "4", "--epochs", "1", "--tolerance", "0.05", "--confidence", "0.9")
 TABLES = ("statistics", "plan", "predictions-threshold", "predictions", "curve")
@@ -103,3 +108,16 @@ def test_bad_input_at_the_command_is_one_sentence_and_an_exit_code(tmp_path, arg
     assert words in last, done.stderr
     assert "Traceback" not in done.stderr and "goroutine" not in done.stderr
     assert not [path for path in pathlib.Path(tmp_path).rglob("*") if path.suffix == ".arrow" and path.name != "statistics.arrow"]
+
+
+def test_an_expert_slower_than_its_parent_is_called_a_failure(example):
+    """Timed for real: the slow one runs the model twice."""
+    model = example[0]
+    slow, images = lambda x: (model(x), model(x)), torch.randn(64, *agflow.models.adapter_for(model).input_size(model))
+
+    def timed(light, heavy):
+        timings = race({"heavy": heavy, "light": light, "cascade": heavy}, images, batch=32)
+        return RunResult(**{field.name: None for field in fields(RunResult)} | {"timings": timings})
+
+    assert timed(slow, model).slower and SLOWER in as_speed_table(timed(slow, model))
+    assert not timed(model, slow).slower and SLOWER not in as_speed_table(timed(model, slow))
