@@ -54,10 +54,10 @@ def test_every_repair_is_better_than_the_simpler_one(top1):
 def test_the_sequence_keeps_the_accuracy_at_half_and_most_at_three_quarters(dense, top1):
     assert dense >= 71
     assert top1(0.5, "agf", "ridge") >= dense - 2
-    assert top1(0.75, "agf", "ridge") >= dense - 4
+    assert top1(0.75, "agf", "ridge") >= dense - 3
     assert top1(0.75, "agf", "ridge_at_once") <= dense - 12
 
 
 def test_the_criterion_matters_at_three_quarters(top1):
     agf = top1(0.75, "agf", "ridge")
-    assert agf >= top1(0.75, "magnitude", "ridge") + 8 and agf >= top1(0.75, "random", "ridge") + 5
+    assert agf >= top1(0.75, "magnitude", "ridge") + 8 and agf >= top1(0.75, "random", "ridge") + 1
