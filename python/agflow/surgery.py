@@ -66,9 +66,9 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     check_method(compensate)
     if compensate != "none" and loader is None:
         raise InvalidValueError(f"compensate={compensate!r} needs images: pass a loader, or compensate='none'")
+    adapter = adapter_for(model)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
-    adapter = adapter_for(model)
     dtype = next(model.parameters()).dtype
     if dtype is not torch.float32:
         raise DtypeError(f"the model's parameters are {dtype}, expected torch.float32: call model.float() first and convert the cut model back")

@@ -16,7 +16,7 @@ from agflow.errors import UnsupportedModelError
 from agflow.models.branches import Branches, Chain, chains_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
-from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter
+from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter, block_refusals
 
 _CHAINS = ("norm1", "attn", "ls1", "drop_path1"), ("norm2", "mlp", "ls2", "drop_path2")
 _EMBEDDINGS = "cls_token", "reg_token", "dist_token", "pos_embed"
@@ -197,14 +197,7 @@ def _refusals(model: VisionTransformer) -> Iterator[str]:
 def _block_refusals(block: nn.Module) -> Iterator[str]:
     if type(block) not in (Block, Branches):
         yield f"{_BLOCK_REASONS.get(type(block).__name__, type(block).__name__)} are not supported, expected pre-norm blocks"
-    left = chains_of(block, _CHAINS)
-    if _CHAINS[0] in left:
-        yield from _attention_refusals(block.attn)
-    if _CHAINS[1] in left:
-        yield from _mlp_refusals(block.mlp)
-    for norm, *_ in left:
-        if type(getattr(block, norm)) is not LayerNorm:
-            yield f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected timm.layers.LayerNorm"
+    yield from block_refusals(block, _CHAINS, LayerNorm, "timm.layers.LayerNorm", _attention_refusals, _mlp_refusals)
 
 
 def _attention_refusals(attn: nn.Module) -> Iterator[str]:

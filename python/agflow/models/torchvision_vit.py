@@ -17,7 +17,7 @@ from agflow.errors import InvalidValueError
 from agflow.models.branches import Branches, Chain, chains_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention, attend
-from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter
+from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter, block_refusals
 
 _HIDDEN = LinearUnits({"0": 1}, "3")
 _CHAINS = ("ln_1", "self_attention", "dropout"), ("ln_2", "mlp")
@@ -187,14 +187,7 @@ def _refusals(model: VisionTransformer) -> Iterator[str]:
 def _block_refusals(block: nn.Module) -> Iterator[str]:
     if type(block) not in (EncoderBlock, Branches):
         yield f"{type(block).__name__} is not supported, expected torchvision's EncoderBlock"
-    left = chains_of(block, _CHAINS)
-    if _CHAINS[0] in left:
-        yield from _attention_refusals(block.self_attention)
-    if _CHAINS[1] in left:
-        yield from _mlp_refusals(block.mlp)
-    for norm, *_ in left:
-        if type(getattr(block, norm)) is not nn.LayerNorm:
-            yield f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected torch.nn.LayerNorm"
+    yield from block_refusals(block, _CHAINS, nn.LayerNorm, "torch.nn.LayerNorm", _attention_refusals, _mlp_refusals)
 
 
 def _attention_refusals(attention: nn.Module) -> Iterator[str]:

@@ -9,7 +9,7 @@ Shape suffixes: B images, T tokens, D channels of the residual stream, C channel
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,6 +24,9 @@ from agflow.models.costs import Costs, Product, Size, size
 from agflow.models.linear_units import LinearUnits, keep_inputs, keep_outputs, put, resized
 from agflow.models.self_attention import SelfAttention
 from agflow.models.splitting import Prefix, Rest
+
+Refusals = Callable[[nn.Module], Iterator[str]]
+"""Gives every reason against a module."""
 
 STREAM = "embed"  # the name of the layer that the channels of the residual stream are
 
@@ -440,6 +443,25 @@ class VisionTransformerAdapter(Adapter):
         reader = model.get_submodule(branch.reader)
         put(model, branch.reader, resized(reader, heads.count * heads.v, reader.out_features))
         self._set_heads(module, heads)
+
+
+def block_refusals(block: nn.Module, whole: tuple[Chain, Chain], norm_kind: type[nn.Module], norm_name: str,
+                   attention_refusals: Refusals, mlp_refusals: Refusals) -> Iterator[str]:
+    """Every reason against a block of a known class, whose branches begin with a norm and go on with what holds the units.
+
+    Parameters
+    ----------
+    whole : the branches of an uncut block, attention and MLP
+    norm_kind, norm_name : the class that the norms must have, and what messages call it
+    attention_refusals, mlp_refusals : reasons against the modules that hold the units
+    """
+    left = chains_of(block, whole)
+    for chain, refusals in zip(whole, (attention_refusals, mlp_refusals), strict=True):
+        if chain in left:
+            yield from refusals(getattr(block, chain[1]))
+    for norm, *_ in left:
+        if type(getattr(block, norm)) is not norm_kind:
+            yield f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected {norm_name}"
 
 
 def _linear(name: str, layer: nn.Module, rows: int, inputs: Size, outputs: Size) -> Product:

@@ -82,7 +82,8 @@ def made_at(name, model, size):
     if position is not None:
         height, width = (size, size) if isinstance(size, int) else size
         prefix, grid = state[position].split([state[position].shape[1] - 16, 16], 1)
-        placed = F.interpolate(grid.transpose(1, 2).unflatten(2, (4, 4)), (height // PATCH, width // PATCH), mode="bicubic", antialias=True, align_corners=False)
+        grid = grid.transpose(1, 2).unflatten(2, (4, 4))
+        placed = F.interpolate(grid, (height // PATCH, width // PATCH), mode="bicubic", antialias=True, align_corners=False)
         state[position] = torch.cat([prefix, placed.flatten(2).transpose(1, 2)], 1)
     made.load_state_dict(state)
     return made
@@ -278,7 +279,8 @@ def test_statistics_of_two_sizes_do_not_merge(batches):
     assert small.merge(small).image_size == (16, 16)
 
 
-@pytest.mark.parametrize(("name", "compensate"), [("timm", "ridge"), ("timm_distilled", "none"), ("torchvision", "mean"), ("transformers_deit", "ridge_at_once")])
+@pytest.mark.parametrize(("name", "compensate"), [
+    ("timm", "ridge"), ("timm_distilled", "none"), ("torchvision", "mean"), ("transformers_deit", "ridge_at_once")])
 def test_a_plan_at_a_size_cuts_the_model_at_that_size(name, compensate, batches):
     model = make(name)
     plan = agflow.plan(agflow.calibrate(model, batches, image_size=16, progress=False), macs=0.7, round_to=1)
