@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 import agflow
 from agflow import data
+from agflow.looks import image_size
 from agflow.planning import PlanDiff
 
 BATCHES, BATCH_SIZE = 2, 32
@@ -42,6 +43,20 @@ def test_statistics_files_are_equal_byte_by_byte(roads):
     python = (roads / "python.arrow").read_bytes()
     assert (roads / "files.arrow").read_bytes() == python
     assert (roads / "hosted.arrow").read_bytes() == python
+
+
+def test_the_command_measures_and_cuts_at_another_image_size_as_python_does(tmp_path, example):
+    images = data.load("example:train", preprocessing=example[1], limit=BATCHES * BATCH_SIZE, seed=0, classes=10)
+    agflow.calibrate(example[0], DataLoader(images, BATCH_SIZE), batches=BATCHES, image_size=16, progress=False).save(tmp_path / "python.arrow")
+    drawn = "--model", "example", "--data", "example:train", "--limit", BATCHES * BATCH_SIZE, "--batch-size", BATCH_SIZE
+    command("calibrate", *drawn, "--batches", BATCHES, "--image-size", 16, "--output", tmp_path / "hosted.arrow")
+    assert (tmp_path / "hosted.arrow").read_bytes() == (tmp_path / "python.arrow").read_bytes()
+    command("score", "--statistics", tmp_path / "hosted.arrow", "--output", tmp_path / "scores.arrow")
+    command("plan", "--scores", tmp_path / "scores.arrow", "--macs", "0.5", "--output", tmp_path / "plan.arrow")
+    assert agflow.Plan.load(tmp_path / "plan.arrow").image_size == (16, 16)
+    command("prune", *drawn, "--plan", tmp_path / "plan.arrow", "--compensate", "mean", "--output", tmp_path / "light")
+    light = agflow.load_expert(tmp_path / "light")
+    assert image_size(light) == (16, 16) and light(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
 
 
 def test_scores_and_plan_are_equal_byte_by_byte(roads):
