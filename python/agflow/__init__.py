@@ -13,7 +13,7 @@ _HOMES = {
     "utility": "flow", "top_k": "flow",
     "diagnose": "diagnostics", "stability": "diagnostics", "against_random": "diagnostics",
     "criteria": "planning", "score": "planning", "plan": "planning", "Scores": "planning", "Plan": "planning", "LatencyTable": "latency",
-    "prune": "surgery", "finetune": "finetuning", "save_expert": "experts", "load_expert": "experts",
+    "at_image_size": "looks", "prune": "surgery", "finetune": "finetuning", "save_expert": "experts", "load_expert": "experts",
     "prune_iteratively": "iterative", "gather_statistics": "distributed", "export": "exporting",
     "evaluate": "evaluation", "predict": "routing", "calibrate_router": "routing", "curve": "routing",
     "Router": "routing", "Predictions": "routing", "Curve": "routing", "Ledger": "routing", "Cascade": "cascade", "Server": "serving", "sketch_images": "fingerprints",
