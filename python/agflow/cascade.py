@@ -15,6 +15,7 @@ from agflow.durations import Durations, Latency
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.models import logits_of
 from agflow.routing import LOGIT_PRIORS, PRIOR, SCALED, Costs, Ledger, Router, escalations
+from agflow.shared_prefix import shared_halves
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Cascade(nn.Module):
     ----------
     light, heavy : models that map float32 [B, C, H, W] to logits [B, K] on the same device
     router : Router, or a bare threshold of the maximum probability, in [0, 1]
+    shared_blocks : the embeddings and first blocks that are the same in both experts, bit for bit. Each image goes through
+        them once, and an escalated one goes on from the tokens behind them. 0 shares nothing
     max_batch : no expert sees more images at once; a larger batch goes through both passes in pieces
 
     Attributes
@@ -60,10 +63,13 @@ class Cascade(nn.Module):
     Raises
     ------
     InvalidValueError
-        The threshold is NaN, logits do not give the router's prior, or ``max_batch`` is below 1.
+        The threshold is NaN, logits do not give the router's prior, the experts do not share ``shared_blocks``
+        (:func:`agflow.shared_prefix.shared_halves`), or ``max_batch`` is below 1.
+    UnsupportedModelError
+        No adapter handles an expert.
     """
 
-    def __init__(self, light: nn.Module, heavy: nn.Module, router: Router | float, *, max_batch: int | None = None):
+    def __init__(self, light: nn.Module, heavy: nn.Module, router: Router | float, *, shared_blocks: int = 0, max_batch: int | None = None):
         super().__init__()
         self.light, self.heavy, self.router = light, heavy, router
         calibrated = isinstance(router, Router)
@@ -76,8 +82,10 @@ class Cascade(nn.Module):
                                     "calibrate with one of these")
         if max_batch is not None and max_batch < 1:
             raise InvalidValueError(f"max_batch is {max_batch}, expected a whole number from 1, or None for no limit")
-        self.max_batch = max_batch
-        self.costs = Costs.of(light, heavy)
+        self.shared_blocks, self.max_batch = shared_blocks, max_batch
+        if shared_blocks:
+            self._prefix, self._light_rest, self._heavy_rest = shared_halves(light, heavy, shared_blocks)
+        self.costs = Costs.of(light, heavy, shared_blocks)
         self.reset_ledger()
 
     def reset_ledger(self) -> None:
@@ -116,9 +124,10 @@ class Cascade(nn.Module):
         if not len(x):
             raise EmptyError("the batch has no image; expected at least one")
         size = self.max_batch or len(x)
-        logits_BK, escalated_E, images_E = self._light_pass(x, size)
+        logits_BK, escalated_E, seen_E = self._light_pass(x, size)
         if len(escalated_E):
-            heavy_EK = _joined([logits_of(self.heavy(piece)) for piece in images_E.split(size)])
+            heavy = self._heavy_rest if self.shared_blocks else self.heavy
+            heavy_EK = _joined([logits_of(heavy(piece)) for piece in seen_E.split(size)])
             logits_BK = self._answered(logits_BK, escalated_E, heavy_EK)
         if x.is_cuda:
             torch.cuda.current_stream(x.device).synchronize()
@@ -126,13 +135,15 @@ class Cascade(nn.Module):
         return logits_BK
 
     def _light_pass(self, x: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits of all images; which of them escalate, ascending; these compacted."""
+        """Logits of all images; which of them escalate, ascending; what the heavy expert goes on from, images or tokens, of these."""
+        light = self._light_rest if self.shared_blocks else self.light
         logits, escalated, compacted = [], [], []
         for number, piece in enumerate(x.split(size)):
-            logits.append(logits_of(self.light(piece)))
+            seen = self._prefix(piece) if self.shared_blocks else piece
+            logits.append(logits_of(light(seen)))
             rows = escalations(logits[-1], self.threshold, prior=self.prior, temperature=self.temperature)
             escalated.append(rows + number * size)
-            compacted.append(piece.index_select(0, rows))
+            compacted.append(seen.index_select(0, rows))
         return _joined(logits), _joined(escalated), _joined(compacted)
 
     def _answered(self, logits_BK: torch.Tensor, escalated_E: torch.Tensor, heavy_EK: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from agflow._core.loader import core
 from agflow.errors import EmptyError, UnsupportedModelError
 from agflow.evaluation import logits
 from agflow.fingerprints import ImageSketch
-from agflow.models import count_macs
+from agflow.models import count_macs, prefix_macs
 from agflow.tables import Table
 
 PRIOR = "max_probability"
@@ -75,8 +75,9 @@ class Costs:
     shared: int = 0
 
     @classmethod
-    def of(cls, light: nn.Module, heavy: nn.Module) -> Costs:
-        return cls(count_macs(light), count_macs(heavy))
+    def of(cls, light: nn.Module, heavy: nn.Module, shared_blocks: int = 0) -> Costs:
+        """Of two experts whose embeddings and first ``shared_blocks`` blocks are computed once for both; 0 shares nothing."""
+        return cls(count_macs(light), count_macs(heavy), prefix_macs(heavy, shared_blocks) if shared_blocks else 0)
 
 
 @dataclass(frozen=True)
