@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
+from agflow.looks import image_size, resize_to_own
 from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of, model_name
+from agflow.models.resizing import resize_of
 from agflow.modes import modes_kept
 from agflow.preprocessing import Preprocessing
 
@@ -29,6 +31,8 @@ CONFIG, WEIGHTS, PLAN, README = "config.json", "model.safetensors", "plan.arrow"
 def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None = None,
                 preprocessing: Preprocessing | None = None, *, tuning: str = "") -> None:
     """Save a dense or cut model as an expert folder, which appears whole or not at all.
+
+    A model that brings images to its own size (:func:`agflow.at_image_size`) does so again when it is loaded.
 
     The folder is loaded back and compared bit for bit on random input before it gets its name. An expert folder of
     that name is replaced; any other folder is left alone.
@@ -53,6 +57,7 @@ def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None =
         "format": FORMAT,
         "name": model_name(model),
         "architecture": describe(model),
+        "resizes": resize_of(model) is not None,
         "macs": count_macs(model),
         "params": count_params(model),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -101,6 +106,8 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
         raise
     except Exception as error:  # whatever a damaged description provokes in the constructors
         raise CorruptFileError(f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); save the expert again") from error
+    if config.get("resizes"):  # experts saved before models could be at another image size do not say
+        resize_to_own(model)
     model.pretrained_cfg = {"architecture": config["name"]}  # where timm, and so model_name, keeps it
     return model.eval()
 
@@ -188,7 +195,10 @@ def _put_in_place(made: pathlib.Path, folder: pathlib.Path, aside: pathlib.Path)
 def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
     """The rebuilt model gives the same bits, so the description in config.json is complete."""
     weight = next(model.parameters())
-    x = torch.randn(2, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(0))
+    channels, *size = adapter_for(model).input_size(model)
+    if resize_of(model) is not None:
+        size = [2 * pixels for pixels in size]
+    x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
     with modes_kept(model):
         same = torch.equal(logits_of(model.eval()(x.to(weight))).cpu(), logits_of(rebuilt(x.to(weight.dtype))))
     if not same:
@@ -198,9 +208,11 @@ def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
 
 def _readme(model: nn.Module, config: dict[str, Any]) -> str:
     layers = adapter_for(model).layers(model)
+    height, width = image_size(model)
+    takes = f"images of any size, which it brings to {height}x{width} itself" if config["resizes"] else f"images of {height}x{width}"
     units = {group: [layer.units for layer in layers if layer.group == group] for group in sorted({layer.group for layer in layers})}
     return (f"# {config['name']}: expert for agflow\n\n"
-            f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters.\n\n"
+            f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; takes {takes}.\n\n"
             + "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items()) + "\n"
             f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; `{PLAN}`, where present, "
             "says which units of the dense model stayed.\n\n"

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from agflow.errors import DtypeError, FileError, InternalError, InvalidValueError, UnsupportedModelError
+from agflow.looks import image_size
 from agflow.models import adapter_for, count_params, logits_of, model_name
+from agflow.models.resizing import resize_of
 from agflow.preprocessing import Preprocessing
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
@@ -26,7 +28,9 @@ TOLERANCE = 1e-4
 def export(model: nn.Module, path: str | os.PathLike, *, format: str | None = None, images: torch.Tensor | None = None,
            preprocessing: Preprocessing | None = None, opset: int = 18) -> float:
     """Write a dense or cut model as a file for another runtime: input ``images`` float32 [batch, C, H, W], output ``logits``
-    [batch, K], any batch size.
+    [batch, K], any batch size. C, H and W are the model's own: the file of a model that brings images to its size
+    (:func:`agflow.at_image_size`) takes them at that size, and has it as ``image_size`` in the text below where the
+    preprocessing makes larger ones; shrink these bilinear and antialiased.
 
     The file is loaded again, by onnxruntime or by ``torch.export.load``, and must give the logits of the model before
     it gets its name. A JSON text beside the graph (ONNX metadata ``agflow``, extra file ``agflow.json``) names the model
@@ -39,7 +43,7 @@ def export(model: nn.Module, path: str | os.PathLike, *, format: str | None = No
     ----------
     format : ``"onnx"`` (needs the packages onnx, onnxscript and onnxruntime) or ``"torch"``; by default after the
         ending of ``path``, .onnx or .pt2
-    images : some real images to compare on, float32 [B, C, H, W]; random ones when left out
+    images : some real images to compare on, float32 [B, C, H, W], as ``model`` takes them; random ones when left out
     preprocessing : kept in the file
     opset : version of ONNX's operators
 
@@ -61,8 +65,8 @@ def export(model: nn.Module, path: str | os.PathLike, *, format: str | None = No
     plain = _Plain(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
     if any(parameter.dtype is not torch.float32 for parameter in plain.parameters()):
         raise DtypeError("the model is not wholly float32: call model.float() before the export")
-    images = _images(model) if images is None else images[:CHECKED_IMAGES].cpu()
-    about = json.dumps({"name": model_name(model), "params": count_params(model), "preprocessing": preprocessing and preprocessing.to_dict()})
+    images = _images(model) if images is None else _at_own_size(model, images[:CHECKED_IMAGES].cpu())
+    about = json.dumps({"name": model_name(model), "params": count_params(model), "image_size": image_size(model), "preprocessing": preprocessing and preprocessing.to_dict()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
@@ -108,6 +112,11 @@ def _format(path: pathlib.Path, format: str | None) -> str:
 
 def _images(model: nn.Module) -> torch.Tensor:
     return torch.randn(CHECKED_IMAGES, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(0))
+
+
+def _at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    resize = resize_of(model)
+    return images if resize is None else resize.resized(images)
 
 
 def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgram:

@@ -18,8 +18,8 @@ def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
 
     Its position embeddings are interpolated to the patches of that size, bicubic and antialiased, class and other prefix
     tokens left out (timm's ``resample_abs_pos_embed``); all other weights are those of ``model``. Images are brought to the
-    size before anything else, bilinear and antialiased (:class:`agflow.models.resizing.Resize`). MACs, layers and budgets of the copy are those at
-    its size; it is measured, cut, trained, saved and served like any other model.
+    size before anything else, bilinear and antialiased (:class:`agflow.models.resizing.Resize`). MACs, layers and budgets
+    of the copy are those at its size; it is measured, cut, trained, saved and served like any other model.
 
     Parameters
     ----------

@@ -43,7 +43,8 @@ class Resize:
             raise ShapeError(f"images are {list(images.shape)}, expected [images, channels, height, width]")
         if images.shape[2:] == self.size:
             return images
-        return F.interpolate(images, self.size, mode="bilinear", antialias=True)
+        wide = images.to(torch.promote_types(images.dtype, torch.float32))  # on the CPU torch has no such kernel for sixteen bits
+        return F.interpolate(wide, self.size, mode="bilinear", antialias=True).to(images.dtype)
 
     def __repr__(self) -> str:
         return f"Resize({self.size[0]}, {self.size[1]})"
