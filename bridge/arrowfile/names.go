@@ -15,6 +15,8 @@ const (
 	KindCurve       = "curve"
 	KindLatency     = "latency"
 	KindTensor      = "tensor"
+	KindLogits      = "logits"
+	KindDecisions   = "decisions"
 )
 
 // Keys of the schema metadata.
@@ -33,9 +35,13 @@ const (
 	keyModelMS     = "agflow.model_ms"
 	keyPrior       = "agflow.prior"
 	keyTemperature = "agflow.temperature"
+	keyThreshold   = "agflow.threshold"
+	keyAnswers     = "agflow.answers"
+	keyLightWeight = "agflow.light_weight"
 	keyImages      = "agflow.images"
 	keyTuning      = "agflow.tuning"
 	keyLightMACs   = "agflow.light_macs"
 	keyHeavyMACs   = "agflow.heavy_macs"
 	keySharedMACs  = "agflow.shared_macs"
+	keyLookMACs    = "agflow.look_macs"
 )

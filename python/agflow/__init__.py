@@ -18,6 +18,7 @@ _HOMES = {
     "evaluate": "evaluation", "predict": "routing", "calibrate_router": "routing", "curve": "routing",
     "Router": "routing", "Predictions": "routing", "Curve": "routing", "Ledger": "routing", "Cascade": "cascade", "Server": "serving",
     "save_cascade": "deployment", "load_cascade": "deployment", "export_cascade": "deployment", "sketch_images": "fingerprints",
+    "Logits": "decisions", "Decisions": "decisions",
     "count_macs": "models", "plot_utilities": "plotting", "plot_stages": "plotting", "plot_cascade": "plotting",
     "backend_name": "_core.loader",
 }

@@ -207,10 +207,10 @@ def _export_readme(cascade: Cascade, router: Router, files: list[dict]) -> str:
     resized = image_size(cascade.light) != image_size(cascade.heavy)
     return (f"# {model_name(cascade.heavy)}: cascade for other runtimes\n\n{_summary(cascade, router)}{listed}- `{ROUTER}`: the calibrated decision\n\n"
             + ("The light expert looks at smaller images: shrink the images of the heavy one bilinear and antialiased.\n\n" if resized else "")
-            + "An answer takes four steps:\n\n"
+            + "An answer takes four steps; none needs torch, and only the second and the fourth need agflow.\n\n"
             f"1. {f'Run the prefix on the images, then `{light}` on its tokens' if shared else f'Run `{light}` on the images'}.\n"
-            "2. Ask which images escalate. `agflow decide` needs neither Python nor torch; in Go it is `Route` of a `routing.Rule`:\n\n"
-            f"   ```\n   agflow decide --router {ROUTER} --light light.arrow --output decisions.arrow\n   ```\n\n"
+            f"2. Ask which images escalate: `agflow decide --router {ROUTER} --light light.arrow --output decisions.arrow`.\n"
             f"3. Run `{heavy}` on {'the tokens of these images' if shared else 'these images'}, in their order.\n"
-            "4. Ask for the final answers:\n\n"
-            f"   ```\n   agflow decide --router {ROUTER} --light light.arrow --heavy heavy.arrow --output answers.arrow\n   ```\n")
+            f"4. Ask for the answers: `agflow decide --router {ROUTER} --light light.arrow --heavy heavy.arrow --output answers.arrow`.\n\n"
+            "The files of logits are written by `agflow.Logits.of(logits).save(\"light.arrow\")`, those of decisions read by any Arrow "
+            "tool. A Go program does without files: package `agflow/core/routing`, `Router.Decide` and `Router.Answer`.\n")

@@ -61,7 +61,8 @@ def export(model: nn.Module, path: str | os.PathLike, *, format: str | None = No
         The file cannot be written.
     """
     images = _images(model) if images is None else _at_own_size(model, images)
-    about = {"name": model_name(model), "params": count_params(model), "image_size": list(images.shape[2:]), "preprocessing": preprocessing and preprocessing.to_dict()}
+    about = {"name": model_name(model), "params": count_params(model), "image_size": list(images.shape[2:]),
+             "preprocessing": preprocessing and preprocessing.to_dict()}
     return export_module(model, path, images, about, format=format, opset=opset)
 
 
