@@ -159,7 +159,7 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise CorruptFileError(f"{folder / CASCADE} has format {found!r}, expected {FORMAT}: it was not made by this version's save_cascade")
     shared_blocks, max_batch, sha256 = (config.get(name) for name in ("shared_blocks", "max_batch", "sha256"))
-    if type(shared_blocks) is not int or max_batch is not None and type(max_batch) is not int \
+    if type(shared_blocks) is not int or "max_batch" not in config or max_batch is not None and type(max_batch) is not int \
             or not isinstance(sha256, dict) or sha256.keys() != set(PARTS):
         raise CorruptFileError(f"{folder / CASCADE} lacks shared_blocks, max_batch or the SHA-256 of {', '.join(PARTS)}; save the cascade again")
     return config
