@@ -135,7 +135,8 @@ class TransformersVit(VisionTransformerAdapter):
     def note_image_size(self, model: nn.Module, height: int, width: int) -> None:
         embeddings = model.base_model.embeddings
         patches = embeddings.patch_embeddings
-        model.config.image_size = patches.image_size = height, width
+        patches.image_size = height, width
+        model.config.image_size = height if height == width else [height, width]
         patches.num_patches = (height // patches.patch_size[0]) * (width // patches.patch_size[1])
         if hasattr(embeddings, "image_size"):  # not in transformers 4
             embeddings.image_size = height, width
