@@ -192,6 +192,40 @@ func TestRouteKeepsTheLimitAskedFor(t *testing.T) {
 	}
 }
 
+// With --answers both, threshold and curve are those of the answers of both experts, which here are right where one is.
+func TestRouteForBothAnswers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	p := predictionsFile(t, "heavy.arrow", 4000)
+	p.Both, p.LightWeight = p.Heavy, 0.25
+	p.Heavy = append([]int64{}, p.Heavy...)
+	for i := 0; i < len(p.Heavy); i += 8 {
+		p.Heavy[i] = 1 // where the light expert is unsure, and wrong too
+	}
+	if err := save("predictions.arrow", arrowfile.PredictionsToRecord(memory.DefaultAllocator, p)); err != nil {
+		t.Fatal(err)
+	}
+	out := must(t, "route", "--predictions", "predictions.arrow", "--answers", "both", "--curve", "curve.arrow")
+	found, err := arrowfile.ReadRouter("router.json")
+	if err != nil || found.Answers != routing.BothAnswers || found.LightWeight != 0.25 || found.AccuracyCascade <= found.AccuracyHeavy {
+		t.Errorf("got %+v, %v", found, err)
+	}
+	if want := "both experts answer it then, the light one with weight 0.25"; !strings.Contains(out, want) {
+		t.Errorf("%q is not in\n%s", want, out)
+	}
+	points, err := load("curve.arrow", arrowfile.KindCurve, arrowfile.CurveFromRecord)
+	if err != nil || points[len(points)-1].Accuracy != 1 {
+		t.Error(points, err)
+	}
+	for arguments, says := range map[string]string{
+		"--predictions heavy.arrow --answers both":        "no answers of both experts",
+		"--predictions predictions.arrow --answers light": `answers are "light"; they are heavy or both`,
+	} {
+		if _, complaint, status := agflow(append([]string{"route"}, strings.Fields(arguments)...)...); status != exitUsage || !strings.Contains(complaint, says) {
+			t.Errorf("%s: status %d, %s", arguments, status, complaint)
+		}
+	}
+}
+
 func TestUnwritableOutputLeavesNothing(t *testing.T) {
 	t.Chdir(t.TempDir())
 	predictionsFile(t, "predictions.arrow", 100)

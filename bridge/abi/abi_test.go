@@ -167,8 +167,23 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 		t.Fatal(rows, err)
 	}
 	free(out)
-	in = logits()
+	light, heavy, out := logits(), logits(), c.empty()
+	if values, err := Combine(0.5, light.array, light.schema, heavy.array, heavy.schema, out.array, out.schema); err != nil || values != 6 {
+		t.Fatal(values, err)
+	}
+	free(out)
+	light, heavy, out = logits(), logits(), c.empty()
+	if rows, err := Agreement(light.array, light.schema, heavy.array, heavy.schema, out.array, out.schema); err != nil || rows != 3 {
+		t.Fatal(rows, err)
+	}
+	free(out)
+	light, heavy = logits(), logits()
 	labels := predictions()
+	if text, err := FitLightWeight(light.array, light.schema, heavy.array, heavy.schema, labels.array, labels.schema); fault.CodeOf(err) != fault.Shape {
+		t.Error(text, err) // 100 labels for 3 rows
+	}
+	in = logits()
+	labels = predictions()
 	if text, err := FitTemperature(in.array, in.schema, labels.array, labels.schema); fault.CodeOf(err) != fault.Shape {
 		t.Error(text, err) // 100 labels for 3 rows
 	}
@@ -364,6 +379,19 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 		"Route, no result": func(a, b, out wire) error {
 			defer free(b)
 			return second(Route("energy", 1, 0.5, a.array, a.schema, 0, 0))
+		},
+		"Combine": func(a, b, out wire) error {
+			return second(Combine(2, a.array, a.schema, b.array, b.schema, out.array, out.schema))
+		},
+		"Agreement, no result": func(a, b, out wire) error {
+			return second(Agreement(a.array, a.schema, b.array, b.schema, 0, 0))
+		},
+		"FitLightWeight": func(a, b, _ wire) error {
+			return second(FitLightWeight(a.array, a.schema, b.array, b.schema, 0, 0))
+		},
+		"Curve, answers misspelt": func(a, b, out wire) error {
+			defer free(b)
+			return second(Curve(`{"answer":"both"}`, a.array, a.schema, out.array, out.schema))
 		},
 		"Curve": func(a, b, out wire) error {
 			defer free(b)

@@ -95,7 +95,7 @@ func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 		s.BothCorrect, s.LightWeight = x.equal(label, bothColumn), x.number(keyLightWeight, 0)
 	}
 	if _, given := x.pairs[keyLookMACs]; given {
-		s.charge(routing.Agreement, x.integer(keyLookMACs))
+		s.charge(routing.Agreement, x.macs(keyLookMACs))
 	}
 	if x.err != nil {
 		return Samples{}, x.err
@@ -123,6 +123,15 @@ func (s *Samples) charge(prior string, macs int64) {
 			s.Priors[i].MACs = macs
 		}
 	}
+}
+
+// macs reads a cost of the metadata that may be 0.
+func (x *extractor) macs(key string) int64 {
+	n := x.integer(key)
+	if x.err == nil && n < 0 {
+		x.err = fault.New(fault.Value, "metadata %s is %d, expected a number from 0; make the table with agflow", key, n)
+	}
+	return n
 }
 
 // number reads a number of the metadata, which has a value where it was left out.

@@ -12,14 +12,17 @@ import (
 
 // at is the definition of a point: one pass over the samples.
 func at(o Outcomes, c Cost, threshold float64) Point {
-	p := Point{Threshold: threshold}
+	p, escalated := Point{Threshold: threshold}, o.HeavyCorrect
+	if o.EscalatedCorrect != nil {
+		escalated = o.EscalatedCorrect
+	}
 	n := float64(len(o.Prior))
-	var light, heavy, correct float64
+	var light, whole, correct float64
 	for i, prior := range o.Prior {
 		right := o.LightCorrect[i]
 		if float64(prior) < threshold {
 			p.Escalated++
-			right = o.HeavyCorrect[i]
+			right = escalated[i]
 		}
 		if right {
 			correct++
@@ -27,15 +30,15 @@ func at(o Outcomes, c Cost, threshold float64) Point {
 		if o.LightCorrect[i] {
 			light++
 		}
-		if o.HeavyCorrect[i] {
-			heavy++
+		if escalated[i] {
+			whole++
 		}
 	}
 	e := float64(p.Escalated) / n
 	p.Escalation, p.Accuracy = e, correct/n
 	p.Charged = (float64(c.Light) + e*float64(c.Heavy-c.Shared)) / float64(c.Heavy)
 	p.Uncharged = ((1-e)*float64(c.Light) + e*float64(c.Heavy)) / float64(c.Heavy)
-	p.RandomAccuracy = (1-e)*(light/n) + e*(heavy/n)
+	p.RandomAccuracy = (1-e)*(light/n) + e*(whole/n)
 	p.EscalationInterval, p.AccuracyInterval, p.RandomInterval = wilson(e, n), wilson(p.Accuracy, n), wilson(p.RandomAccuracy, n)
 	p.ChargedInterval, p.UnchargedInterval = p.EscalationInterval.through(c.charged), p.EscalationInterval.through(c.uncharged)
 	return p
@@ -48,6 +51,9 @@ func TestCurveEqualsTheDefinition(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 50, 400} {
 		for _, distinct := range []int{1, 2, 7, 1 << 20} {
 			o := randomOutcomes(r, n, distinct)
+			if n%2 == 0 {
+				o = combinedOutcomes(r, n, distinct)
+			}
 			thresholds := []float64{EscalateAll}
 			for _, p := range o.Prior {
 				thresholds = append(thresholds, float64(p))
@@ -125,6 +131,7 @@ func TestOutcomesAreChecked(t *testing.T) {
 		"empty":  {Outcomes{}, fault.Empty},
 		"light":  {Outcomes{Prior: []float32{1}, HeavyCorrect: []bool{true}}, fault.Shape},
 		"heavy":  {Outcomes{Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true, true}}, fault.Shape},
+		"both":   {Outcomes{Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}, EscalatedCorrect: []bool{}}, fault.Shape},
 		"NaN":    {Outcomes{Prior: []float32{nan}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}}, fault.Nonfinite},
 		"logits": {Outcomes{Prior: []float32{float32(math.Inf(1))}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}}, fault.Nonfinite},
 	} {

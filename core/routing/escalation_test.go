@@ -13,7 +13,10 @@ import (
 func TestTheEscalationGuaranteeHolds(t *testing.T) {
 	const draws, n, limit, confidence = 2000, 400, 0.2, 0.9
 	r := rand.New(rand.NewPCG(21, 22))
-	better := population{func(u float64) float64 { return u }, func(float64) float64 { return 0.3 }, func(float64) float64 { return 0 }}
+	better := population{
+		prior: func(u float64) float64 { return u }, loss: func(float64) float64 { return 0.3 }, gain: func(float64) float64 { return 0 },
+		spoils: func(float64) float64 { return 0.01 }, mends: func(float64) float64 { return 0.02 },
+	}
 	violations, used := 0, 0.0
 	for range draws {
 		found, err := CalibrateEscalation(better.draw(r, n), limit, confidence)

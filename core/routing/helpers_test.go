@@ -27,8 +27,9 @@ func requireCode(t *testing.T, err error, code fault.Code) {
 
 // population is a pair of experts whose outcomes depend on a uniform draw u alone: the prior rises with it.
 type population struct {
-	prior      func(u float64) float64
-	loss, gain func(u float64) float64 // P(heavy right, light wrong), P(the reverse)
+	prior         func(u float64) float64
+	loss, gain    func(u float64) float64 // P(heavy right, light wrong), P(the reverse)
+	spoils, mends func(u float64) float64 // P(both experts' answer wrong | heavy right), P(right | heavy wrong); nil: heavy answers
 }
 
 // draw draws n samples; where the experts agree both are right or wrong with equal chance.
@@ -45,6 +46,13 @@ func (p population) draw(r *rand.Rand, n int) Outcomes {
 		case r.Float64() < 0.5:
 			o.LightCorrect[i], o.HeavyCorrect[i] = true, true
 		}
+		if p.spoils != nil {
+			flip := p.mends(u)
+			if o.HeavyCorrect[i] {
+				flip = p.spoils(u)
+			}
+			o.EscalatedCorrect = append(o.EscalatedCorrect, o.HeavyCorrect[i] != (r.Float64() < flip))
+		}
 	}
 	return o
 }
@@ -54,14 +62,28 @@ func (p population) excess(threshold float64) float64 {
 	const steps = 4_000
 	total := 0.0
 	for k := range steps {
-		if u := (float64(k) + 0.5) / steps; !escalates(float32(p.prior(u)), threshold) {
+		u := (float64(k) + 0.5) / steps
+		switch {
+		case !escalates(float32(p.prior(u)), threshold):
 			total += p.loss(u) - p.gain(u)
+		case p.spoils != nil:
+			heavy := p.loss(u) + (1-p.loss(u)-p.gain(u))/2
+			total += heavy*p.spoils(u) - (1-heavy)*p.mends(u)
 		}
 	}
 	return total / steps
 }
 
 func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+// combinedOutcomes are randomOutcomes whose escalated samples both experts answer.
+func combinedOutcomes(r *rand.Rand, n, distinct int) Outcomes {
+	o := randomOutcomes(r, n, distinct)
+	for range n {
+		o.EscalatedCorrect = append(o.EscalatedCorrect, r.Float32() < 0.8)
+	}
+	return o
+}
 
 // randomOutcomes draws priors from few or many distinct values.
 func randomOutcomes(r *rand.Rand, n, distinct int) Outcomes {

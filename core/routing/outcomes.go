@@ -83,6 +83,9 @@ func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 		if s.BothCorrect == nil {
 			return Outcomes{}, fault.New(fault.Value, "the predictions have no answers of both experts; record both_prediction with them: predict again")
 		}
+		if err := checkLightWeight(s.LightWeight); err != nil {
+			return Outcomes{}, err
+		}
 		o.EscalatedCorrect = s.BothCorrect
 	default:
 		return Outcomes{}, fault.New(fault.Value, "answers are %q; they are %s or %s", answers, HeavyAnswers, BothAnswers)

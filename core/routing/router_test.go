@@ -2,11 +2,13 @@ package routing
 
 import (
 	"bytes"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"testing"
 
 	"agflow/core/fault"
+	"agflow/core/tensor"
 )
 
 // pairOf draws samples whose second prior tells the light expert's errors, while the first and the last are noise.
@@ -107,4 +109,203 @@ func TestRouterRoundTrip(t *testing.T) {
 		_, err := ParseRouter(broken)
 		requireCode(t, err, fault.File)
 	}
+}
+
+// both adds answers of both experts, right wherever one of two is, or as often wrong as a coin.
+func both(s Samples, good bool) Samples {
+	r := rand.New(rand.NewPCG(33, 34))
+	s.LightWeight = 0.25
+	for i := range s.LightCorrect {
+		s.BothCorrect = append(s.BothCorrect, good && (s.LightCorrect[i] || s.HeavyCorrect[i]) || !good && r.IntN(2) == 0)
+	}
+	return s
+}
+
+// With answers of both, the samples that fitted their weight calibrate no threshold; they are judged beside the heavy expert alone.
+func TestRouterOfBothAnswers(t *testing.T) {
+	s := pairOf(4000)
+	for i := range s.HeavyCorrect {
+		s.HeavyCorrect[i] = i%10 != 0 // where it is wrong, both are right where the light expert is
+	}
+	s = both(s, true)
+	router, err := NewRouter(s, Request{Prior: Margin, Answers: BothAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	if err != nil || router.Verdict != Pass || router.Answers != BothAnswers || router.LightWeight != 0.25 {
+		t.Fatalf("got %+v, %v", router, err)
+	}
+	o, err := s.Outcomes(Margin, BothAnswers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o = o.where(func(i int) bool { return !Chooses(i) })
+	if want, _ := Calibrate(o, 0.01, 0.95); router.Threshold != want || router.Samples != int64(len(o.Prior)) {
+		t.Errorf("got %+v, want %+v", router.Threshold, want)
+	}
+	if want := at(o, s.Cost, router.Threshold.Threshold); router.Point != want || router.Point.Accuracy != router.AccuracyCascade {
+		t.Errorf("got %+v, want %+v", router.Point, want)
+	}
+	if router.AccuracyHeavy != share(o.HeavyCorrect) {
+		t.Errorf("the heavy expert's accuracy is %v, want %v", router.AccuracyHeavy, share(o.HeavyCorrect))
+	}
+	heavy, err := NewRouter(s, Request{Prior: Margin, Tolerance: number(0.01), Confidence: 0.95})
+	if err != nil || heavy.Answers != HeavyAnswers || heavy.LightWeight != 0 || heavy.Samples != 4000 {
+		t.Errorf("got %+v, %v", heavy, err)
+	}
+}
+
+// Where no threshold passes the heavy expert answers alone, and the router describes that.
+func TestRouterFallsBackToTheHeavyExpert(t *testing.T) {
+	s := both(pairOf(4000), false)
+	router, err := NewRouter(s, Request{Prior: Margin, Answers: BothAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	if err != nil || router.Verdict != Fail || router.Answers != HeavyAnswers || router.LightWeight != 0 || router.Threshold.Threshold != EscalateAll {
+		t.Fatalf("got %+v, %v", router, err)
+	}
+	if router.Point.Accuracy != 1 || router.AccuracyCascade != 1 || router.Escalation != 1 { // the heavy expert is always right
+		t.Errorf("got %+v", router)
+	}
+	few := both(pairOf(60), true)
+	router, err = NewRouter(few, Request{Prior: Margin, Answers: BothAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	if err != nil || router.Verdict != InsufficientData || router.Answers != HeavyAnswers || router.NeededSamples < 100 {
+		t.Errorf("got %+v, %v", router, err)
+	}
+	for _, answers := range []string{BothAnswers, "light"} {
+		_, err = NewRouter(pairOf(100), Request{Answers: answers, Tolerance: number(0.01), Confidence: 0.95})
+		requireCode(t, err, fault.Value)
+	}
+	s.LightWeight = 1.5
+	_, err = NewRouter(s, Request{Answers: BothAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	requireCode(t, err, fault.Value)
+}
+
+// The whole road with a fitted weight keeps its promise: over many draws of images, the weight is fitted on a quarter, the
+// threshold set on the rest, and the true accuracy taken on many other images.
+func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
+	const draws, n, many, classes, tolerance, confidence = 200, 800, 6000, 3, 0.02, 0.8
+	r := rand.New(rand.NewPCG(61, 62))
+	noisy := func(labels []int64, noise float64) []float64 {
+		logits := make([]float64, len(labels)*classes)
+		for i := range logits {
+			logits[i] = noise * r.NormFloat64()
+			if int64(i%classes) == labels[i/classes] {
+				logits[i]++
+			}
+		}
+		return logits
+	}
+	images := func(n int) (light, heavy tensor.View, labels []int64) {
+		labels = make([]int64, n)
+		for i := range labels {
+			labels[i] = r.Int64N(classes)
+		}
+		return viewOf(t, noisy(labels, 0.8), classes), viewOf(t, noisy(labels, 0.7), classes), labels
+	}
+	samples := func(light, heavy tensor.View, labels []int64, weight float64) Samples {
+		combined, err := Combine(light, heavy, weight)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := Samples{LightWeight: weight, Cost: Cost{Light: 1, Heavy: 3}}
+		for i, of := range []tensor.View{light, heavy, logitsOf(t, classes, combined...)} {
+			classes, priors, err := Priors(of, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			right := make([]bool, len(labels))
+			for k, label := range labels {
+				right[k] = int64(classes[k]) == label
+			}
+			*[]*[]bool{&s.LightCorrect, &s.HeavyCorrect, &s.BothCorrect}[i] = right
+			if i == 0 {
+				s.Priors = priors[:1]
+			}
+		}
+		return s
+	}
+	otherLight, otherHeavy, otherLabels := images(many)
+	violations, passes, weights := 0, 0, 0.0
+	for range draws {
+		light, heavy, labels := images(n)
+		weight, err := FitLightWeight(light, heavy, labels)
+		if err != nil {
+			t.Fatal(err)
+		}
+		weights += weight
+		router, err := NewRouter(samples(light, heavy, labels, weight), Request{Answers: BothAnswers, Tolerance: number(tolerance), Confidence: confidence})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if router.Verdict != Pass {
+			continue
+		}
+		passes++
+		truth := samples(otherLight, otherHeavy, otherLabels, weight)
+		o, err := truth.Outcomes(MaxProbability, BothAnswers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.at(router.Threshold.Threshold, truth.Cost).Accuracy < share(o.HeavyCorrect)-tolerance {
+			violations++
+		}
+	}
+	allowed := draws * (1 - confidence)
+	t.Logf("%d violations of %.0f allowed, %d passes, mean weight %.2f", violations, allowed, passes, weights/draws)
+	if float64(violations) > allowed+3*math.Sqrt(allowed*confidence) || passes < draws/2 {
+		t.Errorf("%d of %d draws break the tolerance, %.0f are allowed; %d passed", violations, draws, allowed, passes)
+	}
+}
+
+// A prior that costs something is charged for, and never taken unless it is named.
+func TestAPriorThatCosts(t *testing.T) {
+	s := pairOf(4000)
+	s.Priors = append(s.Priors, Prior{Name: Agreement, Values: s.Priors[1].Values, MACs: 200})
+	for i, ok := range s.LightCorrect {
+		s.Priors[1].Values[i] = float32(i % 7)
+		s.Priors[3].Values = append([]float32{}, s.Priors[3].Values...)
+		s.Priors[3].Values[i] = map[bool]float32{true: 1, false: 0.5}[ok]
+	}
+	auto, err := NewRouter(s, Request{Prior: AutoPrior, Escalation: number(0.5), Confidence: 0.95})
+	if err != nil || auto.Prior == Agreement || auto.Ledger.LightMACs != 300 {
+		t.Errorf("got %+v, %v", auto, err)
+	}
+	named, err := NewRouter(s, Request{Prior: Agreement, Tolerance: number(0.01), Confidence: 0.95})
+	if err != nil || named.Prior != Agreement || named.Ledger.LightMACs != 500 || named.Point.Charged != 0.5+named.Escalation {
+		t.Errorf("got %+v, %v", named, err)
+	}
+	curve, err := s.Curve(Agreement, HeavyAnswers, 10)
+	if err != nil || curve[0].Charged != 0.5 {
+		t.Errorf("got %+v, %v", curve, err)
+	}
+	_, err = NewRouter(s, Request{Prior: Agreement, Charged: number(0.4), Confidence: 0.95})
+	requireCode(t, err, fault.Budget)
+}
+
+// Routers of the format before this one are read: the heavy expert answers there.
+func TestRouterOfFormat2(t *testing.T) {
+	old := []byte(`{"format": 2, "prior": "margin", "temperature": 1, "threshold": 0.5, "verdict": "PASS"}`)
+	router, err := ParseRouter(old)
+	if err != nil || router.Format != RouterFormat || router.Answers != HeavyAnswers || router.LightWeight != 0 || router.Threshold.Threshold != 0.5 {
+		t.Fatalf("got %+v, %v", router, err)
+	}
+	for _, broken := range []string{`"answers": "light"`, `"answers": ""`, `"answers": "both", "light_weight": 1.5`, `"answers": "both", "light_weight": -0.1`} {
+		_, err := ParseRouter([]byte(`{"format": 3, "prior": "margin", "temperature": 1, "threshold": 0.5, ` + broken + `}`))
+		requireCode(t, err, fault.File)
+	}
+}
+
+// FuzzParseRouter proves that whatever is read as a router can be written, and read again as the same.
+func FuzzParseRouter(f *testing.F) {
+	f.Add([]byte(`{"format": 2, "prior": "margin", "temperature": 1, "threshold": 0.5}`))
+	f.Add([]byte(`{"format": 3, "prior": "energy_scaled", "temperature": 2, "answers": "both", "light_weight": 0.5, "threshold": -1e300, "priors": []}`))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		router, err := ParseRouter(content)
+		if err != nil {
+			return
+		}
+		encoded, err := router.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := ParseRouter(encoded); err != nil || !reflect.DeepEqual(back, router) {
+			t.Fatalf("got %+v, %v; want %+v", back, err, router)
+		}
+	})
 }

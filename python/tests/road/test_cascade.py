@@ -6,11 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import agflow
-from agflow.errors import BudgetError, CorruptFileError, EmptyError, FileError, InvalidValueError, NonFiniteError
+from agflow.errors import BudgetError, CorruptFileError, EmptyError, FileError, InvalidValueError, NonFiniteError, ShapeError
 from agflow.experts import expert_tuning
-from agflow.routing import Costs, fit_temperature, priors
+from agflow.routing import Costs, agreement, combine, fit_light_weight, fit_temperature, join_predictions, priors
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,104 @@ def test_temperature_makes_labels_most_likely():
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(2.0, abs=0.2)
     assert fit_temperature(logits, labels + 5) is None  # some are no class
+
+
+LOGITS = hnp.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 6)), elements=st.floats(-1e4, 1e4, width=32))
+
+
+@settings(max_examples=50, deadline=None)
+@given(light=LOGITS, weight=st.floats(0, 1), seed=st.integers(0, 99))
+def test_combined_answers_are_those_of_torch_in_float64(light, weight, seed):
+    light = torch.from_numpy(light)
+    heavy = 10 * torch.randn(light.shape, generator=torch.Generator().manual_seed(seed))
+    found = combine(light, heavy, weight)
+    expected = weight * light.double().log_softmax(1) + (1 - weight) * heavy.double().log_softmax(1)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-6, atol=1e-6)
+    shared = torch.minimum(light.double().softmax(1), heavy.double().softmax(1)).sum(1)
+    np.testing.assert_allclose(agreement(light, heavy), shared, rtol=1e-6, atol=1e-7)
+
+
+def test_combine_takes_every_dtype_and_any_stride_and_refuses_what_does_not_fit():
+    light, heavy = torch.randn(4, 10), torch.randn(4, 10, requires_grad=True)
+    expected = combine(light.bfloat16().float(), heavy.half().float(), 0.25)
+    assert torch.equal(combine(light.bfloat16(), heavy.half(), 0.25), expected) and expected.dtype is torch.float32 and not expected.requires_grad
+    assert torch.equal(combine(light.t().contiguous().t(), heavy, 0.25), combine(light, heavy, 0.25))
+    with pytest.raises(ShapeError, match=r"\[4, 10\] of the light expert and \[4, 9\]"):
+        combine(light, heavy[:, :9], 0.5)
+    with pytest.raises(InvalidValueError, match="weight is 1.5"):
+        combine(light, heavy, 1.5)
+    with pytest.raises(NonFiniteError, match="heavy expert"):
+        combine(light, torch.full((4, 10), float("inf")), 0.5)
+
+
+def test_light_weight_makes_labels_most_likely():
+    light, heavy = (3 * torch.randn(4000, 10, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    labels = torch.distributions.Categorical(logits=combine(light, heavy, 0.3)).sample()
+    assert fit_light_weight(light, heavy, labels) == pytest.approx(0.3, abs=0.05)
+    assert fit_light_weight(light, heavy, labels + 5) is None  # some are no class
+    assert fit_light_weight(light, heavy[:, :9], labels) is None
+    assert fit_light_weight(light[:0], heavy[:0], labels[:0]) is None
+
+
+def test_both_answers_are_recorded_where_they_can_be():
+    light, heavy, labels = torch.randn(400, 10), torch.randn(400, 10), torch.randint(0, 9, (400,))
+    predictions = join_predictions(light, heavy, labels, Costs(20, 100))
+    weight = fit_light_weight(light, heavy, labels)
+    assert predictions.light_weight == weight
+    np.testing.assert_array_equal(predictions.columns["both_prediction"], combine(light, heavy, weight).argmax(1))
+    assert "prior_agreement" not in predictions.columns
+    judging = join_predictions(light, heavy, labels, Costs(20, 100), light_weight=0.75)
+    assert judging.light_weight == 0.75
+    np.testing.assert_array_equal(judging.columns["both_prediction"], combine(light, heavy, 0.75).argmax(1))
+    for other in ({"labels_N": labels + 5}, {"heavy_NK": heavy[:, :9]}):
+        without = join_predictions(**{"light_NK": light, "heavy_NK": heavy, "labels_N": labels, **other}, costs=Costs(20, 100))
+        assert "both_prediction" not in without.columns and without.light_weight == 0.0
+        with pytest.raises(InvalidValueError, match="no answers of both"):
+            agflow.routing.threshold_for(without, answers="both")
+
+
+def test_router_of_both_answers_is_judged_beside_the_heavy_expert(predictions):
+    heavy = agflow.routing.threshold_for(predictions, tolerance=0.02, confidence=0.9)
+    router = agflow.routing.threshold_for(predictions, tolerance=0.02, confidence=0.9, answers="both")
+    assert (heavy.answers, heavy.light_weight, heavy.samples) == ("heavy", 0.0, 1000)
+    assert (router.verdict, router.answers, router.light_weight) == ("PASS", "both", predictions.light_weight)
+    assert 700 < router.samples < 800
+    columns, curve = predictions.columns, agflow.curve(predictions, points=100_000, answers="both").columns
+    right = {name: columns[f"{name}_prediction"] == columns["label"] for name in ("light", "both")}
+    for i in np.linspace(0, len(curve["threshold"]) - 1, 25).astype(int):
+        escalates = columns["light_prior"] < curve["threshold"][i]
+        assert curve["accuracy"][i] == pytest.approx(np.where(escalates, right["both"], right["light"]).mean())
+        share = escalates.mean()
+        assert curve["random_accuracy"][i] == pytest.approx((1 - share) * right["light"].mean() + share * right["both"].mean())
+
+
+def test_no_threshold_for_both_falls_back_to_the_heavy_expert(predictions):
+    wrong = pa.array((predictions.columns["label"] + 1) % 10)
+    at = predictions.batch.schema.get_field_index("both_prediction")
+    bad = agflow.Predictions(predictions.batch.set_column(at, "both_prediction", wrong))
+    router = agflow.routing.threshold_for(bad, tolerance=0.02, confidence=0.9, answers="both")
+    assert (router.verdict, router.answers, router.light_weight, router.escalation) == ("FAIL", "heavy", 0.0, 1.0)
+    assert router.accuracy_cascade == router.accuracy_heavy == router.point["accuracy"]
+
+
+def test_second_look_is_a_prior_that_is_charged(example, light, loader):
+    heavy, held_out = example[0], loader("train", 2400, 2528)
+    predictions = agflow.predict(light, heavy, held_out, second_look=True, progress=False)
+    with torch.no_grad():
+        looks = [torch.cat([light(x.flip(-1) if mirrored else x) for x, _ in held_out]) for mirrored in (False, True)]
+    np.testing.assert_allclose(predictions.columns["prior_agreement"], agreement(*looks), rtol=1e-5)
+    plain = agflow.routing.threshold_for(predictions, escalation=0.3)
+    routed = agflow.routing.threshold_for(predictions, escalation=0.3, prior="agreement")
+    assert routed.ledger.light_macs == 2 * plain.ledger.light_macs == 2 * agflow.count_macs(light)
+    assert routed.point["charged"] == pytest.approx(routed.escalation + 2 * agflow.count_macs(light) / agflow.count_macs(heavy))
+    assert agflow.curve(predictions, prior="agreement").metadata["agflow.light_macs"] == str(routed.ledger.light_macs)
+    assert agflow.curve(predictions).metadata["agflow.light_macs"] == str(plain.ledger.light_macs)
+    assert agflow.routing.threshold_for(predictions, escalation=0.3, prior="auto").prior != "agreement"
+    other = agflow.predict(light, heavy, held_out, second_look=heavy, progress=False)
+    assert other.metadata["agflow.look_macs"] == str(agflow.count_macs(heavy))
+    with torch.no_grad():
+        by_heavy = torch.cat([heavy(x) for x, _ in held_out])
+    np.testing.assert_allclose(other.columns["prior_agreement"], agreement(looks[0], by_heavy), rtol=1e-5)
 
 
 def test_every_prior_routes_the_cascade(example, light, loader):
@@ -178,6 +279,9 @@ def test_router_file_round_trip_and_refusals(predictions, tmp_path):
     assert agflow.Router.load(path) == router
     with pytest.raises(FileError, match="missing.json"):
         agflow.Router.load(tmp_path / "missing.json")
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("answers", "light_weight")}
+    path.write_text(json.dumps({**older, "format": 2}))
+    assert agflow.Router.load(path) == router
     path.write_text(path.read_text()[:40])
     with pytest.raises(CorruptFileError, match="router.json"):
         agflow.Router.load(path)

@@ -5,6 +5,7 @@ Statistics, scores and plan are compared as files, byte by byte; the threshold a
 
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,17 +88,44 @@ def predictions(roads, example, light, loader):
 
 
 @pytest.mark.parametrize("limit", [{"tolerance": 0.02}, {"charged": 0.5}, {"escalation": 0.2}], ids=lambda limit: next(iter(limit)))
-@pytest.mark.parametrize("prior", ["max_probability", "entropy_scaled", "auto"])
-def test_router_and_curve_are_equal_byte_by_byte(roads, predictions, prior, limit):
+@pytest.mark.parametrize("prior, answers", [("max_probability", "heavy"), ("entropy_scaled", "both"), ("auto", "heavy"), ("auto", "both")])
+def test_router_and_curve_are_equal_byte_by_byte(roads, predictions, prior, answers, limit):
     (name, value), = limit.items()
-    command("route", "--predictions", roads / "predictions.arrow", "--prior", prior, f"--{name}", value, "--confidence", "0.9",
+    command("route", "--predictions", roads / "predictions.arrow", "--prior", prior, "--answers", answers, f"--{name}", value, "--confidence", "0.9",
             "--output", roads / "router-go.json", "--curve", roads / "curve-go.arrow")
-    router = agflow.routing.threshold_for(predictions, prior=prior, confidence=0.9, **limit)
+    router = agflow.routing.threshold_for(predictions, prior=prior, answers=answers, confidence=0.9, **limit)
     router.save(roads / "router-python.json")
-    agflow.curve(predictions, prior=router.prior).save(roads / "curve-python.arrow")
+    agflow.curve(predictions, prior=router.prior, answers=answers).save(roads / "curve-python.arrow")
     for kind in ("router-{}.json", "curve-{}.arrow"):
         assert (roads / kind.format("go")).read_bytes() == (roads / kind.format("python")).read_bytes(), kind
     assert agflow.Router.load(roads / "router-go.json") == router
+
+
+@pytest.mark.parametrize("answers", ["heavy", "both"])
+def test_decisions_without_python_are_the_cascades(roads, predictions, example, light, loader, answers):
+    """The files of logits, routed and answered by the command alone, give each image the answer that Python gives it."""
+    x = torch.cat([x for x, _ in loader("test", 0, 200)])
+    calibrated = agflow.routing.threshold_for(predictions, answers=answers, tolerance=0.02, confidence=0.9)
+    router = replace(calibrated, light_weight=0.4 if answers == "both" else 0.0)
+    router.save(roads / "router.json")
+    with torch.no_grad():
+        light_NK = light(x)
+        escalated = agflow.routing.escalations(light_NK, router.threshold)
+        heavy_EK = example[0](x[escalated])
+    final = light_NK.clone()
+    final[escalated] = agflow.routing.combine(light_NK[escalated], heavy_EK, router.light_weight) if answers == "both" else heavy_EK
+    agflow.Logits.of(light_NK).save(roads / "light.arrow")
+    decide = "decide", "--router", roads / "router.json", "--light", roads / "light.arrow", "--output", roads / "decisions.arrow"
+    command(*decide)
+    first = agflow.Decisions.load(roads / "decisions.arrow")
+    np.testing.assert_array_equal(first.escalated, escalated)
+    np.testing.assert_array_equal(first.columns["prediction"], light_NK.argmax(1))
+    agflow.Logits.of(heavy_EK).save(roads / "heavy.arrow")
+    command(*decide, "--heavy", roads / "heavy.arrow")
+    answered = agflow.Decisions.load(roads / "decisions.arrow")
+    assert 0 < len(escalated) < 200 and router.answers == answered.metadata["agflow.answers"] == answers
+    np.testing.assert_array_equal(answered.columns["prediction"], final.argmax(1))
+    np.testing.assert_array_equal(answered.columns["index"], np.arange(200))
 
 
 def test_predictions_are_equal_by_both_doors(roads, example, light):
