@@ -6,7 +6,7 @@ func benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "measure agflow and its peers on this machine, in one interleaved run", Category: modelSteps,
 		HideHelpCommand: true, OnUsageError: refuseFlag, Action: refuseBench,
-		Subcommands: []*cli.Command{benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(), benchPruningCommand()},
+		Subcommands: []*cli.Command{benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(), benchPruningCommand(), benchCascadeCommand()},
 	}
 }
 
@@ -52,12 +52,23 @@ func benchPruningCommand() *cli.Command {
 	}, "bench_pruning")
 }
 
+func benchCascadeCommand() *cli.Command {
+	return hosted(cli.Command{
+		Name: "cascade", Usage: "what a cascade adds to the two bare passes, and the images a second of heavy, light, cascade and server",
+		Flags: []cli.Flag{
+			text("model", "deit_tiny_patch16_224", "`NAME` of a timm Vision Transformer, the heavy expert; its weights are random"),
+			number("image-size", 112, "", "the light expert is the same at `N` pixels"), fraction("escalation", 0.2, "`SHARE` of the images that escalate"),
+			numbers("batch-sizes", []int{1, 32}, "images a batch: `N`, one size after the other"), number("images", 64, "", "`N` images a round"), roundsFlag(7),
+		},
+	}, "bench_cascade")
+}
+
 func roundsFlag(n int) cli.Flag { return number("rounds", n, "", "interleaved `ROUNDS`") }
 
 // refuseBench is reached when no benchmark, or an unknown one, is named.
 func refuseBench(c *cli.Context) error {
 	if !c.Args().Present() {
-		return usageError("agflow bench needs the name of a benchmark: core, calibration, layers or pruning")
+		return usageError("agflow bench needs the name of a benchmark: core, calibration, layers, pruning or cascade")
 	}
-	return usageError("there is no benchmark %q: the benchmarks are core, calibration, layers and pruning", c.Args().First())
+	return usageError("there is no benchmark %q: the benchmarks are core, calibration, layers, pruning and cascade", c.Args().First())
 }

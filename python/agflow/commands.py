@@ -141,6 +141,14 @@ def bench_pruning(options: dict) -> dict:
 
 
 @_command
+def bench_cascade(options: dict) -> dict:
+    """A cascade over its two bare passes, and the images a second of either way; see :mod:`agflow.bench.cascade`."""
+    from agflow.bench import cascade
+    found = cascade.measure(**{**options, "batch_sizes": tuple(options["batch_sizes"])})
+    return {"summary": cascade.text(found), **found}
+
+
+@_command
 def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     heavy, preprocessing, _ = data.model_from(options["heavy"], options.get("weights"))

@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -15,6 +13,7 @@ import torch
 from torch import nn
 
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
+from agflow.folders import appearing_whole, write
 from agflow.looks import image_size, resize_to_own
 from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of, model_name
 from agflow.models.resizing import resize_of
@@ -50,8 +49,6 @@ def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None =
     FileError
         The folder holds something else or cannot be written.
     """
-    folder = pathlib.Path(folder)
-    _refuse_foreign(folder)
     weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
     config = {
         "format": FORMAT,
@@ -64,22 +61,13 @@ def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None =
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
         "tuning": tuning,
     }
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            made = pathlib.Path(scratch) / "new"
-            made.mkdir()
-            _write(made / WEIGHTS, weights)
-            _write(made / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-            _write(made / README, _readme(model, config).encode())
-            if plan is not None:
-                plan.save(made / PLAN)
-            _check_same(model, load_expert(made))
-            _put_in_place(made, folder, pathlib.Path(scratch) / "old")
-    except OSError as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"expert folder {folder} cannot be written: {error.strerror}; check the path, the rights and the free space") from error
+    with appearing_whole(folder, "an expert folder", CONFIG) as made:
+        write(made / WEIGHTS, weights)
+        write(made / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        write(made / README, _readme(model, config).encode())
+        if plan is not None:
+            plan.save(made / PLAN)
+        _check_same(model, load_expert(made))
 
 
 def load_expert(folder: str | os.PathLike) -> nn.Module:
@@ -162,33 +150,6 @@ def _read(folder: pathlib.Path, name: str) -> bytes:
         return (folder / name).read_bytes()
     except OSError as error:
         raise FileError(f"{folder / name} cannot be read: {error.strerror}; an expert folder needs {CONFIG} and {WEIGHTS}") from error
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _refuse_foreign(folder: pathlib.Path) -> None:
-    if folder.exists() and not (folder / CONFIG).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileError(f"{folder} exists and is not an expert folder, so it is not replaced; choose another name")
-
-
-def _put_in_place(made: pathlib.Path, folder: pathlib.Path, aside: pathlib.Path) -> None:
-    """Rename ``made`` to ``folder``; an expert that was there comes back if that fails."""
-    replaces = folder.exists()
-    if replaces:
-        folder.rename(aside)
-    try:
-        made.rename(folder)
-    except OSError:
-        if replaces:
-            aside.rename(folder)
-        raise
-    if replaces:
-        shutil.rmtree(aside)
 
 
 @torch.no_grad()
