@@ -29,8 +29,8 @@ def export(model: nn.Module, path: str | os.PathLike, *, format: str | None = No
            preprocessing: Preprocessing | None = None, opset: int = 18) -> float:
     """Write a dense or cut model as a file for another runtime: input ``images`` float32 [batch, C, H, W], output ``logits``
     [batch, K], any batch size. C, H and W are the model's own: the file of a model that brings images to its size
-    (:func:`agflow.at_image_size`) takes them at that size, which the text beside the graph has as ``image_size``: what its
-    preprocessing makes may be larger, and is then to be shrunk, bilinear and antialiased.
+    (:func:`agflow.at_image_size`) takes them at that size, and has it as ``image_size`` in the text below where the
+    preprocessing makes larger ones; shrink these bilinear and antialiased.
 
     The file is loaded again, by onnxruntime or by ``torch.export.load``, and must give the logits of the model before
     it gets its name. A JSON text beside the graph (ONNX metadata ``agflow``, extra file ``agflow.json``) names the model
@@ -127,6 +127,11 @@ def _format(path: pathlib.Path, format: str | None) -> str:
 
 def _images(model: nn.Module) -> torch.Tensor:
     return torch.randn(CHECKED_IMAGES, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(0))
+
+
+def _at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    resize = resize_of(model)
+    return images if resize is None else resize.resized(images)
 
 
 def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgram:
