@@ -1,6 +1,11 @@
 package routing
 
-import "agflow/core/fault"
+import (
+	"iter"
+	"slices"
+
+	"agflow/core/fault"
+)
 
 // Point is one threshold of a cascade: how much escalates, how often the answer is right, what it costs, and what
 // sending the same share on at random would reach; each with its interval. An escalated sample is right where its
@@ -34,7 +39,7 @@ func Curve(o Outcomes, c Cost, points int) ([]Point, error) {
 	if points < 2 {
 		return nil, fault.New(fault.Value, "%d points were asked for; a curve has at least its 2 ends", points)
 	}
-	cuts := thinned(o.sorted(), points)
+	cuts := o.cuts(points)
 	n := int64(len(o.Prior))
 	light, escalated := float64(cuts[0].correct)/float64(n), float64(cuts[len(cuts)-1].correct)/float64(n)
 	curve := make([]Point, len(cuts))
@@ -91,45 +96,69 @@ type cut struct {
 	escalated, correct int64
 }
 
-// walk calls step with the cut at each distinct prior, ascending, which escalates the samples below it, and with the one
-// that escalates all.
-func walk(samples []sample, step func(cut)) {
-	at := cut{}
-	for _, s := range samples {
-		at.correct += s.light()
-	}
-	for i := 0; i < len(samples); {
-		at.threshold = float64(samples[i].prior())
-		step(at)
-		for key := samples[i].key(); i < len(samples) && samples[i].key() == key; i++ {
-			at.correct += samples[i].escalated() - samples[i].light()
+// runsOf yields the runs of samples of one prior, by ascending prior.
+func runsOf(samples []sample) iter.Seq[run] {
+	return func(yield func(run) bool) {
+		for i := 0; i < len(samples); {
+			r := run{prior: samples[i].prior()}
+			for key := samples[i].key(); i < len(samples) && samples[i].key() == key; i++ {
+				r.add(samples[i])
+			}
+			if !yield(r) {
+				return
+			}
 		}
-		at.escalated = int64(i)
+	}
+}
+
+// walk calls step with the cut at each run, which escalates the samples below it, and with the one that escalates all.
+// So many answers of the light expert are right.
+func walk(runs iter.Seq[run], light int64, step func(cut)) {
+	at := cut{correct: light}
+	for r := range runs {
+		at.threshold = float64(r.prior)
+		step(at)
+		at.escalated += r.samples
+		at.correct += r.escalated - r.light
 	}
 	at.threshold = EscalateAll
 	step(at)
 }
 
-// thinned keeps, of all cuts, the nearest to each of points evenly spaced escalations, ends included; all of them where
-// they are no more.
-func thinned(samples []sample, points int) []cut {
+// cuts are all cuts, thinned to so many points.
+func (o Outcomes) cuts(points int) []cut {
+	n, light := int64(len(o.Prior)), count(o.LightCorrect)
+	if n >= parallel {
+		if runs, ok := o.condensed(points); ok {
+			return thinned(slices.Values(runs), n, light, points)
+		}
+	}
+	samples := o.sorted()
 	if distinct(samples) < points {
 		points = len(samples) + 1 // every cut is the nearest to its own escalation
 	}
-	wanted := func(k int) float64 { return float64(len(samples)) * float64(k) / float64(points-1) }
+	return thinned(runsOf(samples), n, light, points)
+}
+
+// due is the number of n samples that escalate at point k of evenly spaced ones.
+func due(n int64, k, points int) float64 { return float64(n) * float64(k) / float64(points-1) }
+
+// thinned keeps, of the cuts of n samples, the nearest to each of points evenly spaced escalations, ends included; all of
+// them where they are no more.
+func thinned(runs iter.Seq[run], n, light int64, points int) []cut {
 	var kept []cut
 	var before cut
-	next, due := 0, 0.0
-	walk(samples, func(at cut) {
-		for ; float64(at.escalated) >= due && next < points; due = wanted(next) {
+	next := 0
+	walk(runs, light, func(at cut) {
+		for ; next < points && float64(at.escalated) >= due(n, next, points); next++ {
+			wanted := due(n, next, points)
 			nearest := at
-			if float64(at.escalated)-due > due-float64(before.escalated) {
+			if float64(at.escalated)-wanted > wanted-float64(before.escalated) {
 				nearest = before
 			}
 			if len(kept) == 0 || nearest.escalated != kept[len(kept)-1].escalated {
 				kept = append(kept, nearest)
 			}
-			next++
 		}
 		before = at
 	})

@@ -40,7 +40,7 @@ func CalibrateEscalation(o Outcomes, limit, confidence float64) (found Threshold
 		return found, nil
 	}
 	best := cut{correct: -1}
-	walk(o.sorted(), func(at cut) {
+	walk(runsOf(o.sorted()), count(o.LightCorrect), func(at cut) {
 		if at.escalated <= int64(most) && at.correct > best.correct {
 			best = at
 		}

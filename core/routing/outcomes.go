@@ -121,12 +121,13 @@ func (s Samples) names() (names []string) {
 	return names
 }
 
-func share(correct []bool) float64 {
-	n := 0
+func count(correct []bool) (n int64) {
 	for _, c := range correct {
 		if c {
 			n++
 		}
 	}
-	return float64(n) / float64(len(correct))
+	return n
 }
+
+func share(correct []bool) float64 { return float64(count(correct)) / float64(len(correct)) }

@@ -11,8 +11,7 @@ import (
 type sample uint64
 
 func newSample(prior float32, light, heavy, escalated bool) sample {
-	bits := math.Float32bits(prior + 0) // -0 becomes 0
-	s := sample(bits^(uint32(int32(bits)>>31)|1<<31)) << outcomeBits
+	s := sample(keyOf(prior)) << outcomeBits
 	if light {
 		s |= 4
 	}
@@ -23,6 +22,12 @@ func newSample(prior float32, light, heavy, escalated bool) sample {
 		s |= 1
 	}
 	return s
+}
+
+// keyOf is a number that sorts as the prior does.
+func keyOf(prior float32) uint32 {
+	bits := math.Float32bits(prior + 0) // -0 becomes 0
+	return bits ^ (uint32(int32(bits)>>31) | 1<<31)
 }
 
 func (s sample) key() uint32 { return uint32(s >> outcomeBits) }
@@ -44,21 +49,30 @@ const (
 	parallel    = 1 << 16 // samples below which one worker is faster than several
 )
 
-// sorted returns the samples by ascending prior: a radix sort from the lowest digit, in which every worker has a
-// stretch of the samples. The order does not depend on the number of workers.
+// sorted returns the samples by ascending prior.
 func (o Outcomes) sorted() []sample {
-	n := len(o.Prior)
-	workers := 1
-	if n >= parallel {
-		workers = runtime.GOMAXPROCS(0)
-	}
 	escalated := o.escalatedCorrect()
-	from, to := make([]sample, n), make([]sample, n)
-	stretches(n, workers, func(_, first, last int) {
+	samples := make([]sample, len(o.Prior))
+	stretches(len(samples), workersFor(len(samples)), func(_, first, last int) {
 		for i := first; i < last; i++ {
-			from[i] = newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i], escalated[i])
+			samples[i] = newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i], escalated[i])
 		}
 	})
+	return radixSort(samples)
+}
+
+func workersFor(samples int) int {
+	if samples < parallel {
+		return 1
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// radixSort sorts from the lowest digit, in which every worker has a stretch of the samples; it needs their memory too. The
+// order does not depend on the number of workers.
+func radixSort(from []sample) []sample {
+	n, workers := len(from), workersFor(len(from))
+	to := make([]sample, n)
 	places := make([][digits]int, workers)
 	for shift := outcomeBits; shift < outcomeBits+32; shift += digitBits {
 		stretches(n, workers, func(w, first, last int) {
