@@ -57,7 +57,7 @@ def between(values, below):
     return float(edges[below])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(images=st.integers(1, IMAGES), share=st.floats(0, 1), shared_blocks=st.integers(0, 2), max_batch=st.none() | st.integers(1, IMAGES))
 def test_every_image_has_the_answer_of_its_expert(light, heavy, x, images, share, shared_blocks, max_batch):
     x = x[:images]
