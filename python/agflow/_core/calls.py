@@ -101,6 +101,9 @@ CALLS = (
     Call("read_router", (TEXT,), TEXT),
     Call("curve", (TEXT, *ARROW, *ARROW), INT),
     Call("ledger", (TEXT,), TEXT),
+    Call("rank", ARROW, TEXT),
+    Call("oracle", ARROW, TEXT),
+    Call("dynamic_range", ARROW, TEXT),
     Call("write_file", (TEXT, *ARROW), INT),
     Call("read_file", (TEXT, TEXT, *ARROW), INT),
 )
