@@ -393,10 +393,6 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 			defer free(b)
 			return second(Oracle(a.array, a.schema))
 		},
-		"DynamicRange": func(a, b, _ wire) error {
-			defer free(b)
-			return second(DynamicRange(a.array, a.schema))
-		},
 		"WriteFile": func(a, b, _ wire) error {
 			defer free(b)
 			return second(WriteFile(filepath.Join(t.TempDir(), "x"), a.array, a.schema))
