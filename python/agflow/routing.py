@@ -383,3 +383,19 @@ def curve(predictions: Predictions, *, prior: str | None = None, points: int = 2
     """The exact accuracy and cost at every threshold of a prior, by default the maximum probability, thinned to at most
     ``points`` rows evenly in escalation."""
     return Curve(arrow.call_for_batch(core().curve, json.dumps({"prior": prior or "", "points": points}), predictions.batch))
+
+
+def rank(predictions: Predictions) -> tuple[PriorQuality, ...]:
+    """How well every prior tells the light expert's errors, in the order of the predictions' priors."""
+    return tuple(PriorQuality(**quality) for quality in json.loads(arrow.call(core().rank, predictions.batch)))
+
+
+def oracle(predictions: Predictions) -> dict[str, float | list[float]]:
+    """The cascade that no router beats: what the heavy expert alone gets right escalates, and nothing else.
+
+    Returns
+    -------
+    accuracy, escalation, charged, uncharged and more, with the ends of their intervals, as ``Router.point`` has them; no
+    threshold does this, that of the point is 0
+    """
+    return json.loads(arrow.call(core().oracle, predictions.batch))
