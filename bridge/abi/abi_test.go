@@ -182,7 +182,7 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 		t.Error(text, err)
 	}
 	in = predictions()
-	if text, err := Oracle(in.array, in.schema); err != nil || !strings.Contains(text, `"charged":0.2,`) {
+	if text, err := Oracle("heavy", in.array, in.schema); err != nil || !strings.Contains(text, `"charged":0.2,`) {
 		t.Error(text, err)
 	}
 	in = logits()
@@ -391,7 +391,7 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 		},
 		"Oracle": func(a, b, _ wire) error {
 			defer free(b)
-			return second(Oracle(a.array, a.schema))
+			return second(Oracle("heavy", a.array, a.schema))
 		},
 		"WriteFile": func(a, b, _ wire) error {
 			defer free(b)

@@ -23,9 +23,9 @@ func Rank(predictionsArray, predictionsSchema int64) (qualities string, err erro
 	return encode(found)
 }
 
-// Oracle returns the point of the cascade that no router beats (routing.Oracle) as JSON. The costs are in the
-// predictions' metadata.
-func Oracle(predictionsArray, predictionsSchema int64) (point string, err error) {
+// Oracle returns the point of the cascade that no router beats (routing.Oracle) as JSON, with answers of the heavy or of both
+// experts to what escalates. The costs are in the predictions' metadata.
+func Oracle(answers string, predictionsArray, predictionsSchema int64) (point string, err error) {
 	defer fault.Recover(&err)
 	input := carrow.Take("predictions", predictionsArray, predictionsSchema)
 	defer input.Release()
@@ -33,7 +33,7 @@ func Oracle(predictionsArray, predictionsSchema int64) (point string, err error)
 	if err != nil {
 		return "", err
 	}
-	outcomes, err := samples.Outcomes(samples.Priors[0].Name)
+	outcomes, err := samples.Outcomes(samples.Priors[0].Name, answers)
 	if err != nil {
 		return "", err
 	}

@@ -99,7 +99,8 @@ def utility_macs(model: nn.Module, *, groups: Sequence[str] = GROUPS) -> int:
 def with_utilities(predictions: Predictions, light: nn.Module, loader: Iterable, *, groups: Sequence[str] = GROUPS,
                    progress: bool = True) -> Predictions:
     """The predictions with one more prior, ``agf``: minus the utility of each image (:func:`image_utilities`), for what
-    moves less is surer.
+    moves less is surer. A cascade that routes by it pays for the backward pass too: :func:`utility_macs`, in the metadata
+    ``agflow.utility_macs``.
 
     Parameters
     ----------
@@ -114,12 +115,12 @@ def with_utilities(predictions: Predictions, light: nn.Module, loader: Iterable,
     if len(utilities_N) != len(predictions):
         raise InvalidValueError(f"the loader has {len(utilities_N)} images, the predictions {len(predictions)}, expected the same ones: "
                                 "pass the loader that they were made with")
-    return _with_prior(predictions, -utilities_N)
+    return _with_prior(predictions, utilities_N, utility_macs(light, groups=groups))
 
 
-def _with_prior(predictions: Predictions, values_N: np.ndarray) -> Predictions:
-    batch = predictions.batch.append_column(f"prior_{PRIOR}", pa.array(values_N.astype(np.float32)))
-    return Predictions(batch.replace_schema_metadata(predictions.batch.schema.metadata))
+def _with_prior(predictions: Predictions, utilities_N: np.ndarray, macs: int) -> Predictions:
+    batch = predictions.batch.append_column(f"prior_{PRIOR}", pa.array((-utilities_N).astype(np.float32)))
+    return Predictions(batch.replace_schema_metadata({**predictions.batch.schema.metadata, "agflow.utility_macs": str(macs)}))
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class UtilityTrace:
             utilities_N = image_utilities(self.model, self.judging, progress=False)
             logits_NK, labels_N = logits(self.model, self.judging, progress=False)
         costs = Costs.of(self.model, self.model)
-        predictions = _with_prior(join_predictions(logits_NK, logits_NK, labels_N, costs, temperature=1.0), -utilities_N)
+        predictions = _with_prior(join_predictions(logits_NK, logits_NK, labels_N, costs, temperature=1.0, light_weight=0.0), utilities_N, 0)
         units = diagnose(statistics, criteria=[PRIOR]).ranges[PRIOR]
         self.points.append(TracePoint(len(self.points), units, _range(utilities_N), predictions.light_accuracy, rank(predictions)))
         return self.points[-1]
