@@ -33,6 +33,7 @@ func calibrateCommand() *cli.Command {
 		Flags: []cli.Flag{
 			modelFlag(), weightsFlag(), dataFlag(), batchesFlag(), batchSizeFlag(), groupsFlag(),
 			place("dump", "", "also write the raw tensors into `FOLDER`"), place("output", "statistics.arrow", "statistics `FILE` to write"),
+			number("image-size", 0, "the model's", "measure the model at `N` x N pixels, to be cut at that size"),
 			toggle("weight-gradients", "also sum weight times gradient, which taylor_weight needs"),
 			text("nonfinite", "refuse", "what NaN or infinity in a batch does: refuse, or skip the layers where it occurs"),
 			seedFlag(), labelFlag(), limitFlag(),

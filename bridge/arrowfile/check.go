@@ -24,9 +24,13 @@ func checkKind(rec arrow.Record) (err error) {
 		_, err = LatencyFromRecord(rec)
 	case KindTensor:
 		_, err = tensorColumns(rec)
+	case KindLogits:
+		_, err = LogitsFromRecord(rec)
+	case KindDecisions:
+		_, err = DecisionsFromRecord(rec)
 	default:
-		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
-			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindTensor)
+		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
+			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindTensor, KindLogits, KindDecisions)
 	}
 	if err == nil {
 		err = checkColumns(rec)

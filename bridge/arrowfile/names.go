@@ -15,6 +15,8 @@ const (
 	KindCurve       = "curve"
 	KindLatency     = "latency"
 	KindTensor      = "tensor"
+	KindLogits      = "logits"
+	KindDecisions   = "decisions"
 )
 
 // Keys of the schema metadata.
@@ -33,6 +35,7 @@ const (
 	keyModelMS     = "agflow.model_ms"
 	keyPrior       = "agflow.prior"
 	keyTemperature = "agflow.temperature"
+	keyThreshold   = "agflow.threshold"
 	keyAnswers     = "agflow.answers"
 	keyLightWeight = "agflow.light_weight"
 	keyImages      = "agflow.images"

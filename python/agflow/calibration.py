@@ -24,6 +24,7 @@ from agflow import arrow
 from agflow._core.loader import core
 from agflow.errors import DeviceError, EmptyError, InvalidValueError, ShapeError, UnknownLayerError
 from agflow.intake import Intake
+from agflow.looks import at_image_size
 from agflow.models import Adapter, PrunableLayer, Tap, adapter_for, count_params, logits_of, model_name
 from agflow.modes import modes_kept
 from agflow.sessions import statistics_session
@@ -39,8 +40,8 @@ Sink = Callable[[int, int, torch.Tensor, torch.Tensor], None]
 
 
 def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: Sequence[str] = ("mlp", "heads"),
-              weight_gradients: bool = False, nonfinite: str = "refuse", dump: str | os.PathLike | None = None, seed: int = 0,
-              progress: bool = True) -> Statistics:
+              weight_gradients: bool = False, image_size: int | tuple[int, int] | None = None, nonfinite: str = "refuse",
+              dump: str | os.PathLike | None = None, seed: int = 0, progress: bool = True) -> Statistics:
     """Run ``batches`` batches forward and backward and sum up what each prunable unit carries.
 
     Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the cross entropy *summed* over the
@@ -65,6 +66,10 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
     weight_gradients : also sum w · ∂L/∂w of the attached weights, for criteria such as ``"taylor_weight"``. Costs the
         time of their gradients, and the memory of a gradient and of a sum (float32, or float64 for such models) of
         each attached weight.
+    image_size : measure ``agflow.at_image_size(model, image_size)`` instead; the size goes into the metadata
+        ``agflow.image_size`` (``"112x112"``: height, width), and from there into scores and plans, by which
+        :func:`agflow.prune` cuts the model at that size. Costs, and so the shares of a plan's budget, are those of the
+        uncut model *at that size*.
     nonfinite : what NaN or infinity in a batch does: ``"refuse"`` raises; ``"skip"`` leaves the batch out of the layers
         where it occurs, warns at the end, and records how many were left out in the metadata ``agflow.skipped``
     dump : folder that also gets the raw tensors as Arrow files, from which ``agflow`` computes the same statistics
@@ -74,10 +79,11 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
     Raises
     ------
     UnsupportedModelError, DeviceError, DtypeError
-        No adapter handles the model; it is neither on the CPU nor on a CUDA device; its activations have another type.
+        No adapter handles the model, or it has no image size of its own to change; it is neither on the CPU nor on a CUDA
+        device; its activations have another type.
     InvalidValueError
-        Unknown group or way with NaN, fewer than one batch, labels outside the model's classes, or ``dump`` together
-        with ``nonfinite="skip"`` (dumped batches are whole).
+        Unknown group or way with NaN, fewer than one batch, an image size the model cannot have, labels outside the model's
+        classes, or ``dump`` together with ``nonfinite="skip"`` (dumped batches are whole).
     EmptyError
         The loader gave no batch.
     NonFiniteError
@@ -88,9 +94,12 @@ def calibrate(model: nn.Module, loader: Iterable, *, batches: int = 16, groups: 
     """
     adapter = adapter_for(model)
     _check(model, batches, nonfinite, dump)
+    metadata = {"agflow.loss": LOSS, "agflow.seed": str(seed)}
+    if image_size is not None:
+        model = at_image_size(model, image_size)
+        metadata["agflow.image_size"] = "x".join(map(str, adapter.input_size(model)[1:]))
     layers = _chosen(adapter.layers(model), groups)
     dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
-    metadata = {"agflow.loss": LOSS, "agflow.seed": str(seed)}
     costs = adapter.costs(model)
     if costs is not None:
         metadata["agflow.costs"] = json.dumps(costs, separators=(",", ":"))

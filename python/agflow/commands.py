@@ -65,7 +65,7 @@ def calibrate(options: dict) -> dict:
     model, preprocessing, name = data.model_from(options["model"], options.get("weights"))
     statistics = calibrate_model(model, _images(options, model, preprocessing), batches=options["batches"],
                                  groups=tuple(options["groups"]), weight_gradients=options["weight_gradients"],
-                                 nonfinite=options["nonfinite"], dump=options.get("dump"), seed=options["seed"])
+                                 image_size=options.get("image_size"), nonfinite=options["nonfinite"], dump=options.get("dump"), seed=options["seed"])
     statistics.save(options["output"])
     return {"summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} layers of {name}",
             "output": options["output"], "units": len(statistics), "metadata": statistics.metadata}

@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -15,7 +13,10 @@ import torch
 from torch import nn
 
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
+from agflow.folders import appearing_whole, write
+from agflow.looks import image_size, resize_to_own
 from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of, model_name
+from agflow.models.resizing import resize_of
 from agflow.modes import modes_kept
 from agflow.preprocessing import Preprocessing
 
@@ -29,6 +30,8 @@ CONFIG, WEIGHTS, PLAN, README = "config.json", "model.safetensors", "plan.arrow"
 def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None = None,
                 preprocessing: Preprocessing | None = None, *, tuning: str = "") -> None:
     """Save a dense or cut model as an expert folder, which appears whole or not at all.
+
+    A model that brings images to its own size (:func:`agflow.at_image_size`) does so again when it is loaded.
 
     The folder is loaded back and compared bit for bit on random input before it gets its name. An expert folder of
     that name is replaced; any other folder is left alone.
@@ -46,35 +49,25 @@ def save_expert(model: nn.Module, folder: str | os.PathLike, plan: Plan | None =
     FileError
         The folder holds something else or cannot be written.
     """
-    folder = pathlib.Path(folder)
-    _refuse_foreign(folder)
     weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
     config = {
         "format": FORMAT,
         "name": model_name(model),
         "architecture": describe(model),
+        "resizes": resize_of(model) is not None,
         "macs": count_macs(model),
         "params": count_params(model),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
         "tuning": tuning,
     }
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            made = pathlib.Path(scratch) / "new"
-            made.mkdir()
-            _write(made / WEIGHTS, weights)
-            _write(made / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-            _write(made / README, _readme(model, config).encode())
-            if plan is not None:
-                plan.save(made / PLAN)
-            _check_same(model, load_expert(made))
-            _put_in_place(made, folder, pathlib.Path(scratch) / "old")
-    except OSError as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"expert folder {folder} cannot be written: {error.strerror}; check the path, the rights and the free space") from error
+    with appearing_whole(folder, "an expert folder", CONFIG) as made:
+        write(made / WEIGHTS, weights)
+        write(made / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        write(made / README, _readme(model, config).encode())
+        if plan is not None:
+            plan.save(made / PLAN)
+        _check_same(model, load_expert(made))
 
 
 def load_expert(folder: str | os.PathLike) -> nn.Module:
@@ -101,6 +94,8 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
         raise
     except Exception as error:  # whatever a damaged description provokes in the constructors
         raise CorruptFileError(f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); save the expert again") from error
+    if config.get("resizes"):  # experts saved before models could be at another image size do not say
+        resize_to_own(model)
     model.pretrained_cfg = {"architecture": config["name"]}  # where timm, and so model_name, keeps it
     return model.eval()
 
@@ -157,38 +152,14 @@ def _read(folder: pathlib.Path, name: str) -> bytes:
         raise FileError(f"{folder / name} cannot be read: {error.strerror}; an expert folder needs {CONFIG} and {WEIGHTS}") from error
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _refuse_foreign(folder: pathlib.Path) -> None:
-    if folder.exists() and not (folder / CONFIG).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileError(f"{folder} exists and is not an expert folder, so it is not replaced; choose another name")
-
-
-def _put_in_place(made: pathlib.Path, folder: pathlib.Path, aside: pathlib.Path) -> None:
-    """Rename ``made`` to ``folder``; an expert that was there comes back if that fails."""
-    replaces = folder.exists()
-    if replaces:
-        folder.rename(aside)
-    try:
-        made.rename(folder)
-    except OSError:
-        if replaces:
-            aside.rename(folder)
-        raise
-    if replaces:
-        shutil.rmtree(aside)
-
-
 @torch.no_grad()
 def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
     """The rebuilt model gives the same bits, so the description in config.json is complete."""
     weight = next(model.parameters())
-    x = torch.randn(2, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(0))
+    channels, *size = adapter_for(model).input_size(model)
+    if resize_of(model) is not None:
+        size = [2 * pixels for pixels in size]
+    x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
     with modes_kept(model):
         same = torch.equal(logits_of(model.eval()(x.to(weight))).cpu(), logits_of(rebuilt(x.to(weight.dtype))))
     if not same:
@@ -198,9 +169,11 @@ def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
 
 def _readme(model: nn.Module, config: dict[str, Any]) -> str:
     layers = adapter_for(model).layers(model)
+    height, width = image_size(model)
+    takes = f"images of any size, which it brings to {height}x{width} itself" if config["resizes"] else f"images of {height}x{width}"
     units = {group: [layer.units for layer in layers if layer.group == group] for group in sorted({layer.group for layer in layers})}
     return (f"# {config['name']}: expert for agflow\n\n"
-            f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters.\n\n"
+            f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; takes {takes}.\n\n"
             + "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items()) + "\n"
             f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; `{PLAN}`, where present, "
             "says which units of the dense model stayed.\n\n"

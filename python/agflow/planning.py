@@ -108,7 +108,8 @@ class Plan(UnitTable):
         return PlanDiff.of(json.loads(arrow.call(core().diff, self.batch, other.batch)))
 
     def __str__(self) -> str:
-        lines = [f"plan by {self.metadata['agflow.criterion']}, widths {self.widths}: {self.macs / 1e6:.1f} M of {self.model_macs / 1e6:.1f} M MACs "
+        of = "" if self.image_size is None else " at {}x{}".format(*self.image_size)
+        lines = [f"plan by {self.metadata['agflow.criterion']}, widths {self.widths}{of}: {self.macs / 1e6:.1f} M of {self.model_macs / 1e6:.1f} M MACs "
                  f"({self.macs / self.model_macs:.3f}x), {self.params / 1e6:.2f} M parameters"]
         lines += [f"  {p.name:<22} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
         return "\n".join(lines)
@@ -186,7 +187,8 @@ def plan(statistics: Table, *, pruning_ratio: float | None = None, macs: float |
     ----------
     statistics : Statistics, or Scores that were made before
     pruning_ratio : share of the units to remove, in (0, 1)
-    macs : MACs per image: a share of the dense model's (``0.35``) or an amount (``"350M"``, ``"1.2G"``)
+    macs : MACs per image: a share of the dense model's (``0.35``) or an amount (``"350M"``, ``"1.2G"``). Where the statistics
+        were measured at a smaller image size, the dense model's MACs are those it has *at that size*
     params : parameters: a share of the dense model's (``0.5``) or an amount (``"2.5M"``)
     latency_ms : milliseconds that a batch may take, by the table of ``latency``
     latency : LatencyTable, or its file, of this model on the device and with the batch that matter. With another budget, the

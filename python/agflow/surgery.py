@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from agflow import masks
 from agflow.compensation import check_method, fold, moments
 from agflow.errors import DtypeError, EmptyError, InternalError, InvalidValueError, ShapeError, UnknownLayerError
+from agflow.looks import at_image_size
 from agflow.models import Adapter, PrunableLayer, adapter_for, logits_of
 from agflow.models.adapter import channels_of
 from agflow.sequential import Apply, fold_in_sequence, readers_of
@@ -36,7 +37,8 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     Parameters
     ----------
     plan : keeps at least one unit of every layer it names that is not a branch, and as many in each of a layer's parts.
-        What it says of the layers of a branch that goes does not matter
+        What it says of the layers of a branch that goes does not matter. A plan from statistics at a smaller image size
+        (``calibrate(image_size=…)``) cuts ``agflow.at_image_size(model, …)``, so that the copy is of that size
     loader : batches of (images float32 [B, C, H, W], anything), gone through once; a few hundred images suffice and
         need no labels. Only ``compensate="none"`` does without.
     compensate : what the layer that read the removed channels gets instead. ``"ridge"``, the best: a least-squares fit,
@@ -50,7 +52,7 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     Raises
     ------
     UnsupportedModelError, DtypeError
-        No adapter handles the model, or it is not float32.
+        No adapter handles the model, or it has no image size of its own and the plan has one; or it is not float32.
     UnknownLayerError, ShapeError
         The plan was made for another model: a layer is not there or has another number of units.
     InvalidValueError
@@ -64,6 +66,8 @@ def prune(model: nn.Module, plan: Plan, loader: Iterable | None = None, *, compe
     check_method(compensate)
     if compensate != "none" and loader is None:
         raise InvalidValueError(f"compensate={compensate!r} needs images: pass a loader, or compensate='none'")
+    if plan.image_size is not None:
+        model = at_image_size(model, plan.image_size)
     adapter = adapter_for(model)
     dtype = next(model.parameters()).dtype
     if dtype is not torch.float32:

@@ -110,8 +110,14 @@ class UnitTable(Table):
 
     @property
     def model_macs(self) -> int:
-        """MACs per image of the dense model."""
+        """MACs per image of the dense model, at :attr:`image_size`."""
         return int(self.metadata["agflow.model_macs"])
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width, pixels, at which the dense model was measured (``calibrate(image_size=…)``); None at its own."""
+        text = self.metadata.get("agflow.image_size")
+        return None if text is None else tuple(map(int, text.split("x")))
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{rows.name}</td><td>{rows.group}</td><td>{rows.units}</td></tr>" for rows in self.layers)

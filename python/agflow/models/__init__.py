@@ -82,7 +82,7 @@ From here on TinyViT is measured, cut, repaired, saved and loaded like any other
 from agflow.models.adapter import Adapter, PrunableLayer, Tap, channels_of, macs_of_layers
 from agflow.models.linear_units import LinearUnits
 from agflow.models.outputs import logits_of
-from agflow.models.registry import adapter_for, build, count_macs, count_params, describe, model_name, register
+from agflow.models.registry import adapter_for, build, count_macs, count_params, describe, model_name, prefix_macs, register, split
 
 __all__ = ["Adapter", "LinearUnits", "PrunableLayer", "Tap", "adapter_for", "build", "channels_of", "count_macs", "count_params", "describe",
-           "logits_of", "macs_of_layers", "model_name", "register"]
+           "logits_of", "macs_of_layers", "model_name", "prefix_macs", "register", "split"]

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from agflow.errors import UnsupportedModelError
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -124,6 +126,26 @@ class Adapter(ABC):
     @abstractmethod
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         """Channels, height and width of the images the model takes."""
+
+    def set_image_size(self, model: nn.Module, height: int, width: int) -> None:
+        """Make the model, in place, one for images of ``height`` x ``width`` pixels; what it knows of places is interpolated.
+
+        Raises
+        ------
+        InvalidValueError
+            No model of this family can have that size.
+        UnsupportedModelError
+            The adapter does not know how, or this model cannot be changed.
+        """
+        raise UnsupportedModelError(f"{type(model).__name__} cannot be given another image size: its adapter has no set_image_size")
+
+    def split(self, model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
+        """As :func:`agflow.models.split`; UnsupportedModelError where the adapter does not know how."""
+        raise UnsupportedModelError(f"{type(model).__name__} cannot be split behind a block: its adapter has no split")
+
+    def prefix_macs(self, model: nn.Module, blocks: int) -> int:
+        """As :func:`agflow.models.prefix_macs`; UnsupportedModelError where the adapter does not know how."""
+        raise UnsupportedModelError(f"the MACs of the first blocks of {type(model).__name__} are not known: its adapter has no prefix_macs")
 
     @abstractmethod
     def macs(self, model: nn.Module) -> int:

@@ -72,6 +72,32 @@ def count_macs(model: nn.Module) -> int:
     return adapter_for(model).macs(model)
 
 
+def split(model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
+    """``model`` in two: its embeddings and first ``blocks`` blocks, and the rest.
+
+    Both halves hold the parameters of ``model`` itself, not copies, and have the modes that its modules have now.
+    ``prefix(images)`` gives the tokens [B, T, D] behind the blocks, ``rest(tokens)`` the logits [B, K]: the same bits as
+    ``logits_of(model(images))``. Hooks on the model as a whole are not run, but that of :func:`agflow.at_image_size`.
+
+    Parameters
+    ----------
+    blocks : from 0 (the embeddings alone) to as many as the model has
+
+    Raises
+    ------
+    InvalidValueError
+        The model has not so many blocks.
+    UnsupportedModelError
+        No adapter handles the model, or its adapter cannot split.
+    """
+    return adapter_for(model).split(model, blocks)
+
+
+def prefix_macs(model: nn.Module, blocks: int) -> int:
+    """Multiply-accumulates per image of the first half that :func:`split` gives; raises what it does."""
+    return adapter_for(model).prefix_macs(model, blocks)
+
+
 def count_params(model: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,6 +1,4 @@
-"""timm's VisionTransformer: ViT and DeiT, class token or average pooling, LayerScale, registers, QKV bias or not, GLUs.
-
-"""
+"""timm's VisionTransformer: ViT and DeiT, class token or average pooling, LayerScale, registers, QKV bias or not, GLUs."""
 
 from __future__ import annotations
 
@@ -8,11 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import torch
 from timm.layers import Attention, DropPath, GluMlp, LayerNorm, LayerScale, Mlp, PatchEmbed, SwiGLU, get_act_layer
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
+from agflow.errors import UnsupportedModelError
 from agflow.models.branches import Branches, Chain, chains_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
@@ -51,6 +51,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
         return Anatomy(
             patches=patches, tokens=tokens, patch="patch_embed.proj",
             embeddings=tuple(name for name in _EMBEDDINGS if getattr(model, name, None) is not None),
+            positions=None if model.pos_embed is None else "pos_embed",
             attention=tuple(attention for attention, _ in of_blocks), mlp=tuple(mlp for _, mlp in of_blocks),
             before=(("norm_pre", tokens),) if isinstance(model.norm_pre, LayerNorm) else (),
             after=tuple((name, rows) for name, rows in norms.items() if isinstance(getattr(model, name), LayerNorm)),
@@ -82,11 +83,29 @@ class TimmVisionTransformer(VisionTransformerAdapter):
                              num_heads=attention.num_heads, head_dim=attention.head_dim, dropout=attention.attn_drop.p, in_tuple=False,
                              training=attention.training)
 
+    def blocks(self, model: VisionTransformer) -> nn.Sequential:
+        return model.blocks
+
+    def embed(self, model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+        return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+
+    def classify(self, model: VisionTransformer, x_BTD: torch.Tensor) -> torch.Tensor:
+        return model.forward_head(model.norm(x_BTD))
+
     def set_stream(self, model: VisionTransformer, channels: int) -> None:
         model.embed_dim = model.num_features = model.head_hidden_size = channels
 
     def input_size(self, model: VisionTransformer) -> tuple[int, int, int]:
         return model.in_chans, *model.patch_embed.img_size
+
+    def set_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
+        if model.dynamic_img_size or model.patch_embed.dynamic_img_pad:
+            raise UnsupportedModelError("the model takes images of any size as they are (dynamic_img_size or dynamic_img_pad), so its cost has none: "
+                                        "create it without, and load the same weights")
+        super().set_image_size(model, height, width)
+
+    def note_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
+        model.patch_embed.set_input_size((height, width))
 
     def describe(self, model: VisionTransformer) -> dict[str, Any]:
         attention = next((block.attn for block in model.blocks if hasattr(block, "attn")), None)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.vision_transformer import EncoderBlock, MLPBlock, VisionTransformer
 
+from agflow.errors import InvalidValueError
 from agflow.models.branches import Branches, Chain, chains_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention, attend
@@ -44,6 +45,7 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
         pre_logits = hasattr(model.heads, "pre_logits")
         return Anatomy(
             patches=model.seq_length - 1, tokens=model.seq_length, patch="conv_proj", embeddings=("class_token", "encoder.pos_embedding"),
+            positions="encoder.pos_embedding",
             attention=tuple(attention for attention, _ in of_blocks), mlp=tuple(mlp for _, mlp in of_blocks),
             before=(), after=(("encoder.ln", model.seq_length),),
             classifiers=("heads.pre_logits" if pre_logits else "heads.head",), behind=("heads.head",) if pre_logits else ())
@@ -71,6 +73,17 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
         return SelfAttention({"in_proj": projection}, {"out_proj": output}, {}, num_heads=attention.num_heads,
                              head_dim=attention.head_dim, dropout=attention.dropout, in_tuple=True, training=attention.training)
 
+    def blocks(self, model: VisionTransformer) -> nn.Sequential:
+        return model.encoder.layers
+
+    def embed(self, model: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+        x_BTD = model._process_input(images)
+        x_BTD = torch.cat([model.class_token.expand(len(x_BTD), -1, -1), x_BTD], 1)
+        return model.encoder.dropout(x_BTD + model.encoder.pos_embedding)
+
+    def classify(self, model: VisionTransformer, x_BTD: torch.Tensor) -> torch.Tensor:
+        return model.heads(model.encoder.ln(x_BTD)[:, 0])
+
     def set_stream(self, model: VisionTransformer, channels: int) -> None:
         model.hidden_dim = channels
 
@@ -84,6 +97,15 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
 
     def input_size(self, model: VisionTransformer) -> tuple[int, int, int]:
         return model.conv_proj.in_channels, model.image_size, model.image_size
+
+    def set_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
+        if height != width:
+            raise InvalidValueError(f"the image size is {height}x{width}, expected as high as wide: torchvision's VisionTransformer takes square images only")
+        super().set_image_size(model, height, width)
+
+    def note_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
+        model.image_size = height
+        model.seq_length = model.encoder.pos_embedding.shape[1]
 
     def describe(self, model: VisionTransformer) -> dict[str, Any]:
         attention = next((block.self_attention for block in model.encoder.layers if hasattr(block, "self_attention")), None)

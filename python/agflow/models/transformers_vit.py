@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from agflow.models.branches import Chain, chains_of
@@ -79,6 +80,7 @@ class TransformersVit(VisionTransformerAdapter):
         return Anatomy(
             patches=patches, tokens=tokens, patch=f"{prefix}.embeddings.patch_embeddings.projection",
             embeddings=tuple(f"{prefix}.embeddings.{name}" for name in _EMBEDDINGS if getattr(base.embeddings, name, None) is not None),
+            positions=f"{prefix}.embeddings.position_embeddings",
             attention=tuple(attention for attention, _ in of_blocks), mlp=tuple(mlp for _, mlp in of_blocks),
             before=(), after=((f"{prefix}.layernorm", tokens),), classifiers=_CLASSIFIERS[type(model).__name__])
 
@@ -113,11 +115,30 @@ class TransformersVit(VisionTransformerAdapter):
         attention.attention = free
         return attention
 
+    def blocks(self, model: nn.Module) -> nn.ModuleList:
+        return model.base_model.get_submodule(_layout(model).blocks)
+
+    def embed(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        return model.base_model.embeddings(images)
+
+    def classify(self, model: nn.Module, x_BTD: torch.Tensor) -> torch.Tensor:
+        x_BTD = model.base_model.layernorm(x_BTD)
+        logits = [classifier(x_BTD[:, token]) for token, classifier in enumerate(_classifiers(model))]
+        return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
+
     def set_stream(self, model: nn.Module, channels: int) -> None:
         """Nothing to do: modules do not look it up, and the config stays that of the uncut model."""
 
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         return model.config.num_channels, *model.base_model.embeddings.patch_embeddings.image_size
+
+    def note_image_size(self, model: nn.Module, height: int, width: int) -> None:
+        embeddings = model.base_model.embeddings
+        patches = embeddings.patch_embeddings
+        model.config.image_size = patches.image_size = height, width
+        patches.num_patches = (height // patches.patch_size[0]) * (width // patches.patch_size[1])
+        if hasattr(embeddings, "image_size"):  # not in transformers 4
+            embeddings.image_size = height, width
 
     def describe(self, model: nn.Module) -> dict[str, Any]:
         config = model.config

@@ -14,13 +14,16 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 
+from agflow.errors import InvalidValueError
 from agflow.models.adapter import Adapter, PrunableLayer, Tap, channels_of
 from agflow.models.branches import Branches, Chain, chains_of
 from agflow.models.costs import Costs, Product, Size, size
 from agflow.models.linear_units import LinearUnits, keep_inputs, keep_outputs, put, resized
 from agflow.models.self_attention import SelfAttention
+from agflow.models.splitting import Prefix, Rest
 
 STREAM = "embed"  # the name of the layer that the channels of the residual stream are
 
@@ -55,6 +58,7 @@ class Anatomy:
     patches, tokens : per image; tokens are patches and class, distillation and register tokens
     patch : the convolution
     embeddings : parameters [..., D]
+    positions : the one of them that holds what is added to each place, [1, T, D] or without prefix tokens; None without any
     attention, mlp : by block, the branch of that kind; None where it was dropped
     before, after : norms before the blocks and behind them, each with its rows per image
     classifiers : linear layers that read the last stream
@@ -65,6 +69,7 @@ class Anatomy:
     tokens: int
     patch: str
     embeddings: tuple[str, ...]
+    positions: str | None
     attention: tuple[Branch | None, ...]
     mlp: tuple[Branch | None, ...]
     before: tuple[tuple[str, int], ...]
@@ -126,6 +131,22 @@ class VisionTransformerAdapter(Adapter):
         """The family's own attention with what computes the heads replaced by a :class:`SelfAttention` of the same weights."""
 
     @abstractmethod
+    def blocks(self, model: nn.Module) -> nn.Sequential | nn.ModuleList:
+        """The row of blocks, each of which takes the stream alone and gives it."""
+
+    @abstractmethod
+    def embed(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """The tokens [B, T, D] before the first block, of images [B, C, H, W]."""
+
+    @abstractmethod
+    def classify(self, model: nn.Module, x_BTD: torch.Tensor) -> torch.Tensor:
+        """The logits [B, K] of the stream behind the last block."""
+
+    @abstractmethod
+    def note_image_size(self, model: nn.Module, height: int, width: int) -> None:
+        """Tell the model the size of its images, whose patches its position embeddings fit."""
+
+    @abstractmethod
     def set_stream(self, model: nn.Module, channels: int) -> None:
         """Tell the model how many channels its stream has now."""
 
@@ -145,11 +166,45 @@ class VisionTransformerAdapter(Adapter):
         free = self.self_attention(attention)
         return self.own_heads(attention) if free is None else Heads(free.num_heads, free.head_dim, free.qk_width, free.v_width)
 
+    # Image sizes
+
+    @torch.no_grad()
+    def set_image_size(self, model: nn.Module, height: int, width: int) -> None:
+        """As :meth:`Adapter.set_image_size`: position embeddings are interpolated as timm does it, bicubic and antialiased."""
+        anatomy = self.anatomy(model)
+        patch_height, patch_width = model.get_submodule(anatomy.patch).kernel_size
+        if height < 1 or width < 1 or height % patch_height or width % patch_width:
+            raise InvalidValueError(f"the image size is {height}x{width}, expected multiples of the model's patches of {patch_height}x{patch_width} pixels")
+        old, new = ((h // patch_height, w // patch_width) for h, w in (self.input_size(model)[1:], (height, width)))
+        if anatomy.positions is not None:
+            owner, _, leaf = anatomy.positions.rpartition(".")
+            positions = model.get_parameter(anatomy.positions)
+            placed = resample_abs_pos_embed(positions, new_size=new, old_size=old, num_prefix_tokens=positions.shape[1] - old[0] * old[1])
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(placed, requires_grad=positions.requires_grad))
+        self.note_image_size(model, height, width)
+
+    # Halves
+
+    def split(self, model: nn.Module, blocks: int) -> tuple[Prefix, Rest]:
+        self._check_split(model, blocks)
+        return Prefix(self, model, blocks), Rest(self, model, blocks)
+
+    def prefix_macs(self, model: nn.Module, blocks: int) -> int:
+        self._check_split(model, blocks)
+        anatomy = self.anatomy(model)
+        return self._costs(model, replace(anatomy, attention=anatomy.attention[:blocks], mlp=anatomy.mlp[:blocks],
+                                          after=(), classifiers=(), behind=())).macs()
+
+    def _check_split(self, model: nn.Module, blocks: int) -> None:
+        present = len(self.blocks(model))
+        if not 0 <= blocks <= present:
+            raise InvalidValueError(f"a split behind {blocks} blocks was asked for, expected 0 to {present}, the blocks that {type(model).__name__} has")
+
     # Layers
 
     def layers(self, model: nn.Module) -> list[PrunableLayer]:
         anatomy = self.anatomy(model)
-        costs = self._costs(model)
+        costs = self._costs(model, anatomy)
         dim = costs.sizes[STREAM]
 
         def layer(name: str, group: str, units: int, unit_width: int, reader: str = "", parts: int = 1, *taps: Tap) -> PrunableLayer:
@@ -294,13 +349,12 @@ class VisionTransformerAdapter(Adapter):
     # Costs
 
     def macs(self, model: nn.Module) -> int:
-        return self._costs(model).macs()
+        return self._costs(model, self.anatomy(model)).macs()
 
     def costs(self, model: nn.Module) -> dict[str, Any]:
-        return self._costs(model).to_json()
+        return self._costs(model, self.anatomy(model)).to_json()
 
-    def _costs(self, model: nn.Module) -> Costs:
-        anatomy = self.anatomy(model)
+    def _costs(self, model: nn.Module, anatomy: Anatomy) -> Costs:
         stream, patch = size(STREAM), model.get_submodule(anatomy.patch)
         sizes = {STREAM: patch.out_channels}
         products = [_linear(anatomy.patch, patch, anatomy.patches, size(patch.weight[0].numel()), stream)]
