@@ -15,7 +15,7 @@ from torch import nn
 
 from agflow import arrow
 from agflow._core.loader import core
-from agflow.errors import EmptyError, UnsupportedModelError
+from agflow.errors import EmptyError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation import logits
 from agflow.fingerprints import ImageSketch
 from agflow.models import count_macs, prefix_macs
@@ -50,6 +50,21 @@ class Predictions(Table):
     @property
     def heavy_accuracy(self) -> float:
         return float((self.columns["heavy_prediction"] == self.columns["label"]).mean())
+
+    def prior(self, name: str) -> np.ndarray:
+        """The column of a prior, float32 [N].
+
+        Raises
+        ------
+        InvalidValueError
+            It was not recorded.
+        """
+        if name == self.metadata["agflow.prior"]:
+            return self.columns["light_prior"]
+        if f"prior_{name}" not in self.columns:
+            known = [self.metadata["agflow.prior"], *(column.removeprefix("prior_") for column in self.columns if column.startswith("prior_"))]
+            raise InvalidValueError(f"the predictions have no prior {name!r}; they have {', '.join(known)}")
+        return self.columns[f"prior_{name}"]
 
     @property
     def temperature(self) -> float:
