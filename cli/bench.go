@@ -6,7 +6,7 @@ func benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "measure agflow and its peers on this machine, in one interleaved run", Category: modelSteps,
 		HideHelpCommand: true, OnUsageError: refuseFlag, Action: refuseBench,
-		Subcommands: []*cli.Command{benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(), benchPruningCommand(), benchCascadeCommand()},
+		Subcommands: []*cli.Command{benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(), benchPruningCommand(), benchCascadeCommand(), benchBottleneckCommand()},
 	}
 }
 
@@ -63,12 +63,26 @@ func benchCascadeCommand() *cli.Command {
 	}, "bench_cascade")
 }
 
+func benchBottleneckCommand() *cli.Command {
+	return hosted(cli.Command{
+		Name: "bottleneck", Usage: "the dynamic range of the AGF signal along a training, and AGF beside the priors that cost nothing",
+		Flags: []cli.Flag{
+			modelFlag(), weightsFlag(), dataFlag(), text("eval", "example:test", "`DATA` that trains nothing: the signal of images, and how well priors tell errors"),
+			text("macs", "0.35", "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"),
+			number("calibration", 256, "", "measure units and repair the cut on `N` images"), number("tune", 2400, "", "train on `N` other images"),
+			number("eval-limit", 1000, "", "take at most `N` images of the latter data"), number("epochs", 3, "", "fine-tune the light expert for `N` epochs"),
+			number("scratch-epochs", 8, "", "train the example's architecture from random weights for `N` epochs, with --model example alone"),
+			fraction("lr", 0.0003, "peak learning `RATE` of the fine-tuning"), roundsFlag(5), seedFlag(), labelFlag(),
+		},
+	}, "bench_bottleneck")
+}
+
 func roundsFlag(n int) cli.Flag { return number("rounds", n, "", "interleaved `ROUNDS`") }
 
 // refuseBench is reached when no benchmark, or an unknown one, is named.
 func refuseBench(c *cli.Context) error {
 	if !c.Args().Present() {
-		return usageError("agflow bench needs the name of a benchmark: core, calibration, layers, pruning or cascade")
+		return usageError("agflow bench needs the name of a benchmark: core, calibration, layers, pruning, cascade or bottleneck")
 	}
-	return usageError("there is no benchmark %q: the benchmarks are core, calibration, layers, pruning and cascade", c.Args().First())
+	return usageError("there is no benchmark %q: the benchmarks are core, calibration, layers, pruning, cascade and bottleneck", c.Args().First())
 }

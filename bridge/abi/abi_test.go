@@ -192,6 +192,18 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 		t.Fatal(points, err)
 	}
 	free(out)
+	in = predictions()
+	if text, err := Rank(in.array, in.schema); err != nil || !strings.Contains(text, `"auroc":0.5,"low":0,"high":1,"errors":0`) {
+		t.Error(text, err)
+	}
+	in = predictions()
+	if text, err := Oracle("heavy", in.array, in.schema); err != nil || !strings.Contains(text, `"charged":0.2,`) {
+		t.Error(text, err)
+	}
+	in = logits()
+	if text, err := DynamicRange(in.array, in.schema); err != nil || !strings.Contains(text, `"max":9,"median":0,`) {
+		t.Error(text, err)
+	}
 	if text, err := Ledger(`{"light_macs":20,"heavy_macs":100,"shared_macs":0,"samples":10,"escalated":5}`); err != nil || !strings.Contains(text, `"charged":0.7`) {
 		t.Error(text, err)
 	}
@@ -400,6 +412,14 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 		"CalibrateRouter": func(a, b, _ wire) error {
 			defer free(b)
 			return second(CalibrateRouter(`{}`, a.array, a.schema))
+		},
+		"Rank": func(a, b, _ wire) error {
+			defer free(b)
+			return second(Rank(a.array, a.schema))
+		},
+		"Oracle": func(a, b, _ wire) error {
+			defer free(b)
+			return second(Oracle("heavy", a.array, a.schema))
 		},
 		"WriteFile": func(a, b, _ wire) error {
 			defer free(b)

@@ -44,4 +44,5 @@ const (
 	keyHeavyMACs   = "agflow.heavy_macs"
 	keySharedMACs  = "agflow.shared_macs"
 	keyLookMACs    = "agflow.look_macs"
+	keyUtilityMACs = "agflow.utility_macs"
 )

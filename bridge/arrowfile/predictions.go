@@ -31,12 +31,15 @@ const (
 	bothColumn  = "both_prediction"
 )
 
+// priceKeys are the metadata that hold the MACs of the priors that cost more than the light pass.
+var priceKeys = map[string]string{routing.Agreement: keyLookMACs, routing.Utility: keyUtilityMACs}
+
 // PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32; heavy_prediction
 // int64; where both experts' answers were combined, both_prediction int64; and, for every further prior that was recorded,
 // a float32 column prior_ and its name. Metadata: agflow.prior names what light_prior is; agflow.temperature, where it is
 // not 1, belongs to the priors named *_scaled; agflow.light_weight to both_prediction; and the costs agflow.light_macs,
-// agflow.heavy_macs, agflow.shared_macs of one image. agflow.look_macs, where it is there, is what the prior agreement costs
-// beside the light pass. agflow.images and agflow.tuning, where they are there, are sketches of the images predicted and of
+// agflow.heavy_macs, agflow.shared_macs of one image. agflow.look_macs and agflow.utility_macs, where they are there, are what
+// the priors agreement and agf cost beside the light pass. agflow.images and agflow.tuning, where they are there, are sketches of the images predicted and of
 // those that tuned the experts.
 func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	c := columns{alloc: alloc}
@@ -51,8 +54,8 @@ func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	}
 	for _, prior := range p.Priors[1:] {
 		c.float32s(priorPrefix+prior.Name, prior.Values)
-		if prior.MACs > 0 {
-			pairs[keyLookMACs] = strconv.FormatInt(prior.MACs, 10)
+		if key, known := priceKeys[prior.Name]; known && prior.MACs > 0 {
+			pairs[key] = strconv.FormatInt(prior.MACs, 10)
 		}
 	}
 	return c.record(KindPredictions, pairs)
@@ -85,7 +88,7 @@ func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 		Priors: []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}, Temperature: x.number(keyTemperature, 1),
 		Cost:   routing.Cost{Light: x.integer(keyLightMACs), Heavy: x.integer(keyHeavyMACs), Shared: x.integer(keySharedMACs)},
 		Images: x.pairs[keyImages], Tuning: x.pairs[keyTuning],
-	}, tableMetadata(x.pairs, keyPrior, keyTemperature, keyLightWeight, keyLightMACs, keyHeavyMACs, keySharedMACs, keyLookMACs)}
+	}, tableMetadata(x.pairs, keyPrior, keyTemperature, keyLightWeight, keyLightMACs, keyHeavyMACs, keySharedMACs, keyLookMACs, keyUtilityMACs)}
 	for _, name := range columnNames(rec) {
 		if prior, is := strings.CutPrefix(name, priorPrefix); is {
 			s.Priors = append(s.Priors, routing.Prior{Name: prior, Values: x.float32s(name)})
@@ -94,8 +97,10 @@ func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 	if rec.Schema().HasField(bothColumn) {
 		s.BothCorrect, s.LightWeight = x.equal(label, bothColumn), x.number(keyLightWeight, 0)
 	}
-	if _, given := x.pairs[keyLookMACs]; given {
-		s.charge(routing.Agreement, x.macs(keyLookMACs))
+	for i, prior := range s.Priors {
+		if _, given := x.pairs[priceKeys[prior.Name]]; given {
+			s.Priors[i].MACs = x.macs(priceKeys[prior.Name])
+		}
 	}
 	if x.err != nil {
 		return Samples{}, x.err
@@ -114,15 +119,6 @@ func (x *extractor) equal(label *array.Int64, name string) []bool {
 		right[i] = answer == values[i]
 	}
 	return right
-}
-
-// charge sets what a prior costs.
-func (s *Samples) charge(prior string, macs int64) {
-	for i := range s.Priors {
-		if s.Priors[i].Name == prior {
-			s.Priors[i].MACs = macs
-		}
-	}
 }
 
 // macs reads a cost of the metadata that may be 0.

@@ -256,6 +256,24 @@ func agflow_abi_ledger(request *C.char, number *C.int64_t, text **C.char) C.int3
 	return answerText(text, result, err)
 }
 
+//export agflow_abi_rank
+func agflow_abi_rank(predictionsArray, predictionsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Rank(int64(predictionsArray), int64(predictionsSchema))
+	return answerText(text, result, err)
+}
+
+//export agflow_abi_oracle
+func agflow_abi_oracle(answers *C.char, predictionsArray, predictionsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Oracle(C.GoString(answers), int64(predictionsArray), int64(predictionsSchema))
+	return answerText(text, result, err)
+}
+
+//export agflow_abi_dynamic_range
+func agflow_abi_dynamic_range(valuesArray, valuesSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.DynamicRange(int64(valuesArray), int64(valuesSchema))
+	return answerText(text, result, err)
+}
+
 //export agflow_abi_write_file
 func agflow_abi_write_file(path *C.char, array, schema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.WriteFile(C.GoString(path), int64(array), int64(schema))

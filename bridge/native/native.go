@@ -120,6 +120,18 @@ func Curve(request string, predictionsArray, predictionsSchema, outArray, outSch
 
 func Ledger(request string) (string, error) { return abi.Ledger(request) }
 
+func Rank(predictionsArray, predictionsSchema int64) (string, error) {
+	return abi.Rank(predictionsArray, predictionsSchema)
+}
+
+func Oracle(answers string, predictionsArray, predictionsSchema int64) (string, error) {
+	return abi.Oracle(answers, predictionsArray, predictionsSchema)
+}
+
+func DynamicRange(valuesArray, valuesSchema int64) (string, error) {
+	return abi.DynamicRange(valuesArray, valuesSchema)
+}
+
 func WriteFile(path string, array, schema int64) (int64, error) {
 	return abi.WriteFile(path, array, schema)
 }

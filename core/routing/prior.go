@@ -18,6 +18,10 @@ const (
 // L1Norm is the prior Σ|x| of a row of features: of the light expert's last hidden layer, say.
 const L1Norm = "l1_norm"
 
+// Utility is the prior -Σ|Y·∂L/∂Y| of an image's own loss, its AGF utility (arXiv 2603.12354) with the light expert's answer
+// for a label: it takes a backward pass, which must be paid for, see Samples.CostOf.
+const Utility = "agf"
+
 // Scaled follows the name of a prior from logits that were divided by a temperature first (Guo et al. 2017): with
 // energy, temperature · log Σ exp(z/temperature).
 const Scaled = "_scaled"

@@ -20,6 +20,7 @@ _HOMES = {
     "save_cascade": "deployment", "load_cascade": "deployment", "export_cascade": "deployment", "sketch_images": "fingerprints",
     "Logits": "decisions", "Decisions": "decisions",
     "count_macs": "models", "plot_utilities": "plotting", "plot_stages": "plotting", "plot_cascade": "plotting",
+    "plot_reliability": "plotting", "plot_escalated": "plotting", "UtilityTrace": "bottleneck", "image_utilities": "bottleneck", "with_utilities": "bottleneck",
     "backend_name": "_core.loader",
 }
 __all__ = sorted(_HOMES)

@@ -149,6 +149,14 @@ def bench_cascade(options: dict) -> dict:
 
 
 @_command
+def bench_bottleneck(options: dict) -> dict:
+    """The dynamic range of the AGF signal, and AGF as a router; see :mod:`agflow.bench.bottleneck`."""
+    from agflow.bench import bottleneck
+    found = bottleneck.measure(bottleneck.Options(**options), say=_say)
+    return {"summary": bottleneck.text(found), **found}
+
+
+@_command
 def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     heavy, preprocessing, _ = data.model_from(options["heavy"], options.get("weights"))

@@ -15,7 +15,7 @@ from torch import nn
 
 from agflow import arrow
 from agflow._core.loader import core
-from agflow.errors import EmptyError, UnsupportedModelError
+from agflow.errors import EmptyError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation import logits
 from agflow.fingerprints import ImageSketch
 from agflow.models import count_macs, prefix_macs
@@ -50,6 +50,21 @@ class Predictions(Table):
     @property
     def heavy_accuracy(self) -> float:
         return float((self.columns["heavy_prediction"] == self.columns["label"]).mean())
+
+    def prior(self, name: str) -> np.ndarray:
+        """The column of a prior, float32 [N].
+
+        Raises
+        ------
+        InvalidValueError
+            It was not recorded.
+        """
+        if name == self.metadata["agflow.prior"]:
+            return self.columns["light_prior"]
+        if f"prior_{name}" not in self.columns:
+            known = [self.metadata["agflow.prior"], *(column.removeprefix("prior_") for column in self.columns if column.startswith("prior_"))]
+            raise InvalidValueError(f"the predictions have no prior {name!r}; they have {', '.join(known)}")
+        return self.columns[f"prior_{name}"]
 
     @property
     def temperature(self) -> float:
@@ -511,3 +526,23 @@ def curve(predictions: Predictions, *, prior: str | None = None, points: int = 2
     ``points`` rows evenly in escalation. ``answers``: what answers an image that escalates, "heavy" or "both"."""
     request = {"prior": prior or "", "answers": answers, "points": points}
     return Curve(arrow.call_for_batch(core().curve, json.dumps(request), predictions.batch))
+
+
+def rank(predictions: Predictions) -> tuple[PriorQuality, ...]:
+    """How well every prior tells the light expert's errors, in the order of the predictions' priors."""
+    return tuple(PriorQuality(**quality) for quality in json.loads(arrow.call(core().rank, predictions.batch)))
+
+
+def oracle(predictions: Predictions, *, answers: str = HEAVY) -> dict[str, float | list[float]]:
+    """The cascade that no router beats: what the light expert gets wrong and escalating puts right escalates, nothing else.
+
+    Parameters
+    ----------
+    answers : what answers an image that escalates, "heavy" or "both"
+
+    Returns
+    -------
+    accuracy, escalation, charged, uncharged and more, with the ends of their intervals, as ``Router.point`` has them; no
+    threshold does this, that of the point is 0
+    """
+    return json.loads(arrow.call(core().oracle, answers, predictions.batch))

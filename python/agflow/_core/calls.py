@@ -104,6 +104,9 @@ CALLS = (
     Call("read_router", (TEXT,), TEXT),
     Call("curve", (TEXT, *ARROW, *ARROW), INT),
     Call("ledger", (TEXT,), TEXT),
+    Call("rank", ARROW, TEXT),
+    Call("oracle", (TEXT, *ARROW), TEXT),
+    Call("dynamic_range", ARROW, TEXT),
     Call("write_file", (TEXT, *ARROW), INT),
     Call("read_file", (TEXT, TEXT, *ARROW), INT),
 )

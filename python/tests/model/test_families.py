@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers import GluMlp, SwiGLU, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import ParallelScalingBlock, ParallelThingsBlock, ResPostBlock, VisionTransformer
+from timm.models.vision_transformer import ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,25 +30,9 @@ from agflow.experts import load_expert, save_expert
 from agflow.models import Adapter, adapter_for, build, count_macs, count_params, describe, logits_of, register, registry
 from agflow.sequential import readers_of
 from agflow.surgery import prune
+from small_vits import images_for, made, of_timm, of_torchvision, of_transformers
 
 GROUPS = [("mlp",), ("heads",), ("mlp", "heads")]
-
-
-def of_timm(kind=VisionTransformer, **overrides):
-    return kind(**{"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_ratio": 2.0, **overrides})
-
-
-def of_torchvision(**overrides):
-    return torchvision.models.VisionTransformer(**{"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 4, "hidden_dim": 32,
-                                                   "mlp_dim": 64, "num_classes": 10, **overrides})
-
-
-def of_transformers(kind="ViT", suffix="", **overrides):
-    config = getattr(transformers, f"{kind}Config")(**{
-        "image_size": 32, "patch_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64,
-        "num_labels": 10, **overrides})
-    return getattr(transformers, f"{kind}ForImageClassification{suffix}")(config)
-
 
 FAMILIES = {
     "timm_vit": of_timm,
@@ -66,23 +50,13 @@ FAMILIES = {
 
 
 def make(name):
-    """A small model whose weights hide nothing: fresh biases, gates and classifiers would be (almost) zero."""
-    torch.manual_seed(0)
-    model = FAMILIES[name]()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.eval()
+    return made(FAMILIES[name])
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     """One model of each family for many read-only tests."""
     return make(request.param)
-
-
-def images_for(model, count=4):
-    return torch.randn(count, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(1))
 
 
 def layers_of(model):

@@ -4,18 +4,17 @@ import copy
 import json
 import math
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 import pytest
+import small_vits
 import timm.layers
 import torch
 import torch_pruning
-import torchvision
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,27 +28,12 @@ from agflow.masks import masked
 from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of
 from agflow.models.self_attention import SelfAttention
 from agflow.surgery import prune
+from small_vits import images_for, made
 
 GROUPS = "mlp", "heads", "head_dim", "embed", "block"
 MIXES = [("head_dim",), ("heads", "head_dim"), ("embed",), ("mlp", "embed"), ("block",), ("block", "heads", "mlp"), GROUPS, GROUPS]
 
-
-def of_timm(kind=VisionTransformer, **overrides):
-    return kind(**{"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 32, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0, **overrides})
-
-
-def of_torchvision(**overrides):
-    return torchvision.models.VisionTransformer(**{"image_size": 32, "patch_size": 8, "num_layers": 3, "num_heads": 4, "hidden_dim": 32,
-                                                   "mlp_dim": 64, "num_classes": 10, **overrides})
-
-
-def of_transformers(kind="ViT", suffix="", **overrides):
-    config = getattr(transformers, f"{kind}Config")(**{
-        "image_size": 32, "patch_size": 8, "num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64,
-        "num_labels": 10, **overrides})
-    return getattr(transformers, f"{kind}ForImageClassification{suffix}")(config)
-
-
+of_timm, of_torchvision, of_transformers = (partial(family, depth=3) for family in (small_vits.of_timm, small_vits.of_torchvision, small_vits.of_transformers))
 FAMILIES = {
     "timm": of_timm,
     "timm_distilled": lambda: of_timm(VisionTransformerDistilled),
@@ -65,23 +49,13 @@ FAMILIES = {
 
 
 def make(name):
-    """A small model whose weights hide nothing: fresh biases, gates and classifiers would be (almost) zero."""
-    torch.manual_seed(0)
-    model = FAMILIES[name]()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.eval()
+    return made(FAMILIES[name])
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
     """One model of each family for read-only tests."""
     return make(request.param)
-
-
-def images_for(model, count=4):
-    return torch.randn(count, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(1))
 
 
 def all_layers(model):
