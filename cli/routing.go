@@ -19,6 +19,7 @@ func routeCommand() *cli.Command {
 			need("predictions", "predictions `FILE` of images that served neither expert"), place("output", "router.json", "router `FILE` to write"),
 			place("curve", "", "also write accuracy and cost over all thresholds to `FILE`"), number("points", 200, "", "at most `N` rows of the curve"),
 			text("prior", "", "`NAME` of the prior to route by, or auto for the one of the greatest AUROC; by default the first in the file"),
+			text("answers", routing.HeavyAnswers, "what answers an image that escalates: heavy, or both experts, which have both seen it"),
 			toleranceFlag(),
 			limitFlagOf("charged", "instead, the charged `COST` to keep, as a ratio of the heavy expert's, at the best accuracy"),
 			limitFlagOf("escalation", "instead, the `SHARE` of images that may escalate, at the best accuracy"), confidenceFlag(),
@@ -33,7 +34,7 @@ func routeCommand() *cli.Command {
 			return outcome{}, err
 		}
 		if path := c.String("curve"); path != "" {
-			if err := saveCurve(path, samples, router.Prior, c.Int("points")); err != nil {
+			if err := saveCurve(path, samples, router.Prior, c.String("answers"), c.Int("points")); err != nil {
 				return outcome{}, err
 			}
 		}
@@ -59,7 +60,7 @@ func routerRequest(c *cli.Context) routing.Request {
 		return &value
 	}
 	r := routing.Request{
-		Prior: c.String("prior"), Tolerance: given("tolerance"), Charged: given("charged"), Escalation: given("escalation"), Confidence: c.Float64("confidence"),
+		Prior: c.String("prior"), Answers: c.String("answers"), Tolerance: given("tolerance"), Charged: given("charged"), Escalation: given("escalation"), Confidence: c.Float64("confidence"),
 	}
 	if r.Tolerance == nil && r.Charged == nil && r.Escalation == nil {
 		tolerance := c.Float64("tolerance")
@@ -68,16 +69,12 @@ func routerRequest(c *cli.Context) routing.Request {
 	return r
 }
 
-func saveCurve(path string, samples arrowfile.Samples, prior string, points int) error {
-	outcomes, err := samples.Outcomes(prior)
+func saveCurve(path string, samples arrowfile.Samples, prior, answers string, points int) error {
+	curve, err := samples.Curve(prior, answers, points)
 	if err != nil {
 		return err
 	}
-	curve, err := routing.Curve(outcomes, samples.Cost, points)
-	if err != nil {
-		return err
-	}
-	return save(path, arrowfile.CurveToRecord(memory.DefaultAllocator, curve, samples, prior))
+	return save(path, arrowfile.CurveToRecord(memory.DefaultAllocator, curve, samples, prior, answers))
 }
 
 func routerText(path string, r routing.Router) string {

@@ -5,6 +5,7 @@ import (
 	"agflow/bridge/carrow"
 	"agflow/core/fault"
 	"agflow/core/routing"
+	"agflow/core/tensor"
 
 	"github.com/apache/arrow/go/v15/arrow"
 )
@@ -52,6 +53,74 @@ func FeatureNorms(featuresArray, featuresSchema, outArray, outSchema int64) (row
 	return int64(len(norms)), nil
 }
 
+// Combine exports the float32 array of the answers of both experts, row after row, from matrices of logits [rows, classes] of
+// the light and the heavy one, and returns its length.
+func Combine(weight float64, lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema int64) (values int64, err error) {
+	return fromPair(lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema, func(light, heavy tensor.View) ([]float32, error) {
+		return routing.Combine(light, heavy, weight)
+	})
+}
+
+// Agreement exports the float32 array of the agreement of two looks, matrices of logits [rows, classes], and returns the
+// number of rows.
+func Agreement(firstArray, firstSchema, secondArray, secondSchema, outArray, outSchema int64) (rows int64, err error) {
+	return fromPair(firstArray, firstSchema, secondArray, secondSchema, outArray, outSchema, routing.Agreements)
+}
+
+// fromPair exports what two matrices of logits give and returns its length.
+func fromPair(aArray, aSchema, bArray, bSchema, outArray, outSchema int64, of func(a, b tensor.View) ([]float32, error)) (values int64, err error) {
+	defer fault.Recover(&err)
+	aInput, bInput := carrow.Take("logits", aArray, aSchema), carrow.Take("logits", bArray, bSchema)
+	defer bInput.Release()
+	defer aInput.Release()
+	out, err := carrow.Fill(outArray, outSchema)
+	if err != nil {
+		return 0, err
+	}
+	a, err := aInput.Matrix()
+	if err != nil {
+		return 0, err
+	}
+	b, err := bInput.Matrix()
+	if err != nil {
+		return 0, err
+	}
+	made, err := of(a, b)
+	if err != nil {
+		return 0, err
+	}
+	giveArray(out, float32s(made))
+	return int64(len(made)), nil
+}
+
+// FitLightWeight returns {"light_weight"} as JSON: that of the rows of logits, matrices [rows, classes] of the light and the heavy
+// expert, for the column label int64 of a record batch, from the rows alone that may choose.
+func FitLightWeight(lightArray, lightSchema, heavyArray, heavySchema, labelsArray, labelsSchema int64) (weight string, err error) {
+	defer fault.Recover(&err)
+	lightInput, heavyInput := carrow.Take("logits", lightArray, lightSchema), carrow.Take("logits", heavyArray, heavySchema)
+	labelsInput := carrow.Take("labels", labelsArray, labelsSchema)
+	defer labelsInput.Release()
+	defer heavyInput.Release()
+	defer lightInput.Release()
+	light, err := lightInput.Matrix()
+	if err != nil {
+		return "", err
+	}
+	heavy, err := heavyInput.Matrix()
+	if err != nil {
+		return "", err
+	}
+	labels, err := readLabels(labelsInput)
+	if err != nil {
+		return "", err
+	}
+	found, err := routing.FitLightWeight(light, heavy, labels)
+	if err != nil {
+		return "", err
+	}
+	return encode(map[string]float64{"light_weight": found})
+}
+
 // FitTemperature returns {"temperature"} as JSON: that of the rows of logits, a matrix [rows, classes], for the column
 // label int64 of a record batch, from the rows alone that may choose.
 func FitTemperature(logitsArray, logitsSchema, labelsArray, labelsSchema int64) (temperature string, err error) {
@@ -63,11 +132,7 @@ func FitTemperature(logitsArray, logitsSchema, labelsArray, labelsSchema int64) 
 	if err != nil {
 		return "", err
 	}
-	var labels []int64
-	err = read(labelsInput, func(rec arrow.Record) (err error) {
-		labels, err = arrowfile.LabelsFromRecord(rec)
-		return err
-	})
+	labels, err := readLabels(labelsInput)
 	if err != nil {
 		return "", err
 	}
@@ -142,7 +207,7 @@ func ReadRouter(path string) (router string, err error) {
 }
 
 // Curve exports the curve over the thresholds of a prior, "" for the first, thinned to at most the points of a request
-// {"prior":"","points":200}, and returns its number of points. The costs are in the predictions' metadata.
+// {"prior":"","answers":"heavy","points":200}, and returns its number of points. The costs are in the predictions' metadata.
 func Curve(request string, predictionsArray, predictionsSchema, outArray, outSchema int64) (points int64, err error) {
 	defer fault.Recover(&err)
 	input := carrow.Take("predictions", predictionsArray, predictionsSchema)
@@ -152,9 +217,10 @@ func Curve(request string, predictionsArray, predictionsSchema, outArray, outSch
 		return 0, err
 	}
 	asked := struct {
-		Prior  string `json:"prior"`
-		Points int    `json:"points"`
-	}{"", 200}
+		Prior   string `json:"prior"`
+		Answers string `json:"answers"`
+		Points  int    `json:"points"`
+	}{"", routing.HeavyAnswers, 200}
 	if err := decode(request, &asked); err != nil {
 		return 0, err
 	}
@@ -165,15 +231,11 @@ func Curve(request string, predictionsArray, predictionsSchema, outArray, outSch
 	if asked.Prior == "" {
 		asked.Prior = samples.Priors[0].Name
 	}
-	outcomes, err := samples.Outcomes(asked.Prior)
+	curve, err := samples.Curve(asked.Prior, asked.Answers, asked.Points)
 	if err != nil {
 		return 0, err
 	}
-	curve, err := routing.Curve(outcomes, samples.Cost, asked.Points)
-	if err != nil {
-		return 0, err
-	}
-	return give(out, arrowfile.CurveToRecord(resultMemory, curve, samples, asked.Prior)), nil
+	return give(out, arrowfile.CurveToRecord(resultMemory, curve, samples, asked.Prior, asked.Answers)), nil
 }
 
 // Ledger counts the cost of a cascade from {"light_macs","heavy_macs","shared_macs","samples","escalated"} and
@@ -196,6 +258,14 @@ func Ledger(request string) (ledger string, err error) {
 		return "", err
 	}
 	return encode(found)
+}
+
+func readLabels(in *carrow.Input) (labels []int64, err error) {
+	err = read(in, func(rec arrow.Record) (err error) {
+		labels, err = arrowfile.LabelsFromRecord(rec)
+		return err
+	})
+	return labels, err
 }
 
 func readSamples(in *carrow.Input) (samples arrowfile.Samples, err error) {

@@ -1,6 +1,8 @@
 package arrowfile
 
 import (
+	"strconv"
+
 	"agflow/core/routing"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -24,8 +26,9 @@ var measures = []measure{
 
 // CurveToRecord has one row a threshold: threshold float64; escalated int64; and escalation, accuracy, charged,
 // uncharged, random_accuracy float64, each followed by the ends of its interval, NAME_low and NAME_high. Its metadata is
-// that of the predictions it was made from, costs included; agflow.prior names the prior that the thresholds are for.
-func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Samples, prior string) arrow.Record {
+// that of the predictions it was made from; agflow.prior names the prior that the thresholds are for, what it costs is in
+// agflow.light_macs, and agflow.answers, with agflow.light_weight, is there where both experts answer what escalates.
+func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Samples, prior, answers string) arrow.Record {
 	floats := func(value func(*routing.Point) *float64) []float64 {
 		out := make([]float64, len(points))
 		for i := range points {
@@ -45,7 +48,11 @@ func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Samples,
 		c.float64s(m.name+"_low", floats(func(p *routing.Point) *float64 { return &m.interval(p)[0] }))
 		c.float64s(m.name+"_high", floats(func(p *routing.Point) *float64 { return &m.interval(p)[1] }))
 	}
-	return c.record(KindCurve, predictionPairs(from.Metadata, prior, from.Temperature, from.Cost))
+	pairs := predictionPairs(from.Metadata, prior, from.Temperature, from.CostOf(prior))
+	if answers == routing.BothAnswers {
+		pairs[keyAnswers], pairs[keyLightWeight] = answers, strconv.FormatFloat(from.LightWeight, 'g', -1, 64)
+	}
+	return c.record(KindCurve, pairs)
 }
 
 // CurveFromRecord copies the points out of a record batch.

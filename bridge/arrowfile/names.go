@@ -33,9 +33,12 @@ const (
 	keyModelMS     = "agflow.model_ms"
 	keyPrior       = "agflow.prior"
 	keyTemperature = "agflow.temperature"
+	keyAnswers     = "agflow.answers"
+	keyLightWeight = "agflow.light_weight"
 	keyImages      = "agflow.images"
 	keyTuning      = "agflow.tuning"
 	keyLightMACs   = "agflow.light_macs"
 	keyHeavyMACs   = "agflow.heavy_macs"
 	keySharedMACs  = "agflow.shared_macs"
+	keyLookMACs    = "agflow.look_macs"
 )

@@ -18,29 +18,44 @@ type Predictions struct {
 	Light       []int64         // class that the light expert predicts
 	Priors      []routing.Prior // how sure it is; at least one
 	Heavy       []int64
+	Both        []int64 // class by both experts' answers combined; may be absent
+	LightWeight float64 // of the combination
 	Temperature float64 // of the priors named *_scaled
 	Cost        routing.Cost
 	Metadata    map[string]string
 }
 
-// priorPrefix begins the names of the columns of all priors but the first.
-const priorPrefix = "prior_"
+// priorPrefix begins the names of the columns of all priors but the first; bothColumn is not in every table.
+const (
+	priorPrefix = "prior_"
+	bothColumn  = "both_prediction"
+)
 
 // PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32; heavy_prediction
-// int64; and, for every further prior that was recorded, a float32 column prior_ and its name. Metadata: agflow.prior
-// names what light_prior is; agflow.temperature, where it is not 1, belongs to the priors named *_scaled; and the costs
-// agflow.light_macs, agflow.heavy_macs, agflow.shared_macs of one image. agflow.images and agflow.tuning, where they are
-// there, are sketches of the images predicted and of those that tuned the experts.
+// int64; where both experts' answers were combined, both_prediction int64; and, for every further prior that was recorded,
+// a float32 column prior_ and its name. Metadata: agflow.prior names what light_prior is; agflow.temperature, where it is
+// not 1, belongs to the priors named *_scaled; agflow.light_weight to both_prediction; and the costs agflow.light_macs,
+// agflow.heavy_macs, agflow.shared_macs of one image. agflow.look_macs, where it is there, is what the prior agreement costs
+// beside the light pass. agflow.images and agflow.tuning, where they are there, are sketches of the images predicted and of
+// those that tuned the experts.
 func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	c := columns{alloc: alloc}
 	c.int64s("label", p.Label)
 	c.int64s("light_prediction", p.Light)
 	c.float32s("light_prior", p.Priors[0].Values)
 	c.int64s("heavy_prediction", p.Heavy)
+	pairs := predictionPairs(p.Metadata, p.Priors[0].Name, p.Temperature, p.Cost)
+	if p.Both != nil {
+		c.int64s(bothColumn, p.Both)
+		pairs[keyLightWeight] = strconv.FormatFloat(p.LightWeight, 'g', -1, 64)
+	}
 	for _, prior := range p.Priors[1:] {
 		c.float32s(priorPrefix+prior.Name, prior.Values)
+		if prior.MACs > 0 {
+			pairs[keyLookMACs] = strconv.FormatInt(prior.MACs, 10)
+		}
 	}
-	return c.record(KindPredictions, predictionPairs(p.Metadata, p.Priors[0].Name, p.Temperature, p.Cost))
+	return c.record(KindPredictions, pairs)
 }
 
 func predictionPairs(metadata map[string]string, prior string, temperature float64, cost routing.Cost) map[string]string {
@@ -67,14 +82,20 @@ func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 	label, _ := column[*array.Int64](x, "label")
 	s := Samples{routing.Samples{
 		LightCorrect: x.equal(label, "light_prediction"), HeavyCorrect: x.equal(label, "heavy_prediction"),
-		Priors: []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}, Temperature: x.temperature(),
+		Priors: []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}, Temperature: x.number(keyTemperature, 1),
 		Cost:   routing.Cost{Light: x.integer(keyLightMACs), Heavy: x.integer(keyHeavyMACs), Shared: x.integer(keySharedMACs)},
 		Images: x.pairs[keyImages], Tuning: x.pairs[keyTuning],
-	}, tableMetadata(x.pairs, keyPrior, keyTemperature, keyLightMACs, keyHeavyMACs, keySharedMACs)}
+	}, tableMetadata(x.pairs, keyPrior, keyTemperature, keyLightWeight, keyLightMACs, keyHeavyMACs, keySharedMACs, keyLookMACs)}
 	for _, name := range columnNames(rec) {
 		if prior, is := strings.CutPrefix(name, priorPrefix); is {
 			s.Priors = append(s.Priors, routing.Prior{Name: prior, Values: x.float32s(name)})
 		}
+	}
+	if rec.Schema().HasField(bothColumn) {
+		s.BothCorrect, s.LightWeight = x.equal(label, bothColumn), x.number(keyLightWeight, 0)
+	}
+	if _, given := x.pairs[keyLookMACs]; given {
+		s.charge(routing.Agreement, x.integer(keyLookMACs))
 	}
 	if x.err != nil {
 		return Samples{}, x.err
@@ -95,16 +116,26 @@ func (x *extractor) equal(label *array.Int64, name string) []bool {
 	return right
 }
 
-func (x *extractor) temperature() float64 {
-	text, given := x.pairs[keyTemperature]
+// charge sets what a prior costs.
+func (s *Samples) charge(prior string, macs int64) {
+	for i := range s.Priors {
+		if s.Priors[i].Name == prior {
+			s.Priors[i].MACs = macs
+		}
+	}
+}
+
+// number reads a number of the metadata, which has a value where it was left out.
+func (x *extractor) number(key string, otherwise float64) float64 {
+	text, given := x.pairs[key]
 	if !given || x.err != nil {
-		return 1
+		return otherwise
 	}
-	temperature, err := strconv.ParseFloat(text, 64)
+	number, err := strconv.ParseFloat(text, 64)
 	if err != nil {
-		x.err = fault.New(fault.Value, "metadata %s is %q, expected a number; make the table with agflow", keyTemperature, text)
+		x.err = fault.New(fault.Value, "metadata %s is %q, expected a number; make the table with agflow", key, text)
 	}
-	return temperature
+	return number
 }
 
 // LabelsFromRecord copies the column label out of a record batch of any kind.

@@ -105,7 +105,7 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindScores:      ScoresToRecord(alloc, sampleScores()),
 		KindPlan:        plan,
 		KindPredictions: PredictionsToRecord(alloc, samplePredictions()),
-		KindCurve:       CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled"),
+		KindCurve:       CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled", "both"),
 		KindLatency:     LatencyToRecord(alloc, sampleLatency()),
 	}
 }

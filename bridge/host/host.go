@@ -196,6 +196,24 @@ func agflow_abi_feature_norms(featuresArray, featuresSchema, outArray, outSchema
 	return answer(number, text, result, err)
 }
 
+//export agflow_abi_combine
+func agflow_abi_combine(weight C.double, lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Combine(float64(weight), int64(lightArray), int64(lightSchema), int64(heavyArray), int64(heavySchema), int64(outArray), int64(outSchema))
+	return answer(number, text, result, err)
+}
+
+//export agflow_abi_agreement
+func agflow_abi_agreement(firstArray, firstSchema, secondArray, secondSchema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Agreement(int64(firstArray), int64(firstSchema), int64(secondArray), int64(secondSchema), int64(outArray), int64(outSchema))
+	return answer(number, text, result, err)
+}
+
+//export agflow_abi_fit_light_weight
+func agflow_abi_fit_light_weight(lightArray, lightSchema, heavyArray, heavySchema, labelsArray, labelsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.FitLightWeight(int64(lightArray), int64(lightSchema), int64(heavyArray), int64(heavySchema), int64(labelsArray), int64(labelsSchema))
+	return answerText(text, result, err)
+}
+
 //export agflow_abi_fit_temperature
 func agflow_abi_fit_temperature(logitsArray, logitsSchema, labelsArray, labelsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.FitTemperature(int64(logitsArray), int64(logitsSchema), int64(labelsArray), int64(labelsSchema))

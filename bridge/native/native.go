@@ -86,6 +86,18 @@ func FeatureNorms(featuresArray, featuresSchema, outArray, outSchema int64) (int
 	return abi.FeatureNorms(featuresArray, featuresSchema, outArray, outSchema)
 }
 
+func Combine(weight float64, lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema int64) (int64, error) {
+	return abi.Combine(weight, lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema)
+}
+
+func Agreement(firstArray, firstSchema, secondArray, secondSchema, outArray, outSchema int64) (int64, error) {
+	return abi.Agreement(firstArray, firstSchema, secondArray, secondSchema, outArray, outSchema)
+}
+
+func FitLightWeight(lightArray, lightSchema, heavyArray, heavySchema, labelsArray, labelsSchema int64) (string, error) {
+	return abi.FitLightWeight(lightArray, lightSchema, heavyArray, heavySchema, labelsArray, labelsSchema)
+}
+
 func FitTemperature(logitsArray, logitsSchema, labelsArray, labelsSchema int64) (string, error) {
 	return abi.FitTemperature(logitsArray, logitsSchema, labelsArray, labelsSchema)
 }

@@ -17,7 +17,7 @@ type Quality struct {
 func Rank(s Samples) ([]Quality, error) {
 	qualities := make([]Quality, len(s.Priors))
 	for i, p := range s.Priors {
-		o := Outcomes{p.Values, s.LightCorrect, s.HeavyCorrect}
+		o := Outcomes{Prior: p.Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect}
 		if err := o.validate(); err != nil {
 			return nil, err
 		}

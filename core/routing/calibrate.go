@@ -44,7 +44,8 @@ type Threshold struct {
 // over the draw of the calibration samples. It tests every float32 as a threshold, from the top, where all escalates,
 // downwards, and stops at the first that fails; only those at a sample's prior make a difference. Such fixed-sequence
 // testing needs no correction for the number of thresholds. The test of one threshold, on the losses (heavy right,
-// cascade wrong) and gains (the reverse) that the light expert's own answers bring, is exact: see pairedTest.
+// cascade wrong) and gains (the reverse), is exact: see pairedTest. Losses and gains are those that the light expert's own
+// answers bring and, where both experts answer what escalates, those too; then the test begins where all escalates.
 //
 // The verdict is Pass when a threshold holds at which the light expert answers something alone; else Fail when the rates
 // seen at the failing threshold break the tolerance themselves, or so nearly that maxSamples would not do, and
@@ -63,7 +64,7 @@ func Calibrate(o Outcomes, tolerance, confidence float64) (found Threshold, err 
 	}
 	samples, alpha := o.sorted(), 1-confidence
 	n := int64(len(samples))
-	passed, failed := descend(samples, newPairedTest(n, tolerance, alpha))
+	passed, failed := descend(samples, o.combined(), newPairedTest(n, tolerance, alpha))
 	found = o.describe(AccuracyTarget, tolerance, confidence)
 	if passed.answered > 0 {
 		found.Verdict, found.Threshold = Pass, passed.threshold
@@ -94,14 +95,25 @@ func (o Outcomes) describe(target string, limit, confidence float64) Threshold {
 	}
 }
 
-// answers are what the light expert answers alone at a threshold, beside the heavy one.
+// answers are the cascade's at a threshold, beside the heavy expert's: how many the light expert gives alone, and what is
+// lost and gained among all.
 type answers struct {
 	threshold               float64
 	answered, losses, gains int64
 }
 
-// descend returns the answers at the lowest threshold that holds, and those at the first that does not.
-func descend(samples []sample, test *pairedTest) (passed, at answers) {
+// descend returns the answers at the lowest threshold that holds, and those at the first that does not. Where the answers to
+// escalated samples are the heavy expert's own, nothing can be lost or gained above all priors, and no test is needed there.
+func descend(samples []sample, combined bool, test *pairedTest) (passed, at answers) {
+	if combined {
+		for _, s := range samples {
+			at.losses += s.heavy() &^ s.escalated()
+			at.gains += s.escalated() &^ s.heavy()
+		}
+		if !test.shown(float64(at.losses), float64(at.gains)) {
+			return answers{threshold: EscalateAll}, at
+		}
+	}
 	passed.threshold = EscalateAll
 	for i := len(samples); i > 0; {
 		key, prior := samples[i-1].key(), samples[i-1].prior()
@@ -111,8 +123,8 @@ func descend(samples []sample, test *pairedTest) (passed, at answers) {
 		for ; i > 0 && samples[i-1].key() == key; i-- {
 			s := samples[i-1]
 			at.answered++
-			at.losses += s.heavy() &^ s.light()
-			at.gains += s.light() &^ s.heavy()
+			at.losses += s.heavy()&^s.light() - s.heavy()&^s.escalated()
+			at.gains += s.light()&^s.heavy() - s.escalated()&^s.heavy()
 		}
 		if !test.shown(float64(at.losses), float64(at.gains)) {
 			return passed, at

@@ -34,7 +34,7 @@ func TestTheGuaranteeHolds(t *testing.T) {
 			test := newPairedTest(n, tolerance, 1-confidence) // it keeps what it found out from draw to draw
 			violations, passes := 0, 0
 			for range draws {
-				passed, _ := descend(p.draw(r, n).sorted(), test)
+				passed, _ := descend(p.draw(r, n).sorted(), false, test)
 				if passed.answered == 0 {
 					continue
 				}
@@ -65,7 +65,7 @@ func TestAGoodPairPasses(t *testing.T) {
 	passes, escalation := 0, 0.0
 	const draws = 200
 	for range draws {
-		if passed, _ := descend(good.draw(r, 4000).sorted(), test); passed.answered > 0 {
+		if passed, _ := descend(good.draw(r, 4000).sorted(), false, test); passed.answered > 0 {
 			passes++
 			escalation += 1 - float64(passed.answered)/4000
 		}

@@ -3,7 +3,8 @@ package routing
 import "agflow/core/fault"
 
 // Point is one threshold of a cascade: how much escalates, how often the answer is right, what it costs, and what
-// sending the same share on at random would reach; each with its interval.
+// sending the same share on at random would reach; each with its interval. An escalated sample is right where its
+// answer is (see Outcomes).
 type Point struct {
 	Threshold          float64  `json:"threshold"`
 	Escalated          int64    `json:"escalated"`
@@ -15,7 +16,7 @@ type Point struct {
 	ChargedInterval    Interval `json:"charged_interval"`
 	Uncharged          float64  `json:"uncharged"`
 	UnchargedInterval  Interval `json:"uncharged_interval"`
-	RandomAccuracy     float64  `json:"random_accuracy"` // (1-e)*light + e*heavy
+	RandomAccuracy     float64  `json:"random_accuracy"` // (1-e)*light + e*escalated
 	RandomInterval     Interval `json:"random_interval"`
 }
 
@@ -35,19 +36,30 @@ func Curve(o Outcomes, c Cost, points int) ([]Point, error) {
 	}
 	cuts := thinned(o.sorted(), points)
 	n := int64(len(o.Prior))
-	light, heavy := float64(cuts[0].correct)/float64(n), float64(cuts[len(cuts)-1].correct)/float64(n)
+	light, escalated := float64(cuts[0].correct)/float64(n), float64(cuts[len(cuts)-1].correct)/float64(n)
 	curve := make([]Point, len(cuts))
 	for i, at := range cuts {
-		curve[i] = newPoint(at, n, light, heavy, c)
+		curve[i] = newPoint(at, n, light, escalated, c)
 	}
 	return curve, nil
 }
 
-// newPoint describes a cut of n samples; light and heavy are the experts' accuracies.
-func newPoint(at cut, n int64, light, heavy float64, c Cost) Point {
+// Curve returns the curve of the samples under one prior, with the answers of Outcomes and the cost of CostOf.
+//
+// Errors: those of Outcomes and of the function Curve.
+func (s Samples) Curve(prior, answers string, points int) ([]Point, error) {
+	o, err := s.Outcomes(prior, answers)
+	if err != nil {
+		return nil, err
+	}
+	return Curve(o, s.CostOf(prior), points)
+}
+
+// newPoint describes a cut of n samples; light and escalated are the accuracies where none and where all escalate.
+func newPoint(at cut, n int64, light, escalated float64, c Cost) Point {
 	samples := float64(n)
 	e, accuracy := float64(at.escalated)/samples, float64(at.correct)/samples
-	random, within := (1-e)*light+e*heavy, wilson(e, samples)
+	random, within := (1-e)*light+e*escalated, wilson(e, samples)
 	return Point{
 		Threshold: at.threshold, Escalated: at.escalated, Escalation: e, EscalationInterval: within,
 		Accuracy: accuracy, AccuracyInterval: wilson(accuracy, samples),
@@ -59,18 +71,18 @@ func newPoint(at cut, n int64, light, heavy float64, c Cost) Point {
 
 // at is the point of one threshold.
 func (o Outcomes) at(threshold float64, c Cost) Point {
-	here := cut{threshold: threshold}
+	here, escalated := cut{threshold: threshold}, o.escalatedCorrect()
 	for i, p := range o.Prior {
 		right := o.LightCorrect[i]
 		if escalates(p, threshold) {
 			here.escalated++
-			right = o.HeavyCorrect[i]
+			right = escalated[i]
 		}
 		if right {
 			here.correct++
 		}
 	}
-	return newPoint(here, int64(len(o.Prior)), share(o.LightCorrect), share(o.HeavyCorrect), c)
+	return newPoint(here, int64(len(o.Prior)), share(o.LightCorrect), share(escalated), c)
 }
 
 // cut is one threshold in whole samples: how many are below it, and how many answers are right then.
@@ -90,7 +102,7 @@ func walk(samples []sample, step func(cut)) {
 		at.threshold = float64(samples[i].prior())
 		step(at)
 		for key := samples[i].key(); i < len(samples) && samples[i].key() == key; i++ {
-			at.correct += samples[i].heavy() - samples[i].light()
+			at.correct += samples[i].escalated() - samples[i].light()
 		}
 		at.escalated = int64(i)
 	}

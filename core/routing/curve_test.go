@@ -123,10 +123,10 @@ func TestOutcomesAreChecked(t *testing.T) {
 		code     fault.Code
 	}{
 		"empty":  {Outcomes{}, fault.Empty},
-		"light":  {Outcomes{[]float32{1}, nil, []bool{true}}, fault.Shape},
-		"heavy":  {Outcomes{[]float32{1}, []bool{true}, []bool{true, true}}, fault.Shape},
-		"NaN":    {Outcomes{[]float32{nan}, []bool{true}, []bool{true}}, fault.Nonfinite},
-		"logits": {Outcomes{[]float32{float32(math.Inf(1))}, []bool{true}, []bool{true}}, fault.Nonfinite},
+		"light":  {Outcomes{Prior: []float32{1}, HeavyCorrect: []bool{true}}, fault.Shape},
+		"heavy":  {Outcomes{Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true, true}}, fault.Shape},
+		"NaN":    {Outcomes{Prior: []float32{nan}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}}, fault.Nonfinite},
+		"logits": {Outcomes{Prior: []float32{float32(math.Inf(1))}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}}, fault.Nonfinite},
 	} {
 		_, err := Curve(c.outcomes, Cost{Light: 1, Heavy: 2}, 10)
 		if err == nil || fault.CodeOf(err) != c.code {
@@ -136,7 +136,7 @@ func TestOutcomesAreChecked(t *testing.T) {
 			t.Errorf("%s: Calibrate gave %v", name, err)
 		}
 	}
-	ok := Outcomes{[]float32{0.5}, []bool{true}, []bool{true}}
+	ok := Outcomes{Prior: []float32{0.5}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}}
 	_, err := Curve(ok, Cost{Light: 1, Heavy: 2}, 1)
 	requireCode(t, err, fault.Value)
 	_, err = Curve(ok, Cost{}, 10)

@@ -7,16 +7,28 @@ import (
 	"agflow/core/fault"
 )
 
-// Outcomes are what both experts made of the same held-out samples; Prior is the light expert's.
+// Outcomes are what both experts made of the same held-out samples; Prior is the light expert's. EscalatedCorrect is the
+// cascade's answer to a sample that escalates, where that is not the heavy expert's: without it, HeavyCorrect.
 type Outcomes struct {
-	Prior                      []float32
-	LightCorrect, HeavyCorrect []bool
+	Prior                                        []float32
+	LightCorrect, HeavyCorrect, EscalatedCorrect []bool
+}
+
+// combined tells whether an answer to an escalated sample is of both experts.
+func (o Outcomes) combined() bool { return o.EscalatedCorrect != nil }
+
+// escalatedCorrect is the cascade's answers to all samples, were they all to escalate.
+func (o Outcomes) escalatedCorrect() []bool {
+	if o.combined() {
+		return o.EscalatedCorrect
+	}
+	return o.HeavyCorrect
 }
 
 func (o Outcomes) validate() error {
-	if len(o.Prior) != len(o.LightCorrect) || len(o.Prior) != len(o.HeavyCorrect) {
-		return fault.New(fault.Shape, "%d priors, %d light and %d heavy outcomes were given; give one of each a sample",
-			len(o.Prior), len(o.LightCorrect), len(o.HeavyCorrect))
+	if n := len(o.Prior); n != len(o.LightCorrect) || n != len(o.HeavyCorrect) || n != len(o.escalatedCorrect()) {
+		return fault.New(fault.Shape, "%d priors, %d light, %d heavy and %d escalated outcomes were given; give one of each a sample",
+			n, len(o.LightCorrect), len(o.HeavyCorrect), len(o.escalatedCorrect()))
 	}
 	if len(o.Prior) == 0 {
 		return fault.New(fault.Empty, "no samples were given; predict on held-out data first")
@@ -36,6 +48,9 @@ func (o Outcomes) where(keep func(int) bool) (kept Outcomes) {
 			kept.Prior = append(kept.Prior, o.Prior[i])
 			kept.LightCorrect = append(kept.LightCorrect, o.LightCorrect[i])
 			kept.HeavyCorrect = append(kept.HeavyCorrect, o.HeavyCorrect[i])
+			if o.combined() {
+				kept.EscalatedCorrect = append(kept.EscalatedCorrect, o.EscalatedCorrect[i])
+			}
 		}
 	}
 	return kept
@@ -46,20 +61,44 @@ func (o Outcomes) where(keep func(int) bool) (kept Outcomes) {
 type Samples struct {
 	Priors                     []Prior
 	LightCorrect, HeavyCorrect []bool
+	BothCorrect                []bool  // of both experts' answers, where they were combined
+	LightWeight                float64 // of that combination
 	Temperature                float64 // of the priors named *_scaled
 	Cost                       Cost
 	Images, Tuning             string // sketches of the images of these samples and of those that tuned the experts: see checkHeldOut
 }
 
-// Outcomes are the samples under one prior.
+// Outcomes are the samples under one prior, escalated ones answered by HeavyAnswers, which "" means too, or by BothAnswers.
 //
-// Errors: value (a prior that was not recorded).
-func (s Samples) Outcomes(prior string) (Outcomes, error) {
+// Errors: value (a prior or answers that were not recorded).
+func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	at := slices.IndexFunc(s.Priors, func(p Prior) bool { return p.Name == prior })
 	if at < 0 {
 		return Outcomes{}, fault.New(fault.Value, "the predictions have no prior %q; they have %s", prior, strings.Join(s.names(), ", "))
 	}
-	return Outcomes{s.Priors[at].Values, s.LightCorrect, s.HeavyCorrect}, nil
+	o := Outcomes{Prior: s.Priors[at].Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect}
+	switch answers {
+	case "", HeavyAnswers:
+	case BothAnswers:
+		if s.BothCorrect == nil {
+			return Outcomes{}, fault.New(fault.Value, "the predictions have no answers of both experts; record both_prediction with them: predict again")
+		}
+		o.EscalatedCorrect = s.BothCorrect
+	default:
+		return Outcomes{}, fault.New(fault.Value, "answers are %q; they are %s or %s", answers, HeavyAnswers, BothAnswers)
+	}
+	return o, nil
+}
+
+// CostOf is the cost of a cascade that routes by a prior: what the prior costs is the light expert's.
+func (s Samples) CostOf(prior string) Cost {
+	cost := s.Cost
+	for _, p := range s.Priors {
+		if p.Name == prior {
+			cost.Light += p.MACs
+		}
+	}
+	return cost
 }
 
 // temperatureOf is that of the logits of a prior.

@@ -26,10 +26,11 @@ const Scaled = "_scaled"
 var LogitPriors = []string{MaxProbability, Margin, Entropy, Energy}
 
 // Prior is one number a sample, higher where the light expert is surer, under a name: one of the constants, or any
-// other that was recorded, such as the agreement of several light experts.
+// other that was recorded.
 type Prior struct {
 	Name   string
 	Values []float32
+	MACs   int64 // per image, beside the light expert's pass: what its logits and features give costs nothing
 }
 
 // Priors returns, for each row of logits [samples, classes], the class of the greatest logit (ties: the lowest class)
@@ -45,7 +46,7 @@ func Priors(logits tensor.View, temperature float64) (prediction []int32, priors
 	}
 	prediction = make([]int32, logits.Rows())
 	for _, name := range LogitPriors {
-		priors = append(priors, Prior{name, make([]float32, logits.Rows())})
+		priors = append(priors, Prior{Name: name, Values: make([]float32, logits.Rows())})
 	}
 	var row []float64
 	for i := range prediction {
@@ -89,7 +90,7 @@ func readRow(logits []float64, temperature float64) (best int, values [4]float32
 //
 // Errors: nonfinite.
 func L1Norms(features tensor.View) ([]float32, error) {
-	if err := checkFinite("features", features); err != nil {
+	if err := checkFinite("features", "light", features); err != nil {
 		return nil, err
 	}
 	norms := make([]float32, features.Rows())
@@ -109,7 +110,7 @@ func checkLogits(logits tensor.View) error {
 	if logits.Channels() < 1 {
 		return fault.New(fault.Shape, "logits [%d, %d] have no classes; pass [samples, classes]", logits.Rows(), logits.Channels())
 	}
-	return checkFinite("logits", logits)
+	return checkFinite("logits", "light", logits)
 }
 
 func checkTemperature(temperature float64) error {
@@ -119,7 +120,8 @@ func checkTemperature(temperature float64) error {
 	return nil
 }
 
-func checkFinite(name string, values tensor.View) error {
+// checkFinite says, of values by a name, which expert they are of.
+func checkFinite(name, expert string, values tensor.View) error {
 	var row []float64
 	count, firstRow, firstClass, first := 0, 0, 0, 0.0
 	for i := range values.Rows() {
@@ -135,8 +137,8 @@ func checkFinite(name string, values tensor.View) error {
 		}
 	}
 	if count > 0 {
-		return fault.New(fault.Nonfinite, "%d %s are not finite, the first %v at row %d, column %d; look for an overflow in the light expert or its input",
-			count, name, first, firstRow, firstClass)
+		return fault.New(fault.Nonfinite, "%d %s are not finite, the first %v at row %d, column %d; look for an overflow in the %s expert or its input",
+			count, name, first, firstRow, firstClass, expert)
 	}
 	return nil
 }

@@ -14,7 +14,9 @@ func pairOf(n int) Samples {
 	r := rand.New(rand.NewPCG(31, 32))
 	s := Samples{
 		LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n), Temperature: 2, Cost: Cost{Light: 300, Heavy: 1000},
-		Priors: []Prior{{MaxProbability, make([]float32, n)}, {Margin, make([]float32, n)}, {Entropy + Scaled, make([]float32, n)}},
+		Priors: []Prior{
+			{Name: MaxProbability, Values: make([]float32, n)}, {Name: Margin, Values: make([]float32, n)}, {Name: Entropy + Scaled, Values: make([]float32, n)},
+		},
 	}
 	for i := range n {
 		u := r.Float64()
@@ -47,7 +49,7 @@ func TestRouterCalibratesOnWhatDidNotChoose(t *testing.T) {
 		if err != nil || router.Prior != c.prior || router.Temperature != c.temperature || router.Samples != int64(c.samples) || router.Verdict != Pass {
 			t.Fatalf("%q: got %+v, %v", c.asked, router, err)
 		}
-		o, _ := s.Outcomes(c.prior)
+		o, _ := s.Outcomes(c.prior, HeavyAnswers)
 		if c.samples == rest {
 			o = o.where(func(i int) bool { return !Chooses(i) })
 		}
@@ -99,7 +101,7 @@ func TestRouterRoundTrip(t *testing.T) {
 		t.Fatalf("got %+v, %v; want %+v", back, err, router)
 	}
 	for _, broken := range [][]byte{
-		nil, content[:40], bytes.Replace(content, []byte(`"format": 2`), []byte(`"format": 1`), 1),
+		nil, content[:40], bytes.Replace(content, []byte(`"format": 3`), []byte(`"format": 1`), 1),
 		bytes.Replace(content, []byte(`"temperature": 1`), []byte(`"temperature": 0`), 1), bytes.Replace(content, []byte(`max_`), []byte(`min_`), 1)[:60],
 	} {
 		_, err := ParseRouter(broken)

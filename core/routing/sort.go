@@ -6,37 +6,42 @@ import (
 	"sync"
 )
 
-// sample is one sample in 34 bits: its prior as a number that sorts alike, over a bit each for the light and the heavy
-// expert being right.
+// sample is one sample in 35 bits: its prior as a number that sorts alike, over a bit each for the light expert, the
+// heavy expert and the cascade's answer after escalation being right.
 type sample uint64
 
-func newSample(prior float32, light, heavy bool) sample {
+func newSample(prior float32, light, heavy, escalated bool) sample {
 	bits := math.Float32bits(prior + 0) // -0 becomes 0
-	s := sample(bits^(uint32(int32(bits)>>31)|1<<31)) << 2
+	s := sample(bits^(uint32(int32(bits)>>31)|1<<31)) << outcomeBits
 	if light {
-		s |= 2
+		s |= 4
 	}
 	if heavy {
+		s |= 2
+	}
+	if escalated {
 		s |= 1
 	}
 	return s
 }
 
-func (s sample) key() uint32 { return uint32(s >> 2) }
+func (s sample) key() uint32 { return uint32(s >> outcomeBits) }
 
 func (s sample) prior() float32 {
 	key := s.key()
 	return math.Float32frombits(key ^ (uint32(int32(^key)>>31) | 1<<31))
 }
 
-func (s sample) light() int64 { return int64(s >> 1 & 1) }
-func (s sample) heavy() int64 { return int64(s & 1) }
+func (s sample) light() int64     { return int64(s >> 2 & 1) }
+func (s sample) heavy() int64     { return int64(s >> 1 & 1) }
+func (s sample) escalated() int64 { return int64(s & 1) }
 
 // One pass of the sort orders by so many bits; three take a prior's 32.
 const (
-	digitBits = 11
-	digits    = 1 << digitBits
-	parallel  = 1 << 16 // samples below which one worker is faster than several
+	outcomeBits = 3
+	digitBits   = 11
+	digits      = 1 << digitBits
+	parallel    = 1 << 16 // samples below which one worker is faster than several
 )
 
 // sorted returns the samples by ascending prior: a radix sort from the lowest digit, in which every worker has a
@@ -47,14 +52,15 @@ func (o Outcomes) sorted() []sample {
 	if n >= parallel {
 		workers = runtime.GOMAXPROCS(0)
 	}
+	escalated := o.escalatedCorrect()
 	from, to := make([]sample, n), make([]sample, n)
 	stretches(n, workers, func(_, first, last int) {
 		for i := first; i < last; i++ {
-			from[i] = newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i])
+			from[i] = newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i], escalated[i])
 		}
 	})
 	places := make([][digits]int, workers)
-	for shift := 2; shift < 34; shift += digitBits {
+	for shift := outcomeBits; shift < outcomeBits+32; shift += digitBits {
 		stretches(n, workers, func(w, first, last int) {
 			count := &places[w]
 			clear(count[:])

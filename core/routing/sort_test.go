@@ -14,16 +14,16 @@ import (
 func TestSamplesPack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := rapid.Float32().Draw(t, "a"), rapid.Float32().Draw(t, "b")
-		light, heavy := rapid.Bool().Draw(t, "light"), rapid.Bool().Draw(t, "heavy")
-		s := newSample(a, light, heavy)
-		if s.prior() != a || s.light() == 1 != light || s.heavy() == 1 != heavy {
-			t.Fatalf("%v, %v, %v became %v, %d, %d", a, light, heavy, s.prior(), s.light(), s.heavy())
+		light, heavy, escalated := rapid.Bool().Draw(t, "light"), rapid.Bool().Draw(t, "heavy"), rapid.Bool().Draw(t, "escalated")
+		s := newSample(a, light, heavy, escalated)
+		if s.prior() != a || s.light() == 1 != light || s.heavy() == 1 != heavy || s.escalated() == 1 != escalated {
+			t.Fatalf("%v, %v, %v, %v became %v, %d, %d, %d", a, light, heavy, escalated, s.prior(), s.light(), s.heavy(), s.escalated())
 		}
-		if other := newSample(b, light, heavy); a < b && s.key() >= other.key() || a == b && s.key() != other.key() {
+		if other := newSample(b, light, heavy, escalated); a < b && s.key() >= other.key() || a == b && s.key() != other.key() {
 			t.Fatalf("%v and %v sort as %d and %d", a, b, s.key(), other.key())
 		}
 	})
-	if negative := newSample(float32(math.Copysign(0, -1)), true, false); negative != newSample(0, true, false) {
+	if negative := newSample(float32(math.Copysign(0, -1)), true, false, true); negative != newSample(0, true, false, true) {
 		t.Fatal("-0 is not 0")
 	}
 }
@@ -37,7 +37,7 @@ func TestSortedSorts(t *testing.T) {
 		for i := range n {
 			o.Prior[i] = float32(r.NormFloat64()) * float32(math.Exp2(float64(r.IntN(60)-30)))
 			o.LightCorrect[i], o.HeavyCorrect[i] = r.IntN(2) == 0, r.IntN(2) == 0
-			want[i] = newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i])
+			want[i] = newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i], o.HeavyCorrect[i])
 		}
 		slices.SortStableFunc(want, func(a, b sample) int { return int(int64(a.key()) - int64(b.key())) })
 		for _, workers := range []int{1, 2, 3, 8} {

@@ -23,20 +23,8 @@ func FitTemperature(logits tensor.View, labels []int64) (float64, error) {
 	if err := checkLogits(logits); err != nil {
 		return 0, err
 	}
-	if len(labels) != logits.Rows() {
-		return 0, fault.New(fault.Shape, "%d labels were given for %d rows of logits; give one a row", len(labels), logits.Rows())
-	}
-	chosen := 0
-	for i, label := range labels {
-		if label < 0 || label >= int64(logits.Channels()) {
-			return 0, fault.New(fault.Value, "label %d of sample %d is no class of the %d that logits have", label, i, logits.Channels())
-		}
-		if Chooses(i) {
-			chosen++
-		}
-	}
-	if chosen == 0 {
-		return 0, fault.New(fault.Empty, "of %d samples none is left to fit a temperature on; give more", len(labels))
+	if err := checkFitting(logits, labels, "a temperature"); err != nil {
+		return 0, err
 	}
 	low, high := math.Log(1/highestTemperature), math.Log(1/lowestTemperature) // of 1/temperature
 	for range 40 {
@@ -48,6 +36,26 @@ func FitTemperature(logits tensor.View, labels []int64) (float64, error) {
 		}
 	}
 	return math.Exp(-(low + high) / 2), nil
+}
+
+// checkFitting refuses labels that are no classes of the logits, and too few to fit anything on.
+func checkFitting(logits tensor.View, labels []int64, what string) error {
+	if len(labels) != logits.Rows() {
+		return fault.New(fault.Shape, "%d labels were given for %d rows of logits; give one a row", len(labels), logits.Rows())
+	}
+	chosen := 0
+	for i, label := range labels {
+		if label < 0 || label >= int64(logits.Channels()) {
+			return fault.New(fault.Value, "label %d of sample %d is no class of the %d that logits have", label, i, logits.Channels())
+		}
+		if Chooses(i) {
+			chosen++
+		}
+	}
+	if chosen == 0 {
+		return fault.New(fault.Empty, "of %d samples none is left to fit %s on; give more", len(labels), what)
+	}
+	return nil
 }
 
 // slope is the derivative of the negative log-likelihood by the inverse temperature: Σ (Σ p·z - z of the label).

@@ -11,7 +11,7 @@ from typing import Any
 
 from agflow.errors import InvalidValueError
 
-ABI = 3
+ABI = 4
 """The number of this list; Go carries the same one."""
 
 _INITIALS = {"yg": "YG"}  # Go writes initials in capitals
@@ -94,6 +94,9 @@ CALLS = (
     Call("against_random", (TEXT,), TEXT),
     Call("priors", (FLOAT, *ARROW, *ARROW), INT),
     Call("feature_norms", (*ARROW, *ARROW), INT),
+    Call("combine", (FLOAT, *ARROW, *ARROW, *ARROW), INT),
+    Call("agreement", (*ARROW, *ARROW, *ARROW), INT),
+    Call("fit_light_weight", (*ARROW, *ARROW, *ARROW), TEXT),
     Call("fit_temperature", (*ARROW, *ARROW), TEXT),
     Call("route", (TEXT, FLOAT, FLOAT, *ARROW, *ARROW), INT),
     Call("calibrate_router", (TEXT, *ARROW), TEXT),
