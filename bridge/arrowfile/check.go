@@ -22,11 +22,13 @@ func checkKind(rec arrow.Record) (err error) {
 		_, err = CurveFromRecord(rec)
 	case KindLatency:
 		_, err = LatencyFromRecord(rec)
+	case KindFrontier:
+		err = checkFrontier(rec)
 	case KindTensor:
 		_, err = tensorColumns(rec)
 	default:
-		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
-			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindTensor)
+		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
+			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindFrontier, KindTensor)
 	}
 	if err == nil {
 		err = checkColumns(rec)
