@@ -26,9 +26,18 @@ func checkKind(rec arrow.Record) (err error) {
 		err = checkFrontier(rec)
 	case KindTensor:
 		_, err = tensorColumns(rec)
+	case KindLogits:
+		_, err = LogitsFromRecord(rec)
+	case KindDecisions:
+		_, err = DecisionsFromRecord(rec)
 	default:
+<<<<<<< HEAD
 		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
 			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindFrontier, KindTensor)
+=======
+		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
+			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindTensor, KindLogits, KindDecisions)
+>>>>>>> runtime
 	}
 	if err == nil {
 		err = checkColumns(rec)

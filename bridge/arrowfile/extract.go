@@ -70,6 +70,8 @@ func typeName[A arrow.Array]() string {
 		return "int64"
 	case *array.Float32:
 		return "float32"
+	case *array.FixedSizeList:
+		return "a fixed-size list"
 	default:
 		return "float64"
 	}

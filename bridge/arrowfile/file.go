@@ -2,7 +2,7 @@
 // Arrow tool. A checksum inside the file is verified before a byte of it is parsed, and a file appears whole or not
 // at all. Reading maps the file into memory and copies nothing (Use), or copies once (Read); no file, damaged or forged,
 // makes it panic or allocate more than a small multiple of the file's size. The layouts of the kinds stand in
-// statistics.go, scores.go, plan.go, predictions.go, curve.go, latency.go and tensor.go.
+// statistics.go, scores.go, plan.go, predictions.go, curve.go, latency.go, tensor.go, logits.go and decisions.go.
 package arrowfile
 
 import (

@@ -32,10 +32,11 @@ func TestRoundTrip(t *testing.T) {
 		KindPredictions: func(r arrow.Record) (any, error) { return SamplesFromRecord(r) },
 		KindCurve:       func(r arrow.Record) (any, error) { return CurveFromRecord(r) },
 		KindLatency:     func(r arrow.Record) (any, error) { return LatencyFromRecord(r) },
+		KindDecisions:   func(r arrow.Record) (any, error) { return DecisionsFromRecord(r) },
 	}
 	want := map[string]any{
 		KindStatistics: sampleStatistics(), KindScores: sampleScores(), KindPlan: samplePlan(),
-		KindPredictions: sampleSamples(), KindCurve: sampleCurve(), KindLatency: sampleLatency(),
+		KindPredictions: sampleSamples(), KindCurve: sampleCurve(), KindLatency: sampleLatency(), KindDecisions: sampleDecisions(),
 	}
 	for kind, rec := range sampleRecords(t, alloc) {
 		path := filepath.Join(t.TempDir(), kind+".arrow")

@@ -16,6 +16,8 @@ const (
 	KindLatency     = "latency"
 	KindFrontier    = "frontier"
 	KindTensor      = "tensor"
+	KindLogits      = "logits"
+	KindDecisions   = "decisions"
 )
 
 // Keys of the schema metadata.
@@ -34,6 +36,7 @@ const (
 	keyModelMS     = "agflow.model_ms"
 	keyPrior       = "agflow.prior"
 	keyTemperature = "agflow.temperature"
+	keyThreshold   = "agflow.threshold"
 	keyAnswers     = "agflow.answers"
 	keyLightWeight = "agflow.light_weight"
 	keyImages      = "agflow.images"

@@ -59,9 +59,10 @@ func samplePlan() masking.Plan {
 
 func samplePredictions() Predictions {
 	return Predictions{
-		Label: []int64{0, 1, 2}, Light: []int64{0, 1, 1}, Heavy: []int64{0, 2, 2},
+		Label: []int64{0, 1, 2}, Light: []int64{0, 1, 1}, Heavy: []int64{0, 2, 2}, Both: []int64{0, 1, 0}, LightWeight: 0.375,
 		Priors: []routing.Prior{
 			{Name: "max_probability", Values: []float32{0.9, 0.5, 0.25}}, {Name: "entropy_scaled", Values: []float32{-0.1, -2, -3}},
+			{Name: "agreement", Values: []float32{1, 0.5, 0}, MACs: 7},
 		},
 		Temperature: 1.5, Cost: routing.Cost{Light: 10, Heavy: 100, Shared: 1},
 		Metadata: map[string]string{"agflow.data": "sha256-def", "agflow.images": "01 02", "agflow.tuning": "03"},
@@ -72,7 +73,8 @@ func samplePredictions() Predictions {
 func sampleSamples() Samples {
 	p := samplePredictions()
 	return Samples{routing.Samples{
-		Priors: p.Priors, LightCorrect: []bool{true, true, false}, HeavyCorrect: []bool{true, false, true}, Temperature: p.Temperature, Cost: p.Cost,
+		Priors: p.Priors, LightCorrect: []bool{true, true, false}, HeavyCorrect: []bool{true, false, true}, BothCorrect: []bool{true, true, false},
+		LightWeight: p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
 		Images: "01 02", Tuning: "03",
 	}, p.Metadata}
 }
@@ -94,7 +96,24 @@ func sampleLatency() masking.LatencyTable {
 	}
 }
 
-// sampleRecords has one record batch of every kind but tensor.
+func sampleDecisions() routing.Decisions {
+	return routing.Decisions{Prediction: []int64{3, 0}, Prior: []float32{0.5, -2}, Escalate: []bool{false, true}}
+}
+
+func sampleRouter() routing.Router {
+	return routing.Router{Prior: "energy", Answers: routing.BothAnswers, Threshold: routing.Threshold{Threshold: -0.25}}
+}
+
+// sampleLogits has two images and three classes.
+func sampleLogits() arrow.Record {
+	var f tensorFile
+	put(&f, statistics.Layer{Name: "logits"}, "", 0, 2, []float32{1, 2, 3, 4, 5, 6})
+	metadata := fromMap(map[string]string{keyKind: KindLogits})
+	f.fields[0].Name = "logits"
+	return array.NewRecord(arrow.NewSchema(f.fields, &metadata), f.arrays, int64(f.rows))
+}
+
+// sampleRecords has one record batch of every kind but tensor and logits.
 func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record {
 	plan, err := PlanToRecord(alloc, samplePlan())
 	if err != nil {
@@ -107,12 +126,14 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindPredictions: PredictionsToRecord(alloc, samplePredictions()),
 		KindCurve:       CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled", "both"),
 		KindLatency:     LatencyToRecord(alloc, sampleLatency()),
+		KindDecisions:   DecisionsToRecord(alloc, sampleDecisions(), sampleRouter(), true),
 	}
 }
 
 // sampleFiles has the bytes of a file of every kind, and of a tensor file of every dtype.
 func sampleFiles(t testing.TB) map[string][]byte {
 	records := sampleRecords(t, memory.DefaultAllocator)
+	records["logits"] = sampleLogits()
 	records["tensor float32"] = sampleTensor[float32]()
 	records["tensor float64"] = sampleTensor[float64]()
 	records["tensor float16"] = sampleTensor[tensor.Float16]()
@@ -143,7 +164,7 @@ type tensorFile struct {
 func put[T tensor.Element](f *tensorFile, l statistics.Layer, role string, axis, rows int, values []T) {
 	size := len(values) / rows
 	pairs := map[string]string{
-		"agflow.layer": l.Name, "agflow.group": l.Group, "agflow.role": role[:1], "agflow.units": strconv.Itoa(l.Units),
+		"agflow.layer": l.Name, "agflow.group": l.Group, "agflow.role": role[:min(1, len(role))], "agflow.units": strconv.Itoa(l.Units),
 		"agflow.unit_width": strconv.Itoa(l.UnitWidth), "agflow.parts": strconv.Itoa(l.Parts), "agflow.unit_macs": fmt.Sprint(l.UnitMACs),
 		"agflow.unit_params": fmt.Sprint(l.UnitParams), "agflow.unit_axis": strconv.Itoa(axis),
 	}

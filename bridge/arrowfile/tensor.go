@@ -86,7 +86,7 @@ func columnView(f arrow.Field, values arrow.Array, c tensorColumn) (tensor.View,
 	if list.NullN() > 0 || list.ListValues().NullN() > 0 {
 		return tensor.View{}, fault.New(fault.Value, "tensor column %q has nulls, expected none", f.Name)
 	}
-	size := int(list.DataType().(*arrow.FixedSizeListType).Len())
+	size := rowSize(list)
 	channels := c.layer.Channels()
 	if c.role == "w" && c.unitAxis == 0 {
 		channels = size / max(1, c.layer.Channels())
@@ -94,6 +94,16 @@ func columnView(f arrow.Field, values arrow.Array, c tensorColumn) (tensor.View,
 	if channels == 0 || size%channels != 0 || c.role == "w" && list.Len() != 1 {
 		return tensor.View{}, fault.New(fault.Shape, "tensor column %q has %d rows of %d values, which don't make a matrix for %d units of width %d", f.Name, list.Len(), size, c.layer.Units, c.layer.UnitWidth)
 	}
+	return listView(f, list, channels)
+}
+
+func rowSize(list *array.FixedSizeList) int {
+	return int(list.DataType().(*arrow.FixedSizeListType).Len())
+}
+
+// listView sees the values of lists without nulls as a matrix of so many channels.
+func listView(f arrow.Field, list *array.FixedSizeList, channels int) (tensor.View, error) {
+	size := rowSize(list)
 	first := int64(list.Offset() * size)
 	data := array.NewSliceData(list.ListValues().Data(), first, first+int64(list.Len()*size))
 	defer data.Release()

@@ -23,7 +23,7 @@ func (r Rule) Route(matrix tensor.View) (escalated []int64, err error) {
 	if math.IsNaN(r.Threshold) {
 		return nil, fault.New(fault.Value, "the threshold is NaN; calibrate the router again")
 	}
-	values, err := r.priors(matrix)
+	values, err := r.values(matrix)
 	if err != nil {
 		return nil, err
 	}
@@ -36,10 +36,16 @@ func (r Rule) Route(matrix tensor.View) (escalated []int64, err error) {
 	return escalated, nil
 }
 
-func (r Rule) priors(matrix tensor.View) ([]float32, error) {
+func (r Rule) values(matrix tensor.View) ([]float32, error) {
 	if r.Prior == L1Norm {
 		return L1Norms(matrix)
 	}
+	_, values, err := r.ofLogits(matrix)
+	return values, err
+}
+
+// ofLogits returns the classes that logits predict and the prior.
+func (r Rule) ofLogits(logits tensor.View) (predictions []int32, values []float32, err error) {
 	name, scaled := strings.CutSuffix(r.Prior, Scaled)
 	temperature := 1.0
 	if scaled {
@@ -47,13 +53,13 @@ func (r Rule) priors(matrix tensor.View) ([]float32, error) {
 	}
 	for k, known := range LogitPriors {
 		if known == name {
-			_, priors, err := Priors(matrix, temperature)
+			predictions, priors, err := Priors(logits, temperature)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			return priors[k].Values, nil
+			return predictions, priors[k].Values, nil
 		}
 	}
-	return nil, fault.New(fault.Value, "the prior %q can't be made of logits; the priors are %s, each also with %s behind it, and of features %s",
+	return nil, nil, fault.New(fault.Value, "the prior %q can't be made of logits; the priors are %s, each also with %s behind it, and of features %s",
 		r.Prior, strings.Join(LogitPriors, ", "), Scaled, L1Norm)
 }

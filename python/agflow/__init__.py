@@ -17,7 +17,9 @@ _HOMES = {
     "design_cascade": "design", "CascadeDesign": "design", "save_expert": "experts", "load_expert": "experts",
     "prune_iteratively": "iterative", "gather_statistics": "distributed", "export": "exporting",
     "evaluate": "evaluation", "predict": "routing", "calibrate_router": "routing", "curve": "routing",
-    "Router": "routing", "Predictions": "routing", "Curve": "routing", "Ledger": "routing", "Cascade": "cascade", "Server": "serving", "sketch_images": "fingerprints",
+    "Router": "routing", "Predictions": "routing", "Curve": "routing", "Ledger": "routing", "Cascade": "cascade", "Server": "serving",
+    "save_cascade": "deployment", "load_cascade": "deployment", "export_cascade": "deployment", "sketch_images": "fingerprints",
+    "Logits": "decisions", "Decisions": "decisions",
     "count_macs": "models", "plot_utilities": "plotting", "plot_stages": "plotting", "plot_cascade": "plotting",
     "backend_name": "_core.loader",
 }

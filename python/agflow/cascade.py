@@ -14,7 +14,7 @@ from torch import nn
 from agflow.durations import Durations, Latency
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.models import logits_of
-from agflow.routing import LOGIT_PRIORS, PRIOR, SCALED, Costs, Ledger, Router, escalations
+from agflow.routing import BOTH, HEAVY, LOGIT_PRIORS, PRIOR, SCALED, Costs, Ledger, Router, combine, escalations
 from agflow.shared_prefix import shared_halves
 
 
@@ -39,7 +39,8 @@ class Cascade(nn.Module):
     """``cascade(x) -> logits``: the light expert answers, images below the router's threshold go on to the heavy one.
 
     Escalated images are compacted into one heavy batch and their answers scattered back, so the order of the batch
-    is kept. For inference only; no gradient flows. The counts behind the ledger are those of calls one after the other:
+    is kept. Where the router answers by both experts, the logits of an escalated image are their combined log-probabilities
+    (:func:`agflow.routing.combine`). For inference only; no gradient flows. The counts behind the ledger are those of calls one after the other:
     let threads share a cascade through :class:`agflow.Server`.
 
     Parameters
@@ -75,6 +76,7 @@ class Cascade(nn.Module):
         calibrated = isinstance(router, Router)
         self.threshold = float(router.threshold if calibrated else router)
         self.prior, self.temperature = (router.prior, router.temperature) if calibrated else (PRIOR, 1.0)
+        self.answers, self.light_weight = (router.answers, router.light_weight) if calibrated else (HEAVY, 0.0)
         if self.threshold != self.threshold:
             raise InvalidValueError(f"threshold is {self.threshold}, expected a number: calibrate one with calibrate_router")
         if self.prior.removesuffix(SCALED) not in LOGIT_PRIORS:
@@ -116,7 +118,7 @@ class Cascade(nn.Module):
         EmptyError, ShapeError
             There is no image, x is not [B, C, H, W], or the experts answer for different numbers of classes.
         NonFiniteError
-            The light expert gave a logit that is NaN or infinite.
+            An expert gave a logit that is NaN or infinite; the heavy expert's are looked at where both answer.
         """
         start = time.perf_counter()
         if x.ndim != 4:
@@ -147,9 +149,12 @@ class Cascade(nn.Module):
         return _joined(logits), _joined(escalated), _joined(compacted)
 
     def _answered(self, logits_BK: torch.Tensor, escalated_E: torch.Tensor, heavy_EK: torch.Tensor) -> torch.Tensor:
+        """The light expert's logits with the answers to escalated images in their places."""
         if heavy_EK.shape[1] != logits_BK.shape[1]:
             raise ShapeError(f"the heavy expert answers for {heavy_EK.shape[1]} classes, the light one for {logits_BK.shape[1]}: "
                              "both must know the same classes in the same order")
+        if self.answers == BOTH:
+            heavy_EK = combine(logits_BK.index_select(0, escalated_E), heavy_EK, self.light_weight)
         return logits_BK.index_copy(0, escalated_E, heavy_EK.to(logits_BK.dtype))
 
     def _record(self, images: int, escalated: int, seconds: float) -> None:

@@ -9,12 +9,12 @@ import pathlib
 import tempfile
 import zipfile
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
 
 from agflow.errors import DtypeError, FileError, InternalError, InvalidValueError, UnsupportedModelError
-from agflow.looks import image_size
 from agflow.models import adapter_for, count_params, logits_of, model_name
 from agflow.models.resizing import resize_of
 from agflow.preprocessing import Preprocessing
@@ -60,23 +60,38 @@ def export(model: nn.Module, path: str | os.PathLike, *, format: str | None = No
     FileError
         The file cannot be written.
     """
+    images = _images(model) if images is None else _at_own_size(model, images)
+    about = {"name": model_name(model), "params": count_params(model), "image_size": list(images.shape[2:]),
+             "preprocessing": preprocessing and preprocessing.to_dict()}
+    return export_module(model, path, images, about, format=format, opset=opset)
+
+
+def export_module(module: nn.Module, path: str | os.PathLike, examples: torch.Tensor, about: dict[str, Any], *, inlet: str = "images",
+                  outlet: str = "logits", format: str | None = None, opset: int = 18) -> float:
+    """:func:`export` for any module of one input and one output, such as a part of a model.
+
+    Parameters
+    ----------
+    examples : some inputs to compare on, float32 [N, …]; any N is then possible
+    about : JSON values, kept in the file
+    inlet, outlet : names of input and output
+    """
     path = pathlib.Path(path)
     format = _format(path, format)
-    plain = _Plain(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
+    plain = _Plain(copy.deepcopy(module).cpu()).eval().requires_grad_(False)
     if any(parameter.dtype is not torch.float32 for parameter in plain.parameters()):
         raise DtypeError("the model is not wholly float32: call model.float() before the export")
-    images = _images(model) if images is None else _at_own_size(model, images[:CHECKED_IMAGES].cpu())
-    about = json.dumps({"name": model_name(model), "params": count_params(model), "image_size": image_size(model), "preprocessing": preprocessing and preprocessing.to_dict()})
+    examples, text = examples[:CHECKED_IMAGES].cpu(), json.dumps(about)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
             made = pathlib.Path(scratch) / path.name
-            program = _program(plain, images)
+            program = _program(plain, examples)
             if format == "onnx":
-                _write_onnx(program, made, about, opset)
+                _write_onnx(program, made, text, opset, inlet, outlet)
             else:
-                _write_torch(program, made, about)
-            difference = _compare(plain, _run_onnx(made) if format == "onnx" else _run_torch(made), images)
+                _write_torch(program, made, text)
+            difference = _compare(plain, _run_onnx(made) if format == "onnx" else _run_torch(made), examples)
             with made.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(made, path)
@@ -130,10 +145,10 @@ def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgra
     return program
 
 
-def _write_onnx(program: torch.export.ExportedProgram, path: pathlib.Path, about: str, opset: int) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, path: pathlib.Path, about: str, opset: int, inlet: str, outlet: str) -> None:
     import onnx
     try:
-        made = torch.onnx.export(program, (), input_names=["images"], output_names=["logits"], opset_version=opset, dynamo=True, verbose=False)
+        made = torch.onnx.export(program, (), input_names=[inlet], output_names=[outlet], opset_version=opset, dynamo=True, verbose=False)
         proto = made.model_proto
     except Exception as error:  # operators without an ONNX counterpart, an unknown opset, more than 2 GB
         raise UnsupportedModelError(f"the model cannot be written as ONNX of opset {opset}: {_first_line(error)}") from error
@@ -150,7 +165,8 @@ def _write_onnx(program: torch.export.ExportedProgram, path: pathlib.Path, about
 def _run_onnx(path: pathlib.Path):
     import onnxruntime
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    (inlet,) = session.get_inputs()
+    return lambda examples: torch.from_numpy(session.run(None, {inlet.name: examples.numpy()})[0])
 
 
 def _write_torch(program: torch.export.ExportedProgram, path: pathlib.Path, about: str) -> None:

@@ -391,7 +391,8 @@ def join_predictions(light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: t
 
 
 def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, temperature: float | None = None, light_weight: float | None = None,
-            features: bool = False, second_look: bool | nn.Module = False, tuning: str = "", progress: bool = True) -> Predictions:
+            features: bool = False, second_look: bool | nn.Module = False, shared_blocks: int = 0, tuning: str = "",
+            progress: bool = True) -> Predictions:
     """Run both experts over ``loader`` (its order must not change between passes).
 
     Parameters
@@ -400,6 +401,7 @@ def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, temperature
     features : also record the prior l1_norm, of what enters the light expert's last linear layer
     second_look : also record the prior agreement, with what the light expert says of the mirrored image (True), or with what
         another light expert says of the image (that expert). A cascade that routes by it pays for the second pass too.
+    shared_blocks : of the cascade to come (:class:`agflow.Cascade`), for its cost: an escalated image does not pay for them again
     tuning : sketch (:func:`agflow.sketch_images`) of the images that tuned an expert; a router is not calibrated on
         predictions that share images with it, as far as a sketch can tell
 
@@ -415,7 +417,7 @@ def predict(light: nn.Module, heavy: nn.Module, loader: Iterable, *, temperature
     with _last_features(light, features) as seen:
         images = ImageSketch()
         light_NK, labels = logits(light, images.watching(loader), description="light expert", progress=progress)
-    costs, look_NK = Costs.of(light, heavy), None
+    costs, look_NK = Costs.of(light, heavy, shared_blocks), None
     if second_look is not False:
         looker, looked_at = (light, _Mirrored(loader)) if second_look is True else (second_look, loader)
         look_NK, _ = logits(looker, looked_at, description="second look", progress=progress)
@@ -464,7 +466,7 @@ def threshold_for(predictions: Predictions, *, prior: str | None = None, toleran
 
 def calibrate_router(light: nn.Module, heavy: nn.Module, held_out: Iterable, *, prior: str | None = None, tolerance: float | None = None,
                      charged: float | None = None, escalation: float | None = None, confidence: float = 0.95, answers: str = HEAVY,
-                     tuning: str = "", progress: bool = True) -> Router:
+                     shared_blocks: int = 0, tuning: str = "", progress: bool = True) -> Router:
     """Find the threshold that escalates least while the cascade keeps up with the heavy expert, or the most accurate one
     within a cost.
 
@@ -487,6 +489,7 @@ def calibrate_router(light: nn.Module, heavy: nn.Module, held_out: Iterable, *, 
     answers : what answers an image that escalates: the "heavy" expert, or "both", which have both seen it, combined
         (:func:`combine`) with the weight that a quarter of the images fits; the other three quarters calibrate the threshold.
         Where no threshold passes the router falls back to "heavy".
+    shared_blocks : of the cascade to come (:class:`agflow.Cascade`), for its cost
     tuning : sketch (:func:`agflow.sketch_images`) of the images that tuned an expert, which may not be held out too
 
     Raises
@@ -499,8 +502,8 @@ def calibrate_router(light: nn.Module, heavy: nn.Module, held_out: Iterable, *, 
     BudgetError
         The light expert alone costs more than ``charged``.
     """
-    return threshold_for(predict(light, heavy, held_out, tuning=tuning, progress=progress), prior=prior, tolerance=tolerance, charged=charged,
-                         escalation=escalation, confidence=confidence, answers=answers)
+    predictions = predict(light, heavy, held_out, shared_blocks=shared_blocks, tuning=tuning, progress=progress)
+    return threshold_for(predictions, prior=prior, tolerance=tolerance, charged=charged, escalation=escalation, confidence=confidence, answers=answers)
 
 
 def curve(predictions: Predictions, *, prior: str | None = None, points: int = 200, answers: str = HEAVY) -> Curve:
