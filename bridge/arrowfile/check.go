@@ -31,13 +31,8 @@ func checkKind(rec arrow.Record) (err error) {
 	case KindDecisions:
 		_, err = DecisionsFromRecord(rec)
 	default:
-<<<<<<< HEAD
-		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
-			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindFrontier, KindTensor)
-=======
-		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
-			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindTensor, KindLogits, KindDecisions)
->>>>>>> runtime
+		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
+			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindFrontier, KindTensor, KindLogits, KindDecisions)
 	}
 	if err == nil {
 		err = checkColumns(rec)
