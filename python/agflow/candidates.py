@@ -67,9 +67,10 @@ def cut(heavy: nn.Module, candidate: Candidate, statistics: Statistics, groups: 
     """
     if candidate.width == 1:
         return at_image_size(heavy, candidate.image_size), None
+    groups = [group for group in groups if group != "block" or candidate.drops]
     try:
-        chosen = plan(statistics, macs=candidate.width, joint=candidate.drops, seed=seed, ignored_layers=_kept_whole(heavy, candidate.shared_blocks),
-                      groups=[group for group in groups if group != "block" or candidate.drops])
+        chosen = plan(statistics, macs=candidate.width, joint=candidate.drops, seed=seed, groups=groups,
+                      ignored_layers=_kept_whole(heavy, candidate.shared_blocks, groups))
     except BudgetError:
         return None
     return prune(heavy, chosen, batches, progress=progress), chosen
@@ -83,10 +84,10 @@ def _default_sizes(heavy: nn.Module) -> list[Size]:
     return [tuple(max(1, round(share * side / step)) * step for side, step in zip(own, patch, strict=True)) for share in LOOKS]
 
 
-def _kept_whole(heavy: nn.Module, shared_blocks: int) -> list[str]:
-    """Names of the layers that the first blocks have a part in; with any of them the stream, which they read and write."""
+def _kept_whole(heavy: nn.Module, shared_blocks: int, groups: Collection[str]) -> list[str]:
+    """Names of the layers of ``groups`` that the first blocks have a part in, such as the stream, which they read and write."""
     if shared_blocks == 0:
         return []
     held = set(split(heavy, shared_blocks)[0].parameters())
     owner = lambda layer: heavy.get_submodule(layer.reader or layer.name.rpartition(".")[0])
-    return [layer.name for layer in adapter_for(heavy).layers(heavy) if not held.isdisjoint(owner(layer).parameters())]
+    return [layer.name for layer in adapter_for(heavy).layers(heavy) if layer.group in groups and not held.isdisjoint(owner(layer).parameters())]

@@ -23,7 +23,7 @@ from agflow.modes import modes_kept
 LR = 3e-4
 DISTILL = 0.5
 TEMPERATURE = 2.0
-SMALLEST_CROP = 0.65
+SMALLEST_CROP = 0.75
 BATCH_SIZE = 32
 
 
