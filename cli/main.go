@@ -56,7 +56,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Flags:           globalFlags(),
 		HideHelpCommand: true,
 		Commands: []*cli.Command{
-			runCommand(), calibrateCommand(), pruneCommand(), finetuneCommand(), predictCommand(), evaluateCommand(), exportCommand(),
+			runCommand(), designCommand(), calibrateCommand(), pruneCommand(), finetuneCommand(), predictCommand(), evaluateCommand(), exportCommand(),
 			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(), diffCommand(), routeCommand(), decideCommand(), inspectCommand(), verifyCommand(),
 			benchCommand(), doctorCommand(), completionCommand(),
 		},

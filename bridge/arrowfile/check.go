@@ -22,6 +22,8 @@ func checkKind(rec arrow.Record) (err error) {
 		_, err = CurveFromRecord(rec)
 	case KindLatency:
 		_, err = LatencyFromRecord(rec)
+	case KindFrontier:
+		err = checkFrontier(rec)
 	case KindTensor:
 		_, err = tensorColumns(rec)
 	case KindLogits:
@@ -29,8 +31,8 @@ func checkKind(rec arrow.Record) (err error) {
 	case KindDecisions:
 		_, err = DecisionsFromRecord(rec)
 	default:
-		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
-			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindTensor, KindLogits, KindDecisions)
+		err = fault.New(fault.Value, "the table's metadata %s is %q, expected %s, %s, %s, %s, %s, %s, %s, %s, %s or %s", keyKind, kind,
+			KindStatistics, KindScores, KindPlan, KindPredictions, KindCurve, KindLatency, KindFrontier, KindTensor, KindLogits, KindDecisions)
 	}
 	if err == nil {
 		err = checkColumns(rec)

@@ -14,6 +14,7 @@ const (
 	KindPredictions = "predictions"
 	KindCurve       = "curve"
 	KindLatency     = "latency"
+	KindFrontier    = "frontier"
 	KindTensor      = "tensor"
 	KindLogits      = "logits"
 	KindDecisions   = "decisions"

@@ -266,9 +266,9 @@ def _hash(tensors: dict[str, torch.Tensor], text: str = ""):
 
 
 def _digest(batch) -> torch.Tensor:
-    """SHA-256 of a batch's images and labels, uint8 [32]."""
-    images, labels = batch
-    return torch.frombuffer(bytearray(_hash({"images": images, "labels": labels}).digest()), dtype=torch.uint8)
+    """SHA-256 of a batch's images, labels and, where it brings them, logits, uint8 [32]."""
+    parts = dict(zip(("images", "labels", "logits"), batch, strict=False))
+    return torch.frombuffer(bytearray(_hash(parts).digest()), dtype=torch.uint8)
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import pathlib
 import sys
@@ -10,22 +11,28 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from agflow import data, report
 from agflow import run as road
 from agflow.calibration import calibrate as calibrate_model
-from agflow.errors import DeviceError, InvalidValueError
+from agflow.classes import only_classes
+from agflow.deployment import CASCADE, save_cascade
+from agflow.design import design_cascade
+from agflow.errors import DeviceError, EmptyError, InvalidValueError
 from agflow.evaluation import evaluate as evaluate_model
 from agflow.experts import PLAN, expert_tuning, load_expert, save_expert
 from agflow.exporting import CHECKED_IMAGES
 from agflow.exporting import export as export_model
 from agflow.fingerprints import sketch_images
 from agflow.finetuning import finetune as finetune_model
+from agflow.folders import appearing_whole
 from agflow.planning import Plan
 from agflow.results import RunOptions
 from agflow.routing import predict as predict_both
 from agflow.surgery import prune as prune_model
+
+DESIGN_SHARES = (0.5, 0.2)  # of the images train and choose; the rest is held out
 
 
 def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
@@ -57,6 +64,43 @@ def run(options: dict) -> dict:
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None}
     result = road.run(RunOptions(**given), say=_say)
     return {"summary": report.summary(result), "output": result.options.output, **report.as_dict(result)}
+
+
+@_command
+def design(options: dict) -> dict:
+    """Design a cascade on one part of the data, calibrate its threshold on another, and fill a cascade folder."""
+    heavy, preprocessing, name = data.model_from(options["model"], options.get("weights"))
+    known, only = heavy.num_classes, options["classes"] or None
+    if only:
+        heavy = only_classes(heavy, only)
+    images = data.load(options["data"], preprocessing=preprocessing, label=options.get("label"), limit=options.get("limit"), seed=options["seed"],
+                       classes=known, only=only)
+    tuning, choosing, held_out = (DataLoader(part, batch_size=options["batch_size"]) for part in _parts(images, DESIGN_SHARES, options["seed"]))
+    with appearing_whole(options["output"], "a cascade folder", CASCADE) as folder:
+        made = design_cascade(heavy, tuning, choosing, tolerance=options["tolerance"], image_sizes=options["image_sizes"] or None,
+                              macs=[float(share) for share in options["macs"]], groups=options["groups"], shared_blocks=options["shared_blocks"],
+                              **{key: options[key] for key in ("answers", "epochs", "lr", "cost", "seed")})
+        predictions = made.predict(held_out)
+        router = made.calibrate(predictions, confidence=options["confidence"])
+        save_cascade(made.cascade(router), folder, preprocessing=preprocessing, tuning=made.tuning)
+        if made.plan is not None:
+            made.plan.save(folder / PLAN)
+        predictions.save(folder / "predictions.arrow")
+        made.frontier.save(folder / "frontier.arrow")
+        (folder / "frontier.md").write_text(made.frontier.markdown())
+    return {"summary": f"{made}\n{options['output']}: {name} as a cascade. On {router.samples} images held out: {router.verdict}, {router.rule}; {router.ledger}",
+            "output": options["output"], "chosen": asdict(made.chosen), "verdict": router.verdict, "charged": router.ledger.charged,
+            "escalation": router.escalation, "accuracy": {"light": router.accuracy_light, "heavy": router.accuracy_heavy, "cascade": router.accuracy_cascade}}
+
+
+def _parts(images: Dataset, shares: tuple[float, ...], seed: int) -> list[Subset]:
+    """The images in seeded random order, dealt out by ``shares``; the last part gets what they leave."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
+    ends = [round(len(order) * share) for share in itertools.accumulate(shares)]
+    parts = [Subset(images, order[start:end]) for start, end in itertools.pairwise([0, *ends, len(order)])]
+    if not all(parts):
+        raise EmptyError(f"there are {len(order)} images, too few for {len(parts)} parts: some train, others choose, the rest is held out")
+    return parts
 
 
 @_command

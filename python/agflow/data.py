@@ -8,7 +8,7 @@ import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -63,7 +63,7 @@ class Dataset(torch.utils.data.Dataset):
 
 
 def load(spec: str, *, preprocessing: Preprocessing, label: str | None = None, limit: int | None = None,
-         offset: int = 0, seed: int | None = None, classes: int | None = None) -> Dataset:
+         offset: int = 0, seed: int | None = None, classes: int | None = None, only: Sequence[int] | None = None) -> Dataset:
     """Labelled images by a short name.
 
     ===================== ==========================================================================================
@@ -82,6 +82,8 @@ def load(spec: str, *, preprocessing: Preprocessing, label: str | None = None, l
     seed : take the images class by class in turn, each class in seeded random order, so that any first n are
         balanced; without a seed in file order
     classes : number of classes of the model; a label outside it is refused
+    only : leave out images of all classes but these, whose labels become their places in this list, as those of
+        :func:`agflow.only_classes` are
 
     Raises
     ------
@@ -100,6 +102,10 @@ def load(spec: str, *, preprocessing: Preprocessing, label: str | None = None, l
     labels_N, opener = _READERS[prefix](rest, label, classes)
     _check_labels(labels_N, classes, spec)
     order = np.arange(len(labels_N)) if seed is None else _in_turn(labels_N, seed)
+    if only is not None:
+        order = order[np.isin(labels_N[order], only)]
+        place = {label: i for i, label in enumerate(only)}
+        labels_N = np.array([place.get(label, -1) for label in labels_N.tolist()], np.int64)
     rows = order[offset:None if limit is None else offset + limit]
     if len(rows) == 0:
         raise EmptyError(f"{spec} has {len(labels_N)} images and none is left after offset {offset} and limit {limit}; expected at least one")

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from agflow.checkpoints import Checkpoint, Progress, Replay, digest_of, named_tensors
 from agflow.distributed import Ranks
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError, ShapeError, UnsupportedModelError
-from agflow.models import adapter_for, logits_of
+from agflow.models import adapter_for, logits_of, split
 from agflow.modes import modes_kept
 
 WARM_UP = 0.1
@@ -26,13 +26,14 @@ CLIP = 1.0
 
 
 def finetune(model: nn.Module, loader: Iterable, *, teacher: nn.Module | None = None, epochs: int = 3, lr: float = 3e-4,
-             weight_decay: float = 0.05, temperature: float = 2.0, distill: float = 0.9, features: float = 0.0, accumulate: int = 1,
-             checkpoint: str | os.PathLike | None = None, checkpoint_every: int = 200, seed: int = 0,
+             weight_decay: float = 0.05, temperature: float = 2.0, distill: float = 0.9, features: float = 0.0, frozen_blocks: int = 0,
+             accumulate: int = 1, checkpoint: str | os.PathLike | None = None, checkpoint_every: int = 200, seed: int = 0,
              progress: bool = True) -> list[dict[str, float]]:
     """Train ``model`` in place with AdamW, a short warm-up and cosine decay.
 
     The loss is (1 - distill) * cross entropy + distill * temperature² * KL(teacher || model), both softened by the
-    temperature (Hinton et al., arXiv 1503.02531); cross entropy alone without a teacher. On a CUDA device that computes
+    temperature (Hinton et al., arXiv 1503.02531); cross entropy alone without a teacher. A batch may bring the teacher's
+    logits as its third part (:class:`agflow.Remembered`): these teach, and no teacher runs. On a CUDA device that computes
     in bfloat16 the forward passes run under autocast. Equal seeds and equal batches give equal bits: torch's generators
     are seeded inside and put back afterwards, so a DataLoader that shuffles without a generator of its own is covered, too.
 
@@ -46,13 +47,16 @@ def finetune(model: nn.Module, loader: Iterable, *, teacher: nn.Module | None = 
 
     Parameters
     ----------
-    loader : sized iterable of (images float32 [B, C, H, W], labels int64 [B]), gone through once per epoch
-    teacher : evaluated without gradients; it and its training mode are left as they were
+    loader : sized iterable of (images float32 [B, C, H, W], labels int64 [B]), or of these and a teacher's logits
+        float32 [B, K], gone through once per epoch
+    teacher : evaluated without gradients; it and its training mode are left as they were. None where the batches bring logits
     lr : peak learning rate
     weight_decay : for matrices; biases, norms and tokens have none
     distill : share of the teacher's part, in [0, 1]
     features : weight of one more term, the mean squared error between the token features [B, T, D] that the last blocks
         of model and teacher put out, which must be equally wide
+    frozen_blocks : the first so many blocks, and with them the embeddings, keep their bits and run in evaluation mode, so
+        that the model can share them with the one it was cut from; 0 trains all
     accumulate : batches whose gradients make one step, each image weighing the same
     checkpoint : file that the run is kept in, after every epoch and every ``checkpoint_every`` steps
     seed : of dropout, and of the loader where it has no generator of its own; rank r takes seed + r
@@ -66,27 +70,28 @@ def finetune(model: nn.Module, loader: Iterable, *, teacher: nn.Module | None = 
     EmptyError
         The loader gives no batch.
     InvalidValueError
-        A value out of range, a loader without length, or nothing to train; a checkpoint of another run; ranks that
-        differ in model, arguments or number of batches.
+        A value out of range, a loader without length, or nothing to train; a teacher and batches that bring logits; a
+        checkpoint of another run; ranks that differ in model, arguments or number of batches.
     ShapeError, UnsupportedModelError
-        ``features`` of model and teacher have different shapes, or no adapter knows where their last block is.
+        ``features`` of model and teacher, or logits of model and batch, have different shapes; no adapter knows where the
+        last block is, or the frozen ones.
     NonFiniteError
         Loss or gradient became NaN or infinite; the model keeps the weights of the last good step.
     FileError, CorruptFileError
         The checkpoint cannot be read or written; it is damaged.
     """
     batches = _batches(loader)
-    _check(epochs=epochs, lr=lr, temperature=temperature, distill=distill, features=features, teacher=teacher,
-           accumulate=accumulate, checkpoint_every=checkpoint_every)
-    optimizer = _optimizer(model, lr, weight_decay)
+    _check(epochs=epochs, lr=lr, temperature=temperature, distill=distill, features=features, frozen_blocks=frozen_blocks,
+           teacher=teacher, accumulate=accumulate, checkpoint_every=checkpoint_every)
     device = next(model.parameters()).device
     arguments = {"epochs": epochs, "lr": lr, "weight_decay": weight_decay, "temperature": temperature, "distill": distill,
-                 "features": features, "accumulate": accumulate, "seed": seed, "device": device.type, "batches": batches}
+                 "features": features, "frozen_blocks": frozen_blocks, "accumulate": accumulate, "seed": seed, "device": device.type, "batches": batches}
     ranks = _ranks(model, device, arguments)
     steps = epochs * math.ceil(batches / accumulate)
     objective = _Objective(model, teacher, temperature, distill, features)
     replay, done, keeper = Replay(loader, device), Progress(), None
-    with _training(model, teacher), replay.seeded(seed + ranks.rank), objective.watching():
+    with _training(model, teacher, frozen_blocks), replay.seeded(seed + ranks.rank), objective.watching():
+        optimizer = _optimizer(model, lr, weight_decay)
         if checkpoint is not None:
             keeper = Checkpoint(checkpoint, {**arguments, **_digests(model, teacher)}, model, optimizer, replay, ranks)
             done = keeper.resume()
@@ -122,8 +127,8 @@ def _batches(loader: Iterable) -> int:
     return batches
 
 
-def _check(*, epochs: int, lr: float, temperature: float, distill: float, features: float, teacher: nn.Module | None, accumulate: int,
-           checkpoint_every: int) -> None:
+def _check(*, epochs: int, lr: float, temperature: float, distill: float, features: float, frozen_blocks: int, teacher: nn.Module | None,
+           accumulate: int, checkpoint_every: int) -> None:
     for name, value in {"epochs": epochs, "accumulate": accumulate, "checkpoint_every": checkpoint_every}.items():
         if value < 1:
             raise InvalidValueError(f"{name} is {value}, expected at least 1")
@@ -131,6 +136,8 @@ def _check(*, epochs: int, lr: float, temperature: float, distill: float, featur
         raise InvalidValueError(f"lr is {lr} and temperature {temperature}, expected numbers above 0")
     if not 0 <= distill <= 1:
         raise InvalidValueError(f"distill is {distill}, expected a share in [0, 1]")
+    if frozen_blocks < 0:
+        raise InvalidValueError(f"frozen_blocks is {frozen_blocks}, expected 0 or a number of blocks")
     if not (features >= 0 and math.isfinite(features)):
         raise InvalidValueError(f"features is {features}, expected a weight of at least 0")
     if features and teacher is None:
@@ -191,25 +198,36 @@ class _Objective:
     features: float
     tokens: list[torch.Tensor] = field(default_factory=list)  # of the last blocks in the forward passes since the last loss
 
-    def backward(self, group: list[tuple[torch.Tensor, torch.Tensor]], device: torch.device) -> tuple[torch.Tensor, int, int]:
+    def backward(self, group: list[tuple[torch.Tensor, ...]], device: torch.device) -> tuple[torch.Tensor, int, int]:
         """Add the gradients of the mean loss over all images of ``group``; returns that loss, hits and images."""
-        loss, hits, images = 0.0, 0, sum(len(labels) for _, labels in group)
-        for images_BCHW, labels_B in group:
-            images_BCHW, labels_B = images_BCHW.to(device), labels_B.to(device)
+        loss, hits, images = 0.0, 0, sum(len(batch[1]) for batch in group)
+        for batch in group:
+            images_BCHW, labels_B, *taught = (part.to(device) for part in batch)
             with _autocast(device):
                 logits_BK = logits_of(self.model(images_BCHW))
-                part = self._loss(images_BCHW, logits_BK, labels_B) * (len(labels_B) / images)
+                part = self._loss(logits_BK, labels_B, self._teachers(images_BCHW, logits_BK, *taught)) * (len(labels_B) / images)
             part.backward()
             loss = loss + part.detach()
             hits += int((logits_BK.argmax(1) == labels_B).sum())
         return loss, hits, images
 
-    def _loss(self, images_BCHW: torch.Tensor, logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    @torch.no_grad()
+    def _teachers(self, images_BCHW: torch.Tensor, logits_BK: torch.Tensor, remembered_BK: torch.Tensor | None = None) -> torch.Tensor | None:
+        """The teacher's logits [B, K]: those that the batch brings, else those it gives now; None without a teacher."""
+        if remembered_BK is None:
+            return None if self.teacher is None else logits_of(self.teacher(images_BCHW))
+        if self.teacher is not None:
+            raise InvalidValueError("the batches bring a teacher's logits and a teacher was passed, too: leave teacher out, or the logits")
+        if remembered_BK.shape != logits_BK.shape:
+            raise ShapeError(f"the teacher's logits of a batch are {list(remembered_BK.shape)}, the model's {list(logits_BK.shape)}, expected the same: "
+                             "remember logits of a teacher of the same classes")
+        return remembered_BK
+
+    def _loss(self, logits_BK: torch.Tensor, labels_B: torch.Tensor, teachers_BK: torch.Tensor | None) -> torch.Tensor:
         hard = F.cross_entropy(logits_BK, labels_B)
-        if self.teacher is None:
+        if teachers_BK is None:
             return hard
-        with torch.no_grad():
-            target_BK = F.log_softmax(logits_of(self.teacher(images_BCHW)) / self.temperature, dim=1)
+        target_BK = F.log_softmax(teachers_BK / self.temperature, dim=1)
         soft = F.kl_div(F.log_softmax(logits_BK / self.temperature, dim=1), target_BK, log_target=True, reduction="batchmean")
         loss = (1 - self.distill) * hard + self.distill * self.temperature**2 * soft
         return loss + self.features * self._token_error() if self.features else loss
@@ -254,13 +272,28 @@ def _autocast(device: torch.device) -> AbstractContextManager:
 
 
 @contextmanager
-def _training(model: nn.Module, teacher: nn.Module | None) -> Iterator[None]:
-    """Model in training mode, teacher in evaluation mode; both modes come back and the gradients are dropped."""
+def _training(model: nn.Module, teacher: nn.Module | None, frozen_blocks: int) -> Iterator[None]:
+    """Model in training mode, its frozen blocks and the teacher in evaluation mode; modes and flags come back and the gradients are dropped."""
+    frozen = [parameter for parameter in split(model, frozen_blocks)[0].parameters() if parameter.requires_grad] if frozen_blocks else []
     with modes_kept(*filter(None, (model, teacher))):
         if teacher is not None:
             teacher.eval()
         model.train()
+        _freeze(model, frozen)
         try:
             yield
         finally:
             model.zero_grad()
+            for parameter in frozen:
+                parameter.requires_grad_()
+
+
+def _freeze(model: nn.Module, frozen: list[nn.Parameter]) -> None:
+    """Take ``frozen`` from the training, and let no module drop out that holds nothing else."""
+    held = set(frozen)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    for module in model.modules():
+        own = set(module.parameters())
+        if own and own <= held:
+            module.eval()

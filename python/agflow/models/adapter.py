@@ -127,6 +127,14 @@ class Adapter(ABC):
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         """Channels, height and width of the images the model takes."""
 
+    def class_count(self, model: nn.Module) -> int:
+        """Classes that the model answers; UnsupportedModelError where the adapter does not know."""
+        raise UnsupportedModelError(f"the classes of {type(model).__name__} cannot be changed: its adapter has no class_count and keep_classes")
+
+    def keep_classes(self, model: nn.Module, keep_K: torch.Tensor) -> None:
+        """Make the model, in place, answer only the classes ``keep_K`` (int64, in that order); UnsupportedModelError likewise."""
+        self.class_count(model)
+
     def set_image_size(self, model: nn.Module, height: int, width: int) -> None:
         """Make the model, in place, one for images of ``height`` x ``width`` pixels; what it knows of places is interpolated.
 

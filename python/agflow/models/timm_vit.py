@@ -92,6 +92,9 @@ class TimmVisionTransformer(VisionTransformerAdapter):
     def classify(self, model: VisionTransformer, x_BTD: torch.Tensor) -> torch.Tensor:
         return model.forward_head(model.norm(x_BTD))
 
+    def note_classes(self, model: VisionTransformer, classes: list[int]) -> None:
+        model.num_classes = len(classes)
+
     def set_stream(self, model: VisionTransformer, channels: int) -> None:
         model.embed_dim = model.num_features = model.head_hidden_size = channels
 

@@ -126,6 +126,11 @@ class TransformersVit(VisionTransformerAdapter):
         logits = [classifier(x_BTD[:, token]) for token, classifier in enumerate(_classifiers(model))]
         return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
 
+    def note_classes(self, model: nn.Module, classes: list[int]) -> None:
+        labels = [model.config.id2label[index] for index in classes]
+        model.config.id2label, model.config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+        model.num_labels = len(classes)
+
     def set_stream(self, model: nn.Module, channels: int) -> None:
         """Nothing to do: modules do not look it up, and the config stays that of the uncut model."""
 

@@ -150,6 +150,10 @@ class VisionTransformerAdapter(Adapter):
         """Tell the model the size of its images, whose patches its position embeddings fit."""
 
     @abstractmethod
+    def note_classes(self, model: nn.Module, classes: list[int]) -> None:
+        """Tell the model which of its classes its classifier still answers."""
+
+    @abstractmethod
     def set_stream(self, model: nn.Module, channels: int) -> None:
         """Tell the model how many channels its stream has now."""
 
@@ -168,6 +172,20 @@ class VisionTransformerAdapter(Adapter):
     def heads(self, attention: nn.Module) -> Heads:
         free = self.self_attention(attention)
         return self.own_heads(attention) if free is None else Heads(free.num_heads, free.head_dim, free.qk_width, free.v_width)
+
+    # Classes
+
+    def class_count(self, model: nn.Module) -> int:
+        return model.get_submodule(self._last_linears(model)[0]).out_features
+
+    def keep_classes(self, model: nn.Module, keep_K: torch.Tensor) -> None:
+        for name in self._last_linears(model):
+            put(model, name, keep_outputs(model.get_submodule(name), keep_K))
+        self.note_classes(model, keep_K.tolist())
+
+    def _last_linears(self, model: nn.Module) -> tuple[str, ...]:
+        anatomy = self.anatomy(model)
+        return anatomy.behind or anatomy.classifiers
 
     # Image sizes
 
