@@ -60,7 +60,8 @@ func routerRequest(c *cli.Context) routing.Request {
 		return &value
 	}
 	r := routing.Request{
-		Prior: c.String("prior"), Answers: c.String("answers"), Tolerance: given("tolerance"), Charged: given("charged"), Escalation: given("escalation"), Confidence: c.Float64("confidence"),
+		Prior: c.String("prior"), Answers: c.String("answers"),
+		Tolerance: given("tolerance"), Charged: given("charged"), Escalation: given("escalation"), Confidence: c.Float64("confidence"),
 	}
 	if r.Tolerance == nil && r.Charged == nil && r.Escalation == nil {
 		tolerance := c.Float64("tolerance")
