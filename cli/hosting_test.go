@@ -33,6 +33,9 @@ def run(options):
 def finetune(options):
     return run(options)
 
+def design(options):
+    return run(options)
+
 def bench_core(options):
     return json.dumps({"summary": "done", "options": json.loads(options)})
 
@@ -125,6 +128,20 @@ func TestFinetuneLeavesNothingOut(t *testing.T) {
 	}
 	want := `{"accumulate":1,"batch_size":32,"checkpoint":"run.safetensors","data":"example:train","distill":0.9,"epochs":3,"features":0.5,` +
 		`"heavy":"example","label":null,"light":"cut","limit":null,"lr":0.0003,"output":"tuned","seed":0,"weights":null}`
+	if got, _ := json.Marshal(answer.Options); string(got) != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestDesignLeavesNothingOut(t *testing.T) {
+	out, complaint, status := finish(t, hosting(t, "design", "--output", "cascade", "--classes", "0,217", "--macs", "1,0.25", "--shared-blocks", "0,4", "--json"))
+	var answer struct{ Options map[string]any }
+	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &answer); err != nil {
+		t.Fatal(status, err, out, complaint)
+	}
+	want := `{"answers":"both","batch_size":32,"classes":[0,217],"confidence":0.95,"cost":"macs","data":"example:train","epochs":8,"groups":["mlp","heads"],` +
+		`"image_sizes":[],"label":null,"limit":null,"lr":0.0003,"macs":["1","0.25"],"model":"example","output":"cascade","seed":0,"shared_blocks":[0,4],` +
+		`"tolerance":0.005,"weights":null}`
 	if got, _ := json.Marshal(answer.Options); string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -14,7 +14,7 @@ import pytest
 
 from agflow import arrow
 from agflow._core.loader import core
-from agflow.errors import CorruptFileError, DtypeError, FileError, InvalidValueError
+from agflow.errors import CorruptFileError, DtypeError, EmptyError, FileError, InvalidValueError
 
 
 @pytest.fixture
@@ -74,7 +74,22 @@ def tensor(pairs):
     return tensor_batch(pairs[0], "float32")
 
 
-KINDS = ["statistics", "scores", "plan", "predictions", "curve", "latency", "tensor float32", "tensor float64", "tensor float16", "tensor bfloat16"]
+@pytest.fixture
+def frontier():
+    columns = {"stage": ["cut", "full"], "image_size": ["112x112"] * 2, "width": [1.0, 0.5], "branches": [24] * 2, "shared_blocks": [0] * 2, "light": [0.2, 0.1],
+               "light_accuracy": [0.8, 0.9], "threshold": [0.5, 0.75], "answers": ["heavy", "both"], "escalation": [0.5, 0.25], "accuracy": [0.9, 0.95],
+               "charged": [0.7, 0.35], "images_per_second": [0.0, 0.0], "oracle": [0.4, 0.2]}
+    return pa.RecordBatch.from_pydict(columns).replace_schema_metadata({"agflow.kind": "frontier", "agflow.cost": "macs"})
+
+
+def test_a_frontier_that_lacks_something_is_not_written(frontier, tmp_path):
+    for damaged, words in ((frontier.drop_columns(["charged"]), "0 columns \"charged\""), (frontier.slice(0, 0), "no row"),
+                           (frontier.set_column(3, "branches", pa.array([1.0, 2.0])), "branches")):
+        with pytest.raises((InvalidValueError, DtypeError, EmptyError), match=words):
+            arrow.call(core().write_file, str(tmp_path / "frontier.arrow"), damaged)
+
+
+KINDS = ["frontier", "statistics", "scores", "plan", "predictions", "curve", "latency", "tensor float32", "tensor float64", "tensor float16", "tensor bfloat16"]
 
 
 @pytest.fixture(params=KINDS)
