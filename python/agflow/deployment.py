@@ -19,7 +19,7 @@ from agflow.looks import image_size
 from agflow.models import adapter_for, model_name, split
 from agflow.models.resizing import resize_of
 from agflow.preprocessing import Preprocessing
-from agflow.routing import Router
+from agflow.routing import BOTH, Router
 
 FORMAT = 1
 CASCADE, LIGHT, HEAVY, ROUTER, README = "cascade.json", "light", "heavy", "router.json", "README.md"
@@ -177,11 +177,12 @@ def _sha256(content: bytes) -> str:
 
 
 def _summary(cascade: Cascade, router: Router) -> str:
-    costs = cascade.costs
-    shared = f"; the first {cascade.shared_blocks} blocks are the same in both and run once" if cascade.shared_blocks else ""
+    costs, blocks = cascade.costs, cascade.shared_blocks
+    shared = f"; they share the embeddings and the first {'block' if blocks == 1 else f'{blocks} blocks'}, which run once" if blocks else ""
+    answers = f" Both experts answer these, the light one with weight {router.light_weight:.3g}." if router.answers == BOTH else ""
     return (f"The light expert costs {costs.light / 1e6:.1f} M MACs per image, the heavy one {costs.heavy / 1e6:.1f} M{shared}.\n\n"
-            f"Routing: {router.rule}. {router.verdict}: calibrated for {router.target} (limit {router.limit:g}) with confidence {router.confidence:g} on "
-            f"{router.samples} held-out images, of which {100 * router.escalation:.1f} % escalated: {router.ledger.charged:.3f}x of the heavy "
+            f"Routing: {router.rule}.{answers} {router.verdict}: calibrated for {router.target} (limit {router.limit:g}) with confidence "
+            f"{router.confidence:g} on {router.samples} held-out images, of which {100 * router.escalation:.1f} % escalated: {router.ledger.charged:.3f}x of the heavy "
             f"expert's MACs, charged.\n\n")
 
 
@@ -207,7 +208,7 @@ def _export_readme(cascade: Cascade, router: Router, files: list[dict]) -> str:
     resized = image_size(cascade.light) != image_size(cascade.heavy)
     return (f"# {model_name(cascade.heavy)}: cascade for other runtimes\n\n{_summary(cascade, router)}{listed}- `{ROUTER}`: the calibrated decision\n\n"
             + ("The light expert looks at smaller images: shrink the images of the heavy one bilinear and antialiased.\n\n" if resized else "")
-            + "An answer takes four steps; none needs torch, and only the second and the fourth need agflow.\n\n"
+            + "An answer takes four steps. The second and the fourth need agflow, without torch.\n\n"
             f"1. {f'Run the prefix on the images, then `{light}` on its tokens' if shared else f'Run `{light}` on the images'}.\n"
             f"2. Ask which images escalate: `agflow decide --router {ROUTER} --light light.arrow --output decisions.arrow`.\n"
             f"3. Run `{heavy}` on {'the tokens of these images' if shared else 'these images'}, in their order.\n"

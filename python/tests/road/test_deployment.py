@@ -67,7 +67,7 @@ def test_round_trip_without_difference(make, x, tmp_path, how):
         assert expert_preprocessing(tmp_path / "cascade" / role) == PREPROCESSING and expert_tuning(tmp_path / "cascade" / role) == "12 34"
     assert sorted(os.listdir(tmp_path / "cascade")) == ["README.md", "cascade.json", "heavy", "light", "router.json"]
     readme = (tmp_path / "cascade" / "README.md").read_text()
-    assert "load_cascade" in readme and ("the first 1 blocks are the same" in readme) == bool(how)
+    assert "load_cascade" in readme and ("share the embeddings and the first block" in readme) == ("Both experts answer" in readme) == bool(how)
 
 
 def test_both_answers_are_the_combination_of_the_core(make, experts, x):
