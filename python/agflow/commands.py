@@ -21,18 +21,22 @@ from agflow.deployment import CASCADE, save_cascade
 from agflow.design import design_cascade
 from agflow.errors import DeviceError, EmptyError, InvalidValueError
 from agflow.evaluation import evaluate as evaluate_model
+from agflow.evaluation import race
 from agflow.experts import PLAN, expert_tuning, load_expert, save_expert
 from agflow.exporting import CHECKED_IMAGES
 from agflow.exporting import export as export_model
 from agflow.fingerprints import sketch_images
 from agflow.finetuning import finetune as finetune_model
 from agflow.folders import appearing_whole
+from agflow.judging import judge_cascade
 from agflow.planning import Plan
 from agflow.results import RunOptions
 from agflow.routing import predict as predict_both
+from agflow.run import TIMED_BATCH, TIMED_IMAGES
 from agflow.surgery import prune as prune_model
 
-DESIGN_SHARES = (0.5, 0.2)  # of the images train and choose; the rest is held out
+TUNING_SHARE = 0.5  # of the images trains a design, where no others are held out
+HELD_OUT_SHARES = (0.25, 0.35)  # of the images held out choose, and calibrate the threshold; the rest judges
 
 
 def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
@@ -68,29 +72,44 @@ def run(options: dict) -> dict:
 
 @_command
 def design(options: dict) -> dict:
-    """Design a cascade on one part of the data, calibrate its threshold on another, and fill a cascade folder."""
+    """Design a cascade, calibrate its threshold, judge it, each on images of its own, and fill a cascade folder."""
     heavy, preprocessing, name = data.model_from(options["model"], options.get("weights"))
     known, only = heavy.num_classes, options["classes"] or None
     if only:
         heavy = only_classes(heavy, only)
-    images = data.load(options["data"], preprocessing=preprocessing, label=options.get("label"), limit=options.get("limit"), seed=options["seed"],
-                       classes=known, only=only)
-    tuning, choosing, held_out = (DataLoader(part, batch_size=options["batch_size"]) for part in _parts(images, DESIGN_SHARES, options["seed"]))
+    load = lambda spec: data.load(spec, preprocessing=preprocessing, label=options.get("label"), limit=options.get("limit"), seed=options["seed"],
+                                  classes=known, only=only)
+    images, other = load(options["data"]), options.get("held_out")
+    tuning, held_out = (images, load(other)) if other else _parts(images, (TUNING_SHARE,), options["seed"])
+    batches = lambda part: DataLoader(part, batch_size=options["batch_size"])
+    tuning, choosing, calibrating, judging = map(batches, (tuning, *_parts(held_out, HELD_OUT_SHARES, options["seed"])))
     with appearing_whole(options["output"], "a cascade folder", CASCADE) as folder:
         made = design_cascade(heavy, tuning, choosing, tolerance=options["tolerance"], image_sizes=options["image_sizes"] or None,
                               macs=[float(share) for share in options["macs"]], groups=options["groups"], shared_blocks=options["shared_blocks"],
                               **{key: options[key] for key in ("answers", "epochs", "lr", "cost", "seed")})
-        predictions = made.predict(held_out)
+        predictions = made.predict(calibrating)
         router = made.calibrate(predictions, confidence=options["confidence"])
-        save_cascade(made.cascade(router), folder, preprocessing=preprocessing, tuning=made.tuning)
+        judged, cascade = made.predict(judging, router), made.cascade(router)
+        save_cascade(cascade, folder, preprocessing=preprocessing, tuning=made.tuning)
         if made.plan is not None:
             made.plan.save(folder / PLAN)
-        predictions.save(folder / "predictions.arrow")
-        made.frontier.save(folder / "frontier.arrow")
+        for file, table in (("predictions-threshold", predictions), ("predictions", judged), ("frontier", made.frontier)):
+            table.save(folder / f"{file}.arrow")
         (folder / "frontier.md").write_text(made.frontier.markdown())
-    return {"summary": f"{made}\n{options['output']}: {name} as a cascade. On {router.samples} images held out: {router.verdict}, {router.rule}; {router.ledger}",
-            "output": options["output"], "chosen": asdict(made.chosen), "verdict": router.verdict, "charged": router.ledger.charged,
-            "escalation": router.escalation, "accuracy": {"light": router.accuracy_light, "heavy": router.accuracy_heavy, "cascade": router.accuracy_cascade}}
+    judgement = judge_cascade(cascade, judging, judged)
+    timings = race({"heavy": made.heavy, "light": made.light, "cascade": cascade}, _stacked(judging, TIMED_IMAGES), batch=TIMED_BATCH)
+    speeds = ", ".join(f"{contender} {timing.images_per_second:.1f} ({timing.spread[0]:.1f} to {timing.spread[1]:.1f})" for contender, timing in timings.items())
+    return {"summary": f"{made}\n{options['output']}: {name} as a cascade. {router.verdict} on {router.samples} images: {router.rule}, and the answers are then of {router.answers}\n"
+                       f"on {len(judged)} other images: {judgement}\n"
+                       f"images/s in batches of {TIMED_BATCH}, median (slowest to fastest round): {speeds}",
+            "output": options["output"], "chosen": asdict(made.chosen), "verdict": router.verdict, "router": asdict(router), "judged": asdict(judgement),
+            "images_per_second": {contender: timing.images_per_second for contender, timing in timings.items()}}
+
+
+def _stacked(loader: DataLoader, images: int) -> torch.Tensor:
+    """Up to so many of its images, [N, C, H, W]."""
+    dataset = loader.dataset
+    return torch.stack([dataset[i][0] for i in range(min(images, len(dataset)))])
 
 
 def _parts(images: Dataset, shares: tuple[float, ...], seed: int) -> list[Subset]:
@@ -99,7 +118,7 @@ def _parts(images: Dataset, shares: tuple[float, ...], seed: int) -> list[Subset
     ends = [round(len(order) * share) for share in itertools.accumulate(shares)]
     parts = [Subset(images, order[start:end]) for start, end in itertools.pairwise([0, *ends, len(order)])]
     if not all(parts):
-        raise EmptyError(f"there are {len(order)} images, too few for {len(parts)} parts: some train, others choose, the rest is held out")
+        raise EmptyError(f"there are {len(order)} images, too few for {len(parts)} parts: those that train, choose, calibrate the threshold and judge differ")
     return parts
 
 

@@ -64,13 +64,17 @@ class CascadeDesign:
         """First blocks that both experts share."""
         return self.chosen.shared_blocks
 
-    def predict(self, loader: Iterable, *, progress: bool = True) -> Predictions:
-        """What both experts say of the images of ``loader``, whose order must not change between two passes; costs are MACs."""
+    def predict(self, loader: Iterable, router: Router | None = None, *, progress: bool = True) -> Predictions:
+        """What both experts say of the images of ``loader``, whose order must not change between two passes; costs are MACs.
+
+        For images that judge, pass the router: its temperature and weight count, none is fitted on them.
+        """
         images = ImageSketch()
         light_NK, labels_N = logits(self.light, images.watching(loader), description="light expert", progress=progress)
         heavy_NK, _ = logits(self.heavy, loader, description="heavy expert", progress=progress)
+        fitted = {} if router is None else {"temperature": router.temperature, "light_weight": router.light_weight}
         return join_predictions(light_NK, heavy_NK, labels_N, Costs.of(self.light, self.heavy, self.shared_blocks), images=str(images),
-                                tuning=self.tuning)
+                                tuning=self.tuning, **fitted)
 
     def calibrate(self, held_out: Iterable | Predictions, *, tolerance: float | None = None, confidence: float = 0.95, progress: bool = True) -> Router:
         """The threshold, calibrated as :func:`agflow.calibrate_router` does on images that neither trained nor chose.

@@ -20,7 +20,7 @@ from agflow.models import logits_of
 from agflow.modes import modes_kept
 
 # How light experts are distilled, all in one place.
-LR = 3e-4
+LR = 1e-4
 DISTILL = 0.5
 TEMPERATURE = 2.0
 SMALLEST_CROP = 0.75

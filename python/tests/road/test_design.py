@@ -147,16 +147,20 @@ def test_the_command_fills_a_cascade_folder(folder, loader, example):
     output, answer = folder
     cascade = agflow.load_cascade(output)
     frontier, predictions = Frontier.load(output / "frontier.arrow"), agflow.Predictions.load(output / "predictions.arrow")
-    assert len(predictions) == 72 and answer["chosen"]["charged"] == frontier.chosen.charged
+    assert len(predictions) == 48 and answer["chosen"]["charged"] == frontier.chosen.charged
     assert (output / "frontier.md").read_text() == frontier.markdown() and str(frontier) in answer["summary"]
     assert agflow.Router.load(output / "router.json").verdict == answer["verdict"]
+    judged = answer["judged"]
+    assert judged["images"] == 48 and judged["light"] == predictions.light_accuracy and judged["heavy"] == predictions.heavy_accuracy
+    mixed = judged["ledger"]["escalation"] * judged["heavy"] + (1 - judged["ledger"]["escalation"]) * judged["light"]
+    assert judged["random"] == pytest.approx(mixed) and judged["random_low"] < judged["random"] + 1e-9 and judged["random"] < judged["random_high"] + 1e-9
     x = next(iter(loader("test", 0, 32)))[0]
     assert cascade(x).shape == (32, 3)
     with torch.no_grad():
         assert torch.allclose(cascade.heavy(x), example[0](x)[:, [8, 1, 5]], atol=1e-4)
 
 
-def test_too_few_images_for_three_parts_are_refused(tmp_path):
-    options = {"model": "example", "data": "example:train", "output": str(tmp_path / "x"), "classes": [], "batch_size": 8, "seed": 0, "limit": 2}
+def test_too_few_images_for_all_parts_are_refused(tmp_path):
+    options = {"model": "example", "data": "example:train", "output": str(tmp_path / "x"), "classes": [], "batch_size": 8, "seed": 0, "limit": 4}
     with pytest.raises(EmptyError, match="too few for 3 parts"):
         commands.design(json.dumps(options))
