@@ -182,8 +182,8 @@ def _summary(cascade: Cascade, router: Router) -> str:
     answers = f" Both experts answer these, the light one with weight {router.light_weight:.3g}." if router.answers == BOTH else ""
     return (f"The light expert costs {costs.light / 1e6:.1f} M MACs per image, the heavy one {costs.heavy / 1e6:.1f} M{shared}.\n\n"
             f"Routing: {router.rule}.{answers} {router.verdict}: calibrated for {router.target} (limit {router.limit:g}) with confidence "
-            f"{router.confidence:g} on {router.samples} held-out images, of which {100 * router.escalation:.1f} % escalated: {router.ledger.charged:.3f}x of the heavy "
-            f"expert's MACs, charged.\n\n")
+            f"{router.confidence:g} on {router.samples} held-out images, of which {100 * router.escalation:.1f} % escalated: "
+            f"{router.ledger.charged:.3f}x of the heavy expert's MACs, charged.\n\n")
 
 
 def _readme(cascade: Cascade, router: Router) -> str:

@@ -143,7 +143,8 @@ def text(found: dict) -> str:
     """The figures for people."""
     lines = [machine.sentence(found["machine"]),
              f"{found['model']}, light expert at {found['image_size']} pixels, float32, {found['threads']} torch thread(s); "
-             f"{100 * found['escalation']:.1f} % escalated, {found['charged']:.3f}x charged; medians of {found['rounds']} interleaved rounds of {found['images']} images, in brackets the extremes",
+             f"{100 * found['escalation']:.1f} % escalated, {found['charged']:.3f}x charged; "
+             f"medians of {found['rounds']} interleaved rounds of {found['images']} images, in brackets the extremes",
              "\nthe cascade over its two bare passes"]
     for one in found["overhead"]:
         ratio = one["over_bare"]

@@ -74,6 +74,15 @@ def test_every_image_has_the_answer_of_its_expert(light, heavy, x, images, share
     assert call.charged == pytest.approx((count_macs(light) + below / images * (count_macs(heavy) - shared)) / count_macs(heavy))
 
 
+def test_predictions_and_router_charge_what_the_cascade_does(light, heavy, x):
+    held_out = [(x, torch.arange(IMAGES) % 10)]
+    predictions = agflow.predict(light, heavy, held_out, shared_blocks=2, progress=False)
+    router = agflow.calibrate_router(light, heavy, held_out, escalation=0.9, shared_blocks=2, progress=False)
+    shared = prefix_macs(heavy, 2)
+    assert int(predictions.metadata["agflow.shared_macs"]) == router.ledger.shared_macs == shared
+    assert agflow.Cascade(light, heavy, router, shared_blocks=2).costs.shared == shared
+
+
 def watch(module, seen):
     module.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
 
