@@ -123,7 +123,7 @@ def plot_reliability(predictions, *, prior: str = "max_probability", bins: int =
     ax.plot([0, 1], [0, 1], color=HEAVY, linestyle="--", linewidth=1, label="calibrated")
     ax.scatter(found.confidence[filled], found.accuracy[filled], color=HEAVY, zorder=3, s=18, label="mean of the prior in the bin")
     for x, share, count in zip(middles, found.accuracy[filled], found.counts[filled], strict=True):
-        ax.text(x, share + 0.015, str(count), ha="center", fontsize=7, color=HEAVY)
+        ax.text(x, share + 0.03, str(count), ha="center", fontsize=7, color=HEAVY)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.08)
     ax.set_xlabel(f"{prior} of the light expert")
@@ -137,8 +137,8 @@ def plot_escalated(images: Sequence, predictions, router, *, columns: int = 8, r
                    ax: Axes | None = None) -> Axes:
     """A grid of what escalates, above one of what the light expert answers alone, each from the least sure image to the surest.
 
-    Every image is titled by the light expert's answer, of an escalated one followed by the heavy expert's; a wrong last answer is red and the
-    true class in brackets behind it.
+    Every image is titled by the light expert's answer, of an escalated one followed by that of the router's ``answers``; a wrong last
+    answer is red, with the true class in brackets behind it.
 
     Parameters
     ----------
@@ -165,17 +165,17 @@ def plot_escalated(images: Sequence, predictions, router, *, columns: int = 8, r
         ax.text(0, top + 0.15, f"{what}: {len(all_rows)} of {len(order)} images", fontsize=9, weight="bold", color=HEAVY)
         shown = all_rows[np.unique(np.linspace(0, len(all_rows) - 1, columns * rows).astype(int))] if len(all_rows) else all_rows
         for place, row in enumerate(shown):
-            _tile(ax, images[row], place % columns, top - place // columns, *_title(predictions, row, escalated_N[row], classes))
+            _tile(ax, images[row], place % columns, top - place // columns, *_title(predictions, row, router.answers if escalated_N[row] else None, classes))
     ax.set_xlim(0, columns)
     ax.set_ylim(-2 * rows - 0.4, 0.4)
     ax.set_axis_off()
     return ax
 
 
-def _title(predictions, row: int, escalated: bool, classes: Sequence[str] | None) -> tuple[str, bool]:
-    """The answers to an image in words, and whether the last one is right."""
-    label, *answers = (int(predictions.columns[name][row]) for name in ("label", "light_prediction", "heavy_prediction"))
-    answers = answers if escalated else answers[:1]
+def _title(predictions, row: int, then: str | None, classes: Sequence[str] | None) -> tuple[str, bool]:
+    """The light expert's answer to an image, and what answers ``then``, in words; and whether the last one is right."""
+    columns = ["label", "light_prediction", *([f"{then}_prediction"] if then else [])]
+    label, *answers = (int(predictions.columns[column][row]) for column in columns)
     name = str if classes is None else classes.__getitem__
     right = answers[-1] == label
     return " → ".join(map(name, answers)) + ("" if right else f" ({name(label)})"), right

@@ -92,7 +92,7 @@ def measure(options: Options, say: Callable[[str], None] = print) -> dict:
     return {
         "machine": machine.describe(), "threads": torch.get_num_threads(), "model": name, "options": asdict(options),
         "heavy": converged, "trainings": trainings,
-        "light_accuracy": predictions.light_accuracy, "heavy_accuracy": predictions.heavy_accuracy,
+        "heavy_macs": count_macs(heavy), "light_accuracy": predictions.light_accuracy, "heavy_accuracy": predictions.heavy_accuracy,
         "priors": [{**asdict(quality), "least_charged": _least_charged(predictions, quality.prior)} for quality in rank(predictions)],
         "cost": _cost(light, images["judge"], options.rounds),
     }
@@ -183,7 +183,7 @@ _HEADER = f"{'':<26} {'units':>7} {'layer':>7} {'images':>7} {'right %':>7}   AU
 
 
 def _row(point: TracePoint) -> dict:
-    return {**asdict(point), "layer_median": point.layer_median}
+    return {**asdict(point), "priors": [asdict(prior) for prior in point.priors], "layer_median": point.layer_median}
 
 
 def _line(what: str, row: dict) -> str:
