@@ -58,6 +58,7 @@ func predictCommand() *cli.Command {
 			need("light", "`FOLDER` of the light expert"), text("heavy", "example", "`MODEL`: as --model of calibrate"), weightsFlag(),
 			text("data", "example:test", "`DATA` that has served neither expert"), place("output", "predictions.arrow", "predictions `FILE` to write"),
 			toggle("features", "also record the l1 norm of the light expert's last features, as a prior"),
+			toggle("second-look", "also record how far the light expert agrees with its look at the mirrored image, as the prior agreement"),
 			batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
 		},
 	})

@@ -73,6 +73,8 @@ def run(options: dict) -> dict:
 @_command
 def design(options: dict) -> dict:
     """Design a cascade, calibrate its threshold, judge it, each on images of its own, and fill a cascade folder."""
+    if not 0 < options["tolerance"] < 1:  # before the training rather than after it
+        raise InvalidValueError(f"tolerance is {options['tolerance']:g}; it is the accuracy that may be lost, above 0 and below 1, such as 0.005")
     heavy, preprocessing, name = data.model_from(options["model"], options.get("weights"))
     known, only = heavy.num_classes, options["classes"] or None
     if only:
@@ -153,7 +155,7 @@ def predict(options: dict) -> dict:
     folders = [options["light"]] + [options["heavy"]] * (options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir())
     tuning = " ".join(map(expert_tuning, folders)).strip()
     predictions = predict_both(load_expert(options["light"]), heavy, _images(options, heavy, preprocessing), features=options["features"],
-                               tuning=tuning)
+                               second_look=options["second_look"], tuning=tuning)
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
     predictions.save(options["output"])
     return {"summary": f"{options['output']}: {len(predictions)} images, light {100 * predictions.light_accuracy:.1f} %, "

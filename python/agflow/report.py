@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from agflow import plotting
 from agflow.results import CascadeResult, RunResult, Stages
+from agflow.routing import oracle
 
 STAGES = ("cut", "repaired", "fine-tuned")
 LIBRARIES = ("agflow", "torch", "timm", "pyarrow", "numpy")
@@ -21,7 +22,7 @@ SLOWER = ("FAILURE: the light expert is slower than the heavy one on this machin
 
 
 def write_report(result: RunResult, folder: pathlib.Path) -> None:
-    """Write report.md, report.json, utilities.png, stages.png and cascade.png into ``folder``."""
+    """Write report.md, report.json, utilities.png, stages.png, cascade.png, reliability.png and escalated.png into ``folder``."""
     _pictures(result, folder)
     (folder / "report.json").write_text(json.dumps(as_dict(result), indent=2) + "\n")
     (folder / "report.md").write_text(as_markdown(result))
@@ -43,9 +44,13 @@ def _pictures(result: RunResult, folder: pathlib.Path) -> None:
         cascade = result.cascade
         light_cost = cascade.ledger.light_macs / cascade.ledger.heavy_macs
         figure = Figure(figsize=(8, 4.5), layout="constrained")
+        best = oracle(result.predictions)
         plotting.plot_cascade(cascade.curve, light=(light_cost, cascade.light), heavy=(1.0, cascade.heavy),
-                              chosen=(cascade.ledger.charged, cascade.cascade), ax=figure.subplots())
+                              chosen=(cascade.ledger.charged, cascade.cascade), oracle=(best["charged"], best["accuracy"]), ax=figure.subplots())
         figure.savefig(folder / "cascade.png")
+
+        plotting.plot_reliability(result.predictions).figure.savefig(folder / "reliability.png", bbox_inches="tight")
+        plotting.plot_escalated(result.judged, result.predictions, cascade.router).figure.savefig(folder / "escalated.png", bbox_inches="tight")
 
 
 def _top1(stages: Stages) -> list[float]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch.utils.data import Dataset
+
 from agflow.evaluation import Accuracy, Timing
 from agflow.planning import Plan, Scores
-from agflow.routing import Curve, Ledger, Router
+from agflow.routing import Curve, Ledger, Predictions, Router
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class CascadeResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """Everything a report needs."""
+    """Everything a report needs; ``judged`` are the images of ``predictions``."""
 
     options: RunOptions
     name: str
@@ -72,6 +74,8 @@ class RunResult:
     stages: dict[str, Stages]
     scores: Scores = field(repr=False)
     plan: Plan = field(repr=False)
+    judged: Dataset = field(repr=False)
+    predictions: Predictions = field(repr=False)
     cascade: CascadeResult
     cascade_among_present: CascadeResult | None
     timings: dict[str, Timing]

@@ -46,7 +46,7 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
     """Drive one model down the whole road and fill the run folder.
 
     Writes statistics.arrow, plan.arrow, light/ (expert folder), predictions-threshold.arrow, predictions.arrow,
-    curve.arrow, router.json, report.md, report.json and three pictures into ``options.output``.
+    curve.arrow, router.json, report.md, report.json and five pictures into ``options.output``.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
 
     say("6/6 report")
     outcome = RunResult(
-        options=options, name=name, classes=heavy_NK.shape[1], images=images, fingerprint=statistics.metadata["agflow.data"],
+        options=options, name=name, judged=splits.judge, predictions=predictions[1], classes=heavy_NK.shape[1], images=images, fingerprint=statistics.metadata["agflow.data"],
         dense=dense, stages=stages, scores=score(statistics, options.criterion, seed=options.seed), plan=chosen,
         cascade=result, cascade_among_present=_among_present(held_out, judged, costs, options), timings=timings,
     )

@@ -161,6 +161,11 @@ def test_the_command_fills_a_cascade_folder(folder, loader, example):
 
 
 def test_too_few_images_for_all_parts_are_refused(tmp_path):
-    options = {"model": "example", "data": "example:train", "output": str(tmp_path / "x"), "classes": [], "batch_size": 8, "seed": 0, "limit": 4}
+    options = {"model": "example", "data": "example:train", "output": str(tmp_path / "x"), "classes": [], "batch_size": 8, "seed": 0, "limit": 4, "tolerance": 0.01}
     with pytest.raises(EmptyError, match="too few for 3 parts"):
         commands.design(json.dumps(options))
+
+
+def test_a_tolerance_that_no_threshold_can_keep_is_refused_before_the_training(tmp_path):
+    with pytest.raises(InvalidValueError, match="tolerance is 0; it is the accuracy that may be lost"):
+        commands.design(json.dumps({"model": "example", "data": "example:train", "output": str(tmp_path / "x"), "tolerance": 0}))

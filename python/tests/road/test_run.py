@@ -41,7 +41,7 @@ def test_run_writes_every_file_and_other_tools_read_them(folder):
             table = pa.ipc.open_file(source).read_all()
         assert table.num_rows > 0
         assert polars.read_ipc(folder / f"{name}.arrow").shape == table.shape
-    for picture in ("utilities.png", "stages.png", "cascade.png"):
+    for picture in ("utilities.png", "stages.png", "cascade.png", "reliability.png", "escalated.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     assert "| agf |" in (folder / "report.md").read_text()
 
