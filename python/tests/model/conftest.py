@@ -77,9 +77,9 @@ def plan_of():
 @pytest.fixture(scope="session")
 def folder():
     """The development data: DeiT-Tiny and ImageNet images."""
-    place = pathlib.Path(os.environ.get("AGFLOW_DATA") or pathlib.Path(__file__).parents[4] / "shared" / "data")
+    place = pathlib.Path(os.environ.get("AGFLOW_TEST_DATA") or pathlib.Path(__file__).parents[4] / "shared" / "data")
     if not (place / "deit_tiny_patch16_224.safetensors").exists():
-        pytest.skip(f"no development data in {place}: set AGFLOW_DATA to the folder with deit_tiny_patch16_224.safetensors")
+        pytest.skip(f"no development data in {place}: set AGFLOW_TEST_DATA to the folder with deit_tiny_patch16_224.safetensors")
     return place
 
 
