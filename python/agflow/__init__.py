@@ -17,6 +17,7 @@ _HOMES = {
     "design_cascade": "design", "CascadeDesign": "design", "save_expert": "experts", "load_expert": "experts",
     "prune_iteratively": "iterative", "gather_statistics": "distributed", "export": "exporting",
     "evaluate": "evaluation", "predict": "routing", "calibrate_router": "routing", "curve": "routing",
+    "judge": "judging", "Judgement": "judging",
     "Router": "routing", "Predictions": "routing", "Curve": "routing", "Ledger": "routing", "Cascade": "cascade", "Server": "serving",
     "save_cascade": "deployment", "load_cascade": "deployment", "export_cascade": "deployment", "sketch_images": "fingerprints",
     "Logits": "decisions", "Decisions": "decisions",

@@ -1,15 +1,16 @@
-"""A cascade on images that chose neither its weights nor its threshold, beside random routing at the same escalation."""
+"""A router on images that chose neither weights nor threshold, beside random routing at the same escalation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from agflow.cascade import Cascade
+from agflow.errors import InvalidValueError
 from agflow.evaluation import evaluate
-from agflow.routing import Ledger, Predictions, curve
+from agflow.routing import BOTH, Costs, Ledger, Predictions, Router, curve
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,6 @@ class Judgement:
     Attributes
     ----------
     random : what random routing at the same escalation gets, with its interval of 95 % confidence, ``random_low`` to ``random_high``
-    ledger : of the running cascade
     """
 
     images: int
@@ -37,23 +37,44 @@ class Judgement:
                 f"({100 * self.random_low:.2f} to {100 * self.random_high:.2f} %)")
 
 
-def judge_cascade(cascade: Cascade, loader: Iterable, predictions: Predictions, *, progress: bool = True) -> Judgement:
-    """Run ``cascade`` over ``loader`` and set it beside its experts.
+def judge(predictions: Predictions, router: Router) -> Judgement:
+    """What ``router`` makes of predictions that have been logged.
 
     Parameters
     ----------
-    loader : (images float32 [B, C, H, W], labels int64 [B]) that chose nothing of the cascade
-    predictions : of both experts on the same images
+    predictions : of images that chose nothing of the cascade, made with the router's temperature and light_weight
+
+    Raises
+    ------
+    InvalidValueError
+        The predictions lack the router's prior, or combine both answers by another weight than the router.
+    """
+    if router.answers == BOTH and predictions.light_weight != router.light_weight:
+        raise InvalidValueError(f"the predictions combine both answers at a light_weight of {predictions.light_weight}, the router at {router.light_weight}: "
+                                "predict again with light_weight=router.light_weight")
+    escalated = int((predictions.prior(router.prior).astype(np.float64) < router.threshold).sum())  # as Go compares: a float32 prior, widened
+    points = curve(predictions, prior=router.prior, points=len(predictions) + 1, answers=router.answers).columns
+    at = int(np.abs(points["escalated"] - escalated).argmin())
+    macs = (int(predictions.metadata[f"agflow.{name}_macs"]) for name in ("light", "heavy", "shared"))
+    return Judgement(len(predictions), predictions.light_accuracy, predictions.heavy_accuracy, float(points["accuracy"][at]),
+                     *(float(points[name][at]) for name in ("random_accuracy", "random_accuracy_low", "random_accuracy_high")),
+                     Ledger.of(Costs(*macs), len(predictions), escalated))
+
+
+def judge_cascade(cascade: Cascade, loader: Iterable, predictions: Predictions, *, progress: bool = True) -> Judgement:
+    """:func:`judge` by running the cascade, which has a router, over the images of ``predictions``.
+
+    Parameters
+    ----------
+    loader : (images float32 [B, C, H, W], labels int64 [B])
 
     Raises
     ------
     EmptyError
         The loader gave no batch.
+    InvalidValueError
+        As :func:`judge`.
     """
     cascade.reset_ledger()
     accuracy = evaluate(cascade, loader, progress=progress)
-    ledger = cascade.ledger
-    points = curve(predictions, prior=cascade.prior, points=len(predictions) + 1).columns
-    at = int(np.abs(points["escalated"] - ledger.escalated).argmin())
-    return Judgement(accuracy.images, predictions.light_accuracy, predictions.heavy_accuracy, accuracy.top1,
-                     *(float(points[name][at]) for name in ("random_accuracy", "random_accuracy_low", "random_accuracy_high")), ledger)
+    return replace(judge(predictions, cascade.router), cascade=accuracy.top1, ledger=cascade.ledger)
