@@ -112,7 +112,8 @@ def design_cascade(heavy: nn.Module, tuning: Iterable, choosing: Iterable, *, to
 
     Candidates are all combinations of image size, width, depth and shared blocks. Each is cut and repaired (statistics at
     its image size, units by AGF, :func:`agflow.prune`) and judged on ``choosing``: its cheapest threshold, of all there
-    are, at which the cascade is right at least as often as the heavy expert, less ``tolerance``. Then successive halving (Jamieson and
+    are, at which the cascade is right at least as often as the heavy expert, less ``tolerance`` or one standard error of the
+    heavy expert's accuracy there, whichever is more: nearer than that, single images decide. Then successive halving (Jamieson and
     Talwalkar, arXiv 1502.07943): the better half, by what they would cost if just the images escalated that they lose,
     which training changes less than their sureness, is distilled for a quarter of the epochs, and the two with the least
     charged cost then for the others. The heavy expert looks at each tuning image once (:class:`agflow.Remembered`).
@@ -165,7 +166,7 @@ def design_cascade(heavy: nn.Module, tuning: Iterable, choosing: Iterable, *, to
         for expert in experts:
             search.train(expert, "full", epochs - little)
     best = search.best  # of all stages: on too few images the distillation may do harm
-    metadata = {"agflow.cost": cost, "agflow.heavy_accuracy": repr(search.heavy_accuracy), "agflow.tolerance": repr(tolerance),
+    metadata = {"agflow.cost": cost, "agflow.heavy_accuracy": repr(search.heavy_accuracy), "agflow.tolerance": repr(search.tolerance),
                 "agflow.chosen": str(search.rows.index(best.judged)), "agflow.seed": str(seed)}
     return CascadeDesign(best.model.eval(), heavy, best.plan, best.judged, Frontier.of(search.rows, metadata), tolerance, str(seen))
 
@@ -209,6 +210,7 @@ class _Search:
         """What the heavy expert says of the images that choose, which ``seen`` is given."""
         self.heavy_NK, self.labels_N = logits(self.heavy, seen.watching(self.choosing), description="heavy expert", progress=self.progress)
         self.heavy_accuracy = float((self.heavy_NK.argmax(1) == self.labels_N).double().mean())
+        self.tolerance = max(self.tolerance, math.sqrt(self.heavy_accuracy * (1 - self.heavy_accuracy) / len(self.labels_N)))
 
     def cut(self, sought: list[Candidate], groups: Sequence[str]) -> list[_Expert]:
         """Those that can be made, cut and judged."""

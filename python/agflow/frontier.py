@@ -60,7 +60,7 @@ class Frontier(Table):
     """Everything that was judged, one row each, in the order of the search, with the columns of :class:`Judged`.
 
     Metadata: ``agflow.cost`` ("macs" or "seconds") that the costs are of, the heavy expert's accuracy
-    ``agflow.heavy_accuracy`` and the ``agflow.tolerance`` against it, ``agflow.chosen``, the row of the design, and ``agflow.seed``.
+    ``agflow.heavy_accuracy`` and the ``agflow.tolerance`` against it that was searched with, ``agflow.chosen``, the row of the design, and ``agflow.seed``.
     """
 
     kind = "frontier"
@@ -99,7 +99,7 @@ class Frontier(Table):
 
     def _title(self) -> str:
         return (f"Least cost in {self.metadata['agflow.cost']} per image, as a ratio of the heavy expert's, at its accuracy of "
-                f"{100 * float(self.metadata['agflow.heavy_accuracy']):.1f} % less {100 * float(self.metadata['agflow.tolerance']):g} points, "
+                f"{100 * float(self.metadata['agflow.heavy_accuracy']):.1f} % less {100 * float(self.metadata['agflow.tolerance']):.2g} points, "
                 "on the images that chose; thresholds are still to be calibrated on others")
 
 

@@ -51,7 +51,9 @@ def test_stages_halve_and_the_cheapest_of_all_is_chosen(design, example):
     trained = sorted(by_stage["cut"], key=lambda row: row.oracle)[:2]
     assert {(row.image_size, row.width, row.shared_blocks) for row in by_stage["little"]} == {(row.image_size, row.width, row.shared_blocks) for row in trained}
     assert design.chosen == design.frontier.chosen and design.chosen.charged == min(row.charged for row in rows)
-    assert all(row.accuracy >= float(design.frontier.metadata["agflow.heavy_accuracy"]) - ASKED["tolerance"] - 1e-9 for row in rows)
+    heavy, slack = (float(design.frontier.metadata[f"agflow.{name}"]) for name in ("heavy_accuracy", "tolerance"))
+    assert slack == pytest.approx(max(ASKED["tolerance"], (heavy * (1 - heavy) / 200) ** 0.5)) and design.tolerance == ASKED["tolerance"]
+    assert all(row.accuracy >= heavy - slack - 1e-9 for row in rows)
     assert str(design).count("->") == 1 and f"{design.chosen.charged:.3f}x charged" in str(design)
     assert design.frontier.markdown().count("\n| cut") == 4
 
