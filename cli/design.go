@@ -14,7 +14,7 @@ func designCommand() *cli.Command {
 			list("macs", []string{"1", "0.5"}, "widths to try: `SHARES` of the model's MACs at each image size"),
 			list("groups", []string{"mlp", "heads"}, "`GROUPS` of units to cut; with block, whole branches go too"),
 			numbers("shared-blocks", []int{0}, "`NUMBERS` of first blocks that both experts may share"),
-			text("answers", "both", "`EXPERTS` that answer what escalates: both, or heavy"),
+			text("answers", "heavy", "`EXPERTS` that answer what escalates: heavy, or both"),
 			text("cost", "macs", "`COST` to save: macs, or seconds as measured here"),
 			number("epochs", 8, "", "distil the finalists for `N` epochs"), fraction("lr", 0.0001, "peak learning `RATE` of the distillation"),
 			toleranceFlag(), confidenceFlag(), batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),

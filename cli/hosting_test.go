@@ -139,7 +139,7 @@ func TestDesignLeavesNothingOut(t *testing.T) {
 	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &answer); err != nil {
 		t.Fatal(status, err, out, complaint)
 	}
-	want := `{"answers":"both","batch_size":32,"classes":[0,217],"confidence":0.95,"cost":"macs","data":"example:train","epochs":8,"groups":["mlp","heads"],"held_out":null,` +
+	want := `{"answers":"heavy","batch_size":32,"classes":[0,217],"confidence":0.95,"cost":"macs","data":"example:train","epochs":8,"groups":["mlp","heads"],"held_out":null,` +
 		`"image_sizes":[],"label":null,"limit":null,"lr":0.0001,"macs":["1","0.25"],"model":"example","output":"cascade","seed":0,"shared_blocks":[0,4],` +
 		`"tolerance":0.005,"weights":null}`
 	if got, _ := json.Marshal(answer.Options); string(got) != want {

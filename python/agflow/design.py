@@ -106,7 +106,7 @@ class CascadeDesign:
 
 def design_cascade(heavy: nn.Module, tuning: Iterable, choosing: Iterable, *, tolerance: float = 0.0,
                    image_sizes: Sequence[int | Size] | None = None, macs: Sequence[float] = WIDTHS, groups: Sequence[str] = ("mlp", "heads"),
-                   shared_blocks: Sequence[int] = (0,), answers: str = BOTH, epochs: int = EPOCHS, lr: float = LR, cost: str = "macs", seed: int = 0,
+                   shared_blocks: Sequence[int] = (0,), answers: str = HEAVY, epochs: int = EPOCHS, lr: float = LR, cost: str = "macs", seed: int = 0,
                    progress: bool = True) -> CascadeDesign:
     """Choose the light expert whose cascade costs least at the heavy expert's accuracy.
 
@@ -131,7 +131,8 @@ def design_cascade(heavy: nn.Module, tuning: Iterable, choosing: Iterable, *, to
     macs : widths: shares of the heavy expert's MACs at each image size, 1 is uncut
     groups : of units that may be cut; with ``"block"``, each width is also tried with whole residual branches among them
     shared_blocks : numbers of first blocks that both experts share, tried at the heavy expert's own image size
-    answers : what answers an image that escalates: ``"both"`` experts, or ``"heavy"`` alone where that is cheaper, or only ``"heavy"``
+    answers : what answers an image that escalates: ``"heavy"``, or ``"both"`` experts where that is cheaper. What both answer must be shown
+        to keep up where all images escalate, too, so that no threshold may hold where the heavy expert's answers allow one
     epochs : of the finalists
     lr : peak learning rate of the distillation
     cost : ``"macs"``, or ``"seconds"``: measured here, in batches of 32
