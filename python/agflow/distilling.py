@@ -98,33 +98,6 @@ class Remembered:
         return [(x.float(), labels) for x, labels in pairs]
 
 
-class Augmented:
-    """The batches (images float32 [B, C, H, W], …) of a loader, moved and mirrored (:func:`random_shifts`), for a teacher that looks at
-    what its pupil sees."""
-
-    def __init__(self, loader: Iterable):
-        self.loader = loader
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[tuple]:
-        for images_BCHW, *others in self.loader:
-            yield random_shifts(images_BCHW), *others
-
-
-def random_shifts(images_BCHW: torch.Tensor) -> torch.Tensor:
-    """Each image mirrored half the time, all moved alike by whole pixels, up to a 28th of their height and width and one at least; their
-    edges are repeated. Unlike :func:`random_crops` this blurs nothing, which small images need. Draws are from torch's CPU generator.
-    """
-    mirrored_B = (torch.rand(len(images_BCHW)) < 0.5).to(images_BCHW.device)
-    images_BCHW = torch.where(mirrored_B[:, None, None, None], images_BCHW.flip(-1), images_BCHW)
-    height, width = images_BCHW.shape[2:]
-    down, right = (max(1, round(side / 28)) for side in (height, width))
-    top, left = (int(torch.randint(2 * most + 1, ())) for most in (down, right))
-    return F.pad(images_BCHW, (right, right, down, down), mode="replicate")[:, :, top:top + height, left:left + width]
-
-
 def random_crops(images_BCHW: torch.Tensor, smallest: float) -> torch.Tensor:
     """Each image [C, H, W] through a square window of its own, brought back to its size bilinearly, mirrored half the time.
 

@@ -14,7 +14,6 @@ from agflow import data, routing
 from agflow.calibration import calibrate
 from agflow.cascade import Cascade
 from agflow.errors import EmptyError, FileError, InvalidValueError
-from agflow.distilling import Augmented
 from agflow.evaluation import Accuracy, accuracy, evaluate, logits, race, restrict, top1
 from agflow.experts import save_expert
 from agflow.fingerprints import sketch_images
@@ -175,7 +174,7 @@ def _make_expert(heavy: nn.Module, plan_: Plan, splits: Splits, options: RunOpti
         return light, Stages(cut, repaired, repaired)
     shuffled = DataLoader(splits.tune, batch_size=options.batch_size, shuffle=True,
                           generator=torch.Generator().manual_seed(options.seed))
-    finetune(light, Augmented(shuffled), teacher=heavy, epochs=options.epochs, lr=options.lr, seed=options.seed)
+    finetune(light, shuffled, teacher=heavy, epochs=options.epochs, lr=options.lr, seed=options.seed)
     return light, Stages(cut, repaired, judge(light))
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agflow.distilling import Augmented, random_shifts, Remembered, distil, random_crops
+from agflow.distilling import Remembered, distil, random_crops
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.finetuning import finetune
 from agflow.models import split
@@ -142,28 +142,3 @@ def test_refusals(make_vit, images):
         Remembered(torch.zeros(0, 3, 4, 4), torch.zeros(0), torch.zeros(0, 3))
     with pytest.raises(InvalidValueError, match="smallest_crop 0"):
         Remembered(*images, torch.zeros(8, 3), smallest_crop=0)
-
-
-def test_shifts_move_by_whole_pixels_and_mirror():
-    """Every image is a window of itself or its mirror image with its edges repeated; all of a batch at the same place."""
-    torch.manual_seed(3)
-    images = torch.rand(40, 2, 28, 56)
-    seen = set()
-    for _ in range(30):
-        moved = random_shifts(images)
-        assert moved.shape == images.shape
-        for top in range(3):
-            for left in range(5):
-                window = lambda x: torch.nn.functional.pad(x, (2, 2, 1, 1), mode="replicate")[:, :, top:top + 28, left:left + 56]
-                plain, mirrored = (window(x) == moved for x in (images, images.flip(-1)))
-                if (plain.flatten(1).all(1) | mirrored.flatten(1).all(1)).all():
-                    seen.add((top, left))
-                    assert 0 < int(mirrored.flatten(1).all(1).sum()) < 40
-    assert len(seen) > 8
-
-
-def test_augmented_keeps_what_comes_with_the_images():
-    labels = torch.arange(6)
-    loader = [(torch.rand(6, 1, 28, 28), labels, labels * 2)]
-    (images, *others), = Augmented(loader)
-    assert len(Augmented(loader)) == 1 and images.shape == (6, 1, 28, 28) and torch.equal(others[0], labels) and torch.equal(others[1], labels * 2)
