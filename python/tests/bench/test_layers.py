@@ -102,16 +102,20 @@ def test_attention_of_unequal_widths(qk, v):
 
 
 def test_predicted_latency_is_near_the_measured_one():
-    """A ViT-Tiny cut in five ways; generous, for machines that do other things meanwhile."""
+    """A ViT-Tiny cut in five ways; generous, and with three attempts, for machines that do other things meanwhile."""
     vit = timm.create_model("vit_tiny_patch16_224").eval()
     adapter = adapter_for(vit)
-    found, costs, x = layers.measure(vit, batch=1, rounds=3), adapter.costs(vit), torch.randn(1, 3, 224, 224)
+    costs, x = adapter.costs(vit), torch.randn(1, 3, 224, 224)
     cuts = {(hidden, heads): cut(adapter, vit, hidden, heads) for hidden, heads in ((384, 3), (192, 3), (768, 2), (384, 2), (192, 1))}
-    with torch.inference_mode():
-        times = interleaved({"dense": lambda: vit(x), **{name: lambda light=light: light(x) for name, (light, _) in cuts.items()}}, rounds=5)
-    for name, (_, kept) in cuts.items():
-        predicted = latency_ms(found, costs, kept) / found.model_ms
-        assert predicted == pytest.approx(times[name].over(times["dense"]).median, rel=0.3), name
+    for _ in range(3):
+        found = layers.measure(vit, batch=1, rounds=3)
+        with torch.inference_mode():
+            times = interleaved({"dense": lambda: vit(x), **{name: lambda light=light: light(x) for name, (light, _) in cuts.items()}}, rounds=5)
+        predicted = {name: latency_ms(found, costs, kept) / found.model_ms for name, (_, kept) in cuts.items()}
+        measured = {name: times[name].over(times["dense"]).median for name in cuts}
+        if predicted == pytest.approx(measured, rel=0.3):
+            break
+    assert predicted == pytest.approx(measured, rel=0.3)
 
 
 def cut(adapter, vit, hidden, heads):
