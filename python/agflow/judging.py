@@ -53,9 +53,10 @@ def judge(predictions: Predictions, router: Router) -> Judgement:
         raise InvalidValueError(f"the predictions combine both answers at a light_weight of {predictions.light_weight}, the router at {router.light_weight}: "
                                 "predict again with light_weight=router.light_weight")
     escalated = int((predictions.prior(router.prior).astype(np.float64) < router.threshold).sum())  # as Go compares: a float32 prior, widened
-    points = curve(predictions, prior=router.prior, points=len(predictions) + 1, answers=router.answers).columns
+    found = curve(predictions, prior=router.prior, points=len(predictions) + 1, answers=router.answers)
+    points = found.columns
     at = int(np.abs(points["escalated"] - escalated).argmin())
-    macs = (int(predictions.metadata[f"agflow.{name}_macs"]) for name in ("light", "heavy", "shared"))
+    macs = (int(found.metadata[f"agflow.{name}_macs"]) for name in ("light", "heavy", "shared"))  # the prior's own included
     return Judgement(len(predictions), predictions.light_accuracy, predictions.heavy_accuracy, float(points["accuracy"][at]),
                      *(float(points[name][at]) for name in ("random_accuracy", "random_accuracy_low", "random_accuracy_high")),
                      Ledger.of(Costs(*macs), len(predictions), escalated))

@@ -51,3 +51,15 @@ def test_the_running_cascade_is_judged_the_same(example, loader):
     run = judge_cascade(agflow.Cascade(light, heavy, router), images, predictions, progress=False)
     assert run == agflow.judge(predictions, router) and 0 < run.ledger.escalated < 200
     assert np.isclose(run.random, (1 - run.ledger.escalation) * run.light + run.ledger.escalation * run.heavy)
+
+
+def test_a_prior_that_costs_is_charged():
+    """Agreement takes a second look of every image: the judgement charges it as the router's own ledger does."""
+    g = torch.Generator().manual_seed(5)
+    labels = torch.randint(3, (600,), generator=g)
+    light, heavy, look = (torch.randn(600, 3, generator=g) + strength * torch.nn.functional.one_hot(labels, 3) for strength in (2.0, 3.0, 2.0))
+    predictions = join_predictions(light, heavy, labels, Costs(20, 100, look=20), look_NK=look)
+    router = threshold_for(predictions, prior="agreement", tolerance=0.1, confidence=0.6)
+    found = agflow.judge(predictions, router)
+    assert router.verdict == "PASS" and found.ledger.light_macs == router.ledger.light_macs == 40
+    assert found.ledger.charged == pytest.approx(0.4 + found.ledger.escalation)
