@@ -21,7 +21,7 @@ from agflow.deployment import CASCADE, save_cascade
 from agflow.design import design_cascade
 from agflow.errors import DeviceError, EmptyError, InvalidValueError
 from agflow.evaluation import evaluate as evaluate_model
-from agflow.evaluation import race
+from agflow.evaluation import first_images, race
 from agflow.experts import PLAN, expert_tuning, load_expert, save_expert
 from agflow.exporting import CHECKED_IMAGES
 from agflow.exporting import export as export_model
@@ -99,19 +99,13 @@ def design(options: dict) -> dict:
             table.save(folder / f"{file}.arrow")
         (folder / "frontier.md").write_text(made.frontier.markdown())
     judgement = judge_cascade(cascade, judging, judged)
-    timings = race({"heavy": made.heavy, "light": made.light, "cascade": cascade}, _stacked(judging, TIMED_IMAGES), batch=TIMED_BATCH)
+    timings = race({"heavy": made.heavy, "light": made.light, "cascade": cascade}, first_images(judging.dataset, TIMED_IMAGES), batch=TIMED_BATCH)
     speeds = ", ".join(f"{contender} {timing.images_per_second:.1f} ({timing.spread[0]:.1f} to {timing.spread[1]:.1f})" for contender, timing in timings.items())
     return {"summary": f"{made}\n{options['output']}: {name} as a cascade. {router.verdict} on {router.samples} images: {router.rule}, and the answers are then of {router.answers}\n"
                        f"on {len(judged)} other images: {judgement}\n"
                        f"images/s in batches of {TIMED_BATCH}, median (slowest to fastest round): {speeds}",
             "output": options["output"], "chosen": asdict(made.chosen), "verdict": router.verdict, "router": asdict(router), "judged": asdict(judgement),
             "images_per_second": {contender: timing.images_per_second for contender, timing in timings.items()}}
-
-
-def _stacked(loader: DataLoader, images: int) -> torch.Tensor:
-    """Up to so many of its images, [N, C, H, W]."""
-    dataset = loader.dataset
-    return torch.stack([dataset[i][0] for i in range(min(images, len(dataset)))])
 
 
 def _parts(images: Dataset, shares: tuple[float, ...], seed: int) -> list[Subset]:

@@ -25,7 +25,7 @@ from agflow.looks import image_size
 from agflow.models import adapter_for, split
 from agflow.modes import modes_kept
 from agflow.planning import Plan
-from agflow.routing import BOTH, HEAVY, Costs, Predictions, Router, join_predictions, threshold_for
+from agflow.routing import BOTH, HEAVY, Costs, Predictions, Router, predict, threshold_for
 from agflow.statistics import Statistics
 from agflow.timing import interleaved
 
@@ -69,12 +69,8 @@ class CascadeDesign:
 
         For images that judge, pass the router: its temperature and weight count, none is fitted on them.
         """
-        images = ImageSketch()
-        light_NK, labels_N = logits(self.light, images.watching(loader), description="light expert", progress=progress)
-        heavy_NK, _ = logits(self.heavy, loader, description="heavy expert", progress=progress)
         fitted = {} if router is None else {"temperature": router.temperature, "light_weight": router.light_weight}
-        return join_predictions(light_NK, heavy_NK, labels_N, Costs.of(self.light, self.heavy, self.shared_blocks), images=str(images),
-                                tuning=self.tuning, **fitted)
+        return predict(self.light, self.heavy, loader, shared_blocks=self.shared_blocks, tuning=self.tuning, progress=progress, **fitted)
 
     def calibrate(self, held_out: Iterable | Predictions, *, tolerance: float | None = None, confidence: float = 0.95, progress: bool = True) -> Router:
         """The threshold, calibrated as :func:`agflow.calibrate_router` does on images that neither trained nor chose.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from agflow.errors import EmptyError
@@ -99,6 +100,11 @@ class Timing:
     def spread(self) -> tuple[float, float]:
         """Slowest and fastest round, in images per second."""
         return self.images / max(self.seconds), self.images / min(self.seconds)
+
+
+def first_images(dataset: Dataset, most: int) -> torch.Tensor:
+    """Up to ``most`` images of a dataset of (image, label), [N, C, H, W]."""
+    return torch.stack([dataset[i][0] for i in range(min(most, len(dataset)))])
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from agflow import data, routing
 from agflow.calibration import calibrate
 from agflow.cascade import Cascade
 from agflow.errors import EmptyError, FileError, InvalidValueError
-from agflow.evaluation import Accuracy, accuracy, evaluate, logits, race, restrict, top1
+from agflow.evaluation import Accuracy, accuracy, evaluate, first_images, logits, race, restrict, top1
 from agflow.experts import save_expert
 from agflow.fingerprints import sketch_images
 from agflow.finetuning import finetune
@@ -91,7 +91,7 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
     cascade = Cascade(light, heavy, result.router)
     measured = evaluate(cascade, _loader(splits.judge, options)).top1
     result = replace(result, ledger=cascade.ledger, cascade=measured)  # of the running module, not of the logs
-    x = torch.stack([splits.judge[i][0] for i in range(min(TIMED_IMAGES, len(splits.judge)))])
+    x = first_images(splits.judge, TIMED_IMAGES)
     timings = race({"heavy": heavy, "light": light, "cascade": cascade}, x, batch=TIMED_BATCH)
 
     say("6/6 report")
