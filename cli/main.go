@@ -57,7 +57,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		HideHelpCommand: true,
 		Commands: []*cli.Command{
 			runCommand(), designCommand(), calibrateCommand(), pruneCommand(), finetuneCommand(), predictCommand(), evaluateCommand(), exportCommand(),
-			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(), diffCommand(), routeCommand(), decideCommand(), inspectCommand(), verifyCommand(),
+			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(), diffCommand(), routeCommand(), judgeCommand(), decideCommand(), inspectCommand(), verifyCommand(),
 			benchCommand(), doctorCommand(), completionCommand(),
 		},
 		EnableBashCompletion: true,

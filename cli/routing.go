@@ -85,18 +85,9 @@ func routerText(path string, r routing.Router) string {
 		fmt.Fprintf(&b, "; about %d images would do", r.NeededSamples)
 	}
 	fmt.Fprintf(&b, "\n%s\n\n", thresholdText(r))
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "\taccuracy %%\tescalated %%\tcost charged\tcost uncharged\n")
-	light, heavy := r.Ledger.LightMACs, r.Ledger.HeavyMACs
-	fmt.Fprintf(table, "light expert\t%.2f\t0\t%.3fx\t%.3fx\n", 100*r.AccuracyLight, float64(light)/float64(heavy), float64(light)/float64(heavy))
-	fmt.Fprintf(table, "heavy expert\t%.2f\t100\t1.000x\t1.000x\n", 100*r.AccuracyHeavy)
-	p := r.Point
-	rest := fmt.Sprintf("%s\t%s\t%s", percent(p.Escalation, p.EscalationInterval), ratio(p.Charged, p.ChargedInterval), ratio(p.Uncharged, p.UnchargedInterval))
-	fmt.Fprintf(table, "cascade\t%s\t%s\n", percent(p.Accuracy, p.AccuracyInterval), rest)
-	fmt.Fprintf(table, "random routing\t%s\t%s\n", percent(p.RandomAccuracy, p.RandomInterval), rest)
-	table.Flush()
+	writeCascade(&b, r.AccuracyLight, r.AccuracyHeavy, r.Point, r.Ledger)
 	fmt.Fprintf(&b, "\ncharged cost: %s, break-even at %.1f %% escalated\n\n", r.Ledger.Verdict, 100*r.Ledger.BreakEven)
-	table = tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "prior\tAUROC for the light expert's errors\n")
 	for _, q := range r.Priors {
 		fmt.Fprintf(table, "%s\t%.4f (%.4f to %.4f)\n", q.Prior, q.AUROC, q.Low, q.High)

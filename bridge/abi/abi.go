@@ -23,7 +23,7 @@ import (
 )
 
 // Number marks the shape of this list; a caller built for another number must not call.
-const Number = 4
+const Number = 5
 
 // resultMemory holds every result: memory of C's allocator may be kept by other languages.
 var resultMemory = mallocator.NewMallocator()

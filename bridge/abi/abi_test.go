@@ -200,6 +200,10 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 	if text, err := Oracle("heavy", in.array, in.schema); err != nil || !strings.Contains(text, `"charged":0.2,`) {
 		t.Error(text, err)
 	}
+	in = predictions()
+	if text, err := Judge(text, in.array, in.schema); err != nil || !strings.Contains(text, `"lost":0,"gained":0,"point":{"threshold":`) {
+		t.Error(text, err)
+	}
 	in = logits()
 	if text, err := DynamicRange(in.array, in.schema); err != nil || !strings.Contains(text, `"max":9,"median":0,`) {
 		t.Error(text, err)
@@ -416,6 +420,14 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 		"Rank": func(a, b, _ wire) error {
 			defer free(b)
 			return second(Rank(a.array, a.schema))
+		},
+		"Judge": func(a, b, _ wire) error {
+			defer free(b)
+			return second(Judge(`{"format":3,"prior":"max_probability","temperature":1,"answers":"heavy"}`, a.array, a.schema))
+		},
+		"Judge, no router": func(a, b, _ wire) error {
+			defer free(b)
+			return second(Judge(`{}`, a.array, a.schema))
 		},
 		"Oracle": func(a, b, _ wire) error {
 			defer free(b)

@@ -23,6 +23,27 @@ func Rank(predictionsArray, predictionsSchema int64) (qualities string, err erro
 	return encode(found)
 }
 
+// Judge returns what a router, given as JSON, makes of predictions (routing.Judge) as JSON. The costs are in the predictions'
+// metadata.
+func Judge(router string, predictionsArray, predictionsSchema int64) (judgement string, err error) {
+	defer fault.Recover(&err)
+	input := carrow.Take("predictions", predictionsArray, predictionsSchema)
+	defer input.Release()
+	asked, err := routing.ParseRouter([]byte(router))
+	if err != nil {
+		return "", err
+	}
+	samples, err := readSamples(input)
+	if err != nil {
+		return "", err
+	}
+	found, err := routing.Judge(samples.Samples, asked)
+	if err != nil {
+		return "", err
+	}
+	return encode(found)
+}
+
 // Oracle returns the point of the cascade that no router beats (routing.Oracle) as JSON, with answers of the heavy or of both
 // experts to what escalates. The costs are in the predictions' metadata.
 func Oracle(answers string, predictionsArray, predictionsSchema int64) (point string, err error) {

@@ -262,6 +262,12 @@ func agflow_abi_rank(predictionsArray, predictionsSchema C.int64_t, number *C.in
 	return answerText(text, result, err)
 }
 
+//export agflow_abi_judge
+func agflow_abi_judge(router *C.char, predictionsArray, predictionsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Judge(C.GoString(router), int64(predictionsArray), int64(predictionsSchema))
+	return answerText(text, result, err)
+}
+
 //export agflow_abi_oracle
 func agflow_abi_oracle(answers *C.char, predictionsArray, predictionsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.Oracle(C.GoString(answers), int64(predictionsArray), int64(predictionsSchema))

@@ -124,6 +124,10 @@ func Rank(predictionsArray, predictionsSchema int64) (string, error) {
 	return abi.Rank(predictionsArray, predictionsSchema)
 }
 
+func Judge(router string, predictionsArray, predictionsSchema int64) (string, error) {
+	return abi.Judge(router, predictionsArray, predictionsSchema)
+}
+
 func Oracle(answers string, predictionsArray, predictionsSchema int64) (string, error) {
 	return abi.Oracle(answers, predictionsArray, predictionsSchema)
 }

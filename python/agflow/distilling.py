@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from agflow.augmentation import random_crops
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.finetuning import finetune
 from agflow.fingerprints import ImageSketch
@@ -96,21 +96,6 @@ class Remembered:
         """Batches (images float32, labels) of the first ``images`` as they are, for measuring and repairing."""
         pairs = zip(self.images[:images].split(self.batch_size), self.labels[:images].split(self.batch_size), strict=True)
         return [(x.float(), labels) for x, labels in pairs]
-
-
-def random_crops(images_BCHW: torch.Tensor, smallest: float) -> torch.Tensor:
-    """Each image [C, H, W] through a square window of its own, brought back to its size bilinearly, mirrored half the time.
-
-    The side of a window is uniform in [smallest, 1] of the image's, its place uniform. Draws are from torch's CPU generator.
-    """
-    side_B, mirrored_B, place_B2 = torch.rand(len(images_BCHW)), torch.rand(len(images_BCHW)) < 0.5, torch.rand(len(images_BCHW), 2)
-    side_B = smallest + (1 - smallest) * side_B
-    window_B23 = torch.zeros(len(images_BCHW), 2, 3)
-    window_B23[:, 0, 0] = torch.where(mirrored_B, -side_B, side_B)
-    window_B23[:, 1, 1] = side_B
-    window_B23[:, :, 2] = (1 - side_B[:, None]) * (2 * place_B2 - 1)
-    grid_BHW2 = F.affine_grid(window_B23.to(images_BCHW), list(images_BCHW.shape), align_corners=False)
-    return F.grid_sample(images_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
 
 
 def distil(light: nn.Module, remembered: Remembered, *, epochs: int, lr: float = LR, frozen_blocks: int = 0, seed: int = 0,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
-import numpy as np
-
+from agflow import arrow
+from agflow._core.loader import core
 from agflow.cascade import Cascade
-from agflow.errors import InvalidValueError
 from agflow.evaluation import evaluate
-from agflow.routing import BOTH, Costs, Ledger, Predictions, Router, curve
+from agflow.routing import Ledger, Predictions, Router
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Judgement:
 
     Attributes
     ----------
+    lost, gained : images that the heavy expert gets right and the cascade does not, and the other way round
     random : what random routing at the same escalation gets, with its interval of 95 % confidence, ``random_low`` to ``random_high``
     """
 
@@ -26,6 +27,8 @@ class Judgement:
     light: float
     heavy: float
     cascade: float
+    lost: int
+    gained: int
     random: float
     random_low: float
     random_high: float
@@ -47,19 +50,14 @@ def judge(predictions: Predictions, router: Router) -> Judgement:
     Raises
     ------
     InvalidValueError
-        The predictions lack the router's prior, or combine both answers by another weight than the router.
+        The predictions lack the router's prior, have it at another temperature, combine both answers by another weight, or
+        share images with those that tuned an expert.
     """
-    if router.answers == BOTH and predictions.light_weight != router.light_weight:
-        raise InvalidValueError(f"the predictions combine both answers at a light_weight of {predictions.light_weight}, the router at {router.light_weight}: "
-                                "predict again with light_weight=router.light_weight")
-    escalated = int((predictions.prior(router.prior).astype(np.float64) < router.threshold).sum())  # as Go compares: a float32 prior, widened
-    found = curve(predictions, prior=router.prior, points=len(predictions) + 1, answers=router.answers)
-    points = found.columns
-    at = int(np.abs(points["escalated"] - escalated).argmin())
-    macs = (int(found.metadata[f"agflow.{name}_macs"]) for name in ("light", "heavy", "shared"))  # the prior's own included
-    return Judgement(len(predictions), predictions.light_accuracy, predictions.heavy_accuracy, float(points["accuracy"][at]),
-                     *(float(points[name][at]) for name in ("random_accuracy", "random_accuracy_low", "random_accuracy_high")),
-                     Ledger.of(Costs(*macs), len(predictions), escalated))
+    found = json.loads(arrow.call(core().judge, json.dumps(asdict(router)), predictions.batch))
+    point = found["point"]
+    return Judgement(images=len(predictions), light=found["light_accuracy"], heavy=found["heavy_accuracy"], cascade=point["accuracy"],
+                     lost=found["lost"], gained=found["gained"], random=point["random_accuracy"], random_low=point["random_interval"][0],
+                     random_high=point["random_interval"][1], ledger=Ledger(**found["ledger"]))
 
 
 def judge_cascade(cascade: Cascade, loader: Iterable, predictions: Predictions, *, progress: bool = True) -> Judgement:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from agflow import data, routing
+from agflow.augmentation import shifting_batch
 from agflow.calibration import calibrate
 from agflow.cascade import Cascade
 from agflow.errors import EmptyError, FileError, InvalidValueError
@@ -172,7 +173,7 @@ def _make_expert(heavy: nn.Module, plan_: Plan, splits: Splits, options: RunOpti
     repaired = judge(light)
     if options.epochs == 0:
         return light, Stages(cut, repaired, repaired)
-    shuffled = DataLoader(splits.tune, batch_size=options.batch_size, shuffle=True,
+    shuffled = DataLoader(splits.tune, batch_size=options.batch_size, shuffle=True, collate_fn=shifting_batch,
                           generator=torch.Generator().manual_seed(options.seed))
     finetune(light, shuffled, teacher=heavy, epochs=options.epochs, lr=options.lr, seed=options.seed)
     return light, Stages(cut, repaired, judge(light))

@@ -11,7 +11,7 @@ from typing import Any
 
 from agflow.errors import InvalidValueError
 
-ABI = 4
+ABI = 5
 """The number of this list; Go carries the same one."""
 
 _INITIALS = {"yg": "YG"}  # Go writes initials in capitals
@@ -105,6 +105,7 @@ CALLS = (
     Call("curve", (TEXT, *ARROW, *ARROW), INT),
     Call("ledger", (TEXT,), TEXT),
     Call("rank", ARROW, TEXT),
+    Call("judge", (TEXT, *ARROW), TEXT),
     Call("oracle", (TEXT, *ARROW), TEXT),
     Call("dynamic_range", ARROW, TEXT),
     Call("write_file", (TEXT, *ARROW), INT),

@@ -38,7 +38,7 @@ def test_a_judgement_is_its_definition(answers):
 
 def test_another_weight_of_both_answers_is_refused():
     router = threshold_for(logged(600, 1)[0], tolerance=0.05, confidence=0.8, answers="both")
-    with pytest.raises(InvalidValueError, match="predict again with light_weight=router.light_weight"):
+    with pytest.raises(InvalidValueError, match="predict again with the router.s light_weight"):
         agflow.judge(logged(500, 2, light_weight=router.light_weight / 2)[0], router)
 
 
