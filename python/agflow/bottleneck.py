@@ -9,7 +9,7 @@ Shape suffixes: B images of a batch, N images, R = B * T rows, C channels.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +26,9 @@ from agflow._core.loader import core
 from agflow.calibration import calibrate, capture, per_image_loss
 from agflow.diagnostics import PerLayer, Range, diagnose
 from agflow.errors import EmptyError, InvalidValueError
-from agflow.evaluation import logits
 from agflow.models import PrunableLayer, adapter_for, logits_of
 from agflow.routing import Costs, Predictions, PriorQuality, join_predictions, rank
+from agflow.watching import Watched
 
 PRIOR = "agf"
 GROUPS = ("mlp", "heads")
@@ -58,6 +58,11 @@ def image_utilities(model: nn.Module, loader: Iterable, *, groups: Sequence[str]
     UnsupportedModelError
         No adapter handles the model.
     """
+    return torch.cat([utilities_B for utilities_B, _, _ in _passes(model, loader, groups, progress)]).numpy()
+
+
+def _passes(model: nn.Module, loader: Iterable, groups: Sequence[str], progress: bool) -> list[tuple[torch.Tensor, torch.Tensor, Any]]:
+    """Utilities [B], logits [B, K] and labels of every batch."""
     layers, place = _layers(model, groups), next(model.parameters())
     sums_B: list[torch.Tensor] = []
 
@@ -66,13 +71,13 @@ def image_utilities(model: nn.Module, loader: Iterable, *, groups: Sequence[str]
 
     found = []
     with capture(model, layers, add):
-        for images, _ in tqdm(loader, desc="utility of images", disable=None if progress else True, leave=False):
-            _backward(model, images.to(place))
-            found.append(torch.stack(sums_B).sum(0).cpu())
+        for images, labels in tqdm(loader, desc="utility of images", disable=None if progress else True, leave=False):
+            logits_BK = _backward(model, images.to(place))
+            found.append((torch.stack(sums_B).sum(0).cpu(), logits_BK.float().cpu(), labels))
             sums_B.clear()
     if not found:
         raise EmptyError("the loader gave no batch; expected at least one (images, labels) pair: check the dataset's length and limit")
-    return torch.cat(found).numpy()
+    return found
 
 
 def utility_macs(model: nn.Module, *, groups: Sequence[str] = GROUPS) -> int:
@@ -190,8 +195,9 @@ class UtilityTrace:
         device = next(self.model.parameters()).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # a loader draws its seed even where it shuffles nothing
             statistics = calibrate(self.model, self.calibration, batches=len(self.calibration), groups=GROUPS, progress=False)
-            utilities_N = image_utilities(self.model, self.judging, progress=False)
-            logits_NK, labels_N = logits(self.model, self.judging, progress=False)
+            passes = _passes(self.model, self.judging, GROUPS, progress=False)
+        utilities_N, logits_NK, labels_N = (torch.cat(parts) for parts in zip(*passes, strict=True))
+        utilities_N = utilities_N.numpy()
         costs = Costs.of(self.model, self.model)
         predictions = _with_prior(join_predictions(logits_NK, logits_NK, labels_N, costs, temperature=1.0, light_weight=0.0), utilities_N, 0)
         units = diagnose(statistics, criteria=[PRIOR]).ranges[PRIOR]
@@ -200,22 +206,7 @@ class UtilityTrace:
 
     def watching(self, loader: Iterable) -> Iterable:
         """The same batches, with a measurement before the first one of every pass."""
-        return _Watched(loader, self)
-
-
-class _Watched:
-    def __init__(self, loader: Iterable, trace: UtilityTrace):
-        self._loader, self._trace = loader, trace
-
-    def __iter__(self) -> Iterator[Any]:
-        self._trace.record()
-        yield from self._loader
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __getattr__(self, name: str) -> Any:  # finetune looks for a loader's samplers and generators
-        return getattr(self._loader, name)
+        return Watched(loader, begin=self.record)
 
 
 def _layers(model: nn.Module, groups: Sequence[str]) -> list[PrunableLayer]:
@@ -225,10 +216,11 @@ def _layers(model: nn.Module, groups: Sequence[str]) -> list[PrunableLayer]:
     return layers
 
 
-def _backward(model: nn.Module, images_BCHW: torch.Tensor) -> None:
-    """Forward, and backward from the loss of the model's own answers."""
+def _backward(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
+    """Forward, and backward from the loss of the model's own answers; returns the logits."""
     logits_BK = logits_of(model(images_BCHW))
     per_image_loss(logits_BK, logits_BK.argmax(1)).backward()
+    return logits_BK.detach()
 
 
 def _range(values_N: np.ndarray) -> Range:

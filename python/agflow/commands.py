@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import pathlib
 import sys
@@ -11,32 +10,22 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 
-from agflow import data, report
+from agflow import data, designing, report
 from agflow import run as road
 from agflow.calibration import calibrate as calibrate_model
-from agflow.classes import only_classes
-from agflow.deployment import CASCADE, save_cascade
-from agflow.design import design_cascade
-from agflow.errors import DeviceError, EmptyError, InvalidValueError
+from agflow.errors import DeviceError, InvalidValueError
 from agflow.evaluation import evaluate as evaluate_model
-from agflow.evaluation import first_images, race
 from agflow.experts import PLAN, expert_tuning, load_expert, save_expert
 from agflow.exporting import CHECKED_IMAGES
 from agflow.exporting import export as export_model
 from agflow.fingerprints import sketch_images
 from agflow.finetuning import finetune as finetune_model
-from agflow.folders import appearing_whole
-from agflow.judging import judge_cascade
 from agflow.planning import Plan
 from agflow.results import RunOptions
 from agflow.routing import predict as predict_both
-from agflow.run import TIMED_BATCH, TIMED_IMAGES
 from agflow.surgery import prune as prune_model
-
-TUNING_SHARE = 0.5  # of the images trains a design, where no others are held out
-HELD_OUT_SHARES = (0.25, 0.35)  # of the images held out choose, and calibrate the threshold; the rest judges
 
 
 def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
@@ -72,50 +61,14 @@ def run(options: dict) -> dict:
 
 @_command
 def design(options: dict) -> dict:
-    """Design a cascade, calibrate its threshold, judge it, each on images of its own, and fill a cascade folder."""
-    if not 0 < options["tolerance"] < 1:  # before the training rather than after it
-        raise InvalidValueError(f"tolerance is {options['tolerance']:g}; it is the accuracy that may be lost, above 0 and below 1, such as 0.005")
-    heavy, preprocessing, name = data.model_from(options["model"], options.get("weights"))
-    known, only = heavy.num_classes, options["classes"] or None
-    if only:
-        heavy = only_classes(heavy, only)
-    load = lambda spec: data.load(spec, preprocessing=preprocessing, label=options.get("label"), limit=options.get("limit"), seed=options["seed"],
-                                  classes=known, only=only)
-    images, other = load(options["data"]), options.get("held_out")
-    tuning, held_out = (images, load(other)) if other else _parts(images, (TUNING_SHARE,), options["seed"])
-    batches = lambda part: DataLoader(part, batch_size=options["batch_size"])
-    tuning, choosing, calibrating, judging = map(batches, (tuning, *_parts(held_out, HELD_OUT_SHARES, options["seed"])))
-    with appearing_whole(options["output"], "a cascade folder", CASCADE) as folder:
-        made = design_cascade(heavy, tuning, choosing, tolerance=options["tolerance"], image_sizes=options["image_sizes"] or None,
-                              macs=[float(share) for share in options["macs"]], groups=options["groups"], shared_blocks=options["shared_blocks"],
-                              **{key: options[key] for key in ("answers", "epochs", "lr", "cost", "seed")})
-        predictions = made.predict(calibrating)
-        router = made.calibrate(predictions, confidence=options["confidence"])
-        judged, cascade = made.predict(judging, router), made.cascade(router)
-        save_cascade(cascade, folder, preprocessing=preprocessing, tuning=made.tuning)
-        if made.plan is not None:
-            made.plan.save(folder / PLAN)
-        for file, table in (("predictions-threshold", predictions), ("predictions", judged), ("frontier", made.frontier)):
-            table.save(folder / f"{file}.arrow")
-        (folder / "frontier.md").write_text(made.frontier.markdown())
-    judgement = judge_cascade(cascade, judging, judged)
-    timings = race({"heavy": made.heavy, "light": made.light, "cascade": cascade}, first_images(judging.dataset, TIMED_IMAGES), batch=TIMED_BATCH)
-    speeds = ", ".join(f"{contender} {timing.images_per_second:.1f} ({timing.spread[0]:.1f} to {timing.spread[1]:.1f})" for contender, timing in timings.items())
-    return {"summary": f"{made}\n{options['output']}: {name} as a cascade. {router.verdict} on {router.samples} images: {router.rule}, and the answers are then of {router.answers}\n"
-                       f"on {len(judged)} other images: {judgement}\n"
-                       f"images/s in batches of {TIMED_BATCH}, median (slowest to fastest round): {speeds}",
-            "output": options["output"], "chosen": asdict(made.chosen), "verdict": router.verdict, "router": asdict(router), "judged": asdict(judgement),
-            "images_per_second": {contender: timing.images_per_second for contender, timing in timings.items()}}
-
-
-def _parts(images: Dataset, shares: tuple[float, ...], seed: int) -> list[Subset]:
-    """The images in seeded random order, dealt out by ``shares``; the last part gets what they leave."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
-    ends = [round(len(order) * share) for share in itertools.accumulate(shares)]
-    parts = [Subset(images, order[start:end]) for start, end in itertools.pairwise([0, *ends, len(order)])]
-    if not all(parts):
-        raise EmptyError(f"there are {len(order)} images, too few for {len(parts)} parts: those that train, choose, calibrate the threshold and judge differ")
-    return parts
+    """A cascade designed, calibrated and judged; see :func:`agflow.designing.design`."""
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    if "macs" in given:
+        given["macs"] = tuple(map(float, given["macs"]))
+    found = designing.design(designing.DesignOptions(**given))
+    return {"summary": found.summary, "output": found.options.output, "chosen": asdict(found.design.chosen), "verdict": found.router.verdict,
+            "router": asdict(found.router), "judged": asdict(found.judgement),
+            "images_per_second": {contender: timing.images_per_second for contender, timing in found.timings.items()}}
 
 
 @_command

@@ -18,6 +18,7 @@ from agflow.folders import appearing_whole, write
 from agflow.looks import image_size
 from agflow.models import adapter_for, model_name, split
 from agflow.models.resizing import resize_of
+from agflow.planning import Plan
 from agflow.preprocessing import Preprocessing
 from agflow.routing import BOTH, Router
 
@@ -28,7 +29,8 @@ PARTS = (f"{LIGHT}/{CONFIG}", f"{HEAVY}/{CONFIG}", ROUTER)
 """Files whose SHA-256 cascade.json holds; an expert's config.json holds that of its weights."""
 
 
-def save_cascade(cascade: Cascade, folder: str | os.PathLike, *, preprocessing: Preprocessing | None = None, tuning: str = "") -> None:
+def save_cascade(cascade: Cascade, folder: str | os.PathLike, *, preprocessing: Preprocessing | None = None, tuning: str = "",
+                 plan: Plan | None = None) -> None:
     """Save a cascade as a folder, which appears whole or not at all: the experts' folders ``light`` and ``heavy``, ``router.json``,
     ``cascade.json`` and a README. A cascade folder of that name is replaced; any other folder is left alone.
 
@@ -36,6 +38,7 @@ def save_cascade(cascade: Cascade, folder: str | os.PathLike, *, preprocessing: 
     ----------
     preprocessing : what the images of the cascade need, kept with both experts
     tuning : sketch (:func:`agflow.sketch_images`) of the images that tuned an expert, kept with both
+    plan : the plan that the light expert was cut by, kept with it
 
     Raises
     ------
@@ -48,7 +51,7 @@ def save_cascade(cascade: Cascade, folder: str | os.PathLike, *, preprocessing: 
     """
     router = _router_of(cascade)
     with appearing_whole(folder, "a cascade folder", CASCADE) as made:
-        save_expert(cascade.light, made / LIGHT, preprocessing=preprocessing, tuning=tuning)
+        save_expert(cascade.light, made / LIGHT, plan, preprocessing=preprocessing, tuning=tuning)
         save_expert(cascade.heavy, made / HEAVY, preprocessing=preprocessing, tuning=tuning)
         router.save(made / ROUTER)
         config = {"format": FORMAT, "shared_blocks": cascade.shared_blocks, "max_batch": cascade.max_batch,

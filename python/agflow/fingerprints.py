@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import torch
+
+from agflow.watching import Watched
 
 SIZE = 256
 _VALUES = 4096  # of an image that are hashed, evenly spaced: images that agree in all of them are taken for the same
@@ -36,23 +37,10 @@ class ImageSketch:
 
     def watching(self, loader: Iterable) -> Iterable:
         """The same batches of (images, labels), each added as it passes."""
-        return _Watched(loader, self)
+        return Watched(loader, see=lambda batch: self.add(batch[0]))
 
     def __str__(self) -> str:
         return " ".join(sorted(self._hashes))
-
-
-class _Watched:
-    def __init__(self, loader: Iterable, sketch: ImageSketch):
-        self._loader, self._sketch = loader, sketch
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self._loader:
-            self._sketch.add(batch[0])
-            yield batch
-
-    def __len__(self) -> int:
-        return len(self._loader)
 
 
 def sketch_images(loader: Iterable, more: str = "") -> str:

@@ -18,47 +18,50 @@ if TYPE_CHECKING:
     from agflow.models.vision_transformer import VisionTransformerAdapter
 
 
-class Prefix(nn.Module):
-    """The embeddings and the first blocks: images [B, C, H, W] to tokens [B, T, D].
+class _Half(nn.Module):
+    """Some of a model's blocks and what belongs to them.
 
     Attributes
     ----------
-    model : a copy with the original's parameters that lacks what comes later
+    model : a copy with the original's parameters that lacks the others
     """
 
-    def __init__(self, adapter: VisionTransformerAdapter, model: nn.Module, blocks: int):
+    def __init__(self, adapter: VisionTransformerAdapter, model: nn.Module, lacks: Iterable[str], other_blocks: slice):
         super().__init__()
-        anatomy = adapter.anatomy(model)
         self._adapter = adapter
-        self.model = _without(model, (*(name for name, _ in anatomy.after), *anatomy.classifiers, *anatomy.behind))
-        del adapter.blocks(self.model)[blocks:]
+        self.model = _without(model, lacks)
+        del adapter.blocks(self.model)[other_blocks]
         self.training = model.training
+
+    def _through_blocks(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        for block in self._adapter.blocks(self.model):
+            x_BTD = block(x_BTD)
+        return x_BTD
+
+
+class Prefix(_Half):
+    """The embeddings and the first blocks: images [B, C, H, W] to tokens [B, T, D]."""
+
+    def __init__(self, adapter: VisionTransformerAdapter, model: nn.Module, blocks: int):
+        anatomy = adapter.anatomy(model)
+        super().__init__(adapter, model, (*(name for name, _ in anatomy.after), *anatomy.classifiers, *anatomy.behind), slice(blocks, None))
         resize = resize_of(model)
         if resize is not None:
             self.register_forward_pre_hook(resize)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return _through(self._adapter.blocks(self.model), self._adapter.embed(self.model, images))
+        return self._through_blocks(self._adapter.embed(self.model, images))
 
 
-class Rest(nn.Module):
-    """The other blocks and the classifier: tokens [B, T, D] to logits [B, K].
-
-    Attributes
-    ----------
-    model : a copy with the original's parameters that lacks what comes earlier
-    """
+class Rest(_Half):
+    """The other blocks and the classifier: tokens [B, T, D] to logits [B, K]."""
 
     def __init__(self, adapter: VisionTransformerAdapter, model: nn.Module, blocks: int):
-        super().__init__()
         anatomy = adapter.anatomy(model)
-        self._adapter = adapter
-        self.model = _without(model, (anatomy.patch, *anatomy.embeddings, *(name for name, _ in anatomy.before)))
-        del adapter.blocks(self.model)[:blocks]
-        self.training = model.training
+        super().__init__(adapter, model, (anatomy.patch, *anatomy.embeddings, *(name for name, _ in anatomy.before)), slice(blocks))
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        return self._adapter.classify(self.model, _through(self._adapter.blocks(self.model), x_BTD))
+        return self._adapter.classify(self.model, self._through_blocks(x_BTD))
 
 
 def _without(model: nn.Module, names: Iterable[str]) -> nn.Module:
@@ -69,9 +72,3 @@ def _without(model: nn.Module, names: Iterable[str]) -> nn.Module:
         owner, _, leaf = name.rpartition(".")
         setattr(view.get_submodule(owner), leaf, None)
     return view
-
-
-def _through(blocks: Iterable[nn.Module], x_BTD: torch.Tensor) -> torch.Tensor:
-    for block in blocks:
-        x_BTD = block(x_BTD)
-    return x_BTD

@@ -151,6 +151,7 @@ def test_the_command_fills_a_cascade_folder(folder, loader, example):
     frontier, predictions = Frontier.load(output / "frontier.arrow"), agflow.Predictions.load(output / "predictions.arrow")
     assert len(predictions) == 48 and answer["chosen"]["charged"] == frontier.chosen.charged
     assert (output / "frontier.md").read_text() == frontier.markdown() and str(frontier) in answer["summary"]
+    assert (output / "light" / "plan.arrow").exists() == (frontier.chosen.width < 1)
     assert agflow.Router.load(output / "router.json").verdict == answer["verdict"]
     judged = answer["judged"]
     assert judged["images"] == 48 and judged["light"] == predictions.light_accuracy and judged["heavy"] == predictions.heavy_accuracy
