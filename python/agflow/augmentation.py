@@ -14,13 +14,13 @@ from torch.utils.data import default_collate
 SHIFT = 1 / 28  # of an image's side
 
 
-def shifting_batch(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch (images float32 [B, C, H, W], labels int64 [B]) of ``samples``, its images under :func:`random_shifts`.
+def shifting_batch(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
+    """A batch of ``samples`` (image [C, H, W], and what else belongs to it), its images [B, C, H, W] under :func:`random_shifts`.
 
     It is for ``DataLoader(…, collate_fn=shifting_batch)``.
     """
-    images_BCHW, labels_B = default_collate(samples)
-    return random_shifts(images_BCHW), labels_B
+    images_BCHW, *others = default_collate(samples)
+    return random_shifts(images_BCHW), *others
 
 
 def random_shifts(images_BCHW: torch.Tensor, most: float = SHIFT) -> torch.Tensor:

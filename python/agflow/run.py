@@ -14,6 +14,7 @@ from agflow import data, routing
 from agflow.augmentation import shifting_batch
 from agflow.calibration import calibrate
 from agflow.cascade import Cascade
+from agflow.distilling import Taught
 from agflow.errors import EmptyError, FileError, InvalidValueError
 from agflow.evaluation import Accuracy, accuracy, evaluate, first_images, logits, race, restrict, top1
 from agflow.experts import save_expert
@@ -28,6 +29,7 @@ from agflow.surgery import prune
 
 CONTROLS = ("magnitude", "random")
 THRESHOLD_SHARE = 0.4
+DISTILL = 0.9  # the teacher's share of the loss
 TIMED_IMAGES = 256
 TIMED_BATCH = 32
 
@@ -124,8 +126,9 @@ def _side_by_side(heavy: nn.Module, plans: dict[str, Plan], splits: Splits, opti
                   say: Callable[[str], None]) -> tuple[nn.Module, dict[str, Stages]]:
     """The light expert of the criterion, and the accuracies of it and its controls after every step."""
     experts, stages = {}, {}
+    taught = Taught(splits.tune, logits(heavy, _loader(splits.tune, options), description="teacher")[0]) if options.epochs else None
     for name, plan_ in plans.items():
-        experts[name], stages[name] = _make_expert(heavy, plan_, splits, options)
+        experts[name], stages[name] = _make_expert(heavy, plan_, splits, taught, options)
         say(f"    {name:<12} cut {_percent(stages[name].cut)}  repaired {_percent(stages[name].repaired)}  "
             f"fine-tuned {_percent(stages[name].tuned)}  (dense {_percent(dense)})")
     if stages[options.criterion].tuned.top1 < stages["random"].tuned.top1:
@@ -166,16 +169,17 @@ def _split(options: RunOptions, preprocessing: data.Preprocessing, heavy: nn.Mod
                   threshold=Subset(source, order[tuned:]), judge=load(options.eval, options.eval_limit))
 
 
-def _make_expert(heavy: nn.Module, plan_: Plan, splits: Splits, options: RunOptions) -> tuple[nn.Module, Stages]:
+def _make_expert(heavy: nn.Module, plan_: Plan, splits: Splits, taught: Taught | None,
+                 options: RunOptions) -> tuple[nn.Module, Stages]:
     judge = lambda model: evaluate(model, _loader(splits.judge, options))
     cut = judge(prune(heavy, plan_, compensate="none"))
     light = prune(heavy, plan_, _loader(splits.calibration, options), compensate=options.compensate)
     repaired = judge(light)
-    if options.epochs == 0:
+    if taught is None:
         return light, Stages(cut, repaired, repaired)
-    shuffled = DataLoader(splits.tune, batch_size=options.batch_size, shuffle=True, collate_fn=shifting_batch,
+    shuffled = DataLoader(taught, batch_size=options.batch_size, shuffle=True, collate_fn=shifting_batch,
                           generator=torch.Generator().manual_seed(options.seed))
-    finetune(light, shuffled, teacher=heavy, epochs=options.epochs, lr=options.lr, seed=options.seed)
+    finetune(light, shuffled, epochs=options.epochs, lr=options.lr, distill=DISTILL, seed=options.seed)
     return light, Stages(cut, repaired, judge(light))
 
 

@@ -4,10 +4,9 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from agflow.distilling import Remembered, distil, random_crops
+from agflow.distilling import Remembered, Taught, distil
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.finetuning import finetune
 from agflow.models import split
@@ -24,27 +23,6 @@ def taught(pairs, teacher):
 
 def same(a, b):
     return all(torch.equal(mine, theirs) for mine, theirs in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**31), smallest=st.floats(0.3, 1), height=st.integers(2, 12), width=st.integers(2, 12))
-def test_a_crop_shows_nothing_that_is_not_in_the_image(seed, smallest, height, width):
-    torch.manual_seed(seed)
-    x = torch.arange(float(height * width)).view(1, 1, height, width).repeat(4, 2, 1, 1)
-    seen = random_crops(x, smallest)
-    assert seen.shape == x.shape and seen.min() >= 0 and seen.max() <= x.max() + 1e-3
-    assert torch.equal(seen[:, 0], seen[:, 1])
-    rises_down = seen.diff(dim=2) >= -1e-3  # nothing is turned upside down
-    across = seen.diff(dim=3)
-    assert rises_down.all() and ((across >= -1e-3).all(3).all(2) | (across <= 1e-3).all(3).all(2)).all()  # a row is mirrored wholly or not at all
-
-
-def test_a_whole_window_is_the_image_or_its_mirror_image(images):
-    torch.manual_seed(1)
-    seen = random_crops(images[0], 1.0)
-    straight = [torch.allclose(mine, whole, atol=1e-4) for mine, whole in zip(seen, images[0], strict=True)]
-    mirrored = [torch.allclose(mine, whole.flip(-1), atol=1e-4) for mine, whole in zip(seen, images[0], strict=True)]
-    assert all(a != b for a, b in zip(straight, mirrored, strict=True)) and any(straight) and any(mirrored)
 
 
 def test_every_image_is_seen_once_an_epoch_with_its_own_label_and_logits():
@@ -72,6 +50,19 @@ def test_of_a_teacher(make_vit, images):
     assert torch.allclose(torch.cat([x for x, _ in plain]), images[0][:5], atol=2e-3) and plain[0][0].dtype is torch.float32
     with pytest.raises(EmptyError, match="no batch"):
         Remembered.of(teacher, [], progress=False)
+
+
+def test_taught_images_keep_their_own_logits_and_teach_as_the_teacher_does(make_vit, images):
+    """Taught beside a teacher that looks at every batch: the same images and the same bits."""
+    teacher, light = make_vit(), make_vit()
+    other, pairs = copy.deepcopy(light), list(zip(*images, strict=True))
+    seen = Taught(pairs, torch.cat([logits for _, _, logits in taught(batches(images), teacher)]))
+    assert len(seen) == len(pairs) and torch.equal(seen[3][0], images[0][3]) and seen[3][1] == images[1][3]
+    finetune(light, DataLoader(seen, batch_size=3), epochs=2, distill=0.9, progress=False)
+    finetune(other, DataLoader(pairs, batch_size=3), teacher=teacher, epochs=2, distill=0.9, progress=False)
+    assert same(light, other)
+    with pytest.raises(ShapeError, match="images and .* rows of logits, expected one of each"):
+        Taught(pairs, torch.zeros(len(pairs) - 1, 3))
 
 
 def test_half_precision_tells_all_levels_of_a_pixel_apart():
