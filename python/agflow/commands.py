@@ -53,7 +53,7 @@ def run(options: dict) -> dict:
     if unknown:
         raise InvalidValueError(f"run does not know the option {unknown[0]!r}; it knows {', '.join(known)}")
     if options.get("macs") is None and options.get("pruning_ratio") is None:
-        options["macs"] = "0.35"
+        options["macs"] = "0.2"
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items() if value is not None}
     result = road.run(RunOptions(**given), say=_say)
     return {"summary": report.summary(result), "output": result.options.output, **report.as_dict(result)}
