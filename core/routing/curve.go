@@ -76,18 +76,25 @@ func newPoint(at cut, n int64, light, escalated float64, c Cost) Point {
 
 // at is the point of one threshold.
 func (o Outcomes) at(threshold float64, c Cost) Point {
-	here, escalated := cut{threshold: threshold}, o.escalatedCorrect()
-	for i, p := range o.Prior {
-		right := o.LightCorrect[i]
-		if escalates(p, threshold) {
+	here := cut{threshold: threshold}
+	for i := range o.Prior {
+		escalated, right := o.routed(i, threshold)
+		if escalated {
 			here.escalated++
-			right = escalated[i]
 		}
 		if right {
 			here.correct++
 		}
 	}
-	return newPoint(here, int64(len(o.Prior)), share(o.LightCorrect), share(escalated), c)
+	return newPoint(here, int64(len(o.Prior)), share(o.LightCorrect), share(o.escalatedCorrect()), c)
+}
+
+// routed tells whether a sample escalates at a threshold, and whether the cascade's answer to it is right.
+func (o Outcomes) routed(i int, threshold float64) (escalated, right bool) {
+	if escalates(o.Prior[i], threshold) {
+		return true, o.escalatedCorrect()[i]
+	}
+	return false, o.LightCorrect[i]
 }
 
 // cut is one threshold in whole samples: how many are below it, and how many answers are right then.

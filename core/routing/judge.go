@@ -48,12 +48,8 @@ func Judge(s Samples, r Router) (Judgement, error) {
 
 // against counts the samples that a cascade loses and gains at a threshold, paired with the heavy expert alone.
 func (o Outcomes) against(threshold float64) (lost, gained int64) {
-	escalated := o.escalatedCorrect()
-	for i, p := range o.Prior {
-		right := o.LightCorrect[i]
-		if escalates(p, threshold) {
-			right = escalated[i]
-		}
+	for i := range o.Prior {
+		_, right := o.routed(i, threshold)
 		switch {
 		case o.HeavyCorrect[i] && !right:
 			lost++
