@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from agflow.augmentation import random_crops
@@ -26,29 +25,6 @@ DISTILL = 0.5
 TEMPERATURE = 2.0
 SMALLEST_CROP = 0.75
 BATCH_SIZE = 32
-
-
-class Taught(Dataset):
-    """A dataset of (image, label) with a teacher's logits float32 [K] as third part, which it gave for the image as it is.
-
-    Unlike :class:`Remembered` it leaves the images where they are: for more of them than memory holds.
-
-    Raises
-    ------
-    ShapeError
-        Images and rows of logits differ in number.
-    """
-
-    def __init__(self, images: Dataset, logits_NK: torch.Tensor):
-        if len(images) != len(logits_NK):
-            raise ShapeError(f"there are {len(images)} images and {len(logits_NK)} rows of logits, expected one of each an image")
-        self.images, self.logits = images, logits_NK
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, int, torch.Tensor]:
-        return *self.images[row], self.logits[row]
 
 
 class Remembered:

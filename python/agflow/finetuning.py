@@ -54,7 +54,7 @@ def finetune(model: nn.Module, loader: Iterable, *, teacher: nn.Module | None = 
     weight_decay : for matrices; biases, norms and tokens have none
     distill : share of the teacher's part, in [0, 1]
     features : weight of one more term, the mean squared error between the token features [B, T, D] that the last blocks
-        of model and teacher put out, which must be equally wide
+        of model and teacher put out, each token brought to mean 0 and variance 1; both must be equally wide
     frozen_blocks : the first so many blocks, and with them the embeddings, keep their bits and run in evaluation mode, so
         that the model can share them with the one it was cut from; 0 trains all
     accumulate : batches whose gradients make one step, each image weighing the same
@@ -238,7 +238,8 @@ class _Objective:
         if student_BTD.shape != teacher_BTD.shape:
             raise ShapeError(f"the last block of the model puts out {list(student_BTD.shape)}, that of the teacher {list(teacher_BTD.shape)}, "
                              "expected the same shape: leave features out, or take a teacher as wide as the model")
-        return F.mse_loss(student_BTD, teacher_BTD)
+        width = student_BTD.shape[-1:]
+        return F.mse_loss(F.layer_norm(student_BTD, width), F.layer_norm(teacher_BTD, width))
 
     @contextmanager
     def watching(self) -> Iterator[None]:

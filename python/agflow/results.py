@@ -24,7 +24,7 @@ class RunOptions:
     pruning_ratio: float | None = None
     criterion: str = "agf"
     round_to: int = 8
-    groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ("mlp", "heads")
     ignored_layers: tuple[str, ...] = ()
     compensate: str = "ridge_at_once"
     batches: int = 20

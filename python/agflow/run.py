@@ -14,12 +14,11 @@ from agflow import data, routing
 from agflow.augmentation import shifting_batch
 from agflow.calibration import calibrate
 from agflow.cascade import Cascade
-from agflow.distilling import Taught
-from agflow.errors import EmptyError, FileError, InvalidValueError
+from agflow.errors import EmptyError, FileError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation import Accuracy, accuracy, evaluate, first_images, logits, race, restrict, top1
 from agflow.experts import save_expert
 from agflow.fingerprints import sketch_images
-from agflow.finetuning import finetune
+from agflow.finetuning import finetune, last_block
 from agflow.planning import UNIFORM, Plan, needs_weight_gradients, plan, score
 from agflow.report import write_report
 from agflow.results import CascadeResult, RunOptions, RunResult, Stages
@@ -30,6 +29,7 @@ from agflow.surgery import prune
 CONTROLS = ("magnitude", "random")
 THRESHOLD_SHARE = 0.4
 DISTILL = 0.9  # the teacher's share of the loss
+FEATURES = 4.0  # weight of the error of the last block's tokens
 TIMED_IMAGES = 256
 TIMED_BATCH = 32
 
@@ -65,7 +65,7 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
     say(f"{name}: " + ", ".join(f"{count} {use}" for use, count in images.items()) + " images")
 
     say("1/6 calibrate: activations and gradients to the Go core")
-    statistics = calibrate(heavy, _loader(splits.calibration, options), batches=options.batches, seed=options.seed,
+    statistics = calibrate(heavy, _loader(splits.calibration, options), batches=options.batches, groups=options.groups, seed=options.seed,
                            weight_gradients=needs_weight_gradients(options.criterion))
     statistics.save(folder / "statistics.arrow")
 
@@ -126,9 +126,8 @@ def _side_by_side(heavy: nn.Module, plans: dict[str, Plan], splits: Splits, opti
                   say: Callable[[str], None]) -> tuple[nn.Module, dict[str, Stages]]:
     """The light expert of the criterion, and the accuracies of it and its controls after every step."""
     experts, stages = {}, {}
-    taught = Taught(splits.tune, logits(heavy, _loader(splits.tune, options), description="teacher")[0]) if options.epochs else None
     for name, plan_ in plans.items():
-        experts[name], stages[name] = _make_expert(heavy, plan_, splits, taught, options)
+        experts[name], stages[name] = _make_expert(heavy, plan_, splits, options)
         say(f"    {name:<12} cut {_percent(stages[name].cut)}  repaired {_percent(stages[name].repaired)}  "
             f"fine-tuned {_percent(stages[name].tuned)}  (dense {_percent(dense)})")
     if stages[options.criterion].tuned.top1 < stages["random"].tuned.top1:
@@ -169,18 +168,28 @@ def _split(options: RunOptions, preprocessing: data.Preprocessing, heavy: nn.Mod
                   threshold=Subset(source, order[tuned:]), judge=load(options.eval, options.eval_limit))
 
 
-def _make_expert(heavy: nn.Module, plan_: Plan, splits: Splits, taught: Taught | None,
-                 options: RunOptions) -> tuple[nn.Module, Stages]:
+def _make_expert(heavy: nn.Module, plan_: Plan, splits: Splits, options: RunOptions) -> tuple[nn.Module, Stages]:
     judge = lambda model: evaluate(model, _loader(splits.judge, options))
     cut = judge(prune(heavy, plan_, compensate="none"))
     light = prune(heavy, plan_, _loader(splits.calibration, options), compensate=options.compensate)
     repaired = judge(light)
-    if taught is None:
+    if options.epochs == 0:
         return light, Stages(cut, repaired, repaired)
-    shuffled = DataLoader(taught, batch_size=options.batch_size, shuffle=True, collate_fn=shifting_batch,
+    shuffled = DataLoader(splits.tune, batch_size=options.batch_size, shuffle=True, collate_fn=shifting_batch,
                           generator=torch.Generator().manual_seed(options.seed))
-    finetune(light, shuffled, epochs=options.epochs, lr=options.lr, distill=DISTILL, seed=options.seed)
+    finetune(light, shuffled, teacher=heavy, epochs=options.epochs, lr=options.lr, distill=DISTILL, features=_features(light, plan_), seed=options.seed)
     return light, Stages(cut, repaired, judge(light))
+
+
+def _features(light: nn.Module, plan_: Plan) -> float:
+    """FEATURES where the light expert's tokens can be held against the heavy one's: all residual channels are there and the last block is known."""
+    if any(layer.group == "embed" and layer.kept < layer.units for layer in plan_.planned):
+        return 0.0
+    try:
+        last_block(light)
+    except UnsupportedModelError:
+        return 0.0
+    return FEATURES
 
 
 def _both(light, heavy, batches) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

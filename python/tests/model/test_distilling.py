@@ -4,9 +4,8 @@ import copy
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
-from agflow.distilling import Remembered, Taught, distil
+from agflow.distilling import Remembered, distil
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.finetuning import finetune
 from agflow.models import split
@@ -50,19 +49,6 @@ def test_of_a_teacher(make_vit, images):
     assert torch.allclose(torch.cat([x for x, _ in plain]), images[0][:5], atol=2e-3) and plain[0][0].dtype is torch.float32
     with pytest.raises(EmptyError, match="no batch"):
         Remembered.of(teacher, [], progress=False)
-
-
-def test_taught_images_keep_their_own_logits_and_teach_as_the_teacher_does(make_vit, images):
-    """Taught beside a teacher that looks at every batch: the same images and the same bits."""
-    teacher, light = make_vit(), make_vit()
-    other, pairs = copy.deepcopy(light), list(zip(*images, strict=True))
-    seen = Taught(pairs, torch.cat([logits for _, _, logits in taught(batches(images), teacher)]))
-    assert len(seen) == len(pairs) and torch.equal(seen[3][0], images[0][3]) and seen[3][1] == images[1][3]
-    finetune(light, DataLoader(seen, batch_size=3), epochs=2, distill=0.9, progress=False)
-    finetune(other, DataLoader(pairs, batch_size=3), teacher=teacher, epochs=2, distill=0.9, progress=False)
-    assert same(light, other)
-    with pytest.raises(ShapeError, match="images and .* rows of logits, expected one of each"):
-        Taught(pairs, torch.zeros(len(pairs) - 1, 3))
 
 
 def test_half_precision_tells_all_levels_of_a_pixel_apart():

@@ -60,6 +60,14 @@ def test_report_is_consistent_with_the_files(folder, example, loader):
     assert set(report["stages"]) == {"agf", "magnitude", "random"}
 
 
+def test_a_run_that_cuts_the_residual_channels_teaches_without_their_features(tmp_path):
+    """The light expert's tokens are narrower than the teacher's, so only its answers can teach."""
+    small = (*SMALL, "--limit", "300", "--eval-limit", "64", "--batches", "2")
+    done = agflow_command("run", *small, "--groups", "mlp,embed", "--macs", "0.6", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert load_expert(tmp_path / "out" / "light").embed_dim < 128
+
+
 def test_repair_brings_accuracy_back(folder):
     stages = json.loads((folder / "report.json").read_text())["stages"]["agf"]
     assert stages["repaired"]["top1"] > stages["cut"]["top1"]
