@@ -20,7 +20,7 @@ func runCommand() *cli.Command {
 			place("output", "agflow-run", "`FOLDER` of the results"),
 			&cli.StringFlag{Name: "macs", DefaultText: "0.2", Usage: "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"},
 			ratioFlag(), criterionFlag(), roundToFlag(), groupsFlag(), ignoredLayersFlag(), compensateFlag("ridge_at_once"), batchesFlag(), batchSizeFlag(),
-			number("epochs", 16, "", "fine-tune for `N` epochs"), fraction("lr", 0.001, "peak learning `RATE` of the fine-tuning"), limitFlag(), number("eval-limit", 0, "all", "judge on at most `N` images"),
+			number("epochs", 24, "", "fine-tune for `N` epochs"), fraction("lr", 0.001, "peak learning `RATE` of the fine-tuning"), limitFlag(), number("eval-limit", 0, "all", "judge on at most `N` images"),
 			toleranceFlag(), confidenceFlag(), seedFlag(), labelFlag(),
 		},
 		Before: refuseTwoBudgets,

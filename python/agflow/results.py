@@ -29,7 +29,7 @@ class RunOptions:
     compensate: str = "ridge_at_once"
     batches: int = 20
     batch_size: int = 32
-    epochs: int = 16
+    epochs: int = 24
     lr: float = 1e-3
     limit: int | None = None
     eval_limit: int | None = None

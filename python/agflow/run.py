@@ -26,7 +26,7 @@ from agflow.routing import Costs, Ledger, Predictions
 from agflow.statistics import Statistics
 from agflow.surgery import prune
 
-CONTROLS = ("magnitude", "random")
+CONTROL = "random"
 THRESHOLD_SHARE = 0.4
 DISTILL = 0.9  # the teacher's share of the loss
 FEATURES = 4.0  # weight of the error of the last block's tokens
@@ -75,7 +75,7 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
     chosen.save(folder / "plan.arrow")
     say(f"    {chosen.macs / 1e6:.1f} M of {chosen.model_macs / 1e6:.1f} M MACs ({chosen.macs / chosen.model_macs:.3f}x)")
 
-    say("3/6 cut, repair, fine-tune: the criterion and its controls side by side")
+    say("3/6 cut, repair, fine-tune: the criterion and its control side by side")
     heavy_NK, labels = logits(heavy, _loader(splits.judge, options), description="heavy expert")
     dense = accuracy(heavy_NK, labels)
     light, stages = _side_by_side(heavy, plans, splits, options, dense, say)
@@ -112,11 +112,11 @@ def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
 
 
 def _plans(statistics: Statistics, options: RunOptions) -> dict[str, Plan]:
-    """The plan of the criterion and of each control, under the same budget, each layer giving the same share.
+    """The plan of the criterion and of the control, under the same budget, each layer giving the same share.
 
     Shared widths and the fold in sequence start far higher, but fine-tuned on the example they end no higher.
     """
-    names = dict.fromkeys([options.criterion, *CONTROLS])
+    names = dict.fromkeys([options.criterion, CONTROL])
     return {name: plan(statistics, criterion=name, widths=UNIFORM, seed=options.seed, pruning_ratio=options.pruning_ratio, macs=options.macs,
                        round_to=options.round_to, groups=options.groups, ignored_layers=options.ignored_layers)
             for name in names}
@@ -124,14 +124,14 @@ def _plans(statistics: Statistics, options: RunOptions) -> dict[str, Plan]:
 
 def _side_by_side(heavy: nn.Module, plans: dict[str, Plan], splits: Splits, options: RunOptions, dense: Accuracy,
                   say: Callable[[str], None]) -> tuple[nn.Module, dict[str, Stages]]:
-    """The light expert of the criterion, and the accuracies of it and its controls after every step."""
+    """The light expert of the criterion, and the accuracies of it and its control after every step."""
     experts, stages = {}, {}
     for name, plan_ in plans.items():
         experts[name], stages[name] = _make_expert(heavy, plan_, splits, options)
         say(f"    {name:<12} cut {_percent(stages[name].cut)}  repaired {_percent(stages[name].repaired)}  "
             f"fine-tuned {_percent(stages[name].tuned)}  (dense {_percent(dense)})")
-    if stages[options.criterion].tuned.top1 < stages["random"].tuned.top1:
-        say(f"    warning: {options.criterion} ends below the random control here")
+    if stages[options.criterion].tuned.top1 < stages[CONTROL].tuned.top1:
+        say(f"    warning: {options.criterion} ends below the {CONTROL} control here")
     return experts[options.criterion], stages
 
 
