@@ -69,7 +69,7 @@ func decided(path string, d routing.Decisions, router routing.Router, answered b
 	images, escalated := len(d.Prediction), len(d.Escalated())
 	text := fmt.Sprintf("%s: %d of %d images escalate: %s", path, escalated, images, thresholdText(router))
 	if answered {
-		by := map[string]string{routing.HeavyAnswers: "the heavy expert", routing.BothAnswers: "both experts"}[router.Answers]
+		by := map[string]string{routing.HeavyAnswers: "the heavy expert", routing.EnsembleAnswers: "both experts"}[router.Answers]
 		text = fmt.Sprintf("%s: %d images answered, %d of them by %s", path, images, escalated, by)
 	}
 	return outcome{map[string]any{"output": path, "images": images, "escalated": escalated, "answered": answered}, text}

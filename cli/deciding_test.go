@@ -50,7 +50,7 @@ func TestDecide(t *testing.T) {
 	logitsFile(t, "light.arrow", 5, 0, 1, 0, 0, 5, 0.5, 0)
 	logitsFile(t, "heavy.arrow", 0, 0.5, 0, 3)
 	routerFile(t, "heavy.json", routing.HeavyAnswers, 0)
-	routerFile(t, "both.json", routing.BothAnswers, 0.5)
+	routerFile(t, "both.json", routing.EnsembleAnswers, 0.5)
 	for _, c := range []struct {
 		router, heavy, answers string
 		predictions            []int64

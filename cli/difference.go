@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 
 	"agflow/bridge/arrowfile"
-	"agflow/core/masking"
+	"agflow/core/planning"
 
 	"github.com/urfave/cli/v2"
 )
@@ -18,7 +18,7 @@ func diffCommand() *cli.Command {
 		if c.NArg() != 2 {
 			return outcome{}, usageError("agflow diff compares 2 plans, and %d were named: agflow diff a.arrow b.arrow", c.NArg())
 		}
-		var plans [2]masking.Plan
+		var plans [2]planning.Plan
 		for i, path := range c.Args().Slice() {
 			plan, err := load(path, arrowfile.KindPlan, arrowfile.PlanFromRecord)
 			if err != nil {
@@ -26,7 +26,7 @@ func diffCommand() *cli.Command {
 			}
 			plans[i] = plan
 		}
-		found, err := masking.Diff(plans[0], plans[1])
+		found, err := planning.Diff(plans[0], plans[1])
 		if err != nil {
 			return outcome{}, err
 		}
@@ -34,7 +34,7 @@ func diffCommand() *cli.Command {
 	})
 }
 
-func differenceText(d masking.Difference) string {
+func differenceText(d planning.Difference) string {
 	var b strings.Builder
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "layer\tgroup\tunits\tfirst\tsecond\tboth\tJaccard")

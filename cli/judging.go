@@ -26,7 +26,7 @@ func judgeCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		found, err := routing.Judge(samples.Samples, router)
+		found, err := routing.EvaluateRouter(samples.Samples, router)
 		if err != nil {
 			return outcome{}, err
 		}
@@ -34,7 +34,7 @@ func judgeCommand() *cli.Command {
 	})
 }
 
-func judgementText(path string, r routing.Router, found routing.Judgement) string {
+func judgementText(path string, r routing.Router, found routing.RouterEvaluation) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s on %d images: %s\n\n", path, found.Ledger.Samples, thresholdText(r))
 	writeCascade(&b, found.LightAccuracy, found.HeavyAccuracy, found.Point, found.Ledger)

@@ -9,7 +9,7 @@ import (
 )
 
 // A router that one file calibrated is judged on another; what cannot be judged is refused by what is wrong with it.
-func TestJudge(t *testing.T) {
+func TestEvaluateRouter(t *testing.T) {
 	t.Chdir(t.TempDir())
 	predictionsFile(t, "held-out.arrow", 4000)
 	predictionsFile(t, "judging.arrow", 2000)
@@ -23,11 +23,11 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%q is not in\n%s", line, out)
 		}
 	}
-	var found routing.Judgement
+	var found routing.RouterEvaluation
 	if err := json.Unmarshal([]byte(must(t, "judge", "--router", "router.json", "--predictions", "judging.arrow", "--json")), &found); err != nil || found.Ledger.Escalated != 500 {
 		t.Errorf("%+v, %v", found, err)
 	}
-	routerFile(t, "both.json", routing.BothAnswers, 0.5)
+	routerFile(t, "both.json", routing.EnsembleAnswers, 0.5)
 	for arguments, want := range map[string]struct {
 		status int
 		says   string

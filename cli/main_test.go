@@ -15,7 +15,7 @@ import (
 	"agflow/bridge/pyhost"
 	"agflow/core/criteria"
 	"agflow/core/fault"
-	"agflow/core/masking"
+	"agflow/core/planning"
 	"agflow/core/routing"
 	"agflow/core/statistics"
 	"agflow/core/tensor"
@@ -206,7 +206,7 @@ func TestRouteForBothAnswers(t *testing.T) {
 	}
 	out := must(t, "route", "--predictions", "predictions.arrow", "--answers", "both", "--curve", "curve.arrow")
 	found, err := arrowfile.ReadRouter("router.json")
-	if err != nil || found.Answers != routing.BothAnswers || found.LightWeight != 0.25 || found.AccuracyCascade <= found.AccuracyHeavy {
+	if err != nil || found.Answers != routing.EnsembleAnswers || found.LightWeight != 0.25 || found.AccuracyCascade <= found.AccuracyHeavy {
 		t.Errorf("got %+v, %v", found, err)
 	}
 	if want := "both experts answer it then, the light one with weight 0.25"; !strings.Contains(out, want) {
@@ -319,9 +319,9 @@ func TestLatencyBudget(t *testing.T) {
 	layers := []statistics.Layer{{Name: "mlp", Group: statistics.MLP, Units: 8, UnitWidth: 1, Parts: 1, UnitMACs: 10, UnitParams: 10}}
 	scores := criteria.Scores{
 		Model: statistics.Model{Name: "tiny", MACs: 80, Params: 80}, Layers: layers, Criterion: "agf", Score: []float64{1, 2, 3, 4, 5, 6, 7, 8},
-		Metadata: map[string]string{masking.CostsKey: `{"sizes": {"mlp": 8}, "products": [{"kind": "linear", "name": "fc", "rows": 1, "inputs": [[1, "mlp"]], "outputs": [[10]]}]}`},
+		Metadata: map[string]string{planning.CostsKey: `{"sizes": {"mlp": 8}, "products": [{"kind": "linear", "name": "fc", "rows": 1, "inputs": [[1, "mlp"]], "outputs": [[10]]}]}`},
 	}
-	table := masking.LatencyTable{
+	table := planning.LatencyTable{
 		Model: "tiny", ModelMS: 16, Kind: []string{"linear", "linear"}, Rows: []int64{1, 1}, Shape: []string{"linear 1x8x10", "linear 1x8x10"},
 		Inputs: []int64{1, 8}, Outputs: []int64{10, 10}, Heads: []int64{0, 0}, MS: []float64{1, 8},
 	}

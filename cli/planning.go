@@ -7,7 +7,7 @@ import (
 
 	"agflow/bridge/arrowfile"
 	"agflow/core/criteria"
-	"agflow/core/masking"
+	"agflow/core/planning"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
 	"github.com/urfave/cli/v2"
@@ -66,7 +66,7 @@ func planCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		plan, report, err := masking.Solve(from, masking.Request{
+		plan, report, err := planning.Solve(from, planning.Request{
 			PruningRatio: c.Float64("pruning-ratio"), MACs: c.String("macs"), Params: c.String("params"), LatencyMS: c.Float64("latency-ms"),
 			Joint: c.Bool("joint"), Floor: c.Float64("floor"), RoundTo: c.Int("round-to"),
 			Groups: c.StringSlice("groups"), IgnoredLayers: c.StringSlice("ignored-layers"),
@@ -87,7 +87,7 @@ func planCommand() *cli.Command {
 }
 
 // planInput reads the files that a plan is made from: the scores, and others where they are named.
-func planInput(c *cli.Context) (from masking.Input, err error) {
+func planInput(c *cli.Context) (from planning.Input, err error) {
 	if from.Scores, err = load(c.String("scores"), arrowfile.KindScores, arrowfile.ScoresFromRecord); err != nil {
 		return from, err
 	}
@@ -108,7 +108,7 @@ func planInput(c *cli.Context) (from masking.Input, err error) {
 	return from, nil
 }
 
-func planText(path string, r masking.Report) string {
+func planText(path string, r planning.Report) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d of %d MACs (%.3fx), %d of %d parameters", path, r.MACs, r.DenseMACs, r.MACsRatio, r.Params, r.DenseParams)
 	if r.DenseLatencyMS > 0 {

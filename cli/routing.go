@@ -118,7 +118,7 @@ func thresholdText(r routing.Router) string {
 	if r.Temperature != 1 {
 		text += fmt.Sprintf(", at temperature %.4g", r.Temperature)
 	}
-	if r.Answers == routing.BothAnswers {
+	if r.Answers == routing.EnsembleAnswers {
 		text += fmt.Sprintf("; both experts answer it then, the light one with weight %.4g", r.LightWeight)
 	}
 	return text

@@ -201,7 +201,7 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 		t.Error(text, err)
 	}
 	in = predictions()
-	if text, err := Judge(text, in.array, in.schema); err != nil || !strings.Contains(text, `"lost":0,"gained":0,"point":{"threshold":`) {
+	if text, err := EvaluateRouter(text, in.array, in.schema); err != nil || !strings.Contains(text, `"lost":0,"gained":0,"point":{"threshold":`) {
 		t.Error(text, err)
 	}
 	in = logits()
@@ -421,13 +421,13 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 			defer free(b)
 			return second(Rank(a.array, a.schema))
 		},
-		"Judge": func(a, b, _ wire) error {
+		"EvaluateRouter": func(a, b, _ wire) error {
 			defer free(b)
-			return second(Judge(`{"format":3,"prior":"max_probability","temperature":1,"answers":"heavy"}`, a.array, a.schema))
+			return second(EvaluateRouter(`{"format":3,"prior":"max_probability","temperature":1,"answers":"heavy"}`, a.array, a.schema))
 		},
-		"Judge, no router": func(a, b, _ wire) error {
+		"EvaluateRouter, no router": func(a, b, _ wire) error {
 			defer free(b)
-			return second(Judge(`{}`, a.array, a.schema))
+			return second(EvaluateRouter(`{}`, a.array, a.schema))
 		},
 		"Oracle": func(a, b, _ wire) error {
 			defer free(b)

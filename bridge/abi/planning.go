@@ -5,7 +5,7 @@ import (
 	"agflow/bridge/carrow"
 	"agflow/core/criteria"
 	"agflow/core/fault"
-	"agflow/core/masking"
+	"agflow/core/planning"
 
 	"github.com/apache/arrow/go/v15/arrow"
 )
@@ -50,12 +50,12 @@ func Score(criterion string, seed, tableArray, tableSchema, outArray, outSchema 
 // planRequest is what Plan is asked: with a criterion the table is one of statistics, which the core scores by it and by
 // the criterion of Widths, if any; without one the table is one of scores, and widths are uniform.
 type planRequest struct {
-	masking.Request
+	planning.Request
 	Criterion string `json:"criterion"`
 	Seed      uint64 `json:"seed"`
 }
 
-// Plan solves a request, JSON of masking.Request with "criterion" and "seed", for a table of statistics or of scores and, if its
+// Plan solves a request, JSON of planning.Request with "criterion" and "seed", for a table of statistics or of scores and, if its
 // addresses are not 0, a latency table. It exports the plan and returns the report as JSON.
 func Plan(request string, tableArray, tableSchema, latencyArray, latencySchema, outArray, outSchema int64) (report string, err error) {
 	defer fault.Recover(&err)
@@ -79,7 +79,7 @@ func Plan(request string, tableArray, tableSchema, latencyArray, latencySchema, 
 			return "", err
 		}
 	}
-	plan, summary, err := masking.Solve(from, asked.Request)
+	plan, summary, err := planning.Solve(from, asked.Request)
 	if err != nil {
 		return "", err
 	}
@@ -95,11 +95,11 @@ func Plan(request string, tableArray, tableSchema, latencyArray, latencySchema, 
 }
 
 // planInput scores the statistics, or reads the scores.
-func planInput(input *carrow.Input, asked planRequest) (from masking.Input, err error) {
-	uniform := asked.Widths == "" || asked.Widths == masking.Uniform
+func planInput(input *carrow.Input, asked planRequest) (from planning.Input, err error) {
+	uniform := asked.Widths == "" || asked.Widths == planning.Uniform
 	if asked.Criterion == "" {
 		if !uniform {
-			return from, fault.New(fault.Value, "widths by %q need statistics and scores were given; pass the statistics, or widths %q", asked.Widths, masking.Uniform)
+			return from, fault.New(fault.Value, "widths by %q need statistics and scores were given; pass the statistics, or widths %q", asked.Widths, planning.Uniform)
 		}
 		err = read(input, func(rec arrow.Record) (err error) {
 			from.Scores, err = arrowfile.ScoresFromRecord(rec)
@@ -119,8 +119,8 @@ func planInput(input *carrow.Input, asked planRequest) (from masking.Input, err 
 	return from, err
 }
 
-func readLatencies(input *carrow.Input) (*masking.LatencyTable, error) {
-	var table masking.LatencyTable
+func readLatencies(input *carrow.Input) (*planning.LatencyTable, error) {
+	var table planning.LatencyTable
 	err := read(input, func(rec arrow.Record) (err error) {
 		table, err = arrowfile.LatencyFromRecord(rec)
 		return err
@@ -128,13 +128,13 @@ func readLatencies(input *carrow.Input) (*masking.LatencyTable, error) {
 	return &table, err
 }
 
-// Diff compares two plans of the same layers and returns JSON of masking.Difference.
+// Diff compares two plans of the same layers and returns JSON of planning.Difference.
 func Diff(aArray, aSchema, bArray, bSchema int64) (difference string, err error) {
 	defer fault.Recover(&err)
 	inputs := []*carrow.Input{carrow.Take("the first plan", aArray, aSchema), carrow.Take("the second plan", bArray, bSchema)}
 	defer inputs[1].Release()
 	defer inputs[0].Release()
-	plans := make([]masking.Plan, len(inputs))
+	plans := make([]planning.Plan, len(inputs))
 	for i, input := range inputs {
 		err := read(input, func(rec arrow.Record) (err error) {
 			plans[i], err = arrowfile.PlanFromRecord(rec)
@@ -144,7 +144,7 @@ func Diff(aArray, aSchema, bArray, bSchema int64) (difference string, err error)
 			return "", err
 		}
 	}
-	found, err := masking.Diff(plans[0], plans[1])
+	found, err := planning.Diff(plans[0], plans[1])
 	if err != nil {
 		return "", err
 	}

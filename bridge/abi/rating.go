@@ -23,9 +23,9 @@ func Rank(predictionsArray, predictionsSchema int64) (qualities string, err erro
 	return encode(found)
 }
 
-// Judge returns what a router, given as JSON, makes of predictions (routing.Judge) as JSON. The costs are in the predictions'
+// EvaluateRouter returns what a router, given as JSON, makes of predictions (routing.EvaluateRouter) as JSON. The costs are in the predictions'
 // metadata.
-func Judge(router string, predictionsArray, predictionsSchema int64) (judgement string, err error) {
+func EvaluateRouter(router string, predictionsArray, predictionsSchema int64) (judgement string, err error) {
 	defer fault.Recover(&err)
 	input := carrow.Take("predictions", predictionsArray, predictionsSchema)
 	defer input.Release()
@@ -37,7 +37,7 @@ func Judge(router string, predictionsArray, predictionsSchema int64) (judgement 
 	if err != nil {
 		return "", err
 	}
-	found, err := routing.Judge(samples.Samples, asked)
+	found, err := routing.EvaluateRouter(samples.Samples, asked)
 	if err != nil {
 		return "", err
 	}

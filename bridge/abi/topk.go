@@ -5,7 +5,7 @@ import (
 
 	"agflow/bridge/carrow"
 	"agflow/core/fault"
-	"agflow/core/masking"
+	"agflow/core/planning"
 	"agflow/core/tensor"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -35,7 +35,7 @@ func TopK(k, workers, scoresArray, scoresSchema, outArray, outSchema int64) (kep
 		return 0, fault.New(fault.Shape, "scores: expected float64 [n, 1], one score after another, got %s [%d, %d], %d values from row to row",
 			view.Dtype(), view.Rows(), view.Channels(), view.Stride())
 	}
-	chosen, err := masking.TopK(scores, int(k), int(workers))
+	chosen, err := planning.TopK(scores, int(k), int(workers))
 	if err != nil {
 		return 0, err
 	}
@@ -44,7 +44,7 @@ func TopK(k, workers, scoresArray, scoresSchema, outArray, outSchema int64) (kep
 }
 
 // bools builds an array of the first n bits in result memory: Arrow numbers bits as Bitset does, lowest first.
-func bools(bits masking.Bitset, n int) arrow.Array {
+func bools(bits planning.Bitset, n int) arrow.Array {
 	buffer := memory.NewResizableBuffer(resultMemory)
 	defer buffer.Release()
 	buffer.Resize(8 * len(bits))

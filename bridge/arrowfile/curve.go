@@ -49,7 +49,7 @@ func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Samples,
 		c.float64s(m.name+"_high", floats(func(p *routing.Point) *float64 { return &m.interval(p)[1] }))
 	}
 	pairs := predictionPairs(from.Metadata, prior, from.Temperature, from.CostOf(prior))
-	if answers == routing.BothAnswers {
+	if answers == routing.EnsembleAnswers {
 		pairs[keyAnswers], pairs[keyLightWeight] = answers, strconv.FormatFloat(from.LightWeight, 'g', -1, 64)
 	}
 	return c.record(KindCurve, pairs)

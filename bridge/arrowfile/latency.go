@@ -4,7 +4,7 @@ import (
 	"strconv"
 
 	"agflow/core/fault"
-	"agflow/core/masking"
+	"agflow/core/planning"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -13,7 +13,7 @@ import (
 // LatencyToRecord has one row a measurement: kind utf8; rows int64; shape utf8; inputs, outputs, heads int64; ms float64.
 // Metadata: agflow.model, and agflow.model_ms, the time of the whole dense model; a measurement tells of batch, device and
 // threads too. Times are of one batch.
-func LatencyToRecord(alloc memory.Allocator, t masking.LatencyTable) arrow.Record {
+func LatencyToRecord(alloc memory.Allocator, t planning.LatencyTable) arrow.Record {
 	c := columns{alloc: alloc}
 	c.texts("kind", t.Kind)
 	c.int64s("rows", t.Rows)
@@ -29,9 +29,9 @@ func LatencyToRecord(alloc memory.Allocator, t masking.LatencyTable) arrow.Recor
 }
 
 // LatencyFromRecord copies the latency table out of a record batch.
-func LatencyFromRecord(rec arrow.Record) (masking.LatencyTable, error) {
+func LatencyFromRecord(rec arrow.Record) (planning.LatencyTable, error) {
 	x := extract(rec, KindLatency)
-	t := masking.LatencyTable{
+	t := planning.LatencyTable{
 		Model:    x.pairs[keyModel],
 		Kind:     x.texts("kind"),
 		Rows:     x.int64s("rows"),
@@ -43,11 +43,11 @@ func LatencyFromRecord(rec arrow.Record) (masking.LatencyTable, error) {
 		Metadata: tableMetadata(x.pairs, keyModelMS),
 	}
 	if x.err != nil {
-		return masking.LatencyTable{}, x.err
+		return planning.LatencyTable{}, x.err
 	}
 	var err error
 	if t.ModelMS, err = strconv.ParseFloat(x.pairs[keyModelMS], 64); err != nil {
-		return masking.LatencyTable{}, fault.New(fault.Value, "metadata %s is %q, expected the milliseconds of the dense model; make the table with `agflow bench layers`", keyModelMS, x.pairs[keyModelMS])
+		return planning.LatencyTable{}, fault.New(fault.Value, "metadata %s is %q, expected the milliseconds of the dense model; make the table with `agflow bench layers`", keyModelMS, x.pairs[keyModelMS])
 	}
 	return t, t.Validate()
 }

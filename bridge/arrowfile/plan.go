@@ -5,7 +5,7 @@ import (
 	"strconv"
 
 	"agflow/core/fault"
-	"agflow/core/masking"
+	"agflow/core/planning"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -13,8 +13,8 @@ import (
 
 // PlanToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32; unit_macs, unit_params int64; score
 // float64; keep bool. Metadata: agflow.criterion, agflow.seed, agflow.request and
-// agflow.planned (JSON of masking.Request and of masking.Price).
-func PlanToRecord(alloc memory.Allocator, p masking.Plan) (arrow.Record, error) {
+// agflow.planned (JSON of planning.Request and of planning.Price).
+func PlanToRecord(alloc memory.Allocator, p planning.Plan) (arrow.Record, error) {
 	request, err := json.Marshal(p.Request)
 	if err != nil {
 		return nil, fault.New(fault.Value, "the plan's request can't be written as JSON: %w", err)
@@ -37,9 +37,9 @@ func PlanToRecord(alloc memory.Allocator, p masking.Plan) (arrow.Record, error) 
 }
 
 // PlanFromRecord copies the plan out of a record batch.
-func PlanFromRecord(rec arrow.Record) (masking.Plan, error) {
+func PlanFromRecord(rec arrow.Record) (planning.Plan, error) {
 	x := extract(rec, KindPlan)
-	p := masking.Plan{
+	p := planning.Plan{
 		Model:     x.model(),
 		Layers:    x.units(),
 		Criterion: x.pairs[keyCriterion],
@@ -49,13 +49,13 @@ func PlanFromRecord(rec arrow.Record) (masking.Plan, error) {
 		Metadata:  tableMetadata(x.pairs, keyCriterion, keySeed, keyRequest, keyPlanned),
 	}
 	if x.err != nil {
-		return masking.Plan{}, x.err
+		return planning.Plan{}, x.err
 	}
 	if err := json.Unmarshal([]byte(x.pairs[keyRequest]), &p.Request); err != nil {
-		return masking.Plan{}, fault.New(fault.Value, "metadata %s is not the JSON of a request: %w; make the plan with agflow", keyRequest, err)
+		return planning.Plan{}, fault.New(fault.Value, "metadata %s is not the JSON of a request: %w; make the plan with agflow", keyRequest, err)
 	}
 	if err := json.Unmarshal([]byte(x.pairs[keyPlanned]), &p.Planned); err != nil {
-		return masking.Plan{}, fault.New(fault.Value, "metadata %s is not the JSON of what a plan comes to: %w; make the plan with agflow", keyPlanned, err)
+		return planning.Plan{}, fault.New(fault.Value, "metadata %s is not the JSON of what a plan comes to: %w; make the plan with agflow", keyPlanned, err)
 	}
 	return p, nil
 }

@@ -95,7 +95,7 @@ func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 		}
 	}
 	if rec.Schema().HasField(bothColumn) {
-		s.BothCorrect, s.LightWeight = x.equal(label, bothColumn), x.number(keyLightWeight, 0)
+		s.EnsembleCorrect, s.LightWeight = x.equal(label, bothColumn), x.number(keyLightWeight, 0)
 	}
 	for i, prior := range s.Priors {
 		if _, given := x.pairs[priceKeys[prior.Name]]; given {

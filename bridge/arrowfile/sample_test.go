@@ -9,7 +9,7 @@ import (
 	"unsafe"
 
 	"agflow/core/criteria"
-	"agflow/core/masking"
+	"agflow/core/planning"
 	"agflow/core/routing"
 	"agflow/core/statistics"
 	"agflow/core/tensor"
@@ -46,13 +46,13 @@ func sampleScores() criteria.Scores {
 	}
 }
 
-func samplePlan() masking.Plan {
+func samplePlan() planning.Plan {
 	s := sampleScores()
-	return masking.Plan{
+	return planning.Plan{
 		Model: s.Model, Layers: s.Layers, Criterion: s.Criterion, Seed: s.Seed, Score: s.Score,
 		Keep:     []bool{true, false, false, true, true},
-		Planned:  masking.Price{MACs: 960, Params: 80, LatencyMS: 7.25},
-		Request:  masking.Request{PruningRatio: 0.5, RoundTo: 1, Groups: []string{"mlp"}, IgnoredLayers: []string{"blocks.1.*"}},
+		Planned:  planning.Price{MACs: 960, Params: 80, LatencyMS: 7.25},
+		Request:  planning.Request{PruningRatio: 0.5, RoundTo: 1, Groups: []string{"mlp"}, IgnoredLayers: []string{"blocks.1.*"}},
 		Metadata: map[string]string{"agflow.data": "sha256-abc"},
 	}
 }
@@ -73,7 +73,7 @@ func samplePredictions() Predictions {
 func sampleSamples() Samples {
 	p := samplePredictions()
 	return Samples{routing.Samples{
-		Priors: p.Priors, LightCorrect: []bool{true, true, false}, HeavyCorrect: []bool{true, false, true}, BothCorrect: []bool{true, true, false},
+		Priors: p.Priors, LightCorrect: []bool{true, true, false}, HeavyCorrect: []bool{true, false, true}, EnsembleCorrect: []bool{true, true, false},
 		LightWeight: p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
 		Images: "01 02", Tuning: "03",
 	}, p.Metadata}
@@ -88,8 +88,8 @@ func sampleCurve() []routing.Point {
 	}
 }
 
-func sampleLatency() masking.LatencyTable {
-	return masking.LatencyTable{
+func sampleLatency() planning.LatencyTable {
+	return planning.LatencyTable{
 		Model: "tiny ViT é", ModelMS: 12.5, Kind: []string{"linear", "linear", "norm"}, Rows: []int64{5, 5, 5},
 		Shape: []string{"linear 5x8x4", "linear 5x8x4", "norm 5x8"}, Inputs: []int64{4, 8, 0}, Outputs: []int64{4, 4, 8}, Heads: []int64{0, 0, 0},
 		MS: []float64{0.5, 0.75, 1e-3}, Metadata: map[string]string{"agflow.batch": "32", "agflow.device": "cpu"},
@@ -101,7 +101,7 @@ func sampleDecisions() routing.Decisions {
 }
 
 func sampleRouter() routing.Router {
-	return routing.Router{Prior: "energy", Answers: routing.BothAnswers, Threshold: routing.Threshold{Threshold: -0.25}}
+	return routing.Router{Prior: "energy", Answers: routing.EnsembleAnswers, Threshold: routing.Threshold{Threshold: -0.25}}
 }
 
 // sampleLogits has two images and three classes.

@@ -262,9 +262,9 @@ func agflow_abi_rank(predictionsArray, predictionsSchema C.int64_t, number *C.in
 	return answerText(text, result, err)
 }
 
-//export agflow_abi_judge
-func agflow_abi_judge(router *C.char, predictionsArray, predictionsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
-	result, err := abi.Judge(C.GoString(router), int64(predictionsArray), int64(predictionsSchema))
+//export agflow_abi_evaluate_router
+func agflow_abi_evaluate_router(router *C.char, predictionsArray, predictionsSchema C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.EvaluateRouter(C.GoString(router), int64(predictionsArray), int64(predictionsSchema))
 	return answerText(text, result, err)
 }
 

@@ -124,8 +124,8 @@ func Rank(predictionsArray, predictionsSchema int64) (string, error) {
 	return abi.Rank(predictionsArray, predictionsSchema)
 }
 
-func Judge(router string, predictionsArray, predictionsSchema int64) (string, error) {
-	return abi.Judge(router, predictionsArray, predictionsSchema)
+func EvaluateRouter(router string, predictionsArray, predictionsSchema int64) (string, error) {
+	return abi.EvaluateRouter(router, predictionsArray, predictionsSchema)
 }
 
 func Oracle(answers string, predictionsArray, predictionsSchema int64) (string, error) {

@@ -8,7 +8,7 @@ import (
 
 	"agflow/core/criteria"
 	"agflow/core/fault"
-	"agflow/core/masking"
+	"agflow/core/planning"
 	"agflow/core/statistics"
 )
 
@@ -37,7 +37,7 @@ type LayerMatch struct {
 }
 
 // Agreement compares the units that two scorings of the same layers keep, and the order in which they have all units. Of
-// each layer the best 1 - pruningRatio of the units are kept, rounded down but at least one, as [masking.Solve] does with
+// each layer the best 1 - pruningRatio of the units are kept, rounded down but at least one, as [planning.Solve] does with
 // uniform widths.
 //
 // Errors: value (pruningRatio), layer (different layers), and those of [criteria.Scores.Validate].
@@ -98,7 +98,7 @@ func compare(a, b view) AgreementReport {
 
 // kept are the units of a layer that stay, as a set and as a number.
 type kept struct {
-	set   masking.Bitset
+	set   planning.Bitset
 	units int
 }
 
@@ -111,7 +111,7 @@ func keep(s criteria.Scores, pruningRatio float64) ([]kept, error) {
 	offsets := statistics.Offsets(s.Layers)
 	for i, l := range s.Layers {
 		units := keptUnits(l.Units, pruningRatio)
-		set, err := masking.TopK(s.Score[offsets[i]:offsets[i+1]], units, 1)
+		set, err := planning.TopK(s.Score[offsets[i]:offsets[i+1]], units, 1)
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +129,7 @@ func keptUnits(units int, pruningRatio float64) int {
 type overlap struct{ both, either, kept int }
 
 func overlapOf(a, b kept) overlap {
-	both, either := masking.Overlap(a.set, b.set)
+	both, either := planning.Overlap(a.set, b.set)
 	return overlap{both, either, a.units}
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"agflow/core/criteria"
 	"agflow/core/fault"
-	"agflow/core/masking"
+	"agflow/core/planning"
 	"agflow/core/statistics"
 )
 
@@ -74,7 +74,7 @@ func TestAgreementKeepsWhatAPlanKeeps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScores(t, "agf", drawLayers(t))
 		ratio := drawRatio(t)
-		plan, _, err := masking.Solve(masking.Input{Scores: s}, masking.Request{PruningRatio: ratio})
+		plan, _, err := planning.Solve(planning.Input{Scores: s}, planning.Request{PruningRatio: ratio})
 		if err != nil {
 			t.Fatal(err)
 		}

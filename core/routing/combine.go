@@ -10,7 +10,7 @@ import (
 // What answers an image that escalates: the heavy expert alone, or both experts, by [Combine].
 const (
 	HeavyAnswers = "heavy"
-	BothAnswers  = "both"
+	EnsembleAnswers  = "both"
 )
 
 // Combine returns, row after row, the answers to images that both experts have seen:

@@ -45,7 +45,7 @@ func (r Router) Answer(light, heavy tensor.View) (Decisions, error) {
 		return Decisions{}, err
 	}
 	answers := heavy
-	if r.Answers == BothAnswers {
+	if r.Answers == EnsembleAnswers {
 		if answers, err = r.combined(light, heavy, escalated); err != nil {
 			return Decisions{}, err
 		}

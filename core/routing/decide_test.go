@@ -35,14 +35,14 @@ func TestDecisionsAndAnswers(t *testing.T) {
 				seen, rows = append(seen, a[int(i)*classes:int(i+1)*classes]...), append(rows, b[int(i)*classes:int(i+1)*classes]...)
 			}
 			heavy := viewOf(t, rows, classes)
-			for _, router.Answers = range []string{HeavyAnswers, BothAnswers} {
+			for _, router.Answers = range []string{HeavyAnswers, EnsembleAnswers} {
 				router.LightWeight = 0.4
 				answered, err := router.Answer(light, heavy)
 				if err != nil {
 					t.Fatal(err)
 				}
 				want := rows
-				if router.Answers == BothAnswers {
+				if router.Answers == EnsembleAnswers {
 					combined, err := Combine(viewOf(t, seen, classes), heavy, 0.4)
 					if err != nil {
 						t.Fatal(err)
@@ -72,7 +72,7 @@ func TestDecisionsAndAnswers(t *testing.T) {
 
 func TestDecideRefusals(t *testing.T) {
 	light, nan := logitsOf(t, 2, 0, 0, 5, 0), logitsOf(t, 2, 0, float32(math.NaN()))
-	router := Router{Prior: MaxProbability, Temperature: 1, Answers: BothAnswers, Threshold: Threshold{Threshold: 0.9}} // the first escalates
+	router := Router{Prior: MaxProbability, Temperature: 1, Answers: EnsembleAnswers, Threshold: Threshold{Threshold: 0.9}} // the first escalates
 	for name, c := range map[string]struct {
 		prior        string
 		light, heavy tensor.View

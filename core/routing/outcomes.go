@@ -61,14 +61,14 @@ func (o Outcomes) where(keep func(int) bool) (kept Outcomes) {
 type Samples struct {
 	Priors                     []Prior
 	LightCorrect, HeavyCorrect []bool
-	BothCorrect                []bool  // of both experts' answers, where they were combined
+	EnsembleCorrect                []bool  // of both experts' answers, where they were combined
 	LightWeight                float64 // of that combination
 	Temperature                float64 // of the priors named *_scaled
 	Cost                       Cost
 	Images, Tuning             string // sketches of the images of these samples and of those that tuned the experts: see checkHeldOut
 }
 
-// Outcomes are the samples under one prior, escalated ones answered by HeavyAnswers, which "" means too, or by BothAnswers.
+// Outcomes are the samples under one prior, escalated ones answered by HeavyAnswers, which "" means too, or by EnsembleAnswers.
 //
 // Errors: value (a prior or answers that were not recorded).
 func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
@@ -79,16 +79,16 @@ func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	o := Outcomes{Prior: s.Priors[at].Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect}
 	switch answers {
 	case "", HeavyAnswers:
-	case BothAnswers:
-		if s.BothCorrect == nil {
+	case EnsembleAnswers:
+		if s.EnsembleCorrect == nil {
 			return Outcomes{}, fault.New(fault.Value, "the predictions have no answers of both experts; record both_prediction with them: predict again")
 		}
 		if err := checkLightWeight(s.LightWeight); err != nil {
 			return Outcomes{}, err
 		}
-		o.EscalatedCorrect = s.BothCorrect
+		o.EscalatedCorrect = s.EnsembleCorrect
 	default:
-		return Outcomes{}, fault.New(fault.Value, "answers are %q; they are %s or %s", answers, HeavyAnswers, BothAnswers)
+		return Outcomes{}, fault.New(fault.Value, "answers are %q; they are %s or %s", answers, HeavyAnswers, EnsembleAnswers)
 	}
 	return o, nil
 }

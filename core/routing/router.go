@@ -18,8 +18,8 @@ type Router struct {
 	Format      int     `json:"format"`
 	Prior       string  `json:"prior"`
 	Temperature float64 `json:"temperature"`  // of a prior named *_scaled, else 1
-	Answers     string  `json:"answers"`      // what answers an escalated image: HeavyAnswers or BothAnswers
-	LightWeight float64 `json:"light_weight"` // with BothAnswers, for Combine, else 0
+	Answers     string  `json:"answers"`      // what answers an escalated image: HeavyAnswers or EnsembleAnswers
+	LightWeight float64 `json:"light_weight"` // with EnsembleAnswers, for Combine, else 0
 	Threshold
 	Point  Point     `json:"point"`  // the threshold on the calibration samples, with intervals
 	Ledger Ledger    `json:"ledger"` // of the calibration samples; what the prior costs is the light expert's
@@ -32,7 +32,7 @@ const AutoPrior = "auto"
 // Request is what a router is calibrated for: exactly one of the three limits.
 type Request struct {
 	Prior      string   `json:"prior"`      // a name, AutoPrior, or "" for the first
-	Answers    string   `json:"answers"`    // HeavyAnswers, which "" means too, or BothAnswers
+	Answers    string   `json:"answers"`    // HeavyAnswers, which "" means too, or EnsembleAnswers
 	Tolerance  *float64 `json:"tolerance"`  // accuracy(cascade) >= accuracy(heavy) - tolerance
 	Charged    *float64 `json:"charged"`    // charged cost <= charged
 	Escalation *float64 `json:"escalation"` // escalation <= escalation
@@ -77,7 +77,7 @@ func NewRouter(s Samples, r Request) (Router, error) {
 	}
 	router := Router{Format: RouterFormat, Prior: name, Temperature: s.temperatureOf(name), Answers: HeavyAnswers, Threshold: found, Priors: priors}
 	if o.combined() && found.Verdict == Pass {
-		router.Answers, router.LightWeight = BothAnswers, s.LightWeight
+		router.Answers, router.LightWeight = EnsembleAnswers, s.LightWeight
 	} else {
 		o.EscalatedCorrect = nil
 	}
@@ -143,9 +143,9 @@ func ParseRouter(content []byte) (Router, error) {
 	if r.Prior == "" || checkTemperature(r.Temperature) != nil {
 		return Router{}, fault.New(fault.File, "the router names prior %q and temperature %v, expected a name and a number above 0: calibrate it again", r.Prior, r.Temperature)
 	}
-	if r.Answers != HeavyAnswers && r.Answers != BothAnswers || checkLightWeight(r.LightWeight) != nil {
+	if r.Answers != HeavyAnswers && r.Answers != EnsembleAnswers || checkLightWeight(r.LightWeight) != nil {
 		return Router{}, fault.New(fault.File, "the router has answers %q and light weight %v, expected %s or %s and a number from 0 to 1: calibrate it again",
-			r.Answers, r.LightWeight, HeavyAnswers, BothAnswers)
+			r.Answers, r.LightWeight, HeavyAnswers, EnsembleAnswers)
 	}
 	return r, nil
 }

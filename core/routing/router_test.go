@@ -116,7 +116,7 @@ func both(s Samples, good bool) Samples {
 	r := rand.New(rand.NewPCG(33, 34))
 	s.LightWeight = 0.25
 	for i := range s.LightCorrect {
-		s.BothCorrect = append(s.BothCorrect, good && (s.LightCorrect[i] || s.HeavyCorrect[i]) || !good && r.IntN(2) == 0)
+		s.EnsembleCorrect = append(s.EnsembleCorrect, good && (s.LightCorrect[i] || s.HeavyCorrect[i]) || !good && r.IntN(2) == 0)
 	}
 	return s
 }
@@ -128,11 +128,11 @@ func TestRouterOfBothAnswers(t *testing.T) {
 		s.HeavyCorrect[i] = i%10 != 0 // where it is wrong, both are right where the light expert is
 	}
 	s = both(s, true)
-	router, err := NewRouter(s, Request{Prior: Margin, Answers: BothAnswers, Tolerance: number(0.01), Confidence: 0.95})
-	if err != nil || router.Verdict != Pass || router.Answers != BothAnswers || router.LightWeight != 0.25 {
+	router, err := NewRouter(s, Request{Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	if err != nil || router.Verdict != Pass || router.Answers != EnsembleAnswers || router.LightWeight != 0.25 {
 		t.Fatalf("got %+v, %v", router, err)
 	}
-	o, err := s.Outcomes(Margin, BothAnswers)
+	o, err := s.Outcomes(Margin, EnsembleAnswers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestRouterOfBothAnswers(t *testing.T) {
 // Where no threshold passes the heavy expert answers alone, and the router describes that.
 func TestRouterFallsBackToTheHeavyExpert(t *testing.T) {
 	s := both(pairOf(4000), false)
-	router, err := NewRouter(s, Request{Prior: Margin, Answers: BothAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	router, err := NewRouter(s, Request{Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95})
 	if err != nil || router.Verdict != Fail || router.Answers != HeavyAnswers || router.LightWeight != 0 || router.Threshold.Threshold != EscalateAll {
 		t.Fatalf("got %+v, %v", router, err)
 	}
@@ -163,16 +163,16 @@ func TestRouterFallsBackToTheHeavyExpert(t *testing.T) {
 		t.Errorf("got %+v", router)
 	}
 	few := both(pairOf(60), true)
-	router, err = NewRouter(few, Request{Prior: Margin, Answers: BothAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	router, err = NewRouter(few, Request{Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95})
 	if err != nil || router.Verdict != InsufficientData || router.Answers != HeavyAnswers || router.NeededSamples < 100 {
 		t.Errorf("got %+v, %v", router, err)
 	}
-	for _, answers := range []string{BothAnswers, "light"} {
+	for _, answers := range []string{EnsembleAnswers, "light"} {
 		_, err = NewRouter(pairOf(100), Request{Answers: answers, Tolerance: number(0.01), Confidence: 0.95})
 		requireCode(t, err, fault.Value)
 	}
 	s.LightWeight = 1.5
-	_, err = NewRouter(s, Request{Answers: BothAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	_, err = NewRouter(s, Request{Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95})
 	requireCode(t, err, fault.Value)
 }
 
@@ -213,7 +213,7 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 			for k, label := range labels {
 				right[k] = int64(classes[k]) == label
 			}
-			*[]*[]bool{&s.LightCorrect, &s.HeavyCorrect, &s.BothCorrect}[i] = right
+			*[]*[]bool{&s.LightCorrect, &s.HeavyCorrect, &s.EnsembleCorrect}[i] = right
 			if i == 0 {
 				s.Priors = priors[:1]
 			}
@@ -229,7 +229,7 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 			t.Fatal(err)
 		}
 		weights += weight
-		router, err := NewRouter(samples(light, heavy, labels, weight), Request{Answers: BothAnswers, Tolerance: number(tolerance), Confidence: confidence})
+		router, err := NewRouter(samples(light, heavy, labels, weight), Request{Answers: EnsembleAnswers, Tolerance: number(tolerance), Confidence: confidence})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +238,7 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 		}
 		passes++
 		truth := samples(otherLight, otherHeavy, otherLabels, weight)
-		o, err := truth.Outcomes(MaxProbability, BothAnswers)
+		o, err := truth.Outcomes(MaxProbability, EnsembleAnswers)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,7 +53,7 @@ def judge(predictions: Predictions, router: Router) -> Judgement:
         The predictions lack the router's prior, have it at another temperature, combine both answers by another weight, or
         share images with those that tuned an expert.
     """
-    found = json.loads(arrow.call(core().judge, json.dumps(asdict(router)), predictions.batch))
+    found = json.loads(arrow.call(core().evaluate_router, json.dumps(asdict(router)), predictions.batch))
     point = found["point"]
     return Judgement(images=len(predictions), light=found["light_accuracy"], heavy=found["heavy_accuracy"], cascade=point["accuracy"],
                      lost=found["lost"], gained=found["gained"], random=point["random_accuracy"], random_low=point["random_interval"][0],

@@ -105,7 +105,7 @@ CALLS = (
     Call("curve", (TEXT, *ARROW, *ARROW), INT),
     Call("ledger", (TEXT,), TEXT),
     Call("rank", ARROW, TEXT),
-    Call("judge", (TEXT, *ARROW), TEXT),
+    Call("evaluate_router", (TEXT, *ARROW), TEXT),
     Call("oracle", (TEXT, *ARROW), TEXT),
     Call("dynamic_range", ARROW, TEXT),
     Call("write_file", (TEXT, *ARROW), INT),

@@ -2,8 +2,8 @@ package routing
 
 import "agflow/core/fault"
 
-// Judgement is what a router makes of samples that chose nothing of it.
-type Judgement struct {
+// RouterEvaluation is what a router makes of samples that chose nothing of it.
+type RouterEvaluation struct {
 	LightAccuracy float64 `json:"light_accuracy"`
 	HeavyAccuracy float64 `json:"heavy_accuracy"`
 	Lost          int64   `json:"lost"`   // the heavy expert is right, the cascade is not
@@ -12,36 +12,36 @@ type Judgement struct {
 	Ledger        Ledger  `json:"ledger"`
 }
 
-// Judge routes samples by a calibrated router, charging what its prior costs.
+// EvaluateRouter routes samples by a calibrated router, charging what its prior costs.
 //
 // Errors: value (a prior or answers that were not recorded, or were recorded at another temperature or weight than the router's;
 // images that tuned an expert; costs), shape, empty, nonfinite (outcomes).
-func Judge(s Samples, r Router) (Judgement, error) {
+func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
-		return Judgement{}, err
+		return RouterEvaluation{}, err
 	}
 	o, err := s.Outcomes(r.Prior, r.Answers)
 	if err != nil {
-		return Judgement{}, err
+		return RouterEvaluation{}, err
 	}
 	if err := o.validate(); err != nil {
-		return Judgement{}, err
+		return RouterEvaluation{}, err
 	}
 	if recorded := s.temperatureOf(r.Prior); recorded != r.Temperature {
-		return Judgement{}, fault.New(fault.Value, "the predictions have %s at temperature %v, the router at %v: predict again with the router's temperature",
+		return RouterEvaluation{}, fault.New(fault.Value, "the predictions have %s at temperature %v, the router at %v: predict again with the router's temperature",
 			r.Prior, recorded, r.Temperature)
 	}
 	if o.combined() && s.LightWeight != r.LightWeight {
-		return Judgement{}, fault.New(fault.Value, "the predictions combine both answers at a light weight of %v, the router at %v: predict again with the router's light_weight",
+		return RouterEvaluation{}, fault.New(fault.Value, "the predictions combine both answers at a light weight of %v, the router at %v: predict again with the router's light_weight",
 			s.LightWeight, r.LightWeight)
 	}
 	cost := s.CostOf(r.Prior)
 	point := o.at(r.Threshold.Threshold, cost)
 	ledger, err := NewLedger(cost, int64(len(o.Prior)), point.Escalated)
 	if err != nil {
-		return Judgement{}, err
+		return RouterEvaluation{}, err
 	}
-	found := Judgement{LightAccuracy: share(o.LightCorrect), HeavyAccuracy: share(o.HeavyCorrect), Point: point, Ledger: ledger}
+	found := RouterEvaluation{LightAccuracy: share(o.LightCorrect), HeavyAccuracy: share(o.HeavyCorrect), Point: point, Ledger: ledger}
 	found.Lost, found.Gained = o.against(r.Threshold.Threshold)
 	return found, nil
 }

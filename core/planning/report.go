@@ -1,4 +1,4 @@
-package masking
+package planning
 
 // Report says what a plan comes to. MACs are those of one image and latencies those of a batch of the latency table; what the
 // model did not record, or no table tells, is 0.

@@ -9,17 +9,17 @@ import (
 )
 
 // A judgement is counted here sample by sample, for random outcomes, thresholds, answers and a prior that costs.
-func TestAJudgementIsItsDefinition(t *testing.T) {
+func TestEvaluationIsItsDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(41, 42))
 	for trial := range 200 {
 		n := 1 + r.IntN(60)
 		o := combinedOutcomes(r, n, 1+r.IntN(9))
 		s := Samples{Priors: []Prior{{Name: "p", Values: o.Prior, MACs: 7}}, LightCorrect: o.LightCorrect, HeavyCorrect: o.HeavyCorrect,
-			BothCorrect: o.EscalatedCorrect, LightWeight: 0.3, Temperature: 1, Cost: Cost{Light: 20, Heavy: 100}}
+			EnsembleCorrect: o.EscalatedCorrect, LightWeight: 0.3, Temperature: 1, Cost: Cost{Light: 20, Heavy: 100}}
 		router := Router{Prior: "p", Temperature: 1, Answers: HeavyAnswers, Threshold: Threshold{Threshold: r.Float64()}}
 		answers := o.HeavyCorrect
 		if trial%2 == 1 {
-			router.Answers, router.LightWeight, answers = BothAnswers, 0.3, o.EscalatedCorrect
+			router.Answers, router.LightWeight, answers = EnsembleAnswers, 0.3, o.EscalatedCorrect
 		}
 		right, escalated, lost, gained := 0, int64(0), int64(0), int64(0)
 		for i := range n {
@@ -38,7 +38,7 @@ func TestAJudgementIsItsDefinition(t *testing.T) {
 				lost++
 			}
 		}
-		found, err := Judge(s, router)
+		found, err := EvaluateRouter(s, router)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,14 +50,14 @@ func TestAJudgementIsItsDefinition(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeJudgedIsRefused(t *testing.T) {
+func TestEvaluationRefusals(t *testing.T) {
 	o := combinedOutcomes(rand.New(rand.NewPCG(1, 2)), 10, 4)
 	s := func(change func(*Samples, *Router)) error {
 		s := Samples{Priors: []Prior{{Name: "p", Values: o.Prior}, {Name: "p_scaled", Values: o.Prior}}, LightCorrect: o.LightCorrect,
-			HeavyCorrect: o.HeavyCorrect, BothCorrect: o.EscalatedCorrect, LightWeight: 0.3, Temperature: 2, Cost: Cost{Light: 20, Heavy: 100}}
+			HeavyCorrect: o.HeavyCorrect, EnsembleCorrect: o.EscalatedCorrect, LightWeight: 0.3, Temperature: 2, Cost: Cost{Light: 20, Heavy: 100}}
 		router := Router{Prior: "p", Temperature: 1, Answers: HeavyAnswers}
 		change(&s, &router)
-		_, err := Judge(s, router)
+		_, err := EvaluateRouter(s, router)
 		return err
 	}
 	if err := s(func(*Samples, *Router) {}); err != nil {
@@ -65,7 +65,7 @@ func TestWhatCannotBeJudgedIsRefused(t *testing.T) {
 	}
 	requireCode(t, s(func(_ *Samples, r *Router) { r.Prior = "margin" }), fault.Value)
 	requireCode(t, s(func(_ *Samples, r *Router) { r.Prior, r.Temperature = "p_scaled", 1.5 }), fault.Value)
-	requireCode(t, s(func(_ *Samples, r *Router) { r.Answers, r.LightWeight = BothAnswers, 0.2 }), fault.Value)
+	requireCode(t, s(func(_ *Samples, r *Router) { r.Answers, r.LightWeight = EnsembleAnswers, 0.2 }), fault.Value)
 	requireCode(t, s(func(s *Samples, _ *Router) { s.Images, s.Tuning = "a b", "b c" }), fault.Value)
 	requireCode(t, s(func(s *Samples, _ *Router) { s.Cost = Cost{} }), fault.Value)
 	requireCode(t, s(func(s *Samples, _ *Router) { s.LightCorrect = s.LightCorrect[:9] }), fault.Shape)

@@ -1,10 +1,10 @@
-package masking_test
+package planning_test
 
 import (
 	"fmt"
 
 	"agflow/core/criteria"
-	"agflow/core/masking"
+	"agflow/core/planning"
 	"agflow/core/statistics"
 )
 
@@ -18,7 +18,7 @@ func toyScores() criteria.Scores {
 
 // Six channels of 10 MACs in a model of 100: 70 % of the MACs leave room for three, which round_to 2 makes two.
 func Example() {
-	plan, report, err := masking.Solve(masking.Input{Scores: toyScores()}, masking.Request{MACs: "0.7", RoundTo: 2})
+	plan, report, err := planning.Solve(planning.Input{Scores: toyScores()}, planning.Request{MACs: "0.7", RoundTo: 2})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -32,14 +32,14 @@ func Example() {
 
 // A budget that no plan can meet is refused with the least that can be reached.
 func ExampleSolve_unreachable() {
-	_, _, err := masking.Solve(masking.Input{Scores: toyScores()}, masking.Request{MACs: "0.4"})
+	_, _, err := planning.Solve(planning.Input{Scores: toyScores()}, planning.Request{MACs: "0.4"})
 	fmt.Println(err)
 	// Output: agflow:budget: macs "0.4" allows 40 MACs, but pruning these layers reaches 50 at the least (0.5000 of the dense model's 100); raise the budget, prune more groups or ignore fewer layers
 }
 
 // The two best of five scores; of the two zeros the first.
 func ExampleTopK() {
-	top, err := masking.TopK([]float64{-1, 0, 3, 0, -2}, 2, 1)
+	top, err := planning.TopK([]float64{-1, 0, 3, 0, -2}, 2, 1)
 	fmt.Printf("%05b %v\n", top[0], err)
 	// Output: 00110 <nil>
 }
