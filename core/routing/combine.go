@@ -9,8 +9,8 @@ import (
 
 // What answers an image that escalates: the heavy expert alone, or both experts, by [Combine].
 const (
-	HeavyAnswers = "heavy"
-	EnsembleAnswers  = "both"
+	HeavyAnswers    = "heavy"
+	EnsembleAnswers = "both"
 )
 
 // Combine returns, row after row, the answers to images that both experts have seen:

@@ -61,7 +61,7 @@ func (o Outcomes) where(keep func(int) bool) (kept Outcomes) {
 type Samples struct {
 	Priors                     []Prior
 	LightCorrect, HeavyCorrect []bool
-	EnsembleCorrect                []bool  // of both experts' answers, where they were combined
+	EnsembleCorrect            []bool  // of both experts' answers, where they were combined
 	LightWeight                float64 // of that combination
 	Temperature                float64 // of the priors named *_scaled
 	Cost                       Cost
