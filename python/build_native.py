@@ -81,13 +81,40 @@ def build_extension(go: str) -> Path:
     path = {"PATH": os.pathsep.join([str(tools), str(Path(go).parent), os.environ.get("PATH", "")])}
 
     say(f"building the extension for CPython {PYTHON}")
-    run(go, "build", "-o", f"{tools}/", "github.com/go-python/gopy", "golang.org/x/tools/cmd/goimports")
-    run(tools / "gopy", "gen", "-name=native", f"-output={generated.relative_to(ROOT)}", f"-vm={sys.executable}",
-        "-dynamic-link=true", "-no-make=true", "./bridge/native", **path)
+    run(
+        go,
+        "build",
+        "-o",
+        f"{tools}/",
+        "github.com/go-python/gopy",
+        "golang.org/x/tools/cmd/goimports",
+    )
+    run(
+        tools / "gopy",
+        "gen",
+        "-name=native",
+        f"-output={generated.relative_to(ROOT)}",
+        f"-vm={sys.executable}",
+        "-dynamic-link=true",
+        "-no-make=true",
+        "./bridge/native",
+        **path,
+    )
     replace_cgo_flags(generated / "native.go")
     run(tools / "goimports", "-w", "native.go", cwd=generated, **path)
-    run(go, "tool", "cgo", "-objdir", f"{objects}/", "-exportheader", "native_go.h", "--", f"-I{INCLUDE}", "native.go",
-        cwd=generated)
+    run(
+        go,
+        "tool",
+        "cgo",
+        "-objdir",
+        f"{objects}/",
+        "-exportheader",
+        "native_go.h",
+        "--",
+        f"-I{INCLUDE}",
+        "native.go",
+        cwd=generated,
+    )
     run(sys.executable, "build.py", cwd=generated)
     run(go, "build", *GO_FLAGS, "-buildmode=c-shared", "-o", EXTENSION, ".", cwd=generated)
     return generated / EXTENSION
@@ -112,8 +139,10 @@ def build_command(go: str) -> Path:
         say(f"building the command, linked to libpython{PYTHON}")
         run(go, "build", *GO_FLAGS, "-tags=python", "-o", command, "./cli", **hosting_environment())
     else:
-        say(f"{sys.executable} has no shared libpython: the command is built without the steps that host Python "
-            "(run, calibrate, prune, predict); use them from Python, or install with a Python built with --enable-shared")
+        say(
+            f"{sys.executable} has no shared libpython: the command is built without the steps that host Python "
+            "(run, calibrate, prune, predict); use them from Python, or install with a Python built with --enable-shared"
+        )
         run(go, "build", *GO_FLAGS, "-o", command, "./cli")
     return command
 
@@ -128,18 +157,22 @@ def libpython_folder() -> str | None:
 
 def hosting_environment() -> dict[str, str]:
     """Variables for ``go build -tags python``: go-python3 finds this Python through python3.pc."""
-    library = libpython_folder() or fail(f"{sys.executable} has no shared libpython{PYTHON}.so: only a Python built with --enable-shared can be hosted")
+    library = libpython_folder() or fail(
+        f"{sys.executable} has no shared libpython{PYTHON}.so: only a Python built with --enable-shared can be hosted"
+    )
     compat = ROOT / "python" / "compat.h"
     cflags = ["-I" + INCLUDE, "-include", str(compat), "-Wno-deprecated-declarations"]
     libs = ["-L" + library, f"-lpython{PYTHON}", "-Wl,-rpath," + library]
-    text = "\n".join([
-        "Name: python3",
-        "Description: the CPython that agflow hosts",
-        f"Version: {PYTHON}",
-        "Cflags: " + " ".join(flag.replace(" ", "\\ ") for flag in cflags),
-        "Libs: " + " ".join(flag.replace(" ", "\\ ") for flag in libs),
-        "",
-    ])
+    text = "\n".join(
+        [
+            "Name: python3",
+            "Description: the CPython that agflow hosts",
+            f"Version: {PYTHON}",
+            "Cflags: " + " ".join(flag.replace(" ", "\\ ") for flag in cflags),
+            "Libs: " + " ".join(flag.replace(" ", "\\ ") for flag in libs),
+            "",
+        ]
+    )
     BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "python3.pc").write_text(text)
     # Go's build cache does not see what python3.pc says; without the hash a second Python of this machine
@@ -158,7 +191,9 @@ def find_go() -> str:
     needed = re.search(r"(?m)^go (\d+\.\d+)", (ROOT / "go.mod").read_text())[1]
     go = shutil.which("go")
     if go is None:
-        fail(f"Go is missing: agflow's core is written in Go; install Go {needed} or newer from https://go.dev/dl and put it on the PATH")
+        fail(
+            f"Go is missing: agflow's core is written in Go; install Go {needed} or newer from https://go.dev/dl and put it on the PATH"
+        )
     found = subprocess.run([go, "env", "GOVERSION"], cwd=ROOT, capture_output=True, text=True)
     version = re.match(r"go(\d+)\.(\d+)", found.stdout)
     if version is None or tuple(map(int, version.groups())) < tuple(map(int, needed.split("."))):
@@ -170,19 +205,29 @@ def find_go() -> str:
 def require_c_compiler(go: str) -> None:
     compiler = subprocess.run([go, "env", "CC"], capture_output=True, text=True).stdout.split()
     if not compiler or shutil.which(compiler[0]) is None:
-        fail(f"the C compiler {' '.join(compiler) or 'cc'} is missing: install gcc (Debian: apt-get install gcc libc6-dev), or name another one in CC")
+        fail(
+            f"the C compiler {' '.join(compiler) or 'cc'} is missing: install gcc (Debian: apt-get install gcc libc6-dev), or name another one in CC"
+        )
 
 
 def require_python_headers() -> None:
     if not Path(INCLUDE, "Python.h").exists():
-        fail(f"{INCLUDE}/Python.h is missing: install the headers of CPython {PYTHON} (Debian: apt-get install python3-dev)")
+        fail(
+            f"{INCLUDE}/Python.h is missing: install the headers of CPython {PYTHON} (Debian: apt-get install python3-dev)"
+        )
 
 
 def run(*command: object, cwd: Path = ROOT, **environment: str) -> None:
     """Run quietly; show what the command said only when it fails."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=cwd, env={**os.environ, **environment}, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
         fail(f"this step of the native build failed (its output stands above): {shlex.join(words)}")

@@ -15,7 +15,7 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 # One batch of one layer through the extension module: sum |y*g| of each channel.
 TRIAL = """
 import json, numpy, pyarrow
-from agflow import arrow
+from agflow._core import arrow
 from agflow._core.loader import core, backend_name
 layer = {"name": "blocks.0.mlp", "group": "mlp", "units": 2, "unit_width": 1, "unit_macs": 1, "unit_params": 1}
 spec = {"model": {"name": "trial", "macs": 2, "params": 2}, "layers": [layer], "workers": 1, "metadata": {}}
@@ -49,7 +49,9 @@ def find(version: str) -> str | None:
     pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
     candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"versions/*/bin/python{version}")]
     for python in filter(None, candidates):
-        if subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:  # a shim may have nothing behind it
+        if (
+            subprocess.run([python, "-c", ""], capture_output=True).returncode == 0
+        ):  # a shim may have nothing behind it
             return str(python)
     return None
 
@@ -68,12 +70,20 @@ def trial(python: str, folder: pathlib.Path) -> str:
     run(agflow, "inspect", "--help")
     doctor = subprocess.run([agflow, "doctor"], capture_output=True, text=True, cwd=folder)
     if "ok      backend      host" not in doctor.stdout:
-        raise subprocess.CalledProcessError(doctor.returncode, [agflow, "doctor"], doctor.stdout + doctor.stderr)
+        raise subprocess.CalledProcessError(
+            doctor.returncode, [agflow, "doctor"], doctor.stdout + doctor.stderr
+        )
     return wheel.name
 
 
 def run(*command: object) -> None:
-    subprocess.run([str(word) for word in command], check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    subprocess.run(
+        [str(word) for word in command],
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 if __name__ == "__main__":

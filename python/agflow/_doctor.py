@@ -38,17 +38,28 @@ def _package() -> dict:
     try:
         return _check("package", f"{importlib.metadata.version('agflow')} in {folder}")
     except importlib.metadata.PackageNotFoundError:
-        return _check("package", f"{folder} is not installed", f"{sys.executable} -m pip install agflow")
+        return _check(
+            "package", f"{folder} is not installed", f"{sys.executable} -m pip install agflow"
+        )
 
 
 def _backend() -> dict:
     try:
         from agflow._core.loader import backend_name
+
         name = backend_name()
     except Exception as error:
-        return _check("backend", f"{type(error).__name__}: {error}", f"{sys.executable} -m pip install --force-reinstall --no-deps agflow")
+        return _check(
+            "backend",
+            f"{type(error).__name__}: {error}",
+            f"{sys.executable} -m pip install --force-reinstall --no-deps agflow",
+        )
     if "agflow._core._native" in sys.modules:
-        return _check("backend", f"{name}, but the extension is loaded too", "do not import agflow._core._native: it is a second Go runtime")
+        return _check(
+            "backend",
+            f"{name}, but the extension is loaded too",
+            "do not import agflow._core._native: it is a second Go runtime",
+        )
     return _check("backend", name)
 
 
@@ -57,5 +68,7 @@ def _library(name: str) -> dict:
         library = importlib.import_module(name)
     except Exception as error:  # a broken library may raise anything at import
         package = {"PIL": "pillow"}.get(name, name)
-        return _check(name, f"{type(error).__name__}: {error}", f"{sys.executable} -m pip install {package}")
+        return _check(
+            name, f"{type(error).__name__}: {error}", f"{sys.executable} -m pip install {package}"
+        )
     return _check(name, getattr(library, "__version__", "version unknown"))

@@ -9,18 +9,48 @@ from agflow.models import adapter_for
 
 
 def of_timm(kind=VisionTransformer, depth=2, **overrides):
-    return kind(**{"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 32, "depth": depth, "num_heads": 4, "mlp_ratio": 2.0, **overrides})
+    return kind(
+        **{
+            "img_size": 32,
+            "patch_size": 8,
+            "num_classes": 10,
+            "embed_dim": 32,
+            "depth": depth,
+            "num_heads": 4,
+            "mlp_ratio": 2.0,
+            **overrides,
+        }
+    )
 
 
 def of_torchvision(depth=2, **overrides):
-    return torchvision.models.VisionTransformer(**{"image_size": 32, "patch_size": 8, "num_layers": depth, "num_heads": 4, "hidden_dim": 32,
-                                                   "mlp_dim": 64, "num_classes": 10, **overrides})
+    return torchvision.models.VisionTransformer(
+        **{
+            "image_size": 32,
+            "patch_size": 8,
+            "num_layers": depth,
+            "num_heads": 4,
+            "hidden_dim": 32,
+            "mlp_dim": 64,
+            "num_classes": 10,
+            **overrides,
+        }
+    )
 
 
 def of_transformers(kind="ViT", suffix="", depth=2, **overrides):
-    config = getattr(transformers, f"{kind}Config")(**{
-        "image_size": 32, "patch_size": 8, "num_hidden_layers": depth, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64,
-        "num_labels": 10, **overrides})
+    config = getattr(transformers, f"{kind}Config")(
+        **{
+            "image_size": 32,
+            "patch_size": 8,
+            "num_hidden_layers": depth,
+            "num_attention_heads": 4,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_labels": 10,
+            **overrides,
+        }
+    )
     return getattr(transformers, f"{kind}ForImageClassification{suffix}")(config)
 
 
@@ -35,4 +65,6 @@ def made(build):
 
 
 def images_for(model, count=4):
-    return torch.randn(count, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        count, *adapter_for(model).input_size(model), generator=torch.Generator().manual_seed(1)
+    )

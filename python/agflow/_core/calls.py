@@ -62,7 +62,9 @@ def _text(value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise InvalidValueError(f"{value!r} has no UTF-8 form: rename the file or folder") from error
+        raise InvalidValueError(
+            f"{value!r} has no UTF-8 form: rename the file or folder"
+        ) from error
     return value
 
 

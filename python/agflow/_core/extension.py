@@ -20,16 +20,20 @@ class ExtensionCore:
             setattr(self, call.name, _method(call, native))
         found = self.version()
         if not found.endswith(f" abi {ABI}"):
-            raise ImportError(f"agflow's native part is {found}, this Python part needs abi {ABI}: build both again "
-                              "(pip install, or `make native` in the sources)")
+            raise ImportError(
+                f"agflow's native part is {found}, this Python part needs abi {ABI}: build both again "
+                "(pip install, or `make native` in the sources)"
+            )
 
 
 def _native_module() -> Any:
     try:
         from agflow._core import _native
     except ImportError as error:
-        raise ImportError(f"agflow's native part cannot be loaded ({error}): install agflow with the Python that runs "
-                          "here (pip install), or run `make native` in the sources") from error
+        raise ImportError(
+            f"agflow's native part cannot be loaded ({error}): install agflow with the Python that runs "
+            "here (pip install), or run `make native` in the sources"
+        ) from error
     return _native
 
 
@@ -41,7 +45,11 @@ def _method(call: Call, native: Any) -> Callable[..., Any]:
             return function(*values)
         except RuntimeError as error:
             raise from_text(str(error)) from None
-        except (TypeError, ValueError, OverflowError):  # not taken by the extension, whose words are no help
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+        ):  # not taken by the extension, whose words are no help
             call.check(values)
             raise
 

@@ -26,8 +26,10 @@ class HostCore:
         process = ctypes.CDLL(None)
         found = process.agflow_abi_version()
         if found != ABI:
-            raise ImportError(f"the agflow command that hosts this Python has abi {found}, the agflow package needs abi "
-                              f"{ABI}: install the same version of both")
+            raise ImportError(
+                f"the agflow command that hosts this Python has abi {found}, the agflow package needs abi "
+                f"{ABI}: install the same version of both"
+            )
         process.agflow_abi_free.argtypes = [ctypes.c_void_p]
         process.agflow_abi_free.restype = None
         for call in CALLS:
@@ -36,11 +38,16 @@ class HostCore:
 
 def _method(call: Call, process: ctypes.CDLL) -> Callable[..., Any]:
     function = process[f"agflow_abi_{'version_text' if call.name == 'version' else call.name}"]
-    function.argtypes = [_C_TYPES[kind] for kind in call.arguments] + [ctypes.c_void_p, ctypes.c_void_p]
+    function.argtypes = [_C_TYPES[kind] for kind in call.arguments] + [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
     function.restype = ctypes.c_int32
 
     def method(*values: Any) -> Any:
-        arguments = [value.encode() if isinstance(value, str) else value for value in call.check(values)]
+        arguments = [
+            value.encode() if isinstance(value, str) else value for value in call.check(values)
+        ]
         number, text = ctypes.c_int64(), ctypes.c_void_p()
         failed = function(*arguments, ctypes.byref(number), ctypes.byref(text))
         if not failed and call.result is INT:

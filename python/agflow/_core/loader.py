@@ -30,8 +30,10 @@ def core() -> ExtensionCore | HostCore:
     """
     global _core
     if _forked:
-        raise ForkedProcessError("the Go core cannot run in a forked child process: use multiprocessing_context='spawn' "
-                                 "or 'forkserver', or call agflow in the parent only")
+        raise ForkedProcessError(
+            "the Go core cannot run in a forked child process: use multiprocessing_context='spawn' "
+            "or 'forkserver', or call agflow in the parent only"
+        )
     if _core is None:
         with _lock:
             if _core is None:

@@ -24,8 +24,15 @@ class Dtype(NamedTuple):
     arrow_format: bytes
 
 
-DTYPES = {dtype.name: dtype for dtype in (Dtype("float32", 4, b"f"), Dtype("float64", 8, b"g"), Dtype("float16", 2, b"e"),
-                                          Dtype("bfloat16", 2, b"S"))}  # Arrow has no bfloat16: uint16 with metadata
+DTYPES = {
+    dtype.name: dtype
+    for dtype in (
+        Dtype("float32", 4, b"f"),
+        Dtype("float64", 8, b"g"),
+        Dtype("float16", 2, b"e"),
+        Dtype("bfloat16", 2, b"S"),
+    )
+}  # Arrow has no bfloat16: uint16 with metadata
 
 # A block holds, in words: ArrowArray of the rows, ArrowArray of the values, ArrowSchema of the rows, and what they point to.
 _ROWS, _VALUES, _SCHEMA, _BUFFERS, _CHILDREN = 0, 10, 20, 29, 31
@@ -37,7 +44,9 @@ class Matrix:
 
     __slots__ = ("rows", "channels", "stride", "dtype", "address", "owner")
 
-    def __init__(self, rows: int, channels: int, stride: int, dtype: Dtype, address: int, owner: Any) -> None:
+    def __init__(
+        self, rows: int, channels: int, stride: int, dtype: Dtype, address: int, owner: Any
+    ) -> None:
         self.rows = rows
         self.channels = channels
         self.stride = stride
@@ -65,15 +74,47 @@ class _Template:
     def __init__(self, dtype: Dtype, channels: int, stride: int) -> None:
         self._kept: list[Any] = []
         release = core().release_address()
-        value_schema = self._words(self._text(dtype.arrow_format), self._text(b"item"), 0, 0, 0, 0, 0, release, 0)
-        self.words = array("q", [
-            0, 0, 0, 1, 1, 0, 0, 0, release, 0,  # length, nulls, offset, n_buffers, n_children, buffers, children, dictionary, release, private
-            0, 0, 0, 2, 0, 0, 0, 0, release, 0,
-            # format, name, metadata, flags, n_children, children, dictionary, release, private
-            self._text(b"+w:%d" % channels), 0, self._metadata(dtype, channels, stride), 0, 1, self._words(value_schema), 0, release, 0,
-            0, 0,  # buffers: no validity bitmap, the values
-            0,  # children: the values
-        ])
+        value_schema = self._words(
+            self._text(dtype.arrow_format), self._text(b"item"), 0, 0, 0, 0, 0, release, 0
+        )
+        self.words = array(
+            "q",
+            [
+                0,
+                0,
+                0,
+                1,
+                1,
+                0,
+                0,
+                0,
+                release,
+                0,  # length, nulls, offset, n_buffers, n_children, buffers, children, dictionary, release, private
+                0,
+                0,
+                0,
+                2,
+                0,
+                0,
+                0,
+                0,
+                release,
+                0,
+                # format, name, metadata, flags, n_children, children, dictionary, release, private
+                self._text(b"+w:%d" % channels),
+                0,
+                self._metadata(dtype, channels, stride),
+                0,
+                1,
+                self._words(value_schema),
+                0,
+                release,
+                0,
+                0,
+                0,  # buffers: no validity bitmap, the values
+                0,  # children: the values
+            ],
+        )
 
     def _metadata(self, dtype: Dtype, channels: int, stride: int) -> int:
         """What Arrow cannot say, as it encodes it: int32 count, then int32 length and text of each key and value."""
@@ -83,7 +124,9 @@ class _Template:
         if stride != channels:
             pairs[b"agflow.row_stride"] = b"%d" % stride
         texts = [text for pair in pairs.items() for text in pair]
-        block = struct.pack("i", len(pairs)) + b"".join(struct.pack("i", len(text)) + text for text in texts)
+        block = struct.pack("i", len(pairs)) + b"".join(
+            struct.pack("i", len(text)) + text for text in texts
+        )
         return self._text(block) if pairs else 0
 
     def _text(self, content: bytes) -> int:

@@ -17,13 +17,15 @@ import torch
 from torch import nn
 
 from agflow.bench import machine, passes
-from agflow.calibration import calibrate, capture, per_image_loss
+from agflow.calibration.calibration import calibrate
+from agflow.calibration.capture import capture
+from agflow.calibration.loss import per_image_loss
+from agflow.calibration.session import statistics_session
+from agflow.calibration.sink import StatisticsSink
 from agflow.errors import InvalidValueError
-from agflow.intake import Intake
+from agflow.evaluation.interleaved import Times, interleaved
 from agflow.models import adapter_for
-from agflow.planning import score
-from agflow.sessions import statistics_session
-from agflow.timing import Times, interleaved
+from agflow.pruning.scoring import score
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -33,7 +35,13 @@ FROZEN = "bare step, frozen weights"
 TORCH_PRUNING = "torch-pruning GroupTaylor"
 
 
-def measure(*, model: str = "deit_tiny_patch16_224", batch_size: int = 16, batches: int = 10, rounds: int = 5) -> dict:
+def measure(
+    *,
+    model: str = "deit_tiny_patch16_224",
+    batch_size: int = 16,
+    batches: int = 10,
+    rounds: int = 5,
+) -> dict:
     """Every figure of ``agflow bench calibration``, ready for JSON; CPU seconds with one torch thread, memory in bytes.
 
     Parameters
@@ -47,19 +55,41 @@ def measure(*, model: str = "deit_tiny_patch16_224", batch_size: int = 16, batch
         timm has no such model; fewer than one round, batch or image.
     """
     if min(rounds, batches, batch_size) < 1:
-        raise InvalidValueError(f"rounds is {rounds}, batches {batches} and batch_size {batch_size}, expected whole numbers from 1")
+        raise InvalidValueError(
+            f"rounds is {rounds}, batches {batches} and batch_size {batch_size}, expected whole numbers from 1"
+        )
     if not timm.is_model(model):
         raise InvalidValueError(f"timm has no model {model!r}: see timm.list_models('*vit*')")
     vit, batch = build(model), images(model, batch_size)
     with passes.torch_threads(1):  # the CPU time of more threads counts their waiting too
         with measuring(build(model)) as measured_step:
-            step = interleaved({BARE: lambda: bare(vit, [batch]), FROZEN: lambda: bare_frozen(vit, [batch]), OURS: lambda: measured_step(batch)},
-                               rounds=rounds, clock=time.process_time)
-        whole = interleaved({name: (lambda run=run: run(vit, [batch] * batches)) for name, run in contenders().items()},
-                            rounds=max(1, rounds // 2), clock=time.process_time)
-    return {"machine": machine.describe(), "model": model, "batch_size": batch_size, "batches": batches, "rounds": rounds,
-            "step": _table(step, BARE), "whole": _table(whole, BARE),
-            "peak_memory": {name: _peak_of(model, batch_size, name) for name in (BARE, FROZEN, OURS)}}
+            step = interleaved(
+                {
+                    BARE: lambda: bare(vit, [batch]),
+                    FROZEN: lambda: bare_frozen(vit, [batch]),
+                    OURS: lambda: measured_step(batch),
+                },
+                rounds=rounds,
+                clock=time.process_time,
+            )
+        whole = interleaved(
+            {
+                name: (lambda run=run: run(vit, [batch] * batches))
+                for name, run in contenders().items()
+            },
+            rounds=max(1, rounds // 2),
+            clock=time.process_time,
+        )
+    return {
+        "machine": machine.describe(),
+        "model": model,
+        "batch_size": batch_size,
+        "batches": batches,
+        "rounds": rounds,
+        "step": _table(step, BARE),
+        "whole": _table(whole, BARE),
+        "peak_memory": {name: _peak_of(model, batch_size, name) for name in (BARE, FROZEN, OURS)},
+    }
 
 
 def contenders() -> dict[str, Callable[[nn.Module, list[Batch]], object]]:
@@ -79,8 +109,12 @@ def build(name: str) -> nn.Module:
 
 def images(name: str, batch_size: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    size = timm.get_pretrained_cfg(name).input_size if timm.get_pretrained_cfg(name) else (3, 224, 224)
-    return torch.randn(batch_size, *size, generator=generator), torch.randint(1000, (batch_size,), generator=generator)
+    size = (
+        timm.get_pretrained_cfg(name).input_size if timm.get_pretrained_cfg(name) else (3, 224, 224)
+    )
+    return torch.randn(batch_size, *size, generator=generator), torch.randint(
+        1000, (batch_size,), generator=generator
+    )
 
 
 def bare(model: nn.Module, batches: list[Batch]) -> None:
@@ -104,9 +138,11 @@ def bare_frozen(model: nn.Module, batches: list[Batch]) -> None:
 @contextmanager
 def measuring(model: nn.Module) -> Iterator[Callable[[Batch], None]]:
     """A step of a running calibration: all sums of every MLP channel and attention head."""
-    layers = [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
+    layers = [
+        layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")
+    ]
     with statistics_session(passes.NO_MODEL, layers) as session:
-        intake = Intake(session, layers, "refuse", None)
+        intake = StatisticsSink(session, layers, "refuse", None)
 
         def step(batch: Batch) -> None:
             per_image_loss(model(batch[0]), batch[1]).backward()
@@ -118,12 +154,13 @@ def measuring(model: nn.Module) -> Iterator[Callable[[Batch], None]]:
 
 def ours(model: nn.Module, batches: list[Batch]) -> None:
     """A whole calibration: weights and all sums of every MLP channel and attention head, and the scores."""
-    score(calibrate(model, batches, batches=len(batches), progress=False), "agf")
+    score(calibrate(model, batches, batches=len(batches)), "agf")
 
 
 def group_taylor(model: nn.Module, batches: list[Batch]) -> None:
     """Torch-Pruning's way to its Taylor scores: dependency graph, gradients of all weights, importance of every group."""
     import torch_pruning
+
     for block in model.blocks:
         block.attn.fused_attn = False  # the graph can't be traced through it
     graph = torch_pruning.DependencyGraph().build_dependency(model, batches[0][0][:1])
@@ -138,28 +175,50 @@ def group_taylor(model: nn.Module, batches: list[Batch]) -> None:
 
 
 def _table(times: dict[str, Times], unit: str) -> list[dict]:
-    return [{"name": name, "cpu_seconds": list(t.seconds), "median": t.median,
-             "over_bare": t.over(times[unit])._asdict()} for name, t in times.items()]
+    return [
+        {
+            "name": name,
+            "cpu_seconds": list(t.seconds),
+            "median": t.median,
+            "over_bare": t.over(times[unit])._asdict(),
+        }
+        for name, t in times.items()
+    ]
 
 
 def _peak_of(model: str, batch_size: int, name: str) -> int:
     """Peak resident memory above that of the model and its images, of two steps in a process of its own."""
     request = json.dumps({"model": model, "batch_size": batch_size, "name": name})
-    done = subprocess.run([sys.executable, "-m", "agflow.bench.memory", request], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "agflow.bench.memory", request],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return int(done.stdout)
 
 
 def text(found: dict) -> str:
     """The figures for people."""
-    lines = [machine.sentence(found["machine"]), f"{found['model']}, batch {found['batch_size']}, float32, one torch thread, CPU time; "
-             f"medians of {found['rounds']} interleaved rounds, in brackets the least and greatest ratio of a round"]
-    for title, part in {"one step": "step", f"{found['batches']} batches, scores included": "whole"}.items():
+    lines = [
+        machine.sentence(found["machine"]),
+        f"{found['model']}, batch {found['batch_size']}, float32, one torch thread, CPU time; "
+        f"medians of {found['rounds']} interleaved rounds, in brackets the least and greatest ratio of a round",
+    ]
+    for title, part in {
+        "one step": "step",
+        f"{found['batches']} batches, scores included": "whole",
+    }.items():
         lines.append(f"\n{title}")
         for one in found[part]:
             ratio = one["over_bare"]
-            lines.append(f"  {one['name']:<28} {one['median']:8.3f} s  {ratio['median']:.3f}x the bare step's "
-                         f"({ratio['min']:.3f} to {ratio['max']:.3f})")
+            lines.append(
+                f"  {one['name']:<28} {one['median']:8.3f} s  {ratio['median']:.3f}x the bare step's "
+                f"({ratio['min']:.3f} to {ratio['max']:.3f})"
+            )
     lines.append("\npeak memory of a step, above the model and its images")
     for name, peak in found["peak_memory"].items():
-        lines.append(f"  {name:<28} {peak / 2**20:8.0f} MiB  {peak / found['peak_memory'][BARE]:.3f}x")
+        lines.append(
+            f"  {name:<28} {peak / 2**20:8.0f} MiB  {peak / found['peak_memory'][BARE]:.3f}x"
+        )
     return "\n".join(lines)

@@ -17,22 +17,29 @@ import torch
 
 from agflow.bench import machine
 from agflow.bench.memory import keep_freed
-from agflow.cascade import Cascade
-from agflow.durations import Durations, Latency
+from agflow.cascade.cascade import Cascade
+from agflow.cascade.priors import PRIOR, priors
+from agflow.cascade.server import Server
 from agflow.errors import InvalidValueError
-from agflow.looks import at_image_size
+from agflow.evaluation.durations import Durations, Latency
+from agflow.evaluation.interleaved import interleaved
 from agflow.models import adapter_for
-from agflow.routing import PRIOR, priors
-from agflow.serving import Server
-from agflow.timing import interleaved
+from agflow.models.resolution import at_image_size
 
 HEAVY, LIGHT, CASCADE, SERVER, BARE = "heavy", "light", "cascade", "server", "two bare passes"
 MAX_WAIT_MS = 5.0
 
 
 @torch.no_grad()
-def measure(*, model: str = "deit_tiny_patch16_224", image_size: int = 112, escalation: float = 0.2, batch_sizes: tuple[int, ...] = (1, 32),
-            images: int = 64, rounds: int = 7) -> dict:
+def measure(
+    *,
+    model: str = "deit_tiny_patch16_224",
+    image_size: int = 112,
+    escalation: float = 0.2,
+    batch_sizes: tuple[int, ...] = (1, 32),
+    images: int = 64,
+    rounds: int = 7,
+) -> dict:
     """Every figure of ``agflow bench cascade``, ready for JSON.
 
     This process keeps the memory it frees from then on (:func:`agflow.bench.memory.keep_freed`).
@@ -51,8 +58,10 @@ def measure(*, model: str = "deit_tiny_patch16_224", image_size: int = 112, esca
         image or batch.
     """
     if min(rounds, images, *batch_sizes) < 1 or not 0 <= escalation <= 1:
-        raise InvalidValueError(f"rounds is {rounds}, images {images}, batch_sizes {list(batch_sizes)} and escalation {escalation}, "
-                                "expected whole numbers from 1 and a share from 0 to 1")
+        raise InvalidValueError(
+            f"rounds is {rounds}, images {images}, batch_sizes {list(batch_sizes)} and escalation {escalation}, "
+            "expected whole numbers from 1 and a share from 0 to 1"
+        )
     if not timm.is_model(model):
         raise InvalidValueError(f"timm has no model {model!r}: see timm.list_models('*vit*')")
     keep_freed()
@@ -65,20 +74,34 @@ def measure(*, model: str = "deit_tiny_patch16_224", image_size: int = 112, esca
     overhead = [_overhead(cascade, x, escalated_N, batch, rounds) for batch in batch_sizes]
     cascade.reset_ledger()
     speed = [one for batch in batch_sizes for one in _speed(cascade, x, batch, rounds)]
-    return {"machine": machine.describe(), "threads": torch.get_num_threads(), "model": model, "image_size": image_size, "images": images,
-            "rounds": rounds, "escalation": cascade.ledger.escalation, "charged": cascade.ledger.charged, "overhead": overhead, "speed": speed}
+    return {
+        "machine": machine.describe(),
+        "threads": torch.get_num_threads(),
+        "model": model,
+        "image_size": image_size,
+        "images": images,
+        "rounds": rounds,
+        "escalation": cascade.ledger.escalation,
+        "charged": cascade.ledger.charged,
+        "overhead": overhead,
+        "speed": speed,
+    }
 
 
-def _threshold(light: torch.nn.Module, x: torch.Tensor, escalation: float) -> tuple[float, torch.Tensor]:
+def _threshold(
+    light: torch.nn.Module, x: torch.Tensor, escalation: float
+) -> tuple[float, torch.Tensor]:
     """A threshold between two images, below which the share is, and which images these are."""
     certainty_N = torch.tensor(priors(light(x))[1][PRIOR])
     below = round(escalation * len(x))
     ascending = np.concatenate([[-1.0], np.sort(certainty_N.numpy().astype(np.float64)), [2.0]])
-    threshold = float(ascending[below:below + 2].mean())
+    threshold = float(ascending[below : below + 2].mean())
     return threshold, certainty_N < threshold
 
 
-def _overhead(cascade: Cascade, x: torch.Tensor, escalated_N: torch.Tensor, batch: int, rounds: int) -> dict:
+def _overhead(
+    cascade: Cascade, x: torch.Tensor, escalated_N: torch.Tensor, batch: int, rounds: int
+) -> dict:
     """The cascade over its passes alone, which are told beforehand what escalates."""
     pieces = x.split(batch)
     compacted = [piece[rows] for piece, rows in zip(pieces, escalated_N.split(batch), strict=True)]
@@ -94,15 +117,22 @@ def _overhead(cascade: Cascade, x: torch.Tensor, escalated_N: torch.Tensor, batc
             cascade(piece)
 
     times = interleaved({BARE: bare, CASCADE: ours}, rounds=rounds, clock=machine.clock(x.device))
-    return {"batch": batch, "bare_seconds": list(times[BARE].seconds), "cascade_seconds": list(times[CASCADE].seconds),
-            "over_bare": times[CASCADE].over(times[BARE])._asdict()}
+    return {
+        "batch": batch,
+        "bare_seconds": list(times[BARE].seconds),
+        "cascade_seconds": list(times[CASCADE].seconds),
+        "over_bare": times[CASCADE].over(times[BARE])._asdict(),
+    }
 
 
 def _speed(cascade: Cascade, x: torch.Tensor, batch: int, rounds: int) -> list[dict]:
     """Images a second by the wall's clock, and what a caller waits: for a batch, or for an image of a server with as many callers."""
     with _serving(cascade, batch) as (serve, server):
         waited = {name: Durations() for name in (HEAVY, LIGHT, CASCADE)}
-        runs = {name: _batch_by_batch(run, batch, waited[name]) for name, run in ((HEAVY, cascade.heavy), (LIGHT, cascade.light), (CASCADE, cascade))}
+        runs = {
+            name: _batch_by_batch(run, batch, waited[name])
+            for name, run in ((HEAVY, cascade.heavy), (LIGHT, cascade.light), (CASCADE, cascade))
+        }
         runs[SERVER] = serve
         seconds = {name: [] for name in runs}
         for number in range(rounds + 1):  # the first warms up
@@ -111,23 +141,35 @@ def _speed(cascade: Cascade, x: torch.Tensor, batch: int, rounds: int) -> list[d
                 run(x)
                 if number:
                     seconds[name].append(time.perf_counter() - start)
-        latency = {**{name: durations.latency for name, durations in waited.items()}, SERVER: server.latency}
+        latency = {
+            **{name: durations.latency for name, durations in waited.items()},
+            SERVER: server.latency,
+        }
     return [_row(batch, name, len(x), seconds[name], latency[name]) for name in runs]
 
 
-def _batch_by_batch(run: Callable[[torch.Tensor], object], batch: int, waited: Durations) -> Callable[[torch.Tensor], None]:
+def _batch_by_batch(
+    run: Callable[[torch.Tensor], object], batch: int, waited: Durations
+) -> Callable[[torch.Tensor], None]:
     def through(x: torch.Tensor) -> None:
         for piece in x.split(batch):
             start = time.perf_counter()
             run(piece)
             waited.add(time.perf_counter() - start)
+
     return through
 
 
 @contextmanager
-def _serving(cascade: Cascade, batch: int) -> Iterator[tuple[Callable[[torch.Tensor], None], Server]]:
+def _serving(
+    cascade: Cascade, batch: int
+) -> Iterator[tuple[Callable[[torch.Tensor], None], Server]]:
     """A server, and a function that has ``batch`` callers ask it for images, each for the next one when it has its answer."""
-    with Server(cascade, max_batch=batch, max_wait_ms=MAX_WAIT_MS) as server, ThreadPoolExecutor(batch) as callers:
+    with (
+        Server(cascade, max_batch=batch, max_wait_ms=MAX_WAIT_MS) as server,
+        ThreadPoolExecutor(batch) as callers,
+    ):
+
         def ask(image_CHW: torch.Tensor) -> None:
             server.submit(image_CHW).result()
 
@@ -135,25 +177,40 @@ def _serving(cascade: Cascade, batch: int) -> Iterator[tuple[Callable[[torch.Ten
 
 
 def _row(batch: int, name: str, images: int, seconds: list[float], latency: Latency) -> dict:
-    return {"batch": batch, "name": name, "images_per_second": images / statistics.median(seconds), "slowest": images / max(seconds),
-            "fastest": images / min(seconds), "p50_ms": 1e3 * latency.p50, "p99_ms": 1e3 * latency.p99}
+    return {
+        "batch": batch,
+        "name": name,
+        "images_per_second": images / statistics.median(seconds),
+        "slowest": images / max(seconds),
+        "fastest": images / min(seconds),
+        "p50_ms": 1e3 * latency.p50,
+        "p99_ms": 1e3 * latency.p99,
+    }
 
 
 def text(found: dict) -> str:
     """The figures for people."""
-    lines = [machine.sentence(found["machine"]),
-             f"{found['model']}, light expert at {found['image_size']} pixels, float32, {found['threads']} torch thread(s); "
-             f"{100 * found['escalation']:.1f} % escalated, {found['charged']:.3f}x charged; "
-             f"medians of {found['rounds']} interleaved rounds of {found['images']} images, in brackets the extremes",
-             "\nthe cascade over its two bare passes"]
+    lines = [
+        machine.sentence(found["machine"]),
+        f"{found['model']}, light expert at {found['image_size']} pixels, float32, {found['threads']} torch thread(s); "
+        f"{100 * found['escalation']:.1f} % escalated, {found['charged']:.3f}x charged; "
+        f"medians of {found['rounds']} interleaved rounds of {found['images']} images, in brackets the extremes",
+        "\nthe cascade over its two bare passes",
+    ]
     for one in found["overhead"]:
         ratio = one["over_bare"]
-        lines.append(f"  batch {one['batch']:<4} {ratio['median']:.3f}x ({ratio['min']:.3f} to {ratio['max']:.3f})")
+        lines.append(
+            f"  batch {one['batch']:<4} {ratio['median']:.3f}x ({ratio['min']:.3f} to {ratio['max']:.3f})"
+        )
     for batch in dict.fromkeys(one["batch"] for one in found["speed"]):
-        lines.append(f"\nbatch {batch}: images/s, and milliseconds of a call (server: of a request, {batch} caller(s) at a time)")
+        lines.append(
+            f"\nbatch {batch}: images/s, and milliseconds of a call (server: of a request, {batch} caller(s) at a time)"
+        )
         rows = {one["name"]: one for one in found["speed"] if one["batch"] == batch}
         for name, one in rows.items():
             over = one["images_per_second"] / rows[HEAVY]["images_per_second"]
-            lines.append(f"  {name:<8} {one['images_per_second']:8.1f} ({one['slowest']:.1f} to {one['fastest']:.1f})  {over:.2f}x  "
-                         f"p50 {one['p50_ms']:8.2f}  p99 {one['p99_ms']:8.2f}")
+            lines.append(
+                f"  {name:<8} {one['images_per_second']:8.1f} ({one['slowest']:.1f} to {one['fastest']:.1f})  {over:.2f}x  "
+                f"p50 {one['p50_ms']:8.2f}  p99 {one['p99_ms']:8.2f}"
+            )
     return "\n".join(lines)

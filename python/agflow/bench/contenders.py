@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from agflow.calibration import calibrate
+from agflow.calibration.calibration import calibrate
 from agflow.errors import InvalidValueError
 from agflow.models import adapter_for
-from agflow.planning import plan
-from agflow.surgery import prune
+from agflow.pruning.planning import plan
+from agflow.pruning.pruner import prune
 
 GRADIENT_BATCHES = 10
 GRADIENT_IMAGES = 8  # a batch
@@ -37,9 +37,17 @@ class Agflow:
 
     def cut(self, model: nn.Module, macs: int, round_to: int, seed: int) -> Cut:
         def run(images: Dataset) -> nn.Module:
-            statistics = calibrate(model, DataLoader(images, batch_size=GRADIENT_IMAGES), batches=GRADIENT_BATCHES, groups=self.groups, progress=False)
-            chosen = plan(statistics, macs=str(macs), criterion=self.criterion, round_to=round_to, seed=seed)
-            return prune(model, chosen, DataLoader(images, batch_size=32), progress=False)
+            statistics = calibrate(
+                model,
+                DataLoader(images, batch_size=GRADIENT_IMAGES),
+                batches=GRADIENT_BATCHES,
+                groups=self.groups,
+            )
+            chosen = plan(
+                statistics, macs=str(macs), criterion=self.criterion, round_to=round_to, seed=seed
+            )
+            return prune(model, chosen, DataLoader(images, batch_size=32))
+
         return run
 
 
@@ -61,36 +69,69 @@ class TorchPruning:
     def cut(self, model: nn.Module, macs: int, round_to: int, seed: int) -> Cut:
         """Its ratio is a share of channels: the one whose MACs are nearest is searched here, before the step itself."""
         import torch_pruning
+
         heads = (1 - macs / macs_of(model)) if self.heads == "heads" else 0.0
         chance = torch_pruning.importance.RandomImportance()
-        ratio = _nearest(lambda ratio: macs_of(self._pruned(model, copy.deepcopy(model), ratio, heads, chance)), macs)
+        ratio = _nearest(
+            lambda ratio: macs_of(self._pruned(model, copy.deepcopy(model), ratio, heads, chance)),
+            macs,
+        )
         return functools.partial(self._run, model, ratio, heads)
 
     def _run(self, model: nn.Module, ratio: float, heads: float, images: Dataset) -> nn.Module:
         from torch_pruning import importance
+
         light = copy.deepcopy(model)
         if self.taylor:
             for x, labels in DataLoader(images, batch_size=GRADIENT_IMAGES):
                 F.cross_entropy(light(x), labels).backward()
-        return self._pruned(model, light, ratio, heads, importance.GroupTaylorImportance() if self.taylor else importance.GroupMagnitudeImportance(p=2))
+        return self._pruned(
+            model,
+            light,
+            ratio,
+            heads,
+            importance.GroupTaylorImportance()
+            if self.taylor
+            else importance.GroupMagnitudeImportance(p=2),
+        )
 
-    def _pruned(self, model: nn.Module, light: nn.Module, ratio: float, heads: float, importance: Callable) -> nn.Module:
+    def _pruned(
+        self, model: nn.Module, light: nn.Module, ratio: float, heads: float, importance: Callable
+    ) -> nn.Module:
         import torch_pruning
+
         attentions = [module for module in light.modules() if isinstance(module, Attention)]
         hidden = [module.fc2 for module in light.modules() if isinstance(module, Mlp)]
         for attention in attentions:
             attention.fused_attn = False  # the graph can't be traced through it
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it tells that it found the class token and the positions
+            warnings.simplefilter(
+                "ignore"
+            )  # it tells that it found the class token and the positions
             pruner = torch_pruning.pruner.MetaPruner(
-                light, torch.randn(1, *adapter_for(model).input_size(model)), importance=importance, pruning_ratio=ratio, round_to=2,
-                ignored_layers=[light.head, *([] if self.embedding else hidden)], num_heads={attention.qkv: attention.num_heads for attention in attentions},
-                prune_num_heads=self.heads == "heads", prune_head_dims=self.heads == "dims",
-                head_pruning_ratio=int(heads * attentions[0].num_heads + 1e-6) / attentions[0].num_heads - 1e-9)
+                light,
+                torch.randn(1, *adapter_for(model).input_size(model)),
+                importance=importance,
+                pruning_ratio=ratio,
+                round_to=2,
+                ignored_layers=[light.head, *([] if self.embedding else hidden)],
+                num_heads={attention.qkv: attention.num_heads for attention in attentions},
+                prune_num_heads=self.heads == "heads",
+                prune_head_dims=self.heads == "dims",
+                head_pruning_ratio=int(heads * attentions[0].num_heads + 1e-6)
+                / attentions[0].num_heads
+                - 1e-9,
+            )
             pruner.step()
         for attention in attentions:
-            attention.num_heads, attention.attn_dim = pruner.num_heads[attention.qkv], attention.qkv.out_features // 3
-            attention.head_dim, attention.fused_attn = attention.attn_dim // attention.num_heads, True
+            attention.num_heads, attention.attn_dim = (
+                pruner.num_heads[attention.qkv],
+                attention.qkv.out_features // 3,
+            )
+            attention.head_dim, attention.fused_attn = (
+                attention.attn_dim // attention.num_heads,
+                True,
+            )
         light.zero_grad(set_to_none=True)
         return light
 
@@ -130,13 +171,17 @@ def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
     """
     unknown = [name for name in names if name not in CONTENDERS]
     if unknown:
-        raise InvalidValueError(f"there is no contender {unknown[0]!r}, expected some of: {'; '.join(CONTENDERS)}")
+        raise InvalidValueError(
+            f"there is no contender {unknown[0]!r}, expected some of: {'; '.join(CONTENDERS)}"
+        )
     try:
         import torch_pruning  # noqa: F401
     except ImportError:
         missing = [name for name in names if isinstance(CONTENDERS[name], TorchPruning)]
         if missing:
-            raise InvalidValueError(f"the contender {missing[0]!r} needs torch-pruning, which is not installed: pip install 'agflow[bench]'") from None
+            raise InvalidValueError(
+                f"the contender {missing[0]!r} needs torch-pruning, which is not installed: pip install 'agflow[bench]'"
+            ) from None
         return names or tuple(name for name, way in CONTENDERS.items() if isinstance(way, Agflow))
     return names or tuple(CONTENDERS)
 

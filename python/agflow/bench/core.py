@@ -9,8 +9,8 @@ import torch
 
 from agflow.bench import machine, passes
 from agflow.errors import InvalidValueError
-from agflow.flow import top_k, utility
-from agflow.timing import Times, interleaved
+from agflow.evaluation.interleaved import Times, interleaved
+from agflow.functional import top_k, utility
 
 SHAPES = ((12_608, 3072), (3_152, 768))
 """ViT-Base-large and ViT-Tiny MLP activations: 64 and 16 images of 197 tokens."""
@@ -18,8 +18,15 @@ SHAPES = ((12_608, 3072), (3_152, 768))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def measure(*, shapes: Sequence[tuple[int, int]] = SHAPES, dtypes: Sequence[torch.dtype] = DTYPES, threads: Sequence[int] = (1, 2),
-            rounds: int = 9, scores: int = 10_000_000, seed: int = 0) -> dict:
+def measure(
+    *,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    threads: Sequence[int] = (1, 2),
+    rounds: int = 9,
+    scores: int = 10_000_000,
+    seed: int = 0,
+) -> dict:
     """Every figure of ``agflow bench core``, ready for JSON; seconds, and ratios in units of agflow's time.
 
     Parameters
@@ -33,21 +40,44 @@ def measure(*, shapes: Sequence[tuple[int, int]] = SHAPES, dtypes: Sequence[torc
         Fewer than one round or thread.
     """
     if rounds < 1 or any(count < 1 for count in threads):
-        raise InvalidValueError(f"rounds is {rounds} and threads {list(threads)}, expected whole numbers from 1")
-    return {"machine": machine.describe(), "rounds": rounds, "seed": seed,
-            "passes": [entry for shape, dtype in _inputs(shapes, dtypes) for count in threads
-                       for entry in _passes(shape, dtype, count, rounds, seed)],
-            "top_k": [_top_k(scores, count, rounds, seed) for count in threads], "bridge": _bridge(rounds)}
+        raise InvalidValueError(
+            f"rounds is {rounds} and threads {list(threads)}, expected whole numbers from 1"
+        )
+    return {
+        "machine": machine.describe(),
+        "rounds": rounds,
+        "seed": seed,
+        "passes": [
+            entry
+            for shape, dtype in _inputs(shapes, dtypes)
+            for count in threads
+            for entry in _passes(shape, dtype, count, rounds, seed)
+        ],
+        "top_k": [_top_k(scores, count, rounds, seed) for count in threads],
+        "bridge": _bridge(rounds),
+    }
 
 
-def _inputs(shapes: Sequence[tuple[int, int]], dtypes: Sequence[torch.dtype]) -> list[tuple[tuple[int, int], torch.dtype]]:
+def _inputs(
+    shapes: Sequence[tuple[int, int]], dtypes: Sequence[torch.dtype]
+) -> list[tuple[tuple[int, int], torch.dtype]]:
     """Compiling the peers takes longest, so that not every shape is measured in every type."""
-    return [*((shapes[0], dtype) for dtype in dtypes), *((shape, torch.float32) for shape in shapes[1:])]
+    return [
+        *((shapes[0], dtype) for dtype in dtypes),
+        *((shape, torch.float32) for shape in shapes[1:]),
+    ]
 
 
-def _passes(shape: tuple[int, int], dtype: torch.dtype, threads: int, rounds: int, seed: int) -> Iterator[dict]:
+def _passes(
+    shape: tuple[int, int], dtype: torch.dtype, threads: int, rounds: int, seed: int
+) -> Iterator[dict]:
     y_RC, g_RC = _tensors(shape, dtype, seed)
-    about = {"rows": shape[0], "channels": shape[1], "dtype": str(dtype).removeprefix("torch."), "threads": threads}
+    about = {
+        "rows": shape[0],
+        "channels": shape[1],
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": threads,
+    }
     with passes.torch_threads(threads):
         read = passes.reading(y_RC, g_RC, threads)
         contenders = passes.agf(y_RC, g_RC, threads)
@@ -57,10 +87,16 @@ def _passes(shape: tuple[int, int], dtype: torch.dtype, threads: int, rounds: in
         errors[passes.OURS] = _error(utility(y_RC, g_RC) * len(y_RC), exact_C)
         yield {"pass": "agf", **about, "contenders": _table(times, errors)}
         with passes.all_sums(y_RC, g_RC, threads) as contenders:
-            yield {"pass": "all sums", **about, "contenders": _table(interleaved(contenders | read, rounds=rounds), {})}
+            yield {
+                "pass": "all sums",
+                **about,
+                "contenders": _table(interleaved(contenders | read, rounds=rounds), {}),
+            }
 
 
-def _tensors(shape: tuple[int, int], dtype: torch.dtype, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(
+    shape: tuple[int, int], dtype: torch.dtype, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Activations as behind a GELU, gradients normal and small."""
     generator = torch.Generator().manual_seed(seed)
     y_RC = torch.nn.functional.gelu(torch.randn(shape, generator=generator))
@@ -69,12 +105,27 @@ def _tensors(shape: tuple[int, int], dtype: torch.dtype, seed: int) -> tuple[tor
 
 def _error(found, exact_C: np.ndarray) -> float:
     """Relative error of the worst channel."""
-    return float(np.max(np.abs(np.asarray(found.double() if isinstance(found, torch.Tensor) else found) - exact_C) / exact_C))
+    return float(
+        np.max(
+            np.abs(
+                np.asarray(found.double() if isinstance(found, torch.Tensor) else found) - exact_C
+            )
+            / exact_C
+        )
+    )
 
 
 def _table(times: dict[str, Times], errors: dict[str, float]) -> list[dict]:
-    return [{"name": name, "seconds": list(t.seconds), "median": t.median, "over_agflow": t.over(times[passes.OURS])._asdict(),
-             **({"relative_error": errors[name]} if name in errors else {})} for name, t in times.items()]
+    return [
+        {
+            "name": name,
+            "seconds": list(t.seconds),
+            "median": t.median,
+            "over_agflow": t.over(times[passes.OURS])._asdict(),
+            **({"relative_error": errors[name]} if name in errors else {}),
+        }
+        for name, t in times.items()
+    ]
 
 
 def _top_k(n: int, threads: int, rounds: int, seed: int) -> dict:
@@ -82,12 +133,15 @@ def _top_k(n: int, threads: int, rounds: int, seed: int) -> dict:
     scores = np.random.default_rng(seed).standard_exponential(n)
     tensor, k = torch.from_numpy(scores), n // 4
     with passes.torch_threads(threads):
-        times = interleaved({
-            passes.OURS: lambda: top_k(scores, k, workers=threads),
-            "numpy argpartition": lambda: np.argpartition(scores, n - k)[n - k:],
-            "numpy partition, compared": lambda: scores >= np.partition(scores, n - k)[n - k],
-            "torch.topk": lambda: torch.topk(tensor, k, sorted=False),
-        }, rounds=max(3, rounds // 3))
+        times = interleaved(
+            {
+                passes.OURS: lambda: top_k(scores, k, workers=threads),
+                "numpy argpartition": lambda: np.argpartition(scores, n - k)[n - k :],
+                "numpy partition, compared": lambda: scores >= np.partition(scores, n - k)[n - k],
+                "torch.topk": lambda: torch.topk(tensor, k, sorted=False),
+            },
+            rounds=max(3, rounds // 3),
+        )
     return {"scores": n, "k": k, "threads": threads, "contenders": _table(times, {})}
 
 
@@ -100,15 +154,24 @@ def _bridge(rounds: int) -> dict:
 
 def text(found: dict) -> str:
     """The figures for people: one table a pass."""
-    lines = [machine.sentence(found["machine"]), f"medians of {found['rounds']} interleaved rounds; in brackets the least and greatest ratio of a round"]
+    lines = [
+        machine.sentence(found["machine"]),
+        f"medians of {found['rounds']} interleaved rounds; in brackets the least and greatest ratio of a round",
+    ]
     for entry in found["passes"]:
-        lines.append(f"\n{entry['pass']}, {entry['dtype']}, {entry['rows']} x {entry['channels']}, {entry['threads']} thread(s)")
+        lines.append(
+            f"\n{entry['pass']}, {entry['dtype']}, {entry['rows']} x {entry['channels']}, {entry['threads']} thread(s)"
+        )
         lines += _lines(entry["contenders"])
     for entry in found["top_k"]:
-        lines.append(f"\ntop {entry['k']} of {entry['scores']} float64 scores, {entry['threads']} thread(s)")
+        lines.append(
+            f"\ntop {entry['k']} of {entry['scores']} float64 scores, {entry['threads']} thread(s)"
+        )
         lines += _lines(entry["contenders"])
-    lines.append(f"\none call across the bridge, two tensors: {1e6 * found['bridge']['median']:.1f} µs "
-                 f"({1e6 * min(found['bridge']['seconds']):.1f} to {1e6 * max(found['bridge']['seconds']):.1f})")
+    lines.append(
+        f"\none call across the bridge, two tensors: {1e6 * found['bridge']['median']:.1f} µs "
+        f"({1e6 * min(found['bridge']['seconds']):.1f} to {1e6 * max(found['bridge']['seconds']):.1f})"
+    )
     return "\n".join(lines)
 
 
@@ -116,5 +179,7 @@ def _lines(contenders: list[dict]) -> Iterator[str]:
     for one in contenders:
         ratio = one["over_agflow"]
         error = f"   relative error {one['relative_error']:.0e}" if "relative_error" in one else ""
-        yield (f"  {one['name']:<28} {1e3 * one['median']:9.2f} ms  {ratio['median']:6.2f}x agflow's time "
-               f"({ratio['min']:.2f} to {ratio['max']:.2f}){error}")
+        yield (
+            f"  {one['name']:<28} {1e3 * one['median']:9.2f} ms  {ratio['median']:6.2f}x agflow's time "
+            f"({ratio['min']:.2f} to {ratio['max']:.2f}){error}"
+        )

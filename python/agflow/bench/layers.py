@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from agflow.bench.machine import clock
 from agflow.bench.memory import keep_freed
 from agflow.errors import InvalidValueError, UnsupportedModelError
-from agflow.latency import LatencyTable
+from agflow.evaluation.interleaved import interleaved
 from agflow.models import adapter_for, model_name
 from agflow.models.self_attention import attend
-from agflow.timing import interleaved
+from agflow.pruning.latency import LatencyTable
 
 KINDS = ("linear", "attention", "pointwise", "norm")
 """Products that take time; "parameters" only take memory."""
@@ -55,7 +55,10 @@ class Shape:
     @property
     def name(self) -> str:
         """The text by which a planner finds the shape of a product."""
-        sizes = [self.rows, *(axis[-1] for axis in (self.inputs, self.outputs, self.heads) if axis != (0,))]
+        sizes = [
+            self.rows,
+            *(axis[-1] for axis in (self.inputs, self.outputs, self.heads) if axis != (0,)),
+        ]
         return f"{self.kind} {'x'.join(map(str, sizes))}"
 
     @property
@@ -75,7 +78,11 @@ def shapes_of(costs: dict) -> list[Shape]:
         if product["kind"] not in KINDS:
             continue
         sizes = [product.get(field, []) for field in ("inputs", "outputs", "heads")]
-        dense = (product["kind"], product["rows"], *(_dense(terms, costs["sizes"]) for terms in sizes))
+        dense = (
+            product["kind"],
+            product["rows"],
+            *(_dense(terms, costs["sizes"]) for terms in sizes),
+        )
         moves = [any(len(term) > 1 for term in terms) for terms in sizes]
         moved[dense] = tuple(map(max, moves, moved.get(dense, moves)))
     return [_shape(*dense, *moves) for dense, moves in moved.items()]
@@ -94,37 +101,92 @@ def measure(model: nn.Module, *, batch: int = 32, rounds: int = 5) -> LatencyTab
         Fewer than one image or round.
     """
     if min(batch, rounds) < 1:
-        raise InvalidValueError(f"batch is {batch} and rounds {rounds}, expected whole numbers from 1")
+        raise InvalidValueError(
+            f"batch is {batch} and rounds {rounds}, expected whole numbers from 1"
+        )
     keep_freed()
     adapter, like = adapter_for(model), next(model.parameters())
     costs = adapter.costs(model)
     if costs is None:
-        raise UnsupportedModelError(f"the adapter of {type(model).__name__} does not tell what its products cost at other sizes: give it a method costs")
+        raise UnsupportedModelError(
+            f"the adapter of {type(model).__name__} does not tell what its products cost at other sizes: give it a method costs"
+        )
     shapes = shapes_of(costs)
     x = torch.randn(batch, *adapter.input_size(model), device=like.device, dtype=like.dtype)
     with torch.inference_mode():
         calls = _calls(shapes, batch, like)
-        times = interleaved({MODEL: lambda: model(x), **calls}, rounds=rounds, clock=clock(like.device), least_seconds=_LEAST_SECONDS, pause_seconds=0)
-    rows = [(shape.kind, shape.rows, shape.name, *cell, 1e3 * times[shape, cell].median) for shape in shapes for cell in shape.cells]
-    metadata = {"agflow.kind": "latency", "agflow.model": model_name(model), "agflow.batch": str(batch), "agflow.device": _device(like.device),
-                "agflow.threads": str(torch.get_num_threads()), "agflow.torch": torch.__version__, "agflow.model_ms": repr(1e3 * times[MODEL].median)}
-    columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _SCHEMA.types, strict=True)]
+        times = interleaved(
+            {MODEL: lambda: model(x), **calls},
+            rounds=rounds,
+            clock=clock(like.device),
+            least_seconds=_LEAST_SECONDS,
+            pause_seconds=0,
+        )
+    rows = [
+        (shape.kind, shape.rows, shape.name, *cell, 1e3 * times[shape, cell].median)
+        for shape in shapes
+        for cell in shape.cells
+    ]
+    metadata = {
+        "agflow.kind": "latency",
+        "agflow.model": model_name(model),
+        "agflow.batch": str(batch),
+        "agflow.device": _device(like.device),
+        "agflow.threads": str(torch.get_num_threads()),
+        "agflow.torch": torch.__version__,
+        "agflow.model_ms": repr(1e3 * times[MODEL].median),
+    }
+    columns = [
+        pa.array(column, kind)
+        for column, kind in zip(zip(*rows, strict=True), _SCHEMA.types, strict=True)
+    ]
     return LatencyTable(pa.RecordBatch.from_arrays(columns, schema=_SCHEMA.with_metadata(metadata)))
 
 
-_SCHEMA = pa.schema([pa.field("kind", pa.utf8()), pa.field("rows", pa.int64()), pa.field("shape", pa.utf8()), pa.field("inputs", pa.int64()),
-                     pa.field("outputs", pa.int64()), pa.field("heads", pa.int64()), pa.field("ms", pa.float64())])
+_SCHEMA = pa.schema(
+    [
+        pa.field("kind", pa.utf8()),
+        pa.field("rows", pa.int64()),
+        pa.field("shape", pa.utf8()),
+        pa.field("inputs", pa.int64()),
+        pa.field("outputs", pa.int64()),
+        pa.field("heads", pa.int64()),
+        pa.field("ms", pa.float64()),
+    ]
+)
 
 
 def _dense(terms: list, sizes: dict[str, int]) -> int:
-    return sum(coefficient * math.prod(sizes[layer] for layer in layers) for coefficient, *layers in terms)
+    return sum(
+        coefficient * math.prod(sizes[layer] for layer in layers) for coefficient, *layers in terms
+    )
 
 
-def _shape(kind: str, rows: int, inputs: int, outputs: int, heads: int, inputs_move: bool, outputs_move: bool, heads_move: bool) -> Shape:
+def _shape(
+    kind: str,
+    rows: int,
+    inputs: int,
+    outputs: int,
+    heads: int,
+    inputs_move: bool,
+    outputs_move: bool,
+    heads_move: bool,
+) -> Shape:
     if kind != "attention":
-        return Shape(kind, rows, _axis(inputs, inputs_move, VALUES), _axis(outputs, outputs_move, VALUES), (0,))
-    channels = [tuple(heads * width for width in _axis(total // heads, move, WIDTHS)) for total, move in ((inputs, inputs_move), (outputs, outputs_move))]
-    whole = tuple(n for n in range(1, heads + 1) if all(total % n == 0 for axis in channels for total in axis))
+        return Shape(
+            kind,
+            rows,
+            _axis(inputs, inputs_move, VALUES),
+            _axis(outputs, outputs_move, VALUES),
+            (0,),
+        )
+    channels = [
+        tuple(heads * width for width in _axis(total // heads, move, WIDTHS))
+        for total, move in ((inputs, inputs_move), (outputs, outputs_move))
+    ]
+    whole = tuple(
+        n for n in range(1, heads + 1) if all(total % n == 0 for axis in channels for total in axis)
+    )
     return Shape(kind, rows, *channels, whole if heads_move else (heads,))
 
 
@@ -132,26 +194,52 @@ def _axis(dense: int, moves: bool, values: int) -> tuple[int, ...]:
     if not moves or dense == 0:
         return (dense,)
     step = STEP if dense >= 2 * STEP else 1
-    return tuple(sorted({min(dense, max(step, step * round(dense * i / values / step))) for i in range(1, values)} | {dense}))
+    return tuple(
+        sorted(
+            {
+                min(dense, max(step, step * round(dense * i / values / step)))
+                for i in range(1, values)
+            }
+            | {dense}
+        )
+    )
 
 
-def _calls(shapes: list[Shape], batch: int, like: torch.Tensor) -> dict[tuple[Shape, tuple[int, int, int]], Callable[[], object]]:
+def _calls(
+    shapes: list[Shape], batch: int, like: torch.Tensor
+) -> dict[tuple[Shape, tuple[int, int, int]], Callable[[], object]]:
     """One call for each size, all on the same memory: in a model, too, a product reads what has just been written."""
-    memory = torch.randn(max(max(2 * i + o, o) * shape.rows * batch for shape in shapes for i, o, _ in shape.cells), device=like.device, dtype=like.dtype)
-    weights = torch.randn(max((i + 1) * o for shape in shapes for i, o, _ in shape.cells), device=like.device, dtype=like.dtype)
+    memory = torch.randn(
+        max(max(2 * i + o, o) * shape.rows * batch for shape in shapes for i, o, _ in shape.cells),
+        device=like.device,
+        dtype=like.dtype,
+    )
+    weights = torch.randn(
+        max((i + 1) * o for shape in shapes for i, o, _ in shape.cells),
+        device=like.device,
+        dtype=like.dtype,
+    )
 
     def tensor(of: torch.Tensor, *shape: int) -> torch.Tensor:
-        return of[:math.prod(shape)].view(shape)
+        return of[: math.prod(shape)].view(shape)
 
     def call(shape: Shape, i: int, o: int, n: int) -> Callable[[], object]:
         if shape.kind == "linear":
-            x_BTI, weight_OI, bias_O = tensor(memory, batch, shape.rows, i), tensor(weights, o, i), weights[-o:]
+            x_BTI, weight_OI, bias_O = (
+                tensor(memory, batch, shape.rows, i),
+                tensor(weights, o, i),
+                weights[-o:],
+            )
             return lambda: F.linear(x_BTI, weight_OI, bias_O)
         if shape.kind == "attention":
             qkv_BTC = tensor(memory, batch, shape.rows, 2 * i + o)
             return lambda: attend(*qkv_BTC.split((i, i, o), -1), n, i // n)
         x_BTO, weight_O = tensor(memory, batch, shape.rows, o), weights[:o]
-        return (lambda: F.gelu(x_BTO)) if shape.kind == "pointwise" else (lambda: F.layer_norm(x_BTO, (o,), weight_O, weight_O))
+        return (
+            (lambda: F.gelu(x_BTO))
+            if shape.kind == "pointwise"
+            else (lambda: F.layer_norm(x_BTO, (o,), weight_O, weight_O))
+        )
 
     return {(shape, cell): call(shape, *cell) for shape in shapes for cell in shape.cells}
 
@@ -163,10 +251,14 @@ def _device(device: torch.device) -> str:
 def text(table: LatencyTable) -> str:
     """The table in a few lines."""
     about = {name.removeprefix("agflow."): value for name, value in table.metadata.items()}
-    lines = [f"{about['model']}, batch {about['batch']}, {about['device']}, {about['threads']} thread(s), torch {about['torch']}: "
-             f"{table.model_ms:.2f} ms a batch"]
+    lines = [
+        f"{about['model']}, batch {about['batch']}, {about['device']}, {about['threads']} thread(s), torch {about['torch']}: "
+        f"{table.model_ms:.2f} ms a batch"
+    ]
     shapes, ms = table.columns["shape"], table.columns["ms"]
     for shape in dict.fromkeys(shapes):
         of_shape = ms[shapes == shape]  # the dense size is the last
-        lines.append(f"  {shape:<28} {len(of_shape):4d} sizes  {of_shape.min():9.3f} to {of_shape[-1]:9.3f} ms")
+        lines.append(
+            f"  {shape:<28} {len(of_shape):4d} sizes  {of_shape.min():9.3f} to {of_shape[-1]:9.3f} ms"
+        )
     return "\n".join(lines)

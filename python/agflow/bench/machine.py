@@ -19,8 +19,14 @@ _LIBRARIES = ("agflow", "numpy", "torch", "numexpr", "torch-pruning", "timm", "p
 
 def describe() -> dict[str, str]:
     """CPU, cores that this process may use, agflow's kernel and backend, versions of the contenders."""
-    return {"cpu": _cpu(), "cores": str(len(os.sched_getaffinity(0))), "kernel": core().kernel(), "backend": backend_name(),
-            "python": platform.python_version(), **{name: version for name in _LIBRARIES if (version := _version(name))}}
+    return {
+        "cpu": _cpu(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "kernel": core().kernel(),
+        "backend": backend_name(),
+        "python": platform.python_version(),
+        **{name: version for name in _LIBRARIES if (version := _version(name))},
+    }
 
 
 def sentence(machine: dict[str, str]) -> str:
@@ -30,16 +36,22 @@ def sentence(machine: dict[str, str]) -> str:
 def clock(device: torch.device) -> Callable[[], float]:
     """Seconds of work on ``device``: the CPU's own where torch has one thread, so that other processes don't count; else the wall's."""
     if device.type == "cuda":
+
         def synchronised() -> float:
             torch.cuda.synchronize(device)
             return time.perf_counter()
+
         return synchronised
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _cpu() -> str:
     info = pathlib.Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    found = (
+        re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if info.exists()
+        else None
+    )
     return found.group(1) if found else platform.processor() or platform.machine()
 
 

@@ -26,8 +26,15 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 def main(request: str) -> None:
     asked = json.loads(request)
     torch.set_num_threads(1)
-    model, batch = calibration.build(asked["model"]), calibration.images(asked["model"], asked["batch_size"])
-    step = {calibration.BARE: calibration.bare, calibration.FROZEN: calibration.bare_frozen, calibration.OURS: calibration.ours}[asked["name"]]
+    model, batch = (
+        calibration.build(asked["model"]),
+        calibration.images(asked["model"], asked["batch_size"]),
+    )
+    step = {
+        calibration.BARE: calibration.bare,
+        calibration.FROZEN: calibration.bare_frozen,
+        calibration.OURS: calibration.ours,
+    }[asked["name"]]
     step(model, [(batch[0][:1], batch[1][:1])])  # loads what the first step loads
     print(peak_of(lambda: step(model, [batch, batch]))[1])
 
@@ -59,7 +66,9 @@ def _libc(function: str, *arguments: int) -> None:
 
 def _memory(name: str) -> int:
     """Bytes, from the kernel's account of this process."""
-    found = re.search(rf"^{name}:\s*(\d+) kB", pathlib.Path("/proc/self/status").read_text(), re.MULTILINE)
+    found = re.search(
+        rf"^{name}:\s*(\d+) kB", pathlib.Path("/proc/self/status").read_text(), re.MULTILINE
+    )
     return 1024 * int(found.group(1))
 
 

@@ -14,11 +14,11 @@ import torch
 from torch._inductor import config as inductor
 from torch._inductor.exc import InductorError
 
-from agflow import arrow
+from agflow._core import arrow
 from agflow._core.loader import core
-from agflow.flow import utility
+from agflow.calibration.session import statistics_session
+from agflow.functional import utility
 from agflow.models import PrunableLayer
-from agflow.sessions import statistics_session
 
 Contenders = dict[str, Callable[[], object]]
 
@@ -29,9 +29,11 @@ NO_MODEL = {"name": "bench", "macs": 0, "params": 0}
 
 def reading(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Contenders:
     """Nothing but the reading of both tensors: what no pass can be faster than."""
+
     def read() -> None:
         arrow.call(core().read_limit, threads, arrow.matrix(y_RC, "y"))
         arrow.call(core().read_limit, threads, arrow.matrix(g_RC, "g"))
+
     return {READ: read}
 
 
@@ -47,7 +49,9 @@ def agf(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Contenders:
         y, g = y_RC.numpy(), g_RC.numpy()
         product = np.empty_like(y)
         contenders["numpy"] = lambda: np.abs(y * g).sum(0)
-        contenders["numpy, buffer reused"] = lambda: np.abs(np.multiply(y, g, out=product), out=product).sum(0)
+        contenders["numpy, buffer reused"] = lambda: np.abs(
+            np.multiply(y, g, out=product), out=product
+        ).sum(0)
         contenders |= _numexpr(y, g, threads)
     return contenders
 
@@ -64,11 +68,17 @@ def all_sums(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Iterator[C
 
 
 @contextmanager
-def statistics_add(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Iterator[Callable[[], object]]:
+def statistics_add(
+    y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int
+) -> Iterator[Callable[[], object]]:
     """agflow's own call: the tensors into a running statistics session of one layer."""
-    layer = PrunableLayer("layer", "mlp", y_RC.shape[1], unit_width=1, unit_macs=0, unit_params=0, reader="")
+    layer = PrunableLayer(
+        "layer", "mlp", y_RC.shape[1], unit_width=1, unit_macs=0, unit_params=0, reader=""
+    )
     with statistics_session(NO_MODEL, [layer], workers=threads) as session:
-        yield lambda: arrow.call(core().statistics_add, session, 0, 1, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g"))
+        yield lambda: arrow.call(
+            core().statistics_add, session, 0, 1, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g")
+        )
 
 
 @contextmanager
@@ -102,20 +112,33 @@ def _agf_float64(y_RC: torch.Tensor, g_RC: torch.Tensor) -> torch.Tensor:
 def _sums_as_they_come(y_RC: torch.Tensor, g_RC: torch.Tensor) -> tuple[torch.Tensor, ...]:
     p_RC = y_RC * g_RC
     q_RC = p_RC.abs()
-    return (q_RC.sum(0), p_RC.sum(0), (p_RC * p_RC).sum(0), y_RC.abs().sum(0), y_RC.sum(0), (y_RC * y_RC).sum(0),
-            (g_RC * g_RC).sum(0), q_RC.amax(0))
+    return (
+        q_RC.sum(0),
+        p_RC.sum(0),
+        (p_RC * p_RC).sum(0),
+        y_RC.abs().sum(0),
+        y_RC.sum(0),
+        (y_RC * y_RC).sum(0),
+        (g_RC * g_RC).sum(0),
+        q_RC.amax(0),
+    )
 
 
 def _sums_float64(y_RC: torch.Tensor, g_RC: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return _sums_as_they_come(y_RC.double(), g_RC.double())
 
 
-def _compiled(as_they_come: Callable[..., object], float64: Callable[..., object], *arguments: torch.Tensor) -> Contenders:
+def _compiled(
+    as_they_come: Callable[..., object], float64: Callable[..., object], *arguments: torch.Tensor
+) -> Contenders:
     """Calls compiled for just these arguments and the number of threads set now; none where there is no C++ compiler."""
     torch.compiler.reset()  # kernels have the number of threads compiled in
     contenders: Contenders = {}
     with inductor.patch(force_disable_caches=True):
-        for name, function in {"torch.compile": as_they_come, "torch.compile, float64 sums": float64}.items():
+        for name, function in {
+            "torch.compile": as_they_come,
+            "torch.compile, float64 sums": float64,
+        }.items():
             fast = torch.compile(function, dynamic=False)
             try:
                 fast(*arguments)
@@ -139,4 +162,5 @@ def _numexpr(y: np.ndarray, g: np.ndarray, threads: int) -> Contenders:
     def evaluate() -> np.ndarray:
         numexpr.set_num_threads(threads)
         return numexpr.evaluate("sum(abs(y * g), axis=0)", {"y": y, "g": g})
+
     return {"numexpr": evaluate}

@@ -15,10 +15,11 @@ import pathlib
 import numpy as np
 import timm
 import torch
-from agflow.experts import save_expert
-from agflow.preprocessing import Preprocessing
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+
+from agflow.data.preprocessing import Preprocessing
+from agflow.models.expert import save_expert
 
 # (epochs, batch size, peak learning rate, largest shift in pixels): large steps first, then many small ones.
 PHASES = ((10, 256, 1.5e-3, 2), (5, 64, 8e-4, 0))
@@ -26,7 +27,13 @@ PHASES = ((10, 256, 1.5e-3, 2), (5, 64, 8e-4, 0))
 MEAN, DEVIATION = 0.286, 0.353
 ARCHITECTURE = dict(
     model_name="vit_tiny_patch16_224",
-    img_size=28, patch_size=4, in_chans=1, num_classes=10, embed_dim=128, depth=6, num_heads=4,
+    img_size=28,
+    patch_size=4,
+    in_chans=1,
+    num_classes=10,
+    embed_dim=128,
+    depth=6,
+    num_heads=4,
 )
 
 
@@ -34,7 +41,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
     """An IDX file (gzip) as a uint8 array; the header holds the number of axes and their lengths."""
     raw = gzip.decompress(path.read_bytes())
     axes = raw[3]
-    shape = [int.from_bytes(raw[4 + 4 * i:8 + 4 * i], "big") for i in range(axes)]
+    shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes)]
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
 
 
@@ -60,24 +67,36 @@ def normalise(images: np.ndarray) -> torch.Tensor:
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
     model.eval()
-    hits = sum(int((model(b).argmax(1) == l).sum()) for b, l in zip(x.split(500), labels.split(500)))
+    hits = sum(
+        int((model(b).argmax(1) == l).sum()) for b, l in zip(x.split(500), labels.split(500))
+    )
     return hits / len(x)
 
 
-def train(model: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor, phase: int, seed: int) -> None:
+def train(
+    model: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor, phase: int, seed: int
+) -> None:
     """One phase of the recipe, in place: AdamW, one-cycle schedule, label smoothing, clipped gradients."""
     epochs, batch, rate, shift = PHASES[phase]
     torch.manual_seed(seed + phase)
     generator = torch.Generator().manual_seed(seed + phase)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
     steps = len(x) // batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=epochs * steps, pct_start=0.15
+    )
     model.train()
     for epoch in range(epochs):
         order = torch.randperm(len(x), generator=generator)
-        bar = tqdm(order.split(batch)[:steps], desc=f"phase {phase + 1}, epoch {epoch + 1}/{epochs}", mininterval=10)
+        bar = tqdm(
+            order.split(batch)[:steps],
+            desc=f"phase {phase + 1}, epoch {epoch + 1}/{epochs}",
+            mininterval=10,
+        )
         for index in bar:
-            loss = F.cross_entropy(model(augment(x[index], shift, generator)), labels[index], label_smoothing=0.05)
+            loss = F.cross_entropy(
+                model(augment(x[index], shift, generator)), labels[index], label_smoothing=0.05
+            )
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -87,9 +106,15 @@ def train(model: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor, phase: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of the four idx .gz files")
-    parser.add_argument("--mini", type=pathlib.Path, required=True, help="the shipped sample, left out of training")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=pathlib.Path, required=True, help="folder of the four idx .gz files"
+    )
+    parser.add_argument(
+        "--mini", type=pathlib.Path, required=True, help="the shipped sample, left out of training"
+    )
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -106,7 +131,11 @@ def main() -> None:
     test = normalise(read_idx(args.data / "t10k-images-idx3-ubyte.gz"))
     truth = torch.from_numpy(read_idx(args.data / "t10k-labels-idx1-ubyte.gz").astype(np.int64))
     print(f"accuracy on the {len(test)} test images: {accuracy(model, test, truth):.4f}")
-    save_expert(model, args.out, preprocessing=Preprocessing(input_size=(28, 28), mean=(MEAN,), std=(DEVIATION,)))
+    save_expert(
+        model,
+        args.out,
+        preprocessing=Preprocessing(input_size=(28, 28), mean=(MEAN,), std=(DEVIATION,)),
+    )
 
 
 if __name__ == "__main__":

@@ -80,9 +80,49 @@ From here on TinyViT is measured, cut, repaired, saved and loaded like any other
 """
 
 from agflow.models.adapter import Adapter, PrunableLayer, Tap, channels_of, macs_of_layers
+from agflow.models.expert import expert_preprocessing, expert_tuning, load_expert, save_expert
+from agflow.models.head import only_classes
 from agflow.models.linear_units import LinearUnits
+from agflow.models.load import load_model
 from agflow.models.outputs import logits_of
-from agflow.models.registry import adapter_for, build, count_macs, count_params, describe, model_name, prefix_macs, register, split
+from agflow.models.preprocessing import preprocessing_of
+from agflow.models.registry import (
+    adapter_for,
+    build,
+    count_macs,
+    count_params,
+    describe,
+    model_name,
+    prefix_macs,
+    register,
+    split,
+)
+from agflow.models.resolution import at_image_size, image_size
 
-__all__ = ["Adapter", "LinearUnits", "PrunableLayer", "Tap", "adapter_for", "build", "channels_of", "count_macs", "count_params", "describe",
-           "logits_of", "macs_of_layers", "model_name", "prefix_macs", "register", "split"]
+__all__ = [
+    "Adapter",
+    "LinearUnits",
+    "PrunableLayer",
+    "Tap",
+    "adapter_for",
+    "at_image_size",
+    "build",
+    "channels_of",
+    "count_macs",
+    "count_params",
+    "describe",
+    "expert_preprocessing",
+    "expert_tuning",
+    "image_size",
+    "load_expert",
+    "load_model",
+    "logits_of",
+    "macs_of_layers",
+    "model_name",
+    "only_classes",
+    "preprocessing_of",
+    "prefix_macs",
+    "register",
+    "save_expert",
+    "split",
+]

@@ -129,7 +129,9 @@ class Adapter(ABC):
 
     def class_count(self, model: nn.Module) -> int:
         """Classes that the model answers; UnsupportedModelError where the adapter does not know."""
-        raise UnsupportedModelError(f"the classes of {type(model).__name__} cannot be changed: its adapter has no class_count and keep_classes")
+        raise UnsupportedModelError(
+            f"the classes of {type(model).__name__} cannot be changed: its adapter has no class_count and keep_classes"
+        )
 
     def keep_classes(self, model: nn.Module, keep_K: torch.Tensor) -> None:
         """Make the model, in place, answer only the classes ``keep_K`` (int64, in that order); UnsupportedModelError likewise."""
@@ -145,15 +147,21 @@ class Adapter(ABC):
         UnsupportedModelError
             The adapter does not know how, or this model cannot be changed.
         """
-        raise UnsupportedModelError(f"{type(model).__name__} cannot be given another image size: its adapter has no set_image_size")
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be given another image size: its adapter has no set_image_size"
+        )
 
     def split(self, model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
         """As :func:`agflow.models.split`; UnsupportedModelError where the adapter does not know how."""
-        raise UnsupportedModelError(f"{type(model).__name__} cannot be split behind a block: its adapter has no split")
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be split behind a block: its adapter has no split"
+        )
 
     def prefix_macs(self, model: nn.Module, blocks: int) -> int:
         """As :func:`agflow.models.prefix_macs`; UnsupportedModelError where the adapter does not know how."""
-        raise UnsupportedModelError(f"the MACs of the first blocks of {type(model).__name__} are not known: its adapter has no prefix_macs")
+        raise UnsupportedModelError(
+            f"the MACs of the first blocks of {type(model).__name__} are not known: its adapter has no prefix_macs"
+        )
 
     @abstractmethod
     def macs(self, model: nn.Module) -> int:

@@ -17,7 +17,11 @@ Size = tuple[tuple[int, tuple[str, ...]], ...]
 
 def size(*terms: int | str | tuple) -> Size:
     """A size from terms: a number, the name of a layer, or (coefficient, name, …)."""
-    read = {int: lambda term: (term, ()), str: lambda term: (1, (term,)), tuple: lambda term: (term[0], term[1:])}
+    read = {
+        int: lambda term: (term, ()),
+        str: lambda term: (1, (term,)),
+        tuple: lambda term: (term[0], term[1:]),
+    }
     return tuple(read[type(term)](term) for term in terms)
 
 
@@ -49,22 +53,44 @@ class Product:
     @property
     def layers(self) -> set[str]:
         """Names of the layers its cost depends on."""
-        return {name for of in (self.inputs, self.outputs, self.heads) for _, names in of for name in names} | set(self.times)
+        return {
+            name
+            for of in (self.inputs, self.outputs, self.heads)
+            for _, names in of
+            for name in names
+        } | set(self.times)
 
     def macs(self, sizes: Mapping[str, int]) -> int:
         inputs, outputs = value(self.inputs, sizes), value(self.outputs, sizes)
-        count = {"linear": self.rows * inputs * outputs, "attention": self.rows**2 * (inputs + outputs)}.get(self.kind, 0)
+        count = {
+            "linear": self.rows * inputs * outputs,
+            "attention": self.rows**2 * (inputs + outputs),
+        }.get(self.kind, 0)
         return count * prod(sizes[branch] for branch in self.times)
 
     def params(self, sizes: Mapping[str, int]) -> int:
         inputs, outputs = value(self.inputs, sizes), value(self.outputs, sizes)
-        count = {"linear": (inputs + self.bias) * outputs, "norm": 2 * outputs, "parameters": outputs}.get(self.kind, 0)
+        count = {
+            "linear": (inputs + self.bias) * outputs,
+            "norm": 2 * outputs,
+            "parameters": outputs,
+        }.get(self.kind, 0)
         return count * prod(sizes[branch] for branch in self.times)
 
     def to_json(self) -> dict[str, Any]:
-        sizes = {key: [[factor, *names] for factor, names in getattr(self, key)] for key in ("inputs", "outputs", "heads") if getattr(self, key)}
-        return {"kind": self.kind, "name": self.name, "rows": self.rows, **sizes, **({"bias": True} if self.bias else {}),
-                **({"times": list(self.times)} if self.times else {})}
+        sizes = {
+            key: [[factor, *names] for factor, names in getattr(self, key)]
+            for key in ("inputs", "outputs", "heads")
+            if getattr(self, key)
+        }
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "rows": self.rows,
+            **sizes,
+            **({"bias": True} if self.bias else {}),
+            **({"times": list(self.times)} if self.times else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -91,13 +117,20 @@ class Costs:
 
     def of_unit(self, layer: str, parts: int = 1) -> tuple[int, int]:
         """MACs and parameters that leave with one unit of a layer of ``parts`` parts while all else stays."""
-        about = replace(self, products=tuple(product for product in self.products if layer in product.layers))
+        about = replace(
+            self, products=tuple(product for product in self.products if layer in product.layers)
+        )
         less = {layer: self.sizes[layer] - 1}
-        return (about.macs() - about.macs(less)) // parts, (about.params() - about.params(less)) // parts
+        return (about.macs() - about.macs(less)) // parts, (
+            about.params() - about.params(less)
+        ) // parts
 
     def to_json(self) -> dict[str, Any]:
         """As the metadata ``agflow.costs`` holds it."""
-        return {"sizes": dict(self.sizes), "products": [product.to_json() for product in self.products]}
+        return {
+            "sizes": dict(self.sizes),
+            "products": [product.to_json() for product in self.products],
+        }
 
 
 def value(size: Size, sizes: Mapping[str, int]) -> int:

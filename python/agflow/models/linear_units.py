@@ -26,14 +26,27 @@ class LinearUnits:
     writers: Mapping[str, int]
     reader: str
 
-    def layer(self, name: str, group: str, module: nn.Module, *, tokens: int, unit_width: int = 1) -> PrunableLayer:
+    def layer(
+        self, name: str, group: str, module: nn.Module, *, tokens: int, unit_width: int = 1
+    ) -> PrunableLayer:
         """The layer of ``module``, which the model has under ``name``; in ``"heads"`` q·k and a·v count, too."""
         channels = self.channels(module)
         weights = sum(weight.numel() for weight, _ in self.weights(module)) // channels
-        biases = sum(rows for writer, rows in self.writers.items() if module.get_submodule(writer).bias is not None)
+        biases = sum(
+            rows
+            for writer, rows in self.writers.items()
+            if module.get_submodule(writer).bias is not None
+        )
         products = 2 * tokens if group == "heads" else 0
-        return PrunableLayer(name, group, channels // unit_width, unit_width, unit_width * tokens * (weights + products),
-                             unit_width * (weights + biases), f"{name}.{self.reader}")
+        return PrunableLayer(
+            name,
+            group,
+            channels // unit_width,
+            unit_width,
+            unit_width * tokens * (weights + products),
+            unit_width * (weights + biases),
+            f"{name}.{self.reader}",
+        )
 
     def channels(self, module: nn.Module) -> int:
         return module.get_submodule(self.reader).in_features
@@ -42,11 +55,22 @@ class LinearUnits:
         """Why the units cannot be cut; None when they can."""
         present = dict(module.named_modules())
         kinds = {name: type(present.get(name)) for name in (*self.writers, self.reader)}
-        return next((f"{name} is a {kind.__name__}, expected a plain torch.nn.Linear" for name, kind in kinds.items() if kind is not nn.Linear), None)
+        return next(
+            (
+                f"{name} is a {kind.__name__}, expected a plain torch.nn.Linear"
+                for name, kind in kinds.items()
+                if kind is not nn.Linear
+            ),
+            None,
+        )
 
     def weights(self, module: nn.Module) -> list[tuple[torch.Tensor, int]]:
         """As :meth:`agflow.models.Adapter.weights`."""
-        written = [(part, 0) for name, rows in self.writers.items() for part in module.get_submodule(name).weight.chunk(rows)]
+        written = [
+            (part, 0)
+            for name, rows in self.writers.items()
+            for part in module.get_submodule(name).weight.chunk(rows)
+        ]
         return [*written, (module.get_submodule(self.reader).weight, 1)]
 
     @torch.no_grad()
@@ -54,7 +78,14 @@ class LinearUnits:
         """Keep only the channels ``keep_C`` (ascending int64)."""
         old = self.channels(module)
         for name, rows in self.writers.items():
-            put(module, name, keep_outputs(module.get_submodule(name), torch.cat([row * old + keep_C for row in range(rows)])))
+            put(
+                module,
+                name,
+                keep_outputs(
+                    module.get_submodule(name),
+                    torch.cat([row * old + keep_C for row in range(rows)]),
+                ),
+            )
         put(module, self.reader, keep_inputs(module.get_submodule(self.reader), keep_C))
 
     def resize(self, module: nn.Module, channels: int) -> None:
@@ -69,8 +100,14 @@ class LinearUnits:
 def resized(linear: nn.Linear, in_features: int, out_features: int) -> nn.Linear:
     """An uninitialised Linear of another size that is like ``linear`` in everything else."""
     weight = linear.weight
-    new = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=linear.bias is not None,
-                             device=weight.device, dtype=weight.dtype)
+    new = nn.utils.skip_init(
+        nn.Linear,
+        in_features,
+        out_features,
+        bias=linear.bias is not None,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
     new.weight.requires_grad_(weight.requires_grad)
     if linear.bias is not None:
         new.bias.requires_grad_(linear.bias.requires_grad)

@@ -8,11 +8,15 @@ from torch import nn
 
 from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.models.adapter import Adapter
-from agflow.models.timm_vit import TimmVisionTransformer
-from agflow.models.torchvision_vit import TorchvisionVisionTransformer
-from agflow.models.transformers_vit import TransformersVit
+from agflow.models.families.timm_vit import TimmVisionTransformer
+from agflow.models.families.torchvision_vit import TorchvisionVisionTransformer
+from agflow.models.families.transformers_vit import TransformersVit
 
-_adapters: list[Adapter] = [TimmVisionTransformer(), TorchvisionVisionTransformer(), TransformersVit()]
+_adapters: list[Adapter] = [
+    TimmVisionTransformer(),
+    TorchvisionVisionTransformer(),
+    TransformersVit(),
+]
 
 _NOT_YET = {
     "swin": "attention in shifted windows is not supported yet",
@@ -44,7 +48,9 @@ def register(adapter: Adapter) -> None:
         It is no instance of :class:`Adapter`.
     """
     if not isinstance(adapter, Adapter):
-        raise InvalidValueError(f"register was given {adapter!r}, expected an instance of a subclass of agflow.models.Adapter")
+        raise InvalidValueError(
+            f"register was given {adapter!r}, expected an instance of a subclass of agflow.models.Adapter"
+        )
     _adapters[:] = [adapter, *(known for known in _adapters if known.family != adapter.family)]
 
 
@@ -77,7 +83,7 @@ def split(model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
 
     Both halves hold the parameters of ``model`` itself, not copies, and have the modes that its modules have now.
     ``prefix(images)`` gives the tokens [B, T, D] behind the blocks, ``rest(tokens)`` the logits [B, K]: the same bits as
-    ``logits_of(model(images))``. Hooks on the model as a whole are not run, but that of :func:`agflow.at_image_size`.
+    ``logits_of(model(images))``. Hooks on the model as a whole are not run, but that of :func:`agflow.models.at_image_size`.
 
     Parameters
     ----------
@@ -128,14 +134,23 @@ def build(description: dict[str, Any]) -> nn.Module:
         if adapter.family == family:
             try:
                 return adapter.build(arguments)
-            except Exception as error:  # whatever a damaged description provokes in the constructors
-                raise CorruptFileError(f"the architecture is not one of {family} ({type(error).__name__}: {error})") from error
+            except (
+                Exception
+            ) as error:  # whatever a damaged description provokes in the constructors
+                raise CorruptFileError(
+                    f"the architecture is not one of {family} ({type(error).__name__}: {error})"
+                ) from error
     known = ", ".join(adapter.family for adapter in _adapters)
-    raise CorruptFileError(f"architecture family {family!r} is unknown, expected one of: {known}; register its adapter first, or take a newer agflow")
+    raise CorruptFileError(
+        f"architecture family {family!r} is unknown, expected one of: {known}; register its adapter first, or take a newer agflow"
+    )
 
 
 def _why_unknown(model: nn.Module) -> str:
     name = type(model).__name__.lower()
-    reason = next((reason for beginning, reason in _NOT_YET.items() if name.startswith(beginning)), "no adapter knows this class")
+    reason = next(
+        (reason for beginning, reason in _NOT_YET.items() if name.startswith(beginning)),
+        "no adapter knows this class",
+    )
     known = "; ".join(adapter.models for adapter in _adapters)
     return f"{reason}; expected {known} (not a wrapper around one), or a model with an adapter of its own (agflow.models.register)"

@@ -27,8 +27,10 @@ class Resize:
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if not inputs:
-            raise InvalidValueError(f"{type(module).__name__} at image size {self.size[0]}x{self.size[1]} got no positional argument, "
-                                    "expected the images as the first: call model(images)")
+            raise InvalidValueError(
+                f"{type(module).__name__} at image size {self.size[0]}x{self.size[1]} got no positional argument, "
+                "expected the images as the first: call model(images)"
+            )
         return self.resized(inputs[0]), *inputs[1:]
 
     def resized(self, images: torch.Tensor) -> torch.Tensor:
@@ -40,10 +42,14 @@ class Resize:
             They are not [B, C, H, W].
         """
         if images.ndim != 4:
-            raise ShapeError(f"images are {list(images.shape)}, expected [images, channels, height, width]")
+            raise ShapeError(
+                f"images are {list(images.shape)}, expected [images, channels, height, width]"
+            )
         if images.shape[2:] == self.size:
             return images
-        wide = images.to(torch.promote_types(images.dtype, torch.float32))  # on the CPU torch has no such kernel for sixteen bits
+        wide = images.to(
+            torch.promote_types(images.dtype, torch.float32)
+        )  # on the CPU torch has no such kernel for sixteen bits
         return F.interpolate(wide, self.size, mode="bilinear", antialias=True).to(images.dtype)
 
     def __repr__(self) -> str:
@@ -52,4 +58,6 @@ class Resize:
 
 def resize_of(model: nn.Module) -> Resize | None:
     """The hook by which ``model`` brings images to its size; None for a model that takes its own size only."""
-    return next((hook for hook in model._forward_pre_hooks.values() if isinstance(hook, Resize)), None)
+    return next(
+        (hook for hook in model._forward_pre_hooks.values() if isinstance(hook, Resize)), None
+    )

@@ -29,13 +29,28 @@ class SelfAttention(nn.Module):
     in_tuple : the model expects a tuple that begins with the output
     """
 
-    def __init__(self, projections: Mapping[str, nn.Linear], output: Mapping[str, nn.Linear], others: Mapping[str, nn.Module], *,
-                 num_heads: int, head_dim: int, dropout: float, in_tuple: bool, training: bool):
+    def __init__(
+        self,
+        projections: Mapping[str, nn.Linear],
+        output: Mapping[str, nn.Linear],
+        others: Mapping[str, nn.Module],
+        *,
+        num_heads: int,
+        head_dim: int,
+        dropout: float,
+        in_tuple: bool,
+        training: bool,
+    ):
         super().__init__()
         for name, module in {**projections, **output, **others}.items():
             self.add_module(name, module)
         self.projections, self.output = tuple(projections), next(iter(output), None)
-        self.num_heads, self.head_dim, self.qk_width, self.v_width = num_heads, head_dim, head_dim, head_dim
+        self.num_heads, self.head_dim, self.qk_width, self.v_width = (
+            num_heads,
+            head_dim,
+            head_dim,
+            head_dim,
+        )
         self.dropout, self.in_tuple, self.training = dropout, in_tuple, training
 
     def forward(self, x_BTD: torch.Tensor, *_, **__) -> torch.Tensor | tuple[torch.Tensor, None]:
@@ -45,14 +60,22 @@ class SelfAttention(nn.Module):
             qk, v = self.num_heads * self.qk_width, self.num_heads * self.v_width
             projected = projected[0].split([qk, qk, v], -1)
         norms = [getattr(self, name) for name in ("q_norm", "k_norm") if hasattr(self, name)]
-        y_BTD = attend(*projected, self.num_heads, self.head_dim, self.dropout if self.training else 0.0, *norms)
+        y_BTD = attend(
+            *projected,
+            self.num_heads,
+            self.head_dim,
+            self.dropout if self.training else 0.0,
+            *norms,
+        )
         if self.output is not None:
             y_BTD = getattr(self, self.output)(y_BTD)
         if hasattr(self, "proj_drop"):
             y_BTD = self.proj_drop(y_BTD)
         return (y_BTD, None) if self.in_tuple else y_BTD
 
-    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *rest) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, torch.Tensor], prefix: str, *rest
+    ) -> None:
         """Experts cut from torchvision's models before heads had inner widths have nn.MultiheadAttention's names."""
         for part in ("weight", "bias"):
             with suppress(KeyError):
@@ -60,14 +83,24 @@ class SelfAttention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def attend(q_BTA: torch.Tensor, k_BTA: torch.Tensor, v_BTA: torch.Tensor, num_heads: int, head_dim: int, dropout: float = 0.0,
-           q_norm: nn.Module | None = None, k_norm: nn.Module | None = None) -> torch.Tensor:
+def attend(
+    q_BTA: torch.Tensor,
+    k_BTA: torch.Tensor,
+    v_BTA: torch.Tensor,
+    num_heads: int,
+    head_dim: int,
+    dropout: float = 0.0,
+    q_norm: nn.Module | None = None,
+    k_norm: nn.Module | None = None,
+) -> torch.Tensor:
     """The heads' outputs [B, T, A of the values].
 
     Where queries and values differ in width the narrower get zeros, which change nothing: for equal widths alone torch has a
     fused kernel on the CPU, which takes half the time or less.
     """
-    q, k, v = (x_BTA.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x_BTA in (q_BTA, k_BTA, v_BTA))
+    q, k, v = (
+        x_BTA.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x_BTA in (q_BTA, k_BTA, v_BTA)
+    )
     if q_norm is not None:
         q, k = q_norm(q), k_norm(k)
     v_width, more = v.shape[-1], v.shape[-1] - q.shape[-1]

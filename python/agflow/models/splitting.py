@@ -26,7 +26,13 @@ class _Half(nn.Module):
     model : a copy with the original's parameters that lacks the others
     """
 
-    def __init__(self, adapter: VisionTransformerAdapter, model: nn.Module, lacks: Iterable[str], other_blocks: slice):
+    def __init__(
+        self,
+        adapter: VisionTransformerAdapter,
+        model: nn.Module,
+        lacks: Iterable[str],
+        other_blocks: slice,
+    ):
         super().__init__()
         self._adapter = adapter
         self.model = _without(model, lacks)
@@ -44,7 +50,12 @@ class Prefix(_Half):
 
     def __init__(self, adapter: VisionTransformerAdapter, model: nn.Module, blocks: int):
         anatomy = adapter.anatomy(model)
-        super().__init__(adapter, model, (*(name for name, _ in anatomy.after), *anatomy.classifiers, *anatomy.behind), slice(blocks, None))
+        super().__init__(
+            adapter,
+            model,
+            (*(name for name, _ in anatomy.after), *anatomy.classifiers, *anatomy.behind),
+            slice(blocks, None),
+        )
         resize = resize_of(model)
         if resize is not None:
             self.register_forward_pre_hook(resize)
@@ -58,7 +69,12 @@ class Rest(_Half):
 
     def __init__(self, adapter: VisionTransformerAdapter, model: nn.Module, blocks: int):
         anatomy = adapter.anatomy(model)
-        super().__init__(adapter, model, (anatomy.patch, *anatomy.embeddings, *(name for name, _ in anatomy.before)), slice(blocks))
+        super().__init__(
+            adapter,
+            model,
+            (anatomy.patch, *anatomy.embeddings, *(name for name, _ in anatomy.before)),
+            slice(blocks),
+        )
 
     def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
         return self._adapter.classify(self.model, self._through_blocks(x_BTD))

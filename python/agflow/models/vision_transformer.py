@@ -82,12 +82,20 @@ class Anatomy:
 
     def branches(self) -> Iterator[Branch]:
         """Those that are left, in forward order."""
-        return (branch for pair in zip(self.attention, self.mlp, strict=True) for branch in pair if branch is not None)
+        return (
+            branch
+            for pair in zip(self.attention, self.mlp, strict=True)
+            for branch in pair
+            if branch is not None
+        )
 
     def stream_readers(self) -> tuple[str, ...]:
         """The norms that read the stream, in forward order; behind the blocks the classifiers where there is no norm."""
-        return (*(name for name, _ in self.before), *(branch.norm for branch in self.branches()),
-                *((name for name, _ in self.after) if self.after else self.classifiers))
+        return (
+            *(name for name, _ in self.before),
+            *(branch.norm for branch in self.branches()),
+            *((name for name, _ in self.after) if self.after else self.classifiers),
+        )
 
 
 class Heads(NamedTuple):
@@ -159,7 +167,9 @@ class VisionTransformerAdapter(Adapter):
 
     def self_attention(self, attention: nn.Module) -> SelfAttention | None:
         """The :class:`SelfAttention` that an attention is or holds; None for the family's own."""
-        return next((module for module in attention.modules() if type(module) is SelfAttention), None)
+        return next(
+            (module for module in attention.modules() if type(module) is SelfAttention), None
+        )
 
     def projection(self, attention: nn.Module, name: str) -> nn.Linear:
         """The layer of that name, to be looked at only."""
@@ -171,7 +181,11 @@ class VisionTransformerAdapter(Adapter):
 
     def heads(self, attention: nn.Module) -> Heads:
         free = self.self_attention(attention)
-        return self.own_heads(attention) if free is None else Heads(free.num_heads, free.head_dim, free.qk_width, free.v_width)
+        return (
+            self.own_heads(attention)
+            if free is None
+            else Heads(free.num_heads, free.head_dim, free.qk_width, free.v_width)
+        )
 
     # Classes
 
@@ -195,13 +209,27 @@ class VisionTransformerAdapter(Adapter):
         anatomy = self.anatomy(model)
         patch_height, patch_width = model.get_submodule(anatomy.patch).kernel_size
         if height < 1 or width < 1 or height % patch_height or width % patch_width:
-            raise InvalidValueError(f"the image size is {height}x{width}, expected multiples of the model's patches of {patch_height}x{patch_width} pixels")
-        old, new = ((h // patch_height, w // patch_width) for h, w in (self.input_size(model)[1:], (height, width)))
+            raise InvalidValueError(
+                f"the image size is {height}x{width}, expected multiples of the model's patches of {patch_height}x{patch_width} pixels"
+            )
+        old, new = (
+            (h // patch_height, w // patch_width)
+            for h, w in (self.input_size(model)[1:], (height, width))
+        )
         if anatomy.positions is not None:
             owner, _, leaf = anatomy.positions.rpartition(".")
             positions = model.get_parameter(anatomy.positions)
-            placed = resample_abs_pos_embed(positions, new_size=new, old_size=old, num_prefix_tokens=positions.shape[1] - old[0] * old[1])
-            setattr(model.get_submodule(owner), leaf, nn.Parameter(placed, requires_grad=positions.requires_grad))
+            placed = resample_abs_pos_embed(
+                positions,
+                new_size=new,
+                old_size=old,
+                num_prefix_tokens=positions.shape[1] - old[0] * old[1],
+            )
+            setattr(
+                model.get_submodule(owner),
+                leaf,
+                nn.Parameter(placed, requires_grad=positions.requires_grad),
+            )
         self.note_image_size(model, height, width)
 
     # Halves
@@ -213,13 +241,24 @@ class VisionTransformerAdapter(Adapter):
     def prefix_macs(self, model: nn.Module, blocks: int) -> int:
         self._check_split(model, blocks)
         anatomy = self.anatomy(model)
-        return self._costs(model, replace(anatomy, attention=anatomy.attention[:blocks], mlp=anatomy.mlp[:blocks],
-                                          after=(), classifiers=(), behind=())).macs()
+        return self._costs(
+            model,
+            replace(
+                anatomy,
+                attention=anatomy.attention[:blocks],
+                mlp=anatomy.mlp[:blocks],
+                after=(),
+                classifiers=(),
+                behind=(),
+            ),
+        ).macs()
 
     def _check_split(self, model: nn.Module, blocks: int) -> None:
         present = len(self.blocks(model))
         if not 0 <= blocks <= present:
-            raise InvalidValueError(f"a split behind {blocks} blocks was asked for, expected 0 to {present}, the blocks that {type(model).__name__} has")
+            raise InvalidValueError(
+                f"a split behind {blocks} blocks was asked for, expected 0 to {present}, the blocks that {type(model).__name__} has"
+            )
 
     # Layers
 
@@ -228,8 +267,18 @@ class VisionTransformerAdapter(Adapter):
         costs = self._costs(model, anatomy)
         dim = costs.sizes[STREAM]
 
-        def layer(name: str, group: str, units: int, unit_width: int, reader: str = "", parts: int = 1, *taps: Tap) -> PrunableLayer:
-            return PrunableLayer(name, group, units, unit_width, *costs.of_unit(name, parts), reader, parts, taps)
+        def layer(
+            name: str,
+            group: str,
+            units: int,
+            unit_width: int,
+            reader: str = "",
+            parts: int = 1,
+            *taps: Tap,
+        ) -> PrunableLayer:
+            return PrunableLayer(
+                name, group, units, unit_width, *costs.of_unit(name, parts), reader, parts, taps
+            )
 
         def branch(of: Branch) -> PrunableLayer:
             return layer(f"{of.units}.branch", "block", 1, dim, "", 1, Tap(of.reader, "output"))
@@ -240,13 +289,36 @@ class VisionTransformerAdapter(Adapter):
                 name, module = attention.units, model.get_submodule(attention.units)
                 heads = self.heads(module)
                 if not self.has_norm(module):
-                    queries = Tap(f"{name}.{self.projections(module)[0]}", "output", 0, heads.count * heads.qk)
-                    found.append(layer(f"{name}.qk", "head_dim", heads.count * heads.qk, 1, "", heads.count, queries))
+                    queries = Tap(
+                        f"{name}.{self.projections(module)[0]}", "output", 0, heads.count * heads.qk
+                    )
+                    found.append(
+                        layer(
+                            f"{name}.qk",
+                            "head_dim",
+                            heads.count * heads.qk,
+                            1,
+                            "",
+                            heads.count,
+                            queries,
+                        )
+                    )
                 found.append(layer(name, "heads", heads.count, heads.v, attention.reader))
-                found.append(layer(f"{name}.v", "head_dim", heads.count * heads.v, 1, attention.reader, heads.count))
+                found.append(
+                    layer(
+                        f"{name}.v",
+                        "head_dim",
+                        heads.count * heads.v,
+                        1,
+                        attention.reader,
+                        heads.count,
+                    )
+                )
                 found.append(branch(attention))
             if mlp is not None:
-                channels = self.hidden(model.get_submodule(mlp.units)).channels(model.get_submodule(mlp.units))
+                channels = self.hidden(model.get_submodule(mlp.units)).channels(
+                    model.get_submodule(mlp.units)
+                )
                 found += [layer(mlp.units, "mlp", channels, 1, mlp.reader), branch(mlp)]
         return found
 
@@ -258,22 +330,37 @@ class VisionTransformerAdapter(Adapter):
         if layer.group == "embed":
             return self._stream_weights(model)
         branch = self._branch(model, layer)
-        reader, module = model.get_submodule(branch.reader).weight, model.get_submodule(branch.units)
+        reader, module = (
+            model.get_submodule(branch.reader).weight,
+            model.get_submodule(branch.units),
+        )
         if layer.group == "block":
             return [(reader, 0)]
         if layer.group == "mlp":
             return self.hidden(module).weights(module)
         heads = self.heads(module)
-        q, k, v = _parts([self.projection(module, name).weight for name in self.projections(module)], heads)
+        q, k, v = _parts(
+            [self.projection(module, name).weight for name in self.projections(module)], heads
+        )
         if layer.group == "heads":
-            return [*((part, 0) for part in ((q, k, v) if heads.qk == heads.v else (v,))), (reader, 1)]
+            return [
+                *((part, 0) for part in ((q, k, v) if heads.qk == heads.v else (v,))),
+                (reader, 1),
+            ]
         return [(v, 0), (reader, 1)] if layer.reader else [(q, 0), (k.T, 1)]
 
     def _stream_weights(self, model: nn.Module) -> list[tuple[torch.Tensor, int]]:
         """Of everything that writes the stream, and of everything that reads it, norms in between or not."""
         anatomy = self.anatomy(model)
-        written = [model.get_submodule(anatomy.patch).weight.flatten(1), *(model.get_submodule(branch.reader).weight for branch in anatomy.branches())]
-        read = [linear.weight for branch in anatomy.branches() for _, linear in self._entries(model, branch)]
+        written = [
+            model.get_submodule(anatomy.patch).weight.flatten(1),
+            *(model.get_submodule(branch.reader).weight for branch in anatomy.branches()),
+        ]
+        read = [
+            linear.weight
+            for branch in anatomy.branches()
+            for _, linear in self._entries(model, branch)
+        ]
         read += [model.get_submodule(name).weight for name in anatomy.classifiers]
         return [*((weight, 0) for weight in written), *((weight, 1) for weight in read)]
 
@@ -281,11 +368,19 @@ class VisionTransformerAdapter(Adapter):
         """The linear layers that a branch begins with, by name."""
         module = model.get_submodule(branch.units)
         if branch in self.anatomy(model).attention:
-            return [(f"{branch.units}.{name}", self.projection(module, name)) for name in self.projections(module)]
-        return [(f"{branch.units}.{name}", module.get_submodule(name)) for name in self.hidden(module).writers]
+            return [
+                (f"{branch.units}.{name}", self.projection(module, name))
+                for name in self.projections(module)
+            ]
+        return [
+            (f"{branch.units}.{name}", module.get_submodule(name))
+            for name in self.hidden(module).writers
+        ]
 
     def _branch(self, model: nn.Module, layer: PrunableLayer) -> Branch:
-        units = layer.name.rpartition(".")[0] if layer.group in ("head_dim", "block") else layer.name
+        units = (
+            layer.name.rpartition(".")[0] if layer.group in ("head_dim", "block") else layer.name
+        )
         return next(branch for branch in self.anatomy(model).branches() if branch.units == units)
 
     # Cuts
@@ -309,7 +404,14 @@ class VisionTransformerAdapter(Adapter):
             for attention in self.anatomy(model).attention:
                 if attention is not None and attention.block == branch.block:
                     self._freed(model, attention)
-        put(model, branch.block, Branches(block, (chain for chain in chains_of(block, self.chains(model)) if chain != branch.chain)))
+        put(
+            model,
+            branch.block,
+            Branches(
+                block,
+                (chain for chain in chains_of(block, self.chains(model)) if chain != branch.chain),
+            ),
+        )
 
     def _freed(self, model: nn.Module, branch: Branch) -> nn.Module:
         """The attention, with a :class:`SelfAttention` in it."""
@@ -317,20 +419,34 @@ class VisionTransformerAdapter(Adapter):
             put(model, branch.units, self.free(model.get_submodule(branch.units)))
         return model.get_submodule(branch.units)
 
-    def _cut_heads(self, model: nn.Module, branch: Branch, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
+    def _cut_heads(
+        self, model: nn.Module, branch: Branch, layer: PrunableLayer, keep_U: torch.Tensor
+    ) -> None:
         within = layer.group == "head_dim"
-        module = self._freed(model, branch) if within or self.rigid else model.get_submodule(branch.units)
+        module = (
+            self._freed(model, branch)
+            if within or self.rigid
+            else model.get_submodule(branch.units)
+        )
         heads = self.heads(module)
         keep_qk, keep_v = torch.arange(heads.count * heads.qk), torch.arange(heads.count * heads.v)
         if not within:
-            left, keep_qk, keep_v = heads._replace(count=len(keep_U)), channels_of(keep_U, heads.qk), channels_of(keep_U, heads.v)
+            left, keep_qk, keep_v = (
+                heads._replace(count=len(keep_U)),
+                channels_of(keep_U, heads.qk),
+                channels_of(keep_U, heads.v),
+            )
         elif layer.reader:
             left, keep_v = heads._replace(v=len(keep_U) // heads.count), keep_U
         else:
             left, keep_qk = heads._replace(qk=len(keep_U) // heads.count), keep_U
         rows = [keep_qk, keep_qk, keep_v]
         if len(self.projections(module)) == 1:
-            rows = [torch.cat([keep_qk, heads.count * heads.qk + keep_qk, 2 * heads.count * heads.qk + keep_v])]
+            rows = [
+                torch.cat(
+                    [keep_qk, heads.count * heads.qk + keep_qk, 2 * heads.count * heads.qk + keep_v]
+                )
+            ]
         for name, keep in zip(self.projections(module), rows, strict=True):
             put(module, name, keep_outputs(module.get_submodule(name), keep))
         put(model, branch.reader, keep_inputs(model.get_submodule(branch.reader), keep_v))
@@ -359,7 +475,10 @@ class VisionTransformerAdapter(Adapter):
             put(model, branch.reader, keep_outputs(model.get_submodule(branch.reader), keep_D))
             if branch.scale is not None:
                 _keep(model, f"{branch.scale}.gamma", keep_D, 0)
-        for name in (*(name for name, _ in (*anatomy.before, *anatomy.after)), *(branch.norm for branch in anatomy.branches())):
+        for name in (
+            *(name for name, _ in (*anatomy.before, *anatomy.after)),
+            *(branch.norm for branch in anatomy.branches()),
+        ):
             _keep(model, f"{name}.weight", keep_D, 0)
             _keep(model, f"{name}.bias", keep_D, 0)
             model.get_submodule(name).normalized_shape = (len(keep_D),)
@@ -378,14 +497,26 @@ class VisionTransformerAdapter(Adapter):
     def _costs(self, model: nn.Module, anatomy: Anatomy) -> Costs:
         stream, patch = size(STREAM), model.get_submodule(anatomy.patch)
         sizes = {STREAM: patch.out_channels}
-        products = [_linear(anatomy.patch, patch, anatomy.patches, size(patch.weight[0].numel()), stream)]
-        products += [Product("parameters", name, size((model.get_parameter(name).numel() // patch.out_channels, STREAM))) for name in anatomy.embeddings]
+        products = [
+            _linear(anatomy.patch, patch, anatomy.patches, size(patch.weight[0].numel()), stream)
+        ]
+        products += [
+            Product(
+                "parameters",
+                name,
+                size((model.get_parameter(name).numel() // patch.out_channels, STREAM)),
+            )
+            for name in anatomy.embeddings
+        ]
         products += [Product("norm", name, stream, rows) for name, rows in anatomy.before]
         for branch in anatomy.branches():
             of_branch = f"{branch.units}.branch"
             sizes[of_branch] = 1
             inside = self._attention_costs if branch in anatomy.attention else self._mlp_costs
-            made = [Product("norm", branch.norm, stream, anatomy.tokens), *inside(model, branch, anatomy.tokens, sizes)]
+            made = [
+                Product("norm", branch.norm, stream, anatomy.tokens),
+                *inside(model, branch, anatomy.tokens, sizes),
+            ]
             if branch.scale is not None:
                 made.append(Product("parameters", f"{branch.scale}.gamma", stream))
             products += [replace(product, times=(of_branch,)) for product in made]
@@ -395,29 +526,63 @@ class VisionTransformerAdapter(Adapter):
             products.append(_linear(name, linear, 1, stream, size(linear.out_features)))
         for name in anatomy.behind:
             linear = model.get_submodule(name)
-            products.append(_linear(name, linear, 1, size(linear.in_features), size(linear.out_features)))
+            products.append(
+                _linear(name, linear, 1, size(linear.in_features), size(linear.out_features))
+            )
         return Costs(sizes, tuple(products))
 
-    def _attention_costs(self, model: nn.Module, branch: Branch, tokens: int, sizes: dict[str, int]) -> list[Product]:
+    def _attention_costs(
+        self, model: nn.Module, branch: Branch, tokens: int, sizes: dict[str, int]
+    ) -> list[Product]:
         module, name = model.get_submodule(branch.units), branch.units
         heads = self.heads(module)
         sizes.update({name: heads.count, f"{name}.qk": heads.qk, f"{name}.v": heads.v})
         queries, values = (1, name, f"{name}.qk"), (1, name, f"{name}.v")
-        outputs = [size(queries), size(queries), size(values)] if len(self.projections(module)) == 3 else [size((2, *queries[1:]), values)]
-        made = [_linear(entry, linear, tokens, size(STREAM), output) for (entry, linear), output in zip(self._entries(model, branch), outputs, strict=True)]
+        outputs = (
+            [size(queries), size(queries), size(values)]
+            if len(self.projections(module)) == 3
+            else [size((2, *queries[1:]), values)]
+        )
+        made = [
+            _linear(entry, linear, tokens, size(STREAM), output)
+            for (entry, linear), output in zip(self._entries(model, branch), outputs, strict=True)
+        ]
         if self.has_norm(module):
-            made += [Product("norm", f"{name}.{norm}", size(f"{name}.qk"), tokens * heads.count) for norm in ("q_norm", "k_norm")]
+            made += [
+                Product("norm", f"{name}.{norm}", size(f"{name}.qk"), tokens * heads.count)
+                for norm in ("q_norm", "k_norm")
+            ]
         made.append(Product("attention", name, size(values), tokens, size(queries), size(name)))
-        return [*made, _linear(branch.reader, model.get_submodule(branch.reader), tokens, size(values), size(STREAM))]
+        return [
+            *made,
+            _linear(
+                branch.reader,
+                model.get_submodule(branch.reader),
+                tokens,
+                size(values),
+                size(STREAM),
+            ),
+        ]
 
-    def _mlp_costs(self, model: nn.Module, branch: Branch, tokens: int, sizes: dict[str, int]) -> list[Product]:
+    def _mlp_costs(
+        self, model: nn.Module, branch: Branch, tokens: int, sizes: dict[str, int]
+    ) -> list[Product]:
         module, name = model.get_submodule(branch.units), branch.units
         units = self.hidden(module)
         sizes[name] = units.channels(module)
-        made = [_linear(entry, linear, tokens, size(STREAM), size((rows, name)))
-                for (entry, linear), rows in zip(self._entries(model, branch), units.writers.values(), strict=True)]
+        made = [
+            _linear(entry, linear, tokens, size(STREAM), size((rows, name)))
+            for (entry, linear), rows in zip(
+                self._entries(model, branch), units.writers.values(), strict=True
+            )
+        ]
         made.append(Product("pointwise", f"{name}.act", size(name), tokens))
-        return [*made, _linear(branch.reader, model.get_submodule(branch.reader), tokens, size(name), size(STREAM))]
+        return [
+            *made,
+            _linear(
+                branch.reader, model.get_submodule(branch.reader), tokens, size(name), size(STREAM)
+            ),
+        ]
 
     # Descriptions
 
@@ -426,23 +591,41 @@ class VisionTransformerAdapter(Adapter):
         anatomy = self.anatomy(model)
         attentions = [branch and model.get_submodule(branch.units) for branch in anatomy.attention]
         mlps = [branch and model.get_submodule(branch.units) for branch in anatomy.mlp]
-        heads = [Heads(0, 1, 0, 0) if module is None else self.heads(module) for module in attentions]
+        heads = [
+            Heads(0, 1, 0, 0) if module is None else self.heads(module) for module in attentions
+        ]
         return {
             "head_dim": max(of.head_dim for of in heads),
             "heads": [of.count for of in heads],
-            "inner": [None if module is None or self.self_attention(module) is None else [of.qk, of.v]
-                      for module, of in zip(attentions, heads, strict=True)],
+            "inner": [
+                None if module is None or self.self_attention(module) is None else [of.qk, of.v]
+                for module, of in zip(attentions, heads, strict=True)
+            ],
             "mlp": [0 if mlp is None else self.hidden(mlp).channels(mlp) for mlp in mlps],
         }
 
     def reshape(self, model: nn.Module, shapes: dict[str, Any]) -> None:
         """Give all branches of a new model, whose stream is as wide as it should be, the sizes of :meth:`shapes`."""
         anatomy, head_dim = self.anatomy(model), shapes["head_dim"]
-        for attention, mlp, count, inner, hidden in zip(anatomy.attention, anatomy.mlp, shapes["heads"], shapes["inner"], shapes["mlp"], strict=True):
+        for attention, mlp, count, inner, hidden in zip(
+            anatomy.attention,
+            anatomy.mlp,
+            shapes["heads"],
+            shapes["inner"],
+            shapes["mlp"],
+            strict=True,
+        ):
             if count:
-                self._resize_heads(model, attention, Heads(count, head_dim, *(inner or (head_dim, head_dim))), inner is not None)
+                self._resize_heads(
+                    model,
+                    attention,
+                    Heads(count, head_dim, *(inner or (head_dim, head_dim))),
+                    inner is not None,
+                )
             if hidden:
-                self.hidden(model.get_submodule(mlp.units)).resize(model.get_submodule(mlp.units), hidden)
+                self.hidden(model.get_submodule(mlp.units)).resize(
+                    model.get_submodule(mlp.units), hidden
+                )
             for branch, left in ((attention, count), (mlp, hidden)):
                 if not left:
                     self._drop(model, branch)
@@ -455,7 +638,11 @@ class VisionTransformerAdapter(Adapter):
             return
         if free:
             module = self._freed(model, branch)
-        widths = [heads.qk, heads.qk, heads.v] if len(self.projections(module)) == 3 else [2 * heads.qk + heads.v]
+        widths = (
+            [heads.qk, heads.qk, heads.v]
+            if len(self.projections(module)) == 3
+            else [2 * heads.qk + heads.v]
+        )
         for (name, linear), width in zip(self._entries(model, branch), widths, strict=True):
             put(model, name, resized(linear, linear.in_features, heads.count * width))
         reader = model.get_submodule(branch.reader)
@@ -463,8 +650,14 @@ class VisionTransformerAdapter(Adapter):
         self._set_heads(module, heads)
 
 
-def block_refusals(block: nn.Module, whole: tuple[Chain, Chain], norm_kind: type[nn.Module], norm_name: str,
-                   attention_refusals: Refusals, mlp_refusals: Refusals) -> Iterator[str]:
+def block_refusals(
+    block: nn.Module,
+    whole: tuple[Chain, Chain],
+    norm_kind: type[nn.Module],
+    norm_name: str,
+    attention_refusals: Refusals,
+    mlp_refusals: Refusals,
+) -> Iterator[str]:
     """Every reason against a block of a known class, whose branches begin with a norm and go on with what holds the units.
 
     Parameters
@@ -499,4 +692,11 @@ def _keep(model: nn.Module, name: str, keep: torch.Tensor, axis: int) -> None:
     module = model.get_submodule(owner)
     parameter = getattr(module, leaf)
     if parameter is not None:
-        setattr(module, leaf, nn.Parameter(parameter.index_select(axis, keep.to(parameter.device)), requires_grad=parameter.requires_grad))
+        setattr(
+            module,
+            leaf,
+            nn.Parameter(
+                parameter.index_select(axis, keep.to(parameter.device)),
+                requires_grad=parameter.requires_grad,
+            ),
+        )

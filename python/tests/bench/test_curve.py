@@ -8,22 +8,37 @@ import pyarrow as pa
 
 import agflow
 
-METADATA = {"agflow.kind": "predictions", "agflow.prior": "max_probability", "agflow.light_macs": "30", "agflow.heavy_macs": "100",
-            "agflow.shared_macs": "0"}
+METADATA = {
+    "agflow.kind": "predictions",
+    "agflow.prior": "max_probability",
+    "agflow.light_macs": "30",
+    "agflow.heavy_macs": "100",
+    "agflow.shared_macs": "0",
+}
 
 
 def samples(n):
     random = np.random.default_rng(0)
     prior = random.integers(1, 1 << 24, n).astype(np.float32) / (1 << 24)
     label = random.integers(0, 10, n)
-    light, heavy = np.where(random.random(n) < prior, label, 10), np.where(random.random(n) < 0.9, label, 10)
-    columns = {"label": label, "light_prediction": light, "light_prior": prior, "heavy_prediction": heavy}
+    light, heavy = (
+        np.where(random.random(n) < prior, label, 10),
+        np.where(random.random(n) < 0.9, label, 10),
+    )
+    columns = {
+        "label": label,
+        "light_prediction": light,
+        "light_prior": prior,
+        "heavy_prediction": heavy,
+    }
     return agflow.Predictions(pa.record_batch(columns).replace_schema_metadata(METADATA))
 
 
 def by_numpy(columns):
     """Accuracy when the samples up to each one, by ascending prior, escalate."""
-    light, heavy = (columns[name] == columns["label"] for name in ("light_prediction", "heavy_prediction"))
+    light, heavy = (
+        columns[name] == columns["label"] for name in ("light_prediction", "heavy_prediction")
+    )
     order = np.argsort(columns["light_prior"])
     gain = (heavy.astype(np.int8) - light.astype(np.int8))[order]
     return (light.sum() + np.cumsum(gain, dtype=np.int64)) / len(order)
@@ -35,7 +50,10 @@ def race(n, rounds):
     columns = predictions.columns
     best = {}
     for _ in range(rounds):
-        for name, work in (("numpy", lambda: by_numpy(columns)), ("agflow", lambda: agflow.curve(predictions))):
+        for name, work in (
+            ("numpy", lambda: by_numpy(columns)),
+            ("agflow", lambda: agflow.cascade.curve(predictions)),
+        ):
             wall, processor = time.perf_counter(), time.process_time()
             found = work()
             took = time.perf_counter() - wall, time.process_time() - processor
@@ -44,7 +62,9 @@ def race(n, rounds):
                 accuracy = found
     curve = found.columns
     inner = curve["escalated"] > 0
-    np.testing.assert_allclose(curve["accuracy"][inner], accuracy[curve["escalated"][inner] - 1], rtol=1e-12)
+    np.testing.assert_allclose(
+        curve["accuracy"][inner], accuracy[curve["escalated"][inner] - 1], rtol=1e-12
+    )
     return best
 
 

@@ -14,15 +14,17 @@ from timm.models.vision_transformer import VisionTransformer
 import agflow
 from agflow.bench import layers
 from agflow.errors import InvalidValueError
+from agflow.evaluation.interleaved import interleaved
 from agflow.models import adapter_for
 from agflow.models.self_attention import attend
-from agflow.timing import interleaved
 
 
 @pytest.fixture(scope="module")
 def vit():
     torch.manual_seed(0)
-    return VisionTransformer(img_size=64, patch_size=8, num_classes=10, embed_dim=96, depth=2, num_heads=4).eval()
+    return VisionTransformer(
+        img_size=64, patch_size=8, num_classes=10, embed_dim=96, depth=2, num_heads=4
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,11 @@ def table(vit):
 def latency_ms(table, costs, kept):
     """The formula of the planner, plainly: the model's time in the proportion in which its products together get faster."""
     grids = monotone_grids(table)
-    total = lambda sizes: sum(product_ms(product, costs["sizes"], sizes, grids) for product in costs["products"] if product["kind"] != "parameters")
+    total = lambda sizes: sum(
+        product_ms(product, costs["sizes"], sizes, grids)
+        for product in costs["products"]
+        if product["kind"] != "parameters"
+    )
     return table.model_ms * total({**costs["sizes"], **kept}) / total(costs["sizes"])
 
 
@@ -42,10 +48,15 @@ def monotone_grids(table):
     columns, found = table.batch.to_pydict(), {}
     for shape in dict.fromkeys(columns["shape"]):
         rows = [i for i, name in enumerate(columns["shape"]) if name == shape]
-        axes = {field: sorted({columns[field][i] for i in rows}) for field in ("inputs", "outputs", "heads")}
+        axes = {
+            field: sorted({columns[field][i] for i in rows})
+            for field in ("inputs", "outputs", "heads")
+        }
         ms = np.zeros([len(axis) for axis in axes.values()])
         for i in rows:
-            ms[tuple(axis.index(columns[field][i]) for field, axis in axes.items())] = columns["ms"][i]
+            ms[tuple(axis.index(columns[field][i]) for field, axis in axes.items())] = columns[
+                "ms"
+            ][i]
         assert ms.size == len(rows) and (ms > 0).all(), shape
         for axis in range(3):
             ms = np.maximum.accumulate(ms, axis)
@@ -54,35 +65,60 @@ def monotone_grids(table):
 
 
 def size(product, field, sizes):
-    return sum(coefficient * np.prod([sizes[layer] for layer in names], dtype=int) for coefficient, *names in product.get(field, []))
+    return sum(
+        coefficient * np.prod([sizes[layer] for layer in names], dtype=int)
+        for coefficient, *names in product.get(field, [])
+    )
 
 
 def product_ms(product, dense, sizes, grids):
-    named = [int(size(product, field, dense)) for field in ("inputs", "outputs", "heads") if product.get(field)]
+    named = [
+        int(size(product, field, dense))
+        for field in ("inputs", "outputs", "heads")
+        if product.get(field)
+    ]
     axes, ms = grids[f"{product['kind']} {'x'.join(map(str, [product['rows'], *named]))}"]
     for field, axis in axes.items():  # the first axis goes at each step
         at = size(product, field, sizes)
-        ms = np.array([np.interp(at, axis, column) for column in ms.reshape(len(axis), -1).T]).reshape(ms.shape[1:])
+        ms = np.array(
+            [np.interp(at, axis, column) for column in ms.reshape(len(axis), -1).T]
+        ).reshape(ms.shape[1:])
     return float(ms) * np.prod([sizes[branch] for branch in product.get("times", [])])
 
 
 def test_every_product_has_a_full_grid(vit, table):
-    assert table.batch.schema.types == [pa.utf8(), pa.int64(), pa.utf8(), pa.int64(), pa.int64(), pa.int64(), pa.float64()]
+    assert table.batch.schema.types == [
+        pa.utf8(),
+        pa.int64(),
+        pa.utf8(),
+        pa.int64(),
+        pa.int64(),
+        pa.int64(),
+        pa.float64(),
+    ]
     assert table.metadata["agflow.batch"] == "2" and table.metadata["agflow.device"] == "cpu"
     costs, grids = adapter_for(vit).costs(vit), monotone_grids(table)
     assert latency_ms(table, costs, {}) == table.model_ms
     assert latency_ms(table, costs, {"blocks.0.mlp": 96}) < table.model_ms
     assert len(grids) == 9
     axes, _ = grids["linear 65x96x384"]
-    assert axes == {"inputs": [16, 32, 48, 64, 80, 96], "outputs": [64, 128, 192, 256, 320, 384], "heads": [0]}
+    assert axes == {
+        "inputs": [16, 32, 48, 64, 80, 96],
+        "outputs": [64, 128, 192, 256, 320, 384],
+        "heads": [0],
+    }
     assert grids["linear 1x96x10"][0]["outputs"] == [10]  # no cut moves the classes
-    assert grids["attention 65x96x96x4"][0]["heads"] == [1, 2, 4]  # whole heads share every width evenly
+    assert grids["attention 65x96x96x4"][0]["heads"] == [
+        1,
+        2,
+        4,
+    ]  # whole heads share every width evenly
     assert "attention 65x96x96x4" in layers.text(table)
 
 
 def test_the_table_is_a_file(table, tmp_path):
     table.save(tmp_path / "latency.arrow")
-    assert agflow.LatencyTable.load(tmp_path / "latency.arrow").batch.equals(table.batch)
+    assert agflow.pruning.LatencyTable.load(tmp_path / "latency.arrow").batch.equals(table.batch)
 
 
 def test_dropped_branches_take_no_time(vit, table):
@@ -97,7 +133,11 @@ def test_attention_of_unequal_widths(qk, v):
     torch.manual_seed(0)
     q, k = torch.randn(2, 2, 7, 3 * qk, dtype=torch.float64)
     values = torch.randn(2, 7, 3 * v, dtype=torch.float64)
-    heads = [(q[..., n * qk:(n + 1) * qk] @ k[..., n * qk:(n + 1) * qk].mT / 8**0.5).softmax(-1) @ values[..., n * v:(n + 1) * v] for n in range(3)]
+    heads = [
+        (q[..., n * qk : (n + 1) * qk] @ k[..., n * qk : (n + 1) * qk].mT / 8**0.5).softmax(-1)
+        @ values[..., n * v : (n + 1) * v]
+        for n in range(3)
+    ]
     torch.testing.assert_close(attend(q, k, values, 3, 8), torch.cat(heads, -1))
 
 
@@ -106,12 +146,24 @@ def test_predicted_latency_is_near_the_measured_one():
     vit = timm.create_model("vit_tiny_patch16_224").eval()
     adapter = adapter_for(vit)
     costs, x = adapter.costs(vit), torch.randn(1, 3, 224, 224)
-    cuts = {(hidden, heads): cut(adapter, vit, hidden, heads) for hidden, heads in ((384, 3), (192, 3), (768, 2), (384, 2), (192, 1))}
+    cuts = {
+        (hidden, heads): cut(adapter, vit, hidden, heads)
+        for hidden, heads in ((384, 3), (192, 3), (768, 2), (384, 2), (192, 1))
+    }
     for _ in range(3):
         found = layers.measure(vit, batch=1, rounds=3)
         with torch.inference_mode():
-            times = interleaved({"dense": lambda: vit(x), **{name: lambda light=light: light(x) for name, (light, _) in cuts.items()}}, rounds=5)
-        predicted = {name: latency_ms(found, costs, kept) / found.model_ms for name, (_, kept) in cuts.items()}
+            times = interleaved(
+                {
+                    "dense": lambda: vit(x),
+                    **{name: lambda light=light: light(x) for name, (light, _) in cuts.items()},
+                },
+                rounds=5,
+            )
+        predicted = {
+            name: latency_ms(found, costs, kept) / found.model_ms
+            for name, (_, kept) in cuts.items()
+        }
         measured = {name: times[name].over(times["dense"]).median for name in cuts}
         if predicted == pytest.approx(measured, rel=0.3):
             break
@@ -134,10 +186,24 @@ def test_refusals(vit):
 
 
 def test_the_command_writes_the_table(tmp_path):
-    command = [sys.executable, "-m", "agflow", "bench", "layers", "--batch", "1", "--rounds", "1", "--output", str(tmp_path / "latency.arrow")]
+    command = [
+        sys.executable,
+        "-m",
+        "agflow",
+        "bench",
+        "layers",
+        "--batch",
+        "1",
+        "--rounds",
+        "1",
+        "--output",
+        str(tmp_path / "latency.arrow"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    table = agflow.LatencyTable.load(tmp_path / "latency.arrow")
+    table = agflow.pruning.LatencyTable.load(tmp_path / "latency.arrow")
     assert f"{len(table)} sizes" in done.stdout and table.model_ms > 0
-    refused = subprocess.run([*command, "--device", "cuda:99"], capture_output=True, text=True, timeout=240)
+    refused = subprocess.run(
+        [*command, "--device", "cuda:99"], capture_output=True, text=True, timeout=240
+    )
     assert refused.returncode == 3 and "cannot be moved to device 'cuda:99'" in refused.stderr

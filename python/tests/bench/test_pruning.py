@@ -22,7 +22,9 @@ SMALL = pruning.Options(calibration=16, tune=8, eval_limit=20, rounds=1)
 @pytest.fixture
 def vit():
     torch.manual_seed(0)
-    return VisionTransformer(img_size=32, patch_size=4, num_classes=10, embed_dim=64, depth=2, num_heads=4).eval()
+    return VisionTransformer(
+        img_size=32, patch_size=4, num_classes=10, embed_dim=64, depth=2, num_heads=4
+    ).eval()
 
 
 @pytest.fixture
@@ -50,26 +52,41 @@ def test_every_contender_comes_near_the_same_macs(vit, images, name):
 @pytest.fixture(scope="module")
 def found():
     """The two ways from the command's default model, each in its process."""
-    return pruning.measure(replace(SMALL, contenders=("agflow mlp", "torch-pruning magnitude all")), say=lambda line: None)
+    return pruning.measure(
+        replace(SMALL, contenders=("agflow mlp", "torch-pruning magnitude all")),
+        say=lambda line: None,
+    )
 
 
 def test_a_row_has_every_figure(found):
-    assert json.loads(json.dumps(found)) == {**found, "options": json.loads(json.dumps(found["options"]))}
+    assert json.loads(json.dumps(found)) == {
+        **found,
+        "options": json.loads(json.dumps(found["options"])),
+    }
     for row in found["contenders"]:
-        assert row["macs"] == pytest.approx(found["target_macs"], rel=0.02) and row["params"] < found["params"]
+        assert (
+            row["macs"] == pytest.approx(found["target_macs"], rel=0.02)
+            and row["params"] < found["params"]
+        )
         assert row["cut"]["images"] == row["tuned"]["images"] == found["dense"]["images"] == 20
         assert row["seconds"] > 0 and row["peak_memory"] > 0 and row["search_seconds"] >= 0
         assert [one["batch"] for one in row["speed"]] == [1, 32]
-    assert all(name in pruning.text(found) for name in ("agflow mlp", "torch-pruning magnitude all"))
+    assert all(
+        name in pruning.text(found) for name in ("agflow mlp", "torch-pruning magnitude all")
+    )
 
 
 def test_a_cut_slower_than_its_parent_is_a_failure(found):
     row = {**found["contenders"][0], "name": "odd widths", "slower": [1, 32]}
-    assert "FAILURE: slower than the uncut model at batch 1 and 32" in pruning.text({**found, "contenders": [row]})
+    assert "FAILURE: slower than the uncut model at batch 1 and 32" in pruning.text(
+        {**found, "contenders": [row]}
+    )
     off = {**row, "slower": [], "macs": round(1.05 * found["target_macs"])}
     assert "+5.0 % off the MACs of the others" in pruning.text({**found, "contenders": [off]})
     hopeless = {"name": "mlp", "error": "no plan reaches 1 MAC"}
-    assert "not possible: no plan reaches 1 MAC" in pruning.text({**found, "contenders": [hopeless]})
+    assert "not possible: no plan reaches 1 MAC" in pruning.text(
+        {**found, "contenders": [hopeless]}
+    )
 
 
 def test_slower_means_in_every_round(monkeypatch):
@@ -81,23 +98,39 @@ def test_slower_means_in_every_round(monkeypatch):
             return torch.zeros(1), 0
 
     slow = torch.nn.Identity()
-    slow.register_forward_pre_hook(lambda *_: [torch.zeros(64, 64) @ torch.zeros(64, 64) for _ in range(200)] and None)
+    slow.register_forward_pre_hook(
+        lambda *_: [torch.zeros(64, 64) @ torch.zeros(64, 64) for _ in range(200)] and None
+    )
     speed = pruning._speed(torch.nn.Identity(), slow, Images(), batch=1, rounds=2)
     assert speed["gain"]["max"] < 1 and speed["light"] < speed["dense"]
 
 
 def test_refusals():
-    with pytest.raises(InvalidValueError, match="no contender 'lamp', expected some of: agflow mlp"):
+    with pytest.raises(
+        InvalidValueError, match="no contender 'lamp', expected some of: agflow mlp"
+    ):
         pruning.measure(replace(SMALL, contenders=("lamp",)))
     with pytest.raises(InvalidValueError, match="give one budget"):
         pruning.measure(replace(SMALL, macs="0.5", pruning_ratio=0.5))
     with pytest.raises(InvalidValueError, match="rounds 0"):
         pruning.measure(replace(SMALL, rounds=0))
     with pytest.raises(UnsupportedModelError, match="torch-pruning's recipe is written for it"):
-        pruning._check_model(VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, mlp_layer=SwiGLU))
+        pruning._check_model(
+            VisionTransformer(
+                img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, mlp_layer=SwiGLU
+            )
+        )
 
 
 def test_the_command_hands_over_every_flag():
-    command = [sys.executable, "-m", "agflow", "bench", "pruning", "--contenders", "agflow mlp,lamp"]
+    command = [
+        sys.executable,
+        "-m",
+        "agflow",
+        "bench",
+        "pruning",
+        "--contenders",
+        "agflow mlp,lamp",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2 and "there is no contender 'lamp'" in done.stderr, done.stderr

@@ -15,7 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("build_native", ROOT / "python" / "build_native.py")
+    spec = importlib.util.spec_from_file_location(
+        "build_native", ROOT / "python" / "build_native.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "BUILD", tmp_path / "build")
@@ -29,11 +31,16 @@ def program(folder: pathlib.Path, name: str, script: str) -> None:
 
 def test_missing_go(build, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"^agflow: Go is missing: .*install Go 1\.\d+ or newer from https://go.dev/dl"):
+    with pytest.raises(
+        SystemExit,
+        match=r"^agflow: Go is missing: .*install Go 1\.\d+ or newer from https://go.dev/dl",
+    ):
         build.find_go()
 
 
-@pytest.mark.parametrize("answer", ["echo go1.18.1", "echo 'go: go.mod requires go >= 9.9' >&2; exit 1"])
+@pytest.mark.parametrize(
+    "answer", ["echo go1.18.1", "echo 'go: go.mod requires go >= 9.9' >&2; exit 1"]
+)
 def test_old_go(build, tmp_path, monkeypatch, answer):
     program(tmp_path, "go", answer)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -72,10 +79,19 @@ def test_without_shared_libpython_the_command_has_file_steps_only(build, monkeyp
         build.hosting_environment()
 
 
-@pytest.mark.skipif(not sysconfig.get_config_var("Py_ENABLE_SHARED"), reason="this Python has no shared libpython")
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_ENABLE_SHARED"), reason="this Python has no shared libpython"
+)
 def test_stand_in_for_pkg_config_hands_paths_with_blanks_on(build, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "ROOT", tmp_path / "with blank")
     environment = {**build.hosting_environment(), "PATH": os.environ["PATH"]}
-    ask = lambda what: subprocess.run([ROOT / "python" / "pkg-config", what, "--", "python3"], env=environment, capture_output=True, text=True).stdout
+    ask = lambda what: (
+        subprocess.run(
+            [ROOT / "python" / "pkg-config", what, "--", "python3"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
     assert r"with\ blank/python/compat.h" in ask("--cflags")
     assert f"-lpython{build.PYTHON}" in ask("--libs")

@@ -20,13 +20,25 @@ SOURCES = pathlib.Path(__file__).resolve().parents[3]
 EXTENSION = PACKAGE / "_core" / ("_native" + sysconfig.get_config_var("EXT_SUFFIX"))
 DISTRIBUTION = importlib.metadata.distribution("agflow")
 EDITABLE = PACKAGE.is_relative_to(SOURCES / "python")
-needs_wheel = pytest.mark.skipif(EDITABLE, reason="agflow is installed in place (pip install -e): this looks at what a wheel installs")
-hosts_python = pytest.mark.skipif(b"agflow_abi_version" not in _launcher.COMMAND.read_bytes(),
-                                  reason="this Python has no shared libpython, so the command hosts none")
+needs_wheel = pytest.mark.skipif(
+    EDITABLE,
+    reason="agflow is installed in place (pip install -e): this looks at what a wheel installs",
+)
+hosts_python = pytest.mark.skipif(
+    b"agflow_abi_version" not in _launcher.COMMAND.read_bytes(),
+    reason="this Python has no shared libpython, so the command hosts none",
+)
 
 
 def output(*command: object, **options) -> str:
-    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, timeout=120, **options).stdout
+    return subprocess.run(
+        [str(word) for word in command],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    ).stdout
 
 
 def dynamic_section(file: pathlib.Path) -> str:
@@ -42,7 +54,13 @@ def test_wheel_is_tagged_for_this_python():
 @needs_wheel
 def test_wheel_ships_data_and_licence_and_no_build_files():
     files = {str(file) for file in DISTRIBUTION.files}
-    for name in ("py.typed", "example/fashion_mnist_mini.npz", "example/NOTICE", "_bin/agflow", f"_core/{EXTENSION.name}"):
+    for name in (
+        "py.typed",
+        "example/fashion_mnist_mini.npz",
+        "example/NOTICE",
+        "_bin/agflow",
+        f"_core/{EXTENSION.name}",
+    ):
         assert f"agflow/{name}" in files
     assert any(name.endswith("licenses/LICENSE") for name in files)
     assert not [name for name in files if name.endswith((".go", ".c", ".h"))]
@@ -72,7 +90,10 @@ def test_command_exports_the_core_and_finds_libpython():
     assert str(SOURCES).encode() not in _launcher.COMMAND.read_bytes()
 
 
-@pytest.mark.parametrize("start", [[os.path.join(sysconfig.get_path("scripts"), "agflow")], [sys.executable, "-m", "agflow"]])
+@pytest.mark.parametrize(
+    "start",
+    [[os.path.join(sysconfig.get_path("scripts"), "agflow")], [sys.executable, "-m", "agflow"]],
+)
 def test_command_is_of_the_package_version(start):
     assert output(*start, "--version").strip() == f"agflow version {DISTRIBUTION.version}"
 
@@ -80,7 +101,13 @@ def test_command_is_of_the_package_version(start):
 @hosts_python
 def test_doctor_finds_this_python_and_its_packages():
     environment = {"PATH": os.environ["PATH"]}  # nothing to lean on
-    told = subprocess.run([sys.executable, "-m", "agflow", "doctor", "--json"], capture_output=True, text=True, env=environment, timeout=120)
+    told = subprocess.run(
+        [sys.executable, "-m", "agflow", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
     checks = {check["name"]: check for check in json.loads(told.stdout)}
     assert told.returncode == 0, told.stdout + told.stderr
     assert checks["interpreter"]["found"] == sys.executable
@@ -90,5 +117,8 @@ def test_doctor_finds_this_python_and_its_packages():
 
 def test_launcher_names_the_cure_when_the_command_is_gone(monkeypatch, tmp_path):
     monkeypatch.setattr(_launcher, "COMMAND", tmp_path / "agflow")
-    with pytest.raises(SystemExit, match=r"cannot be started \(No such file or directory\): reinstall it with .* -m pip install"):
+    with pytest.raises(
+        SystemExit,
+        match=r"cannot be started \(No such file or directory\): reinstall it with .* -m pip install",
+    ):
         _launcher.main()

@@ -1,0 +1,282 @@
+"""Arrow values into and out of the Go core through the Arrow C Data Interface, without copying.
+
+Two C structs carry each value; those of a matrix are filled here (see :mod:`agflow._core.matrix`), those of other values
+by pyarrow. A call into Go releases what it was given before it returns; a result belongs to Python from then on and is
+freed when the last Python object that sees it is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from agflow._core.matrix import DTYPES, Dtype, Matrix
+from agflow.errors import DeviceError, DtypeError, InvalidValueError, ShapeError
+
+_ArrayStruct = (
+    ctypes.c_int64 * 10
+)  # struct ArrowArray, 80 bytes; the ninth word is its release callback
+_SchemaStruct = ctypes.c_int64 * 9  # struct ArrowSchema, 72 bytes
+_RELEASE = 8
+_SCALARS = frozenset((int, float, str))
+
+
+class CStructs:
+    """The two C structs of one Arrow value, zeroed: to be filled by an export, here or in Go."""
+
+    __slots__ = ("array", "schema", "addresses")
+
+    def __init__(self) -> None:
+        self.array = _ArrayStruct()
+        self.schema = _SchemaStruct()
+        self.addresses = ctypes.addressof(self.array), ctypes.addressof(self.schema)
+
+    def release(self) -> None:
+        """Give up a value that nobody took over."""
+        if self.array[_RELEASE]:
+            pa.Array._import_from_c(*self.addresses)
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the core whose arguments include Arrow values (see :func:`matrix`, :func:`record_batch`)."""
+    flat: list[Any] = []
+    alive: list[Any] = []
+    inputs: list[CStructs] = []
+    try:
+        for argument in arguments:
+            if type(argument) is Matrix:
+                array, schema, memory = argument.export()
+                flat += array, schema
+                alive.append(memory)
+            elif type(argument) in _SCALARS:  # asked before pyarrow's classes, for speed
+                flat.append(argument)
+            elif isinstance(argument, (pa.Array, pa.RecordBatch)):
+                structs = CStructs()
+                argument._export_to_c(*structs.addresses)
+                inputs.append(structs)
+                flat += structs.addresses
+            else:
+                flat.append(argument)
+        return function(*flat)
+    finally:
+        for structs in inputs:
+            structs.release()
+
+
+def call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
+    """Call a function of the core that makes a record batch."""
+    result = CStructs()
+    call(function, *arguments, *result.addresses)
+    return pa.RecordBatch._import_from_c(*result.addresses)
+
+
+def call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
+    """Call a function of the core that makes an array."""
+    result = CStructs()
+    call(function, *arguments, *result.addresses)
+    return pa.Array._import_from_c(*result.addresses)
+
+
+def call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
+    """Call a function of the core that makes a text and a record batch."""
+    result = CStructs()
+    report = call(function, *arguments, *result.addresses)
+    return report, pa.RecordBatch._import_from_c(*result.addresses)
+
+
+def matrix(value: Any, name: str = "matrix") -> Matrix:
+    """See a matrix as the Go core reads it, over the same memory.
+
+    Parameters
+    ----------
+    value : float32, float64, float16 or bfloat16 [rows, channels]
+        A torch tensor on the CPU (with or without a gradient graph) or a numpy array, whose channels lie next to each
+        other and whose rows do not overlap; or an Arrow array of fixed-size lists (pyarrow, polars, any object with
+        ``__arrow_c_array__`` or ``__arrow_c_stream__``) without nulls. bfloat16 comes from torch or ml_dtypes.
+    name : str
+        The word for the value in errors.
+
+    Raises
+    ------
+    DtypeError
+        The values have another type, or the object is none of these.
+    DeviceError
+        The tensor does not lie in the memory of the CPU.
+    ShapeError
+        The value has not two dimensions, has no channels, its channels lie apart, or its rows overlap.
+    InvalidValueError
+        Arrow values are null.
+    """
+    torch = sys.modules.get("torch")  # a tensor can only come from a torch that was imported
+    if torch is not None and isinstance(value, torch.Tensor):
+        return _tensor_matrix(value, name, torch)
+    if isinstance(value, np.ndarray):
+        return _numpy_matrix(value, name)
+    return _arrow_matrix(value, name)
+
+
+def _tensor_matrix(tensor: Any, name: str, torch: Any) -> Matrix:
+    if not tensor.is_cpu:
+        raise DeviceError(
+            f"{name}: the tensor lies on {tensor.device}, expected the CPU: use .cpu() first"
+        )
+    dtype = _torch_dtype(tensor.dtype)
+    if dtype is None:
+        raise DtypeError(
+            f"{name}: the tensor is {tensor.dtype}, expected torch.float32, float64, float16 or bfloat16: use .float() first"
+        )
+    if tensor.layout is not torch.strided:
+        raise ShapeError(
+            f"{name}: the tensor is stored as {tensor.layout}, expected torch.strided: use .to_dense() first"
+        )
+    rows, channels = _rows_and_channels(name, tensor.shape)
+    stride = (
+        channels
+        if tensor.is_contiguous()
+        else _row_stride(name, tensor.shape, tensor.stride(), ".contiguous()")
+    )
+    return Matrix(
+        rows, channels, stride, dtype, tensor.data_ptr(), tensor
+    )  # a gradient graph does not matter
+
+
+@lru_cache(maxsize=None)
+def _torch_dtype(dtype: Any) -> Dtype | None:
+    return DTYPES.get(str(dtype).removeprefix("torch."))
+
+
+def _numpy_matrix(array: np.ndarray, name: str) -> Matrix:
+    dtype = _numpy_dtype(array.dtype)
+    if dtype is None:
+        raise DtypeError(
+            f"{name}: the array is {array.dtype!r}, expected native float32, float64, float16 or bfloat16: use .astype('float32') first"
+        )
+    rows, channels = _rows_and_channels(name, array.shape)
+    stride = channels
+    if not array.flags.c_contiguous:
+        stride = int(
+            _row_stride(
+                name,
+                array.shape,
+                [step / dtype.bytes for step in array.strides],
+                "numpy.ascontiguousarray",
+            )
+        )
+    return Matrix(rows, channels, stride, dtype, array.__array_interface__["data"][0], array)
+
+
+@lru_cache(maxsize=256)
+def _numpy_dtype(dtype: np.dtype) -> Dtype | None:
+    return (
+        DTYPES.get(dtype.name) if dtype.isnative else None
+    )  # bfloat16 is ml_dtypes', which need not be here
+
+
+def _rows_and_channels(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    if len(shape) != 2 or shape[1] < 1:
+        raise ShapeError(
+            f"{name}: the shape is {tuple(shape)}, expected (rows, channels): reshape it first"
+        )
+    return shape
+
+
+def _row_stride(name: str, shape: tuple[int, int], strides: Sequence[float], cure: str) -> int:
+    """Elements from row to row. The step along an axis of a single element means nothing."""
+    (rows, channels), (row_step, channel_step) = shape, strides
+    if rows < 2:
+        row_step = channels
+    if channels > 1 and channel_step != 1 or row_step < channels or row_step % 1:
+        raise ShapeError(
+            f"{name}: the channels of a row do not lie next to each other, or rows overlap: use {cure} first"
+        )
+    return row_step
+
+
+def _arrow_matrix(value: Any, name: str) -> Matrix:
+    lists = _arrow_array(value, name)
+    if isinstance(lists, pa.ExtensionArray):
+        lists = lists.storage
+    dtype = (
+        _ARROW_DTYPES.get(lists.type.value_type)
+        if pa.types.is_fixed_size_list(lists.type)
+        else None
+    )
+    if dtype is None:
+        raise DtypeError(
+            f"{name}: the Arrow type is {lists.type}, expected fixed-size lists of float32, float64 or float16: cast it first"
+        )
+    rows, channels = _rows_and_channels(name, (len(lists), lists.type.list_size))
+    values = lists.flatten()  # a view, unless a list is null
+    nulls = lists.null_count or values.null_count
+    if nulls:
+        raise InvalidValueError(
+            f"{name}: {nulls} of {rows if lists.null_count else len(values)} values are null: fill or drop them first"
+        )
+    buffer = values.buffers()[1]
+    address = buffer.address + values.offset * dtype.bytes if rows else 0
+    return Matrix(rows, channels, channels, dtype, address, values)
+
+
+_ARROW_DTYPES = {
+    pa.float32(): DTYPES["float32"],
+    pa.float64(): DTYPES["float64"],
+    pa.float16(): DTYPES["float16"],
+}
+
+
+def _arrow_array(value: Any, name: str) -> pa.Array:
+    if isinstance(value, pa.Array):
+        return value
+    if hasattr(value, "__arrow_c_array__"):
+        return pa.array(value)
+    if isinstance(value, pa.ChunkedArray) or hasattr(value, "__arrow_c_stream__"):
+        chunks = pa.chunked_array(value) if not isinstance(value, pa.ChunkedArray) else value
+        return chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
+    raise DtypeError(
+        f"{name}: expected a torch tensor, a numpy array or an Arrow array, got {type(value).__name__}"
+    )
+
+
+def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
+    """See a table of any Arrow tool as one record batch with plain text columns.
+
+    Parameters
+    ----------
+    value : pyarrow RecordBatch or Table, polars DataFrame, or any object with ``__arrow_c_array__`` or
+        ``__arrow_c_stream__``. Text columns of any Arrow encoding (large, view, dictionary) become utf8.
+
+    Raises
+    ------
+    DtypeError
+        The object is none of these.
+    """
+    if isinstance(value, pa.RecordBatch):
+        table = pa.Table.from_batches([value])
+    elif isinstance(value, pa.Table):
+        table = value
+    elif hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
+        table = pa.table(value)
+    else:
+        raise DtypeError(f"{name}: expected an Arrow table, got {type(value).__name__}")
+    plain = pa.schema(
+        [field.with_type(pa.string()) if _is_text(field.type) else field for field in table.schema],
+        table.schema.metadata,
+    )
+    batches = table.cast(plain).combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=plain)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return str(kind) in (
+        "string",
+        "large_string",
+        "string_view",
+    )  # pyarrow 15 knows no is_string_view

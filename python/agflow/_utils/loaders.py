@@ -1,0 +1,62 @@
+"""Passes over a loader: batches behind a progress bar, and loaders with callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from agflow._utils.progress import progress_bar
+from agflow.errors import EmptyError
+
+EMPTY = (
+    "the loader gave no batch; expected at least one (images, labels) pair: "
+    "check the dataset's length and limit"
+)
+
+
+def batches_of(loader: Iterable, description: str, *, total: int | None = None) -> Iterator[Any]:
+    """Yield the batches of ``loader`` behind a progress bar.
+
+    Raises
+    ------
+    EmptyError
+        The loader gave no batch.
+    """
+    empty = True
+    for batch in progress_bar(loader, description, total=total):
+        empty = False
+        yield batch
+    if empty:
+        raise EmptyError(EMPTY)
+
+
+class CallbackLoader:
+    """The batches of ``loader``; ``begin()`` is called before the first one of every pass, ``see(batch)`` before each is handed on.
+
+    What else a loader has, such as samplers and generators that :func:`agflow.finetune` looks for, is the loader's own.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable,
+        *,
+        begin: Callable[[], Any] | None = None,
+        see: Callable[[Any], Any] | None = None,
+    ):
+        self._loader, self._begin, self._see = loader, begin, see
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._begin is not None:
+            self._begin()
+        for batch in self._loader:
+            if self._see is not None:
+                self._see(batch)
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # a copy asks before there is a loader
+            raise AttributeError(name)
+        return getattr(self._loader, name)

@@ -1,0 +1,119 @@
+"""Processes that ``torchrun`` started to work together: what they must agree on, and what is summed over them."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from agflow.errors import DeviceError, InvalidValueError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together, and this one among them; without torchrun it is alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def of_process(cls) -> Ranks:
+        """The initialised process group, or the one torchrun's environment describes, which is initialised then."""
+        if not dist.is_available():
+            return cls()
+        if (
+            not dist.is_initialized()
+            and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
+            and int(os.environ.get("WORLD_SIZE", 1)) > 1
+        ):
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl"
+                if torch.cuda.is_available() and dist.is_nccl_available()
+                else "gloo"
+            )
+            atexit.register(dist.destroy_process_group)
+        return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls()
+
+    def check_device(self, device: torch.device) -> None:
+        """DeviceError when the process group cannot sum tensors of ``device``."""
+        if self.size > 1 and f"{device.type}:" not in dist.get_backend_config():
+            raise DeviceError(
+                f"the model is on {device}, but the process group is of {dist.get_backend_config()}: move the model, or choose another backend"
+            )
+
+    def gather(self, payload: bytes) -> list[bytes]:
+        """What every rank passed, in rank order, on every rank."""
+        if self.size == 1:
+            return [payload]
+        device = torch.device("cpu" if "cpu:" in dist.get_backend_config() else "cuda")
+        lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(payload)], device=device))
+        longest = max(int(length) for length in lengths)
+        padded = torch.frombuffer(bytearray(payload.ljust(longest, b"\0")), dtype=torch.uint8).to(
+            device
+        )
+        gathered = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(gathered, padded)
+        return [
+            bytes(piece[: int(length)].cpu().numpy())
+            for piece, length in zip(gathered, lengths, strict=True)
+        ]
+
+    def agree(self, **values: Any) -> None:
+        """InvalidValueError on every rank when one has another value, which the message names; JSON-ready values."""
+        first, *others = [
+            json.loads(gathered) for gathered in self.gather(json.dumps(values).encode())
+        ]
+        for rank, other in enumerate(others, 1):
+            for name in values:
+                if other[name] != first[name]:
+                    raise InvalidValueError(
+                        f"{name} is {_short(first[name])} on rank 0 and {_short(other[name])} on rank {rank}, expected the same on all: "
+                        "give every rank the same arguments, and shard the data with a DistributedSampler"
+                    )
+
+    def share(self, model: nn.Module) -> None:
+        """Give every rank the weights and buffers of rank 0."""
+        if self.size > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor.detach(), 0)
+
+    def average(
+        self, parameters: Iterable[nn.Parameter], loss: torch.Tensor, hits: int, images: int
+    ) -> tuple[torch.Tensor, int, int]:
+        """Make this step's gradients, each the mean over its rank's images, the mean over the images of all ranks.
+
+        Returns
+        -------
+        mean loss, hits and images over all ranks
+        """
+        if self.size == 1:
+            return loss, hits, images
+        sums = torch.stack(
+            [
+                loss.detach().double() * images,
+                *torch.tensor([hits, images], dtype=torch.float64, device=loss.device),
+            ]
+        )
+        dist.all_reduce(sums)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients]).mul_(images)
+        dist.all_reduce(flat)
+        flat.div_(sums[2].to(flat.dtype))
+        for gradient, mean in zip(
+            gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
+        ):
+            gradient.copy_(mean.view_as(gradient))
+        return sums[0] / sums[2], int(sums[1]), int(sums[2])
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

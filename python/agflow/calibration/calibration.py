@@ -1,0 +1,193 @@
+"""Calibration: activations and gradients of a frozen model, handed to the Go core while autograd still holds them.
+
+Shape suffixes: B images, T tokens, R = B * T rows, C channels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+from agflow._core import arrow
+from agflow._core.loader import core
+from agflow._utils.loaders import batches_of
+from agflow.calibration.capture import capture
+from agflow.calibration.dump import TensorFolder
+from agflow.calibration.loss import LOSS, per_image_loss
+from agflow.calibration.session import statistics_session
+from agflow.calibration.sink import StatisticsSink
+from agflow.calibration.statistics import Statistics
+from agflow.calibration.weight_gradients import WeightGradients
+from agflow.calibration.weights import (
+    add_weight_gradients,
+    add_weights,
+    attached_weights,
+)
+from agflow.data.digest import ImageDigest
+from agflow.errors import DeviceError, InvalidValueError
+from agflow.models import (
+    PrunableLayer,
+    adapter_for,
+    count_params,
+    logits_of,
+    model_name,
+)
+from agflow.models.resolution import at_image_size
+
+NONFINITE = ("refuse", "skip")
+
+
+def calibrate(
+    model: nn.Module,
+    loader: Iterable,
+    *,
+    batches: int = 16,
+    groups: Sequence[str] = ("mlp", "heads"),
+    weight_gradients: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+    nonfinite: str = "refuse",
+    dump: str | os.PathLike | None = None,
+    seed: int = 0,
+) -> Statistics:
+    """Run ``batches`` batches forward and backward and sum up what each prunable unit carries.
+
+    Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the cross entropy *summed* over the
+    batch: the gradient of an image is that of its own loss, whatever the batch size. AGF utility is
+    U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the residual stream before every norm that reads it, the
+    rows of all these places together; for ``"block"`` what a branch adds to it; for the pairs of a query and a key channel
+    (``"head_dim"``) the queries. Weights are frozen meanwhile, no weight gradient is computed unless asked
+    for, and the model's flags, modes, hooks and gradients are afterwards what they were, even after an error.
+
+    On the CPU the core reads Y and G where autograd keeps them. On a CUDA device they are summed there
+    (:func:`agflow.calibration.device_sums`) and only the sums leave it.
+
+    Parameters
+    ----------
+    model : float32, float64, float16 or bfloat16, on the CPU or a CUDA device; inside ``torch.autocast`` the
+        activations may be of another of these types
+    loader : batches of (images [B, C, H, W], labels int64 [B]); images are moved to the model's device and type
+    batches : how many to take at most
+    groups : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels inside the heads, of the
+        values and of queries and keys), ``"embed"`` (channels of the residual stream; holds the stream of all blocks and
+        its gradients for the length of a batch), ``"block"`` (whole residual branches)
+    weight_gradients : also sum w · ∂L/∂w of the attached weights, for criteria such as ``"taylor_weight"``. Costs the
+        time of their gradients, and the memory of a gradient and of a sum (float32, or float64 for such models) of
+        each attached weight.
+    image_size : measure ``agflow.models.at_image_size(model, image_size)`` instead; the size goes into the metadata
+        ``agflow.image_size`` (``"112x112"``: height, width), and from there into scores and plans, by which
+        :func:`agflow.prune` cuts the model at that size. Costs, and so the shares of a plan's budget, are those of the
+        uncut model *at that size*.
+    nonfinite : what NaN or infinity in a batch does: ``"refuse"`` raises; ``"skip"`` leaves the batch out of the layers
+        where it occurs, warns at the end, and records how many were left out in the metadata ``agflow.skipped``
+    dump : folder that also gets the raw tensors as Arrow files, from which ``agflow`` computes the same statistics
+        (those of weight gradients excepted)
+    seed : recorded with the statistics: the seed the images were drawn with
+
+    Raises
+    ------
+    UnsupportedModelError, DeviceError, DtypeError
+        No adapter handles the model, or it has no image size of its own to change; it is neither on the CPU nor on a CUDA
+        device; its activations have another type.
+    InvalidValueError
+        Unknown group or way with NaN, fewer than one batch, an image size the model cannot have, labels outside the model's
+        classes, or ``dump`` together with ``nonfinite="skip"`` (dumped batches are whole).
+    EmptyError
+        The loader gave no batch.
+    NonFiniteError
+        A batch gave NaN or infinity; the message names layer, batch and place. With ``"skip"``: every batch of a layer
+        did, or a weight's gradient did although Y and G were finite.
+    FileError
+        ``dump`` cannot be written or already holds Arrow files.
+    """
+    adapter = adapter_for(model)
+    _check(model, batches, nonfinite, dump)
+    metadata = {"agflow.loss": LOSS, "agflow.seed": str(seed)}
+    if image_size is not None:
+        model = at_image_size(model, image_size)
+        metadata["agflow.image_size"] = "x".join(map(str, adapter.input_size(model)[1:]))
+    layers = _chosen(adapter.layers(model), groups)
+    dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
+    costs = adapter.costs(model)
+    if costs is not None:
+        metadata["agflow.costs"] = json.dumps(costs, separators=(",", ":"))
+    model_metadata = {
+        "agflow.model": dense["name"],
+        "agflow.model_macs": str(dense["macs"]),
+        "agflow.model_params": str(dense["params"]),
+    }
+    folder = None if dump is None else TensorFolder(dump, {**model_metadata, **metadata})
+    weights = list(attached_weights(adapter, model, layers))
+    fingerprint, place = ImageDigest(), next(model.parameters())
+
+    with statistics_session(dense, layers, metadata=metadata) as session:
+        add_weights(session, weights)
+        intake = StatisticsSink(session, layers, nonfinite, folder)
+        taken = batches_of(itertools.islice(loader, batches), "calibrate", total=batches)
+        with (
+            WeightGradients(adapter, model, layers if weight_gradients else []) as gradients,
+            capture(model, layers, intake.take, trainable=gradients.parameters),
+        ):
+            for images, labels in taken:
+                fingerprint.add(images, labels)
+                per_image_loss(
+                    logits_of(model(images.to(place))), labels.to(place.device)
+                ).backward()
+                gradients.add_batch(intake.end_batch())
+        skipped = intake.skipped()
+        if weight_gradients:
+            add_weight_gradients(
+                session,
+                weights,
+                attached_weights(adapter, gradients.as_model(), layers, torch.zeros),
+            )
+        batch = arrow.call_for_batch(core().statistics_table, session)
+
+    data = {"agflow.data": fingerprint.hexdigest()}
+    if folder is not None:
+        folder.write_weights(((layers[index], *rest) for index, *rest in weights), data)
+    if skipped:
+        _warn(skipped)
+        data["agflow.skipped"] = json.dumps(skipped)
+    return Statistics(batch.replace_schema_metadata({**batch.schema.metadata, **data}))
+
+
+def _warn(skipped: dict[str, int]) -> None:
+    layers = ", ".join(f"{name} ({count})" for name, count in skipped.items())
+    warnings.warn(
+        f"batches with NaN or infinity were left out of {len(skipped)} layers, as nonfinite='skip' asks: {layers}",
+        stacklevel=3,
+    )
+
+
+def _check(model: nn.Module, batches: int, nonfinite: str, dump: str | os.PathLike | None) -> None:
+    if batches < 1:
+        raise InvalidValueError(f"batches is {batches}, expected at least 1")
+    if nonfinite not in NONFINITE:
+        raise InvalidValueError(
+            f"nonfinite is {nonfinite!r}, expected one of: {', '.join(NONFINITE)}"
+        )
+    if dump is not None and nonfinite == "skip":
+        raise InvalidValueError(
+            "dump was given with nonfinite='skip', but dumped batches are whole: use nonfinite='refuse' with dump"
+        )
+    device = next(model.parameters()).device
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(
+            f"the model is on {device}, expected the CPU or a CUDA device: call model.cpu() before calibration"
+        )
+
+
+def _chosen(layers: list[PrunableLayer], groups: Sequence[str]) -> list[PrunableLayer]:
+    known = {layer.group for layer in layers}
+    unknown = [group for group in groups if group not in known]
+    if unknown or not groups:
+        raise InvalidValueError(
+            f"groups is {list(groups)}, expected some of: {', '.join(sorted(known))}"
+        )
+    return [layer for layer in layers if layer.group in groups]

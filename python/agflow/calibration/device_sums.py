@@ -1,0 +1,81 @@
+"""The eight sums of activations and gradients, made on the device where the tensors lie: only [8, C] has to leave it.
+
+The same sums as the Go core's kernel, for tensors it cannot read.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from agflow.errors import DeviceError, DtypeError, ShapeError
+
+BLOCK_ELEMENTS = 1 << 22
+"""Elements of a float64 temporary, of which there are three: 32 MiB each."""
+
+
+@torch.no_grad()
+def device_sums(
+    y_RC: torch.Tensor, g_RC: torch.Tensor, rows_per_block: int | None = None
+) -> torch.Tensor:
+    """Per-channel sums over the rows: Σ|y·g|, Σ y·g, Σ (y·g)², Σ|y|, Σ y, Σ y², Σ g², max |y·g|, in this order.
+
+    Rows are widened to float64 a block at a time, so that no float64 copy of the whole is made. Equal tensors give
+    equal bits on one device; those of another device or block size agree up to the rounding of float64 additions
+    (about 1e-15 of Σ|·|). NaN and infinity show in the sums of their channel.
+
+    Parameters
+    ----------
+    y_RC, g_RC : [R, C], float32, float64, float16 or bfloat16, on one device that has float64
+    rows_per_block : as many rows as fill ``BLOCK_ELEMENTS`` when None
+
+    Returns
+    -------
+    float64 [8, C] on the tensors' device
+
+    Raises
+    ------
+    ShapeError
+        y and g are not two matrices of one shape.
+    DtypeError
+        Their types differ or are not floating-point.
+    DeviceError
+        They lie on two devices.
+    """
+    _check(y_RC, g_RC)
+    rows, channels = y_RC.shape
+    sums_8C = torch.zeros(8, channels, dtype=torch.float64, device=y_RC.device)
+    step = rows_per_block or max(1, BLOCK_ELEMENTS // max(1, channels))
+    for start in range(0, rows, step):
+        _add(sums_8C, y_RC[start : start + step].double(), g_RC[start : start + step].double())
+    return sums_8C
+
+
+def _add(sums_8C: torch.Tensor, y_NC: torch.Tensor, g_NC: torch.Tensor) -> None:
+    """Add a block of rows. One temporary serves all products in turn; y and g are only read: float64 ones are views of the tensors."""
+    abs_yg_C, yg_C, yg2_C, abs_y_C, y_C, y2_C, g2_C, max_abs_yg_C = sums_8C
+    product_NC = y_NC * g_NC
+    yg_C += product_NC.sum(0)
+    product_NC.abs_()
+    abs_yg_C += product_NC.sum(0)
+    torch.maximum(max_abs_yg_C, product_NC.amax(0), out=max_abs_yg_C)
+    yg2_C += product_NC.square_().sum(0)
+    y_C += y_NC.sum(0)
+    abs_y_C += torch.abs(y_NC, out=product_NC).sum(0)
+    y2_C += torch.mul(y_NC, y_NC, out=product_NC).sum(0)
+    g2_C += torch.mul(g_NC, g_NC, out=product_NC).sum(0)
+
+
+def _check(y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
+    if y_RC.ndim != 2 or y_RC.shape != g_RC.shape:
+        raise ShapeError(
+            f"y is {list(y_RC.shape)} and g {list(g_RC.shape)}, expected two matrices [rows, channels] of one shape: "
+            "flatten images and tokens into rows"
+        )
+    if y_RC.dtype != g_RC.dtype or not y_RC.is_floating_point():
+        raise DtypeError(
+            f"y is {y_RC.dtype} and g {g_RC.dtype}, expected one floating-point type for both: cast one to the other's"
+        )
+    if y_RC.device != g_RC.device:
+        raise DeviceError(
+            f"y lies on {y_RC.device} and g on {g_RC.device}, expected one device: move one to the other's"
+        )

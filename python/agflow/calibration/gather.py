@@ -1,0 +1,28 @@
+"""TODO calibration.gather."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from agflow._utils.ranks import Ranks
+from agflow.calibration.statistics import Statistics
+
+
+def gather_statistics(statistics: Statistics) -> Statistics:
+    """The statistics of all ranks, merged in rank order: the same bits on every rank.
+
+    Each rank calibrates on its own share of the images, such as a ``DistributedSampler`` deals out:
+    ``agflow.calibration.gather_statistics(agflow.calibrate(model, loader))``. Call it on all ranks. The result is that of
+    ``first.merge(second, …)``; without torchrun it is ``statistics`` itself.
+
+    Raises
+    ------
+    UnknownLayerError, InvalidValueError
+        The ranks measured different layers, models or weights.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, statistics.batch.schema) as stream:
+        stream.write_batch(statistics.batch)
+    gathered = Ranks.of_process().gather(sink.getvalue().to_pybytes())
+    first, *others = [Statistics(pa.ipc.open_stream(raw).read_next_batch()) for raw in gathered]
+    return first.merge(*others)

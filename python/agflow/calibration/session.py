@@ -1,0 +1,41 @@
+"""Statistics sessions of the Go core: sums over batches that have not become a table yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from agflow._core.loader import core
+from agflow.models import PrunableLayer
+
+_DESCRIBED = ("name", "group", "units", "unit_width", "unit_macs", "unit_params", "parts")
+
+
+@contextmanager
+def statistics_session(
+    model: Mapping[str, Any],
+    layers: Iterable[PrunableLayer],
+    *,
+    workers: int = 1,
+    metadata: Mapping[str, str] | None = None,
+) -> Iterator[int]:
+    """The number of a session over ``layers``, closed on exit.
+
+    Parameters
+    ----------
+    model : name, macs and params of the dense model
+    workers : threads at most that share a batch's channels out
+    metadata : of the table
+    """
+    described = [{field: getattr(layer, field) for field in _DESCRIBED} for layer in layers]
+    session = core().statistics_open(
+        json.dumps(
+            {"model": model, "layers": described, "workers": workers, "metadata": metadata or {}}
+        )
+    )
+    try:
+        yield session
+    finally:
+        core().statistics_close(session)

@@ -1,0 +1,90 @@
+"""What a calibration's hooks see, handed on to the statistics session and to the dump.
+
+Shape suffixes: R rows (image tokens), C channels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+from agflow._core import arrow
+from agflow._core.loader import core
+from agflow.calibration.device_sums import device_sums
+from agflow.calibration.dump import TensorFolder
+from agflow.errors import NonFiniteError
+from agflow.models import PrunableLayer
+
+
+class StatisticsSink:
+    """Hands what :func:`agflow.calibration.capture` sees to a statistics session, and counts what it may leave out."""
+
+    def __init__(
+        self, session: int, layers: list[PrunableLayer], nonfinite: str, folder: TensorFolder | None
+    ):
+        self.batches = 0
+        self._session, self._layers, self._skip, self._folder = (
+            session,
+            layers,
+            nonfinite == "skip",
+            folder,
+        )
+        self._left_out: set[int] = set()  # indices of the layers that this batch cannot be added to
+        self._times_left_out: Counter[int] = Counter()
+        self._on_device: list[tuple[int, int, int, torch.Tensor]] = []
+        self._to_dump: list[tuple[int, int, torch.Tensor, torch.Tensor]] = []
+
+    def take(self, index: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
+        if y_RC.is_cpu:
+            self._add(
+                index,
+                core().statistics_add,
+                images,
+                arrow.matrix(y_RC, "y"),
+                arrow.matrix(g_RC, "g"),
+            )
+        else:  # fetched after the backward pass: waiting for the device here would stall it
+            self._on_device.append((index, images, len(y_RC), device_sums(y_RC, g_RC)))
+        if self._folder is not None:
+            self._to_dump.append((index, images, y_RC.cpu(), g_RC.cpu()))
+
+    def end_batch(self) -> set[int]:
+        """Finish a batch; returns the indices of the layers it was left out of."""
+        for index, images, rows, sums_8C in self._on_device:
+            self._add(
+                index, core().statistics_add_sums, images, rows, arrow.matrix(sums_8C.cpu(), "sums")
+            )
+        self._on_device.clear()
+        if self._folder is not None:
+            self._folder.write_batch(
+                (self._layers[index], *rest)
+                for index, *rest in sorted(self._to_dump, key=lambda pair: pair[0])
+            )
+            self._to_dump.clear()
+        self.batches += 1
+        left_out, self._left_out = self._left_out, set()
+        self._times_left_out.update(left_out)
+        return left_out
+
+    def skipped(self) -> dict[str, int]:
+        """Layers and how many batches they were left out of; NonFiniteError for a layer that has no batch left."""
+        skipped = {
+            self._layers[index].name: count for index, count in sorted(self._times_left_out.items())
+        }
+        lost = [name for name, count in skipped.items() if count == self.batches]
+        if lost:
+            raise NonFiniteError(
+                f"all {self.batches} batches of {', '.join(lost)} hold NaN or infinity, expected some finite ones to measure: "
+                "check the images and weights, or calibrate in float32"
+            )
+        return skipped
+
+    def _add(self, index: int, function: Callable, *arguments) -> None:
+        try:
+            arrow.call(function, self._session, index, *arguments)
+        except NonFiniteError:
+            if not self._skip:
+                raise
+            self._left_out.add(index)

@@ -1,0 +1,81 @@
+"""Gradients of the weights attached to prunable units, summed over batches without touching the model's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import nn
+
+from agflow.models import Adapter, PrunableLayer
+
+
+class WeightGradients:
+    """While entered, ``.grad`` of the attached parameters holds the last batch alone; :meth:`add_batch` adds it up.
+
+    The sums are float32, or float64 for such models: sixteen bits would lose small batches. On exit the parameters
+    have the ``.grad`` again that they had.
+    """
+
+    def __init__(self, adapter: Adapter, model: nn.Module, layers: Sequence[PrunableLayer]):
+        self._model = model
+        self._of_layer = [
+            _parameters_behind(model, adapter.weights(model, layer)) for layer in layers
+        ]
+        self.parameters = list(
+            dict.fromkeys(parameter for parameters in self._of_layer for parameter in parameters)
+        )
+        self._totals = {
+            parameter: torch.zeros_like(
+                parameter,
+                dtype=torch.promote_types(parameter.dtype, torch.float32),
+                requires_grad=False,
+            )
+            for parameter in self.parameters
+        }
+
+    def __enter__(self) -> WeightGradients:
+        self._before = [parameter.grad for parameter in self.parameters]
+        self._clear()
+        return self
+
+    def __exit__(self, *_) -> None:
+        for parameter, gradient in zip(self.parameters, self._before, strict=True):
+            parameter.grad = gradient
+
+    def add_batch(self, left_out: Collection[int]) -> None:
+        """Add the gradients of a batch, except for parameters of the layers with an index in ``left_out``."""
+        without = {
+            parameter for index in left_out if self._of_layer for parameter in self._of_layer[index]
+        }
+        for parameter in self.parameters:
+            if parameter not in without:
+                self._totals[parameter] += parameter.grad
+        self._clear()
+
+    def as_model(self) -> nn.Module:
+        """A stand-in for the model with the sums where it has its weights: an adapter reads them alike."""
+        stand_ins = {
+            id(parameter): self._totals.get(parameter, parameter)
+            for parameter in self._model.parameters()
+        }
+        return copy.deepcopy(
+            self._model, stand_ins
+        )  # what the memo names is taken from it and not copied
+
+    def _clear(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+
+def _parameters_behind(
+    model: nn.Module, weights: list[tuple[torch.Tensor, int]]
+) -> list[nn.Parameter]:
+    """The parameters that the weights are, or are views of."""
+    memory = {weight.untyped_storage().data_ptr() for weight, _ in weights}
+    return [
+        parameter
+        for parameter in model.parameters()
+        if parameter.untyped_storage().data_ptr() in memory
+    ]

@@ -1,0 +1,63 @@
+"""TODO calibration.weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import nn
+
+from agflow._core import arrow
+from agflow._core.loader import core
+from agflow.models import (
+    Adapter,
+    PrunableLayer,
+)
+
+Weight = tuple[int, int, int, torch.Tensor]
+"""(layer index, number within the layer, unit axis, weight [R, C])."""
+
+
+def attached_weights(
+    adapter: Adapter,
+    model: nn.Module,
+    layers: list[PrunableLayer],
+    as_it_is: Callable[..., torch.Tensor] = torch.eye,
+) -> Iterator[Weight]:
+    """Everything attached to the units of the layers, on the CPU. The stream takes a branch as it is: weights ``as_it_is`` read it."""
+    for index, layer in enumerate(layers):
+        attached = [
+            (weight_RC.detach().cpu().contiguous(), unit_axis)
+            for weight_RC, unit_axis in adapter.weights(model, layer)
+        ]
+        if layer.group == "block":
+            attached.append(
+                (as_it_is(layer.unit_width, layer.unit_width, dtype=attached[0][0].dtype), 1)
+            )
+        for number, (weight_RC, unit_axis) in enumerate(attached):
+            yield index, number, unit_axis, weight_RC
+
+
+def add_weights(session: int, weights: Iterable[Weight]) -> None:
+    for index, _, unit_axis, weight_RC in weights:
+        arrow.call(
+            core().statistics_add_weight,
+            session,
+            index,
+            unit_axis,
+            arrow.matrix(weight_RC, "weight"),
+        )
+
+
+def add_weight_gradients(
+    session: int, weights: Iterable[Weight], gradients: Iterable[Weight]
+) -> None:
+    for (index, _, unit_axis, weight_RC), (*_, gradient_RC) in zip(weights, gradients, strict=True):
+        arrow.call(
+            core().statistics_add_weight_gradient,
+            session,
+            index,
+            unit_axis,
+            arrow.matrix(weight_RC, "weight"),
+            arrow.matrix(gradient_RC, "weight gradient"),
+        )

@@ -1,0 +1,116 @@
+"""Cascades: predictions of two experts, a calibrated router, and both as one module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agflow._utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agflow.cascade.cascade import Call as Call
+    from agflow.cascade.cascade import Cascade as Cascade
+    from agflow.cascade.curves import Curve as Curve
+    from agflow.cascade.curves import curve as curve
+    from agflow.cascade.curves import oracle as oracle
+    from agflow.cascade.ensemble import combine as combine
+    from agflow.cascade.ensemble import fit_light_weight as fit_light_weight
+    from agflow.cascade.folder import load_cascade as load_cascade
+    from agflow.cascade.folder import save_cascade as save_cascade
+    from agflow.cascade.ledger import Costs as Costs
+    from agflow.cascade.ledger import Ledger as Ledger
+    from agflow.cascade.logits import Decisions as Decisions
+    from agflow.cascade.logits import Logits as Logits
+    from agflow.cascade.predictions import (
+        Predictions as Predictions,
+    )
+    from agflow.cascade.predictions import (
+        join_predictions as join_predictions,
+    )
+    from agflow.cascade.predictions import (
+        predict as predict,
+    )
+    from agflow.cascade.priors import (
+        PriorQuality as PriorQuality,
+    )
+    from agflow.cascade.priors import (
+        agreement as agreement,
+    )
+    from agflow.cascade.priors import (
+        escalations as escalations,
+    )
+    from agflow.cascade.priors import (
+        fit_temperature as fit_temperature,
+    )
+    from agflow.cascade.router import Router as Router
+    from agflow.cascade.router import calibrate_router as calibrate_router
+    from agflow.cascade.router_evaluation import (
+        RouterEvaluation as RouterEvaluation,
+    )
+    from agflow.cascade.router_evaluation import (
+        evaluate_cascade as evaluate_cascade,
+    )
+    from agflow.cascade.router_evaluation import (
+        evaluate_router as evaluate_router,
+    )
+    from agflow.cascade.server import Server as Server
+    from agflow.cascade.shared_prefix import shared_halves as shared_halves
+
+_HOMES = {
+    "Call": "cascade",
+    "Cascade": "cascade",
+    "Costs": "ledger",
+    "Curve": "curves",
+    "Decisions": "logits",
+    "Ledger": "ledger",
+    "Logits": "logits",
+    "Predictions": "predictions",
+    "PriorQuality": "priors",
+    "Router": "router",
+    "RouterEvaluation": "router_evaluation",
+    "Server": "server",
+    "agreement": "priors",
+    "calibrate_router": "router",
+    "combine": "ensemble",
+    "curve": "curves",
+    "escalations": "priors",
+    "evaluate_cascade": "router_evaluation",
+    "evaluate_router": "router_evaluation",
+    "fit_light_weight": "ensemble",
+    "fit_temperature": "priors",
+    "join_predictions": "predictions",
+    "load_cascade": "folder",
+    "oracle": "curves",
+    "predict": "predictions",
+    "save_cascade": "folder",
+    "shared_halves": "shared_prefix",
+}
+__all__ = [
+    "Call",
+    "Cascade",
+    "Costs",
+    "Curve",
+    "Decisions",
+    "Ledger",
+    "Logits",
+    "Predictions",
+    "PriorQuality",
+    "Router",
+    "RouterEvaluation",
+    "Server",
+    "agreement",
+    "calibrate_router",
+    "combine",
+    "curve",
+    "escalations",
+    "evaluate_cascade",
+    "evaluate_router",
+    "fit_light_weight",
+    "fit_temperature",
+    "join_predictions",
+    "load_cascade",
+    "oracle",
+    "predict",
+    "save_cascade",
+    "shared_halves",
+]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,45 @@
+"""Data: labelled images by short names, preprocessing, augmentation and overlap checks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agflow._utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agflow.data.augmentation import (
+        random_crops as random_crops,
+    )
+    from agflow.data.augmentation import (
+        random_shifts as random_shifts,
+    )
+    from agflow.data.augmentation import (
+        shifting_batch as shifting_batch,
+    )
+    from agflow.data.datasets import Dataset as Dataset
+    from agflow.data.datasets import load_dataset as load_dataset
+    from agflow.data.leakage import ImageSketch as ImageSketch
+    from agflow.data.leakage import sketch_images as sketch_images
+    from agflow.data.preprocessing import Preprocessing as Preprocessing
+
+_HOMES = {
+    "Dataset": "datasets",
+    "ImageSketch": "leakage",
+    "Preprocessing": "preprocessing",
+    "load_dataset": "datasets",
+    "random_crops": "augmentation",
+    "random_shifts": "augmentation",
+    "shifting_batch": "augmentation",
+    "sketch_images": "leakage",
+}
+__all__ = [
+    "Dataset",
+    "ImageSketch",
+    "Preprocessing",
+    "load_dataset",
+    "random_crops",
+    "random_shifts",
+    "shifting_batch",
+    "sketch_images",
+]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,21 @@
+"""A digest of the images and labels that a calibration saw."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+class ImageDigest:
+    """SHA-256 of the images and labels seen, the same for any batch size."""
+
+    def __init__(self):
+        self._pixels, self._labels = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        for digest, tensor in ((self._pixels, images), (self._labels, labels)):
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+
+    def hexdigest(self) -> str:
+        return hashlib.sha256(self._pixels.digest() + self._labels.digest()).hexdigest()

@@ -1,0 +1,287 @@
+"""Models for other runtimes: ONNX, and torch's own ExportedProgram, each compared with the model before the file appears."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+from agflow.data.preprocessing import Preprocessing
+from agflow.errors import (
+    DtypeError,
+    FileError,
+    InternalError,
+    InvalidValueError,
+    UnsupportedModelError,
+)
+from agflow.models import adapter_for, count_params, logits_of, model_name
+from agflow.models.resizing import resize_of
+
+FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+CHECKED_IMAGES = 3
+TOLERANCE = 1e-4
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike,
+    *,
+    format: str | None = None,
+    images: torch.Tensor | None = None,
+    preprocessing: Preprocessing | None = None,
+    opset: int = 18,
+) -> float:
+    """Write a dense or cut model as a file for another runtime: input ``images`` float32 [batch, C, H, W], output ``logits``
+    [batch, K], any batch size. C, H and W are the model's own: the file of a model that brings images to its size
+    (:func:`agflow.models.at_image_size`) takes them at that size, and has it as ``image_size`` in the text below where the
+    preprocessing makes larger ones; shrink these bilinear and antialiased.
+
+    The file is loaded again, by onnxruntime or by ``torch.export.load``, and must give the logits of the model before
+    it gets its name. A JSON text beside the graph (ONNX metadata ``agflow``, extra file ``agflow.json``) names the model
+    and what its images need.
+
+    A ``.pt2`` file that this writes holds JSON and raw numbers, no pickle. But ``torch.export.load`` unpickles what it
+    finds pickled in a file of anybody else's: load only files you trust, as torch's manual says. ONNX has no such door.
+
+    Parameters
+    ----------
+    format : ``"onnx"`` (needs the packages onnx, onnxscript and onnxruntime) or ``"torch"``; by default after the
+        ending of ``path``, .onnx or .pt2
+    images : some real images to compare on, float32 [B, C, H, W], as ``model`` takes them; random ones when left out
+    preprocessing : kept in the file
+    opset : version of ONNX's operators
+
+    Returns
+    -------
+    largest difference of a logit, as a share of the largest logit
+
+    Raises
+    ------
+    InvalidValueError
+        Unknown format, or a package of the format is not installed.
+    DtypeError, UnsupportedModelError
+        The model is not float32, or torch cannot export it, or no adapter knows the size of its images.
+    FileError
+        The file cannot be written.
+    """
+    images = _images(model) if images is None else _at_own_size(model, images)
+    about = {
+        "name": model_name(model),
+        "params": count_params(model),
+        "image_size": list(images.shape[2:]),
+        "preprocessing": preprocessing and preprocessing.to_dict(),
+    }
+    return export_module(model, path, images, about, format=format, opset=opset)
+
+
+def export_module(
+    module: nn.Module,
+    path: str | os.PathLike,
+    examples: torch.Tensor,
+    about: dict[str, Any],
+    *,
+    inlet: str = "images",
+    outlet: str = "logits",
+    format: str | None = None,
+    opset: int = 18,
+) -> float:
+    """:func:`export` for any module of one input and one output, such as a part of a model.
+
+    Parameters
+    ----------
+    examples : some inputs to compare on, float32 [N, …]; any N is then possible
+    about : JSON values, kept in the file
+    inlet, outlet : names of input and output
+    """
+    path = pathlib.Path(path)
+    format = _format(path, format)
+    plain = _Plain(copy.deepcopy(module).cpu()).eval().requires_grad_(False)
+    if any(parameter.dtype is not torch.float32 for parameter in plain.parameters()):
+        raise DtypeError("the model is not wholly float32: call model.float() before the export")
+    examples, text = examples[:CHECKED_IMAGES].cpu(), json.dumps(about)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+            made = pathlib.Path(scratch) / path.name
+            program = _program(plain, examples)
+            if format == "onnx":
+                _write_onnx(program, made, text, opset, inlet, outlet)
+            else:
+                _write_torch(program, made, text)
+            difference = _compare(
+                plain, _run_onnx(made) if format == "onnx" else _run_torch(made), examples
+            )
+            with made.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(made, path)
+    except OSError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(
+            f"{path} cannot be written: {error.strerror}; check the path, the rights and the free space"
+        ) from error
+    return difference
+
+
+class _Plain(nn.Module):
+    """Images to logits and nothing else, whatever the model calls its input and packs its output in."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return logits_of(self.model(images))
+
+
+def _format(path: pathlib.Path, format: str | None) -> str:
+    if format is None:
+        format = next((name for name, ending in FORMATS.items() if path.suffix == ending), None)
+    if format not in FORMATS:
+        raise InvalidValueError(
+            f"the format of {path} is {format!r}, expected one of {', '.join(FORMATS)}: "
+            f"give format=, or a path that ends in {' or '.join(FORMATS.values())}"
+        )
+    missing = [name for name in ONNX_PACKAGES if format == "onnx" and find_spec(name) is None]
+    if missing:
+        raise InvalidValueError(
+            f"ONNX export needs {', '.join(missing)}, which this Python does not have: pip install {' '.join(ONNX_PACKAGES)}"
+        )
+    return format
+
+
+def _images(model: nn.Module) -> torch.Tensor:
+    return torch.randn(
+        CHECKED_IMAGES,
+        *adapter_for(model).input_size(model),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    resize = resize_of(model)
+    return images if resize is None else resize.resized(images)
+
+
+def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgram:
+    twice = torch.cat([images, images])  # torch takes a batch of one for a constant
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                plain, (twice,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
+            )
+    except Exception as error:  # whatever in a model the tracer cannot follow
+        raise UnsupportedModelError(
+            f"torch cannot export {type(plain.model).__name__}: {_first_line(error)}"
+        ) from error
+    program.example_inputs = None  # torch would pickle them into the file
+    return program
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram,
+    path: pathlib.Path,
+    about: str,
+    opset: int,
+    inlet: str,
+    outlet: str,
+) -> None:
+    import onnx
+
+    try:
+        made = torch.onnx.export(
+            program,
+            (),
+            input_names=[inlet],
+            output_names=[outlet],
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+        proto = made.model_proto
+    except (
+        Exception
+    ) as error:  # operators without an ONNX counterpart, an unknown opset, more than 2 GB
+        raise UnsupportedModelError(
+            f"the model cannot be written as ONNX of opset {opset}: {_first_line(error)}"
+        ) from error
+    symbols = {
+        dim.dim_param for dim in proto.graph.input[0].type.tensor_type.shape.dim if dim.dim_param
+    }
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:  # torch numbers its symbols
+                dim.dim_param = "batch"
+    onnx.helper.set_model_props(proto, {"agflow": about})
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def _run_onnx(path: pathlib.Path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (inlet,) = session.get_inputs()
+    return lambda examples: torch.from_numpy(session.run(None, {inlet.name: examples.numpy()})[0])
+
+
+def _write_torch(program: torch.export.ExportedProgram, path: pathlib.Path, about: str) -> None:
+    torch.export.save(program, path, extra_files={"agflow.json": about})
+    pickled = _pickled(path)
+    if pickled:
+        raise UnsupportedModelError(
+            f"torch {torch.__version__} writes pickles into .pt2 files ({', '.join(pickled)}), and agflow writes none: "
+            "use a newer torch, or format='onnx'"
+        )
+
+
+def _run_torch(path: pathlib.Path):
+    return torch.export.load(path).module()
+
+
+def _pickled(path: pathlib.Path) -> list[str]:
+    """Members of a .pt2 file that torch would unpickle."""
+    with zipfile.ZipFile(path) as archive:
+        found = [
+            member.filename
+            for member in archive.infolist()
+            if member.filename.endswith(".pt") and member.file_size
+        ]
+        for name in archive.namelist():
+            if name.endswith("_config.json"):
+                found += [
+                    key
+                    for key, value in json.loads(archive.read(name))["config"].items()
+                    if value["use_pickle"]
+                ]
+    return found
+
+
+@torch.no_grad()
+def _compare(plain: _Plain, exported, images: torch.Tensor) -> float:
+    """On a batch and on a single image, for either batch size might have been built in."""
+    differences = []
+    for batch in (images, images[:1]):
+        expected_BK = plain(batch)
+        differences.append(
+            float((exported(batch) - expected_BK).abs().max() / expected_BK.abs().max())
+        )
+    if not max(differences) <= TOLERANCE:
+        raise InternalError(
+            f"the exported model's logits differ from torch's by {max(differences):.1e} of the largest, expected at most {TOLERANCE:.0e}: "
+            "nothing was written; please report the model"
+        )
+    return max(differences)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,78 @@
+"""The two primitives on any matrices: how much gradient flows through each channel, and which channels carry most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from agflow._core import arrow
+from agflow._core.loader import core
+from agflow.errors import DtypeError, EmptyError, ShapeError
+
+
+def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
+    """AGF utility of every channel, U_c = E|Y_c · G_c| over the rows (arXiv 2603.12354).
+
+    Every channel is one chain of float64 additions in row order: the same bits for any number of workers.
+
+    Parameters
+    ----------
+    y_RC, g_RC : activations and their gradients [R, C], one row a token: torch tensors on the CPU, numpy arrays or Arrow
+        arrays of fixed-size lists, float32, float64, float16 or bfloat16, both of one type (see :func:`agflow._core.matrix`)
+    workers : threads at most
+
+    Returns
+    -------
+    float64 [C]
+
+    Raises
+    ------
+    ShapeError, DtypeError, DeviceError
+        y and g do not match, or the core cannot read them.
+    EmptyError
+        They have no rows.
+    NonFiniteError
+        An element is NaN or infinite.
+    """
+    y, g = arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g")
+    sum_C = arrow.call_for_array(core().abs_yg, workers, y, g)
+    if not y.rows:
+        raise EmptyError(
+            "y and g have no rows, expected at least one to take a mean over: pass a batch with tokens"
+        )
+    return sum_C.to_numpy() / y.rows
+
+
+def top_k(scores_N: Any, k: int, *, workers: int = 1) -> pa.BooleanArray:
+    """Which of the scores are among the ``k`` greatest; of equal scores those with the lower index.
+
+    Parameters
+    ----------
+    scores_N : numbers [N], as a numpy array or anything numpy can see as one; taken as float64
+    k : from 0 to N
+    workers : threads at most; the result does not depend on it
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        The scores are not a row of numbers.
+    InvalidValueError
+        ``k`` is out of range.
+    NonFiniteError
+        A score is NaN; infinite ones are ranked.
+    """
+    try:
+        scores_N = np.ascontiguousarray(scores_N, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DtypeError(
+            f"scores: {type(scores_N).__name__} is nothing numpy can see as float64 ({error}): pass an array of numbers"
+        ) from error
+    if scores_N.ndim != 1:
+        raise ShapeError(
+            f"scores: the shape is {scores_N.shape}, expected (scores,): flatten them first"
+        )
+    return arrow.call_for_array(
+        core().top_k, k, workers, arrow.matrix(scores_N.reshape(-1, 1), "scores")
+    )

@@ -1,0 +1,234 @@
+"""Experts on disk: a folder of config.json, model.safetensors, plan.arrow and README.md; nothing in it is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from agflow._utils.files import atomic_directory, write
+from agflow._utils.modes import preserve_training_mode
+from agflow.data.preprocessing import Preprocessing
+from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
+from agflow.models.outputs import logits_of
+from agflow.models.registry import (
+    adapter_for,
+    build,
+    count_macs,
+    count_params,
+    describe,
+    model_name,
+)
+from agflow.models.resizing import resize_of
+from agflow.models.resolution import image_size, resize_to_own
+
+if TYPE_CHECKING:
+    from agflow.pruning.planning import Plan
+
+FORMAT = 1
+CONFIG, WEIGHTS, PLAN, README = "config.json", "model.safetensors", "plan.arrow", "README.md"
+
+
+def save_expert(
+    model: nn.Module,
+    folder: str | os.PathLike,
+    plan: Plan | None = None,
+    preprocessing: Preprocessing | None = None,
+    *,
+    tuning: str = "",
+) -> None:
+    """Save a dense or cut model as an expert folder, which appears whole or not at all.
+
+    A model that brings images to its own size (:func:`agflow.models.at_image_size`) does so again when it is loaded.
+
+    The folder is loaded back and compared bit for bit on random input before it gets its name. An expert folder of
+    that name is replaced; any other folder is left alone.
+
+    Parameters
+    ----------
+    plan : the plan the model was cut by, kept as plan.arrow
+    preprocessing : what the model's images need, kept in config.json
+    tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned the model, kept in config.json
+
+    Raises
+    ------
+    UnsupportedModelError
+        No adapter can describe the model, or it holds more than its description does.
+    FileError
+        The folder holds something else or cannot be written.
+    """
+    weights = safetensors.torch.save(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    )
+    config = {
+        "format": FORMAT,
+        "name": model_name(model),
+        "architecture": describe(model),
+        "resizes": resize_of(model) is not None,
+        "macs": count_macs(model),
+        "params": count_params(model),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "preprocessing": preprocessing.to_dict() if preprocessing else None,
+        "tuning": tuning,
+    }
+    with atomic_directory(folder, "an expert folder", CONFIG) as made:
+        write(made / WEIGHTS, weights)
+        write(made / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        write(made / README, _readme(model, config).encode())
+        if plan is not None:
+            plan.save(made / PLAN)
+        _check_same(model, load_expert(made))
+
+
+def load_expert(folder: str | os.PathLike) -> nn.Module:
+    """Rebuild the model of an expert folder, in evaluation mode on the CPU.
+
+    Raises
+    ------
+    FileError
+        The folder or one of its files is missing or not readable.
+    CorruptFileError
+        A file is damaged or was not made by :func:`save_expert`; the message names it.
+    """
+    folder = pathlib.Path(folder)
+    config = _read_config(folder)
+    raw = _read(folder, WEIGHTS)
+    if hashlib.sha256(raw).hexdigest() != config["weights_sha256"]:
+        raise CorruptFileError(
+            f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy or save the expert again"
+        )
+    try:
+        # Shapes are compared before any memory is taken: on the meta device even an absurd config.json costs nothing.
+        with torch.device("meta"):
+            model = build(config["architecture"])
+        model.load_state_dict(safetensors.torch.load(raw), strict=True, assign=True)
+    except CorruptFileError:
+        raise
+    except Exception as error:  # whatever a damaged description provokes in the constructors
+        raise CorruptFileError(
+            f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); save the expert again"
+        ) from error
+    if config.get(
+        "resizes"
+    ):  # experts saved before models could be at another image size do not say
+        resize_to_own(model)
+    model.pretrained_cfg = {
+        "architecture": config["name"]
+    }  # where timm, and so model_name, keeps it
+    return model.eval()
+
+
+def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:
+    """The preprocessing stored with an expert.
+
+    Raises
+    ------
+    FileError, CorruptFileError
+        As :func:`load_expert`; also when the expert was saved without preprocessing.
+    """
+    folder = pathlib.Path(folder)
+    values = _read_config(folder)["preprocessing"]
+    if values is None:
+        raise FileError(
+            f"{folder / CONFIG} holds no preprocessing; save the expert again with preprocessing="
+        )
+    try:
+        return Preprocessing.from_dict(values)
+    except (TypeError, KeyError, InvalidValueError) as error:
+        raise CorruptFileError(
+            f"preprocessing in {folder / CONFIG} is damaged ({_first_line(error)}); save the expert again"
+        ) from error
+
+
+def expert_tuning(folder: str | os.PathLike) -> str:
+    """Sketch of the images that tuned an expert, "" where none was recorded.
+
+    Raises
+    ------
+    FileError, CorruptFileError
+        As :func:`load_expert`.
+    """
+    return str(_read_config(pathlib.Path(folder)).get("tuning", ""))
+
+
+def _read_config(folder: pathlib.Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise FileError(f"expert folder {folder} is missing; expected a folder made by save_expert")
+    try:
+        config = json.loads(_read(folder, CONFIG))
+    except (ValueError, RecursionError) as error:
+        raise CorruptFileError(
+            f"{folder / CONFIG} is not JSON ({error}); save the expert again"
+        ) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise CorruptFileError(
+            f"{folder / CONFIG} has format {found!r}, expected {FORMAT}: it was not made by this version's save_expert"
+        )
+    missing = {"name", "architecture", "weights_sha256", "preprocessing"} - config.keys()
+    if missing:
+        raise CorruptFileError(
+            f"{folder / CONFIG} lacks {', '.join(sorted(missing))}; save the expert again"
+        )
+    return config
+
+
+def _read(folder: pathlib.Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise FileError(
+            f"{folder / name} cannot be read: {error.strerror}; an expert folder needs {CONFIG} and {WEIGHTS}"
+        ) from error
+
+
+@torch.no_grad()
+def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
+    """The rebuilt model gives the same bits, so the description in config.json is complete."""
+    weight = next(model.parameters())
+    channels, *size = adapter_for(model).input_size(model)
+    if resize_of(model) is not None:
+        size = [2 * pixels for pixels in size]
+    x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
+    with preserve_training_mode(model):
+        same = torch.equal(
+            logits_of(model.eval()(x.to(weight))).cpu(), logits_of(rebuilt(x.to(weight.dtype)))
+        )
+    if not same:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} holds something its architecture's description does not: "
+            "the rebuilt model gives other logits, so nothing was saved; take hooks and the like off first"
+        )
+
+
+def _readme(model: nn.Module, config: dict[str, Any]) -> str:
+    layers = adapter_for(model).layers(model)
+    height, width = image_size(model)
+    takes = (
+        f"images of any size, which it brings to {height}x{width} itself"
+        if config["resizes"]
+        else f"images of {height}x{width}"
+    )
+    units = {
+        group: [layer.units for layer in layers if layer.group == group]
+        for group in sorted({layer.group for layer in layers})
+    }
+    return (
+        f"# {config['name']}: expert for agflow\n\n"
+        f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; takes {takes}.\n\n"
+        + "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items())
+        + "\n"
+        f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; `{PLAN}`, where present, "
+        "says which units of the dense model stayed.\n\n"
+        '```python\nimport agflow\nmodel = agflow.load("path of this folder")\n```\n'
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

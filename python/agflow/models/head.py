@@ -1,0 +1,41 @@
+"""A model that answers some of its classes only: who serves 10 of 1,000 need not tell the other 990 apart."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from agflow.errors import InvalidValueError
+from agflow.models.registry import adapter_for
+
+
+def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
+    """A copy of ``model`` whose classifier answers these classes alone, in this order.
+
+    Logit i of the copy is logit ``classes[i]`` of the model, to rounding: the other rows of its last linear layer are gone,
+    and nothing else changes. Label i means class ``classes[i]`` to it.
+
+    Raises
+    ------
+    InvalidValueError
+        Fewer than two classes, one that is named twice or that the model has not.
+    UnsupportedModelError
+        No adapter handles the model, or its adapter cannot drop classes.
+    """
+    fewer = copy.deepcopy(model)
+    keep_K = [int(index) for index in classes]
+    adapter = adapter_for(fewer)
+    present = adapter.class_count(fewer)
+    if (
+        len(keep_K) < 2
+        or len(set(keep_K)) < len(keep_K)
+        or not all(0 <= index < present for index in keep_K)
+    ):
+        raise InvalidValueError(
+            f"classes are {list(classes)}, expected at least two different ones, each from 0 to {present - 1}"
+        )
+    adapter.keep_classes(fewer, torch.tensor(keep_K))
+    return fewer

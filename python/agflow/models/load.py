@@ -1,0 +1,131 @@
+"""Models by short names: ``timm:NAME``, an expert's folder, ``module:function``, ``example``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pathlib
+
+import safetensors.torch
+import timm
+from safetensors import SafetensorError
+from torch import nn
+
+from agflow.data.datasets import EXAMPLE, missing_file
+from agflow.data.preprocessing import Preprocessing
+from agflow.errors import CorruptFileError, FileError, InvalidValueError
+from agflow.models.expert import expert_preprocessing, load_expert
+from agflow.models.preprocessing import preprocessing_of
+from agflow.models.registry import model_name
+
+
+def load_model(
+    spec: str, weights: str | os.PathLike | None = None
+) -> tuple[nn.Module, Preprocessing, str]:
+    """A model in evaluation mode, its preprocessing and its name, by a short name.
+
+    =================== ============================================================================================
+    ``timm:NAME``       a timm model, with ``weights`` or, without, the published weights (fetched by timm)
+    ``FOLDER``          an expert folder
+    ``module:function`` the result of calling the function, with ``weights`` loaded if given
+    ``example``         the shipped expert, a small Vision Transformer trained on Fashion-MNIST
+    =================== ============================================================================================
+
+    Parameters
+    ----------
+    weights : a safetensors file whose tensors are the model's, by name and shape
+
+    Raises
+    ------
+    InvalidValueError
+        Unknown form, unknown timm name, a function that cannot be found or gives no model, weights beside an expert.
+    FileError, CorruptFileError
+        Weights or folder are missing, damaged or belong to another model.
+    """
+    prefix, _, rest = spec.partition(":")
+    if spec == "example" or pathlib.Path(spec).is_dir():
+        if weights is not None:
+            raise InvalidValueError(
+                f"{spec} is an expert folder and brings its own weights: leave weights={os.fspath(weights)!r} out"
+            )
+        folder = EXAMPLE / "heavy" if spec == "example" else pathlib.Path(spec)
+        return (
+            load_expert(folder),
+            expert_preprocessing(folder),
+            "example" if spec == "example" else folder.resolve().name,
+        )
+    if prefix == "timm" and rest:
+        model = _timm_model(rest, pretrained=weights is None)
+        name = rest
+    elif rest and "/" not in spec:
+        model = _call(prefix, rest)
+        name = model_name(model)
+    else:
+        raise InvalidValueError(
+            f"model {spec!r} is not understood and is no folder, expected timm:NAME, an expert folder, module:function or example"
+        )
+    if weights is not None:
+        _load_weights(model, pathlib.Path(weights))
+    return model.eval(), preprocessing_of(model), name
+
+
+def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        raise InvalidValueError(
+            f"timm has no model {name!r}"
+            + (f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()")
+        )
+    try:
+        return timm.create_model(name, pretrained=pretrained)
+    except (
+        Exception
+    ) as error:  # no network, no published weights, a damaged cache: each raises its own kind
+        if not pretrained:
+            raise
+        raise FileError(
+            f"the published weights of {name} cannot be fetched ({error}): name a safetensors file with weights"
+        ) from error
+
+
+def _call(module: str, function: str) -> nn.Module:
+    try:
+        model = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise InvalidValueError(
+            f"model {module}:{function} cannot be made ({error}): expected module:function with the module on Python's path"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise InvalidValueError(
+            f"{module}:{function} gave a {type(model).__name__}, expected a torch.nn.Module"
+        )
+    return model
+
+
+def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
+    """Load a safetensors file strictly; the model is left alone when anything does not fit."""
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+    except FileNotFoundError as error:
+        raise missing_file(path) from error
+    except OSError as error:
+        raise FileError(f"weights {path} cannot be read: {error.strerror}") from error
+    except SafetensorError as error:
+        raise CorruptFileError(
+            f"weights {path} are not a safetensors file ({error}); convert other formats with safetensors.torch.save_file"
+        ) from error
+    expected = model.state_dict()
+    faults = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
+    faults += [f"{name} is not in the model" for name in tensors.keys() - expected.keys()]
+    faults += [
+        f"{name} has shape {list(tensors[name].shape)}, expected {list(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise CorruptFileError(
+            f"weights {path} do not fit {model_name(model)}: {'; '.join(sorted(faults)[:3])}{more}"
+        )
+    model.load_state_dict(tensors)

@@ -1,0 +1,53 @@
+"""Cheaper looks: a model at another image size, which shrinks what it is given by itself.
+
+An image of half the height and width has a quarter of the patches, so that every block costs a quarter or less.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from agflow.models.registry import adapter_for
+from agflow.models.resizing import Resize, resize_of
+
+
+def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
+    """A copy of ``model`` that works at another image size and takes images float32 [B, C, H, W] of any size.
+
+    Its position embeddings are interpolated to the patches of that size, bicubic and antialiased, class and other prefix
+    tokens left out (timm's ``resample_abs_pos_embed``); all other weights are those of ``model``. Images are brought to the
+    size before anything else, bilinear and antialiased (:class:`agflow.models.resizing.Resize`). MACs, layers and budgets
+    of the copy are those at its size; it is measured, cut, trained, saved and served like any other model.
+
+    Parameters
+    ----------
+    size : height and width in pixels, or one number for both; multiples of the model's patches
+
+    Raises
+    ------
+    InvalidValueError
+        The size is no multiple of the patches, or the family takes square images only.
+    UnsupportedModelError
+        No adapter handles the model, or it has no image size of its own (timm's ``dynamic_img_size``).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    small = copy.deepcopy(model)
+    adapter_for(small).set_image_size(small, height, width)
+    resize_to_own(small)
+    return small
+
+
+def image_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width of the images that the model works at, pixels; UnsupportedModelError for a model no adapter handles."""
+    return adapter_for(model).input_size(model)[1:]
+
+
+def resize_to_own(model: nn.Module) -> None:
+    """From now on ``model`` brings images of any size to its own."""
+    hook = resize_of(model)
+    if hook is None:
+        model.register_forward_pre_hook(Resize(*image_size(model)), prepend=True)
+    else:
+        hook.size = image_size(model)

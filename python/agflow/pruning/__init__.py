@@ -1,0 +1,50 @@
+"""Pruning: score units, plan under a budget, remove them and repair what is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agflow._utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agflow.pruning.latency import LatencyTable as LatencyTable
+    from agflow.pruning.planning import (
+        Plan as Plan,
+    )
+    from agflow.pruning.planning import (
+        PlanDiff as PlanDiff,
+    )
+    from agflow.pruning.planning import (
+        PlannedLayer as PlannedLayer,
+    )
+    from agflow.pruning.planning import (
+        plan as plan,
+    )
+    from agflow.pruning.pruner import prune as prune
+    from agflow.pruning.scoring import Scores as Scores
+    from agflow.pruning.scoring import criteria as criteria
+    from agflow.pruning.scoring import score as score
+
+_HOMES = {
+    "LatencyTable": "latency",
+    "Plan": "planning",
+    "PlanDiff": "planning",
+    "PlannedLayer": "planning",
+    "Scores": "scoring",
+    "criteria": "scoring",
+    "plan": "planning",
+    "prune": "pruner",
+    "score": "scoring",
+}
+__all__ = [
+    "LatencyTable",
+    "Plan",
+    "PlanDiff",
+    "PlannedLayer",
+    "Scores",
+    "criteria",
+    "plan",
+    "prune",
+    "score",
+]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

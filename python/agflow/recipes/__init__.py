@@ -1,0 +1,28 @@
+"""Recipes: whole workflows, which the command calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agflow._utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agflow.recipes.cascade_design import DesignOptions as DesignOptions
+    from agflow.recipes.cascade_design import design as design
+    from agflow.recipes.iterative import Step as Step
+    from agflow.recipes.iterative import prune_iteratively as prune_iteratively
+    from agflow.recipes.pipeline import run as run
+    from agflow.recipes.results import RunOptions as RunOptions
+    from agflow.recipes.results import RunResult as RunResult
+
+_HOMES = {
+    "DesignOptions": "cascade_design",
+    "RunOptions": "results",
+    "RunResult": "results",
+    "Step": "iterative",
+    "design": "cascade_design",
+    "prune_iteratively": "iterative",
+    "run": "pipeline",
+}
+__all__ = ["DesignOptions", "RunOptions", "RunResult", "Step", "design", "prune_iteratively", "run"]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

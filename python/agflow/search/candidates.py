@@ -1,0 +1,130 @@
+"""The light experts that a design may choose from: smaller images, narrower layers, fewer branches, shared first blocks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from agflow.calibration.statistics import Statistics
+from agflow.errors import BudgetError
+from agflow.models import adapter_for, split
+from agflow.models.resolution import at_image_size, image_size
+from agflow.models.vision_transformer import VisionTransformerAdapter
+from agflow.pruning.planning import Plan, plan
+from agflow.pruning.pruner import prune
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+DEFAULT_IMAGE_SIZES = (1, 5 / 7, 1 / 2, 3 / 7)
+"""Sides of the images that are tried unless told otherwise, as shares of the heavy expert's, rounded to whole patches."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A light expert that could be made of a heavy one.
+
+    Attributes
+    ----------
+    image_size : that it works at
+    width : share of the MACs that the heavy expert has at this image size; 1 is uncut
+    drops : whole residual branches may go too
+    shared_blocks : first blocks that stay the heavy expert's
+    """
+
+    image_size: Size
+    width: float
+    drops: bool = False
+    shared_blocks: int = 0
+
+
+def candidates(
+    heavy: nn.Module,
+    image_sizes: Iterable[int | Size] | None,
+    widths: Iterable[float],
+    groups: Collection[str],
+    shared_blocks: Iterable[int],
+) -> list[Candidate]:
+    """All combinations that make sense: not the heavy expert itself, and shared blocks at its own image size only."""
+    own = image_size(heavy)
+    sizes = (
+        _default_sizes(heavy)
+        if image_sizes is None
+        else [(size, size) if isinstance(size, int) else tuple(size) for size in image_sizes]
+    )
+    found = []
+    for size, width, drops, shared in itertools.product(
+        sizes, widths, (False, True), shared_blocks
+    ):
+        uncut = width == 1
+        if (
+            (shared and size != own)
+            or (uncut and (shared or drops or size == own))
+            or (drops and "block" not in groups)
+        ):
+            continue
+        found.append(Candidate(size, float(width), drops, shared))
+    return list(dict.fromkeys(found))
+
+
+def cut(
+    heavy: nn.Module,
+    candidate: Candidate,
+    statistics: Statistics,
+    groups: Sequence[str],
+    batches: list,
+    *,
+    seed: int,
+) -> tuple[nn.Module, Plan | None] | None:
+    """The candidate, repaired and not trained, and its plan, None for one that is uncut; None where no cut is as small as that.
+
+    Parameters
+    ----------
+    statistics : of the heavy expert at the candidate's image size
+    groups : of units that may be cut
+    batches : images to repair it on
+    """
+    if candidate.width == 1:
+        return at_image_size(heavy, candidate.image_size), None
+    groups = [group for group in groups if group != "block" or candidate.drops]
+    try:
+        chosen = plan(
+            statistics,
+            macs=candidate.width,
+            joint=candidate.drops,
+            seed=seed,
+            groups=groups,
+            ignored_layers=_kept_whole(heavy, candidate.shared_blocks, groups),
+        )
+    except BudgetError:
+        return None
+    return prune(heavy, chosen, batches), chosen
+
+
+def _default_sizes(heavy: nn.Module) -> list[Size]:
+    adapter, own = adapter_for(heavy), image_size(heavy)
+    if not isinstance(adapter, VisionTransformerAdapter):
+        return [own]
+    patch = heavy.get_submodule(adapter.anatomy(heavy).patch).kernel_size
+    return [
+        tuple(
+            max(1, round(share * side / step)) * step for side, step in zip(own, patch, strict=True)
+        )
+        for share in DEFAULT_IMAGE_SIZES
+    ]
+
+
+def _kept_whole(heavy: nn.Module, shared_blocks: int, groups: Collection[str]) -> list[str]:
+    """Names of the layers of ``groups`` that the first blocks have a part in, such as the stream, which they read and write."""
+    if shared_blocks == 0:
+        return []
+    held = set(split(heavy, shared_blocks)[0].parameters())
+    owner = lambda layer: heavy.get_submodule(layer.reader or layer.name.rpartition(".")[0])
+    return [
+        layer.name
+        for layer in adapter_for(heavy).layers(heavy)
+        if layer.group in groups and not held.isdisjoint(owner(layer).parameters())
+    ]

@@ -1,0 +1,356 @@
+"""A cascade as a folder: back without any difference, one clear error for every damage, and at work without torch."""
+
+import copy
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+import agflow
+from agflow.cascade.priors import priors
+from agflow.data.preprocessing import Preprocessing
+from agflow.errors import (
+    AgflowError,
+    CorruptFileError,
+    FileError,
+    InvalidValueError,
+    UnsupportedModelError,
+)
+from agflow.models import adapter_for
+from agflow.models.expert import expert_preprocessing, expert_tuning
+
+PREPROCESSING = Preprocessing((32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+IMAGES = 40
+
+
+@pytest.fixture(scope="module")
+def experts():
+    """A heavy expert and a light one that lost half of the MLP behind their common first block."""
+    torch.manual_seed(0)
+    heavy = VisionTransformer(
+        img_size=32, patch_size=8, num_classes=10, embed_dim=32, depth=2, num_heads=2
+    ).eval()
+    light = copy.deepcopy(heavy)
+    adapter_for(light).cut(
+        light,
+        next(layer for layer in adapter_for(heavy).layers(heavy) if layer.name == "blocks.1.mlp"),
+        torch.arange(64),
+    )
+    return light, heavy
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(IMAGES, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def make(experts, x):
+    """A cascade that escalates 15 of the images; the router is calibrated, and then made to."""
+    light, heavy = experts
+    labels = torch.randint(10, (IMAGES,), generator=torch.Generator().manual_seed(2))
+    router = agflow.calibrate_router(agflow.predict(light, heavy, [(x, labels)]), escalation=0.9)
+
+    def make(light=light, answers="heavy", **how):
+        with torch.no_grad():
+            certainty = np.sort(priors(light(x))[1]["max_probability"])
+        forced = dataclasses.replace(
+            router,
+            prior="max_probability",
+            threshold=float(certainty[14:16].astype(np.float64).mean()),
+            answers=answers,
+            light_weight=0.4 if answers == "both" else 0.0,
+        )
+        return agflow.Cascade(light, heavy, forced, **how)
+
+    return make
+
+
+@pytest.mark.parametrize("how", [{}, {"answers": "both", "shared_blocks": 1, "max_batch": 16}])
+def test_round_trip_without_difference(make, x, tmp_path, how):
+    cascade = make(**how)
+    agflow.save(cascade, tmp_path / "cascade", preprocessing=PREPROCESSING, tuning="12 34")
+    loaded = agflow.load(tmp_path / "cascade")
+    assert (
+        torch.equal(loaded(x), cascade(x))
+        and loaded.ledger == cascade.ledger
+        and cascade.ledger.escalated == 15
+    )
+    assert (loaded.router, loaded.shared_blocks, loaded.max_batch) == (
+        cascade.router,
+        cascade.shared_blocks,
+        cascade.max_batch,
+    )
+    assert not any(module.training for module in loaded.modules())
+    for role in ("light", "heavy"):
+        assert (
+            expert_preprocessing(tmp_path / "cascade" / role) == PREPROCESSING
+            and expert_tuning(tmp_path / "cascade" / role) == "12 34"
+        )
+    assert sorted(os.listdir(tmp_path / "cascade")) == [
+        "README.md",
+        "cascade.json",
+        "heavy",
+        "light",
+        "router.json",
+    ]
+    readme = (tmp_path / "cascade" / "README.md").read_text()
+    assert "load_cascade" in readme and ("share the embeddings and the first block" in readme) == (
+        "Both experts answer" in readme
+    ) == bool(how)
+
+
+def test_both_answers_are_the_combination_of_the_core(make, experts, x):
+    light, heavy = experts
+    logits = make(answers="both")(x)
+    with torch.no_grad():
+        unsure = torch.tensor(priors(light(x))[1]["max_probability"] < make().threshold)
+        expected = 0.4 * light(x).double().log_softmax(1) + 0.6 * heavy(x).double().log_softmax(1)
+    torch.testing.assert_close(logits[unsure].double(), expected[unsure], rtol=1e-5, atol=1e-5)
+    assert torch.equal(logits[~unsure], light(x)[~unsure]) and unsure.sum() == 15
+
+
+def test_a_light_expert_of_smaller_images_comes_back(make, experts, x, tmp_path):
+    cascade = make(agflow.models.at_image_size(experts[0], 16))
+    agflow.save(cascade, tmp_path / "cascade")
+    assert torch.equal(agflow.load(tmp_path / "cascade")(x), cascade(x))
+
+
+def test_an_older_cascade_is_replaced_and_anything_else_left_alone(make, tmp_path):
+    agflow.save(make(), tmp_path / "cascade")
+    agflow.save(make(max_batch=7), tmp_path / "cascade")
+    assert agflow.load(tmp_path / "cascade").max_batch == 7
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(
+        FileError, match="photos exists and is not a cascade folder, so it is not replaced"
+    ):
+        agflow.save(make(), tmp_path / "photos")
+    with pytest.raises(FileError, match="cascade exists and is not an export of a cascade"):
+        agflow.exporting.export_cascade(make(), tmp_path / "cascade")
+    assert sorted(os.listdir(tmp_path)) == ["cascade", "photos"]
+
+
+def test_a_failed_save_leaves_nothing_or_the_older(make, tmp_path, monkeypatch):
+    broken = make()
+    broken.heavy = copy.deepcopy(broken.heavy)
+    broken.heavy.register_forward_hook(lambda module, inputs, logits: logits + 1)
+    with pytest.raises(UnsupportedModelError, match="nothing was saved"):
+        agflow.save(broken, tmp_path / "cascade")
+    assert os.listdir(tmp_path) == []
+    agflow.save(make(max_batch=3), tmp_path / "cascade")
+    monkeypatch.setattr(
+        "agflow.cascade.folder.write",
+        lambda path, content: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
+    with pytest.raises(
+        FileError, match="a cascade folder .*cannot be written: No space left on device"
+    ):
+        agflow.save(make(), tmp_path / "cascade")
+    assert agflow.load(tmp_path / "cascade").max_batch == 3 and os.listdir(tmp_path) == ["cascade"]
+
+
+def test_a_bare_threshold_is_no_router(experts, tmp_path):
+    for save in (agflow.save, agflow.exporting.export_cascade):
+        with pytest.raises(InvalidValueError, match="bare threshold 0.5, expected a router"):
+            save(agflow.Cascade(*experts, 0.5), tmp_path / "cascade")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def saved(make, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "cascade"
+    agflow.save(make(shared_blocks=1), folder)
+    return folder
+
+
+def edit(folder, change):
+    config = json.loads((folder / "cascade.json").read_text())
+    change(config)
+    (folder / "cascade.json").write_text(json.dumps(config))
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[-2] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "damage, kind, message",
+    [
+        (lambda f: (f / "cascade.json").unlink(), FileError, "cascade.json cannot be read"),
+        (lambda f: (f / "router.json").unlink(), FileError, "router.json cannot be read"),
+        (
+            lambda f: (f / "light" / "config.json").unlink(),
+            FileError,
+            "light/config.json cannot be read",
+        ),
+        (
+            lambda f: (f / "heavy" / "model.safetensors").unlink(),
+            FileError,
+            "heavy/model.safetensors cannot be read",
+        ),
+        (
+            lambda f: flip(f / "router.json"),
+            CorruptFileError,
+            "router.json is damaged or of another cascade",
+        ),
+        (
+            lambda f: flip(f / "heavy" / "config.json"),
+            CorruptFileError,
+            "heavy/config.json is damaged",
+        ),
+        (
+            lambda f: flip(f / "light" / "model.safetensors"),
+            CorruptFileError,
+            "light/model.safetensors is damaged",
+        ),
+        (
+            lambda f: (f / "cascade.json").write_bytes(b"\xff{"),
+            CorruptFileError,
+            "cascade.json is not JSON",
+        ),
+        (
+            lambda f: (f / "cascade.json").write_text("[" * 100_000),
+            CorruptFileError,
+            "cascade.json is not JSON",
+        ),
+        (
+            lambda f: (f / "cascade.json").write_text("[]"),
+            CorruptFileError,
+            "has format 'list', expected 1",
+        ),
+        (
+            lambda f: edit(f, lambda c: c.update(format=2)),
+            CorruptFileError,
+            "has format 2, expected 1",
+        ),
+        (
+            lambda f: edit(f, lambda c: c.pop("sha256")),
+            CorruptFileError,
+            "lacks shared_blocks, max_batch or the SHA-256",
+        ),
+        (
+            lambda f: edit(f, lambda c: c.update(shared_blocks="1")),
+            CorruptFileError,
+            "lacks shared_blocks",
+        ),
+        (
+            lambda f: edit(f, lambda c: c["sha256"].update({"../../etc/passwd": ""})),
+            CorruptFileError,
+            "lacks shared_blocks",
+        ),
+        (
+            lambda f: edit(f, lambda c: c.update(shared_blocks=2)),
+            CorruptFileError,
+            "does not fit the experts .*do not share .*first 2 blocks",
+        ),
+        (lambda f: edit(f, lambda c: c.update(max_batch=-1)), CorruptFileError, "max_batch is -1"),
+    ],
+)
+def test_damage_is_one_clear_error(saved, tmp_path, damage, kind, message):
+    folder = tmp_path / "cascade"
+    subprocess.run(["cp", "-r", saved, folder], check=True)
+    damage(folder)
+    with pytest.raises(kind, match=message) as raised:
+        agflow.load(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_byte_of_cascade_json_may_go_wrong(saved, tmp_path):
+    folder = tmp_path / "cascade"
+    subprocess.run(["cp", "-r", saved, folder], check=True)
+    whole = (folder / "cascade.json").read_bytes()
+    for at in range(0, len(whole), 7):
+        (folder / "cascade.json").write_bytes(
+            whole[:at] + bytes([whole[at] ^ 0x11]) + whole[at + 1 :]
+        )
+        try:
+            agflow.load(folder)
+        except AgflowError:
+            pass
+    with pytest.raises(
+        FileError, match="nowhere is missing; expected a folder made by save_cascade"
+    ):
+        agflow.load(tmp_path / "nowhere")
+
+
+WITHOUT_TORCH = """
+import subprocess, sys
+sys.modules["torch"] = None
+import numpy as np, onnxruntime, agflow
+
+def run(name, values):
+    session = onnxruntime.InferenceSession(name, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: values})[0]
+
+def decide(*more):
+    subprocess.run([sys.executable, "-m", "agflow", "decide", "--router", "router.json", "--light", "light.arrow", *more], check=True)
+
+seen = run("prefix.onnx", np.load("../images.npy"))
+agflow.cascade.Logits.of(run("light.onnx", seen)).save("light.arrow")
+decide("--output", "decisions.arrow")
+escalated = agflow.cascade.Decisions.load("decisions.arrow").escalated
+agflow.cascade.Logits.of(run("heavy.onnx", seen[escalated])).save("heavy.arrow")
+decide("--heavy", "heavy.arrow", "--output", "answers.arrow")
+np.save("../answers.npy", agflow.cascade.Decisions.load("answers.arrow").columns["prediction"])
+np.save("../escalated.npy", escalated)
+"""
+
+
+def test_the_whole_cascade_without_torch(make, x, tmp_path):
+    pytest.importorskip("onnxruntime")
+    cascade = make(answers="both", shared_blocks=1)
+    agflow.exporting.export_cascade(
+        cascade, tmp_path / "exported", images=x, preprocessing=PREPROCESSING
+    )
+    files = json.loads((tmp_path / "exported" / "export.json").read_text())["files"]
+    readme = (tmp_path / "exported" / "README.md").read_text()
+    assert ["prefix.onnx", "light.onnx", "heavy.onnx"] == [entry["file"] for entry in files]
+    assert all(
+        (tmp_path / "exported" / entry["file"]).exists() and f"`{entry['file']}`: " in readme
+        for entry in files
+    )
+    np.save(tmp_path / "images.npy", x.numpy())
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(pathlib.Path(agflow.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        ),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        cwd=tmp_path / "exported",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "answers.npy"), cascade(x).argmax(1))
+    assert len(np.load(tmp_path / "escalated.npy")) == cascade.last_call.escalated == 15
+
+
+def test_exports_for_torch_and_of_smaller_images(make, experts, x, tmp_path):
+    cascade = make(agflow.models.at_image_size(experts[0], 16))
+    agflow.exporting.export_cascade(cascade, tmp_path / "exported", format="torch", images=x)
+    light = torch.export.load(tmp_path / "exported" / "light.pt2").module()
+    small = torch.nn.functional.interpolate(x, (16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(light(small), cascade.light(x), rtol=1e-4, atol=1e-4)
+    assert (
+        "`light.pt2`: images of 16x16 pixels to logits"
+        in (tmp_path / "exported" / "README.md").read_text()
+    )
+    assert "shrink the images of the heavy one" in (tmp_path / "exported" / "README.md").read_text()
+    with pytest.raises(
+        InvalidValueError, match="the format is 'tflite', expected one of onnx, torch"
+    ):
+        agflow.exporting.export_cascade(cascade, tmp_path / "exported", format="tflite")

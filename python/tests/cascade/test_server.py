@@ -1,0 +1,316 @@
+"""The server: every image its own answer, whatever threads, errors, cancellations, exits, signals and forks do meanwhile."""
+
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+
+import numpy as np
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+import agflow
+from agflow.cascade.priors import priors
+from agflow.errors import ClosedError, EmptyError, InvalidValueError, NonFiniteError, ShapeError
+from agflow.evaluation import durations
+from agflow.evaluation.durations import Durations
+
+SOON = 60  # seconds: what hangs fails
+
+
+class Gate(nn.Module):
+    """In place of a cascade: answers the mean of each image, when it is let to."""
+
+    def __init__(self, open=True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.batches, self.entered, self.opened = [], threading.Event(), threading.Event()
+        if open:
+            self.opened.set()
+
+    def forward(self, x):
+        self.entered.set()
+        assert self.opened.wait(SOON)
+        self.batches.append(len(x))
+        if (x == 13).any():
+            raise RuntimeError("unlucky")
+        return x.mean((2, 3))
+
+
+def image(value, size=2):
+    return torch.full((1, size, size), float(value))
+
+
+def submit_behind_the_gate(server, gate, values):
+    """One image goes to work and waits at the gate; the others wait in the queue."""
+    futures = [server.submit(image(-1))]
+    assert gate.entered.wait(SOON)
+    return futures + [server.submit(image(value)) for value in values]
+
+
+@pytest.fixture
+def gate():
+    gate = Gate(open=False)
+    yield gate
+    gate.opened.set()  # whatever a test left at work ends
+
+
+@pytest.fixture(scope="module")
+def cascade():
+    torch.manual_seed(0)
+    light, heavy = (
+        VisionTransformer(
+            img_size=16, patch_size=8, num_classes=5, embed_dim=32, depth=depth, num_heads=2
+        ).eval()
+        for depth in (1, 3)
+    )
+    return agflow.Cascade(light, heavy, 0.5)
+
+
+def test_many_threads_get_the_answer_of_their_own_image(cascade):
+    images = torch.randn(240, 3, 16, 16)
+    with torch.no_grad():
+        certainty = np.sort(priors(cascade.light(images))[1]["max_probability"])
+    cascade.threshold = float(certainty[79:81].mean())  # between two images, not upon one
+    expected = cascade(images)
+    assert cascade.last_call.escalated == 80
+    cascade.reset_ledger()
+    with (
+        agflow.Server(cascade, max_batch=16, max_wait_ms=2) as server,
+        ThreadPoolExecutor(24) as pool,
+    ):
+        found = torch.stack(list(pool.map(lambda one: server.submit(one).result(SOON), images)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (cascade.ledger.samples, cascade.ledger.escalated) == (240, 80)
+    assert cascade.latency.count < 240  # some shared a batch
+    assert server.latency.count == 240 and 0 < server.latency.p50 <= server.latency.p99
+
+
+def test_what_waits_makes_up_the_next_batches(gate):
+    with agflow.Server(gate, max_batch=4, max_wait_ms=0) as server:
+        futures = submit_behind_the_gate(server, gate, range(10))
+        gate.opened.set()
+        assert [float(future.result(SOON)) for future in futures] == [-1, *range(10)]
+    assert gate.batches == [1, 4, 4, 2]
+
+
+def test_a_batch_waits_for_others_but_not_for_long():
+    gate = Gate()
+    with agflow.Server(gate, max_batch=3, max_wait_ms=300) as server:
+        start = time.perf_counter()
+        wait([server.submit(image(0)) for _ in range(3)], SOON)
+        assert time.perf_counter() - start < 0.25  # full
+        start = time.perf_counter()
+        wait([server.submit(image(0)) for _ in range(2)], SOON)
+        assert 0.29 < time.perf_counter() - start < 5
+    assert gate.batches == [3, 2]
+
+
+def test_an_error_reaches_each_of_its_batch_and_the_server_goes_on(gate):
+    with agflow.Server(gate, max_batch=3) as server:
+        futures = submit_behind_the_gate(server, gate, (1, 13, 2, 3, 4, 5))
+        gate.opened.set()
+        for future in futures[1:4]:
+            with pytest.raises(RuntimeError, match="unlucky"):
+                future.result(SOON)
+        assert [float(future.result(SOON)) for future in futures[4:]] == [3, 4, 5]
+    assert server.latency.count == 4
+
+
+def test_images_of_other_sizes_have_a_batch_of_their_own(cascade):
+    with agflow.Server(cascade, max_batch=3, max_wait_ms=50) as server:
+        good, odd, late = (server.submit(torch.randn(3, size, size)) for size in (16, 9, 16))
+        assert good.result(SOON).shape == late.result(SOON).shape == (5,)
+        with pytest.raises(AssertionError, match="9"):  # timm's
+            odd.result(SOON)
+
+
+def test_bad_images_are_refused_before_they_spoil_a_batch(cascade):
+    with agflow.Server(cascade) as server:
+        with pytest.raises(ShapeError, match=r"\(1, 3, 16, 16\), expected \[C, H, W\]"):
+            server.submit(torch.randn(1, 3, 16, 16))
+        with pytest.raises(NonFiniteError, match="NaN or infinite"):
+            server.submit(torch.full((3, 16, 16), float("nan")))
+        with pytest.raises(EmptyError, match="no call"):
+            server.latency
+
+
+def test_a_full_queue_holds_callers_back(gate):
+    with agflow.Server(gate, max_batch=2, max_queue=2) as server:
+        submit_behind_the_gate(server, gate, (0, 1))
+        answers = []
+        late = threading.Thread(
+            target=lambda: answers.append(float(server.submit(image(7)).result(SOON)))
+        )
+        late.start()
+        late.join(0.2)
+        assert late.is_alive() and len(server._requests._waiting) == 2
+        gate.opened.set()
+        late.join(SOON)
+        assert answers == [7]
+
+
+def test_closing_answers_what_waits_and_refuses_more(gate):
+    server = agflow.Server(gate, max_batch=2)
+    futures = submit_behind_the_gate(server, gate, range(5))
+    threading.Timer(0.1, gate.opened.set).start()
+    server.close()
+    assert [float(future.result(0)) for future in futures] == [-1, *range(5)]
+    with pytest.raises(ClosedError, match="server is closed"):
+        server.submit(image(0))
+    server.close()
+
+
+def test_closing_wakes_who_waits_for_room(gate):
+    server = agflow.Server(gate, max_batch=1, max_queue=1)
+    submit_behind_the_gate(server, gate, (0,))
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(server.submit, image(1))
+        time.sleep(0.1)
+        threading.Timer(0.1, gate.opened.set).start()
+        server.close()
+        with pytest.raises(ClosedError):
+            late.result(SOON)
+
+
+def test_an_exception_in_the_block_cancels_what_waits(gate):
+    with pytest.raises(KeyboardInterrupt), agflow.Server(gate, max_batch=2) as server:
+        futures = submit_behind_the_gate(server, gate, range(5))
+        threading.Timer(0.1, gate.opened.set).start()
+        raise KeyboardInterrupt
+    assert float(futures[0].result(0)) == -1 and all(future.cancelled() for future in futures[1:])
+    with pytest.raises(CancelledError):
+        futures[1].result(0)
+
+
+def test_cancelled_images_are_not_computed(gate):
+    with agflow.Server(gate, max_batch=8) as server:
+        futures = submit_behind_the_gate(server, gate, range(4))
+        assert futures[1].cancel() and futures[3].cancel() and not futures[0].cancel()
+        gate.opened.set()
+        assert float(futures[4].result(SOON)) == 3
+    assert gate.batches == [1, 2]
+
+
+def test_callbacks_may_submit_to_a_full_queue_and_close(gate):
+    server = agflow.Server(gate, max_batch=1, max_queue=1)
+    more = []
+    first, second = submit_behind_the_gate(server, gate, (1,))
+    first.add_done_callback(lambda _: more.append(server.submit(image(5))))
+    second.add_done_callback(lambda _: server.close())
+    gate.opened.set()
+    wait([second], SOON)
+    server._thread.join(SOON)
+    assert not server._thread.is_alive() and float(more[0].result(0)) == 5
+
+
+def test_a_server_that_nobody_has_ends_its_thread():
+    server = agflow.Server(Gate())
+    thread, future = server._thread, server.submit(image(2))
+    assert float(future.result(SOON)) == 2
+    del server
+    gc.collect()
+    thread.join(SOON)
+    assert not thread.is_alive()
+
+
+def test_limits_are_checked(cascade):
+    for limits in (
+        {"max_batch": 0},
+        {"max_batch": 8, "max_queue": 7},
+        {"max_wait_ms": -1},
+        {"max_wait_ms": float("nan")},
+    ):
+        with pytest.raises(InvalidValueError, match="expected"):
+            agflow.Server(cascade, **limits)
+
+
+SCRIPT = """
+import os, sys, threading, time, torch
+from torch import nn
+from agflow.cascade.server import Server
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+    def forward(self, x):
+        time.sleep(0.2)
+        return x.mean((2, 3))
+
+server = Server(Slow(), max_batch=1)
+futures = [server.submit(torch.ones(1, 2, 2)) for _ in range(500)]  # 100 s of work
+print("ready", flush=True)
+"""
+
+
+def ended(script, number=None):
+    """(status, what it said) of a Python that ends soon after it is ready, or after the signal it is sent then."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        if number is not None:
+            time.sleep(0.3)
+            process.send_signal(number)
+        out, complaint = process.communicate(timeout=SOON)
+        return process.returncode, out + complaint
+    finally:
+        process.kill()
+
+
+def test_the_interpreter_exits_with_a_server_at_work():
+    status, said = ended(SCRIPT)
+    assert (status, said) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        "server.close()",
+        "with server:\n    futures[-1].result()",
+        "server.__init__(Slow(), 1, 0, 1)\nwhile True: server.submit(torch.ones(1, 2, 2))",
+    ],
+)
+def test_ctrl_c_ends_a_program_that_waits(waiting):
+    status, said = ended(SCRIPT + waiting, signal.SIGINT)
+    assert said.rstrip().endswith("KeyboardInterrupt") and status == -signal.SIGINT
+
+
+def test_a_fork_is_refused_and_both_end():
+    status, said = ended(
+        SCRIPT
+        + """
+child = os.fork()
+if child == 0:
+    try:
+        server.submit(torch.ones(1, 2, 2))
+    except Exception as error:
+        print(type(error).__name__, "in this forked child" in str(error), flush=True)
+    server.close()
+    sys.exit(7)
+print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), float(futures[0].result()))
+"""
+    )
+    assert (status, said) == (0, "ForkedProcessError True\nchild 7 1.0\n")
+
+
+def test_percentiles_are_durations_that_occurred_lately(monkeypatch):
+    measured = Durations()
+    for milliseconds in range(1, 201):
+        measured.add(milliseconds / 1e3)
+    assert (
+        measured.latency == (200, 0.1, 0.198)
+        and str(measured.latency) == "p50 100.00 ms, p99 198.00 ms of 200"
+    )
+    monkeypatch.setattr(durations, "KEPT", 3)
+    short = Durations()
+    for seconds in (9.0, 1.0, 2.0, 3.0):
+        short.add(seconds)
+    assert short.latency == (3, 2.0, 3.0)

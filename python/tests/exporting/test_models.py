@@ -1,0 +1,163 @@
+"""Exported models: the logits of torch in onnxruntime and in torch.export, for any batch size, without a pickle."""
+
+import json
+import os
+import pickle
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from agflow.data.preprocessing import Preprocessing
+from agflow.errors import (
+    DtypeError,
+    FileError,
+    InternalError,
+    InvalidValueError,
+    UnsupportedModelError,
+)
+from agflow.exporting.models import export
+from agflow.pruning.pruner import prune
+
+PREPROCESSING = Preprocessing((32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+
+
+@pytest.fixture
+def light(make_vit, plan_of, random_keep, images):
+    """A model that lost something of every group, left in training mode."""
+    model = make_vit(depth=3, init_values=0.1, reg_tokens=2, drop_rate=0.5)
+    kept = random_keep(model, 3, ("mlp", "heads", "head_dim", "embed", "block"))
+    light = prune(
+        model,
+        plan_of(model, {**kept, "blocks.0.attn.branch": [], "blocks.1.attn.branch": [0]}),
+        [images],
+    )
+    assert (
+        light.blocks[1].attn.qk_width != light.blocks[1].attn.v_width != 12 and light.embed_dim < 48
+    )
+    return light.train()
+
+
+def batches(images):
+    return [images[:1], images[:5], images]
+
+
+def test_onnx_gives_torchs_logits(light, images, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert (
+        export(light, tmp_path / "light.onnx", images=images[0], preprocessing=PREPROCESSING) < 1e-5
+    )
+    session = onnxruntime.InferenceSession(
+        tmp_path / "light.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert light.training and all(parameter.requires_grad for parameter in light.parameters())
+    light.eval()
+    for batch in batches(images[0]):
+        np.testing.assert_allclose(
+            session.run(None, {"images": batch.numpy()})[0], light(batch).detach(), atol=1e-5
+        )
+    (inlet,), (outlet,) = session.get_inputs(), session.get_outputs()
+    assert (inlet.name, inlet.shape, outlet.name, outlet.shape) == (
+        "images",
+        ["batch", 3, 32, 32],
+        "logits",
+        ["batch", 10],
+    )
+    about = json.loads(session.get_modelmeta().custom_metadata_map["agflow"])
+    assert Preprocessing.from_dict(about["preprocessing"]) == PREPROCESSING and os.listdir(
+        tmp_path
+    ) == ["light.onnx"]
+
+
+def test_torch_export_gives_torchs_logits_and_holds_no_pickle(light, images, tmp_path, monkeypatch):
+    assert export(light, tmp_path / "light.pt2", preprocessing=PREPROCESSING) < 1e-5
+
+    def refuse(*arguments, **options):
+        raise AssertionError("unpickled")
+
+    for place, name in (
+        (pickle, "load"),
+        (pickle, "loads"),
+        (pickle, "Unpickler"),
+        (torch, "load"),
+    ):
+        monkeypatch.setattr(place, name, refuse)
+    extra = {"agflow.json": ""}
+    loaded = torch.export.load(tmp_path / "light.pt2", extra_files=extra).module()
+    light.eval()
+    for batch in batches(images[0]):
+        torch.testing.assert_close(loaded(batch), light(batch), atol=1e-5, rtol=0)
+    assert json.loads(extra["agflow.json"])["preprocessing"]["input_size"] == [32, 32]
+    with zipfile.ZipFile(tmp_path / "light.pt2") as archive:
+        assert not any(
+            archive.read(name).startswith((b"PK", b"\x80\x02")) for name in archive.namelist()
+        )
+
+
+@pytest.mark.parametrize("vit", ["registers", "qk_norm", "average_pool"], indirect=True)
+def test_every_kind_of_model(vit, images, tmp_path):
+    export(vit, tmp_path / "model.pt2", images=images[0])
+
+
+def test_real_images(deit, photographs, tmp_path):
+    """DeiT-Tiny on photographs, by both roads."""
+    photos = next(iter(photographs))[0]
+    for name in ("deit.onnx", "deit.pt2"):
+        assert export(deit[0], tmp_path / name, images=photos, preprocessing=deit[1]) < 1e-5
+
+
+def test_a_file_that_disagrees_never_gets_its_name(light, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "agflow.exporting.models._run_torch", lambda path: lambda images: light(images) + 0.1
+    )
+    (tmp_path / "light.pt2").write_text("older")
+    with pytest.raises(InternalError, match="nothing was written"):
+        export(light.eval(), tmp_path / "light.pt2")
+    assert (tmp_path / "light.pt2").read_text() == "older" and os.listdir(tmp_path) == ["light.pt2"]
+
+
+def test_a_missing_package_is_one_clear_error(light, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "agflow.exporting.models.find_spec", lambda name: None if name == "onnxruntime" else sys
+    )
+    with pytest.raises(
+        InvalidValueError,
+        match="needs onnxruntime, which .*: pip install onnx onnxscript onnxruntime",
+    ):
+        export(light, tmp_path / "light.onnx")
+    export(light, tmp_path / "light.pt2")
+
+
+def test_refusals(light, make_vit, tmp_path):
+    with pytest.raises(
+        InvalidValueError, match="the format of .*light.bin is None, expected one of onnx, torch"
+    ):
+        export(light, tmp_path / "light.bin")
+    with pytest.raises(InvalidValueError, match="is 'tflite'"):
+        export(light, tmp_path / "light.onnx", format="tflite")
+    with pytest.raises(DtypeError, match="model.float"):
+        export(make_vit().bfloat16(), tmp_path / "light.pt2")
+    with pytest.raises(UnsupportedModelError, match="Linear"):
+        export(torch.nn.Linear(2, 2), tmp_path / "light.pt2")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="cannot be written"):
+        export(light, tmp_path / "file" / "light.pt2")
+
+    class Branching(torch.nn.Module):
+        def forward(self, images):
+            return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+    with pytest.raises(UnsupportedModelError, match="torch cannot export Branching"):
+        export(Branching(), tmp_path / "branching.pt2", images=torch.randn(2, 3, 8, 8))
+    assert sorted(os.listdir(tmp_path)) == ["file"]
+
+
+def test_a_plain_module_needs_only_images(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4))
+    export(model, tmp_path / "exported", format="torch", images=torch.randn(2, 3, 4, 4))
+    assert torch.export.load(tmp_path / "exported").module()(torch.randn(7, 3, 4, 4)).shape == (
+        7,
+        4,
+    )

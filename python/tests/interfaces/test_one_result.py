@@ -1,0 +1,372 @@
+"""One result by three roads: Python with the extension, the Go command hosting Python, and Arrow files with Go alone.
+
+Statistics, scores and plan are compared as files, byte by byte; the threshold as its JSON.
+"""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import agflow
+from agflow.data.datasets import load_dataset
+from agflow.models.resolution import image_size
+from agflow.pruning.planning import PlanDiff
+
+BATCHES, BATCH_SIZE = 2, 32
+GROUPS = "mlp", "heads", "head_dim", "embed", "block"
+
+
+def command(*arguments):
+    done = subprocess.run(
+        ["agflow", *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def roads(tmp_path_factory, example):
+    """statistics.arrow by each road, from the same images: those that the seed draws."""
+    folder = tmp_path_factory.mktemp("roads")
+    images = load_dataset(
+        "example:train", preprocessing=example[1], limit=BATCHES * BATCH_SIZE, seed=0, classes=10
+    )
+    python = agflow.calibrate(
+        example[0],
+        DataLoader(images, BATCH_SIZE),
+        batches=BATCHES,
+        groups=GROUPS,
+        dump=folder / "dump",
+    )
+    python.save(folder / "python.arrow")
+    command(
+        "calibrate",
+        "--model",
+        "example",
+        "--data",
+        "example:train",
+        "--limit",
+        BATCHES * BATCH_SIZE,
+        "--batches",
+        BATCHES,
+        "--batch-size",
+        BATCH_SIZE,
+        "--groups",
+        ",".join(GROUPS),
+        "--output",
+        folder / "hosted.arrow",
+    )
+    command("statistics", "--tensors", folder / "dump", "--output", folder / "files.arrow")
+    return folder
+
+
+def test_statistics_files_are_equal_byte_by_byte(roads):
+    python = (roads / "python.arrow").read_bytes()
+    assert (roads / "files.arrow").read_bytes() == python
+    assert (roads / "hosted.arrow").read_bytes() == python
+
+
+def test_the_command_measures_and_cuts_at_another_image_size_as_python_does(tmp_path, example):
+    images = load_dataset(
+        "example:train", preprocessing=example[1], limit=BATCHES * BATCH_SIZE, seed=0, classes=10
+    )
+    agflow.calibrate(
+        example[0], DataLoader(images, BATCH_SIZE), batches=BATCHES, image_size=16
+    ).save(tmp_path / "python.arrow")
+    drawn = (
+        "--model",
+        "example",
+        "--data",
+        "example:train",
+        "--limit",
+        BATCHES * BATCH_SIZE,
+        "--batch-size",
+        BATCH_SIZE,
+    )
+    command(
+        "calibrate",
+        *drawn,
+        "--batches",
+        BATCHES,
+        "--image-size",
+        16,
+        "--output",
+        tmp_path / "hosted.arrow",
+    )
+    assert (tmp_path / "hosted.arrow").read_bytes() == (tmp_path / "python.arrow").read_bytes()
+    command(
+        "score", "--statistics", tmp_path / "hosted.arrow", "--output", tmp_path / "scores.arrow"
+    )
+    command(
+        "plan",
+        "--scores",
+        tmp_path / "scores.arrow",
+        "--macs",
+        "0.5",
+        "--output",
+        tmp_path / "plan.arrow",
+    )
+    assert agflow.Plan.load(tmp_path / "plan.arrow").image_size == (16, 16)
+    command(
+        "prune",
+        *drawn,
+        "--plan",
+        tmp_path / "plan.arrow",
+        "--compensate",
+        "mean",
+        "--output",
+        tmp_path / "light",
+    )
+    light = agflow.load(tmp_path / "light")
+    assert image_size(light) == (16, 16) and light(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+def test_scores_and_plan_are_equal_byte_by_byte(roads):
+    statistics = agflow.Statistics.load(roads / "python.arrow")
+    agflow.score(statistics).save(roads / "scores-python.arrow")
+    agflow.plan(statistics, macs=0.5).save(roads / "plan-python.arrow")
+    command(
+        "score",
+        "--statistics",
+        roads / "files.arrow",
+        "--criterion",
+        "agf",
+        "--output",
+        roads / "scores-go.arrow",
+    )
+    command(
+        "score",
+        "--statistics",
+        roads / "files.arrow",
+        "--criterion",
+        "variance_weighted",
+        "--output",
+        roads / "widths-go.arrow",
+    )
+    command(
+        "plan",
+        "--scores",
+        roads / "scores-go.arrow",
+        "--widths",
+        roads / "widths-go.arrow",
+        "--macs",
+        "0.5",
+        "--output",
+        roads / "plan-go.arrow",
+    )
+    for name in ("scores", "plan"):
+        assert (roads / f"{name}-go.arrow").read_bytes() == (
+            roads / f"{name}-python.arrow"
+        ).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"params": 0.7}, {"macs": "0.6", "joint": True}, {"pruning_ratio": 0.8, "floor": 0.25}],
+)
+def test_plans_of_every_budget_are_equal_byte_by_byte(roads, options):
+    scores = agflow.score(agflow.Statistics.load(roads / "python.arrow"))
+    scores.save(roads / "scores.arrow")
+    agflow.plan(scores, **options).save(roads / "plan-python.arrow")
+    flags = [
+        part
+        for name, value in options.items()
+        for part in ([f"--{name}"] if value is True else [f"--{name.replace('_', '-')}", value])
+    ]
+    command("plan", "--scores", roads / "scores.arrow", *flags, "--output", roads / "plan-go.arrow")
+    assert (roads / "plan-go.arrow").read_bytes() == (roads / "plan-python.arrow").read_bytes()
+
+
+def test_latency_plans_and_their_difference_are_equal(tmp_path, scores_with_costs, latency):
+    scores_with_costs.save(tmp_path / "scores.arrow")
+    latency.save(tmp_path / "latency.arrow")
+    plans = [
+        agflow.plan(scores_with_costs, latency_ms=ms, latency=latency, round_to=1)
+        for ms in (8.0, 13.0)
+    ]
+    for plan, ms, name in zip(plans, ("8", "13"), "ab"):
+        command(
+            "plan",
+            "--scores",
+            tmp_path / "scores.arrow",
+            "--latency-ms",
+            ms,
+            "--latency",
+            tmp_path / "latency.arrow",
+            "--round-to",
+            1,
+            "--output",
+            tmp_path / f"{name}-go.arrow",
+        )
+        plan.save(tmp_path / f"{name}.arrow")
+        assert (tmp_path / f"{name}-go.arrow").read_bytes() == (
+            tmp_path / f"{name}.arrow"
+        ).read_bytes()
+    found = json.loads(command("--json", "diff", tmp_path / "a.arrow", tmp_path / "b.arrow").stdout)
+    assert PlanDiff.of(found) == plans[0].diff(plans[1]) and found["jaccard"] == 4 / 6
+
+
+@pytest.fixture(scope="module")
+def predictions(roads, example, light, loader):
+    found = agflow.predict(light, example[0], loader("train", 2400, 3400))
+    found.save(roads / "predictions.arrow")
+    return found
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"tolerance": 0.02}, {"charged": 0.5}, {"escalation": 0.2}],
+    ids=lambda limit: next(iter(limit)),
+)
+@pytest.mark.parametrize(
+    "prior, answers",
+    [("max_probability", "heavy"), ("entropy_scaled", "both"), ("auto", "heavy"), ("auto", "both")],
+)
+def test_router_and_curve_are_equal_byte_by_byte(roads, predictions, prior, answers, limit):
+    ((name, value),) = limit.items()
+    command(
+        "route",
+        "--predictions",
+        roads / "predictions.arrow",
+        "--prior",
+        prior,
+        *(["--ensemble"] if answers == "both" else []),
+        f"--{name}",
+        value,
+        "--confidence",
+        "0.9",
+        "--output",
+        roads / "router-go.json",
+        "--curve",
+        roads / "curve-go.arrow",
+    )
+    router = agflow.calibrate_router(
+        predictions, prior=prior, ensemble=answers == "both", confidence=0.9, **limit
+    )
+    router.save(roads / "router-python.json")
+    agflow.cascade.curve(predictions, prior=router.prior, ensemble=answers == "both").save(
+        roads / "curve-python.arrow"
+    )
+    for kind in ("router-{}.json", "curve-{}.arrow"):
+        assert (roads / kind.format("go")).read_bytes() == (
+            roads / kind.format("python")
+        ).read_bytes(), kind
+    assert agflow.Router.load(roads / "router-go.json") == router
+
+
+@pytest.mark.parametrize("answers", ["heavy", "both"])
+def test_decisions_without_python_are_the_cascades(
+    roads, predictions, example, light, loader, answers
+):
+    """The files of logits, routed and answered by the command alone, give each image the answer that Python gives it."""
+    x = torch.cat([x for x, _ in loader("test", 0, 200)])
+    calibrated = agflow.calibrate_router(
+        predictions, ensemble=answers == "both", tolerance=0.02, confidence=0.9
+    )
+    router = replace(calibrated, light_weight=0.4 if answers == "both" else 0.0)
+    router.save(roads / "router.json")
+    with torch.no_grad():
+        light_NK = light(x)
+        escalated = agflow.cascade.priors.escalations(light_NK, router.threshold)
+        heavy_EK = example[0](x[escalated])
+    final = light_NK.clone()
+    final[escalated] = (
+        agflow.cascade.ensemble.combine(light_NK[escalated], heavy_EK, router.light_weight)
+        if answers == "both"
+        else heavy_EK
+    )
+    agflow.cascade.Logits.of(light_NK).save(roads / "light.arrow")
+    decide = (
+        "decide",
+        "--router",
+        roads / "router.json",
+        "--light",
+        roads / "light.arrow",
+        "--output",
+        roads / "decisions.arrow",
+    )
+    command(*decide)
+    first = agflow.cascade.Decisions.load(roads / "decisions.arrow")
+    np.testing.assert_array_equal(first.escalated, escalated)
+    np.testing.assert_array_equal(first.columns["prediction"], light_NK.argmax(1))
+    agflow.cascade.Logits.of(heavy_EK).save(roads / "heavy.arrow")
+    command(*decide, "--heavy", roads / "heavy.arrow")
+    answered = agflow.cascade.Decisions.load(roads / "decisions.arrow")
+    assert (
+        0 < len(escalated) < 200
+        and router.answers == answered.metadata["agflow.answers"] == answers
+    )
+    np.testing.assert_array_equal(answered.columns["prediction"], final.argmax(1))
+    np.testing.assert_array_equal(answered.columns["index"], np.arange(200))
+
+
+def test_predictions_are_equal_by_both_doors(roads, example, light):
+    """The command hosts the same Python and the same core; the file of priors has the same bytes."""
+    images = load_dataset("example:test", preprocessing=example[1], limit=100, seed=0, classes=10)
+    agflow.save(light, roads / "light", preprocessing=example[1])
+    agflow.predict(
+        agflow.load(roads / "light"),
+        example[0],
+        DataLoader(images, 32),
+        features=True,
+    ).save(roads / "doors-python.arrow")
+    command(
+        "predict",
+        "--light",
+        roads / "light",
+        "--heavy",
+        "example",
+        "--data",
+        "example:test",
+        "--limit",
+        100,
+        "--features",
+        "--output",
+        roads / "doors-go.arrow",
+    )
+    assert (roads / "doors-go.arrow").read_bytes() == (roads / "doors-python.arrow").read_bytes()
+
+
+def test_command_hosts_python_without_the_extension(roads):
+    checks = {check["name"]: check for check in json.loads(command("--json", "doctor").stdout)}
+    assert (
+        checks["backend"]["ok"] and checks["backend"]["found"] == "host"
+    )  # would say so if the extension were loaded, too
+    assert agflow.backend_name() == "extension"
+
+
+def test_sums_equal_float64_torch_in_every_bit(example, loader):
+    """AGF of a real ViT: the Go sums against numpy float64 over the same activations, row by row."""
+    from agflow.calibration.capture import capture
+    from agflow.models import adapter_for
+
+    model, _ = example
+    layers = [
+        layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")
+    ]
+    seen = {}
+    keep = lambda index, images, y, g: seen.setdefault(index, []).append(
+        (y.detach().clone(), g.detach().clone())
+    )
+    batches = list(loader("train", 0, 64, BATCH_SIZE))
+    with capture(model, layers, keep):
+        for x, label in batches:
+            torch.nn.functional.cross_entropy(model(x), label, reduction="sum").backward()
+    columns = agflow.calibrate(model, batches, batches=BATCHES)
+    for index, layer in enumerate(layers):
+        y, g = (torch.cat(part).double().numpy() for part in zip(*seen[index]))
+        chain = np.zeros(y.shape[1])
+        for row in np.abs(y * g):
+            chain += row
+        unit = chain.reshape(layer.units, layer.unit_width)
+        folded = unit[:, 0].copy()
+        for channel in range(1, layer.unit_width):
+            folded += unit[:, channel]
+        np.testing.assert_array_equal(
+            columns.columns["sum_abs_yg"][columns.rows_of(layer.name)], folded
+        )

@@ -1,0 +1,280 @@
+"""Expert folders: a round trip without any difference, and one clear error for everything that can be wrong."""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import pytest
+import timm
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agflow.data.preprocessing import Preprocessing
+from agflow.errors import AgflowError, CorruptFileError, FileError, UnsupportedModelError
+from agflow.models import describe, model_name
+from agflow.models.expert import expert_preprocessing, load_expert, save_expert
+from agflow.pruning.pruner import prune
+
+PREPROCESSING = Preprocessing((32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), "bilinear", 0.9)
+
+
+def test_round_trip_without_difference(vit, plan_of, random_keep, images, tmp_path):
+    for number, model in enumerate((vit, prune(vit, plan_of(vit, random_keep(vit, 3)), [images]))):
+        save_expert(model, tmp_path / str(number), preprocessing=PREPROCESSING)
+        loaded = load_expert(tmp_path / str(number))
+        assert torch.equal(loaded(images[0]), model(images[0])) and not loaded.training
+        assert all(
+            torch.equal(tensor, model.state_dict()[name])
+            for name, tensor in loaded.state_dict().items()
+        )
+        assert all(
+            parameter.requires_grad and not parameter.is_meta for parameter in loaded.parameters()
+        )
+        assert describe(loaded) == describe(model)
+        assert expert_preprocessing(tmp_path / str(number)) == PREPROCESSING
+
+
+def test_names_survive_and_half_precision_too(tmp_path):
+    model = (
+        timm.create_model(
+            "vit_tiny_patch16_224",
+            img_size=28,
+            patch_size=4,
+            in_chans=1,
+            num_classes=10,
+            embed_dim=128,
+            depth=2,
+            num_heads=4,
+        )
+        .bfloat16()
+        .train()
+    )
+    save_expert(model, tmp_path / "light")
+    loaded = load_expert(tmp_path / "light")
+    assert (
+        model_name(loaded) == "vit_tiny_patch16_224"
+        and loaded.head.weight.dtype == torch.bfloat16
+        and model.training
+    )
+    save_expert(loaded, tmp_path / "again")
+    assert (tmp_path / "again" / "config.json").read_text() == (
+        tmp_path / "light" / "config.json"
+    ).read_text()
+
+
+def test_the_folder_is_readable_without_agflow_and_holds_no_pickle(make_vit, tmp_path):
+    from safetensors.torch import load_file
+
+    model = make_vit()
+    save_expert(model, tmp_path / "light", preprocessing=PREPROCESSING)
+    assert sorted(path.name for path in (tmp_path / "light").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    config = json.loads((tmp_path / "light" / "config.json").read_text())
+    assert config["architecture"]["mlp"] == [96, 96, 96] and config["preprocessing"][
+        "input_size"
+    ] == [32, 32]
+    assert load_file(tmp_path / "light" / "model.safetensors").keys() == model.state_dict().keys()
+    assert (
+        config["weights_sha256"]
+        == hashlib.sha256((tmp_path / "light" / "model.safetensors").read_bytes()).hexdigest()
+    )
+
+
+def test_an_older_expert_is_replaced_and_nothing_else_is_left(make_vit, images, tmp_path):
+    save_expert(make_vit(), tmp_path / "light")
+    model = make_vit(depth=2)
+    save_expert(model, tmp_path / "light")
+    assert len(load_expert(tmp_path / "light").blocks) == 2
+    assert os.listdir(tmp_path) == ["light"]
+
+
+def test_a_failed_save_leaves_the_old_expert(make_vit, tmp_path, monkeypatch):
+    save_expert(make_vit(), tmp_path / "light")
+    before = (tmp_path / "light" / "config.json").read_text()
+    rename = pathlib.Path.rename
+
+    def failing(self, target):
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", failing)
+    with pytest.raises(FileError, match="cannot be written: No space left on device"):
+        save_expert(make_vit(depth=2), tmp_path / "light")
+    assert (tmp_path / "light" / "config.json").read_text() == before and os.listdir(tmp_path) == [
+        "light"
+    ]
+
+
+def test_foreign_folders_and_files_are_left_alone(make_vit, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    (tmp_path / "file").touch()
+    for name in ("photos", "file"):
+        with pytest.raises(FileError, match="is not an expert folder, so it is not replaced"):
+            save_expert(make_vit(), tmp_path / name)
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+def test_what_the_description_misses_is_refused_at_save(make_vit, tmp_path):
+    model = make_vit()
+    model.register_forward_hook(lambda module, inputs, logits: logits + 1)
+    with pytest.raises(UnsupportedModelError, match="gives other logits, so nothing was saved"):
+        save_expert(model, tmp_path / "light")
+    with pytest.raises(UnsupportedModelError, match="Linear"):
+        save_expert(torch.nn.Linear(2, 2), tmp_path / "light")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def saved(make_vit, tmp_path):
+    save_expert(make_vit(), tmp_path / "light", preprocessing=PREPROCESSING)
+    return tmp_path / "light"
+
+
+def edit(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def truncate(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(folder):
+    path = folder / "model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "damage, kind, message",
+    [
+        (lambda f: (f / "config.json").unlink(), FileError, "config.json cannot be read"),
+        (
+            lambda f: (f / "model.safetensors").unlink(),
+            FileError,
+            "model.safetensors cannot be read",
+        ),
+        (
+            lambda f: (f / "config.json").write_text("{"),
+            CorruptFileError,
+            "config.json is not JSON",
+        ),
+        (
+            lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"),
+            CorruptFileError,
+            "config.json is not JSON",
+        ),
+        (
+            lambda f: (f / "config.json").write_text("[" * 100_000),
+            CorruptFileError,
+            "config.json is not JSON",
+        ),
+        (
+            lambda f: (f / "config.json").write_text('{"model_type": "vit"}'),
+            CorruptFileError,
+            "has format None, expected 1",
+        ),
+        (
+            lambda f: (f / "config.json").write_text("[]"),
+            CorruptFileError,
+            "has format 'list', expected 1",
+        ),
+        (
+            lambda f: edit(f, lambda c: c.update(format=2)),
+            CorruptFileError,
+            "has format 2, expected 1",
+        ),
+        (
+            lambda f: edit(f, lambda c: c.pop("architecture")),
+            CorruptFileError,
+            "lacks architecture",
+        ),
+        (
+            lambda f: edit(f, lambda c: c["architecture"].update(mlp=[96, 95, 96])),
+            CorruptFileError,
+            "does not describe the weights beside it",
+        ),
+        (
+            lambda f: edit(f, lambda c: c["architecture"].update(heads=[4] * 4)),
+            CorruptFileError,
+            "architecture",
+        ),
+        (
+            lambda f: edit(
+                f, lambda c: c["architecture"]["arguments"].update(img_size=[10**9, 10**9])
+            ),
+            CorruptFileError,
+            "config.json",
+        ),
+        (
+            lambda f: edit(f, lambda c: c["architecture"]["arguments"].update(patch_size=0)),
+            CorruptFileError,
+            "architecture",
+        ),
+        (
+            lambda f: edit(f, lambda c: c.update(architecture="vit")),
+            CorruptFileError,
+            "config.json",
+        ),
+        (truncate, CorruptFileError, "model.safetensors is damaged"),
+        (flip, CorruptFileError, "model.safetensors is damaged"),
+    ],
+)
+def test_damage_is_one_clear_error(saved, damage, kind, message):
+    damage(saved)
+    with pytest.raises(kind, match=message) as raised:
+        load_expert(saved)
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_folders_and_preprocessing(make_vit, saved, tmp_path):
+    with pytest.raises(FileError, match="nowhere is missing"):
+        load_expert(tmp_path / "nowhere")
+    with pytest.raises(FileError, match="config.json is missing|expected a folder"):
+        load_expert(saved / "config.json")
+    edit(saved, lambda config: config["preprocessing"].pop("mean"))
+    with pytest.raises(CorruptFileError, match="preprocessing in .* is damaged"):
+        expert_preprocessing(saved)
+    save_expert(make_vit(), tmp_path / "bare")
+    with pytest.raises(FileError, match="holds no preprocessing"):
+        expert_preprocessing(tmp_path / "bare")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-10, 10) | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_fuzzed_configs_load_or_raise_our_errors(saved, data):
+    config = json.loads((saved / "config.json").read_text())
+    place = data.draw(
+        st.sampled_from([config, config["architecture"], config["architecture"]["arguments"]])
+    )
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(JSON)
+    scratch = saved.parent / "fuzzed"
+    scratch.mkdir(exist_ok=True)
+    (scratch / "config.json").write_text(json.dumps(config))
+    (scratch / "model.safetensors").write_bytes((saved / "model.safetensors").read_bytes())
+    for read in (load_expert, expert_preprocessing):
+        try:
+            read(scratch)
+        except AgflowError:
+            pass

@@ -1,0 +1,115 @@
+"""A model of some of its classes: the same logits, in every family, saved and loaded like any other."""
+
+import pytest
+import torch
+import transformers
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torchvision.models.vision_transformer import VisionTransformer as TorchvisionVit
+
+from agflow import errors
+from agflow.data.datasets import load_dataset
+from agflow.data.preprocessing import Preprocessing
+from agflow.models import count_macs, logits_of
+from agflow.models.expert import load_expert, save_expert
+from agflow.models.head import only_classes
+
+KEPT = (7, 0, 3)
+
+
+def of_transformers(kind):
+    config = getattr(transformers, f"{kind}Config")(
+        image_size=32,
+        patch_size=8,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        id2label={i: f"class {i}" for i in range(10)},
+        label2id={f"class {i}": i for i in range(10)},
+    )
+    return getattr(
+        transformers, f"{kind}ForImageClassification{'WithTeacher' if kind == 'DeiT' else ''}"
+    )(config)
+
+
+TIMM = {
+    "img_size": 32,
+    "patch_size": 8,
+    "num_classes": 10,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 4,
+}
+TORCHVISION = {
+    "image_size": 32,
+    "patch_size": 8,
+    "num_layers": 2,
+    "num_heads": 4,
+    "hidden_dim": 32,
+    "mlp_dim": 48,
+    "num_classes": 10,
+}
+FAMILIES = {
+    "timm": lambda: VisionTransformer(**TIMM),
+    "timm, distilled": lambda: VisionTransformerDistilled(**TIMM),
+    "torchvision": lambda: TorchvisionVit(**TORCHVISION),
+    "torchvision, two linear layers": lambda: TorchvisionVit(**TORCHVISION, representation_size=24),
+    "transformers": lambda: of_transformers("ViT"),
+    "transformers, distilled": lambda: of_transformers("DeiT"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_the_logits_are_those_of_the_model(family, images, tmp_path):
+    torch.manual_seed(0)
+    model = FAMILIES[family]().eval()
+    for parameter in model.parameters():  # torchvision's heads begin at zero
+        parameter.normal_(0, 0.2)
+    whole, macs = logits_of(model(images[0])), count_macs(model)
+    fewer = only_classes(model, KEPT)
+    assert torch.allclose(
+        logits_of(fewer(images[0])), whole[:, KEPT], atol=1e-5 * whole.abs().max()
+    )
+    assert torch.equal(logits_of(model(images[0])), whole) and count_macs(
+        model
+    ) == macs > count_macs(fewer)
+    save_expert(fewer, tmp_path / "fewer")
+    back = load_expert(tmp_path / "fewer")
+    assert torch.equal(logits_of(back(images[0])), logits_of(fewer(images[0])))
+    if family.startswith("transformers"):
+        assert (
+            back.config.id2label == {0: "class 7", 1: "class 0", 2: "class 3"}
+            and back.config.num_labels == 3
+        )
+
+
+@pytest.mark.parametrize("classes", [(), (1,), (1, 1), (0, 10), (-1, 2)])
+def test_classes_that_are_not_there_are_refused(classes, make_vit):
+    with pytest.raises(errors.InvalidValueError, match="each from 0 to 9"):
+        only_classes(make_vit(), classes)
+
+
+def test_a_family_that_does_not_know_how_says_so(make_vit, monkeypatch):
+    from agflow.models import Adapter
+    from agflow.models.families.timm_vit import TimmVisionTransformer
+
+    monkeypatch.setattr(TimmVisionTransformer, "class_count", Adapter.class_count)
+    with pytest.raises(errors.UnsupportedModelError, match="its adapter has no class_count"):
+        only_classes(make_vit(), KEPT)
+
+
+def test_images_of_these_classes_alone_are_read_with_labels_to_match():
+    preprocessing = Preprocessing((28, 28), (0.286,), (0.353,))
+    whole = load_dataset("example:test", preprocessing=preprocessing, classes=10)
+    some = load_dataset(
+        "example:test", preprocessing=preprocessing, classes=10, only=KEPT, limit=40
+    )
+    rows = [i for i, label in enumerate(whole.labels.tolist()) if label in KEPT][:40]
+    assert some.labels.tolist() == [KEPT.index(int(whole.labels[i])) for i in rows]
+    assert all(torch.equal(some[n][0], whole[i][0]) for n, i in enumerate(rows))
+    in_turn = load_dataset(
+        "example:test", preprocessing=preprocessing, classes=10, only=KEPT, limit=30, seed=1
+    )
+    assert in_turn.labels.bincount().tolist() == [10, 10, 10]

@@ -1,0 +1,180 @@
+"""The whole road by its command, on the shipped example: files, figures and the way it fails."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import time
+from dataclasses import fields
+
+import polars
+import pyarrow as pa
+import pytest
+import torch
+
+import agflow
+from agflow.evaluation.timing import race
+from agflow.models.expert import load_expert
+from agflow.recipes.report import SLOWER, as_speed_table
+from agflow.recipes.results import RunResult
+
+SMALL = (
+    "--limit",
+    "900",
+    "--eval-limit",
+    "300",
+    "--batches",
+    "4",
+    "--epochs",
+    "1",
+    "--tolerance",
+    "0.05",
+    "--confidence",
+    "0.9",
+)
+TABLES = ("statistics", "plan", "predictions-threshold", "predictions", "curve")
+
+
+def agflow_command(*arguments, **options):
+    return subprocess.run(
+        ["agflow", *map(str, arguments)], capture_output=True, text=True, timeout=600, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    done = agflow_command("run", *SMALL, "--output", folder)
+    assert done.returncode == 0, done.stderr
+    assert "cascade" in done.stdout
+    return folder
+
+
+def test_run_writes_every_file_and_other_tools_read_them(folder):
+    for name in TABLES:
+        with pa.memory_map(str(folder / f"{name}.arrow")) as source:
+            table = pa.ipc.open_file(source).read_all()
+        assert table.num_rows > 0
+        assert polars.read_ipc(folder / f"{name}.arrow").shape == table.shape
+    for picture in (
+        "utilities.png",
+        "stages.png",
+        "cascade.png",
+        "reliability.png",
+        "escalated.png",
+    ):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    assert "| agf |" in (folder / "report.md").read_text()
+
+
+def test_report_is_consistent_with_the_files(folder, example, loader):
+    report = json.loads((folder / "report.json").read_text())
+    predictions = agflow.Predictions.load(folder / "predictions.arrow")
+    assert report["cascade"]["heavy"] == pytest.approx(predictions.heavy_accuracy)
+    ledger = report["cascade"]["ledger"]
+    expected = ledger["light_macs"] / ledger["heavy_macs"] + ledger["escalation"]
+    assert ledger["charged"] == pytest.approx(expected)
+    plan = agflow.Plan.load(folder / "plan.arrow")
+    light = load_expert(folder / "light")
+    assert agflow.count_macs(light) == plan.macs == ledger["light_macs"]
+    assert agflow.evaluate(light, loader("test", 0, 300)).images == 300
+    assert set(report["stages"]) == {"agf", "random"}
+
+
+def test_a_run_that_cuts_the_residual_channels_teaches_without_their_features(tmp_path):
+    """The light expert's tokens are narrower than the teacher's, so only its answers can teach."""
+    small = (*SMALL, "--limit", "300", "--eval-limit", "64", "--batches", "2")
+    done = agflow_command(
+        "run", *small, "--groups", "mlp,embed", "--macs", "0.6", "--output", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_expert(tmp_path / "out" / "light").embed_dim < 128
+
+
+def test_repair_brings_accuracy_back(folder):
+    stages = json.loads((folder / "report.json").read_text())["stages"]["agf"]
+    assert stages["repaired"]["top1"] > stages["cut"]["top1"]
+
+
+def test_a_second_run_overwrites_its_folder_but_no_foreign_one(folder, tmp_path):
+    (tmp_path / "letter.txt").write_text("mine")
+    done = agflow_command("run", *SMALL, "--output", tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "letter" not in done.stderr and str(tmp_path) in done.stderr
+    assert (tmp_path / "letter.txt").read_text() == "mine"
+
+
+def test_ctrl_c_ends_with_130_and_leaves_no_half_file(tmp_path):
+    process = subprocess.Popen(
+        ["agflow", "run", "--output", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "statistics.arrow").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert [
+        path.name for path in (tmp_path / "out").iterdir() if path.name.startswith((".", "tmp"))
+    ] == []
+    agflow.Statistics.load(tmp_path / "out" / "statistics.arrow")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "--model", "timm:vit_nothing"], 2, "vit_nothing"),
+        (
+            ["run", "--model", "timm:deit_tiny_patch16_224", "--weights", "missing.safetensors"],
+            1,
+            "missing.safetensors",
+        ),
+        (["run", "--data", "parquet:missing.parquet"], 1, "missing.parquet"),
+        (["run", "--data", "floppy:a"], 2, "floppy"),
+        (["run", "--macs", "0.001"], 3, "MACs"),
+        (["run", "--macs", "0.5", "--pruning-ratio", "0.5"], 2, "pruning"),
+        (["run", "--ignored-layers", "blocks.99.mlp"], 3, "blocks.99.mlp"),
+        (["run", "--limit", "1"], 3, "images"),
+        (["run", "--eval", "example:train"], 2, "judge"),
+        (["run", "--epoch", "3"], 2, "epoch"),
+        (
+            ["plan", "--scores", "missing.arrow", "--macs", "0.5", "--output", "p.arrow"],
+            1,
+            "missing.arrow",
+        ),
+        (["verify", __file__], 3, "test_run.py"),
+    ],
+)
+def test_bad_input_at_the_command_is_one_sentence_and_an_exit_code(
+    tmp_path, arguments, code, words
+):
+    done = agflow_command(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    last = [line for line in done.stderr.splitlines() if line.strip()][-1]
+    assert words in last, done.stderr
+    assert "Traceback" not in done.stderr and "goroutine" not in done.stderr
+    assert not [
+        path
+        for path in pathlib.Path(tmp_path).rglob("*")
+        if path.suffix == ".arrow" and path.name != "statistics.arrow"
+    ]
+
+
+def test_an_expert_slower_than_its_parent_is_called_a_failure(example):
+    """Timed for real: the slow one runs the model twice."""
+    model = example[0]
+    slow, images = (
+        lambda x: (model(x), model(x)),
+        torch.randn(64, *agflow.models.adapter_for(model).input_size(model)),
+    )
+
+    def timed(light, heavy):
+        timings = race({"heavy": heavy, "light": light, "cascade": heavy}, images, batch=32)
+        return RunResult(**{field.name: None for field in fields(RunResult)} | {"timings": timings})
+
+    assert timed(slow, model).slower and SLOWER in as_speed_table(timed(slow, model))
+    assert not timed(model, slow).slower and SLOWER not in as_speed_table(timed(model, slow))

@@ -1,0 +1,270 @@
+"""Checkpoints of fine-tuning: whatever breaks a run, SIGKILL included, it ends with the bits of an unbroken one."""
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, TensorDataset
+
+from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
+from agflow.training.checkpoint import Progress, read, write
+from agflow.training.finetuning import finetune
+
+OPTIONS = {"epochs": 2, "seed": 3, "lr": 1e-3, "checkpoint_every": 1}
+
+
+class Augmented(TensorDataset):
+    """Adds noise from torch's global generator, as random augmentation does."""
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image + 0.1 * torch.randn_like(image), label
+
+
+@pytest.fixture
+def data(images):
+    return Augmented(images[0].repeat(2, 1, 1, 1)[:14], images[1].repeat(2)[:14])
+
+
+def own_generator(data):
+    return DataLoader(data, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(7))
+
+
+LOADERS = {
+    "shuffled": lambda data: DataLoader(data, batch_size=4, shuffle=True),
+    "own generator": own_generator,
+    "sampler's generator": lambda data: DataLoader(
+        data,
+        4,
+        sampler=torch.utils.data.RandomSampler(data, generator=torch.Generator().manual_seed(7)),
+    ),
+    "distributed sampler": lambda data: DataLoader(
+        data, 4, sampler=torch.utils.data.DistributedSampler(data, num_replicas=1, rank=0)
+    ),
+}
+
+
+class Broken(Exception):
+    pass
+
+
+def break_after(model, steps):
+    """Let the model fail in its forward pass after that many."""
+    left = [steps]
+
+    def count(module, inputs):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Broken
+
+    return model.register_forward_pre_hook(count)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_run_broken_at_any_step_ends_with_the_same_bits(
+    make_vit, data, tmp_path, loader, accumulate
+):
+    options = {**OPTIONS, "teacher": make_vit(depth=2), "accumulate": accumulate}
+    new = lambda: make_vit(drop_rate=0.1, drop_path_rate=0.1)
+    whole = new()
+    history = finetune(whole, LOADERS[loader](data), **options)
+    for steps in (1, 4, 6):  # a step, an epoch, and into the second
+        model = new()
+        hook = break_after(model, steps)
+        with pytest.raises(Broken):
+            finetune(model, LOADERS[loader](data), checkpoint=tmp_path / str(steps), **options)
+        hook.remove()
+        again = new()  # a new process has a new model and loader
+        assert (
+            finetune(again, LOADERS[loader](data), checkpoint=tmp_path / str(steps), **options)
+            == history
+        )
+        for (name, a), b in zip(whole.named_parameters(), again.parameters(), strict=True):
+            assert torch.equal(a, b), (steps, name)
+
+
+def test_workers_and_a_loader_that_went_on(make_vit, data, tmp_path):
+    """The same with worker processes, and when the very loader of the broken run, its generator moved on, takes it up."""
+    loader = lambda: DataLoader(
+        data, batch_size=4, shuffle=True, num_workers=2, generator=torch.Generator().manual_seed(7)
+    )
+    whole, model, again = (make_vit(drop_rate=0.1) for _ in range(3))
+    history = finetune(whole, loader(), **OPTIONS)
+    moved = loader()
+    hook = break_after(model, 6)
+    with pytest.raises(Broken):
+        finetune(model, moved, checkpoint=tmp_path / "run", **OPTIONS)
+    hook.remove()
+    assert finetune(again, moved, checkpoint=tmp_path / "run", **OPTIONS) == history
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True)
+    )
+
+
+def test_a_finished_run_is_only_read(make_vit, data, tmp_path):
+    model, again = make_vit(), make_vit()
+    history = finetune(model, own_generator(data), checkpoint=tmp_path / "run", **OPTIONS)
+    state = torch.get_rng_state()
+    break_after(again, 0)
+    assert finetune(again, own_generator(data), checkpoint=tmp_path / "run", **OPTIONS) == history
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
+    assert torch.equal(torch.get_rng_state(), state) and os.listdir(tmp_path) == ["run"]
+
+
+TRAINING = """
+import sys
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch.utils.data import DataLoader, TensorDataset
+from agflow.training.finetuning import finetune
+
+class Augmented(TensorDataset):
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image + 0.1 * torch.randn_like(image), label
+
+def vit(**options):
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=48, num_heads=4, mlp_ratio=2.0, **options)
+
+torch.set_num_threads(1)
+model, teacher = vit(depth=3, drop_rate=0.1), vit(depth=2)
+data = Augmented(torch.randn(14, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(14) % 10)
+print("ready", flush=True)
+finetune(model, DataLoader(data, batch_size=4, shuffle=True), teacher=teacher, epochs=8, seed=3, lr=1e-3,
+         checkpoint=sys.argv[2] if len(sys.argv) > 2 else None, checkpoint_every=1)
+save_file(model.state_dict(), sys.argv[1])
+"""
+
+
+def train(*arguments):
+    """A process that trains, at the beginning of its training."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINING, *map(str, arguments)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def killed_until_done(seed, *arguments):
+    """Train in processes that are killed at random places, until one reaches its end; returns the number of kills."""
+    draw = random.Random(seed)
+    for kills in range(60):
+        with train(*arguments) as process:
+            try:
+                assert process.wait(draw.uniform(0.05, 0.15 + 0.05 * kills)) == 0
+                return kills
+            except subprocess.TimeoutExpired:
+                process.kill()
+    raise AssertionError("never finished")
+
+
+def test_sigkill_in_the_middle_of_epochs(tmp_path):
+    with train(tmp_path / "whole") as process:
+        assert process.wait(120) == 0
+    assert killed_until_done(1, tmp_path / "again", tmp_path / "run") >= 2
+    whole, again = load_file(tmp_path / "whole"), load_file(tmp_path / "again")
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.fixture
+def broken_run(make_vit, data, tmp_path):
+    """A checkpoint in the middle of the first epoch, and what takes it up."""
+    model = make_vit()
+    break_after(model, 2)
+    with pytest.raises(Broken):
+        finetune(model, own_generator(data), checkpoint=tmp_path / "run", **OPTIONS)
+    return tmp_path / "run"
+
+
+def test_other_runs_are_refused_by_name(make_vit, data, broken_run, images):
+    def refuse(match, model=None, loader=None, **options):
+        model = model or make_vit()
+        before = [parameter.clone() for parameter in model.parameters()]
+        with pytest.raises(InvalidValueError, match=f"run is of another run .{match}"):
+            finetune(
+                model,
+                loader or own_generator(data),
+                checkpoint=broken_run,
+                **{**OPTIONS, **options},
+            )
+        assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+    refuse("lr: 0.001 then, 0.002 now.: repeat that one, .* or name another checkpoint", lr=2e-3)
+    refuse("epochs: 2 then, 3 now", epochs=3)
+    refuse("seed: 3 then, 4 now", seed=4)
+    refuse("the teacher's weights: None then", teacher=make_vit(depth=2))
+    refuse("the model's weights at the beginning", model=make_vit(depth=2))
+    other = make_vit()
+    with torch.no_grad():
+        other.head.bias[0] += 1e-3
+    refuse("the model's weights at the beginning", model=other)
+    frozen = make_vit()
+    frozen.patch_embed.requires_grad_(False)
+    refuse("the set of parameters that are not frozen", model=frozen)
+    refuse("the number of batches: 4 then, 7 now", loader=DataLoader(data, batch_size=2))
+    refuse("the loader's first batch has other", loader=DataLoader(data, batch_size=4))
+    refuse(
+        "the loader's first batch has other",
+        loader=own_generator(Augmented(images[0].flip(0).repeat(2, 1, 1, 1)[:14], data.tensors[1])),
+    )
+
+
+def test_damage_is_one_clear_error(make_vit, data, broken_run):
+    """Any byte may be flipped, and the file cut anywhere."""
+    raw = broken_run.read_bytes()
+    draw = random.Random(0)
+    damaged = [raw[: draw.randrange(len(raw))] for _ in range(10)] + [b"", b"no checkpoint"]
+    for place in [0, 9, *(draw.randrange(len(raw)) for _ in range(30))]:
+        damaged.append(
+            raw[:place] + bytes([raw[place] ^ 1 << draw.randrange(8)]) + raw[place + 1 :]
+        )
+    for content in damaged:
+        broken_run.write_bytes(content)
+        with pytest.raises(CorruptFileError, match="run.* (damaged|of another format)") as raised:
+            finetune(make_vit(), own_generator(data), checkpoint=broken_run, **OPTIONS)
+        assert "\n" not in str(raised.value)
+
+
+def test_other_files_are_no_checkpoints(make_vit, data, tmp_path):
+    save_file({"x": torch.zeros(2)}, tmp_path / "weights.safetensors")
+    with pytest.raises(CorruptFileError, match="damaged or no checkpoint"):
+        finetune(
+            make_vit(), own_generator(data), checkpoint=tmp_path / "weights.safetensors", **OPTIONS
+        )
+    with pytest.raises(AgflowError):
+        finetune(make_vit(), own_generator(data), checkpoint=tmp_path, **OPTIONS)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "new folder" / "run"
+    write(path, {"progress": {"step": 1}}, {"x": torch.arange(3)})
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(FileError, match="was not written .*No space left"):
+        write(path, {"progress": {"step": 2}}, {"x": torch.arange(4)})
+    content, tensors = read(path)
+    assert (
+        content == {"progress": {"step": 1}}
+        and torch.equal(tensors["x"], torch.arange(3))
+        and os.listdir(path.parent) == ["run"]
+    )
+
+
+def test_means_are_over_images():
+    progress = Progress()
+    progress.add_step(2, 1.0, 3, 4)
+    progress.add_step(1, 4.0, 1, 2)
+    progress.end_epoch(0.1)
+    assert progress == Progress(
+        epoch=2, step=2, history=[{"epoch": 1, "loss": 2.0, "accuracy": 4 / 6, "lr": 0.1}]
+    )
