@@ -18,7 +18,7 @@ from torch import nn
 
 from agflow.bench import machine, passes
 from agflow.calibration.calibration import calibrate
-from agflow.calibration.capture import capture
+from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
 from agflow.calibration.session import statistics_session
 from agflow.calibration.sink import StatisticsSink

@@ -8,17 +8,17 @@ from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agflow.calibration.calibration import calibrate as calibrate
-    from agflow.calibration.capture import capture as capture
-    from agflow.calibration.device_sums import device_sums as device_sums
+    from agflow.calibration.cuda import device_sums as device_sums
     from agflow.calibration.gather import gather_statistics as gather_statistics
+    from agflow.calibration.hooks import capture as capture
     from agflow.calibration.loss import per_image_loss as per_image_loss
     from agflow.calibration.statistics import Statistics as Statistics
 
 _HOMES = {
     "Statistics": "statistics",
     "calibrate": "calibration",
-    "capture": "capture",
-    "device_sums": "device_sums",
+    "capture": "hooks",
+    "device_sums": "cuda",
     "gather_statistics": "gather",
     "per_image_loss": "loss",
 }

@@ -17,8 +17,8 @@ from torch import nn
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow._utils.loaders import batches_of
-from agflow.calibration.capture import capture
 from agflow.calibration.dump import TensorFolder
+from agflow.calibration.hooks import capture
 from agflow.calibration.loss import LOSS, per_image_loss
 from agflow.calibration.session import statistics_session
 from agflow.calibration.sink import StatisticsSink

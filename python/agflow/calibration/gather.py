@@ -1,4 +1,4 @@
-"""TODO calibration.gather."""
+"""Statistics of several ranks merged in rank order."""
 
 from __future__ import annotations
 

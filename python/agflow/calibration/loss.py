@@ -1,4 +1,4 @@
-"""TODO calibration.loss."""
+"""The loss that a calibration differentiates."""
 
 from __future__ import annotations
 

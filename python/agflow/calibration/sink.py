@@ -12,7 +12,7 @@ import torch
 
 from agflow._core import arrow
 from agflow._core.loader import core
-from agflow.calibration.device_sums import device_sums
+from agflow.calibration.cuda import device_sums
 from agflow.calibration.dump import TensorFolder
 from agflow.errors import NonFiniteError
 from agflow.models import PrunableLayer

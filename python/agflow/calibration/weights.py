@@ -1,4 +1,4 @@
-"""TODO calibration.weights."""
+"""The weights attached to prunable units, for criteria that read them."""
 
 from __future__ import annotations
 

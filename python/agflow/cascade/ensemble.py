@@ -1,4 +1,4 @@
-"""TODO cascade.ensemble."""
+"""The answer of both experts together: averaged log-probabilities."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -18,7 +18,9 @@ from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
 from agflow.models import model_name
 from agflow.models.expert import CONFIG, load_expert, save_expert
-from agflow.pruning.planning import Plan
+
+if TYPE_CHECKING:
+    from agflow.pruning.planning import Plan
 
 FORMAT = 1
 CASCADE, LIGHT, HEAVY, ROUTER, README = "cascade.json", "light", "heavy", "router.json", "README.md"

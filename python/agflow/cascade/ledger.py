@@ -1,4 +1,4 @@
-"""TODO cascade.ledger."""
+"""The cost of a cascade: what is charged for an image, and when that is a loss."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""TODO cascade.priors."""
+"""Priors: what the light expert's logits say about its confidence, and how well that predicts its errors."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,10 @@ import torch
 
 from agflow._core import arrow
 from agflow._core.loader import core
-from agflow.cascade.predictions import Predictions
 from agflow.errors import EmptyError
+
+if TYPE_CHECKING:
+    from agflow.cascade.predictions import Predictions
 
 PRIOR = "max_probability"
 LOGIT_PRIORS = (PRIOR, "margin", "entropy", "energy")

@@ -1,4 +1,4 @@
-"""TODO evaluation.timing."""
+"""Images per second of contenders that take turns."""
 
 from __future__ import annotations
 

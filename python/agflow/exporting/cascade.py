@@ -1,4 +1,4 @@
-"""TODO exporting.cascade."""
+"""A cascade as files for other runtimes: both experts, the router and a README."""
 
 from __future__ import annotations
 

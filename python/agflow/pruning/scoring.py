@@ -1,4 +1,4 @@
-"""TODO pruning.scoring."""
+"""From statistics to scores: one number a prunable unit, by a criterion of the Go core."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from agflow._core import arrow
 from agflow._core.loader import core
 from agflow._utils.loaders import CallbackLoader, batches_of
 from agflow.calibration.calibration import calibrate
-from agflow.calibration.capture import capture
+from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
 from agflow.cascade.ledger import Costs
 from agflow.cascade.predictions import Predictions, join_predictions

@@ -58,7 +58,7 @@ def test_all_sums_of_the_peers_are_agflows(dtype):
         found = torch.stack(
             [column.double() for column in contenders["torch.compile, float64 sums"]()]
         )
-    from agflow.calibration.device_sums import device_sums
+    from agflow.calibration.cuda import device_sums
 
     torch.testing.assert_close(found, device_sums(y_RC, g_RC), rtol=1e-12, atol=0)
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from agflow._core.loader import core
 from agflow.calibration.calibration import calibrate
-from agflow.calibration.capture import capture
+from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
 from agflow.errors import (
     DeviceError,

@@ -62,7 +62,7 @@ def test_utility_is_the_mean_magnitude_bit_for_bit(dtype, workers):
 
 
 def test_utility_of_a_layer_is_its_agf_score(make_vit, images):
-    from agflow.calibration.capture import capture
+    from agflow.calibration.hooks import capture
     from agflow.calibration.loss import per_image_loss
     from agflow.models import adapter_for
 

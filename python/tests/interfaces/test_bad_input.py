@@ -11,7 +11,7 @@ from torch import nn
 import agflow
 from agflow import errors
 from agflow._core.arrow import matrix
-from agflow.calibration.capture import capture
+from agflow.calibration.hooks import capture
 from agflow.models.load import load_model
 
 

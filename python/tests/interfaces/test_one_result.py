@@ -342,7 +342,7 @@ def test_command_hosts_python_without_the_extension(roads):
 
 def test_sums_equal_float64_torch_in_every_bit(example, loader):
     """AGF of a real ViT: the Go sums against numpy float64 over the same activations, row by row."""
-    from agflow.calibration.capture import capture
+    from agflow.calibration.hooks import capture
     from agflow.models import adapter_for
 
     model, _ = example

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import agflow
 import agflow.models
-from agflow.calibration.capture import capture
+from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
 from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.models import (

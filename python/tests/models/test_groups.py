@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import agflow
-from agflow.calibration.capture import capture
+from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
 from agflow.errors import InvalidValueError, UnknownLayerError
 from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of

@@ -1,4 +1,4 @@
-"""TODO calibration.capture."""
+"""Hooks that hand activations and gradients to a sink while autograd holds them."""
 
 from __future__ import annotations
 

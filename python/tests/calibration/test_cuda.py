@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from agflow._core import arrow
 from agflow._core.loader import core
-from agflow.calibration.device_sums import device_sums
+from agflow.calibration.cuda import device_sums
 from agflow.errors import DeviceError, DtypeError, NonFiniteError, ShapeError
 
 NAMES = ("sum_abs_yg", "sum_yg", "sum_yg2", "sum_abs_y", "sum_y", "sum_y2", "sum_g2", "max_abs_yg")
