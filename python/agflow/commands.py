@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from agflow.calibration.calibration import calibrate as calibrate_model
+from agflow.calibration.options import CalibrationOptions
 from agflow.cascade.predictions import predict as predict_both
 from agflow.data.datasets import load_dataset
 from agflow.data.leakage import sketch_images
@@ -108,10 +109,9 @@ def calibrate(options: dict) -> dict:
         _images(options, model, preprocessing),
         batches=options["batches"],
         groups=tuple(options["groups"]),
-        weight_gradients=options["weight_gradients"],
         image_size=options.get("image_size"),
-        nonfinite=options["nonfinite"],
-        dump=options.get("dump"),
+        weight_gradients=options["weight_gradients"],
+        options=CalibrationOptions(options["nonfinite"], options.get("dump")),
         seed=options["seed"],
     )
     statistics.save(options["output"])
