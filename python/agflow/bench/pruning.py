@@ -30,6 +30,7 @@ from agflow.evaluation.accuracy import Accuracy, evaluate
 from agflow.evaluation.interleaved import interleaved
 from agflow.models import adapter_for, count_params
 from agflow.models.load import load_model
+from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import plan
 from agflow.training.finetuning import finetune
 
@@ -139,7 +140,9 @@ def _target(model: nn.Module, images: Dataset, options: Options) -> int:
         if options.pruning_ratio is not None
         else {"macs": options.macs or MACS}
     )
-    return plan(statistics, **budget, round_to=options.round_to, seed=options.seed).macs
+    return plan(
+        statistics, **budget, allocation=Allocation(round_to=options.round_to), seed=options.seed
+    ).macs
 
 
 def _images(

@@ -27,6 +27,7 @@ from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, res
 from agflow.evaluation.timing import first_images, race
 from agflow.models.expert import save_expert
 from agflow.models.load import load_model
+from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import UNIFORM, Plan, plan
 from agflow.pruning.pruner import prune
 from agflow.pruning.scoring import needs_weight_gradients, score
@@ -167,13 +168,15 @@ def _plans(statistics: Statistics, options: RunOptions) -> dict[str, Plan]:
         name: plan(
             statistics,
             criterion=name,
-            widths=UNIFORM,
             seed=options.seed,
             pruning_ratio=options.pruning_ratio,
             macs=options.macs,
-            round_to=options.round_to,
-            groups=options.groups,
-            ignored_layers=options.ignored_layers,
+            allocation=Allocation(
+                widths=UNIFORM,
+                round_to=options.round_to,
+                groups=options.groups,
+                ignored_layers=options.ignored_layers,
+            ),
         )
         for name in names
     }
