@@ -32,6 +32,7 @@ from agflow.models import adapter_for, count_params
 from agflow.models.load import load_model
 from agflow.pruning.planning import plan
 from agflow.training.finetuning import finetune
+from agflow.training.options import Distillation
 
 BATCHES = (1, 32)
 TIMED_IMAGES = {1: 8, 32: 32}
@@ -213,7 +214,12 @@ def _row(options: Options, contender: str, macs: int) -> dict:
             generator=torch.Generator().manual_seed(options.seed),
         )
         finetune(
-            light, shuffled, teacher=model, epochs=options.epochs, lr=options.lr, seed=options.seed
+            light,
+            shuffled,
+            epochs=options.epochs,
+            lr=options.lr,
+            distillation=Distillation(model),
+            seed=options.seed,
         )
         row["tuned"] = judge()
     return {

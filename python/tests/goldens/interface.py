@@ -15,7 +15,12 @@ from agflow.recipes import run as run_recipe
 criteria, score, plan, prune = agflow.criteria, agflow.score, agflow.plan, agflow.prune
 Statistics, Predictions, Cascade = agflow.Statistics, agflow.Predictions, agflow.Cascade
 calibrate, calibrate_router = agflow.calibrate, agflow.calibrate_router
-predict, finetune = agflow.predict, agflow.finetune
+predict = agflow.predict
+
+
+def finetune(light, loader, *, teacher, epochs: int, lr: float, features: float) -> None:
+    distillation = agflow.training.Distillation(teacher, features=features)
+    agflow.finetune(light, loader, epochs=epochs, lr=lr, distillation=distillation)
 
 
 def save(model, folder: pathlib.Path, plan) -> None:
