@@ -7,13 +7,15 @@ import (
 	"testing"
 )
 
-func TestWithoutPythonModelStepsSayWhatToDo(t *testing.T) {
+func TestWithoutPythonModelStepsNameTheCure(t *testing.T) {
 	_, complaint, status := agflow("run")
-	if status != exitPython || !strings.Contains(complaint, "built without Python") || !strings.Contains(complaint, "pip install agflow") {
+	if status != exitPython || !strings.Contains(complaint, "built without Python") ||
+		!strings.Contains(complaint, "pip install agflow") {
 		t.Error(status, complaint)
 	}
 	out, _, status := agflow("doctor")
-	if status != exitPython || !strings.Contains(out, "failed  interpreter  this agflow was built without Python") {
+	if status != exitPython ||
+		!strings.Contains(out, "failed  interpreter  this agflow was built without Python") {
 		t.Error(status, out)
 	}
 }
