@@ -8,7 +8,7 @@ func benchCommand() *cli.Command {
 	return &cli.Command{
 		Name:     "bench",
 		Usage:    "measure agflow and its peers on this machine, in one interleaved run",
-		Category: modelSteps, HideHelpCommand: true,
+		Category: "Benchmarks (hosted Python)", HideHelpCommand: true,
 		OnUsageError: refuseFlag, Action: refuseBench,
 		Subcommands: []*cli.Command{
 			benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(),
@@ -129,8 +129,8 @@ func benchBottleneckCommand() *cli.Command {
 			step.number("tune", "train on `N` other images"),
 			step.number("eval-limit", "use at most `N` images of --eval"),
 			step.number("epochs", "fine-tune the light expert for `N` epochs"),
-			step.number("scratch-epochs", "train the example's architecture from random weights "+
-				"for `N` epochs (only with --model example)"),
+			step.number("scratch-epochs", "with --model example, also train its architecture "+
+				"from random weights for `N` epochs"),
 			step.fraction("lr", "peak learning `RATE` of the fine-tuning"),
 			roundsFlag(step), seedFlag(), labelFlag(),
 		},

@@ -7,7 +7,7 @@ func designCommand() *cli.Command {
 	return hostedCommand(cli.Command{
 		Name:  "design",
 		Usage: "choose a light expert and its cascade by their cost",
-		Description: "The data trains. Of the held-out images (half of the data, unless others " +
+		Description: "--data trains. Of the held-out images (half of the data, unless others " +
 			"are given), 25 % choose the design, 35 % calibrate the threshold, and the rest are " +
 			"test images.",
 		Flags: []cli.Flag{

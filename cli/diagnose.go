@@ -27,7 +27,7 @@ func diagnoseCommand() *cli.Command {
 		Flags: []cli.Flag{
 			settings("criteria", "`CRITERIA` to compare (default: all that the statistics allow)"),
 			step.fraction("pruning-ratio", "`SHARE` of each layer's units to remove"), seedFlag(),
-			criterionFlag("`NAME` of the score whose stability is measured"),
+			criterionFlag("`NAME` of the criterion whose stability is measured"),
 			step.numbers("sizes", "`N` batches a draw, for the stability"),
 			step.number("draws", "`N` draws of each size"),
 		},

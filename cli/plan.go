@@ -53,7 +53,7 @@ func planFlags() []cli.Flag {
 	step := of("plan")
 	return []cli.Flag{
 		place("statistics", "statistics `FILE` to score and rank by"),
-		criterionFlag("with --statistics, `NAME` of the score"), seedFlag(),
+		criterionFlag("with --statistics, `NAME` of the criterion"), seedFlag(),
 		place("scores", "scores `FILE` to rank by, instead of --statistics"),
 		step.output("plan `FILE` to write"),
 		place("macs", "largest `MACS`: a share of the model's (0.35), or 350M, 1.2G"),
@@ -68,8 +68,8 @@ func planFlags() []cli.Flag {
 			Name: "widths",
 			DefaultText: standard[string](step, "widths") +
 				", or --criterion for statistics without reader weights; uniform for --scores",
-			Usage: "how layers share the units: uniform, or with --statistics a `CRITERION`, " +
-				"with --scores another scores file",
+			Usage: "`WIDTHS`, how layers share the units: uniform, the name of a criterion " +
+				"(with --statistics) or a scores file (with --scores)",
 		},
 		step.toggle("joint", "one order over all groups, by normalised importance per cost"),
 		step.fraction("floor",

@@ -49,7 +49,7 @@ func reference(app *cli.App) string {
 	var b strings.Builder
 	category := ""
 	for _, c := range app.Commands {
-		if c.Category != category && c.Name != "bench" { // the benchmarks come after the steps
+		if c.Category != category {
 			category = c.Category
 			fmt.Fprintf(&b, "\n## %s\n", category)
 		}

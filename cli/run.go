@@ -12,7 +12,7 @@ func runCommand() *cli.Command {
 			testDataFlag("eval", "`DATA` with the test images, which are used for nothing else"),
 			step.output("`FOLDER` of the results"),
 			macsFlag(step, "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"),
-			pruningRatioFlag(), criterionFlag("`NAME` of the score"), roundToFlag(),
+			pruningRatioFlag(), criterionFlag("`NAME` of the criterion"), roundToFlag(),
 			groupsFlag("`GROUPS` of units to measure and prune"), ignoredLayersFlag(),
 			compensateFlag(step), batchesFlag(), batchSizeFlag(),
 			step.number("epochs", "fine-tune for `N` epochs"),

@@ -17,7 +17,7 @@ func scoreCommand() *cli.Command {
 		Flags: []cli.Flag{
 			need("statistics", "statistics `FILE` to score"),
 			of("score").output("scores `FILE` to write"),
-			criterionFlag("`NAME` of the score"), seedFlag(),
+			criterionFlag("`NAME` of the criterion"), seedFlag(),
 		},
 	}, func(c *cli.Context) (outcome, error) {
 		seed, err := seed(c)
