@@ -13,6 +13,7 @@ from agflow.errors import BudgetError
 from agflow.models import adapter_for, split
 from agflow.models.resolution import at_image_size, image_size
 from agflow.models.vision_transformer import VisionTransformerAdapter
+from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
 from agflow.search.space import SearchSpace, Size
@@ -86,10 +87,12 @@ def cut(
         chosen = plan(
             statistics,
             macs=candidate.width,
-            joint=candidate.drops,
+            allocation=Allocation(
+                joint=candidate.drops,
+                groups=groups,
+                ignored_layers=_kept_whole(heavy, candidate.shared_blocks, groups),
+            ),
             seed=seed,
-            groups=groups,
-            ignored_layers=_kept_whole(heavy, candidate.shared_blocks, groups),
         )
     except BudgetError:
         return None
