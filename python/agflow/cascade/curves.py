@@ -111,7 +111,7 @@ def oracle(predictions: Predictions, *, ensemble: bool = False) -> dict[str, flo
     ... )
     >>> best = agflow.cascade.oracle(predictions)
     >>> best["accuracy"], best["escalation"]
-    (1.0, 0.25)
+    (1, 0.25)
     """
     answers = ENSEMBLE_ANSWERS if ensemble else HEAVY_ANSWERS
     return json.loads(arrow.call(core().oracle, answers, predictions.batch))

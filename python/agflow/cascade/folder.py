@@ -191,7 +191,11 @@ def load(folder: str | os.PathLike) -> nn.Module:
     >>> loaded.router == router
     True
     """
-    is_cascade = (pathlib.Path(folder) / CASCADE_FILE).exists()
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"folder {folder} is missing, expected one made by agflow.save")
+    # Either file tells a cascade from an expert, where the other one was lost.
+    is_cascade = any((folder / file).exists() for file in (CASCADE_FILE, ROUTER_FILE))
     return load_cascade(folder) if is_cascade else load_expert(folder)
 
 

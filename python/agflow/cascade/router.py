@@ -204,7 +204,7 @@ def calibrate_router(
     >>> from torch.utils.data import DataLoader
     >>> heavy, preprocessing, _ = agflow.load_model("example")
     >>> light = agflow.models.at_image_size(heavy, 20)
-    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=256)
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=128)
     >>> predictions = agflow.predict(light, heavy, DataLoader(images, 64))
     >>> router = agflow.calibrate_router(predictions, escalation=0.5)
     >>> router.verdict, router.escalation < 0.5

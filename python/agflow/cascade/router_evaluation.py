@@ -93,14 +93,14 @@ def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluatio
     >>> from torch.utils.data import DataLoader, Subset
     >>> heavy, preprocessing, _ = agflow.load_model("example")
     >>> light = agflow.models.at_image_size(heavy, 20)
-    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=384)
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=192)
     >>> held_out, test = (
-    ...     DataLoader(Subset(images, part), 64) for part in (range(256), range(256, 384))
+    ...     DataLoader(Subset(images, part), 64) for part in (range(128), range(128, 192))
     ... )
     >>> router = agflow.calibrate_router(agflow.predict(light, heavy, held_out), escalation=0.5)
     >>> found = agflow.evaluate_router(agflow.predict(light, heavy, test, router=router), router)
     >>> found.images, found.light < found.cascade
-    (128, True)
+    (64, True)
     """
     found = json.loads(
         arrow.call(core().evaluate_router, json.dumps(asdict(router)), predictions.batch)
@@ -146,15 +146,15 @@ def evaluate_cascade(
     >>> from torch.utils.data import DataLoader, Subset
     >>> heavy, preprocessing, _ = agflow.load_model("example")
     >>> light = agflow.models.at_image_size(heavy, 20)
-    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=384)
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=192)
     >>> held_out, test = (
-    ...     DataLoader(Subset(images, part), 64) for part in (range(256), range(256, 384))
+    ...     DataLoader(Subset(images, part), 64) for part in (range(128), range(128, 192))
     ... )
     >>> router = agflow.calibrate_router(agflow.predict(light, heavy, held_out), escalation=0.5)
     >>> predictions = agflow.predict(light, heavy, test, router=router)
     >>> cascade = agflow.Cascade(light, heavy, router)
     >>> agflow.cascade.evaluate_cascade(cascade, test, predictions).ledger.samples
-    128
+    64
     """
     cascade.reset_ledger()
     accuracy = evaluate(cascade, loader)

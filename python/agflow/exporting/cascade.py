@@ -68,9 +68,10 @@ def export_cascade(
     Examples
     --------
     >>> import agflow, os, tempfile, torch
-    >>> heavy, _, _ = agflow.load_model("example")
-    >>> light = agflow.models.at_image_size(heavy, 20)
-    >>> batches = [(torch.zeros(8, 1, 28, 28), torch.arange(8))]
+    >>> from timm.models.vision_transformer import VisionTransformer
+    >>> small = {"img_size": 16, "patch_size": 8, "num_classes": 8, "embed_dim": 32, "num_heads": 2}
+    >>> light, heavy = VisionTransformer(depth=1, **small), VisionTransformer(depth=2, **small)
+    >>> batches = [(torch.randn(8, 3, 16, 16), torch.arange(8))]
     >>> router = agflow.calibrate_router(agflow.predict(light, heavy, batches), escalation=0.9)
     >>> with tempfile.TemporaryDirectory() as scratch:
     ...     cascade = agflow.Cascade(light, heavy, router)

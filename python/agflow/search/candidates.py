@@ -127,7 +127,7 @@ def _default_sizes(heavy: nn.Module) -> list[Size]:
 
 
 def _shared_layers(heavy: nn.Module, shared_blocks: int, groups: Collection[str]) -> list[str]:
-    """Names of the layers of ``groups`` that the first blocks contain or use, such as the stream."""
+    """Names of the layers of ``groups`` that the first blocks contain, or use like the stream."""
     if shared_blocks == 0:
         return []
     held = set(split(heavy, shared_blocks)[0].parameters())

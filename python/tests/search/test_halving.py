@@ -1,4 +1,4 @@
-"""A cascade designed as a whole: every candidate is judged by the exact curve, the cheapest wins, and the same seed gives the same bits."""
+"""Design of a cascade: the exact curve, the cheapest candidate, equal bits for equal seeds."""
 
 import copy
 import json
@@ -9,7 +9,8 @@ import torch
 
 import agflow
 from agflow import commands
-from agflow.cascade.ledger import Costs
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.predictions import join_predictions
 from agflow.errors import BudgetError, EmptyError, InvalidValueError
 from agflow.evaluation.accuracy import logits
 from agflow.models import count_macs, prefix_macs
@@ -95,7 +96,7 @@ def test_stages_halve_and_the_cheapest_of_all_is_chosen(design, example):
     assert design.frontier.markdown().count("\n| cut") == 4
 
 
-def test_the_light_expert_is_the_one_that_was_judged(design, example, splits):
+def test_the_light_expert_is_the_one_that_was_evaluated(design, example, splits):
     light_NK, labels = logits(design.light, splits[1])
     assert float((light_NK.argmax(1) == labels).double().mean()) == design.chosen.light_accuracy
     assert count_macs(design.light) / count_macs(example[0]) == pytest.approx(
@@ -161,14 +162,13 @@ def test_the_cheapest_threshold_is_that_of_a_search_through_all(seed, answers):
     )
     light[range(120), labels] += 1.0
     heavy[range(120), labels] += 2.5
+    costs = CascadeCosts(30, 100, 10)
     row = evaluate_candidate(
         "cut",
         Candidate((8, 8), 0.5),
         4,
-        light,
-        heavy,
-        labels,
-        Costs(30, 100, 10),
+        join_predictions(light, heavy, labels, costs),
+        costs,
         tolerance=0.02,
         ensemble=answers == "both",
     )
@@ -282,20 +282,20 @@ def test_the_command_fills_a_cascade_folder(folder, loader, example):
     ]
     assert (output / "light" / "plan.arrow").exists() == (frontier.chosen.width < 1)
     assert agflow.Router.load(output / "router.json").verdict == answer["verdict"]
-    judged = answer["judged"]
+    found = answer["judged"]
     assert (
-        judged["images"] == 48
-        and judged["light"] == predictions.light_accuracy
-        and judged["heavy"] == predictions.heavy_accuracy
+        found["images"] == 48
+        and found["light"] == predictions.light_accuracy
+        and found["heavy"] == predictions.heavy_accuracy
     )
     mixed = (
-        judged["ledger"]["escalation"] * judged["heavy"]
-        + (1 - judged["ledger"]["escalation"]) * judged["light"]
+        found["ledger"]["escalation"] * found["heavy"]
+        + (1 - found["ledger"]["escalation"]) * found["light"]
     )
     assert (
-        judged["random"] == pytest.approx(mixed)
-        and judged["random_low"] < judged["random"] + 1e-9
-        and judged["random"] < judged["random_high"] + 1e-9
+        found["random"] == pytest.approx(mixed)
+        and found["random_low"] < found["random"] + 1e-9
+        and found["random"] < found["random_high"] + 1e-9
     )
     x = next(iter(loader("test", 0, 32)))[0]
     assert cascade(x).shape == (32, 3)
@@ -320,7 +320,7 @@ def test_too_few_images_for_all_parts_are_refused(tmp_path):
 
 def test_a_tolerance_that_no_threshold_can_keep_is_refused_before_the_training(tmp_path):
     with pytest.raises(
-        InvalidValueError, match="tolerance is 0; it is the accuracy that may be lost"
+        InvalidValueError, match="tolerance is 0, expected an accepted loss of accuracy above 0"
     ):
         commands.design(
             json.dumps(
