@@ -12,6 +12,7 @@ func Example() {
 	_, err = criteria.Score("taylors", 0, toy())
 	fmt.Println(err)
 	// Output:
-	// [0.5 1.0 1.5 0.5 1.5] <nil>
-	// agflow:value: there is no criterion "taylors"; the criteria are agf, agf_relative, taylor, taylor_weight, fisher, activation, wanda, ria, variance, variance_weighted, magnitude, magnitude_l1, random
+	// [0.5 1.0 1.5 0.5 1.5] <nil> agflow:value: there is no criterion "taylors"; the criteria are
+	// agf, agf_relative, taylor, taylor_weight, fisher, activation, wanda, ria, variance,
+	// variance_weighted, magnitude, magnitude_l1, random
 }

@@ -10,7 +10,8 @@ import (
 	"agflow/core/tensor"
 )
 
-// Decisions are those of the rule, and answers those of the expert, or the experts, that each image is for.
+// Decisions equal those of the rule, and answers those of the expert, or the ensemble, that answers
+// the image.
 func TestDecisionsAndAnswers(t *testing.T) {
 	const n, classes = 300, 4
 	a, b, _ := pairOfLogits(rand.New(rand.NewPCG(51, 52)), n, classes, 0.5)
@@ -20,19 +21,27 @@ func TestDecisionsAndAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, threshold := range []float64{EscalateNone, float64(all[slices.Index(LogitPriors, Energy)].Values[7]), 0.6, -0.5, EscalateAll} {
-			router := Router{Prior: prior, Temperature: 1.5, Answers: HeavyAnswers, Threshold: Threshold{Threshold: threshold}}
+		for _, threshold := range []float64{
+			EscalateNone, float64(all[slices.Index(LogitPriors, Energy)].Values[7]), 0.6, -0.5,
+			EscalateAll,
+		} {
+			router := Router{
+				Prior: prior, Temperature: 1.5, Answers: HeavyAnswers,
+				Threshold: Threshold{Threshold: threshold},
+			}
 			d, err := router.Decide(light)
 			if err != nil {
 				t.Fatal(err)
 			}
 			escalated, err := router.Rule().Route(light)
 			if err != nil || !slices.Equal(d.Escalated(), escalated) {
-				t.Fatalf("%s < %v: %v escalate, the rule says %v, %v", prior, threshold, d.Escalated(), escalated, err)
+				t.Fatalf("%s < %v: %v escalate, the rule says %v, %v", prior, threshold,
+					d.Escalated(), escalated, err)
 			}
 			var seen, rows []float64
 			for _, i := range escalated {
-				seen, rows = append(seen, a[int(i)*classes:int(i+1)*classes]...), append(rows, b[int(i)*classes:int(i+1)*classes]...)
+				seen = append(seen, a[int(i)*classes:int(i+1)*classes]...)
+				rows = append(rows, b[int(i)*classes:int(i+1)*classes]...)
 			}
 			heavy := viewOf(t, rows, classes)
 			for _, router.Answers = range []string{HeavyAnswers, EnsembleAnswers} {
@@ -58,11 +67,14 @@ func TestDecisionsAndAnswers(t *testing.T) {
 					if d.Escalate[i] {
 						row, k = want[k*classes:(k+1)*classes], k+1
 					}
-					if best := slices.Index(row, slices.Max(row)); answered.Prediction[i] != int64(best) {
-						t.Fatalf("%s: image %d is answered %d, want %d", router.Answers, i, answered.Prediction[i], best)
+					if best := slices.Index(row,
+						slices.Max(row)); answered.Prediction[i] != int64(best) {
+						t.Fatalf("%s: image %d is answered %d, want %d", router.Answers, i,
+							answered.Prediction[i], best)
 					}
 				}
-				if !slices.Equal(answered.Prior, d.Prior) || !slices.Equal(answered.Escalate, d.Escalate) {
+				if !slices.Equal(answered.Prior, d.Prior) ||
+					!slices.Equal(answered.Escalate, d.Escalate) {
 					t.Fatal("the answers changed the decisions")
 				}
 			}
@@ -72,14 +84,18 @@ func TestDecisionsAndAnswers(t *testing.T) {
 
 func TestDecideRefusals(t *testing.T) {
 	light, nan := logitsOf(t, 2, 0, 0, 5, 0), logitsOf(t, 2, 0, float32(math.NaN()))
-	router := Router{Prior: MaxProbability, Temperature: 1, Answers: EnsembleAnswers, Threshold: Threshold{Threshold: 0.9}} // the first escalates
+	// the first escalates
+	router := Router{
+		Prior: MaxProbability, Temperature: 1, Answers: EnsembleAnswers,
+		Threshold: Threshold{Threshold: 0.9},
+	}
 	for name, c := range map[string]struct {
 		prior        string
 		light, heavy tensor.View
 		code         fault.Code
 	}{
 		"features":      {L1Norm, light, logitsOf(t, 2, 1, 2), fault.Value},
-		"a second look": {Agreement, light, logitsOf(t, 2, 1, 2), fault.Value},
+		"a second view": {Agreement, light, logitsOf(t, 2, 1, 2), fault.Value},
 		"light NaN":     {MaxProbability, nan, logitsOf(t, 2, 1, 2), fault.Nonfinite},
 		"heavy NaN":     {MaxProbability, light, nan, fault.Nonfinite},
 		"no rows":       {MaxProbability, light, logitsOf(t, 2), fault.Shape},
