@@ -60,8 +60,9 @@ func absYGBFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int,
 func sumsBFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int,
 	channels int, sums *float64, pitch int)
 
-// absYGInFloat32 is absYGBFloat16 with products in float32; where exact is false, it has left a
-// wrong sum. Strides are in bytes, channels a positive multiple of 16.
+// absYGInFloat32 is absYGBFloat16 with products in float32.
+// Where exact is false, the sum is wrong. Strides are in bytes,
+// channels a positive multiple of 16.
 //
 //go:noescape
 func absYGInFloat32(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int,

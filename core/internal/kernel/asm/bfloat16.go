@@ -14,10 +14,9 @@ func absYGInFloat32() {
 		"func(y, gradient *uint16, yStride, gradientStride, rows, channels int, "+
 			"sum *float64) (exact bool)")
 	Pragma("noescape")
-	Doc(
-		"absYGInFloat32 is absYGBFloat16 with products in float32; "+
-			"where exact is false, it has left a wrong sum.",
-		"Strides are in bytes, channels a positive multiple of 16.")
+	Doc("absYGInFloat32 is absYGBFloat16 with products in float32.",
+		"Where exact is false, the sum is wrong. Strides are in bytes,",
+		"channels a positive multiple of 16.")
 	callers := setMXCSR()
 	y, g := loadMatrix("y", "yStride"), loadMatrix("gradient", "gradientStride")
 	abs, upper := absMask(32), YMM()
