@@ -210,6 +210,7 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
+// The function is long because of its table of cases.
 func TestRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
 		criterion string

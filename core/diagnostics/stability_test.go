@@ -149,6 +149,7 @@ func TestStabilityAsJSON(t *testing.T) {
 	}
 }
 
+// The function is long because of its table of cases.
 func TestStabilityRefusals(t *testing.T) {
 	good := StabilityRequest{Criterion: "agf", PruningRatio: 0.5, Sizes: []int{1}, Draws: 2}
 	tables := batches(toyLayers, 3, 5)

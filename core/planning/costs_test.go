@@ -42,6 +42,7 @@ func TestLayersWithoutScoresStayDense(t *testing.T) {
 	}
 }
 
+// The function is long because of its table of cases.
 func TestCostsAreRefused(t *testing.T) {
 	m := wholeViT{6, []block{{2, 3, 4, 8, 1, 1}}}
 	good := statistics.Model{Name: "vit", MACs: m.price().MACs, Params: m.price().Params}

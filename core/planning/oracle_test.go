@@ -88,6 +88,23 @@ func (o oracle) steps(at, floor int) []oracleStep {
 }
 
 func (o oracle) plan() (kept []int) {
+	order, kept := o.order()
+	for _, s := range order {
+		if o.goal.byShare() && s.share > o.goal.limit+slack {
+			break
+		}
+		kept[s.layer] += stepUnits(o.scores.Layers[s.layer], o.r.RoundTo)
+		if !o.goal.byShare() && o.cost(kept) > o.goal.limit {
+			kept[s.layer] -= stepUnits(o.scores.Layers[s.layer], o.r.RoundTo)
+			break
+		}
+	}
+	return kept
+}
+
+// order returns all steps in the order in which they are taken, and the units kept before the
+// first.
+func (o oracle) order() (order []oracleStep, kept []int) {
 	kept = denseUnits(o.scores.Layers)
 	schedules := map[string][]oracleStep{}
 	units, floors := map[string]int{}, map[string]int{}
@@ -106,7 +123,6 @@ func (o oracle) plan() (kept []int) {
 		units[name], floors[name] = units[name]+l.Units, floors[name]+floor
 		schedules[name] = append(schedules[name], o.steps(i, floor)...)
 	}
-	var order []oracleStep
 	for name, steps := range schedules {
 		slices.SortStableFunc(steps, func(a, b oracleStep) int {
 			if a.value != b.value {
@@ -127,17 +143,7 @@ func (o oracle) plan() (kept []int) {
 				cmp.Compare(a.layer, b.layer))
 		})
 	}
-	for _, s := range order {
-		if o.goal.byShare() && s.share > o.goal.limit+slack {
-			break
-		}
-		kept[s.layer] += stepUnits(o.scores.Layers[s.layer], o.r.RoundTo)
-		if !o.goal.byShare() && o.cost(kept) > o.goal.limit {
-			kept[s.layer] -= stepUnits(o.scores.Layers[s.layer], o.r.RoundTo)
-			break
-		}
-	}
-	return kept
+	return order, kept
 }
 
 // unit turns a layer's values into multiples of their mean, those of a branch into multiples of the

@@ -133,6 +133,7 @@ func TestPlanKeepsTheScoresIdentity(t *testing.T) {
 	}
 }
 
+// The function is long because of its table of cases.
 func TestRefusals(t *testing.T) {
 	ok := Request{PruningRatio: 0.5}
 	for name, c := range map[string]struct {

@@ -75,55 +75,68 @@ func (m wholeViT) layers() []statistics.Layer {
 	return layers
 }
 
+// terms are a width in the JSON of costs.
+type terms = [][]any
+
+// describedCosts is the JSON of costs while it is put together.
+type describedCosts struct {
+	Sizes    map[string]int   `json:"sizes"`
+	Products []map[string]any `json:"products"`
+}
+
+func (d *describedCosts) put(kind, name string, rows int, more map[string]any) {
+	more["kind"], more["name"], more["rows"] = kind, name, rows
+	d.Products = append(d.Products, more)
+}
+
+// putBlock adds block i.
+func (d *describedCosts) putBlock(i int, b block) {
+	at := fmt.Sprintf("blocks.%d.", i)
+	attn, mlp := at+"attn", at+"mlp"
+	d.Sizes[attn+".branch"], d.Sizes[attn] = 1, b.heads
+	d.Sizes[attn+".v"], d.Sizes[attn+".qk"] = b.v, b.qk
+	d.Sizes[mlp+".branch"], d.Sizes[mlp] = 1, b.hidden
+	embed, hidden := terms{{1, "embed"}}, terms{{1, mlp}}
+	v, qk := terms{{1, attn, attn + ".v"}}, terms{{1, attn, attn + ".qk"}}
+	times := []string{attn + ".branch"}
+	d.put("norm", at+"norm1", tokens, map[string]any{"outputs": embed, "times": times})
+	d.put("linear", attn+".qkv", tokens, map[string]any{
+		"inputs": embed, "outputs": append(terms{{2, attn, attn + ".qk"}}, v...), "bias": true,
+		"times": times,
+	})
+	d.put("attention", attn, tokens, map[string]any{
+		"inputs": qk, "outputs": v, "heads": terms{{1, attn}}, "times": times,
+	})
+	d.put("linear", attn+".proj", tokens, map[string]any{
+		"inputs": v, "outputs": embed, "bias": true, "times": times,
+	})
+	times = []string{mlp + ".branch"}
+	d.put("norm", at+"norm2", tokens, map[string]any{"outputs": embed, "times": times})
+	d.put("linear", mlp+".fc1", tokens, map[string]any{
+		"inputs": embed, "outputs": hidden, "bias": true, "times": times,
+	})
+	d.put("pointwise", mlp+".act", tokens, map[string]any{"outputs": hidden, "times": times})
+	d.put("linear", mlp+".fc2", tokens, map[string]any{
+		"inputs": hidden, "outputs": embed, "bias": true, "times": times,
+	})
+}
+
 // costs is the JSON that an adapter reports for the model.
 func (m wholeViT) costs() string {
-	type terms = [][]any
-	sizes := map[string]int{"embed": m.embed}
-	var products []map[string]any
-	put := func(kind, name string, rows int, more map[string]any) {
-		more["kind"], more["name"], more["rows"] = kind, name, rows
-		products = append(products, more)
-	}
+	d := describedCosts{Sizes: map[string]int{"embed": m.embed}}
 	embed := terms{{1, "embed"}}
-	put("linear", "patch_embed", patches, map[string]any{
+	d.put("linear", "patch_embed", patches, map[string]any{
 		"inputs": terms{{pixels}}, "outputs": embed, "bias": true,
 	})
-	put("parameters", "pos_embed", 0, map[string]any{"outputs": terms{{tokens, "embed"}}})
+	d.put("parameters", "pos_embed", 0, map[string]any{"outputs": terms{{tokens, "embed"}}})
 	for i, b := range m.blocks {
-		at := fmt.Sprintf("blocks.%d.", i)
-		attn, mlp := at+"attn", at+"mlp"
-		sizes[attn+".branch"], sizes[attn] = 1, b.heads
-		sizes[attn+".v"], sizes[attn+".qk"] = b.v, b.qk
-		sizes[mlp+".branch"], sizes[mlp] = 1, b.hidden
-		v, qk := terms{{1, attn, attn + ".v"}}, terms{{1, attn, attn + ".qk"}}
-		hidden := terms{{1, mlp}}
-		times := []string{attn + ".branch"}
-		put("norm", at+"norm1", tokens, map[string]any{"outputs": embed, "times": times})
-		put("linear", attn+".qkv", tokens, map[string]any{
-			"inputs": embed, "outputs": append(terms{{2, attn, attn + ".qk"}}, v...), "bias": true,
-			"times": times,
-		})
-		put("attention", attn, tokens, map[string]any{
-			"inputs": qk, "outputs": v, "heads": terms{{1, attn}}, "times": times,
-		})
-		put("linear", attn+".proj", tokens, map[string]any{
-			"inputs": v, "outputs": embed, "bias": true, "times": times,
-		})
-		times = []string{mlp + ".branch"}
-		put("norm", at+"norm2", tokens, map[string]any{"outputs": embed, "times": times})
-		put("linear", mlp+".fc1", tokens, map[string]any{
-			"inputs": embed, "outputs": hidden, "bias": true, "times": times,
-		})
-		put("pointwise", mlp+".act", tokens, map[string]any{"outputs": hidden, "times": times})
-		put("linear", mlp+".fc2", tokens, map[string]any{
-			"inputs": hidden, "outputs": embed, "bias": true, "times": times,
-		})
+		d.putBlock(i, b)
 	}
-	put("norm", "norm", tokens, map[string]any{"outputs": embed})
-	put("linear", "head", 1, map[string]any{
+	d.put("norm", "norm", tokens, map[string]any{"outputs": embed})
+	d.put("linear", "head", 1, map[string]any{
 		"inputs": embed, "outputs": terms{{classes}}, "bias": true,
 	})
-	text, err := json.Marshal(map[string]any{"sizes": sizes, "products": products})
+	text, err := json.Marshal(d)
 	if err != nil {
 		panic(err)
 	}

@@ -13,6 +13,8 @@ import (
 // The populations are chosen to be hard: the true excess crosses the tolerance slowly, jumps over
 // it, or stays just above it; with the ensemble's answers it may do so where all samples escalate,
 // and fall below it where fewer do.
+//
+// The function is long because of its table of populations.
 func TestTheGuaranteeHolds(t *testing.T) {
 	const draws, n, tolerance, confidence = 2000, 1500, 0.02, 0.9
 	rising := func(u float64) float64 { return logistic(12*u - 4) }

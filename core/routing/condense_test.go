@@ -39,16 +39,16 @@ func TestCondensedSamplesGiveTheSameCurve(t *testing.T) {
 				condensed++
 				light := count(o.LightCorrect)
 				got := thinned(slices.Values(runs), int64(n), light, points)
-				if want := thinned(runsOf(o.sorted()), int64(n), light,
-					points); !slices.Equal(got, want) {
+				want := thinned(runsOf(o.sorted()), int64(n), light, points)
+				if !slices.Equal(got, want) {
 					t.Fatalf("%s, %d samples, %d points: got\n%v, want\n%v", name, n, points, got,
 						want)
 				}
 			}
 		}
 		t.Logf("%s: %d of 80 condensed", name, condensed)
-		if spread := name == "even" || name == "negative" ||
-			name == "equal"; spread != (condensed == 80) {
+		spread := name == "even" || name == "negative" || name == "equal"
+		if spread != (condensed == 80) {
 			t.Errorf("%s: %d of 80 condensed", name, condensed)
 		}
 	}

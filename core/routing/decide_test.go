@@ -3,6 +3,7 @@ package routing
 import (
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -50,36 +51,43 @@ func TestDecisionsAndAnswers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				want := rows
+				answers := rows
 				if router.Answers == EnsembleAnswers {
-					combined, err := Combine(viewOf(t, seen, classes), heavy, 0.4)
-					if err != nil {
-						t.Fatal(err)
-					}
-					want = nil
-					for _, v := range combined {
-						want = append(want, float64(v))
-					}
+					answers = ensemble(t, viewOf(t, seen, classes), heavy, 0.4)
 				}
-				k := 0
-				for i := range n {
-					row := a[i*classes : (i+1)*classes]
-					if d.Escalate[i] {
-						row, k = want[k*classes:(k+1)*classes], k+1
-					}
-					if best := slices.Index(row,
-						slices.Max(row)); answered.Prediction[i] != int64(best) {
-						t.Fatalf("%s: image %d is answered %d, want %d", router.Answers, i,
-							answered.Prediction[i], best)
-					}
-				}
-				if !slices.Equal(answered.Prior, d.Prior) ||
-					!slices.Equal(answered.Escalate, d.Escalate) {
-					t.Fatal("the answers changed the decisions")
+				want := d
+				want.Prediction = predictions(a, answers, d.Escalate, classes)
+				if !reflect.DeepEqual(answered, want) {
+					t.Fatalf("%s: got %+v, want %+v", router.Answers, answered, want)
 				}
 			}
 		}
 	}
+}
+
+// ensemble is Combine with its result in float64.
+func ensemble(t *testing.T, light, heavy tensor.View, weight float64) (answers []float64) {
+	combined, err := Combine(light, heavy, weight)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range combined {
+		answers = append(answers, float64(v))
+	}
+	return answers
+}
+
+// predictions returns the class of each image: from the rows of answers for the images that
+// escalate, else from the light expert's.
+func predictions(light, answers []float64, escalate []bool, classes int) (predicted []int64) {
+	for i, escalates := range escalate {
+		row := light[i*classes : (i+1)*classes]
+		if escalates {
+			row, answers = answers[:classes], answers[classes:]
+		}
+		predicted = append(predicted, int64(slices.Index(row, slices.Max(row))))
+	}
+	return predicted
 }
 
 func TestDecideRefusals(t *testing.T) {

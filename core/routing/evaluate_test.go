@@ -29,23 +29,7 @@ func TestEvaluationIsItsDefinition(t *testing.T) {
 		if trial%2 == 1 {
 			router.Answers, router.LightWeight, answers = EnsembleAnswers, 0.3, o.EscalatedCorrect
 		}
-		right, escalated, lost, gained := 0, int64(0), int64(0), int64(0)
-		for i := range n {
-			answer := o.LightCorrect[i]
-			if float64(o.Prior[i]) < router.Threshold.Threshold {
-				answer = answers[i]
-				escalated++
-			}
-			if answer {
-				right++
-			}
-			if answer && !o.HeavyCorrect[i] {
-				gained++
-			}
-			if !answer && o.HeavyCorrect[i] {
-				lost++
-			}
-		}
+		right, escalated, lost, gained := tally(o, answers, router.Threshold.Threshold)
 		found, err := EvaluateRouter(s, router)
 		if err != nil {
 			t.Fatal(err)
@@ -60,6 +44,26 @@ func TestEvaluationIsItsDefinition(t *testing.T) {
 				right, escalated, lost, gained, n, charged)
 		}
 	}
+}
+
+// tally counts the cascade's results by their definition.
+func tally(o Outcomes, answers []bool, threshold float64) (right, escalated, lost, gained int64) {
+	for i, answer := range o.LightCorrect {
+		if float64(o.Prior[i]) < threshold {
+			answer = answers[i]
+			escalated++
+		}
+		if answer {
+			right++
+		}
+		if answer && !o.HeavyCorrect[i] {
+			gained++
+		}
+		if !answer && o.HeavyCorrect[i] {
+			lost++
+		}
+	}
+	return right, escalated, lost, gained
 }
 
 func TestEvaluationRefusals(t *testing.T) {

@@ -32,8 +32,8 @@ func TestProbabilityIsTheSumOverOutcomes(t *testing.T) {
 			for _, score := range []float64{-30, -3, -1.9, -1.5, 0, 1} {
 				for _, share := range []float64{0, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99} {
 					gainRate := share * (1 - margin) / 2
-					if got, want := test.probability(score, gainRate), bySumming(test, score,
-						gainRate); math.Abs(got-want) > 1e-8 {
+					got, want := test.probability(score, gainRate), bySumming(test, score, gainRate)
+					if math.Abs(got-want) > 1e-8 {
 						t.Errorf("n %d, margin %v, score %v, gains %v: got %v, want %v", n, margin,
 							score, gainRate, got, want)
 					}
@@ -70,8 +70,8 @@ func TestRatesAreDenseEnough(t *testing.T) {
 		for _, margin := range []float64{0.002, 0.02, 0.2} {
 			test := newPairedTest(n, margin, 0.05)
 			for _, score := range []float64{-3, -1.7} {
-				if coarse, fine := test.pValue(score, 1, 1), test.pValue(score, 8,
-					1); fine > 1.003*coarse {
+				coarse, fine := test.pValue(score, 1, 1), test.pValue(score, 8, 1)
+				if fine > 1.003*coarse {
 					t.Errorf("n %d, margin %v, score %v: %v, but %v at more rates", n, margin,
 						score, coarse, fine)
 				}
@@ -83,8 +83,8 @@ func TestRatesAreDenseEnough(t *testing.T) {
 // Without losses and gains the test is that of one proportion: (1-margin)^n.
 func TestNoLossAndNoGain(t *testing.T) {
 	for _, n := range []int64{300, 597, 598, 1000} {
-		if got, want := newPairedTest(n, 0.005, 0.05).shown(0, 0), math.Pow(0.995,
-			float64(n)) <= 0.05; got != want {
+		got, want := newPairedTest(n, 0.005, 0.05).shown(0, 0), math.Pow(0.995, float64(n)) <= 0.05
+		if got != want {
 			t.Errorf("%d samples: shown is %v", n, got)
 		}
 	}

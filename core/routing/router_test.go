@@ -218,62 +218,72 @@ func TestRouterFallsBackToTheHeavyExpert(t *testing.T) {
 	requireCode(t, err, fault.Value)
 }
 
-// The guarantee holds for the whole pipeline with a fitted weight: over many draws of images, the
-// weight is fitted on a quarter, the threshold calibrated on the rest, and the true accuracy
-// measured on many other images.
-func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
-	const draws, n, many, classes, tolerance, confidence = 200, 800, 6000, 3, 0.02, 0.8
-	r := rand.New(rand.NewPCG(61, 62))
-	noisy := func(labels []int64, noise float64) []float64 {
-		logits := make([]float64, len(labels)*classes)
+// labelled has the logits of both experts for the same images, and the labels.
+type labelled struct {
+	light, heavy tensor.View
+	labels       []int64
+}
+
+// drawLabelled draws images: the logits are noise, and 1 more at the label.
+func drawLabelled(t *testing.T, r *rand.Rand, n, classes int) labelled {
+	labels := make([]int64, n)
+	for i := range labels {
+		labels[i] = r.Int64N(int64(classes))
+	}
+	noisy := func(noise float64) tensor.View {
+		logits := make([]float64, n*classes)
 		for i := range logits {
 			logits[i] = noise * r.NormFloat64()
 			if int64(i%classes) == labels[i/classes] {
 				logits[i]++
 			}
 		}
-		return logits
+		return viewOf(t, logits, classes)
 	}
-	images := func(n int) (light, heavy tensor.View, labels []int64) {
-		labels = make([]int64, n)
-		for i := range labels {
-			labels[i] = r.Int64N(classes)
-		}
-		return viewOf(t, noisy(labels, 0.8), classes), viewOf(t, noisy(labels, 0.7),
-			classes), labels
+	return labelled{noisy(0.8), noisy(0.7), labels}
+}
+
+// samples has the outcomes with an ensemble of a weight, under the first prior.
+func (l labelled) samples(t *testing.T, weight float64) Samples {
+	combined, err := Combine(l.light, l.heavy, weight)
+	if err != nil {
+		t.Fatal(err)
 	}
-	samples := func(light, heavy tensor.View, labels []int64, weight float64) Samples {
-		combined, err := Combine(light, heavy, weight)
+	ensemble := logitsOf(t, l.light.Channels(), combined...)
+	s := Samples{LightWeight: weight, Cost: Cost{Light: 1, Heavy: 3}}
+	for i, logits := range []tensor.View{l.light, l.heavy, ensemble} {
+		classes, priors, err := Priors(logits, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := Samples{LightWeight: weight, Cost: Cost{Light: 1, Heavy: 3}}
-		for i, of := range []tensor.View{light, heavy, logitsOf(t, classes, combined...)} {
-			classes, priors, err := Priors(of, 1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			right := make([]bool, len(labels))
-			for k, label := range labels {
-				right[k] = int64(classes[k]) == label
-			}
-			*[]*[]bool{&s.LightCorrect, &s.HeavyCorrect, &s.EnsembleCorrect}[i] = right
-			if i == 0 {
-				s.Priors = priors[:1]
-			}
+		right := make([]bool, len(l.labels))
+		for k, label := range l.labels {
+			right[k] = int64(classes[k]) == label
 		}
-		return s
+		*[]*[]bool{&s.LightCorrect, &s.HeavyCorrect, &s.EnsembleCorrect}[i] = right
+		if i == 0 {
+			s.Priors = priors[:1]
+		}
 	}
-	otherLight, otherHeavy, otherLabels := images(many)
+	return s
+}
+
+// The guarantee holds for the whole pipeline with a fitted weight: over many draws of images, the
+// weight is fitted on a quarter, the threshold calibrated on the rest, and the true accuracy
+// measured on many other images.
+func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
+	const draws, n, many, classes, tolerance, confidence = 200, 800, 6000, 3, 0.02, 0.8
+	r := rand.New(rand.NewPCG(61, 62))
+	others := drawLabelled(t, r, many, classes)
 	violations, passes, weights := 0, 0, 0.0
 	for range draws {
-		light, heavy, labels := images(n)
-		weight, err := FitLightWeight(light, heavy, labels)
+		images := drawLabelled(t, r, n, classes)
+		weight, err := FitLightWeight(images.light, images.heavy, images.labels)
 		if err != nil {
 			t.Fatal(err)
 		}
 		weights += weight
-		router, err := NewRouter(samples(light, heavy, labels, weight), Request{
+		router, err := NewRouter(images.samples(t, weight), Request{
 			Answers: EnsembleAnswers, Tolerance: number(tolerance), Confidence: confidence,
 		})
 		if err != nil {
@@ -283,7 +293,7 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 			continue
 		}
 		passes++
-		truth := samples(otherLight, otherHeavy, otherLabels, weight)
+		truth := others.samples(t, weight)
 		o, err := truth.Outcomes(MaxProbability, EnsembleAnswers)
 		if err != nil {
 			t.Fatal(err)

@@ -27,8 +27,8 @@ func TestSamplesPack(t *testing.T) {
 			t.Fatalf("%v and %v sort as %d and %d", a, b, s.key(), other.key())
 		}
 	})
-	if negative := newSample(float32(math.Copysign(0, -1)), true, false,
-		true); negative != newSample(0, true, false, true) {
+	negative := newSample(float32(math.Copysign(0, -1)), true, false, true)
+	if negative != newSample(0, true, false, true) {
 		t.Fatal("-0 is not 0")
 	}
 }

@@ -40,6 +40,8 @@ func TestAddSumsEqualsAdd(t *testing.T) {
 }
 
 // Refused sums change nothing, and the error has the name of the sum.
+//
+// The function is long because of its table of cases.
 func TestAddSumsRefuses(t *testing.T) {
 	a := newToy(t, 1)
 	must(t, a.AddSums(1, 1, 2, float64s(t, 8, 7, slices.Repeat([]float64{1}, 56)...)))

@@ -65,14 +65,14 @@ func sameOrigin(first, t Table, i int) error {
 		}
 	}
 	for k, c := range first.weightCounts() {
-		if err := sameColumn(first.Layers, *c.values, *t.weightCounts()[k].values, c.name,
-			i); err != nil {
+		err := sameColumn(first.Layers, *c.values, *t.weightCounts()[k].values, c.name, i)
+		if err != nil {
 			return err
 		}
 	}
 	for k, c := range first.weightFloats() {
-		if err := sameColumn(first.Layers, *c.values, *t.weightFloats()[k].values, c.name,
-			i); err != nil {
+		err := sameColumn(first.Layers, *c.values, *t.weightFloats()[k].values, c.name, i)
+		if err != nil {
 			return err
 		}
 	}

@@ -106,8 +106,8 @@ func TestBFloat16IsExact(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 1000 {
 		want := math.Float32frombits(r.Uint32() &^ 0xffff)
-		if got := tensor.BFloat16(math.Float32bits(
-			want) >> 16).Float32(); math.Float32bits(got) != math.Float32bits(want) {
+		got := tensor.BFloat16(math.Float32bits(want) >> 16).Float32()
+		if math.Float32bits(got) != math.Float32bits(want) {
 			t.Fatalf("got %v, want %v", got, want)
 		}
 	}

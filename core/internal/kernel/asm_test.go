@@ -28,8 +28,8 @@ func TestAssemblyIsUpToDate(t *testing.T) {
 	folder := t.TempDir()
 	assembly := filepath.Join(folder, "kernel_amd64.s")
 	stubs := filepath.Join(folder, "stubs_amd64.go")
-	if output, err := generator("run", ".", "-out", assembly, "-stubs", stubs, "-pkg",
-		"kernel"); err != nil {
+	output, err := generator("run", ".", "-out", assembly, "-stubs", stubs, "-pkg", "kernel")
+	if err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	for _, fresh := range []string{assembly, stubs} {
