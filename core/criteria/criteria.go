@@ -68,9 +68,8 @@ type criterion struct {
 
 // registry has all criteria, in the order in which users see them.
 var registry = []criterion{
-	agf, agfRelative, taylor, taylorWeight, fisher, activation, wanda, ria, variance,
-	varianceWeighted,
-	magnitude, magnitudeL1, random,
+	agf, agfRelative, taylor, taylorWeight, fisher, activation, wanda, ria,
+	variance, varianceWeighted, magnitude, magnitudeL1, random,
 }
 
 // Names returns the names of all criteria.

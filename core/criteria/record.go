@@ -15,18 +15,21 @@ type record struct {
 }
 
 var (
-	weights = record{"weights",
-		func(t statistics.Table) []int64 {
-			return t.Weights
-		}, "add the layer's weights while calibrating"}
-	readerWeights = record{"weights that read it",
-		func(t statistics.Table) []int64 {
-			return t.ReaderWeights
-		}, "add the weight that reads the layer (fc2 or proj, unit axis 1) while calibrating"}
-	weightGradients = record{"weight gradients",
-		func(t statistics.Table) []int64 {
-			return t.WeightGradients
-		}, "calibrate with weight_gradients=True"}
+	weights = record{
+		what:  "weights",
+		count: func(t statistics.Table) []int64 { return t.Weights },
+		cure:  "add the layer's weights while calibrating",
+	}
+	readerWeights = record{
+		what:  "weights that read it",
+		count: func(t statistics.Table) []int64 { return t.ReaderWeights },
+		cure:  "add the weight that reads the layer (fc2 or proj, unit axis 1) while calibrating",
+	}
+	weightGradients = record{
+		what:  "weight gradients",
+		count: func(t statistics.Table) []int64 { return t.WeightGradients },
+		cure:  "calibrate with weight_gradients=True",
+	}
 )
 
 // check refuses a layer, whose entries of t begin at offset, without the record that the criterion

@@ -17,8 +17,8 @@ import (
 var ria = criterion{
 	Description: Description{
 		Name: "ria",
-		Doc: "relative |reading weight| x root of the root mean square activation (RIA, " +
-			"ICLR 2024); ranks inside a layer",
+		Doc: "relative |reading weight| x root of the root mean square activation " +
+			"(RIA, ICLR 2024); ranks inside a layer",
 	},
 	needs: &readerWeights,
 	score: scoreRIA,

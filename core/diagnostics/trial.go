@@ -65,8 +65,7 @@ func AgainstRandom(r TrialRequest) (Verdict, error) {
 	images := float64(r.Images)
 	v := Verdict{
 		Verdict: NotDistinguishable, PValue: float64(1+atLeast) / float64(1+draws),
-		Confidence: r.Confidence,
-		Draws:      draws, NeededDraws: neededDraws(r.Confidence),
+		Confidence: r.Confidence, Draws: draws, NeededDraws: neededDraws(r.Confidence),
 		Accuracy: float64(r.Correct) / images, RandomMean: sum / float64(draws) / images,
 		RandomMin: float64(slices.Min(r.RandomCorrect)) / images,
 		RandomMax: float64(slices.Max(r.RandomCorrect)) / images,

@@ -142,9 +142,8 @@ func TestCostsAreRefused(t *testing.T) {
 // Groups that overlap need costs: without them, embed and mlp save more than the model has.
 func TestOverlappingGroupsNeedCosts(t *testing.T) {
 	m := wholeViT{6, []block{{2, 3, 4, 8, 1, 1}}}
-	_, err := pricingOf(
-		statistics.Model{Name: "vit", MACs: m.price().MACs, Params: m.price().Params}, m.layers(),
-		nil, nil)
+	model := statistics.Model{Name: "vit", MACs: m.price().MACs, Params: m.price().Params}
+	_, err := pricingOf(model, m.layers(), nil, nil)
 	if fault.CodeOf(err) != fault.Value || !strings.Contains(err.Error(), CostsKey) {
 		t.Error(err)
 	}

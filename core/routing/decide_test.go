@@ -22,10 +22,8 @@ func TestDecisionsAndAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, threshold := range []float64{
-			EscalateNone, float64(all[slices.Index(LogitPriors, Energy)].Values[7]), 0.6, -0.5,
-			EscalateAll,
-		} {
+		middle := float64(all[slices.Index(LogitPriors, Energy)].Values[7])
+		for _, threshold := range []float64{EscalateNone, middle, 0.6, -0.5, EscalateAll} {
 			router := Router{
 				Prior: prior, Temperature: 1.5, Answers: HeavyAnswers,
 				Threshold: Threshold{Threshold: threshold},

@@ -65,14 +65,14 @@ func sameOrigin(first, t Table, i int) error {
 		}
 	}
 	for k, c := range first.weightCounts() {
-		err := sameColumn(first.Layers, *c.values, *t.weightCounts()[k].values, c.name, i)
-		if err != nil {
+		other := *t.weightCounts()[k].values
+		if err := sameColumn(first.Layers, *c.values, other, c.name, i); err != nil {
 			return err
 		}
 	}
 	for k, c := range first.weightFloats() {
-		err := sameColumn(first.Layers, *c.values, *t.weightFloats()[k].values, c.name, i)
-		if err != nil {
+		other := *t.weightFloats()[k].values
+		if err := sameColumn(first.Layers, *c.values, other, c.name, i); err != nil {
 			return err
 		}
 	}

@@ -60,8 +60,8 @@ func TestReadersBySmallNumbers(t *testing.T) {
 // dtypes.
 func TestWeightGradientsBySmallNumbers(t *testing.T) {
 	// 1 2 -1; 0.5 0 3
-	halves, err := tensor.NewView([]tensor.BFloat16{0x3f80, 0x4000, 0xbf80, 0x3f00, 0, 0x4040}, 2,
-		3)
+	elements := []tensor.BFloat16{0x3f80, 0x4000, 0xbf80, 0x3f00, 0, 0x4040}
+	halves, err := tensor.NewView(elements, 2, 3)
 	must(t, err)
 	table := weightsOf(t, func(a *Accumulator) {
 		must(t, a.AddWeightGradient(0, 0, viewOf(t, []float32{1, 2, 3, 4, 5, 6}, 2, 3), halves))

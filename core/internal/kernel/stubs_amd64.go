@@ -86,7 +86,8 @@ func orFloat64(data *float64, stride int, bytes int) (words uint64)
 //go:noescape
 func orUint16(data *uint16, stride int, bytes int) (words uint64)
 
-// compare returns which scores of the block are above high and which below low, as Compare does.
+// compare returns which scores of the block are above high and which below low,
+// as Compare does.
 //
 //go:noescape
 func compare(block *[64]float64, low float64, high float64) (above uint64, below uint64)

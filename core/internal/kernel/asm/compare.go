@@ -16,9 +16,8 @@ const (
 func compare() {
 	TEXT("compare", NOSPLIT, "func(block *[64]float64, low, high float64) (above, below uint64)")
 	Pragma("noescape")
-	Doc(
-		"compare returns which scores of the block are above high and which below low, " +
-			"as Compare does.")
+	Doc("compare returns which scores of the block are above high and which below low,",
+		"as Compare does.")
 	block, low, high, above, below := GP64(), YMM(), YMM(), GP64(), GP64()
 	Load(Param("block"), block)
 	// Load's MOVSD would wait for the last use of the register's upper half
