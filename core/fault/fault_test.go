@@ -87,7 +87,7 @@ func TestRecoverLeavesResultsAlone(t *testing.T) {
 	if got := work(); got != error(want) {
 		t.Fatalf("got %v", got)
 	}
-	func() { // a nil result place is no second panic
+	func() { // a nil pointer causes no second panic
 		defer fault.Recover(nil)
 		panic("broken")
 	}()
