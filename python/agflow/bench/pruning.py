@@ -33,6 +33,7 @@ from agflow.models.load import load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import plan
 from agflow.training.finetuning import finetune
+from agflow.training.options import Distillation
 
 BATCHES = (1, 32)
 TIMED_IMAGES = {1: 8, 32: 32}
@@ -216,7 +217,12 @@ def _row(options: Options, contender: str, macs: int) -> dict:
             generator=torch.Generator().manual_seed(options.seed),
         )
         finetune(
-            light, shuffled, teacher=model, epochs=options.epochs, lr=options.lr, seed=options.seed
+            light,
+            shuffled,
+            epochs=options.epochs,
+            lr=options.lr,
+            distillation=Distillation(model),
+            seed=options.seed,
         )
         row["tuned"] = judge()
     return {

@@ -34,6 +34,7 @@ from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.report import write_report
 from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
 from agflow.training.finetuning import finetune, last_block
+from agflow.training.options import Distillation
 
 CONTROL = "random"
 THRESHOLD_SHARE = 0.4
@@ -275,11 +276,9 @@ def _make_expert(
     finetune(
         light,
         shuffled,
-        teacher=heavy,
         epochs=options.epochs,
         lr=options.lr,
-        distill=DISTILL,
-        features=_features(light, plan_),
+        distillation=Distillation(heavy, share=DISTILL, features=_features(light, plan_)),
         seed=options.seed,
     )
     return light, Stages(cut, repaired, judge(light))

@@ -16,7 +16,12 @@ from agflow.recipes import run as run_recipe
 criteria, score, prune = agflow.criteria, agflow.score, agflow.prune
 Statistics, Predictions, Cascade = agflow.Statistics, agflow.Predictions, agflow.Cascade
 calibrate, calibrate_router = agflow.calibrate, agflow.calibrate_router
-predict, finetune = agflow.predict, agflow.finetune
+predict = agflow.predict
+
+
+def finetune(light, loader, *, teacher, epochs: int, lr: float, features: float) -> None:
+    distillation = agflow.training.Distillation(teacher, features=features)
+    agflow.finetune(light, loader, epochs=epochs, lr=lr, distillation=distillation)
 
 
 def plan(statistics, **options):

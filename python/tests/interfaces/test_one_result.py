@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import agflow
+from agflow.calibration.options import CalibrationOptions
 from agflow.data.datasets import load_dataset
 from agflow.models.resolution import image_size
 from agflow.pruning import Allocation
@@ -42,7 +43,7 @@ def roads(tmp_path_factory, example):
         DataLoader(images, BATCH_SIZE),
         batches=BATCHES,
         groups=GROUPS,
-        dump=folder / "dump",
+        options=CalibrationOptions(dump=folder / "dump"),
     )
     python.save(folder / "python.arrow")
     command(

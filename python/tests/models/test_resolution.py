@@ -25,6 +25,7 @@ from agflow.models import Adapter, adapter_for, count_macs, describe, logits_of,
 from agflow.models.resizing import Resize, resize_of
 from agflow.models.resolution import at_image_size, image_size
 from agflow.pruning import Allocation
+from agflow.training.options import Distillation
 
 PATCH = 8
 
@@ -404,7 +405,7 @@ def test_the_whole_road_at_a_quarter_of_the_patches(name, batches, tmp_path):
         allocation=Allocation(round_to=1),
     )
     light = agflow.prune(heavy, plan, batches, compensate="ridge_at_once")
-    history = agflow.finetune(light, batches, teacher=heavy, epochs=1)
+    history = agflow.finetune(light, batches, epochs=1, distillation=Distillation(heavy))
     assert math.isfinite(history[-1]["loss"])
     assert agflow.evaluate(light, batches).images == 32
     predictions = agflow.predict(light, heavy, batches)
