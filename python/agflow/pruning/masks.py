@@ -18,7 +18,7 @@ from agflow.models.adapter import channels_of
 def masked(
     adapter: Adapter, model: nn.Module, cuts: Iterable[tuple[PrunableLayer, torch.Tensor]]
 ) -> Iterator[None]:
-    """While open, zero the units of each layer that are not in its ``keep_U``, wherever they are seen.
+    """While open, zero the units of each layer that are not in its ``keep_U``.
 
     Norms that read the residual stream take mean and variance over its kept channels.
 

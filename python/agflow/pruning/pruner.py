@@ -244,6 +244,7 @@ class _Pruner:
     def prune_reader(
         self, reader: str, weight_OK: torch.Tensor, bias_O: torch.Tensor | None
     ) -> None:
+        """Remove the inputs that the reader loses, and set its weight [O, K] and bias [O]."""
         for layer, keep_U in self._cuts[reader]:
             self._adapter.cut(self._pruned, layer, keep_U)
         small, full = self._pruned.get_submodule(reader), self._reference.get_submodule(reader)
@@ -280,7 +281,7 @@ def _compensate_at_once(
 
 
 def _copy_training_modes(pruned: nn.Module, model: nn.Module) -> None:
-    """Give every submodule the mode of its namesake in ``model``; new ones, that of their parent."""
+    """Give every submodule the mode of its namesake in ``model``, or of its parent if it is new."""
     modes = {name: module.training for name, module in model.named_modules()}
     for name, module in pruned.named_modules():
         module.training = modes.setdefault(name, modes.get(name.rpartition(".")[0]))

@@ -106,6 +106,7 @@ def stream_of(output: Any) -> torch.Tensor:
 
 
 def non_finite_message(name: str) -> str:
+    """Return the message of the error that the activations of a module are not finite."""
     return (
         f"{name}: the activations hold NaN or infinity, so the removed units cannot be "
         "compensated for; check the images and the weights"
