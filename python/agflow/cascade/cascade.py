@@ -113,20 +113,7 @@ class Cascade(nn.Module):
         self.answers, self.light_weight = (
             (router.answers, router.light_weight) if calibrated else (HEAVY_ANSWERS, 0.0)
         )
-        if self.threshold != self.threshold:
-            raise InvalidValueError(
-                f"threshold is {self.threshold}, expected a number: calibrate one with "
-                "calibrate_router"
-            )
-        if self.prior.removesuffix(SCALED_SUFFIX) not in LOGIT_PRIORS:
-            raise InvalidValueError(
-                f"the router's prior is {self.prior!r}, expected one that logits give "
-                f"({', '.join(LOGIT_PRIORS)}): calibrate with one of these"
-            )
-        if max_batch is not None and max_batch < 1:
-            raise InvalidValueError(
-                f"max_batch is {max_batch}, expected a whole number from 1, or None for no limit"
-            )
+        _check(self.threshold, self.prior, max_batch)
         self.shared_blocks, self.max_batch = shared_blocks, max_batch
         if shared_blocks:
             self._prefix, self._light_rest, self._heavy_rest = shared_halves(
@@ -143,16 +130,19 @@ class Cascade(nn.Module):
 
     @property
     def ledger(self) -> Ledger:
+        """Cost of all calls since :meth:`reset_ledger`; EmptyError before the first."""
         return Ledger.of(self.costs, self._samples, self._escalated)
 
     @property
     def last_call(self) -> CascadeCall:
+        """Counts and time of the latest call; EmptyError before the first."""
         images, escalated, seconds = self._last
         charged = Ledger.of(self.costs, images, escalated).charged
         return CascadeCall(images, escalated, seconds, charged)
 
     @property
     def latency(self) -> Latency:
+        """Percentiles of the calls' times in seconds; EmptyError before the first call."""
         return self._durations.latency
 
     @torch.no_grad()
@@ -253,6 +243,22 @@ class Cascade(nn.Module):
         if isinstance(self.router, Router):
             return f"{self.router.ledger.charged:.3f}x charged as calibrated"
         return "no image yet"
+
+
+def _check(threshold: float, prior: str, max_batch: int | None) -> None:
+    if threshold != threshold:
+        raise InvalidValueError(
+            f"threshold is {threshold}, expected a number: calibrate one with calibrate_router"
+        )
+    if prior.removesuffix(SCALED_SUFFIX) not in LOGIT_PRIORS:
+        raise InvalidValueError(
+            f"the router's prior is {prior!r}, expected one that logits give "
+            f"({', '.join(LOGIT_PRIORS)}): calibrate with one of these"
+        )
+    if max_batch is not None and max_batch < 1:
+        raise InvalidValueError(
+            f"max_batch is {max_batch}, expected a whole number from 1, or None for no limit"
+        )
 
 
 def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:

@@ -57,7 +57,7 @@ def predict(
     shared_blocks : first blocks that the cascade will share (:class:`agflow.Cascade`); an escalated
         image does not pay for them again
     tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned an expert. A router
-        is not calibrated on predictions that share images with it, as far as a sketch can tell
+        is not calibrated on predictions that share images with it, as far as sketches show
 
     Raises
     ------

@@ -194,7 +194,7 @@ def load(folder: str | os.PathLike) -> nn.Module:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise FileError(f"folder {folder} is missing, expected one made by agflow.save")
-    # Either file tells a cascade from an expert, where the other one was lost.
+    # Either file marks a cascade, so that one without the other is reported as damaged.
     is_cascade = any((folder / file).exists() for file in (CASCADE_FILE, ROUTER_FILE))
     return load_cascade(folder) if is_cascade else load_expert(folder)
 

@@ -194,12 +194,15 @@ def rank(predictions: Predictions) -> tuple[PriorQuality, ...]:
 
 
 def matrix_on_cpu(logits_BK: torch.Tensor) -> arrow.Matrix:
+    """Logits of any device and stride as the core takes them."""
     return arrow.matrix(logits_BK.contiguous().cpu())
 
 
 def are_classes(labels_N: torch.Tensor, logits_NK: torch.Tensor) -> bool:
+    """Whether there are labels and all of them are columns of the logits."""
     return len(labels_N) > 0 and labels_N.min() >= 0 and labels_N.max() < logits_NK.shape[1]
 
 
 def label_batch(labels_N: torch.Tensor) -> pa.RecordBatch:
+    """Labels as the core takes them."""
     return pa.record_batch({"label": labels_N.numpy().astype(np.int64)})

@@ -38,6 +38,7 @@ agflow.exporting.export_cascade(cascade, "exported")
 
 
 def cascade_readme(cascade: Cascade, router: Router) -> str:
+    """The Markdown text of README.md."""
     return (
         f"# {model_name(cascade.heavy)}: cascade for agflow\n\n"
         f"{cascade_summary(cascade, router)}"

@@ -30,6 +30,7 @@ def run(file, values):
 
 
 def export_readme(cascade: Cascade, router: Router, files: list[dict], format: str) -> str:
+    """The Markdown text of README.md; ``files`` are the entries of export.json."""
     listed = "".join(f"- `{entry['file']}`: {_contract(entry)}\n" for entry in files)
     names = {entry["file"].partition(".")[0]: entry["file"] for entry in files}
     return (

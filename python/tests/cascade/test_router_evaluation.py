@@ -82,3 +82,29 @@ def test_a_prior_that_costs_is_charged():
     found = agflow.evaluate_router(predictions, router)
     assert router.verdict == "PASS" and found.ledger.light_macs == router.ledger.light_macs == 40
     assert found.ledger.charged == pytest.approx(0.4 + found.ledger.escalation)
+
+
+def test_results_describe_themselves():
+    predictions = logged(600, 1)[0]
+    router = calibrate_router(predictions, tolerance=0.05, confidence=0.8)
+    evaluation = agflow.evaluate_router(predictions, router)
+    heavy = f"{100 * predictions.heavy_accuracy:.1f} %"
+    charged = f"{router.ledger.charged:.3f}x charged"
+    for result, words in (
+        (predictions, ("600 images", f"heavy {heavy}", "priors max_probability, margin")),
+        (router, ("PASS", router.rule, charged)),
+        (router.ledger, ("600 images", charged, "gain")),
+        (evaluation, ("600 images", charged, "random routing")),
+        (agflow.cascade.curve(predictions), (f"{heavy} at 1.150x charged",)),
+    ):
+        assert all(word in repr(result) for word in words), repr(result)
+        assert "\n" not in repr(result) and "<table>" in result._repr_html_()
+
+
+def test_a_cascade_describes_itself(example):
+    light = agflow.models.at_image_size(example[0], 20)
+    cascade = agflow.Cascade(light, example[0], 0.8)
+    assert "escalates when its max_probability is below 0.8" in repr(cascade)
+    assert "no image yet" in repr(cascade) and "heavy expert" in cascade._repr_html_()
+    cascade(torch.zeros(2, 1, 28, 28))
+    assert f"{cascade.ledger.charged:.3f}x charged on 2 images" in repr(cascade)

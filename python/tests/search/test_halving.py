@@ -94,6 +94,9 @@ def test_stages_halve_and_the_cheapest_of_all_is_chosen(design, example):
     assert all(row.accuracy >= heavy - slack - 1e-9 for row in rows)
     assert str(design).count("->") == 1 and f"{design.chosen.charged:.3f}x charged" in str(design)
     assert design.frontier.markdown().count("\n| cut") == 4
+    for result in (design, design.frontier):
+        assert f"{design.chosen.charged:.3f}x charged" in repr(result) and "\n" not in repr(result)
+        assert result._repr_html_().count("<tr") == 9
 
 
 def test_the_light_expert_is_the_one_that_was_evaluated(design, example, splits):
@@ -282,20 +285,20 @@ def test_the_command_fills_a_cascade_folder(folder, loader, example):
     ]
     assert (output / "light" / "plan.arrow").exists() == (frontier.chosen.width < 1)
     assert agflow.Router.load(output / "router.json").verdict == answer["verdict"]
-    found = answer["judged"]
+    evaluated = answer["judged"]
     assert (
-        found["images"] == 48
-        and found["light"] == predictions.light_accuracy
-        and found["heavy"] == predictions.heavy_accuracy
+        evaluated["images"] == 48
+        and evaluated["light"] == predictions.light_accuracy
+        and evaluated["heavy"] == predictions.heavy_accuracy
     )
     mixed = (
-        found["ledger"]["escalation"] * found["heavy"]
-        + (1 - found["ledger"]["escalation"]) * found["light"]
+        evaluated["ledger"]["escalation"] * evaluated["heavy"]
+        + (1 - evaluated["ledger"]["escalation"]) * evaluated["light"]
     )
     assert (
-        found["random"] == pytest.approx(mixed)
-        and found["random_low"] < found["random"] + 1e-9
-        and found["random"] < found["random_high"] + 1e-9
+        evaluated["random"] == pytest.approx(mixed)
+        and evaluated["random_low"] < evaluated["random"] + 1e-9
+        and evaluated["random"] < evaluated["random_high"] + 1e-9
     )
     x = next(iter(loader("test", 0, 32)))[0]
     assert cascade(x).shape == (32, 3)
