@@ -21,9 +21,9 @@ from agflow.pruning.pruner import prune
 from agflow.recipes.step_cache import StepCache
 from agflow.recipes.step_options import StepOptions
 from agflow.recipes.steps import Step, StepExpert
-from agflow.training.checkpoint import generators_of, seeded
 from agflow.training.finetuning import finetune
 from agflow.training.options import Checkpointing
+from agflow.training.replay import generators_of, seeded
 
 CONTROL_IMAGES = 2048
 

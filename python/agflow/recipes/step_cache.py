@@ -16,7 +16,7 @@ from agflow.models.expert import load_expert, save_expert
 from agflow.pruning.planning import Plan
 from agflow.recipes.step_options import StepOptions
 from agflow.recipes.steps import Step, StepExpert
-from agflow.training.checkpoint import digest_of
+from agflow.training.digests import digest_of
 from agflow.training.options import Distillation
 
 # run.json of an earlier version names only the options that were given; these were the others.

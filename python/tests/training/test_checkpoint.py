@@ -1,4 +1,4 @@
-"""Checkpoints of fine-tuning: whatever breaks a run, SIGKILL included, it ends with the bits of an unbroken one."""
+"""Checkpoints: a run broken anywhere, by SIGKILL too, ends with the bits of an unbroken one."""
 
 import os
 import random
@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, TensorDataset
 
 from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
-from agflow.training.checkpoint import Progress, read, write
+from agflow.training.checkpoint import Progress
+from agflow.training.checkpoint_file import read, write
 from agflow.training.finetuning import finetune
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
@@ -104,7 +105,7 @@ def test_a_run_broken_at_any_step_ends_with_the_same_bits(
 
 
 def test_workers_and_a_loader_that_went_on(make_vit, data, tmp_path):
-    """The same with worker processes, and when the very loader of the broken run, its generator moved on, takes it up."""
+    """With worker processes, and with the loader of the broken run, its generator moved on."""
     loader = lambda: DataLoader(
         data, batch_size=4, shuffle=True, num_workers=2, generator=torch.Generator().manual_seed(7)
     )
@@ -165,13 +166,16 @@ class Augmented(TensorDataset):
 
 def vit(**options):
     torch.manual_seed(0)
-    return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=48, num_heads=4, mlp_ratio=2.0, **options)
+    return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=48, num_heads=4,
+                             mlp_ratio=2.0, **options)
 
 torch.set_num_threads(1)
 model, teacher = vit(depth=3, drop_rate=0.1), vit(depth=2)
-data = Augmented(torch.randn(14, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(14) % 10)
+generator = torch.Generator().manual_seed(1)
+data = Augmented(torch.randn(14, 3, 32, 32, generator=generator), torch.arange(14) % 10)
+loader = DataLoader(data, batch_size=4, shuffle=True)
 print("ready", flush=True)
-finetune(model, DataLoader(data, batch_size=4, shuffle=True), distillation=Distillation(teacher), epochs=8, seed=3, lr=1e-3,
+finetune(model, loader, distillation=Distillation(teacher), epochs=8, seed=3, lr=1e-3,
          checkpointing=Checkpointing(sys.argv[2], every=1) if len(sys.argv) > 2 else None)
 save_file(model.state_dict(), sys.argv[1])
 """
@@ -187,7 +191,7 @@ def train(*arguments):
 
 
 def killed_until_done(seed, *arguments):
-    """Train in processes that are killed at random places, until one reaches its end; returns the number of kills."""
+    """Train in processes killed at random places until one ends; returns how many were killed."""
     draw = random.Random(seed)
     for kills in range(60):
         with train(*arguments) as process:
