@@ -75,6 +75,20 @@ def prune_iteratively(
         The budget cannot be reached.
     FileError, CorruptFileError
         The folder holds something else, cannot be read or written, or a file in it is damaged.
+
+    Examples
+    --------
+    >>> import agflow, timm, torch
+    >>> from agflow.recipes import StepOptions
+    >>> model = timm.create_model(
+    ...     "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=4
+    ... )
+    >>> batches = [(torch.randn(4, 3, 32, 32), torch.arange(4))]
+    >>> light, records = agflow.prune_iteratively(
+    ...     model, batches, batches, macs=0.5, steps=2, options=StepOptions(epochs=1)
+    ... )
+    >>> [record.macs <= record.budget for record in records]
+    [True, True]
     """
     if steps < 1:
         raise InvalidValueError(f"steps is {steps}, expected at least 1")

@@ -9,7 +9,7 @@ from agflow.calibration.options import CalibrationOptions
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
 from agflow.pruning.allocation import Allocation
-from agflow.pruning.least_squares import check_method
+from agflow.pruning.least_squares import check_compensation
 from agflow.pruning.scoring import needs_weight_gradients
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
@@ -62,7 +62,7 @@ class StepOptions:
                 raise InvalidValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not self.lr > 0:
             raise InvalidValueError(f"lr is {self.lr}, expected a number above 0")
-        check_method(self.compensate)
+        check_compensation(self.compensate)
 
     @property
     def weight_gradients(self) -> bool:

@@ -72,7 +72,7 @@ if "tune" in sys.argv:
 
 own = agflow.calibrate(vit(), shard(3))
 own.save(folder / f"own-{rank}.arrow")
-agflow.calibration.gather.gather_statistics(own).save(folder / f"merged-{rank}.arrow")
+agflow.calibration.gather_statistics(own).save(folder / f"merged-{rank}.arrow")
 """
 
 
