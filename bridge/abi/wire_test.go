@@ -14,7 +14,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory/mallocator"
 )
 
-// caller plays the part of another language: its values lie in memory of C, and all of it must come back.
+// caller plays the part of another language: its values lie in memory of C, and all of it must come
+// back.
 type caller struct {
 	t      testing.TB
 	blocks *cstruct.Memory
@@ -25,7 +26,8 @@ type caller struct {
 type wire struct{ array, schema int64 }
 
 func newCaller(t testing.TB) *caller {
-	c := &caller{t: t, blocks: &cstruct.Memory{}, memory: memory.NewCheckedAllocator(mallocator.NewMallocator())}
+	c := &caller{t: t, blocks: &cstruct.Memory{},
+		memory: memory.NewCheckedAllocator(mallocator.NewMallocator())}
 	t.Cleanup(func() {
 		c.memory.AssertSize(t, 0)
 		if live, _ := LiveBytes(); live != 0 {
@@ -42,7 +44,8 @@ func newCaller(t testing.TB) *caller {
 // empty is two zeroed structs for a result.
 func (c *caller) empty() wire {
 	const arrayBytes, schemaBytes = 80, 72
-	return wire{int64(uintptr(c.blocks.Bytes(arrayBytes))), int64(uintptr(c.blocks.Bytes(schemaBytes)))}
+	return wire{int64(uintptr(c.blocks.Bytes(arrayBytes))),
+		int64(uintptr(c.blocks.Bytes(schemaBytes)))}
 }
 
 // matrix exports rows of channels float32 values.
@@ -65,12 +68,14 @@ func (c *caller) matrix64(channels int, values ...float64) wire {
 func (c *caller) lists(channels int, values arrow.Array) wire {
 	defer values.Release()
 	kind := arrow.FixedSizeListOf(int32(channels), values.DataType())
-	data := array.NewData(kind, values.Len()/channels, []*memory.Buffer{nil}, []arrow.ArrayData{values.Data()}, 0, 0)
+	data := array.NewData(kind, values.Len()/channels, []*memory.Buffer{nil},
+		[]arrow.ArrayData{values.Data()}, 0, 0)
 	defer data.Release()
 	lists := array.NewFixedSizeListData(data)
 	defer lists.Release()
 	w := c.empty()
-	cdata.ExportArrowArray(lists, cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
+	cdata.ExportArrowArray(lists, cdata.ArrayFromPtr(uintptr(w.array)),
+		cdata.SchemaFromPtr(uintptr(w.schema)))
 	return w
 }
 
@@ -78,7 +83,8 @@ func (c *caller) lists(channels int, values arrow.Array) wire {
 func (c *caller) record(rec arrow.Record) wire {
 	defer rec.Release()
 	w := c.empty()
-	cdata.ExportArrowRecordBatch(rec, cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
+	cdata.ExportArrowRecordBatch(rec, cdata.ArrayFromPtr(uintptr(w.array)),
+		cdata.SchemaFromPtr(uintptr(w.schema)))
 	return w
 }
 
@@ -98,7 +104,8 @@ func (c *caller) result(w wire, look func(arrow.Record)) {
 // resultArray reads an array that a call made, then frees it.
 func (c *caller) resultArray(w wire, look func(arrow.Array)) {
 	c.t.Helper()
-	_, values, err := cdata.ImportCArray(cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
+	_, values, err := cdata.ImportCArray(cdata.ArrayFromPtr(uintptr(w.array)),
+		cdata.SchemaFromPtr(uintptr(w.schema)))
 	if err != nil {
 		c.t.Fatal(err)
 	}
