@@ -22,12 +22,6 @@ func Criteria() (list string, err error) {
 	return encode[[]criteria.Description](descriptions, nil)
 }
 
-// Criterion describes one criterion as JSON {"name","doc","comparable","weight_gradients"}.
-func Criterion(name string) (description string, err error) {
-	defer fault.Recover(&err)
-	return encode[criteria.Description](criteria.Describe(name))
-}
-
 // Score makes scores of a statistics table by a named criterion and returns the number of units.
 func Score(
 	criterion string, seed, tableArray, tableSchema, outArray, outSchema int64,

@@ -66,12 +66,6 @@ func agflow_call_criteria(number *C.int64_t, text **C.char) C.int32_t {
 	return answerText(text, result, err)
 }
 
-//export agflow_call_criterion
-func agflow_call_criterion(name *C.char, number *C.int64_t, text **C.char) C.int32_t {
-	result, err := abi.Criterion(C.GoString(name))
-	return answerText(text, result, err)
-}
-
 //export agflow_call_curve
 func agflow_call_curve(
 	request *C.char, predictionsArray, predictionsSchema, outArray, outSchema C.int64_t,

@@ -33,8 +33,6 @@ func Combine(
 
 func Criteria() (string, error) { return abi.Criteria() }
 
-func Criterion(name string) (string, error) { return abi.Criterion(name) }
-
 func Curve(
 	request string, predictionsArray, predictionsSchema, outArray, outSchema int64,
 ) (int64, error) {

@@ -151,11 +151,6 @@ def criteria() -> dict[str, str]:
     return {entry["name"]: entry["doc"] for entry in json.loads(core().criteria())}
 
 
-def criterion(name: str) -> dict[str, str | bool]:
-    """Describe one criterion: its name, its source, whether layers compare and what it needs."""
-    return json.loads(core().criterion(name))
-
-
 def needs_weight_gradients(criterion: str) -> bool:
     """Whether a criterion reads what only ``calibrate(..., weight_gradients=True)`` records; False for unknown names."""
     return any(entry["name"] == criterion and entry["weight_gradients"] for entry in json.loads(core().criteria()))

@@ -6,7 +6,7 @@ An Arrow value is two int64 addresses, of its C array and its C schema.
 
 from agflow._core.call import ARROW, FLOAT, INT, TEXT, Call
 
-ABI = 5516993016226673215
+ABI = 8217711647083377777
 """The number of this list, a hash of its signatures and JSON types; Go carries the same one."""
 
 CALLS = (
@@ -16,7 +16,6 @@ CALLS = (
     Call("calibrate_router", "CalibrateRouter", (TEXT, *ARROW), TEXT),
     Call("combine", "Combine", (FLOAT, *ARROW, *ARROW, *ARROW), INT),
     Call("criteria", "Criteria", (), TEXT),
-    Call("criterion", "Criterion", (TEXT,), TEXT),
     Call("curve", "Curve", (TEXT, *ARROW, *ARROW), INT),
     Call("diagnose", "Diagnose", (TEXT, *ARROW), TEXT),
     Call("diff", "Diff", (*ARROW, *ARROW), TEXT),
