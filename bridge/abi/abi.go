@@ -13,8 +13,8 @@ package abi
 import (
 	"fmt"
 
-	"agflow/bridge/arrowfile"
 	"agflow/bridge/carrow"
+	"agflow/bridge/ipcfile"
 	"agflow/core/fault"
 )
 
@@ -23,7 +23,7 @@ import (
 // Version returns the version of agflow and the number of this list.
 func Version() (text string, err error) {
 	defer fault.Recover(&err)
-	return fmt.Sprintf("%s abi %d", arrowfile.Version, Number), nil
+	return fmt.Sprintf("%s abi %d", ipcfile.Version, Number), nil
 }
 
 // LiveBytes returns the bytes of results that callers have not released yet.

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
-	"agflow/bridge/arrowfile"
 	"agflow/bridge/carrow"
+	"agflow/bridge/tables"
 	"agflow/core/fault"
 	"agflow/core/routing"
 
@@ -74,7 +74,7 @@ func TestRoadFromTensorsToPlan(t *testing.T) {
 		t.Fatal(elements, err)
 	}
 	c.result(tableOf(t, c, id), func(rec arrow.Record) {
-		table, err := arrowfile.StatisticsFromRecord(rec)
+		table, err := tables.StatisticsFromRecord(rec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func TestRoadFromTensorsToPlan(t *testing.T) {
 		t.Fatal(rows, err)
 	}
 	c.result(back, func(rec arrow.Record) {
-		plan, err := arrowfile.PlanFromRecord(rec)
+		plan, err := tables.PlanFromRecord(rec)
 		if err != nil || len(plan.Keep) != 4 || plan.Keep[0] || !plan.Keep[1] || plan.Keep[2] || !plan.Keep[3] {
 			t.Errorf("%+v, %v", plan, err)
 		}
@@ -143,12 +143,12 @@ func TestRoadFromLogitsToCurve(t *testing.T) {
 	free(out)
 
 	predictions := func() wire {
-		p := arrowfile.Predictions{Temperature: 1, Cost: routing.Cost{Light: 20, Heavy: 100}, Priors: []routing.Prior{{Name: "max_probability"}}}
+		p := tables.Predictions{Temperature: 1, Cost: routing.Cost{Light: 20, Heavy: 100}, Priors: []routing.Prior{{Name: "max_probability"}}}
 		for i := range int64(100) {
 			p.Label, p.Light, p.Heavy = append(p.Label, i%3), append(p.Light, i%3), append(p.Heavy, i%3)
 			p.Priors[0].Values = append(p.Priors[0].Values, float32(i)/100)
 		}
-		return c.record(arrowfile.PredictionsToRecord(c.memory, p))
+		return c.record(tables.PredictionsToRecord(c.memory, p))
 	}
 	in = predictions()
 	text, err := CalibrateRouter(`{"tolerance":0.1,"confidence":0.9}`, in.array, in.schema)
@@ -296,13 +296,13 @@ func TestFilesOfBothRoads(t *testing.T) {
 	defer closeSessionOf(t, id)
 	folder := t.TempDir()
 	c.result(tableOf(t, c, id), func(rec arrow.Record) {
-		table, err := arrowfile.StatisticsFromRecord(rec)
+		table, err := tables.StatisticsFromRecord(rec)
 		if err != nil {
 			t.Fatal(err)
 		}
-		direct := arrowfile.StatisticsToRecord(c.memory, table)
+		direct := tables.StatisticsToRecord(c.memory, table)
 		defer direct.Release()
-		if _, err := arrowfile.Write(filepath.Join(folder, "direct"), direct); err != nil {
+		if _, err := tables.Write(filepath.Join(folder, "direct"), direct); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -525,7 +525,7 @@ func TestConcurrentCalls(t *testing.T) {
 	}
 	wait.Wait()
 	c.result(tableOf(t, c, shared), func(rec arrow.Record) {
-		table, err := arrowfile.StatisticsFromRecord(rec)
+		table, err := tables.StatisticsFromRecord(rec)
 		if err != nil || table.Batches[0] != threads*calls || table.SumYG[0] != 3*threads*calls {
 			t.Errorf("%+v, %v", table, err)
 		}

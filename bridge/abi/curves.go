@@ -1,7 +1,7 @@
 package abi
 
 import (
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/fault"
 	"agflow/core/routing"
 )
@@ -25,7 +25,7 @@ func Curve(
 	input := c.take("predictions", predictionsArray, predictionsSchema)
 	out := c.fill(outArray, outSchema)
 	asked := decode(&c, request, curveRequest{Answers: routing.HeavyAnswers, Points: 200})
-	samples := read(&c, input, arrowfile.SamplesFromRecord)
+	samples := read(&c, input, tables.SamplesFromRecord)
 	if c.err != nil {
 		return 0, c.err
 	}
@@ -36,7 +36,7 @@ func Curve(
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.CurveToRecord(resultMemory, curve, samples, asked.Prior,
+	return give(out, tables.CurveToRecord(resultMemory, curve, samples, asked.Prior,
 		asked.Answers)), nil
 }
 
@@ -68,7 +68,7 @@ func Rank(predictionsArray, predictionsSchema int64) (qualities string, err erro
 	var c call
 	defer c.release()
 	samples := read(&c, c.take("predictions", predictionsArray, predictionsSchema),
-		arrowfile.SamplesFromRecord)
+		tables.SamplesFromRecord)
 	if c.err != nil {
 		return "", c.err
 	}
@@ -83,7 +83,7 @@ func Oracle(answers string, predictionsArray, predictionsSchema int64) (point st
 	var c call
 	defer c.release()
 	samples := read(&c, c.take("predictions", predictionsArray, predictionsSchema),
-		arrowfile.SamplesFromRecord)
+		tables.SamplesFromRecord)
 	if c.err != nil {
 		return "", c.err
 	}

@@ -1,7 +1,7 @@
 package abi
 
 import (
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/diagnostics"
 	"agflow/core/fault"
 	"agflow/core/statistics"
@@ -17,7 +17,7 @@ func Diagnose(request string, tableArray, tableSchema int64) (report string, err
 	defer c.release()
 	input := c.take("statistics", tableArray, tableSchema)
 	asked := decode(&c, request, diagnostics.Request{})
-	table := read(&c, input, arrowfile.StatisticsFromRecord)
+	table := read(&c, input, tables.StatisticsFromRecord)
 	if c.err != nil {
 		return "", c.err
 	}
@@ -39,13 +39,13 @@ func Stability(request string, tablesArray, tablesSchema int64) (report string, 
 	defer c.release()
 	input := c.take("statistics", tablesArray, tablesSchema)
 	asked := decode(&c, request, stabilityRequest{})
-	tables := read(&c, input, func(rec arrow.Record) ([]statistics.Table, error) {
+	batches := read(&c, input, func(rec arrow.Record) ([]statistics.Table, error) {
 		return splitTables(rec, asked.Tables)
 	})
 	if c.err != nil {
 		return "", c.err
 	}
-	return encode[diagnostics.StabilityReport](diagnostics.Stability(tables,
+	return encode[diagnostics.StabilityReport](diagnostics.Stability(batches,
 		asked.StabilityRequest))
 }
 
@@ -57,17 +57,17 @@ func splitTables(rec arrow.Record, n int64) ([]statistics.Table, error) {
 				"another",
 			rec.NumRows(), n)
 	}
-	tables, units := make([]statistics.Table, n), rec.NumRows()/n
+	batches, units := make([]statistics.Table, n), rec.NumRows()/n
 	for i := range n {
 		part := rec.NewSlice(i*units, (i+1)*units)
-		table, err := arrowfile.StatisticsFromRecord(part)
+		table, err := tables.StatisticsFromRecord(part)
 		part.Release()
 		if err != nil {
 			return nil, err
 		}
-		tables[i] = table
+		batches[i] = table
 	}
-	return tables, nil
+	return batches, nil
 }
 
 // AgainstRandom tests whether a pruned model beats models pruned at random, by a request that is

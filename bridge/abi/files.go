@@ -1,7 +1,8 @@
 package abi
 
 import (
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/ipcfile"
+	"agflow/bridge/tables"
 	"agflow/core/fault"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -14,7 +15,7 @@ func WriteFile(path string, array, schema int64) (bytes int64, err error) {
 	var c call
 	defer c.release()
 	bytes = read(&c, c.take("table", array, schema), func(rec arrow.Record) (int64, error) {
-		return arrowfile.Write(path, rec)
+		return tables.Write(path, rec)
 	})
 	return bytes, c.err
 }
@@ -28,7 +29,7 @@ func ReadFile(path, kind string, outArray, outSchema int64) (rows int64, err err
 	if c.err != nil {
 		return 0, c.err
 	}
-	rec, err := arrowfile.Read(path, kind, resultMemory)
+	rec, err := ipcfile.Read(path, kind, resultMemory)
 	if err != nil {
 		return 0, err
 	}

@@ -1,8 +1,8 @@
 package abi
 
 import (
-	"agflow/bridge/arrowfile"
 	"agflow/bridge/carrow"
+	"agflow/bridge/tables"
 	"agflow/core/criteria"
 	"agflow/core/fault"
 	"agflow/core/planning"
@@ -34,7 +34,7 @@ func Score(
 	if c.err == nil && seed < 0 {
 		c.err = fault.New(fault.Value, "the seed is %d; seeds are whole numbers from 0", seed)
 	}
-	table := read(&c, input, arrowfile.StatisticsFromRecord)
+	table := read(&c, input, tables.StatisticsFromRecord)
 	if c.err != nil {
 		return 0, c.err
 	}
@@ -42,7 +42,7 @@ func Score(
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.ScoresToRecord(resultMemory, scores)), nil
+	return give(out, tables.ScoresToRecord(resultMemory, scores)), nil
 }
 
 // planRequest is the request of Plan: with a criterion the table is one of statistics, which the
@@ -69,7 +69,7 @@ func Plan(
 	asked := decode(&c, request, planRequest{})
 	from := planInput(&c, table, asked)
 	if latencyArray != 0 || latencySchema != 0 {
-		latencies := read(&c, latency, arrowfile.LatencyFromRecord)
+		latencies := read(&c, latency, tables.LatencyFromRecord)
 		from.Latency = &latencies
 	}
 	if c.err != nil {
@@ -79,7 +79,7 @@ func Plan(
 	if report, err = encode[planning.Report](summary, err); err != nil {
 		return "", err
 	}
-	rec, err := arrowfile.PlanToRecord(resultMemory, plan)
+	rec, err := tables.PlanToRecord(resultMemory, plan)
 	if err != nil {
 		return "", err
 	}
@@ -97,10 +97,10 @@ func planInput(c *call, table *carrow.Input, asked planRequest) (from planning.I
 					"widths %q",
 				asked.Widths, planning.Uniform)
 		}
-		from.Scores = read(c, table, arrowfile.ScoresFromRecord)
+		from.Scores = read(c, table, tables.ScoresFromRecord)
 		return from
 	}
-	statistics := read(c, table, arrowfile.StatisticsFromRecord)
+	statistics := read(c, table, tables.StatisticsFromRecord)
 	if c.err != nil {
 		return from
 	}
@@ -121,7 +121,7 @@ func Diff(aArray, aSchema, bArray, bSchema int64) (difference string, err error)
 	defer c.release()
 	aInput, bInput := c.take("the first plan", aArray, aSchema),
 		c.take("the second plan", bArray, bSchema)
-	a, b := read(&c, aInput, arrowfile.PlanFromRecord), read(&c, bInput, arrowfile.PlanFromRecord)
+	a, b := read(&c, aInput, tables.PlanFromRecord), read(&c, bInput, tables.PlanFromRecord)
 	if c.err != nil {
 		return "", c.err
 	}

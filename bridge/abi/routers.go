@@ -1,7 +1,7 @@
 package abi
 
 import (
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/fault"
 	"agflow/core/routing"
 )
@@ -16,7 +16,7 @@ func CalibrateRouter(
 	defer c.release()
 	input := c.take("predictions", predictionsArray, predictionsSchema)
 	asked := decode(&c, request, routing.Request{})
-	samples := read(&c, input, arrowfile.SamplesFromRecord)
+	samples := read(&c, input, tables.SamplesFromRecord)
 	if c.err != nil {
 		return "", c.err
 	}
@@ -36,7 +36,7 @@ func EvaluateRouter(
 	if err != nil {
 		return "", err
 	}
-	samples := read(&c, input, arrowfile.SamplesFromRecord)
+	samples := read(&c, input, tables.SamplesFromRecord)
 	if c.err != nil {
 		return "", c.err
 	}
@@ -51,11 +51,11 @@ func WriteRouter(path, router string) (bytes int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return arrowfile.WriteRouter(path, found)
+	return tables.WriteRouter(path, found)
 }
 
 // ReadRouter returns the router of a file as JSON.
 func ReadRouter(path string) (router string, err error) {
 	defer fault.Recover(&err)
-	return encode[routing.Router](arrowfile.ReadRouter(path))
+	return encode[routing.Router](tables.ReadRouter(path))
 }

@@ -1,7 +1,7 @@
 package abi
 
 import (
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/fault"
 	"agflow/core/routing"
 )
@@ -25,7 +25,7 @@ func Priors(
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.PriorsToRecord(resultMemory, predictions, priors)), nil
+	return give(out, tables.PriorsToRecord(resultMemory, predictions, priors)), nil
 }
 
 // FeatureNorms exports the float32 array of the l1 norms of the rows of features, a matrix [rows,
@@ -111,7 +111,7 @@ func FitLightWeight(
 		c.take("logits", heavyArray, heavySchema)
 	labelsInput := c.take("labels", labelsArray, labelsSchema)
 	light, heavy := c.matrix(lightInput), c.matrix(heavyInput)
-	labels := read(&c, labelsInput, arrowfile.LabelsFromRecord)
+	labels := read(&c, labelsInput, tables.LabelsFromRecord)
 	if c.err != nil {
 		return "", c.err
 	}
@@ -135,7 +135,7 @@ func FitTemperature(
 	logitsInput, labelsInput := c.take("logits", logitsArray, logitsSchema),
 		c.take("labels", labelsArray, labelsSchema)
 	logits := c.matrix(logitsInput)
-	labels := read(&c, labelsInput, arrowfile.LabelsFromRecord)
+	labels := read(&c, labelsInput, tables.LabelsFromRecord)
 	if c.err != nil {
 		return "", c.err
 	}

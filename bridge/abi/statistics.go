@@ -1,7 +1,7 @@
 package abi
 
 import (
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/fault"
 	"agflow/core/statistics"
 	"agflow/core/tensor"
@@ -123,7 +123,7 @@ func StatisticsTable(id, outArray, outSchema int64) (units int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.StatisticsToRecord(resultMemory, table)), nil
+	return give(out, tables.StatisticsToRecord(resultMemory, table)), nil
 }
 
 // StatisticsClose ends a session; its id is never used again.
@@ -142,8 +142,8 @@ func StatisticsMerge(
 	aInput, bInput := c.take("first table", aArray, aSchema),
 		c.take("second table", bArray, bSchema)
 	out := c.fill(outArray, outSchema)
-	a, b := read(&c, aInput, arrowfile.StatisticsFromRecord),
-		read(&c, bInput, arrowfile.StatisticsFromRecord)
+	a, b := read(&c, aInput, tables.StatisticsFromRecord),
+		read(&c, bInput, tables.StatisticsFromRecord)
 	if c.err != nil {
 		return 0, c.err
 	}
@@ -151,7 +151,7 @@ func StatisticsMerge(
 	if err != nil {
 		return 0, err
 	}
-	return give(out, arrowfile.StatisticsToRecord(resultMemory, sum)), nil
+	return give(out, tables.StatisticsToRecord(resultMemory, sum)), nil
 }
 
 func elementsOf(w tensor.View) int64 { return int64(w.Rows()) * int64(w.Channels()) }
