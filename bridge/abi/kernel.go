@@ -36,7 +36,7 @@ func AbsYG(
 }
 
 // ReadLimit reads every word of a matrix once, as fast as this machine does, and returns the bits
-// that any of them has set: the measure that a pass over the matrix is held against.
+// that any of them has set: the lower bound for the time of a pass over the matrix.
 func ReadLimit(workers, mArray, mSchema int64) (bits int64, err error) {
 	defer fault.Recover(&err)
 	var c call

@@ -89,7 +89,7 @@ func (c *caller) record(rec arrow.Record) wire {
 }
 
 // result reads a record batch that a call made, then frees it.
-func (c *caller) result(w wire, look func(arrow.Record)) {
+func (c *caller) result(w wire, check func(arrow.Record)) {
 	c.t.Helper()
 	in := carrow.Take("result", w.array, w.schema)
 	defer in.Release()
@@ -98,11 +98,11 @@ func (c *caller) result(w wire, look func(arrow.Record)) {
 		c.t.Fatal(err)
 	}
 	defer rec.Release()
-	look(rec)
+	check(rec)
 }
 
 // resultArray reads an array that a call made, then frees it.
-func (c *caller) resultArray(w wire, look func(arrow.Array)) {
+func (c *caller) resultArray(w wire, check func(arrow.Array)) {
 	c.t.Helper()
 	_, values, err := cdata.ImportCArray(cdata.ArrayFromPtr(uintptr(w.array)),
 		cdata.SchemaFromPtr(uintptr(w.schema)))
@@ -110,19 +110,19 @@ func (c *caller) resultArray(w wire, look func(arrow.Array)) {
 		c.t.Fatal(err)
 	}
 	defer values.Release()
-	look(values)
+	check(values)
 }
 
 // free releases a value that nobody reads.
 func free(w wire) { carrow.Take("value", w.array, w.schema).Release() }
 
-// untouched tells whether result structs are still zeroed.
+// untouched reports whether result structs are still zeroed.
 func untouched(w wire) bool {
 	_, err := carrow.Fill(w.array, w.schema)
 	return err == nil
 }
 
-// released tells whether both structs of an input were given back.
+// released reports whether both structs of an input were given back.
 func released(w wire) bool {
 	return *releaseOf(w.array, arrayRelease) == 0 && *releaseOf(w.schema, schemaRelease) == 0
 }

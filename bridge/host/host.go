@@ -1,9 +1,9 @@
-// Package host exports the calls of package abi from a Go executable, for the Python that it hosts: C functions
-// agflow_call_<name>, found in the process itself. Importing the package is enough.
+// Package host exports the calls of package abi from a Go executable, for the Python that it hosts:
+// C functions agflow_call_<name>, found in the process itself. Importing the package is enough.
 //
-// Every call takes the arguments of its abi function (texts as UTF-8 C strings, which stay the caller's), then where to
-// put the number and the text of its result. It returns 0, or 1 when text is an error. A text belongs to the caller, who
-// frees it with agflow_abi_free.
+// Every call takes the arguments of its abi function (texts as UTF-8 C strings, which stay the
+// caller's), then where to put the number and the text of its result. It returns 0, or 1 when text
+// is an error. A text belongs to the caller, who frees it with agflow_abi_free.
 package host
 
 /*

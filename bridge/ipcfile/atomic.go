@@ -19,8 +19,9 @@ func WriteBytes(path string, content []byte) error {
 	})
 }
 
-// replace writes a file under a temporary name in the same folder and renames it when it is complete and on the disk,
-// so that no reader ever sees half a file. On failure nothing is left behind and an older file stays as it was.
+// replace writes a file under a temporary name in the same folder and renames it when it is
+// complete and on the disk, so that no reader ever sees half a file. On failure nothing is left
+// behind and an older file stays as it was.
 func replace(path string, write func(*os.File) error) (err error) {
 	folder, name := filepath.Split(path)
 	if folder == "" {
@@ -61,8 +62,8 @@ func fill(f *os.File, write func(*os.File) error) error {
 	return nil
 }
 
-// syncFolder makes the new name itself durable. Some network file systems can't do it; their names are as durable as
-// they get.
+// syncFolder makes the new name itself durable. Some network file systems can't do it; their names
+// are as durable as they get.
 func syncFolder(folder string) error {
 	f, err := os.Open(folder)
 	if err != nil {

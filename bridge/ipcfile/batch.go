@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	nodeBytes   = 16      // int64 values, int64 nulls: one a column, and one for the values of a list
+	// int64 values, int64 nulls: one a column, and one for the values of a list
+	nodeBytes   = 16
 	bufferBytes = 16      // int64 offset in the body, int64 bytes
 	maxValues   = 1 << 40 // of a column: keeps every count of bytes far from overflow
 )
@@ -21,7 +22,8 @@ const (
 // placer makes a buffer of bytes of a file: over them, or a copy.
 type placer func([]byte) *memory.Buffer
 
-// copier places copies in memory of an allocator. A page that can't be read leaves no buffer behind.
+// copier places copies in memory of an allocator. A page that can't be read leaves no buffer
+// behind.
 func copier(alloc memory.Allocator) placer {
 	return func(bytes []byte) *memory.Buffer {
 		buffer := memory.NewResizableBuffer(alloc)
@@ -37,9 +39,10 @@ func copier(alloc memory.Allocator) placer {
 type batch struct {
 	body           []byte
 	nodes, buffers []byte // those still to be read
-	used           uint64 // bytes of the body up to the end of the last buffer; buffers never overlap
-	place          placer
-	placed         []*memory.Buffer // all buffers; the columns hold on to them too
+	// bytes of the body up to the end of the last buffer; buffers never overlap
+	used   uint64
+	place  placer
+	placed []*memory.Buffer // all buffers; the columns hold on to them too
 }
 
 // readBatch builds the record batch that a message describes.
@@ -99,13 +102,15 @@ func (b *batch) column(dt arrow.DataType, n int) (arrow.ArrayData, error) {
 			return nil, err
 		}
 		defer values.Release()
-		return array.NewData(dt, n, []*memory.Buffer{validity}, []arrow.ArrayData{values}, nulls, 0), nil
+		return array.NewData(dt, n, []*memory.Buffer{validity}, []arrow.ArrayData{values}, nulls,
+			0), nil
 	case *arrow.StringType:
 		offsets, letters, err := b.texts(n)
 		if err != nil {
 			return nil, err
 		}
-		return array.NewData(dt, n, []*memory.Buffer{validity, offsets, letters}, nil, nulls, 0), nil
+		return array.NewData(dt, n, []*memory.Buffer{validity, offsets, letters}, nil, nulls, 0),
+			nil
 	}
 	width := dt.(arrow.FixedWidthDataType).BitWidth()
 	values, err := b.buffer(bitutil.BytesForBits(int64(n) * int64(width)))
@@ -115,15 +120,18 @@ func (b *batch) column(dt arrow.DataType, n int) (arrow.ArrayData, error) {
 	return array.NewData(dt, n, []*memory.Buffer{validity, values}, nil, nulls, 0), nil
 }
 
-// node reads the count of a column's values, which must be n, and its validity bitmap, nil where it has no nulls.
+// node reads the count of a column's values, which must be n, and its validity bitmap, nil where it
+// has no nulls.
 func (b *batch) node(n int) (validity *memory.Buffer, nulls int, err error) {
 	if len(b.nodes) < nodeBytes {
 		return nil, 0, fault.New(fault.File, "is not described by the record batch")
 	}
-	values, missing := int64(binary.LittleEndian.Uint64(b.nodes)), int64(binary.LittleEndian.Uint64(b.nodes[8:]))
+	values, missing := int64(binary.LittleEndian.Uint64(b.nodes)),
+		int64(binary.LittleEndian.Uint64(b.nodes[8:]))
 	b.nodes = b.nodes[nodeBytes:]
 	if values != int64(n) || missing < 0 || missing > values {
-		return nil, 0, fault.New(fault.File, "has %d values with %d nulls, expected %d values", values, missing, n)
+		return nil, 0, fault.New(fault.File, "has %d values with %d nulls, expected %d values",
+			values, missing, n)
 	}
 	need := int64(0)
 	if missing > 0 {
@@ -148,10 +156,13 @@ func (b *batch) buffer(need int64) (*memory.Buffer, error) {
 	}
 	length := uint64(len(b.body))
 	if offset < b.used || offset > length || size > length-offset {
-		return nil, fault.New(fault.File, "has a buffer from byte %d to %d of a body of %d bytes, of which %d belong to buffers before it", offset, offset+size, length, b.used)
+		return nil, fault.New(fault.File,
+			"has a buffer from byte %d to %d of a body of %d bytes, of which %d belong to buffers "+
+				"before it", offset, offset+size, length, b.used)
 	}
 	if offset%8 != 0 {
-		return nil, fault.New(fault.File, "has a buffer at byte %d, which is not a multiple of 8", offset)
+		return nil, fault.New(fault.File, "has a buffer at byte %d, which is not a multiple of 8",
+			offset)
 	}
 	b.used = offset + size
 	if need == 0 {
@@ -162,8 +173,8 @@ func (b *batch) buffer(need int64) (*memory.Buffer, error) {
 	return buffer, nil
 }
 
-// texts places the offsets and the letters of n texts. What was placed is checked, not the file, which might change
-// after a copy was made.
+// texts places the offsets and the letters of n texts. What was placed is checked, not the file,
+// which might change after a copy was made.
 func (b *batch) texts(n int) (offsets, letters *memory.Buffer, err error) {
 	need := 0
 	if n > 0 {
@@ -188,7 +199,8 @@ func (b *batch) texts(n int) (offsets, letters *memory.Buffer, err error) {
 	for i, from := range ends[:n] {
 		to := ends[i+1]
 		if from < 0 || to < from || int(to) > len(bytes) || !utf8.Valid(bytes[from:to]) {
-			return nil, nil, fault.New(fault.File, "has a text %d, bytes %d to %d, that is not one", i, from, to)
+			return nil, nil, fault.New(fault.File, "has a text %d, bytes %d to %d, that is not one",
+				i, from, to)
 		}
 	}
 	return offsets, letters, nil

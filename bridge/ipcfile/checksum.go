@@ -9,9 +9,9 @@ import (
 	"agflow/core/fault"
 )
 
-// A checksum is the value of the metadata key agflow.checksum: "agflow-sha256-" and 64 hex digits. It
-// stands twice in an Arrow file, in the schema message and in the footer. The digits are the SHA-256
-// of the whole file with both sets of digits written as zeros.
+// A checksum is the value of the metadata key agflow.checksum: "agflow-sha256-" and 64 hex digits.
+// It stands twice in an Arrow file, in the schema message and in the footer. The digits are the
+// SHA-256 of the whole file with both sets of digits written as zeros.
 const (
 	checksumPrefix = "agflow-sha256-"
 	checksumDigits = sha256.Size * 2

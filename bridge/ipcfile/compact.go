@@ -6,9 +6,10 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// compact makes a record batch whose columns begin and end where their buffers do, so that a slice of a table becomes
-// the same file as a copy of its rows. The Arrow writer alone would fill up a slice with its neighbours, and would
-// write texts whose first offset isn't 0 wrongly. Only texts are copied.
+// compact makes a record batch whose columns begin and end where their buffers do, so that a slice
+// of a table becomes the same file as a copy of its rows. The Arrow writer alone would fill up a
+// slice with its neighbours, and would write texts whose first offset isn't 0 wrongly. Only texts
+// are copied.
 func compact(schema *arrow.Schema, rec arrow.Record) arrow.Record {
 	columns := make([]arrow.Array, rec.NumCols())
 	for i := range columns {

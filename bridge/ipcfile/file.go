@@ -1,8 +1,9 @@
 // Package ipcfile keeps record batches in Arrow IPC files, uncompressed, one record batch a file,
-// readable by any Arrow tool. A checksum inside the file is verified before a byte of it is parsed, and
-// a file appears whole or not at all. Reading maps the file into memory and copies nothing (Use), or
-// copies once (Read); no file, damaged or forged, makes it panic or allocate more than a small multiple
-// of the file's size. What the columns of a kind are is the matter of package tables.
+// readable by any Arrow tool. A checksum inside the file is verified before a byte of it is parsed,
+// and a file appears whole or not at all. Reading maps the file into memory and copies nothing
+// (Use), or copies once (Read); no file, damaged or forged, makes it panic or allocate more than a
+// small multiple of the file's size. What the columns of a kind are is the matter of package
+// tables.
 package ipcfile
 
 import (
@@ -15,9 +16,9 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// Write writes one record batch to a new file, or in place of an older one, and returns its bytes. The
-// schema metadata names the kind; format, producer and checksum are set here. Columns are not checked
-// against the kind: package tables does that.
+// Write writes one record batch to a new file, or in place of an older one, and returns its bytes.
+// The schema metadata names the kind; format, producer and checksum are set here. Columns are not
+// checked against the kind: package tables does that.
 func Write(path string, rec arrow.Record) (size int64, err error) {
 	if err := checkColumns(rec); err != nil {
 		return 0, err
@@ -67,7 +68,9 @@ func writeChecksum(f *os.File, path string) (size int64, err error) {
 	err = guarded(path, func() error {
 		at := checksums(m.bytes)
 		if len(at) != 2 {
-			return fault.New(fault.Value, "%s: a name or the data holds the text of an agflow checksum (%q and %d digits); rename it", path, checksumPrefix, checksumDigits)
+			return fault.New(fault.Value,
+				"%s: a name or the data holds the text of an agflow checksum (%q and %d digits); "+
+					"rename it", path, checksumPrefix, checksumDigits)
 		}
 		digits := []byte(digest(m.bytes, at[0], at[1]))
 		for _, offset := range at {
@@ -80,12 +83,13 @@ func writeChecksum(f *os.File, path string) (size int64, err error) {
 	return int64(len(m.bytes)), err
 }
 
-// Use verifies a file and lends its record batch to a step, without copying: the columns lie in the file's own pages,
-// mapped into memory. They are the step's until it returns; it may hand them to goroutines that turn faults into panics
-// and recover (debug.SetPanicOnFault), and must copy what it keeps. The kind is the one expected, or "" for any.
+// Use verifies a file and lends its record batch to a step, without copying: the columns lie in the
+// file's own pages, mapped into memory. They are the step's until it returns; it may hand them to
+// goroutines that turn faults into panics and recover (debug.SetPanicOnFault), and must copy what
+// it keeps. The kind is the one expected, or "" for any.
 //
-// A file may be replaced by renaming meanwhile. One that is written in place, or cut short, is an error (file), and
-// so is what the step returns, with the file's name before it.
+// A file may be replaced by renaming meanwhile. One that is written in place, or cut short, is an
+// error (file), and so is what the step returns, with the file's name before it.
 func Use(path, kind string, step func(arrow.Record) error) error {
 	return withMapping(path, func(m *mapping) error {
 		rec, err := m.read(kind, m.buffer)
@@ -100,8 +104,8 @@ func Use(path, kind string, step func(arrow.Record) error) error {
 	})
 }
 
-// Read verifies a file and copies its record batch into memory of alloc, where nothing that happens to the file reaches
-// it; the caller releases it. The kind is the one expected, or "" for any.
+// Read verifies a file and copies its record batch into memory of alloc, where nothing that happens
+// to the file reaches it; the caller releases it. The kind is the one expected, or "" for any.
 func Read(path, kind string, alloc memory.Allocator) (rec arrow.Record, err error) {
 	err = withMapping(path, func(m *mapping) (err error) {
 		rec, err = m.read(kind, copier(alloc))
@@ -132,12 +136,14 @@ func parse(path, kind string, file []byte, place placer) (rec arrow.Record, err 
 		rec, err = readBatch(tableSchema(schema), message, body, place)
 	}
 	if err != nil {
-		return nil, fault.New(fault.File, "%s can't be read: %s; write it with agflow", path, sentence(err))
+		return nil, fault.New(fault.File, "%s can't be read: %s; write it with agflow",
+			path, sentence(err))
 	}
 	return rec, nil
 }
 
-// tableSchema drops the checksum, which belongs to the file: a table that was read equals the one that was written.
+// tableSchema drops the checksum, which belongs to the file: a table that was read equals the one
+// that was written.
 func tableSchema(schema *arrow.Schema) *arrow.Schema {
 	pairs := Pairs(schema.Metadata())
 	delete(pairs, KeyChecksum)
@@ -149,8 +155,9 @@ func tableSchema(schema *arrow.Schema) *arrow.Schema {
 func checkHeader(path, kind string, schema *arrow.Schema) error {
 	pairs := Pairs(schema.Metadata())
 	if pairs[KeyFormat] != Format {
-		return fault.New(fault.File, "%s has agflow format %q, this version reads %q; use the agflow "+
-			"version that wrote it (%s)", path, pairs[KeyFormat], Format, pairs[KeyProducer])
+		return fault.New(fault.File,
+			"%s has agflow format %q, this version reads %q; use the agflow "+
+				"version that wrote it (%s)", path, pairs[KeyFormat], Format, pairs[KeyProducer])
 	}
 	if kind != "" && pairs[KeyKind] != kind {
 		return fault.New(fault.File, "%s holds agflow %s, expected %s; name a %s file",

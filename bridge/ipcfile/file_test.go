@@ -56,8 +56,8 @@ func TestSlicedRecord(t *testing.T) {
 	}
 }
 
-// TestEveryFlipAndTruncationIsRefused proves that no damage of one byte and no missing end gets past
-// the checksum.
+// TestEveryFlipAndTruncationIsRefused proves that no damage of one byte and no missing end gets
+// past the checksum.
 func TestEveryFlipAndTruncationIsRefused(t *testing.T) {
 	for name, file := range sampleFiles(t) {
 		t.Run(name, func(t *testing.T) {
@@ -163,8 +163,8 @@ func TestEqualTablesMakeEqualFiles(t *testing.T) {
 	}
 }
 
-// TestFailedWriteLeavesNothing proves for a full disk, missing folders and a name taken by a folder:
-// code io, no temporary file, and the older file as it was.
+// TestFailedWriteLeavesNothing proves for a full disk, missing folders and a name taken by a
+// folder: code io, no temporary file, and the older file as it was.
 func TestFailedWriteLeavesNothing(t *testing.T) {
 	if os.Getenv(inItsOwnProcess) == "" {
 		// The limit that stands for a full disk would hit the test's own log, too.
@@ -185,7 +185,8 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 	}
 	rec := sampleRecord(memory.DefaultAllocator)
 	for _, path := range []string{
-		filepath.Join(folder, "none", "x.arrow"), filepath.Join(old, "x.arrow"), "/proc/x.arrow", taken,
+		filepath.Join(folder, "none", "x.arrow"), filepath.Join(old, "x.arrow"), "/proc/x.arrow",
+		taken,
 	} {
 		if _, err := Write(path, rec); fault.CodeOf(err) != fault.IO {
 			t.Errorf("%s: %v", path, err)
@@ -228,8 +229,8 @@ func withFullDisk(t *testing.T, step func()) {
 	step()
 }
 
-// TestTextOfAChecksumIsRefused proves that a name which looks like a checksum can't make a file that
-// never verifies.
+// TestTextOfAChecksumIsRefused proves that a name which looks like a checksum can't make a file
+// that never verifies.
 func TestTextOfAChecksumIsRefused(t *testing.T) {
 	var c builtColumns
 	c.floats(memory.DefaultAllocator, checksumPrefix+checksumZeros, []float64{1})

@@ -6,9 +6,10 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 )
 
-// An Arrow file is "ARROW1" and two zeros, messages, the footer, its length as int32, and "ARROW1" again. The footer has
-// the schema and says where the record batch stands: a message that describes it, then a body of buffers. Fields are
-// numbered as in Arrow's File.fbs, Message.fbs and Schema.fbs.
+// An Arrow file is "ARROW1" and two zeros, messages, the footer, its length as int32, and "ARROW1"
+// again. The footer has the schema and says where the record batch stands: a message that describes
+// it, then a body of buffers. Fields are numbered as in Arrow's File.fbs, Message.fbs and
+// Schema.fbs.
 const (
 	magic        = "ARROW1"
 	headBytes    = len(magic) + 2
@@ -52,7 +53,8 @@ func openFooter(file []byte) (footer object, rest []byte, err error) {
 	return footer, file[:start], f.err
 }
 
-// onlyBatch finds the one record batch that the footer names, in the part of the file before the footer.
+// onlyBatch finds the one record batch that the footer names, in the part of the file before the
+// footer.
 func onlyBatch(footer object, file []byte) (message, body []byte, err error) {
 	f := footer.in
 	if dictionaries, _ := footer.vector(2, blockBytes); len(dictionaries) > 0 {
@@ -70,16 +72,19 @@ func onlyBatch(footer object, file []byte) (message, body []byte, err error) {
 	values := binary.LittleEndian.Uint64(blocks[16:])
 	length := uint64(len(file))
 	if offset > length || described > length-offset || values > length-offset-described {
-		f.fail("its record batch claims %d and %d bytes from byte %d on, the file has %d before its footer", described, values, offset, length)
+		f.fail("its record batch claims %d and %d bytes from byte %d on, the file has %d before "+
+			"its footer", described, values, offset, length)
 		return nil, nil, f.err
 	}
 	if offset%8 != 0 || described%8 != 0 {
-		f.fail("its record batch stands at byte %d and its values %d bytes later, which are not multiples of 8", offset, described)
+		f.fail("its record batch stands at byte %d and its values %d bytes later, which are not "+
+			"multiples of 8", offset, described)
 	}
 	return file[offset:][:described], file[offset+described:][:values], f.err
 }
 
-// openMessage unwraps the description of a record batch; its flatbuffer has the error, if there is one.
+// openMessage unwraps the description of a record batch; its flatbuffer has the error, if there is
+// one.
 func openMessage(message []byte) object {
 	f := newFlatbuffer(message)
 	prefix, size := 4, f.number(0, 4)
@@ -99,9 +104,10 @@ func openMessage(message []byte) object {
 	return batch
 }
 
-// checkVersion looks at the first field of a footer or of a message.
+// checkVersion checks the first field of a footer or of a message.
 func checkVersion(o object) {
 	if version := o.number(0, 2); version < oldestVersion || version > newestVersion {
-		o.in.fail("its Arrow metadata has version %d, expected %d or %d (V4 or V5)", version, oldestVersion, newestVersion)
+		o.in.fail("its Arrow metadata has version %d, expected %d or %d (V4 or V5)",
+			version, oldestVersion, newestVersion)
 	}
 }

@@ -21,7 +21,9 @@ func fileOf(t testing.TB, schema *arrow.Schema, batches ...arrow.Record) []byte 
 	return fileWith(t, schema, nil, batches...)
 }
 
-func fileWith(t testing.TB, schema *arrow.Schema, options []ipc.Option, batches ...arrow.Record) []byte {
+func fileWith(
+	t testing.TB, schema *arrow.Schema, options []ipc.Option, batches ...arrow.Record,
+) []byte {
 	f, err := os.Create(filepath.Join(t.TempDir(), "x"))
 	if err != nil {
 		t.Fatal(err)
@@ -68,28 +70,34 @@ func fiveOf(dt arrow.DataType) arrow.Array {
 	return b.NewArray()
 }
 
-// TestForeignFilesAreRefusedByName proves that what other programs may write and agflow doesn't is said by its name,
-// and that Write says it first, where the table itself has it.
+// TestForeignFilesAreRefusedByName proves that what other programs may write and agflow doesn't is
+// said by its name, and that Write says it first, where the table itself has it.
 func TestForeignFilesAreRefusedByName(t *testing.T) {
 	for says, dt := range map[string]arrow.DataType{
-		"dictionaries":              &arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Int8, ValueType: arrow.BinaryTypes.String},
-		`column "more" is int8`:     arrow.PrimitiveTypes.Int8,
-		`column "more" is uint64`:   arrow.PrimitiveTypes.Uint64,
-		`is large utf8`:             arrow.BinaryTypes.LargeString,
-		`is timestamp`:              arrow.FixedWidthTypes.Timestamp_s,
-		`is list`:                   arrow.ListOf(arrow.PrimitiveTypes.Float32),
-		`is null`:                   arrow.Null,
-		`is struct`:                 arrow.StructOf(arrow.Field{Name: "x", Type: arrow.PrimitiveTypes.Int32}),
-		`"more" is fixed-size list`: arrow.FixedSizeListOf(2, arrow.FixedSizeListOf(2, arrow.PrimitiveTypes.Float32)),
+		"dictionaries": &arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Int8,
+			ValueType: arrow.BinaryTypes.String},
+		`column "more" is int8`:   arrow.PrimitiveTypes.Int8,
+		`column "more" is uint64`: arrow.PrimitiveTypes.Uint64,
+		`is large utf8`:           arrow.BinaryTypes.LargeString,
+		`is timestamp`:            arrow.FixedWidthTypes.Timestamp_s,
+		`is list`:                 arrow.ListOf(arrow.PrimitiveTypes.Float32),
+		`is null`:                 arrow.Null,
+		`is struct`: arrow.StructOf(arrow.Field{Name: "x",
+			Type: arrow.PrimitiveTypes.Int32}),
+		`"more" is fixed-size list`: arrow.FixedSizeListOf(2,
+			arrow.FixedSizeListOf(2, arrow.PrimitiveTypes.Float32)),
 	} {
 		schema, rec := sampleWith(fiveOf(dt))
 		if says == "dictionaries" {
 			says = "dictionary-encoded"
 		}
-		if _, err := parseForged(t, fileOf(t, schema, rec)); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := parseForged(t, fileOf(t, schema, rec)); err == nil ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("reading %s: %v", dt, err)
 		}
-		if _, err := Write(filepath.Join(t.TempDir(), "x.arrow"), rec); fault.CodeOf(err) != fault.Dtype || !strings.Contains(err.Error(), `column "more"`) {
+		if _, err := Write(filepath.Join(t.TempDir(), "x.arrow"),
+			rec); fault.CodeOf(err) != fault.Dtype ||
+			!strings.Contains(err.Error(), `column "more"`) {
 			t.Errorf("writing %s: %v", dt, err)
 		}
 	}
@@ -100,8 +108,9 @@ func TestForeignFilesAreRefusedByName(t *testing.T) {
 		"0 record batches": fileOf(t, schema),
 		"compressed":       fileWith(t, schema, []ipc.Option{ipc.WithZstd()}, rec),
 		"are compressed":   fileWith(t, schema, []ipc.Option{ipc.WithLZ4()}, rec),
-		"big-endian":       fileOf(t, schema.WithEndianness(endian.BigEndian), array.NewRecord(schema.WithEndianness(endian.BigEndian), rec.Columns(), 5)),
-		"no columns":       fileOf(t, fileSchema(arrow.NewSchema(nil, nil))),
+		"big-endian": fileOf(t, schema.WithEndianness(endian.BigEndian),
+			array.NewRecord(schema.WithEndianness(endian.BigEndian), rec.Columns(), 5)),
+		"no columns": fileOf(t, fileSchema(arrow.NewSchema(nil, nil))),
 	} {
 		if _, err := parseForged(t, file); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", says, err)
@@ -109,7 +118,8 @@ func TestForeignFilesAreRefusedByName(t *testing.T) {
 	}
 }
 
-// TestNulls proves that validity bitmaps of other programs are read, and that nulls are never written.
+// TestNulls proves that validity bitmaps of other programs are read, and that nulls are never
+// written.
 func TestNulls(t *testing.T) {
 	b := array.NewFloat64Builder(memory.DefaultAllocator)
 	b.AppendValues([]float64{1, 2, 3, 4, 5}, []bool{true, false, true, true, false})
@@ -123,12 +133,14 @@ func TestNulls(t *testing.T) {
 		t.Errorf("wrote %v, read %v", wrote, more)
 	}
 	_, err = Write(filepath.Join(t.TempDir(), "x.arrow"), rec)
-	if fault.CodeOf(err) != fault.Value || !strings.Contains(err.Error(), `column "more" has 2 nulls`) {
+	if fault.CodeOf(err) != fault.Value ||
+		!strings.Contains(err.Error(), `column "more" has 2 nulls`) {
 		t.Error(err)
 	}
 }
 
-// TestOldMarker proves that a message without the marker 0xffffffff, as programs before Arrow 0.15 wrote it, is read.
+// TestOldMarker proves that a message without the marker 0xffffffff, as programs before Arrow 0.15
+// wrote it, is read.
 func TestOldMarker(t *testing.T) {
 	_, file := writeSample(t)
 	want, err := parseForged(t, file)
@@ -152,12 +164,14 @@ func TestOldMarker(t *testing.T) {
 	}
 }
 
-// TestSlicesAreWrittenAsTheirRows proves for every type, at every offset and length, that a slice becomes the very file
-// that a copy of its rows becomes, and so do texts whose first offset isn't 0.
+// TestSlicesAreWrittenAsTheirRows proves for every type, at every offset and length, that a slice
+// becomes the very file that a copy of its rows becomes, and so do texts whose first offset isn't
+// 0.
 func TestSlicesAreWrittenAsTheirRows(t *testing.T) {
 	const rows = 70 // more than one word of bits
 	whole := typedColumns(0, rows)
-	for _, cut := range [][2]int{{0, rows}, {0, 1}, {1, 2}, {3, 40}, {8, 16}, {63, 66}, {64, 70}, {69, 70}, {5, 5}} {
+	for _, cut := range [][2]int{{0, rows}, {0, 1}, {1, 2}, {3, 40}, {8, 16}, {63, 66}, {64, 70},
+		{69, 70}, {5, 5}} {
 		for i, f := range whole.fields {
 			slice := array.NewSlice(whole.arrays[i], int64(cut[0]), int64(cut[1]))
 			got := fileOfColumn(t, f, slice)
@@ -170,17 +184,23 @@ func TestSlicesAreWrittenAsTheirRows(t *testing.T) {
 				t.Fatal(f.Name, cut, err)
 			}
 			if !array.Equal(rec.Column(0), slice) {
-				t.Errorf("%s [%d:%d]: wrote %v, read %v", f.Name, cut[0], cut[1], slice, rec.Column(0))
+				t.Errorf("%s [%d:%d]: wrote %v, read %v",
+					f.Name, cut[0], cut[1], slice, rec.Column(0))
 			}
 		}
 	}
 	offsets := arrow.Int32Traits.CastToBytes([]int32{3, 5, 5, 8})
-	texts := array.NewData(arrow.BinaryTypes.String, 3, []*memory.Buffer{nil, memory.NewBufferBytes(offsets), memory.NewBufferBytes([]byte("no!abcde"))}, nil, 0, 0)
-	rec, err := parseForged(t, fileOfColumn(t, arrow.Field{Name: "text", Type: arrow.BinaryTypes.String}, array.MakeFromData(texts)))
+	texts := array.NewData(arrow.BinaryTypes.String, 3,
+		[]*memory.Buffer{nil, memory.NewBufferBytes(offsets),
+			memory.NewBufferBytes([]byte("no!abcde"))}, nil, 0, 0)
+	rec, err := parseForged(t,
+		fileOfColumn(t, arrow.Field{Name: "text", Type: arrow.BinaryTypes.String},
+			array.MakeFromData(texts)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if column := rec.Column(0).(*array.String); column.Value(0) != "ab" || column.Value(1) != "" || column.Value(2) != "cde" {
+	if column := rec.Column(0).(*array.String); column.Value(0) != "ab" || column.Value(1) != "" ||
+		column.Value(2) != "cde" {
 		t.Errorf("texts %v", column)
 	}
 }
@@ -188,5 +208,6 @@ func TestSlicesAreWrittenAsTheirRows(t *testing.T) {
 // fileOfColumn is the file that Write makes of one column.
 func fileOfColumn(t *testing.T, f arrow.Field, values arrow.Array) []byte {
 	schema := fileSchema(arrow.NewSchema([]arrow.Field{f}, nil))
-	return fileOf(t, schema, compact(schema, array.NewRecord(schema, []arrow.Array{values}, int64(values.Len()))))
+	return fileOf(t, schema, compact(schema,
+		array.NewRecord(schema, []arrow.Array{values}, int64(values.Len()))))
 }

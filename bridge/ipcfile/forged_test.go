@@ -17,8 +17,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// setChecksum gives changed bytes their right checksum, as a forger would; false when there is no place
-// for it.
+// setChecksum gives changed bytes their right checksum, as a forger would; false when there is no
+// place for it.
 func setChecksum(file []byte) bool {
 	at := checksums(file)
 	if len(at) != 2 {
@@ -37,11 +37,13 @@ func allocated() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// parseForged parses bytes as a file and uses what comes out. It proves that the end is a coded error with the name, or
-// one table however it is placed in memory, and that no more is allocated than a small multiple of the bytes.
+// parseForged parses bytes as a file and uses what comes out. It proves that the end is a coded
+// error with the name, or one table however it is placed in memory, and that no more is allocated
+// than a small multiple of the bytes.
 func parseForged(t testing.TB, file []byte) (rec arrow.Record, err error) {
 	var grown uint64
-	for range 5 { // the runtime counts small allocations late, so that those made before may show once
+	// the runtime counts small allocations late, so that those made before may show once
+	for range 5 {
 		before := allocated()
 		rec, err = parse("forged.arrow", "", file, memory.NewBufferBytes)
 		if grown = allocated() - before; grown < uint64(1<<16+40*len(file)) {
@@ -58,7 +60,8 @@ func parseForged(t testing.TB, file []byte) (rec arrow.Record, err error) {
 		return nil, err
 	}
 	copied, err := parse("forged.arrow", "", file, copier(memory.DefaultAllocator))
-	if err != nil || !copied.Schema().Equal(rec.Schema()) || !slices.EqualFunc(copied.Columns(), rec.Columns(), sameBuffers) {
+	if err != nil || !copied.Schema().Equal(rec.Schema()) ||
+		!slices.EqualFunc(copied.Columns(), rec.Columns(), sameBuffers) {
 		t.Fatalf("the copy differs: %v, %v, %v", err, copied, rec)
 	}
 	return rec, nil
@@ -69,11 +72,13 @@ func sameBuffers(a, b arrow.Array) bool {
 		eachBuffer(values.Data(), func(b []byte) { all = append(all, b) })
 		return all
 	}
-	return a.Len() == b.Len() && a.NullN() == b.NullN() && slices.EqualFunc(collect(a), collect(b), bytes.Equal)
+	return a.Len() == b.Len() && a.NullN() == b.NullN() &&
+		slices.EqualFunc(collect(a), collect(b), bytes.Equal)
 }
 
-// TestForgedFiles proves for files of every kind that the parser alone stands every change of a byte and every
-// truncation, and that the whole road does when the checksum was made right again.
+// TestForgedFiles proves for files of every kind that the parser alone stands every change of a
+// byte and every truncation, and that reading from the disk does when the checksum was made right
+// again.
 func TestForgedFiles(t *testing.T) {
 	for name, file := range sampleFiles(t) {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +95,8 @@ func TestForgedFiles(t *testing.T) {
 	}
 }
 
-// TestForgedWithItsChecksum proves that the road over the disk takes a forged file with a right checksum for what it is.
+// TestForgedWithItsChecksum proves that reading from the disk takes a forged file with a right
+// checksum for what it is.
 func TestForgedWithItsChecksum(t *testing.T) {
 	path, file := writeSample(t)
 	for at := 0; at < len(file); at += 3 {
@@ -141,56 +147,58 @@ func wideFile(t *testing.T) []byte {
 	return fileOf(t, fileSchema(rec.Schema()), rec)
 }
 
-// TestForgedAmplifiers proves that parts of a file can't be counted many times over, to allocate much by a little.
+// amplifiers count parts of a file many times over, to allocate much by a little.
+var amplifiers = map[string]struct {
+	forge func(schema, message object, body []byte)
+	says  string
+}{
+	"all columns are one": {func(schema, _ object, _ []byte) {
+		offsets, at := schema.vector(1, 4)
+		first := at + int(binary.LittleEndian.Uint32(offsets))
+		for i := 4; i < len(offsets); i += 4 {
+			binary.LittleEndian.PutUint32(offsets[i:], uint32(first-at-i))
+		}
+	}, "overlap"},
+	"all buffers are one": {func(_, message object, _ []byte) {
+		buffers, _ := message.vector(2, bufferBytes)
+		for i := 2 * bufferBytes; i < len(buffers); i += 2 * bufferBytes {
+			copy(buffers[i:], buffers[:2*bufferBytes])
+		}
+	}, "belong to buffers before it"},
+	"the most columns": {func(schema, _ object, _ []byte) {
+		at := schema.follow(1)
+		binary.LittleEndian.PutUint32(schema.in.bytes[at:], math.MaxUint32)
+	}, "overlap"},
+	"fewer columns": {func(schema, _ object, _ []byte) {
+		at := schema.follow(1)
+		binary.LittleEndian.PutUint32(schema.in.bytes[at:], 10)
+	}, "more columns than its schema"},
+	"the most rows": {func(_, message object, _ []byte) {
+		binary.LittleEndian.PutUint64(message.in.bytes[message.field(0, 8):], math.MaxInt64)
+	}, "claims 9223372036854775807 rows"},
+	"many rows": {func(_, message object, _ []byte) {
+		binary.LittleEndian.PutUint64(message.in.bytes[message.field(0, 8):], maxValues)
+		nodes, _ := message.vector(1, nodeBytes)
+		binary.LittleEndian.PutUint64(nodes, maxValues)
+	}, "has a buffer of 4096 bytes, expected 8796093022208"},
+	"a buffer past the end": {func(_, message object, body []byte) {
+		buffers, _ := message.vector(2, bufferBytes)
+		binary.LittleEndian.PutUint64(buffers[bufferBytes:], uint64(len(body)))
+	}, "of a body of"},
+	"a buffer before the beginning": {func(_, message object, _ []byte) {
+		buffers, _ := message.vector(2, bufferBytes)
+		binary.LittleEndian.PutUint64(buffers[bufferBytes:], 1<<64-8)
+	}, "of a body of"},
+	"a buffer between numbers": {func(_, message object, _ []byte) {
+		buffers, _ := message.vector(2, bufferBytes)
+		binary.LittleEndian.PutUint64(buffers[bufferBytes:], 4)
+		binary.LittleEndian.PutUint64(buffers[bufferBytes+8:], 1<<12)
+	}, "not a multiple of 8"},
+}
+
+// TestForgedAmplifiers proves that each of them is refused.
 func TestForgedAmplifiers(t *testing.T) {
-	set := binary.LittleEndian.PutUint64
-	for name, test := range map[string]struct {
-		forge func(schema, message object, body []byte)
-		says  string
-	}{
-		"all columns are one": {func(schema, _ object, _ []byte) {
-			offsets, at := schema.vector(1, 4)
-			first := at + int(binary.LittleEndian.Uint32(offsets))
-			for i := 4; i < len(offsets); i += 4 {
-				binary.LittleEndian.PutUint32(offsets[i:], uint32(first-at-i))
-			}
-		}, "overlap"},
-		"all buffers are one": {func(_, message object, _ []byte) {
-			buffers, _ := message.vector(2, bufferBytes)
-			for i := 2 * bufferBytes; i < len(buffers); i += 2 * bufferBytes {
-				copy(buffers[i:], buffers[:2*bufferBytes])
-			}
-		}, "belong to buffers before it"},
-		"the most columns": {func(schema, _ object, _ []byte) {
-			at := schema.follow(1)
-			binary.LittleEndian.PutUint32(schema.in.bytes[at:], math.MaxUint32)
-		}, "overlap"},
-		"fewer columns": {func(schema, _ object, _ []byte) {
-			at := schema.follow(1)
-			binary.LittleEndian.PutUint32(schema.in.bytes[at:], 10)
-		}, "more columns than its schema"},
-		"the most rows": {func(_, message object, _ []byte) {
-			set(message.in.bytes[message.field(0, 8):], math.MaxInt64)
-		}, "claims 9223372036854775807 rows"},
-		"many rows": {func(_, message object, _ []byte) {
-			set(message.in.bytes[message.field(0, 8):], maxValues)
-			nodes, _ := message.vector(1, nodeBytes)
-			set(nodes, maxValues)
-		}, "has a buffer of 4096 bytes, expected 8796093022208"},
-		"a buffer past the end": {func(_, message object, body []byte) {
-			buffers, _ := message.vector(2, bufferBytes)
-			set(buffers[bufferBytes:], uint64(len(body)))
-		}, "of a body of"},
-		"a buffer before the beginning": {func(_, message object, _ []byte) {
-			buffers, _ := message.vector(2, bufferBytes)
-			set(buffers[bufferBytes:], 1<<64-8)
-		}, "of a body of"},
-		"a buffer between numbers": {func(_, message object, _ []byte) {
-			buffers, _ := message.vector(2, bufferBytes)
-			set(buffers[bufferBytes:], 4)
-			set(buffers[bufferBytes+8:], 1<<12)
-		}, "not a multiple of 8"},
-	} {
+	for name, test := range amplifiers {
 		file := wideFile(t)
 		test.forge(parts(t, file))
 		if _, err := parseForged(t, file); err == nil || !strings.Contains(err.Error(), test.says) {
@@ -199,7 +207,8 @@ func TestForgedAmplifiers(t *testing.T) {
 	}
 }
 
-// TestForgedTexts proves that the offsets of texts are checked before a text is made, and texts for being UTF-8.
+// TestForgedTexts proves that the offsets of texts are checked before a text is made, and texts for
+// being UTF-8.
 func TestForgedTexts(t *testing.T) {
 	for name, forge := range map[string]func(offsets []int32, letters []byte){
 		"negative":  func(offsets []int32, _ []byte) { offsets[0] = -1 },
@@ -216,7 +225,8 @@ func TestForgedTexts(t *testing.T) {
 		}
 		buffers := rec.Column(0).Data().Buffers()
 		forge(arrow.Int32Traits.CastFromBytes(buffers[1].Bytes()), buffers[2].Bytes())
-		if _, err := parseForged(t, file); err == nil || !strings.Contains(err.Error(), `column "layer" has a`) {
+		if _, err := parseForged(t, file); err == nil ||
+			!strings.Contains(err.Error(), `column "layer" has a`) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -224,7 +234,9 @@ func TestForgedTexts(t *testing.T) {
 
 // TestShortestFiles proves that a file of nothing, or of the shortest ends, is refused.
 func TestShortestFiles(t *testing.T) {
-	for _, file := range []string{"", magic, magic + magic, magic + "\x00\x00" + "\x00\x00\x00\x00" + magic, magic + "\x00\x00" + "\xff\xff\xff\xff" + magic, strings.Repeat("\xff", 64)} {
+	for _, file := range []string{"", magic, magic + magic, magic + "\x00\x00" +
+		"\x00\x00\x00\x00" + magic, magic + "\x00\x00" + "\xff\xff\xff\xff" + magic,
+		strings.Repeat("\xff", 64)} {
 		if _, err := parseForged(t, []byte(file)); err == nil {
 			t.Errorf("%q was read", file)
 		}
@@ -239,8 +251,8 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte) { _, _ = parseForged(t, file) })
 }
 
-// FuzzRead proves the same of the whole road, with the right checksum where there is a place for one, and that Read and
-// Use never take what Verify refuses.
+// FuzzRead proves the same of reading from the disk, with the right checksum where there is a place
+// for one, and that Read and Use never take what Verify refuses.
 func FuzzRead(f *testing.F) {
 	for _, file := range sampleFiles(f) {
 		f.Add(file)

@@ -25,7 +25,8 @@ func Inspect(path string) (info Info, err error) {
 		}
 		defer rec.Release()
 		pairs := Pairs(rec.Schema().Metadata())
-		info = Info{Path: path, Kind: pairs[KeyKind], Bytes: int64(len(m.bytes)), Rows: rec.NumRows(), Metadata: pairs}
+		info = Info{Path: path, Kind: pairs[KeyKind], Bytes: int64(len(m.bytes)),
+			Rows: rec.NumRows(), Metadata: pairs}
 		for _, f := range rec.Schema().Fields() {
 			info.Columns = append(info.Columns, Column{f.Name, f.Type.String()})
 		}

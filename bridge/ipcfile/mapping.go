@@ -11,8 +11,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// mapping is a file seen as bytes, read by the operating system as they are used. It is unmapped when its last holder,
-// the opener or a buffer over it, lets go.
+// mapping is a file seen as bytes, read by the operating system as they are used. It is unmapped
+// when its last holder, the opener or a buffer over it, lets go.
 type mapping struct {
 	path    string
 	bytes   []byte
@@ -42,7 +42,8 @@ func openMapping(path string) (m *mapping, err error) {
 	if info.Size() == 0 {
 		return nil, fault.New(fault.File, "%s is empty; write it again", path)
 	}
-	bytes, err := syscall.Mmap(int(f.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
+	bytes, err := syscall.Mmap(int(f.Fd()), 0, int(info.Size()), syscall.PROT_READ,
+		syscall.MAP_SHARED)
 	if err != nil {
 		return nil, IOFault(path, "read", err)
 	}
@@ -77,8 +78,9 @@ func (m mapped) Free([]byte) { m.release() }
 func (mapped) Allocate(int) []byte           { panic("a mapped buffer can't grow") }
 func (mapped) Reallocate(int, []byte) []byte { panic("a mapped buffer can't grow") }
 
-// withMapping lends the bytes of a file to a step. Where the file was changed in place meanwhile, what the step saw is
-// void, even if it noticed nothing: past the end of a file the rest of a page reads as zeros.
+// withMapping lends the bytes of a file to a step. Where the file was changed in place meanwhile,
+// what the step saw is void, even if it noticed nothing: past the end of a file the rest of a page
+// reads as zeros.
 func withMapping(path string, step func(*mapping) error) error {
 	m, err := openMapping(path)
 	if err != nil {
@@ -92,14 +94,16 @@ func withMapping(path string, step func(*mapping) error) error {
 	return err
 }
 
-// changed compares the file with what it was when it was opened. Another file of the same name is no change.
+// changed compares the file with what it was when it was opened. Another file of the same name is
+// no change.
 func (m *mapping) changed() error {
 	now, err := m.file.Stat()
 	if err != nil {
 		return IOFault(m.path, "read", err)
 	}
 	if now.Size() != m.opened.Size() || !now.ModTime().Equal(m.opened.ModTime()) {
-		return fault.New(fault.File, "%s was changed while it was read; read it again when no program writes to it", m.path)
+		return fault.New(fault.File,
+			"%s was changed while it was read; read it again when no program writes to it", m.path)
 	}
 	return nil
 }

@@ -38,12 +38,13 @@ type span struct{ from, to uintptr }
 func mappings(t *testing.T, path string) (spans []span) {
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
-		t.Skip("this system doesn't tell what is mapped:", err)
+		t.Skip("this system doesn't list what is mapped:", err)
 	}
 	defer maps.Close()
 	for lines := bufio.NewScanner(maps); lines.Scan(); {
 		var s span
-		if _, err := fmt.Sscanf(lines.Text(), "%x-%x", &s.from, &s.to); err == nil && strings.Contains(lines.Text(), path) {
+		if _, err := fmt.Sscanf(lines.Text(), "%x-%x", &s.from, &s.to); err == nil &&
+			strings.Contains(lines.Text(), path) {
 			spans = append(spans, s)
 		}
 	}
@@ -71,8 +72,8 @@ func eachBuffer(data arrow.ArrayData, visit func([]byte)) {
 	}
 }
 
-// TestUseDoesNotCopy proves for every type that all values lie in the file's pages, and that the file is unmapped when
-// the last holder of a record batch lets go, not before.
+// TestUseDoesNotCopy proves for every type that all values lie in the file's pages, and that the
+// file is unmapped when the last holder of a record batch lets go, not before.
 func TestUseDoesNotCopy(t *testing.T) {
 	files := sampleFiles(t)
 	delete(files, "no rows") // holds no values, so that nobody keeps it mapped
@@ -100,7 +101,8 @@ func TestUseDoesNotCopy(t *testing.T) {
 			t.Fatal(name, err, spans)
 		}
 		if now := mappings(t, path); len(now) != 1 || now[0] != spans[0] {
-			t.Errorf("%s: the file was mapped at %v, and is at %v while a record is kept", name, spans, now)
+			t.Errorf("%s: the file was mapped at %v, and is at %v while a record is kept",
+				name, spans, now)
 		}
 		kept.Release()
 		if now := mappings(t, path); len(now) != 0 {
@@ -187,8 +189,8 @@ func TestTruncationWhileReading(t *testing.T) {
 	}
 }
 
-// TestTruncationOfACopy proves the same where values are copied, while the checksum is made and after
-// it, and that the memory of the copy is given back.
+// TestTruncationOfACopy proves the same where values are copied, while the checksum is made and
+// after it, and that the memory of the copy is given back.
 func TestTruncationOfACopy(t *testing.T) {
 	alloc := memory.NewCheckedAllocator(mallocator.NewMallocator())
 	defer alloc.AssertSize(t, 0)
@@ -220,7 +222,8 @@ func TestTruncationOfACopy(t *testing.T) {
 	}
 }
 
-// TestReplacementWhileReading proves that a file renamed over the one being read, or its removal, changes nothing.
+// TestReplacementWhileReading proves that a file renamed over the one being read, or its removal,
+// changes nothing.
 func TestReplacementWhileReading(t *testing.T) {
 	path, file := writeSample(t)
 	for name, replaceIt := range map[string]func() error{
@@ -249,8 +252,8 @@ func TestReplacementWhileReading(t *testing.T) {
 	}
 }
 
-// TestUseNamesTheFile proves that an error of the step keeps its code and gets the file's name, and that a defect in
-// it is no error of the file.
+// TestUseNamesTheFile proves that an error of the step keeps its code and gets the file's name, and
+// that a defect in it is no error of the file.
 func TestUseNamesTheFile(t *testing.T) {
 	path, _ := writeSample(t)
 	err := Use(path, sampleKind, func(arrow.Record) error {

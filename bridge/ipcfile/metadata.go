@@ -22,8 +22,8 @@ const (
 
 const prefix = "agflow."
 
-// Pairs returns agflow's own pairs of metadata; keys of other programs don't begin with "agflow." and
-// are dropped.
+// Pairs returns agflow's own pairs of metadata; keys of other programs don't begin with "agflow."
+// and are dropped.
 func Pairs(metadata arrow.Metadata) map[string]string {
 	pairs := make(map[string]string, metadata.Len())
 	for i, key := range metadata.Keys() {

@@ -65,7 +65,8 @@ func sampleRecord(alloc memory.Allocator) arrow.Record {
 	return c.record(sampleKind)
 }
 
-// typedColumns has the rows from to to of a column of every type that files hold, and of lists of each.
+// typedColumns has the rows from to to of a column of every type that files hold, and of lists of
+// each.
 func typedColumns(from, to int) (c builtColumns) {
 	leaves := slices.SortedFunc(maps.Values(leafTypes), func(a, b arrow.DataType) int {
 		return strings.Compare(a.String(), b.String())

@@ -19,12 +19,15 @@ const (
 )
 
 var typeNames = [...]string{
-	"untyped", "null", "int", "float", "binary", "utf8", "bool", "decimal", "date", "time", "timestamp", "interval", "list",
-	"struct", "union", "fixed-size binary", "fixed-size list", "map", "duration", "large binary", "large utf8", "large list",
+	"untyped", "null", "int", "float", "binary", "utf8", "bool", "decimal", "date", "time",
+	"timestamp", "interval", "list",
+	"struct", "union", "fixed-size binary", "fixed-size list", "map", "duration", "large binary",
+	"large utf8", "large list",
 	"run-end encoded", "binary view", "utf8 view", "list view", "large list view",
 }
 
-// typeKey tells types apart: the bits of an int and whether it is signed, the precision of a float (half, single, double).
+// typeKey distinguishes types: the bits of an int and whether it is signed, the precision of a float
+// (half, single, double).
 type typeKey struct {
 	code, width, signed uint64
 }
@@ -41,7 +44,8 @@ var leafTypes = map[typeKey]arrow.DataType{
 	{typeFloat, 2, 0}: arrow.PrimitiveTypes.Float64,
 }
 
-const goodTypes = "utf8, bool, int32, int64, uint16, float16, float32, float64 or a fixed-size list of one of them"
+const goodTypes = "utf8, bool, int32, int64, uint16, float16, float32, float64 or a fixed-size " +
+	"list of one of them"
 
 // checkType refuses the types that readField refuses, for writing.
 func checkType(name string, dt arrow.DataType) error {
@@ -54,7 +58,8 @@ func checkType(name string, dt arrow.DataType) error {
 			return nil
 		}
 	}
-	return fault.New(fault.Dtype, "column %q is %s, agflow's files hold %s; cast it, or leave it out", name, dt, goodTypes)
+	return fault.New(fault.Dtype,
+		"column %q is %s, agflow's files hold %s; cast it, or leave it out", name, dt, goodTypes)
 }
 
 // checkColumns refuses what a file can't hold.
@@ -68,7 +73,8 @@ func checkColumns(rec arrow.Record) error {
 			nulls += list.ListValues().NullN()
 		}
 		if nulls > 0 {
-			return fault.New(fault.Value, "column %q has %d nulls, expected none; fill or drop them first", f.Name, nulls)
+			return fault.New(fault.Value,
+				"column %q has %d nulls, expected none; fill or drop them first", f.Name, nulls)
 		}
 	}
 	return nil
@@ -108,7 +114,8 @@ func readField(o object) arrow.Field {
 		items = append(items, item)
 	}
 	if len(items) != 1 || size < 1 {
-		o.in.fail("column %q has lists of %d values of %d types, expected at least 1 of 1", f.Name, size, len(items))
+		o.in.fail("column %q has lists of %d values of %d types, expected at least 1 of 1",
+			f.Name, size, len(items))
 	}
 	if o.in.err == nil {
 		f.Type = arrow.FixedSizeListOfField(size, items[0])
@@ -120,7 +127,8 @@ func readField(o object) arrow.Field {
 func readHeader(o object) arrow.Field {
 	f := arrow.Field{Name: o.text(0), Nullable: o.number(1, 1) != 0, Metadata: readMetadata(o, 6)}
 	if o.has(4) {
-		o.in.fail("column %q is dictionary-encoded (categorical), agflow reads plain columns", f.Name)
+		o.in.fail("column %q is dictionary-encoded (categorical), agflow reads plain columns",
+			f.Name)
 	}
 	return f
 }

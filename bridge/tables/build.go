@@ -67,7 +67,8 @@ func (c *columns) units(layers []statistics.Layer) {
 	for _, l := range layers {
 		for u := range l.Units {
 			names, groups = append(names, l.Name), append(groups, l.Group)
-			units, widths, parts = append(units, int32(u)), append(widths, int32(l.UnitWidth)), append(parts, int32(l.Parts))
+			units, widths, parts = append(units, int32(u)), append(widths, int32(l.UnitWidth)),
+				append(parts, int32(l.Parts))
 			macs, params = append(macs, l.UnitMACs), append(params, l.UnitParams)
 		}
 	}

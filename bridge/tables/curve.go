@@ -15,18 +15,26 @@ type measure struct {
 }
 
 var measures = []measure{
-	{"escalation", func(p *routing.Point) *float64 { return &p.Escalation }, func(p *routing.Point) *routing.Interval { return &p.EscalationInterval }},
-	{"accuracy", func(p *routing.Point) *float64 { return &p.Accuracy }, func(p *routing.Point) *routing.Interval { return &p.AccuracyInterval }},
-	{"charged", func(p *routing.Point) *float64 { return &p.Charged }, func(p *routing.Point) *routing.Interval { return &p.ChargedInterval }},
-	{"uncharged", func(p *routing.Point) *float64 { return &p.Uncharged }, func(p *routing.Point) *routing.Interval { return &p.UnchargedInterval }},
-	{"random_accuracy", func(p *routing.Point) *float64 { return &p.RandomAccuracy }, func(p *routing.Point) *routing.Interval { return &p.RandomInterval }},
+	{"escalation", func(p *routing.Point) *float64 { return &p.Escalation },
+		func(p *routing.Point) *routing.Interval { return &p.EscalationInterval }},
+	{"accuracy", func(p *routing.Point) *float64 { return &p.Accuracy },
+		func(p *routing.Point) *routing.Interval { return &p.AccuracyInterval }},
+	{"charged", func(p *routing.Point) *float64 { return &p.Charged },
+		func(p *routing.Point) *routing.Interval { return &p.ChargedInterval }},
+	{"uncharged", func(p *routing.Point) *float64 { return &p.Uncharged },
+		func(p *routing.Point) *routing.Interval { return &p.UnchargedInterval }},
+	{"random_accuracy", func(p *routing.Point) *float64 { return &p.RandomAccuracy },
+		func(p *routing.Point) *routing.Interval { return &p.RandomInterval }},
 }
 
-// CurveToRecord has one row a threshold: threshold float64; escalated int64; and escalation, accuracy, charged,
-// uncharged, random_accuracy float64, each followed by the ends of its interval, NAME_low and NAME_high. Its metadata is
-// that of the predictions it was made from; agflow.prior names the prior that the thresholds are for, what it costs is in
-// agflow.light_macs, and agflow.answers, with agflow.light_weight, is there where both experts answer what escalates.
-func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Samples, prior, answers string) arrow.Record {
+// CurveToRecord has one row a threshold: threshold float64; escalated int64; and escalation,
+// accuracy, charged, uncharged, random_accuracy float64, each followed by the ends of its interval,
+// NAME_low and NAME_high. Its metadata is that of the predictions it was made from; agflow.prior
+// names the prior that the thresholds are for, what it costs is in agflow.light_macs, and
+// agflow.answers, with agflow.light_weight, is there where both experts answer what escalates.
+func CurveToRecord(
+	alloc memory.Allocator, points []routing.Point, from Samples, prior, answers string,
+) arrow.Record {
 	floats := func(value func(*routing.Point) *float64) []float64 {
 		out := make([]float64, len(points))
 		for i := range points {
@@ -43,8 +51,10 @@ func CurveToRecord(alloc memory.Allocator, points []routing.Point, from Samples,
 	c.int64s("escalated", escalated)
 	for _, m := range measures {
 		c.float64s(m.name, floats(m.value))
-		c.float64s(m.name+"_low", floats(func(p *routing.Point) *float64 { return &m.interval(p)[0] }))
-		c.float64s(m.name+"_high", floats(func(p *routing.Point) *float64 { return &m.interval(p)[1] }))
+		c.float64s(m.name+"_low",
+			floats(func(p *routing.Point) *float64 { return &m.interval(p)[0] }))
+		c.float64s(m.name+"_high",
+			floats(func(p *routing.Point) *float64 { return &m.interval(p)[1] }))
 	}
 	pairs := predictionPairs(from.Metadata, prior, from.Temperature, from.CostOf(prior))
 	if answers == routing.EnsembleAnswers {

@@ -7,10 +7,13 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// DecisionsToRecord has one row an image: index, prediction int64; prior float32; escalate bool. Metadata: agflow.prior
-// names the prior and agflow.threshold is what it was compared with. Where the predictions are the cascade's answers, also
-// for images that escalate, agflow.answers says whose these are: heavy or both; without it all are the light expert's.
-func DecisionsToRecord(alloc memory.Allocator, d routing.Decisions, router routing.Router, answered bool) arrow.Record {
+// DecisionsToRecord has one row an image: index, prediction int64; prior float32; escalate bool.
+// Metadata: agflow.prior names the prior and agflow.threshold is what it was compared with. Where
+// the predictions are the cascade's answers, also for images that escalate, agflow.answers says
+// whose these are: heavy or both; without it all are the light expert's.
+func DecisionsToRecord(
+	alloc memory.Allocator, d routing.Decisions, router routing.Router, answered bool,
+) arrow.Record {
 	index := make([]int64, len(d.Prediction))
 	for i := range index {
 		index[i] = int64(i)
@@ -20,7 +23,8 @@ func DecisionsToRecord(alloc memory.Allocator, d routing.Decisions, router routi
 	c.int64s("prediction", d.Prediction)
 	c.float32s("prior", d.Prior)
 	c.bools("escalate", d.Escalate)
-	pairs := map[string]string{keyPrior: router.Prior, keyThreshold: formatFloat(router.Threshold.Threshold)}
+	pairs := map[string]string{keyPrior: router.Prior,
+		keyThreshold: formatFloat(router.Threshold.Threshold)}
 	if answered {
 		pairs[keyAnswers] = router.Answers
 	}
@@ -30,6 +34,7 @@ func DecisionsToRecord(alloc memory.Allocator, d routing.Decisions, router routi
 // DecisionsFromRecord copies the decisions out of a record batch.
 func DecisionsFromRecord(rec arrow.Record) (routing.Decisions, error) {
 	x := extract(rec, KindDecisions)
-	d := routing.Decisions{Prediction: x.int64s("prediction"), Prior: x.float32s("prior"), Escalate: x.bools("escalate")}
+	d := routing.Decisions{Prediction: x.int64s("prediction"), Prior: x.float32s("prior"),
+		Escalate: x.bools("escalate")}
 	return d, x.err
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/array"
 )
 
-// extractor copies named columns out of a record batch of one kind. It keeps the first error: later columns are then
-// empty, and the caller looks once, at the end.
+// extractor copies named columns out of a record batch of one kind. It keeps the first error: later
+// columns are then empty, and the caller checks it once, at the end.
 type extractor struct {
 	rec   arrow.Record
 	kind  string
@@ -24,28 +24,33 @@ type extractor struct {
 func extract(rec arrow.Record, kind string) *extractor {
 	x := &extractor{rec: rec, kind: kind, pairs: ipcfile.Pairs(rec.Schema().Metadata())}
 	if found := x.pairs[ipcfile.KeyKind]; found != kind {
-		x.err = fault.New(fault.Value, "expected a table of kind %q, its schema metadata says %s=%q; make it with agflow", kind, ipcfile.KeyKind, found)
+		x.err = fault.New(fault.Value,
+			"expected a table of kind %q, its schema metadata says %s=%q; make it with agflow",
+			kind, ipcfile.KeyKind, found)
 	}
 	return x
 }
 
-// column finds a column by name; other columns may be there too and are not looked at.
+// column finds a column by name; other columns may be there too and are not read.
 func column[A arrow.Array](x *extractor, name string) (values A, ok bool) {
 	if x.err != nil {
 		return values, false
 	}
 	at := x.rec.Schema().FieldIndices(name)
 	if len(at) != 1 {
-		x.err = fault.New(fault.Value, "the %s table has %d columns %q, expected 1; it has %s", x.kind, len(at), name, strings.Join(columnNames(x.rec), ", "))
+		x.err = fault.New(fault.Value, "the %s table has %d columns %q, expected 1; it has %s",
+			x.kind, len(at), name, strings.Join(columnNames(x.rec), ", "))
 		return values, false
 	}
 	found := x.rec.Column(at[0])
 	values, ok = found.(A)
 	switch {
 	case !ok:
-		x.err = fault.New(fault.Dtype, "column %q of the %s table is %s, expected %s", name, x.kind, found.DataType(), typeName[A]())
+		x.err = fault.New(fault.Dtype, "column %q of the %s table is %s, expected %s",
+			name, x.kind, found.DataType(), typeName[A]())
 	case found.NullN() > 0:
-		x.err = fault.New(fault.Value, "column %q of the %s table has %d nulls, expected none", name, x.kind, found.NullN())
+		x.err = fault.New(fault.Value, "column %q of the %s table has %d nulls, expected none",
+			name, x.kind, found.NullN())
 	}
 	return values, x.err == nil
 }
@@ -148,8 +153,8 @@ func (x *extractor) integer(key string) (n int64) {
 	return n
 }
 
-// units folds the columns that name a unit back into layers. Rows of a layer must stand together, units ascending
-// from 0, since every other column is read by that order.
+// units folds the columns that name a unit back into layers. Rows of a layer must stand together,
+// units ascending from 0, since every other column is read by that order.
 func (x *extractor) units() (layers []statistics.Layer) {
 	names, groups := x.texts("layer"), x.texts("group")
 	units, widths, parts := x.int32s("unit"), x.int32s("unit_width"), x.int32s("parts")
@@ -158,18 +163,24 @@ func (x *extractor) units() (layers []statistics.Layer) {
 		return nil
 	}
 	for i, name := range names {
-		row := statistics.Layer{Name: name, Group: groups[i], UnitWidth: int(widths[i]), UnitMACs: macs[i], UnitParams: params[i], Parts: int(parts[i])}
+		row := statistics.Layer{Name: name, Group: groups[i], UnitWidth: int(widths[i]),
+			UnitMACs: macs[i], UnitParams: params[i], Parts: int(parts[i])}
 		if units[i] == 0 {
 			layers = append(layers, row)
 		}
 		if len(layers) == 0 {
-			x.err = fault.New(fault.Value, "row 0 of the %s table is unit %d of layer %q, expected unit 0; keep the rows in agflow's order", x.kind, units[i], name)
+			x.err = fault.New(fault.Value,
+				"row 0 of the %s table is unit %d of layer %q, expected unit 0; keep the rows in "+
+					"agflow's order", x.kind, units[i], name)
 			return nil
 		}
 		last := &layers[len(layers)-1]
 		row.Units = last.Units
 		if row != *last || int(units[i]) != last.Units {
-			x.err = fault.New(fault.Value, "row %d of the %s table is unit %d of layer %q, expected unit %d of layer %q with the same sizes; keep the rows in agflow's order", i, x.kind, units[i], name, last.Units, last.Name)
+			x.err = fault.New(fault.Value,
+				"row %d of the %s table is unit %d of layer %q, expected unit %d of layer %q with "+
+					"the same sizes; keep the rows in agflow's order",
+				i, x.kind, units[i], name, last.Units, last.Name)
 			return nil
 		}
 		last.Units++

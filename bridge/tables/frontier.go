@@ -6,8 +6,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow"
 )
 
-// frontierColumns are the columns of a frontier, one row an evaluated candidate of a cascade's design.
-// Python writes them.
+// frontierColumns are the columns of a frontier, one row an evaluated candidate of a cascade's
+// design. Python writes them.
 var frontierColumns = []arrow.Field{
 	{Name: "stage", Type: arrow.BinaryTypes.String},
 	{Name: "image_size", Type: arrow.BinaryTypes.String},

@@ -10,9 +10,9 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// LatencyToRecord has one row a measurement: kind utf8; rows int64; shape utf8; inputs, outputs, heads int64; ms float64.
-// Metadata: agflow.model, and agflow.model_ms, the time of the whole dense model; a measurement tells of batch, device and
-// threads too. Times are of one batch.
+// LatencyToRecord has one row a measurement: kind utf8; rows int64; shape utf8; inputs, outputs,
+// heads int64; ms float64. Metadata: agflow.model, and agflow.model_ms, the time of the whole dense
+// model; a measurement also records batch, device and threads. Times are of one batch.
 func LatencyToRecord(alloc memory.Allocator, t planning.LatencyTable) arrow.Record {
 	c := columns{alloc: alloc}
 	c.texts("kind", t.Kind)
@@ -47,7 +47,9 @@ func LatencyFromRecord(rec arrow.Record) (planning.LatencyTable, error) {
 	}
 	var err error
 	if t.ModelMS, err = strconv.ParseFloat(x.pairs[keyModelMS], 64); err != nil {
-		return planning.LatencyTable{}, fault.New(fault.Value, "metadata %s is %q, expected the milliseconds of the dense model; make the table with `agflow bench layers`", keyModelMS, x.pairs[keyModelMS])
+		return planning.LatencyTable{}, fault.New(fault.Value,
+			"metadata %s is %q, expected the milliseconds of the dense model; make the table with "+
+				"`agflow bench layers`", keyModelMS, x.pairs[keyModelMS])
 	}
 	return t, t.Validate()
 }

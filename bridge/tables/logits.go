@@ -8,8 +8,9 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/array"
 )
 
-// LogitsFromRecord sees the logits of images through one expert: one row an image, the column logits of
-// FixedSizeList<T>[classes], T as in tensor files. The view lives as long as the record batch.
+// LogitsFromRecord sees the logits of images through one expert: one row an image, the column
+// logits of FixedSizeList<T>[classes], T as in tensor files. The view lives as long as the record
+// batch.
 func LogitsFromRecord(rec arrow.Record) (tensor.View, error) {
 	x := extract(rec, KindLogits)
 	list, ok := column[*array.FixedSizeList](x, "logits")
@@ -17,7 +18,8 @@ func LogitsFromRecord(rec arrow.Record) (tensor.View, error) {
 		return tensor.View{}, x.err
 	}
 	if nulls := list.ListValues().NullN(); nulls > 0 {
-		return tensor.View{}, fault.New(fault.Value, "column \"logits\" has %d nulls, expected none", nulls)
+		return tensor.View{}, fault.New(fault.Value,
+			"column \"logits\" has %d nulls, expected none", nulls)
 	}
 	field := rec.Schema().Field(rec.Schema().FieldIndices("logits")[0])
 	return listView(field, list, rowSize(list))

@@ -52,7 +52,8 @@ func getInt(pairs map[string]string, key string) (int64, error) {
 	n, err := strconv.ParseInt(pairs[key], 10, 64)
 	if err != nil {
 		return 0, fault.New(fault.Value,
-			"metadata %s is %q, expected a whole number; make the table with agflow", key, pairs[key])
+			"metadata %s is %q, expected a whole number; make the table with agflow",
+			key, pairs[key])
 	}
 	return n, nil
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// PlanToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32; unit_macs, unit_params int64; score
-// float64; keep bool. Metadata: agflow.criterion, agflow.seed, agflow.request and
-// agflow.planned (JSON of planning.Request and of planning.Price).
+// PlanToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32; unit_macs,
+// unit_params int64; score float64; keep bool. Metadata: agflow.criterion, agflow.seed,
+// agflow.request and agflow.planned (JSON of planning.Request and of planning.Price).
 func PlanToRecord(alloc memory.Allocator, p planning.Plan) (arrow.Record, error) {
 	request, err := json.Marshal(p.Request)
 	if err != nil {
@@ -21,7 +21,8 @@ func PlanToRecord(alloc memory.Allocator, p planning.Plan) (arrow.Record, error)
 	}
 	planned, err := json.Marshal(p.Planned)
 	if err != nil {
-		return nil, fault.New(fault.Value, "what the plan comes to can't be written as JSON: %w", err)
+		return nil, fault.New(fault.Value, "what the plan comes to can't be written as JSON: %w",
+			err)
 	}
 	c := columns{alloc: alloc}
 	c.units(p.Layers)
@@ -52,10 +53,14 @@ func PlanFromRecord(rec arrow.Record) (planning.Plan, error) {
 		return planning.Plan{}, x.err
 	}
 	if err := json.Unmarshal([]byte(x.pairs[keyRequest]), &p.Request); err != nil {
-		return planning.Plan{}, fault.New(fault.Value, "metadata %s is not the JSON of a request: %w; make the plan with agflow", keyRequest, err)
+		return planning.Plan{}, fault.New(fault.Value,
+			"metadata %s is not the JSON of a request: %w; make the plan with agflow",
+			keyRequest, err)
 	}
 	if err := json.Unmarshal([]byte(x.pairs[keyPlanned]), &p.Planned); err != nil {
-		return planning.Plan{}, fault.New(fault.Value, "metadata %s is not the JSON of what a plan comes to: %w; make the plan with agflow", keyPlanned, err)
+		return planning.Plan{}, fault.New(fault.Value,
+			"metadata %s is not the JSON of what a plan comes to: %w; make the plan with agflow",
+			keyPlanned, err)
 	}
 	return p, nil
 }

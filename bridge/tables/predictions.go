@@ -25,7 +25,8 @@ type Predictions struct {
 	Metadata    map[string]string
 }
 
-// priorPrefix begins the names of the columns of all priors but the first; ensembleColumn is not in every table.
+// priorPrefix begins the names of the columns of all priors but the first; ensembleColumn is not in
+// every table.
 const (
 	priorPrefix    = "prior_"
 	ensembleColumn = "both_prediction"
@@ -34,13 +35,15 @@ const (
 // priceKeys are the metadata that hold the MACs of the priors that cost more than the light pass.
 var priceKeys = map[string]string{routing.Agreement: keyViewMACs, routing.Utility: keyUtilityMACs}
 
-// PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32; heavy_prediction
-// int64; where both experts' answers were combined, both_prediction int64; and, for every further prior that was recorded,
-// a float32 column prior_ and its name. Metadata: agflow.prior names what light_prior is; agflow.temperature, where it is
-// not 1, belongs to the priors named *_scaled; agflow.light_weight to both_prediction; and the costs agflow.light_macs,
-// agflow.heavy_macs, agflow.shared_macs of one image. agflow.look_macs and agflow.utility_macs, where they are there, are what
-// the priors agreement and agf cost beside the light pass. agflow.images and agflow.tuning, where they are there, are sketches of the images predicted and of
-// those that tuned the experts.
+// PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32;
+// heavy_prediction int64; where both experts' answers were combined, both_prediction int64; and,
+// for every further prior that was recorded, a float32 column prior_ and its name. Metadata:
+// agflow.prior names what light_prior is; agflow.temperature, where it is not 1, belongs to the
+// priors named *_scaled; agflow.light_weight to both_prediction; and the costs agflow.light_macs,
+// agflow.heavy_macs, agflow.shared_macs of one image. agflow.look_macs and agflow.utility_macs,
+// where they are there, are what the priors agreement and agf cost beside the light pass.
+// agflow.images and agflow.tuning, where they are there, are sketches of the images predicted and
+// of those that tuned the experts.
 func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	c := columns{alloc: alloc}
 	c.int64s("label", p.Label)
@@ -61,7 +64,9 @@ func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	return c.record(KindPredictions, pairs)
 }
 
-func predictionPairs(metadata map[string]string, prior string, temperature float64, cost routing.Cost) map[string]string {
+func predictionPairs(
+	metadata map[string]string, prior string, temperature float64, cost routing.Cost,
+) map[string]string {
 	pairs := copied(metadata)
 	pairs[keyPrior] = prior
 	if temperature != 1 {
@@ -73,7 +78,16 @@ func predictionPairs(metadata map[string]string, prior string, temperature float
 	return pairs
 }
 
-// Samples are predictions as routing looks at them: who is right, and how sure the light expert is.
+// predictionKeys are the metadata that are fields of Samples. The sketches of images are kept
+// beside them.
+var predictionKeys = []string{
+	keyPrior, keyTemperature, keyLightWeight, keyLightMACs, keyHeavyMACs, keySharedMACs,
+	keyViewMACs,
+	keyUtilityMACs,
+}
+
+// Samples are predictions as routing needs them: which expert is right, and the light expert's
+// confidence.
 type Samples struct {
 	routing.Samples
 	Metadata map[string]string
@@ -83,19 +97,22 @@ type Samples struct {
 func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 	x := extract(rec, KindPredictions)
 	label, _ := column[*array.Int64](x, "label")
-	s := Samples{routing.Samples{
-		LightCorrect: x.equal(label, "light_prediction"), HeavyCorrect: x.equal(label, "heavy_prediction"),
-		Priors: []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}, Temperature: x.number(keyTemperature, 1),
-		Cost:   routing.Cost{Light: x.integer(keyLightMACs), Heavy: x.integer(keyHeavyMACs), Shared: x.integer(keySharedMACs)},
-		Images: x.pairs[keyImages], Tuning: x.pairs[keyTuning],
-	}, tableMetadata(x.pairs, keyPrior, keyTemperature, keyLightWeight, keyLightMACs, keyHeavyMACs, keySharedMACs, keyViewMACs, keyUtilityMACs)}
+	s := Samples{Metadata: tableMetadata(x.pairs, predictionKeys...)}
+	s.LightCorrect = x.equal(label, "light_prediction")
+	s.HeavyCorrect = x.equal(label, "heavy_prediction")
+	s.Priors = []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}
+	s.Temperature = x.number(keyTemperature, 1)
+	s.Cost.Light, s.Cost.Heavy = x.integer(keyLightMACs), x.integer(keyHeavyMACs)
+	s.Cost.Shared = x.integer(keySharedMACs)
+	s.Images, s.Tuning = x.pairs[keyImages], x.pairs[keyTuning]
 	for _, name := range columnNames(rec) {
 		if prior, is := strings.CutPrefix(name, priorPrefix); is {
 			s.Priors = append(s.Priors, routing.Prior{Name: prior, Values: x.float32s(name)})
 		}
 	}
 	if rec.Schema().HasField(ensembleColumn) {
-		s.EnsembleCorrect, s.LightWeight = x.equal(label, ensembleColumn), x.number(keyLightWeight, 0)
+		s.EnsembleCorrect = x.equal(label, ensembleColumn)
+		s.LightWeight = x.number(keyLightWeight, 0)
 	}
 	for i, prior := range s.Priors {
 		if _, given := x.pairs[priceKeys[prior.Name]]; given {
@@ -108,7 +125,7 @@ func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 	return s, nil
 }
 
-// equal tells for each row whether a column agrees with the labels.
+// equal returns for each row whether a column agrees with the labels.
 func (x *extractor) equal(label *array.Int64, name string) []bool {
 	answers, ok := column[*array.Int64](x, name)
 	if !ok {
@@ -125,7 +142,8 @@ func (x *extractor) equal(label *array.Int64, name string) []bool {
 func (x *extractor) macs(key string) int64 {
 	n := x.integer(key)
 	if x.err == nil && n < 0 {
-		x.err = fault.New(fault.Value, "metadata %s is %d, expected a number from 0; make the table with agflow", key, n)
+		x.err = fault.New(fault.Value,
+			"metadata %s is %d, expected a number from 0; make the table with agflow", key, n)
 	}
 	return n
 }
@@ -138,7 +156,8 @@ func (x *extractor) number(key string, otherwise float64) float64 {
 	}
 	number, err := strconv.ParseFloat(text, 64)
 	if err != nil {
-		x.err = fault.New(fault.Value, "metadata %s is %q, expected a number; make the table with agflow", key, text)
+		x.err = fault.New(fault.Value,
+			"metadata %s is %q, expected a number; make the table with agflow", key, text)
 	}
 	return number
 }
@@ -150,9 +169,11 @@ func LabelsFromRecord(rec arrow.Record) ([]int64, error) {
 	return labels, x.err
 }
 
-// PriorsToRecord has one row a sample: prediction int64 and, for each prior, a float32 column of its name. It is a
-// result, not a file.
-func PriorsToRecord(alloc memory.Allocator, predictions []int32, priors []routing.Prior) arrow.Record {
+// PriorsToRecord has one row a sample: prediction int64 and, for each prior, a float32 column of
+// its name. It is a result, not a file.
+func PriorsToRecord(
+	alloc memory.Allocator, predictions []int32, priors []routing.Prior,
+) arrow.Record {
 	classes := make([]int64, len(predictions))
 	for i, class := range predictions {
 		classes[i] = int64(class)

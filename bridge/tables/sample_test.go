@@ -19,21 +19,29 @@ import (
 )
 
 func sampleStatistics() statistics.Table {
-	floats := func(first float64) []float64 { return []float64{first, first + 0.1, first + 0.2, first + 0.3, 1e-300} }
+	floats := func(first float64) []float64 {
+		return []float64{first, first + 0.1, first + 0.2,
+			first + 0.3, 1e-300}
+	}
 	return statistics.Table{
 		Model: samples.Model, Layers: samples.Layers,
-		Rows: []int64{7, 7, 7, 7, 7}, Samples: []int64{2, 2, 2, 2, 2}, Batches: []int64{1, 1, 1, 1, 1},
-		SumAbsYG: floats(1), SumYG: floats(-1), SumYG2: floats(2), SumAbsY: floats(3), SumY: floats(-3), SumY2: floats(4),
-		SumG2: floats(5), MaxAbsYG: floats(6), Weights: []int64{0, 0, 0, 8, 8}, SumAbsW: floats(7), SumW2: floats(8),
-		ReaderWeights: []int64{0, 0, 0, 4, 4}, SumAbsReader: floats(9), SumReader2: floats(10), SumRelativeReader: floats(11),
-		WeightGradients: []int64{0, 0, 0, 8, 8}, SumWG: floats(-12),
+		Rows: []int64{7, 7, 7, 7, 7}, Samples: []int64{2, 2, 2, 2, 2},
+		Batches:  []int64{1, 1, 1, 1, 1},
+		SumAbsYG: floats(1), SumYG: floats(-1), SumYG2: floats(2), SumAbsY: floats(3),
+		SumY: floats(-3), SumY2: floats(4),
+		SumG2: floats(5), MaxAbsYG: floats(6), Weights: []int64{0, 0, 0, 8, 8}, SumAbsW: floats(7),
+		SumW2:         floats(8),
+		ReaderWeights: []int64{0, 0, 0, 4, 4}, SumAbsReader: floats(9), SumReader2: floats(10),
+		SumRelativeReader: floats(11),
+		WeightGradients:   []int64{0, 0, 0, 8, 8}, SumWG: floats(-12),
 		Metadata: map[string]string{"agflow.data": "sha256-abc", "agflow.seed": "3"},
 	}
 }
 
 func sampleScores() criteria.Scores {
 	return criteria.Scores{
-		Model: samples.Model, Layers: samples.Layers, Criterion: "agf", Seed: 1<<63 + 5, Score: []float64{0.5, 0.25, 0.125, 3, 4},
+		Model: samples.Model, Layers: samples.Layers, Criterion: "agf", Seed: 1<<63 + 5,
+		Score:    []float64{0.5, 0.25, 0.125, 3, 4},
 		Metadata: map[string]string{"agflow.data": "sha256-abc"},
 	}
 }
@@ -42,22 +50,26 @@ func samplePlan() planning.Plan {
 	s := sampleScores()
 	return planning.Plan{
 		Model: s.Model, Layers: s.Layers, Criterion: s.Criterion, Seed: s.Seed, Score: s.Score,
-		Keep:     []bool{true, false, false, true, true},
-		Planned:  planning.Price{MACs: 960, Params: 80, LatencyMS: 7.25},
-		Request:  planning.Request{PruningRatio: 0.5, RoundTo: 1, Groups: []string{"mlp"}, IgnoredLayers: []string{"blocks.1.*"}},
+		Keep:    []bool{true, false, false, true, true},
+		Planned: planning.Price{MACs: 960, Params: 80, LatencyMS: 7.25},
+		Request: planning.Request{PruningRatio: 0.5, RoundTo: 1, Groups: []string{"mlp"},
+			IgnoredLayers: []string{"blocks.1.*"}},
 		Metadata: map[string]string{"agflow.data": "sha256-abc"},
 	}
 }
 
 func samplePredictions() Predictions {
 	return Predictions{
-		Label: []int64{0, 1, 2}, Light: []int64{0, 1, 1}, Heavy: []int64{0, 2, 2}, Ensemble: []int64{0, 1, 0}, LightWeight: 0.375,
+		Label: []int64{0, 1, 2}, Light: []int64{0, 1, 1}, Heavy: []int64{0, 2, 2},
+		Ensemble: []int64{0, 1, 0}, LightWeight: 0.375,
 		Priors: []routing.Prior{
-			{Name: "max_probability", Values: []float32{0.9, 0.5, 0.25}}, {Name: "entropy_scaled", Values: []float32{-0.1, -2, -3}},
+			{Name: "max_probability", Values: []float32{0.9, 0.5, 0.25}},
+			{Name: "entropy_scaled", Values: []float32{-0.1, -2, -3}},
 			{Name: "agreement", Values: []float32{1, 0.5, 0}, MACs: 7},
 		},
 		Temperature: 1.5, Cost: routing.Cost{Light: 10, Heavy: 100, Shared: 1},
-		Metadata: map[string]string{"agflow.data": "sha256-def", "agflow.images": "01 02", "agflow.tuning": "03"},
+		Metadata: map[string]string{"agflow.data": "sha256-def", "agflow.images": "01 02",
+			"agflow.tuning": "03"},
 	}
 }
 
@@ -65,7 +77,8 @@ func samplePredictions() Predictions {
 func sampleSamples() Samples {
 	p := samplePredictions()
 	return Samples{routing.Samples{
-		Priors: p.Priors, LightCorrect: []bool{true, true, false}, HeavyCorrect: []bool{true, false, true}, EnsembleCorrect: []bool{true, true, false},
+		Priors: p.Priors, LightCorrect: []bool{true, true, false},
+		HeavyCorrect: []bool{true, false, true}, EnsembleCorrect: []bool{true, true, false},
 		LightWeight: p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
 		Images: "01 02", Tuning: "03",
 	}, p.Metadata}
@@ -73,27 +86,37 @@ func sampleSamples() Samples {
 
 func sampleCurve() []routing.Point {
 	return []routing.Point{
-		{Threshold: 0, Escalated: 0, Escalation: 0, Accuracy: 0.5, Charged: 0.1, Uncharged: 0.1, RandomAccuracy: 0.5},
-		{Threshold: 1, Escalated: 3, Escalation: 1, Accuracy: 0.75, Charged: 1.09, Uncharged: 1, RandomAccuracy: 0.75,
-			EscalationInterval: routing.Interval{0.5, 1}, AccuracyInterval: routing.Interval{0.25, 0.8}, ChargedInterval: routing.Interval{0.6, 1.1},
-			UnchargedInterval: routing.Interval{0.7, 1}, RandomInterval: routing.Interval{0.2, 0.9}},
+		{Threshold: 0, Escalated: 0, Escalation: 0, Accuracy: 0.5, Charged: 0.1, Uncharged: 0.1,
+			RandomAccuracy: 0.5},
+		{Threshold: 1, Escalated: 3, Escalation: 1, Accuracy: 0.75, Charged: 1.09, Uncharged: 1,
+			RandomAccuracy:     0.75,
+			EscalationInterval: routing.Interval{0.5, 1},
+			AccuracyInterval:   routing.Interval{0.25, 0.8},
+			ChargedInterval:    routing.Interval{0.6, 1.1},
+			UnchargedInterval:  routing.Interval{0.7, 1},
+			RandomInterval:     routing.Interval{0.2, 0.9}},
 	}
 }
 
 func sampleLatency() planning.LatencyTable {
 	return planning.LatencyTable{
-		Model: "tiny ViT é", ModelMS: 12.5, Kind: []string{"linear", "linear", "norm"}, Rows: []int64{5, 5, 5},
-		Shape: []string{"linear 5x8x4", "linear 5x8x4", "norm 5x8"}, Inputs: []int64{4, 8, 0}, Outputs: []int64{4, 4, 8}, Heads: []int64{0, 0, 0},
-		MS: []float64{0.5, 0.75, 1e-3}, Metadata: map[string]string{"agflow.batch": "32", "agflow.device": "cpu"},
+		Model: "tiny ViT é", ModelMS: 12.5, Kind: []string{"linear", "linear", "norm"},
+		Rows:  []int64{5, 5, 5},
+		Shape: []string{"linear 5x8x4", "linear 5x8x4", "norm 5x8"}, Inputs: []int64{4, 8, 0},
+		Outputs: []int64{4, 4, 8}, Heads: []int64{0, 0, 0},
+		MS:       []float64{0.5, 0.75, 1e-3},
+		Metadata: map[string]string{"agflow.batch": "32", "agflow.device": "cpu"},
 	}
 }
 
 func sampleDecisions() routing.Decisions {
-	return routing.Decisions{Prediction: []int64{3, 0}, Prior: []float32{0.5, -2}, Escalate: []bool{false, true}}
+	return routing.Decisions{Prediction: []int64{3, 0}, Prior: []float32{0.5, -2},
+		Escalate: []bool{false, true}}
 }
 
 func sampleRouter() routing.Router {
-	return routing.Router{Prior: "energy", Answers: routing.EnsembleAnswers, Threshold: routing.Threshold{Threshold: -0.25}}
+	return routing.Router{Prior: "energy", Answers: routing.EnsembleAnswers,
+		Threshold: routing.Threshold{Threshold: -0.25}}
 }
 
 // sampleLogits has two images and three classes.
@@ -152,8 +175,9 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindScores:      ScoresToRecord(alloc, sampleScores()),
 		KindPlan:        plan,
 		KindPredictions: PredictionsToRecord(alloc, samplePredictions()),
-		KindCurve:       CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled", "both"),
-		KindLatency:     LatencyToRecord(alloc, sampleLatency()),
-		KindDecisions:   DecisionsToRecord(alloc, sampleDecisions(), sampleRouter(), true),
+		KindCurve: CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled",
+			"both"),
+		KindLatency:   LatencyToRecord(alloc, sampleLatency()),
+		KindDecisions: DecisionsToRecord(alloc, sampleDecisions(), sampleRouter(), true),
 	}
 }

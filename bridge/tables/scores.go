@@ -10,8 +10,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// ScoresToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32; unit_macs, unit_params int64; score
-// float64. Metadata: agflow.criterion, agflow.seed.
+// ScoresToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32; unit_macs,
+// unit_params int64; score float64. Metadata: agflow.criterion, agflow.seed.
 func ScoresToRecord(alloc memory.Allocator, s criteria.Scores) arrow.Record {
 	c := columns{alloc: alloc}
 	c.units(s.Layers)
@@ -46,7 +46,9 @@ func (x *extractor) seed() uint64 {
 	}
 	seed, err := strconv.ParseUint(x.pairs[keySeed], 10, 64)
 	if err != nil {
-		x.err = fault.New(fault.Value, "metadata %s is %q, expected a whole number from 0; make the table with agflow", keySeed, x.pairs[keySeed])
+		x.err = fault.New(fault.Value,
+			"metadata %s is %q, expected a whole number from 0; make the table with agflow",
+			keySeed, x.pairs[keySeed])
 	}
 	return seed
 }

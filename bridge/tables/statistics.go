@@ -7,9 +7,10 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// StatisticsToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32; unit_macs, unit_params, rows,
-// samples, batches int64; sum_abs_yg … max_abs_yg float64; weights int64; sum_abs_w, sum_w2 float64; reader_weights
-// int64; sum_abs_reader, sum_reader2, sum_relative_reader float64; weight_gradients int64; sum_wg float64.
+// StatisticsToRecord has one row a unit: layer, group utf8; unit, unit_width, parts int32;
+// unit_macs, unit_params, rows, samples, batches int64; sum_abs_yg … max_abs_yg float64; weights
+// int64; sum_abs_w, sum_w2 float64; reader_weights int64; sum_abs_reader, sum_reader2,
+// sum_relative_reader float64; weight_gradients int64; sum_wg float64.
 func StatisticsToRecord(alloc memory.Allocator, t statistics.Table) arrow.Record {
 	c := columns{alloc: alloc}
 	c.units(t.Layers)

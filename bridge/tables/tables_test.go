@@ -19,8 +19,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory/mallocator"
 )
 
-// TestRoundTrip proves for every kind that a file gives back the table it was made from, and every byte
-// of memory.
+// TestRoundTrip proves for every kind that a file gives back the table it was made from, and every
+// byte of memory.
 func TestRoundTrip(t *testing.T) {
 	alloc := memory.NewCheckedAllocator(mallocator.NewMallocator())
 	defer alloc.AssertSize(t, 0)
@@ -97,8 +97,8 @@ func TestWrongTablesAreNotWritten(t *testing.T) {
 
 var checksum = regexp.MustCompile("agflow-sha256-[0-9a-f]{64}")
 
-// setChecksum writes the right checksum into a changed file, as the README defines it; false when there
-// is no place for it.
+// setChecksum writes the right checksum into a changed file, as the README defines it; false when
+// there is no place for it.
 func setChecksum(file []byte) bool {
 	found := checksum.FindAllIndex(file, -1)
 	if len(found) != 2 {
@@ -117,8 +117,8 @@ func setChecksum(file []byte) bool {
 	return true
 }
 
-// TestForgedTables proves for files of every kind that a change of a byte, with a right checksum, is an
-// error or another table, never a panic.
+// TestForgedTables proves for files of every kind that a change of a byte, with a right checksum,
+// is an error or another table, never a panic.
 func TestForgedTables(t *testing.T) {
 	for name, file := range sampleFiles(t) {
 		path := filepath.Join(t.TempDir(), "forged.arrow")

@@ -14,8 +14,8 @@ import (
 )
 
 // Tensor is one column of a tensor file. The file of a batch has one row an image, and the columns
-// "<layer>.y" and "<layer>.g" of FixedSizeList<T>[tokens*channels] for the activation and its gradient.
-// The file of the weights has one row and the columns "<layer>.w0", "<layer>.w1", … of
+// "<layer>.y" and "<layer>.g" of FixedSizeList<T>[tokens*channels] for the activation and its
+// gradient. The file of the weights has one row and the columns "<layer>.w0", "<layer>.w1", … of
 // FixedSizeList<T>[rows*columns]. T is float32, float64, float16, or uint16 with the key
 // agflow.dtype=bfloat16. By its metadata every field is an arrow.fixed_shape_tensor.
 type Tensor struct {
@@ -93,7 +93,8 @@ func (t Tensor) view(f arrow.Field, values arrow.Array) (tensor.View, error) {
 		return tensor.View{}, notATensor(f)
 	}
 	if list.NullN() > 0 || list.ListValues().NullN() > 0 {
-		return tensor.View{}, fault.New(fault.Value, "tensor column %q has nulls, expected none", f.Name)
+		return tensor.View{}, fault.New(fault.Value, "tensor column %q has nulls, expected none",
+			f.Name)
 	}
 	size := rowSize(list)
 	channels := t.Layer.Channels()
@@ -139,15 +140,18 @@ func notATensor(f arrow.Field) error {
 }
 
 // view borrows the values of arrow data, whose width is that of T.
-func view[T tensor.Element](f arrow.Field, data arrow.ArrayData, channels int) (tensor.View, error) {
+func view[T tensor.Element](
+	f arrow.Field, data arrow.ArrayData, channels int,
+) (tensor.View, error) {
 	if data.Len() == 0 {
 		return tensor.NewView[T](nil, 0, channels)
 	}
 	first := unsafe.Pointer(unsafe.SliceData(data.Buffers()[1].Bytes()))
 	var element T
 	if uintptr(first)%unsafe.Alignof(element) != 0 {
-		return tensor.View{}, fault.New(fault.Value, "the values of tensor column %q are not aligned "+
-			"to their %d bytes; pass a plain copy", f.Name, unsafe.Sizeof(element))
+		return tensor.View{}, fault.New(fault.Value,
+			"the values of tensor column %q are not aligned "+
+				"to their %d bytes; pass a plain copy", f.Name, unsafe.Sizeof(element))
 	}
 	values := unsafe.Slice((*T)(first), data.Offset()+data.Len())[data.Offset():]
 	return tensor.NewView(values, len(values)/channels, channels)

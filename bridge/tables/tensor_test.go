@@ -18,7 +18,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// TestTensorsAreViewedInPlace proves for every dtype that a view shows the record batch's own elements.
+// TestTensorsAreViewedInPlace proves for every dtype that a view shows the record batch's own
+// elements.
 func TestTensorsAreViewedInPlace(t *testing.T) {
 	t.Run("float32", viewedInPlace[float32])
 	t.Run("float64", viewedInPlace[float64])
@@ -110,8 +111,8 @@ func TestViewsOfNothing(t *testing.T) {
 	}
 }
 
-// TestTruncationUnderWorkers proves that a tensor file which is cut short while goroutines sum it up is
-// an error of the file.
+// TestTruncationUnderWorkers proves that a tensor file which is cut short while goroutines sum it
+// up is an error of the file.
 func TestTruncationUnderWorkers(t *testing.T) {
 	const rows = 16
 	l := statistics.Layer{

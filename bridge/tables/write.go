@@ -1,8 +1,8 @@
 // Package tables defines agflow's tables: the columns and the metadata of every kind of file, from
 // values of package core to record batches and back. XToRecord builds a record batch, XFromRecord
-// copies the values out of one and refuses a table of another kind, a missing column, another type and
-// nulls; columns that a kind doesn't know may be there and are not read. The README of bridge/ lists
-// the columns, which a test compares with this package. Files are read by package ipcfile.
+// copies the values out of one and refuses a table of another kind, a missing column, another type
+// and nulls; columns that a kind doesn't know may be there and are not read. The README of bridge/
+// lists the columns, which a test compares with this package. Files are read by package ipcfile.
 package tables
 
 import (
@@ -37,9 +37,9 @@ func checkedBy[T any](read func(arrow.Record) (T, error)) func(arrow.Record) err
 	}
 }
 
-// Write writes one record batch to a new file, or in place of an older one, and returns its bytes. The
-// schema metadata must name a known kind (agflow.kind) and the columns must be those of that kind, so
-// that no file is written which agflow could not read again.
+// Write writes one record batch to a new file, or in place of an older one, and returns its bytes.
+// The schema metadata must name a known kind (agflow.kind) and the columns must be those of that
+// kind, so that no file is written which agflow could not read again.
 func Write(path string, rec arrow.Record) (size int64, err error) {
 	kind := ipcfile.Pairs(rec.Schema().Metadata())[ipcfile.KeyKind]
 	check, known := checks[kind]

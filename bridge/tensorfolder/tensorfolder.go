@@ -1,5 +1,5 @@
-// Package tensorfolder makes statistics from a folder of dumped tensors: the activations, gradients and
-// weights that a calibration wrote as tensor files.
+// Package tensorfolder makes statistics from a folder of dumped tensors: the activations, gradients
+// and weights that a calibration wrote as tensor files.
 package tensorfolder
 
 import (
@@ -21,10 +21,10 @@ import (
 // weightsFile is the file of a folder that holds the weights of the units; a folder may lack it.
 const weightsFile = "weights.arrow"
 
-// Statistics makes the statistics of a folder of tensor files: weights.arrow where there is one, and
-// batch-*.arrow in the order of their names. The table equals, bit for bit, the one made while the
-// batches were calibrated. The layers are those of the first batch, in the order of its y columns;
-// where files give a metadata key differently, the last one counts.
+// Statistics makes the statistics of a folder of tensor files: weights.arrow where there is one,
+// and batch-*.arrow in the order of their names. The table equals, bit for bit, the one made while
+// the batches were calibrated. The layers are those of the first batch, in the order of its y
+// columns; where files give a metadata key differently, the last one counts.
 func Statistics(folder string, workers int) (statistics.Table, error) {
 	batches, err := batchFiles(folder)
 	if err != nil {
@@ -118,8 +118,9 @@ func (s *sums) addBatch(tensors []tables.Tensor, rec arrow.Record) error {
 		added++
 	}
 	if added != len(s.layers) {
-		return fault.New(fault.Layer, "the batch has %d layers, the first batch has %d; keep batches "+
-			"of one run in a folder", added, len(s.layers))
+		return fault.New(fault.Layer,
+			"the batch has %d layers, the first batch has %d; keep batches "+
+				"of one run in a folder", added, len(s.layers))
 	}
 	return nil
 }
@@ -173,8 +174,9 @@ func (s *sums) sameModel(rec arrow.Record) error {
 		return err
 	}
 	if model != s.model {
-		return fault.New(fault.Value, "the file is of model %+v, the first batch of %+v; keep files "+
-			"of one run in a folder", model, s.model)
+		return fault.New(fault.Value,
+			"the file is of model %+v, the first batch of %+v; keep files "+
+				"of one run in a folder", model, s.model)
 	}
 	maps.Copy(s.metadata, metadata)
 	return nil

@@ -52,7 +52,8 @@ func write(t *testing.T, folder, name string, rec arrow.Record) {
 	}
 }
 
-// TestFilesEqualMemory proves for every dtype that files give the same bits as the sums made in memory.
+// TestFilesEqualMemory proves for every dtype that files give the same bits as the sums made in
+// memory.
 func TestFilesEqualMemory(t *testing.T) {
 	t.Run("float32", filesEqualMemory[float32])
 	t.Run("float64", filesEqualMemory[float64])
@@ -68,7 +69,8 @@ func filesEqualMemory[T tensor.Element](t *testing.T) {
 		t.Fatal(err)
 	}
 	seed := map[string]string{"agflow.seed": "7"}
-	write(t, folder, weightsFile, randomWeights[T](t, source, sums).Record("tensor", samples.Model, seed))
+	write(t, folder, weightsFile,
+		randomWeights[T](t, source, sums).Record("tensor", samples.Model, seed))
 	for batch := range 3 {
 		data := map[string]string{"agflow.data": fmt.Sprintf("after %d", batch)}
 		rec := randomBatch[T](t, source, sums).Record("tensor", samples.Model, data)

@@ -25,8 +25,8 @@ func TestGeneratedFilesAreUpToDate(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(found, want) {
-			t.Errorf("%s differs from what the generator writes; run `go generate ./%s`", name,
-				abiFolder)
+			t.Errorf("%s differs from what the generator writes; run `go generate ./%s`",
+				name, abiFolder)
 		}
 	}
 }

@@ -176,8 +176,8 @@ func (s *sources) namedShape(at scope, pkg *sourcePackage, name string) (string,
 	found, is := pkg.types[name]
 	switch {
 	case !is:
-		return "", fmt.Errorf("the type %s crosses as JSON and is not declared in %s", name,
-			pkg.folder)
+		return "", fmt.Errorf("the type %s crosses as JSON and is not declared in %s",
+			name, pkg.folder)
 	case found.spec.TypeParams != nil:
 		return "", fmt.Errorf("%s crosses as JSON and has type parameters; name a type without "+
 			"them", full)

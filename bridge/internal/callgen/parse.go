@@ -48,8 +48,8 @@ func checkNames(calls []Call) error {
 	}
 	for i, c := range calls[1:] {
 		if before := calls[i]; before.snakeName() == c.snakeName() {
-			return fmt.Errorf("%s and %s are both %s in Python; rename one", before.Name, c.Name,
-				c.snakeName())
+			return fmt.Errorf("%s and %s are both %s in Python; rename one",
+				before.Name, c.Name, c.snakeName())
 		}
 	}
 	return nil

@@ -37,14 +37,17 @@ type TensorFile struct {
 	rows   int
 }
 
-// Put adds a column; its list array has an offset of one row, as slices from other languages do. The
-// role begins with y, g or w.
-func Put[T tensor.Element](f *TensorFile, l statistics.Layer, role string, axis, rows int, values []T) {
+// Put adds a column; its list array has an offset of one row, as slices from other languages do.
+// The role begins with y, g or w.
+func Put[T tensor.Element](
+	f *TensorFile, l statistics.Layer, role string, axis, rows int, values []T,
+) {
 	pairs := describe(l, role, axis)
 	of := arrowType[T](pairs)
 	size := len(values) / rows
 	padded := append(make([]T, size), values...)
-	bytes := unsafe.Slice((*byte)(unsafe.Pointer(&padded[0])), len(padded)*int(unsafe.Sizeof(padded[0])))
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(&padded[0])),
+		len(padded)*int(unsafe.Sizeof(padded[0])))
 	buffers := []*memory.Buffer{nil, memory.NewBufferBytes(bytes)}
 	child := array.NewData(of, len(padded), buffers, nil, 0, 0)
 	kind := arrow.FixedSizeListOf(int32(size), of)
