@@ -31,6 +31,37 @@ func TestGeneratedFilesAreUpToDate(t *testing.T) {
 	}
 }
 
+// TestReadmeListsEveryCall proves that the README of bridge/ lists the calls, and no others.
+func TestReadmeListsEveryCall(t *testing.T) {
+	source := os.DirFS(moduleFolder)
+	content, err := fs.ReadFile(source, "bridge/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls, err := Calls(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(content), "\n### The calls\n")
+	section, _, _ := strings.Cut(after, "\n## ")
+	listed := map[string]bool{}
+	for line := range strings.Lines(section) {
+		if rest, is := strings.CutPrefix(line, "| `"); is {
+			name, _, _ := strings.Cut(rest, "`")
+			listed[name] = true
+		}
+	}
+	for _, c := range calls.Calls {
+		if !listed[c.snakeName()] {
+			t.Errorf("the README doesn't list the call %s", c.snakeName())
+		}
+		delete(listed, c.snakeName())
+	}
+	for name := range listed {
+		t.Errorf("the README lists %s, which is no call", name)
+	}
+}
+
 // sourcesWith copies the Go sources of core and of the calls, with one piece of a file replaced.
 func sourcesWith(t *testing.T, name, piece, replacement string) fs.FS {
 	t.Helper()
