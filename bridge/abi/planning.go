@@ -63,8 +63,8 @@ func Plan(
 	defer fault.Recover(&err)
 	var c call
 	defer c.release()
-	table, latency := c.take("table", tableArray, tableSchema),
-		c.take("latency", latencyArray, latencySchema)
+	table := c.take("table", tableArray, tableSchema)
+	latency := c.take("latency", latencyArray, latencySchema)
 	out := c.fill(outArray, outSchema)
 	asked := decode(&c, request, planRequest{})
 	from := planInput(&c, table, asked)
@@ -94,8 +94,7 @@ func planInput(c *call, table *carrow.Input, asked planRequest) (from planning.I
 		if c.err == nil && !uniform {
 			c.err = fault.New(fault.Value,
 				"widths by %q need statistics and scores were given; pass the statistics, or "+
-					"widths %q",
-				asked.Widths, planning.Uniform)
+					"widths %q", asked.Widths, planning.Uniform)
 		}
 		from.Scores = read(c, table, tables.ScoresFromRecord)
 		return from
@@ -104,8 +103,8 @@ func planInput(c *call, table *carrow.Input, asked planRequest) (from planning.I
 	if c.err != nil {
 		return from
 	}
-	if from.Scores, c.err = criteria.Score(asked.Criterion, asked.Seed, statistics); c.err != nil ||
-		uniform {
+	from.Scores, c.err = criteria.Score(asked.Criterion, asked.Seed, statistics)
+	if c.err != nil || uniform {
 		return from
 	}
 	var widths criteria.Scores
@@ -119,8 +118,8 @@ func Diff(aArray, aSchema, bArray, bSchema int64) (difference string, err error)
 	defer fault.Recover(&err)
 	var c call
 	defer c.release()
-	aInput, bInput := c.take("the first plan", aArray, aSchema),
-		c.take("the second plan", bArray, bSchema)
+	aInput := c.take("the first plan", aArray, aSchema)
+	bInput := c.take("the second plan", bArray, bSchema)
 	a, b := read(&c, aInput, tables.PlanFromRecord), read(&c, bInput, tables.PlanFromRecord)
 	if c.err != nil {
 		return "", c.err

@@ -57,8 +57,8 @@ func Combine(
 	defer fault.Recover(&err)
 	var c call
 	defer c.release()
-	lightInput, heavyInput := c.take("logits", lightArray, lightSchema),
-		c.take("logits", heavyArray, heavySchema)
+	lightInput := c.take("logits", lightArray, lightSchema)
+	heavyInput := c.take("logits", heavyArray, heavySchema)
 	out := c.fill(outArray, outSchema)
 	light, heavy := c.matrix(lightInput), c.matrix(heavyInput)
 	if c.err != nil {
@@ -107,8 +107,8 @@ func FitLightWeight(
 	defer fault.Recover(&err)
 	var c call
 	defer c.release()
-	lightInput, heavyInput := c.take("logits", lightArray, lightSchema),
-		c.take("logits", heavyArray, heavySchema)
+	lightInput := c.take("logits", lightArray, lightSchema)
+	heavyInput := c.take("logits", heavyArray, heavySchema)
 	labelsInput := c.take("labels", labelsArray, labelsSchema)
 	light, heavy := c.matrix(lightInput), c.matrix(heavyInput)
 	labels := read(&c, labelsInput, tables.LabelsFromRecord)
@@ -132,8 +132,8 @@ func FitTemperature(
 	defer fault.Recover(&err)
 	var c call
 	defer c.release()
-	logitsInput, labelsInput := c.take("logits", logitsArray, logitsSchema),
-		c.take("labels", labelsArray, labelsSchema)
+	logitsInput := c.take("logits", logitsArray, logitsSchema)
+	labelsInput := c.take("labels", labelsArray, labelsSchema)
 	logits := c.matrix(logitsInput)
 	labels := read(&c, labelsInput, tables.LabelsFromRecord)
 	if c.err != nil {

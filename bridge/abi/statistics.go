@@ -139,11 +139,11 @@ func StatisticsMerge(
 	defer fault.Recover(&err)
 	var c call
 	defer c.release()
-	aInput, bInput := c.take("first table", aArray, aSchema),
-		c.take("second table", bArray, bSchema)
+	aInput := c.take("first table", aArray, aSchema)
+	bInput := c.take("second table", bArray, bSchema)
 	out := c.fill(outArray, outSchema)
-	a, b := read(&c, aInput, tables.StatisticsFromRecord),
-		read(&c, bInput, tables.StatisticsFromRecord)
+	a := read(&c, aInput, tables.StatisticsFromRecord)
+	b := read(&c, bInput, tables.StatisticsFromRecord)
 	if c.err != nil {
 		return 0, c.err
 	}
