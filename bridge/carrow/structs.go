@@ -25,8 +25,8 @@ type cArray struct {
 
 const flagNullable = 2 // ARROW_FLAG_NULLABLE
 
-// plausible reports whether an address can lead to values of a width at all: not into the zero page,
-// not past every address space, aligned.
+// plausible reports whether an address can lead to values of a width at all: not into the zero
+// page, not past every address space, aligned.
 func plausible(address, width uintptr) bool {
 	return address >= 4096 && address < 1<<62 && address%width == 0
 }

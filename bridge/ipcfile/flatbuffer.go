@@ -9,8 +9,8 @@ import (
 )
 
 // flatbuffer reads the metadata of an Arrow file (format: flatbuffers.dev, "internals"), which may
-// be forged. Every offset and length is compared with the bytes there are before it is followed, and
-// what is handed out is never more than those bytes, so that a small file can't ask for much
+// be forged. Every offset and length is compared with the bytes there are before it is followed,
+// and what is handed out is never more than those bytes, so that a small file can't ask for much
 // memory. The first fault stays in err; what is read after it is empty.
 type flatbuffer struct {
 	bytes  []byte

@@ -26,8 +26,8 @@ var typeNames = [...]string{
 	"run-end encoded", "binary view", "utf8 view", "list view", "large list view",
 }
 
-// typeKey distinguishes types: the bits of an int and whether it is signed, the precision of a float
-// (half, single, double).
+// typeKey distinguishes types: the bits of an int and whether it is signed, the precision of a
+// float (half, single, double).
 type typeKey struct {
 	code, width, signed uint64
 }

@@ -55,8 +55,8 @@ func columnsIn(section string) (columns []string) {
 	return columns
 }
 
-// TestReadmeListsEveryColumn proves that the README lists the columns of every kind with their types,
-// in their order, and no others.
+// TestReadmeListsEveryColumn proves that the README lists the columns of every kind with their
+// types, in their order, and no others.
 func TestReadmeListsEveryColumn(t *testing.T) {
 	content, err := os.ReadFile("../README.md")
 	if err != nil {
