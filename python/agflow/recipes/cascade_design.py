@@ -19,7 +19,7 @@ from agflow.cascade.router_evaluation import RouterEvaluation, evaluate_cascade
 from agflow.data import datasets as data
 from agflow.data.datasets import load_dataset
 from agflow.errors import EmptyError, InvalidValueError
-from agflow.evaluation.timing import Timing, first_images, race
+from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.head import only_classes
 from agflow.models.load import load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
@@ -210,7 +210,7 @@ def design(options: DesignOptions) -> DesignResult:
         _save_tables(folder, made, calibrating, predictions)
     evaluation = evaluate_cascade(cascade, parts.test, predictions)
     x = first_images(parts.test.dataset, TIMED_IMAGES)
-    timings = race(
+    timings = time_models(
         {"heavy": made.heavy, "light": made.light, "cascade": cascade}, x, batch=TIMED_BATCH
     )
     return DesignResult(options, name, made, router, evaluation, timings)
