@@ -15,12 +15,14 @@ from agflow.errors import DtypeError, EmptyError, ShapeError
 def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
     """AGF utility of every channel, U_c = E|Y_c · G_c| over the rows (arXiv 2603.12354).
 
-    Every channel is one chain of float64 additions in row order: the same bits for any number of workers.
+    Every channel is one chain of float64 additions in row order: the same bits for any number of
+    workers.
 
     Parameters
     ----------
-    y_RC, g_RC : activations and their gradients [R, C], one row a token: torch tensors on the CPU, numpy arrays or Arrow
-        arrays of fixed-size lists, float32, float64, float16 or bfloat16, both of one type (see :func:`agflow._core.matrix`)
+    y_RC, g_RC : activations and their gradients [R, C], one row a token: torch tensors on the CPU,
+        numpy arrays or Arrow arrays of fixed-size lists, float32, float64, float16 or bfloat16,
+        both of one type (see :func:`agflow._core.matrix`)
     workers : threads at most
 
     Returns
@@ -40,7 +42,8 @@ def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
     sum_C = arrow.call_for_array(core().abs_yg, workers, y, g)
     if not y.rows:
         raise EmptyError(
-            "y and g have no rows, expected at least one to take a mean over: pass a batch with tokens"
+            "y and g have no rows, expected at least one to take a mean over: pass a batch with "
+            "tokens"
         )
     return sum_C.to_numpy() / y.rows
 
@@ -67,7 +70,8 @@ def top_k(scores_N: Any, k: int, *, workers: int = 1) -> pa.BooleanArray:
         scores_N = np.ascontiguousarray(scores_N, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DtypeError(
-            f"scores: {type(scores_N).__name__} is nothing numpy can see as float64 ({error}): pass an array of numbers"
+            f"scores: {type(scores_N).__name__} is nothing numpy can see as float64 ({error}): "
+            "pass an array of numbers"
         ) from error
     if scores_N.ndim != 1:
         raise ShapeError(

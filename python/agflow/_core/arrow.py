@@ -1,8 +1,8 @@
 """Arrow values into and out of the Go core through the Arrow C Data Interface, without copying.
 
-Two C structs carry each value; those of a matrix are filled here (see :mod:`agflow._core.matrix`), those of other values
-by pyarrow. A call into Go releases what it was given before it returns; a result belongs to Python from then on and is
-freed when the last Python object that sees it is gone.
+Two C structs carry each value; those of a matrix are filled here (see :mod:`agflow._core.matrix`),
+those of other values by pyarrow. A call into Go releases what it was given before it returns; a
+result belongs to Python from then on and is freed when the last Python object that sees it is gone.
 """
 
 from __future__ import annotations
@@ -96,9 +96,10 @@ def matrix(value: Any, name: str = "matrix") -> Matrix:
     Parameters
     ----------
     value : float32, float64, float16 or bfloat16 [rows, channels]
-        A torch tensor on the CPU (with or without a gradient graph) or a numpy array, whose channels lie next to each
-        other and whose rows do not overlap; or an Arrow array of fixed-size lists (pyarrow, polars, any object with
-        ``__arrow_c_array__`` or ``__arrow_c_stream__``) without nulls. bfloat16 comes from torch or ml_dtypes.
+        A torch tensor on the CPU (with or without a gradient graph) or a numpy array, whose
+        channels lie next to each other and whose rows do not overlap; or an Arrow array of
+        fixed-size lists (pyarrow, polars, any object with ``__arrow_c_array__`` or
+        ``__arrow_c_stream__``) without nulls. bfloat16 comes from torch or ml_dtypes.
     name : str
         The word for the value in errors.
 
@@ -109,7 +110,8 @@ def matrix(value: Any, name: str = "matrix") -> Matrix:
     DeviceError
         The tensor does not lie in the memory of the CPU.
     ShapeError
-        The value has not two dimensions, has no channels, its channels lie apart, or its rows overlap.
+        The value has not two dimensions, has no channels, its channels lie apart, or its rows
+        overlap.
     InvalidValueError
         Arrow values are null.
     """
@@ -129,11 +131,13 @@ def _tensor_matrix(tensor: Any, name: str, torch: Any) -> Matrix:
     dtype = _torch_dtype(tensor.dtype)
     if dtype is None:
         raise DtypeError(
-            f"{name}: the tensor is {tensor.dtype}, expected torch.float32, float64, float16 or bfloat16: use .float() first"
+            f"{name}: the tensor is {tensor.dtype}, expected torch.float32, float64, float16 or "
+            "bfloat16: use .float() first"
         )
     if tensor.layout is not torch.strided:
         raise ShapeError(
-            f"{name}: the tensor is stored as {tensor.layout}, expected torch.strided: use .to_dense() first"
+            f"{name}: the tensor is stored as {tensor.layout}, expected torch.strided: use "
+            ".to_dense() first"
         )
     rows, channels = _rows_and_channels(name, tensor.shape)
     stride = (
@@ -155,7 +159,8 @@ def _numpy_matrix(array: np.ndarray, name: str) -> Matrix:
     dtype = _numpy_dtype(array.dtype)
     if dtype is None:
         raise DtypeError(
-            f"{name}: the array is {array.dtype!r}, expected native float32, float64, float16 or bfloat16: use .astype('float32') first"
+            f"{name}: the array is {array.dtype!r}, expected native float32, float64, float16 or "
+            "bfloat16: use .astype('float32') first"
         )
     rows, channels = _rows_and_channels(name, array.shape)
     stride = channels
@@ -193,7 +198,8 @@ def _row_stride(name: str, shape: tuple[int, int], strides: Sequence[float], cur
         row_step = channels
     if channels > 1 and channel_step != 1 or row_step < channels or row_step % 1:
         raise ShapeError(
-            f"{name}: the channels of a row do not lie next to each other, or rows overlap: use {cure} first"
+            f"{name}: the channels of a row do not lie next to each other, or rows overlap: use "
+            f"{cure} first"
         )
     return row_step
 
@@ -209,14 +215,16 @@ def _arrow_matrix(value: Any, name: str) -> Matrix:
     )
     if dtype is None:
         raise DtypeError(
-            f"{name}: the Arrow type is {lists.type}, expected fixed-size lists of float32, float64 or float16: cast it first"
+            f"{name}: the Arrow type is {lists.type}, expected fixed-size lists of float32, "
+            "float64 or float16: cast it first"
         )
     rows, channels = _rows_and_channels(name, (len(lists), lists.type.list_size))
     values = lists.flatten()  # a view, unless a list is null
     nulls = lists.null_count or values.null_count
     if nulls:
         raise InvalidValueError(
-            f"{name}: {nulls} of {rows if lists.null_count else len(values)} values are null: fill or drop them first"
+            f"{name}: {nulls} of {rows if lists.null_count else len(values)} values are null: fill "
+            "or drop them first"
         )
     buffer = values.buffers()[1]
     address = buffer.address + values.offset * dtype.bytes if rows else 0
@@ -239,7 +247,8 @@ def _arrow_array(value: Any, name: str) -> pa.Array:
         chunks = pa.chunked_array(value) if not isinstance(value, pa.ChunkedArray) else value
         return chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
     raise DtypeError(
-        f"{name}: expected a torch tensor, a numpy array or an Arrow array, got {type(value).__name__}"
+        f"{name}: expected a torch tensor, a numpy array or an Arrow array, got "
+        f"{type(value).__name__}"
     )
 
 
@@ -248,8 +257,9 @@ def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
 
     Parameters
     ----------
-    value : pyarrow RecordBatch or Table, polars DataFrame, or any object with ``__arrow_c_array__`` or
-        ``__arrow_c_stream__``. Text columns of any Arrow encoding (large, view, dictionary) become utf8.
+    value : pyarrow RecordBatch or Table, polars DataFrame, or any object with ``__arrow_c_array__``
+        or ``__arrow_c_stream__``. Text columns of any Arrow encoding (large, view, dictionary)
+        become utf8.
 
     Raises
     ------

@@ -1,8 +1,9 @@
 """A matrix in foreign memory, and the two C structs of the Arrow C Data Interface that show it to the Go core.
 
-A call is only microseconds away from its kernel when nothing is built per call but these structs: pyarrow's own export
-takes longer than many a kernel. Go gives the structs back through a callback that only marks them; the memory of the
-values and of the structs is kept alive by Python for the whole call.
+A call is only microseconds away from its kernel when nothing is built per call but these structs:
+pyarrow's own export takes longer than many a kernel. Go gives the structs back through a callback
+that only marks them; the memory of the values and of the structs is kept alive by Python for the
+whole call.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ DTYPES = {
     )
 }  # Arrow has no bfloat16: uint16 with metadata
 
-# A block holds, in words: ArrowArray of the rows, ArrowArray of the values, ArrowSchema of the rows, and what they point to.
+# A block holds, in words: ArrowArray of the rows, ArrowArray of the values, ArrowSchema of the
+# rows, and what they point to.
 _ROWS, _VALUES, _SCHEMA, _BUFFERS, _CHILDREN = 0, 10, 20, 29, 31
 _WORD = 8
 

@@ -31,9 +31,10 @@ def batches_of(loader: Iterable, description: str, *, total: int | None = None) 
 
 
 class CallbackLoader:
-    """The batches of ``loader``; ``begin()`` is called before the first one of every pass, ``see(batch)`` before each is handed on.
+    """A loader that calls ``begin()`` before every pass and ``see(batch)`` before each batch.
 
-    What else a loader has, such as samplers and generators that :func:`agflow.finetune` looks for, is the loader's own.
+    All other attributes, such as the samplers and generators that :func:`agflow.finetune` reads,
+    are those of ``loader``.
     """
 
     def __init__(

@@ -54,47 +54,51 @@ def calibrate(
 ) -> Statistics:
     """Run ``batches`` batches forward and backward and sum up what each prunable unit carries.
 
-    Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the cross entropy *summed* over the
-    batch: the gradient of an image is that of its own loss, whatever the batch size. AGF utility is
-    U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the residual stream before every norm that reads it, the
-    rows of all these places together; for ``"block"`` what a branch adds to it; for the pairs of a query and a key channel
-    (``"head_dim"``) the queries. Weights are frozen meanwhile, no weight gradient is computed unless asked
-    for, and the model's flags, modes, hooks and gradients are afterwards what they were, even after an error.
+    Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the cross entropy
+    *summed* over the batch: the gradient of an image is that of its own loss, whatever the batch
+    size. AGF utility is U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the residual
+    stream before every norm that reads it, the rows of all these places together; for ``"block"``
+    what a branch adds to it; for the pairs of a query and a key channel (``"head_dim"``) the
+    queries. Weights are frozen meanwhile, no weight gradient is computed unless asked for, and the
+    model's flags, modes, hooks and gradients are afterwards what they were, even after an error.
 
-    On the CPU the core reads Y and G where autograd keeps them. On a CUDA device they are summed there
-    (:func:`agflow.calibration.device_sums`) and only the sums leave it.
+    On the CPU the core reads Y and G where autograd keeps them. On a CUDA device they are summed
+    there (:func:`agflow.calibration.device_sums`) and only the sums leave it.
 
     Parameters
     ----------
-    model : float32, float64, float16 or bfloat16, on the CPU or a CUDA device; inside ``torch.autocast`` the
-        activations may be of another of these types
-    loader : batches of (images [B, C, H, W], labels int64 [B]); images are moved to the model's device and type
+    model : float32, float64, float16 or bfloat16, on the CPU or a CUDA device; inside
+        ``torch.autocast`` the activations may be of another of these types
+    loader : batches of (images [B, C, H, W], labels int64 [B]); images are moved to the model's
+        device and type
     batches : how many to take at most
-    groups : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels inside the heads, of the
-        values and of queries and keys), ``"embed"`` (channels of the residual stream; holds the stream of all blocks and
-        its gradients for the length of a batch), ``"block"`` (whole residual branches)
-    weight_gradients : also sum w · ∂L/∂w of the attached weights, for criteria such as ``"taylor_weight"``. Costs the
-        time of their gradients, and the memory of a gradient and of a sum (float32, or float64 for such models) of
-        each attached weight.
-    image_size : measure ``agflow.models.at_image_size(model, image_size)`` instead; the size goes into the metadata
-        ``agflow.image_size`` (``"112x112"``: height, width), and from there into scores and plans, by which
-        :func:`agflow.prune` cuts the model at that size. Costs, and so the shares of a plan's budget, are those of the
-        uncut model *at that size*.
+    groups : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels
+        inside the heads, of the values and of queries and keys), ``"embed"`` (channels of the
+        residual stream; holds the stream of all blocks and its gradients for the length of a
+        batch), ``"block"`` (whole residual branches)
+    weight_gradients : also sum w · ∂L/∂w of the attached weights, for criteria such as
+        ``"taylor_weight"``. Costs the time of their gradients, and the memory of a gradient and of
+        a sum (float32, or float64 for such models) of each attached weight.
+    image_size : measure ``agflow.models.at_image_size(model, image_size)`` instead; the size goes
+        into the metadata ``agflow.image_size`` (``"112x112"``: height, width), and from there into
+        scores and plans, by which :func:`agflow.prune` cuts the model at that size. Costs, and so
+        the shares of a plan's budget, are those of the uncut model *at that size*.
     options : what happens to NaN and infinity, and whether the raw tensors are kept
     seed : recorded with the statistics: the seed the images were drawn with
 
     Raises
     ------
     UnsupportedModelError, DeviceError, DtypeError
-        No adapter handles the model, or it has no image size of its own to change; it is neither on the CPU nor on a CUDA
-        device; its activations have another type.
+        No adapter handles the model, or it has no image size of its own to change; it is neither on
+        the CPU nor on a CUDA device; its activations have another type.
     InvalidValueError
-        Unknown group, fewer than one batch, an image size the model cannot have, or labels outside the model's classes.
+        Unknown group, fewer than one batch, an image size the model cannot have, or labels outside
+        the model's classes.
     EmptyError
         The loader gave no batch.
     NonFiniteError
-        A batch gave NaN or infinity; the message names layer, batch and place. With ``"skip"``: every batch of a layer
-        did, or a weight's gradient did although Y and G were finite.
+        A batch gave NaN or infinity; the message names layer, batch and place. With ``"skip"``:
+        every batch of a layer did, or a weight's gradient did although Y and G were finite.
     FileError
         ``options.dump`` cannot be written or already holds Arrow files.
     """
@@ -155,7 +159,8 @@ def calibrate(
 def _warn(skipped: dict[str, int]) -> None:
     layers = ", ".join(f"{name} ({count})" for name, count in skipped.items())
     warnings.warn(
-        f"batches with NaN or infinity were left out of {len(skipped)} layers, as nonfinite='skip' asks: {layers}",
+        f"batches with NaN or infinity were left out of {len(skipped)} layers, as nonfinite='skip' "
+        f"asks: {layers}",
         stacklevel=3,
     )
 
@@ -166,7 +171,8 @@ def _check(model: nn.Module, batches: int) -> None:
     device = next(model.parameters()).device
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(
-            f"the model is on {device}, expected the CPU or a CUDA device: call model.cpu() before calibration"
+            f"the model is on {device}, expected the CPU or a CUDA device: call model.cpu() before "
+            "calibration"
         )
 
 

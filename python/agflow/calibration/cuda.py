@@ -19,9 +19,10 @@ def device_sums(
 ) -> torch.Tensor:
     """Per-channel sums over the rows: Σ|y·g|, Σ y·g, Σ (y·g)², Σ|y|, Σ y, Σ y², Σ g², max |y·g|, in this order.
 
-    Rows are widened to float64 a block at a time, so that no float64 copy of the whole is made. Equal tensors give
-    equal bits on one device; those of another device or block size agree up to the rounding of float64 additions
-    (about 1e-15 of Σ|·|). NaN and infinity show in the sums of their channel.
+    Rows are widened to float64 a block at a time, so that no float64 copy of the whole is made.
+    Equal tensors give equal bits on one device; those of another device or block size agree up to
+    the rounding of float64 additions (about 1e-15 of Σ|·|). NaN and infinity show in the sums of
+    their channel.
 
     Parameters
     ----------
@@ -68,14 +69,17 @@ def _add(sums_8C: torch.Tensor, y_NC: torch.Tensor, g_NC: torch.Tensor) -> None:
 def _check(y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
     if y_RC.ndim != 2 or y_RC.shape != g_RC.shape:
         raise ShapeError(
-            f"y is {list(y_RC.shape)} and g {list(g_RC.shape)}, expected two matrices [rows, channels] of one shape: "
+            f"y is {list(y_RC.shape)} and g {list(g_RC.shape)}, expected two matrices [rows, "
+            "channels] of one shape: "
             "flatten images and tokens into rows"
         )
     if y_RC.dtype != g_RC.dtype or not y_RC.is_floating_point():
         raise DtypeError(
-            f"y is {y_RC.dtype} and g {g_RC.dtype}, expected one floating-point type for both: cast one to the other's"
+            f"y is {y_RC.dtype} and g {g_RC.dtype}, expected one floating-point type for both: "
+            "cast one to the other's"
         )
     if y_RC.device != g_RC.device:
         raise DeviceError(
-            f"y lies on {y_RC.device} and g on {g_RC.device}, expected one device: move one to the other's"
+            f"y lies on {y_RC.device} and g on {g_RC.device}, expected one device: move one to the "
+            "other's"
         )

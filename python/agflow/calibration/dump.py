@@ -21,9 +21,9 @@ class TensorFolder:
     """A folder of tensor files: ``batch-0000.arrow``, ``batch-0001.arrow``, … and, last of all, ``weights.arrow``.
 
     A batch has one row per image and the columns ``<layer>.y`` and ``<layer>.g``, [T, C] as
-    ``arrow.fixed_shape_tensor``; the weights file has one row and the columns ``<layer>.w0``, ``<layer>.w1``, ….
-    Values are float32, float64 or float16; Arrow has no bfloat16, so these are uint16 and the field's metadata says
-    ``agflow.dtype=bfloat16``.
+    ``arrow.fixed_shape_tensor``; the weights file has one row and the columns ``<layer>.w0``,
+    ``<layer>.w1``, …. Values are float32, float64 or float16; Arrow has no bfloat16, so these are
+    uint16 and the field's metadata says ``agflow.dtype=bfloat16``.
 
     Raises
     ------
@@ -41,7 +41,8 @@ class TensorFolder:
             ) from error
         if any(self._folder.glob("*.arrow")):
             raise FileError(
-                f"dump folder {folder} already holds Arrow files, which would mix with the new ones; choose an empty folder"
+                f"dump folder {folder} already holds Arrow files, which would mix with the new "
+                "ones; choose an empty folder"
             )
 
     def write_batch(

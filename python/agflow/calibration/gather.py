@@ -12,8 +12,8 @@ def gather_statistics(statistics: Statistics) -> Statistics:
     """The statistics of all ranks, merged in rank order: the same bits on every rank.
 
     Each rank calibrates on its own share of the images, such as a ``DistributedSampler`` deals out:
-    ``agflow.calibration.gather_statistics(agflow.calibrate(model, loader))``. Call it on all ranks. The result is that of
-    ``first.merge(second, …)``; without torchrun it is ``statistics`` itself.
+    ``agflow.calibration.gather_statistics(agflow.calibrate(model, loader))``. Call it on all ranks.
+    The result is that of ``first.merge(second, …)``; without torchrun it is ``statistics`` itself.
 
     Raises
     ------

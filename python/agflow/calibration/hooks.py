@@ -33,9 +33,11 @@ def capture(
     """While open, each forward pass of ``model`` hands its layers' activations and gradients to ``sink`` when it is
     gone through backward.
 
-    The sink is called during backward, once a layer and batch, with [R, C] of the tensors autograd works on (views of them
-    where a layer is seen at one place as a whole): it must not keep or change them. The weights are frozen, those in ``trainable`` excepted, and the model evaluates; on exit requires_grad, modes
-    and hooks are as before. An error of the sink comes out of ``backward()``.
+    The sink is called during backward, once a layer and batch, with [R, C] of the tensors autograd
+    works on (views of them where a layer is seen at one place as a whole): it must not keep or
+    change them. The weights are frozen, those in ``trainable`` excepted, and the model evaluates;
+    on exit requires_grad, modes and hooks are as before. An error of the sink comes out of
+    ``backward()``.
 
     Raises
     ------
@@ -56,7 +58,8 @@ def capture(
             for number, tap in enumerate(layer.seen_at):
                 if tap.module not in modules:
                     raise UnknownLayerError(
-                        f"layer {layer.name} is read by {tap.module}, which the model does not have: "
+                        f"layer {layer.name} is read by {tap.module}, which the model does not "
+                        "have: "
                         "use the layers of this model's adapter"
                     )
                 hooks.callback(_watch(modules[tap.module], tap, partial(places.add, number)).remove)

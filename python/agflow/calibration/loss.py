@@ -22,12 +22,14 @@ def per_image_loss(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Ten
     """
     if logits_BK.ndim != 2 or labels_B.shape != logits_BK.shape[:1]:
         raise ShapeError(
-            f"logits are {list(logits_BK.shape)} and labels {list(labels_B.shape)}, expected [images, classes] and [images]"
+            f"logits are {list(logits_BK.shape)} and labels {list(labels_B.shape)}, expected "
+            "[images, classes] and [images]"
         )
     low, high = int(labels_B.min()), int(labels_B.max())
     if low < 0 or high >= logits_BK.shape[1]:
         raise InvalidValueError(
-            f"labels run from {low} to {high}, the model has {logits_BK.shape[1]} classes: use labels of the model's own classes"
+            f"labels run from {low} to {high}, the model has {logits_BK.shape[1]} classes: use "
+            "labels of the model's own classes"
         )
     wide_BK = logits_BK.to(
         torch.promote_types(logits_BK.dtype, torch.float32)

@@ -76,7 +76,8 @@ class StatisticsSink:
         lost = [name for name, count in skipped.items() if count == self.batches]
         if lost:
             raise NonFiniteError(
-                f"all {self.batches} batches of {', '.join(lost)} hold NaN or infinity, expected some finite ones to measure: "
+                f"all {self.batches} batches of {', '.join(lost)} hold NaN or infinity, expected "
+                "some finite ones to measure: "
                 "check the images and weights, or calibrate in float32"
             )
         return skipped

@@ -14,8 +14,8 @@ from agflow.models import Adapter, PrunableLayer
 class WeightGradients:
     """While entered, ``.grad`` of the attached parameters holds the last batch alone; :meth:`add_batch` adds it up.
 
-    The sums are float32, or float64 for such models: sixteen bits would lose small batches. On exit the parameters
-    have the ``.grad`` again that they had.
+    The sums are float32, or float64 for such models: sixteen bits would lose small batches. On exit
+    the parameters have the ``.grad`` again that they had.
     """
 
     def __init__(self, adapter: Adapter, model: nn.Module, layers: Sequence[PrunableLayer]):

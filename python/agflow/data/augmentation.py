@@ -26,7 +26,8 @@ def shifting_batch(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
 def random_shifts(images_BCHW: torch.Tensor, most: float = SHIFT) -> torch.Tensor:
     """Each image [C, H, W] moved by whole pixels, up to ``most`` of a side and at least up to one pixel, mirrored half the time.
 
-    The edge is repeated where the image has moved away. Nothing is interpolated, which would blur small images.
+    The edge is repeated where the image has moved away. Nothing is interpolated, which would blur
+    small images.
     """
     height, width = images_BCHW.shape[2:]
     down, across = max(1, round(most * height)), max(1, round(most * width))

@@ -64,7 +64,8 @@ class Dataset(torch.utils.data.Dataset):
                 Image.DecompressionBombError,
             ) as error:
                 raise CorruptFileError(
-                    f"image {index} of {self._source} cannot be decoded ({error}); remove it or repair the file"
+                    f"image {index} of {self._source} cannot be decoded ({error}); remove it or "
+                    "repair the file"
                 ) from error
             self._decoded[index] = True
         return self.preprocessing.normalise(self._pixels[index]), int(self.labels[index])
@@ -93,19 +94,20 @@ def load_dataset(
     Parameters
     ----------
     preprocessing : of the model that will see the images
-    label : label column of a parquet file; by default ``label``, or ``imagenet_label`` where the file has it and
-        the model has the 1,000 classes of ImageNet
+    label : label column of a parquet file; by default ``label``, or ``imagenet_label`` where the
+        file has it and the model has the 1,000 classes of ImageNet
     limit, offset : take ``limit`` images after skipping ``offset``
-    seed : take the images class by class in turn, each class in seeded random order, so that any first n are
-        balanced; without a seed in file order
+    seed : take the images class by class in turn, each class in seeded random order, so that any
+        first n are balanced; without a seed in file order
     classes : number of classes of the model; a label outside it is refused
-    only : leave out images of all classes but these, whose labels become their places in this list, as those of
-        :func:`agflow.models.only_classes` are
+    only : leave out images of all classes but these, whose labels become their places in this list,
+        as those of :func:`agflow.models.only_classes` are
 
     Raises
     ------
     InvalidValueError
-        Unknown prefix, missing column or array, labels outside the model's classes, a negative limit or offset.
+        Unknown prefix, missing column or array, labels outside the model's classes, a negative
+        limit or offset.
     FileError, CorruptFileError
         The file is missing or not readable; damaged or of another format.
     EmptyError
@@ -114,7 +116,8 @@ def load_dataset(
     prefix, _, rest = spec.partition(":")
     if prefix not in _READERS or not rest:
         raise InvalidValueError(
-            f"data {spec!r} is not understood, expected one of: parquet:FILE, npz:FILE, npz:FILE#test, imagefolder:DIR, example:train, example:test"
+            f"data {spec!r} is not understood, expected one of: parquet:FILE, npz:FILE, "
+            "npz:FILE#test, imagefolder:DIR, example:train, example:test"
         )
     if offset < 0 or (limit is not None and limit < 0):
         raise InvalidValueError(
@@ -130,7 +133,8 @@ def load_dataset(
     rows = order[offset : None if limit is None else offset + limit]
     if len(rows) == 0:
         raise EmptyError(
-            f"{spec} has {len(labels_N)} images and none is left after offset {offset} and limit {limit}; expected at least one"
+            f"{spec} has {len(labels_N)} images and none is left after offset {offset} and limit "
+            f"{limit}; expected at least one"
         )
     return Dataset(spec, opener(rows), torch.from_numpy(labels_N[rows]), preprocessing)
 
@@ -150,7 +154,8 @@ def _check_labels(labels_N: np.ndarray, classes: int | None, spec: str) -> None:
     low, high = labels_N.min(), labels_N.max()
     if low < 0 or high >= classes:
         raise InvalidValueError(
-            f"labels of {spec} run from {low} to {high}, the model has {classes} classes (0 to {classes - 1}): "
+            f"labels of {spec} run from {low} to {high}, the model has {classes} classes (0 to "
+            f"{classes - 1}): "
             "name the right column with label, or take a model of these classes"
         )
 
@@ -201,12 +206,14 @@ def _read_parquet(path: str, label: str | None, classes: int | None):
         labels_N = file.read([label]).column(0)
     if not pa.types.is_integer(labels_N.type) or labels_N.null_count:
         raise InvalidValueError(
-            f"column {label!r} of {path} is {labels_N.type} with {labels_N.null_count} nulls, expected integers without nulls"
+            f"column {label!r} of {path} is {labels_N.type} with {labels_N.null_count} nulls, "
+            "expected integers without nulls"
         )
     image_type = file.schema_arrow.field("image").type
     if not pa.types.is_struct(image_type) or image_type.get_field_index("bytes") < 0:
         raise InvalidValueError(
-            f"column 'image' of {path} is {image_type}, expected a struct with a field 'bytes' as Hugging Face writes it"
+            f"column 'image' of {path} is {image_type}, expected a struct with a field 'bytes' as "
+            "Hugging Face writes it"
         )
 
     def opener(rows: np.ndarray):
@@ -229,11 +236,13 @@ def _read_npz(path: str, label: str | None, classes: int | None):
         x_NHW, labels_N = arrays[x_name], arrays[y_name]
     if x_NHW.dtype != np.uint8 or x_NHW.ndim not in (3, 4):
         raise InvalidValueError(
-            f"array {x_name!r} of {path} is {x_NHW.dtype} {x_NHW.shape}, expected uint8 [N, H, W] or [N, H, W, 3]"
+            f"array {x_name!r} of {path} is {x_NHW.dtype} {x_NHW.shape}, expected uint8 [N, H, W] "
+            "or [N, H, W, 3]"
         )
     if labels_N.shape != x_NHW.shape[:1] or labels_N.dtype.kind not in "iu":
         raise InvalidValueError(
-            f"array {y_name!r} of {path} is {labels_N.dtype} {labels_N.shape}, expected {len(x_NHW)} integers"
+            f"array {y_name!r} of {path} is {labels_N.dtype} {labels_N.shape}, expected "
+            f"{len(x_NHW)} integers"
         )
     return labels_N.astype(np.int64), lambda rows: partial(_open_array, x_NHW[rows])
 
@@ -257,8 +266,8 @@ def _read_example(part: str, label: str | None, classes: int | None):
     return _read_npz(f"{EXAMPLE / 'fashion_mnist_mini.npz'}#{part}", label, classes)
 
 
-# Each takes (path, label, classes) and gives the labels, int64 [N], and a function from the rows to take to a
-# function that opens image i of those rows.
+# Each takes (path, label, classes) and gives the labels, int64 [N], and a function from the rows to
+# take to a function that opens image i of those rows.
 _READERS = {
     "parquet": _read_parquet,
     "npz": _read_npz,
@@ -277,5 +286,6 @@ def _require(path: str, found: list[str], wanted: list[str], what: str) -> None:
 
 def missing_file(path: str | os.PathLike) -> FileError:
     return FileError(
-        f"{os.fspath(path)} is missing or not a readable file: check the path and its rights (working folder {pathlib.Path.cwd()})"
+        f"{os.fspath(path)} is missing or not a readable file: check the path and its rights "
+        f"(working folder {pathlib.Path.cwd()})"
     )

@@ -16,9 +16,10 @@ _VALUES = 4096  # of an image that are hashed, evenly spaced: images that agree 
 class ImageSketch:
     """The 256 smallest 64-bit hashes of a set of images (bottom-k sketch, Broder 1997), whatever their order.
 
-    Two sketches that share a hash are of sets that share an image. The reverse is likely only: of two sets of n images
-    that share s of them, the sketches share none with a probability of about exp(-256 s / n). An image counts as the
-    same only as the very same values: another crop, another normalisation or dtype makes it another one.
+    Two sketches that share a hash are of sets that share an image. The reverse is likely only: of
+    two sets of n images that share s of them, the sketches share none with a probability of about
+    exp(-256 s / n). An image counts as the same only as the very same values: another crop, another
+    normalisation or dtype makes it another one.
 
     Parameters
     ----------

@@ -36,7 +36,8 @@ class Preprocessing:
     def __post_init__(self):
         if self.channels not in _MODES or len(self.std) != self.channels:
             raise InvalidValueError(
-                f"preprocessing has mean {self.mean} and std {self.std}, expected one number each per channel, for 1 or 3 channels"
+                f"preprocessing has mean {self.mean} and std {self.std}, expected one number each "
+                "per channel, for 1 or 3 channels"
             )
 
     @classmethod

@@ -1,7 +1,7 @@
 """Model families that can be measured, cut and rebuilt, and how to add one's own.
 
-A model of one's own needs an :class:`Adapter`: where its units are, how to cut them, how to rebuild it. Take a small
-Vision Transformer whose blocks may differ in width:
+A model of one's own needs an :class:`Adapter`: where its units are, how to cut them, how to rebuild
+it. Take a small Vision Transformer whose blocks may differ in width:
 
 >>> import torch
 >>> from torch import nn

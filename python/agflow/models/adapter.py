@@ -40,17 +40,21 @@ class PrunableLayer:
 
     Attributes
     ----------
-    name : the module that holds the units, such as ``"blocks.0.mlp"``, or a name below it: ``"blocks.0.attn.qk"``
-    group : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels of the values inside the
-        heads, or pairs of a query and a key channel), ``"embed"`` (channels of the residual stream) or ``"block"`` (a
-        residual branch, which is one unit)
+    name : the module that holds the units, such as ``"blocks.0.mlp"``, or a name below it:
+        ``"blocks.0.attn.qk"``
+    group : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels of
+        the values inside the heads, or pairs of a query and a key channel), ``"embed"`` (channels
+        of the residual stream) or ``"block"`` (a residual branch, which is one unit)
     units : units present now
-    unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for a branch, else 1)
+    unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for
+        a branch, else 1)
     unit_macs : multiply-accumulates per image that leave when this one unit does
     unit_params : parameters that leave with it
-    reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is Y. Empty where units
-        go without a repair: pairs of query and key, stream channels and branches
-    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer), else 1
+    reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is
+        Y. Empty where units go without a repair: pairs of query and key, stream channels and
+        branches
+    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer),
+        else 1
     taps : where Y is seen if not at the reader's input; rows of several places are one Y
     """
 
@@ -72,9 +76,10 @@ class PrunableLayer:
 class Adapter(ABC):
     """Knowledge of one model family. Stateless: a layer found in one model names the same place in its copies.
 
-    The models map images [B, C, H, W] to logits [B, K], or to an object that has them as ``.logits``. A cut must leave
-    the function that the model computes with the removed channels of Y set to zero; where a norm reads Y (``embed``), with
-    the norm over the kept channels. Layers of the groups ``"mlp"`` and ``"heads"`` are enough for an adapter.
+    The models map images [B, C, H, W] to logits [B, K], or to an object that has them as
+    ``.logits``. A cut must leave the function that the model computes with the removed channels of
+    Y set to zero; where a norm reads Y (``embed``), with the norm over the kept channels. Layers of
+    the groups ``"mlp"`` and ``"heads"`` are enough for an adapter.
 
     Attributes
     ----------
@@ -105,21 +110,24 @@ class Adapter(ABC):
     def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
         """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place, with smaller modules.
 
-        ``layer`` is of the model before any cut of its plan: other layers may have been cut since. The order is
-        branches, stream, queries and keys, values, heads. The names of readers must stay.
+        ``layer`` is of the model before any cut of its plan: other layers may have been cut since.
+        The order is branches, stream, queries and keys, values, heads. The names of readers must
+        stay.
         """
 
     def costs(self, model: nn.Module) -> dict[str, Any] | None:
         """What the model costs at any sizes, as JSON (:class:`agflow.models.costs.Costs`).
 
-        None, where an adapter does not know, makes costs additive: each unit its ``unit_macs`` and ``unit_params``.
+        None, where an adapter does not know, makes costs additive: each unit its ``unit_macs`` and
+        ``unit_params``.
         """
         return None
 
     def watchable(self, model: nn.Module) -> AbstractContextManager:
         """While entered, every module where a layer's Y is seen is called, so that hooks on it see Y.
 
-        To be overridden for models that use such a module's weight without calling it; on exit the model is what it was.
+        To be overridden for models that use such a module's weight without calling it; on exit the
+        model is what it was.
         """
         return nullcontext()
 
@@ -130,7 +138,8 @@ class Adapter(ABC):
     def class_count(self, model: nn.Module) -> int:
         """Classes that the model answers; UnsupportedModelError where the adapter does not know."""
         raise UnsupportedModelError(
-            f"the classes of {type(model).__name__} cannot be changed: its adapter has no class_count and keep_classes"
+            f"the classes of {type(model).__name__} cannot be changed: its adapter has no "
+            "class_count and keep_classes"
         )
 
     def keep_classes(self, model: nn.Module, keep_K: torch.Tensor) -> None:
@@ -148,7 +157,8 @@ class Adapter(ABC):
             The adapter does not know how, or this model cannot be changed.
         """
         raise UnsupportedModelError(
-            f"{type(model).__name__} cannot be given another image size: its adapter has no set_image_size"
+            f"{type(model).__name__} cannot be given another image size: its adapter has no "
+            "set_image_size"
         )
 
     def split(self, model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
@@ -160,7 +170,8 @@ class Adapter(ABC):
     def prefix_macs(self, model: nn.Module, blocks: int) -> int:
         """As :func:`agflow.models.prefix_macs`; UnsupportedModelError where the adapter does not know how."""
         raise UnsupportedModelError(
-            f"the MACs of the first blocks of {type(model).__name__} are not known: its adapter has no prefix_macs"
+            f"the MACs of the first blocks of {type(model).__name__} are not known: its adapter "
+            "has no prefix_macs"
         )
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """What a model costs at any sizes of its layers: multiply-accumulates and parameters as sums of products of sizes.
 
-Cuts of different groups meet in one matrix (its rows lose units of one layer, its columns of another), so that what a unit
-saves depends on the others: costs are not additive.
+Cuts of different groups meet in one matrix (its rows lose units of one layer, its columns of
+another), so that what a unit saves depends on the others: costs are not additive.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ def size(*terms: int | str | tuple) -> Size:
 class Product:
     """A piece of the model that costs something.
 
-    MACs and parameters by kind, with r the rows: ``linear`` r·inputs·outputs and inputs·outputs (+ outputs with a bias);
-    ``attention`` r·r·(inputs + outputs), inputs the width of all queries and outputs that of all values, and none (zeros that
-    fill up the narrower of the two for a fused kernel are not counted);
-    ``pointwise`` none and none; ``norm`` none and 2·outputs; ``parameters`` none and outputs.
+    MACs and parameters by kind, with r the rows: ``linear`` r·inputs·outputs and inputs·outputs (+
+    outputs with a bias); ``attention`` r·r·(inputs + outputs), inputs the width of all queries and
+    outputs that of all values, and none (zeros that fill up the narrower of the two for a fused
+    kernel are not counted); ``pointwise`` none and none; ``norm`` none and 2·outputs;
+    ``parameters`` none and outputs.
 
     Attributes
     ----------

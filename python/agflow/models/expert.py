@@ -45,16 +45,18 @@ def save_expert(
 ) -> None:
     """Save a dense or cut model as an expert folder, which appears whole or not at all.
 
-    A model that brings images to its own size (:func:`agflow.models.at_image_size`) does so again when it is loaded.
+    A model that brings images to its own size (:func:`agflow.models.at_image_size`) does so again
+    when it is loaded.
 
-    The folder is loaded back and compared bit for bit on random input before it gets its name. An expert folder of
-    that name is replaced; any other folder is left alone.
+    The folder is loaded back and compared bit for bit on random input before it gets its name. An
+    expert folder of that name is replaced; any other folder is left alone.
 
     Parameters
     ----------
     plan : the plan the model was cut by, kept as plan.arrow
     preprocessing : what the model's images need, kept in config.json
-    tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned the model, kept in config.json
+    tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned the model, kept in
+        config.json
 
     Raises
     ------
@@ -101,10 +103,12 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
     raw = _read(folder, WEIGHTS)
     if hashlib.sha256(raw).hexdigest() != config["weights_sha256"]:
         raise CorruptFileError(
-            f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy or save the expert again"
+            f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy or save "
+            "the expert again"
         )
     try:
-        # Shapes are compared before any memory is taken: on the meta device even an absurd config.json costs nothing.
+        # Shapes are compared before any memory is taken: on the meta device even an absurd
+        # config.json costs nothing.
         with torch.device("meta"):
             model = build(config["architecture"])
         model.load_state_dict(safetensors.torch.load(raw), strict=True, assign=True)
@@ -112,7 +116,8 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
         raise
     except Exception as error:  # whatever a damaged description provokes in the constructors
         raise CorruptFileError(
-            f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); save the expert again"
+            f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); "
+            "save the expert again"
         ) from error
     if config.get(
         "resizes"
@@ -142,7 +147,8 @@ def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:
         return Preprocessing.from_dict(values)
     except (TypeError, KeyError, InvalidValueError) as error:
         raise CorruptFileError(
-            f"preprocessing in {folder / CONFIG} is damaged ({_first_line(error)}); save the expert again"
+            f"preprocessing in {folder / CONFIG} is damaged ({_first_line(error)}); save the "
+            "expert again"
         ) from error
 
 
@@ -169,7 +175,8 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise CorruptFileError(
-            f"{folder / CONFIG} has format {found!r}, expected {FORMAT}: it was not made by this version's save_expert"
+            f"{folder / CONFIG} has format {found!r}, expected {FORMAT}: it was not made by this "
+            "version's save_expert"
         )
     missing = {"name", "architecture", "weights_sha256", "preprocessing"} - config.keys()
     if missing:
@@ -184,7 +191,8 @@ def _read(folder: pathlib.Path, name: str) -> bytes:
         return (folder / name).read_bytes()
     except OSError as error:
         raise FileError(
-            f"{folder / name} cannot be read: {error.strerror}; an expert folder needs {CONFIG} and {WEIGHTS}"
+            f"{folder / name} cannot be read: {error.strerror}; an expert folder needs {CONFIG} "
+            f"and {WEIGHTS}"
         ) from error
 
 
@@ -203,7 +211,8 @@ def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
     if not same:
         raise UnsupportedModelError(
             f"{type(model).__name__} holds something its architecture's description does not: "
-            "the rebuilt model gives other logits, so nothing was saved; take hooks and the like off first"
+            "the rebuilt model gives other logits, so nothing was saved; take hooks and the like "
+            "off first"
         )
 
 
@@ -221,10 +230,12 @@ def _readme(model: nn.Module, config: dict[str, Any]) -> str:
     }
     return (
         f"# {config['name']}: expert for agflow\n\n"
-        f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; takes {takes}.\n\n"
+        f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; "
+        f"takes {takes}.\n\n"
         + "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items())
         + "\n"
-        f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; `{PLAN}`, where present, "
+        f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; "
+        f"`{PLAN}`, where present, "
         "says which units of the dense model stayed.\n\n"
         '```python\nimport agflow\nmodel = agflow.load("path of this folder")\n```\n'
     )

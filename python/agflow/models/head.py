@@ -15,8 +15,8 @@ from agflow.models.registry import adapter_for
 def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     """A copy of ``model`` whose classifier answers these classes alone, in this order.
 
-    Logit i of the copy is logit ``classes[i]`` of the model, to rounding: the other rows of its last linear layer are gone,
-    and nothing else changes. Label i means class ``classes[i]`` to it.
+    Logit i of the copy is logit ``classes[i]`` of the model, to rounding: the other rows of its
+    last linear layer are gone, and nothing else changes. Label i means class ``classes[i]`` to it.
 
     Raises
     ------
@@ -35,7 +35,8 @@ def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
         or not all(0 <= index < present for index in keep_K)
     ):
         raise InvalidValueError(
-            f"classes are {list(classes)}, expected at least two different ones, each from 0 to {present - 1}"
+            f"classes are {list(classes)}, expected at least two different ones, each from 0 to "
+            f"{present - 1}"
         )
     adapter.keep_classes(fewer, torch.tensor(keep_K))
     return fewer

@@ -17,9 +17,9 @@ class LinearUnits:
 
     Attributes
     ----------
-    writers : names of the ``nn.Linear`` inside the module whose outputs make the units, each with how many rows of
-        units its outputs hold one after the other: 1, 2 for the gate and the value of a GLU, 3 for a fused qkv.
-        All of a unit's rows are cut together.
+    writers : names of the ``nn.Linear`` inside the module whose outputs make the units, each with
+        how many rows of units its outputs hold one after the other: 1, 2 for the gate and the value
+        of a GLU, 3 for a fused qkv. All of a unit's rows are cut together.
     reader : name of the ``nn.Linear`` inside the module whose inputs the units are
     """
 

@@ -39,7 +39,8 @@ def load_model(
     Raises
     ------
     InvalidValueError
-        Unknown form, unknown timm name, a function that cannot be found or gives no model, weights beside an expert.
+        Unknown form, unknown timm name, a function that cannot be found or gives no model, weights
+        beside an expert.
     FileError, CorruptFileError
         Weights or folder are missing, damaged or belong to another model.
     """
@@ -47,7 +48,8 @@ def load_model(
     if spec == "example" or pathlib.Path(spec).is_dir():
         if weights is not None:
             raise InvalidValueError(
-                f"{spec} is an expert folder and brings its own weights: leave weights={os.fspath(weights)!r} out"
+                f"{spec} is an expert folder and brings its own weights: leave "
+                f"weights={os.fspath(weights)!r} out"
             )
         folder = EXAMPLE / "heavy" if spec == "example" else pathlib.Path(spec)
         return (
@@ -63,7 +65,8 @@ def load_model(
         name = model_name(model)
     else:
         raise InvalidValueError(
-            f"model {spec!r} is not understood and is no folder, expected timm:NAME, an expert folder, module:function or example"
+            f"model {spec!r} is not understood and is no folder, expected timm:NAME, an expert "
+            "folder, module:function or example"
         )
     if weights is not None:
         _load_weights(model, pathlib.Path(weights))
@@ -85,7 +88,8 @@ def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
         if not pretrained:
             raise
         raise FileError(
-            f"the published weights of {name} cannot be fetched ({error}): name a safetensors file with weights"
+            f"the published weights of {name} cannot be fetched ({error}): name a safetensors file "
+            "with weights"
         ) from error
 
 
@@ -94,7 +98,8 @@ def _call(module: str, function: str) -> nn.Module:
         model = getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError) as error:
         raise InvalidValueError(
-            f"model {module}:{function} cannot be made ({error}): expected module:function with the module on Python's path"
+            f"model {module}:{function} cannot be made ({error}): expected module:function with "
+            "the module on Python's path"
         ) from error
     if not isinstance(model, nn.Module):
         raise InvalidValueError(
@@ -113,7 +118,8 @@ def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
         raise FileError(f"weights {path} cannot be read: {error.strerror}") from error
     except SafetensorError as error:
         raise CorruptFileError(
-            f"weights {path} are not a safetensors file ({error}); convert other formats with safetensors.torch.save_file"
+            f"weights {path} are not a safetensors file ({error}); convert other formats with "
+            "safetensors.torch.save_file"
         ) from error
     expected = model.state_dict()
     faults = [f"{name} is missing" for name in expected.keys() - tensors.keys()]

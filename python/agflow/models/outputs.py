@@ -18,7 +18,9 @@ def logits_of(output: object) -> torch.Tensor:
     logits_BK = getattr(output, "logits", output)
     if not isinstance(logits_BK, torch.Tensor):
         raise UnsupportedModelError(
-            f"the model returned a {type(output).__name__}, expected logits [images, classes] or an object with .logits: "
-            "switch off modes that return several outputs (set_distilled_training, return_dict=False)"
+            f"the model returned a {type(output).__name__}, expected logits [images, classes] or "
+            "an object with .logits: "
+            "switch off modes that return several outputs (set_distilled_training, "
+            "return_dict=False)"
         )
     return logits_BK

@@ -26,21 +26,22 @@ _NOT_YET = {
 
 What adapters for them would need beyond those here:
 
-- Swin: every stage has its own tokens and embedding width, so ``unit_macs`` differs by stage and q·k, a·v span a window
-  and not the image; cutting heads also cuts the columns of the relative position bias table; the patch merging layers
-  count into ``macs``. The MLPs are :class:`LinearUnits` as they are (Y is [B, H, W, C] in timm, which is read alike).
-- ConvNeXt: no heads; its hidden channels lie between two linear layers as in an MLP, but in ``conv_mlp=True`` models
-  these are 1x1 convolutions, whose Y has its channels second; V2's global response norm mixes the hidden channels, so
-  that one cut changes the others and the masked model is no longer the cut one; the depthwise convolutions count
-  into ``macs``.
+- Swin: every stage has its own tokens and embedding width, so ``unit_macs`` differs by stage and
+  q·k, a·v span a window and not the image; cutting heads also cuts the columns of the relative
+  position bias table; the patch merging layers count into ``macs``. The MLPs are
+  :class:`LinearUnits` as they are (Y is [B, H, W, C] in timm, which is read alike).
+- ConvNeXt: no heads; its hidden channels lie between two linear layers as in an MLP, but in
+  ``conv_mlp=True`` models these are 1x1 convolutions, whose Y has its channels second; V2's global
+  response norm mixes the hidden channels, so that one cut changes the others and the masked model
+  is no longer the cut one; the depthwise convolutions count into ``macs``.
 """
 
 
 def register(adapter: Adapter) -> None:
     """Make ``adapter`` known: it is asked before those known so far and replaces one of the same family.
 
-    Experts of its family can be loaded by processes that registered it before. The example in :mod:`agflow.models`
-    shows an adapter whole.
+    Experts of its family can be loaded by processes that registered it before. The example in
+    :mod:`agflow.models` shows an adapter whole.
 
     Raises
     ------
@@ -49,7 +50,8 @@ def register(adapter: Adapter) -> None:
     """
     if not isinstance(adapter, Adapter):
         raise InvalidValueError(
-            f"register was given {adapter!r}, expected an instance of a subclass of agflow.models.Adapter"
+            f"register was given {adapter!r}, expected an instance of a subclass of "
+            "agflow.models.Adapter"
         )
     _adapters[:] = [adapter, *(known for known in _adapters if known.family != adapter.family)]
 
@@ -81,9 +83,10 @@ def count_macs(model: nn.Module) -> int:
 def split(model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
     """``model`` in two: its embeddings and first ``blocks`` blocks, and the rest.
 
-    Both halves hold the parameters of ``model`` itself, not copies, and have the modes that its modules have now.
-    ``prefix(images)`` gives the tokens [B, T, D] behind the blocks, ``rest(tokens)`` the logits [B, K]: the same bits as
-    ``logits_of(model(images))``. Hooks on the model as a whole are not run, but that of :func:`agflow.models.at_image_size`.
+    Both halves hold the parameters of ``model`` itself, not copies, and have the modes that its
+    modules have now. ``prefix(images)`` gives the tokens [B, T, D] behind the blocks,
+    ``rest(tokens)`` the logits [B, K]: the same bits as ``logits_of(model(images))``. Hooks on the
+    model as a whole are not run, but that of :func:`agflow.models.at_image_size`.
 
     Parameters
     ----------
@@ -142,7 +145,8 @@ def build(description: dict[str, Any]) -> nn.Module:
                 ) from error
     known = ", ".join(adapter.family for adapter in _adapters)
     raise CorruptFileError(
-        f"architecture family {family!r} is unknown, expected one of: {known}; register its adapter first, or take a newer agflow"
+        f"architecture family {family!r} is unknown, expected one of: {known}; register its "
+        "adapter first, or take a newer agflow"
     )
 
 
@@ -153,4 +157,7 @@ def _why_unknown(model: nn.Module) -> str:
         "no adapter knows this class",
     )
     known = "; ".join(adapter.models for adapter in _adapters)
-    return f"{reason}; expected {known} (not a wrapper around one), or a model with an adapter of its own (agflow.models.register)"
+    return (
+        f"{reason}; expected {known} (not a wrapper around one), or a model with an adapter of its "
+        "own (agflow.models.register)"
+    )

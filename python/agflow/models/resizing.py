@@ -28,7 +28,8 @@ class Resize:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if not inputs:
             raise InvalidValueError(
-                f"{type(module).__name__} at image size {self.size[0]}x{self.size[1]} got no positional argument, "
+                f"{type(module).__name__} at image size {self.size[0]}x{self.size[1]} got no "
+                "positional argument, "
                 "expected the images as the first: call model(images)"
             )
         return self.resized(inputs[0]), *inputs[1:]

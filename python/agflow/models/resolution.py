@@ -1,6 +1,7 @@
 """Cheaper looks: a model at another image size, which shrinks what it is given by itself.
 
-An image of half the height and width has a quarter of the patches, so that every block costs a quarter or less.
+An image of half the height and width has a quarter of the patches, so that every block costs a
+quarter or less.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from agflow.models.resizing import Resize, resize_of
 def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
     """A copy of ``model`` that works at another image size and takes images float32 [B, C, H, W] of any size.
 
-    Its position embeddings are interpolated to the patches of that size, bicubic and antialiased, class and other prefix
-    tokens left out (timm's ``resample_abs_pos_embed``); all other weights are those of ``model``. Images are brought to the
-    size before anything else, bilinear and antialiased (:class:`agflow.models.resizing.Resize`). MACs, layers and budgets
-    of the copy are those at its size; it is measured, cut, trained, saved and served like any other model.
+    Its position embeddings are interpolated to the patches of that size, bicubic and antialiased,
+    class and other prefix tokens left out (timm's ``resample_abs_pos_embed``); all other weights
+    are those of ``model``. Images are brought to the size before anything else, bilinear and
+    antialiased (:class:`agflow.models.resizing.Resize`). MACs, layers and budgets of the copy are
+    those at its size; it is measured, cut, trained, saved and served like any other model.
 
     Parameters
     ----------
@@ -30,7 +32,8 @@ def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
     InvalidValueError
         The size is no multiple of the patches, or the family takes square images only.
     UnsupportedModelError
-        No adapter handles the model, or it has no image size of its own (timm's ``dynamic_img_size``).
+        No adapter handles the model, or it has no image size of its own (timm's
+        ``dynamic_img_size``).
     """
     height, width = (size, size) if isinstance(size, int) else size
     small = copy.deepcopy(model)

@@ -1,6 +1,7 @@
 """Self-attention whose heads may be wider for the values than for queries and keys: what cuts inside heads leave.
 
-Shape suffixes: B images, T tokens, D embedding, N heads, W head width, A attention channels (N * W).
+Shape suffixes: B images, T tokens, D embedding, N heads, W head width, A attention channels (N *
+W).
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from torch.nn import functional as F
 class SelfAttention(nn.Module):
     """Takes the place of a family's own attention, with linear layers and norms of the same names.
 
-    Queries and keys have ``qk_width`` channels a head, values ``v_width``. Products are scaled by 1/sqrt(``head_dim``), the
-    head width of the uncut model, whatever is left of it. Masks and attention weights are not given.
+    Queries and keys have ``qk_width`` channels a head, values ``v_width``. Products are scaled by
+    1/sqrt(``head_dim``), the head width of the uncut model, whatever is left of it. Masks and
+    attention weights are not given.
 
     Parameters
     ----------
-    projections : one linear layer for queries, keys and values one after the other, or one for each, by name
+    projections : one linear layer for queries, keys and values one after the other, or one for
+        each, by name
     output : the linear layer behind the heads, by name; none where the model calls it itself
-    others : modules by name: ``q_norm`` and ``k_norm``, through which queries and keys go head by head, ``proj_drop``,
-        through which the output goes
+    others : modules by name: ``q_norm`` and ``k_norm``, through which queries and keys go head by
+        head, ``proj_drop``, through which the output goes
     dropout : probability for attention weights, in training
     in_tuple : the model expects a tuple that begins with the output
     """
@@ -95,8 +98,8 @@ def attend(
 ) -> torch.Tensor:
     """The heads' outputs [B, T, A of the values].
 
-    Where queries and values differ in width the narrower get zeros, which change nothing: for equal widths alone torch has a
-    fused kernel on the CPU, which takes half the time or less.
+    Where queries and values differ in width the narrower get zeros, which change nothing: for equal
+    widths alone torch has a fused kernel on the CPU, which takes half the time or less.
     """
     q, k, v = (
         x_BTA.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x_BTA in (q_BTA, k_BTA, v_BTA)

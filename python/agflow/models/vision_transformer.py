@@ -1,9 +1,10 @@
 """What the Vision Transformers of every family have in common: five groups of units, how they are cut, what they cost.
 
-An adapter of a family says where the parts of a model are (:class:`Anatomy`) and how its own modules count their heads; all
-else is here.
+An adapter of a family says where the parts of a model are (:class:`Anatomy`) and how its own
+modules count their heads; all else is here.
 
-Shape suffixes: B images, T tokens, D channels of the residual stream, C channels of Y, U kept units.
+Shape suffixes: B images, T tokens, D channels of the residual stream, C channels of Y, U kept
+units.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Anatomy:
     patches, tokens : per image; tokens are patches and class, distillation and register tokens
     patch : the convolution
     embeddings : parameters [..., D]
-    positions : the one of them that holds what is added to each place, [1, T, D] or without prefix tokens; None without any
+    positions : the one of them that holds what is added to each place, [1, T, D] or without prefix
+        tokens; None without any
     attention, mlp : by block, the branch of that kind; None where it was dropped
     before, after : norms before the blocks and behind them, each with its rows per image
     classifiers : linear layers that read the last stream
@@ -210,7 +212,8 @@ class VisionTransformerAdapter(Adapter):
         patch_height, patch_width = model.get_submodule(anatomy.patch).kernel_size
         if height < 1 or width < 1 or height % patch_height or width % patch_width:
             raise InvalidValueError(
-                f"the image size is {height}x{width}, expected multiples of the model's patches of {patch_height}x{patch_width} pixels"
+                f"the image size is {height}x{width}, expected multiples of the model's patches of "
+                f"{patch_height}x{patch_width} pixels"
             )
         old, new = (
             (h // patch_height, w // patch_width)
@@ -257,7 +260,8 @@ class VisionTransformerAdapter(Adapter):
         present = len(self.blocks(model))
         if not 0 <= blocks <= present:
             raise InvalidValueError(
-                f"a split behind {blocks} blocks was asked for, expected 0 to {present}, the blocks that {type(model).__name__} has"
+                f"a split behind {blocks} blocks was asked for, expected 0 to {present}, the "
+                f"blocks that {type(model).__name__} has"
             )
 
     # Layers
@@ -325,7 +329,8 @@ class VisionTransformerAdapter(Adapter):
     def weights(self, model: nn.Module, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
         """As :meth:`Adapter.weights`. The keys' weights count as what reads the queries.
 
-        The heads of an attention whose queries are not as wide as its values have the values' weights only.
+        The heads of an attention whose queries are not as wide as its values have the values'
+        weights only.
         """
         if layer.group == "embed":
             return self._stream_weights(model)
@@ -672,7 +677,10 @@ def block_refusals(
             yield from refusals(getattr(block, chain[1]))
     for norm, *_ in left:
         if type(getattr(block, norm)) is not norm_kind:
-            yield f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected {norm_name}"
+            yield (
+                f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected "
+                f"{norm_name}"
+            )
 
 
 def _linear(name: str, layer: nn.Module, rows: int, inputs: Size, outputs: Size) -> Product:

@@ -473,7 +473,8 @@ def test_a_full_disk_leaves_nothing(scores, tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     code = (
-        "import sys, signal, resource; from agflow import arrow; from agflow._core.loader import core\n"
+        "import sys, signal, resource; from agflow import arrow; from agflow._core.loader import "
+        "core\n"
         "table = arrow.call_for_batch(core().read_file, sys.argv[1], 'scores')\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))\n"

@@ -288,7 +288,8 @@ def test_expert_folder_and_function(tmp_path, monkeypatch):
     assert torch.equal(loaded(x), model(x))
     (tmp_path / "zoo.py").write_text(
         "import timm\nWIDTH = 3\ndef small():\n    return timm.create_model("
-        "'vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=4, num_classes=3)\n"
+        "'vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=4, "
+        "num_classes=3)\n"
         "def number():\n    return 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

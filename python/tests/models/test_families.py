@@ -541,7 +541,8 @@ def test_registration(own_family):
 
 def test_importing_agflow_imports_no_framework_and_looking_for_an_adapter_no_transformers():
     code = (
-        "import sys, agflow; assert not {'torch', 'torchvision', 'transformers'} & sys.modules.keys(); "
+        "import sys, agflow; assert not {'torch', 'torchvision', 'transformers'} & "
+        "sys.modules.keys(); "
         "import torch; from agflow.models import adapter_for\n"
         "try: adapter_for(torch.nn.Linear(1, 1))\n"
         "except TypeError: pass\n"

@@ -159,7 +159,8 @@ class TimmVisionTransformer(VisionTransformerAdapter):
     def set_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
         if model.dynamic_img_size or model.patch_embed.dynamic_img_pad:
             raise UnsupportedModelError(
-                "the model takes images of any size as they are (dynamic_img_size or dynamic_img_pad), so its cost has none: "
+                "the model takes images of any size as they are (dynamic_img_size or "
+                "dynamic_img_pad), so its cost has none: "
                 "create it without, and load the same weights"
             )
         super().set_image_size(model, height, width)
@@ -222,7 +223,8 @@ class TimmVisionTransformer(VisionTransformerAdapter):
         }
 
     def build(self, description: dict[str, Any]) -> VisionTransformer:
-        # Experts saved before there was a choice have neither "distilled" nor "mlp_layer", and until cuts inside heads no "head_dim".
+        # Experts saved before there was a choice have neither "distilled" nor "mlp_layer", and
+        # until cuts inside heads no "head_dim".
         arguments = dict(description["arguments"])
         heads = arguments.pop("num_heads", None)
         shapes = {
@@ -286,22 +288,37 @@ def _drop_path_rate(model: VisionTransformer) -> float:
 def _refusals(model: VisionTransformer) -> Iterator[str]:
     """Every reason against ``model``, the most telling first; later ones may rely on earlier ones not holding."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
-        yield f"it is a subclass, which may compute something else; expected {TimmVisionTransformer.models} themselves"
+        yield (
+            "it is a subclass, which may compute something else; expected "
+            f"{TimmVisionTransformer.models} themselves"
+        )
     if type(model.patch_embed) is not PatchEmbed or not isinstance(
         model.patch_embed.norm, nn.Identity
     ):
-        yield "the patch embedding must be one convolution: hybrid and normalised embeddings are not supported"
+        yield (
+            "the patch embedding must be one convolution: hybrid and normalised embeddings are not "
+            "supported"
+        )
     if model.attn_pool is not None or not model.global_pool:
-        yield f"global_pool={model.global_pool!r} is not supported, expected token, avg, avgmax or max"
+        yield (
+            f"global_pool={model.global_pool!r} is not supported, expected token, avg, avgmax or "
+            "max"
+        )
     classifiers = (
         (model.head, model.head_dist)
         if isinstance(model, VisionTransformerDistilled)
         else (model.head,)
     )
     if any(type(head) is not nn.Linear for head in classifiers):
-        yield "the model has no linear classifier head (num_classes=0?), so there is no loss to take gradients of"
+        yield (
+            "the model has no linear classifier head (num_classes=0?), so there is no loss to take "
+            "gradients of"
+        )
     if model.grad_checkpointing:
-        yield "gradient checkpointing runs the forward pass twice: call model.set_grad_checkpointing(False)"
+        yield (
+            "gradient checkpointing runs the forward pass twice: call "
+            "model.set_grad_checkpointing(False)"
+        )
     for i, block in enumerate(model.blocks):
         for reason in _block_refusals(block):
             yield f"blocks.{i}: {reason}"
@@ -309,7 +326,10 @@ def _refusals(model: VisionTransformer) -> Iterator[str]:
 
 def _block_refusals(block: nn.Module) -> Iterator[str]:
     if type(block) not in (Block, Branches):
-        yield f"{_BLOCK_REASONS.get(type(block).__name__, type(block).__name__)} are not supported, expected pre-norm blocks"
+        yield (
+            f"{_BLOCK_REASONS.get(type(block).__name__, type(block).__name__)} are not supported, "
+            "expected pre-norm blocks"
+        )
     yield from block_refusals(
         block, _CHAINS, LayerNorm, "timm.layers.LayerNorm", _attention_refusals, _mlp_refusals
     )
@@ -329,11 +349,17 @@ def _attention_refusals(attn: nn.Module) -> Iterator[str]:
 
 def _mlp_refusals(mlp: nn.Module) -> Iterator[str]:
     if type(mlp) not in _HIDDEN:
-        yield f"an MLP of class {type(mlp).__name__} is not supported, expected {', '.join(kind.__name__ for kind in _HIDDEN)}"
+        yield (
+            f"an MLP of class {type(mlp).__name__} is not supported, expected "
+            f"{', '.join(kind.__name__ for kind in _HIDDEN)}"
+        )
     if not isinstance(mlp.norm, nn.Identity):
         yield "a norm over the hidden channels of the MLP is not supported"
     if _activation_name(mlp.act) is None:
-        yield f"activation {type(mlp.act).__name__} is not supported, expected one of {', '.join(_ACTIVATIONS)}"
+        yield (
+            f"activation {type(mlp.act).__name__} is not supported, expected one of "
+            f"{', '.join(_ACTIVATIONS)}"
+        )
     reason = _HIDDEN[type(mlp)].refusal(mlp)
     if reason is not None:
         yield f"mlp.{reason}"
