@@ -1,4 +1,4 @@
-"""The two primitives on any matrices: how much gradient flows through each channel, and which channels carry most."""
+"""The two primitives of pruning, on any matrices: utility of channels, and the top k of scores."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from agflow.errors import DtypeError, EmptyError, ShapeError
 
 
 def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
-    """AGF utility of every channel, U_c = E|Y_c · G_c| over the rows (arXiv 2603.12354).
+    """Compute the AGF utility of every channel, U_c = E|Y_c · G_c| (arXiv 2603.12354).
 
-    Every channel is one chain of float64 additions in row order: the same bits for any number of
-    workers.
+    The mean is over the rows. Every channel is one chain of float64 additions in row order: the
+    same bits for any number of workers.
 
     Parameters
     ----------
@@ -37,6 +37,15 @@ def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
         They have no rows.
     NonFiniteError
         An element is NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agflow.functional import utility
+    >>> activations = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> gradients = np.array([[0.5, 0.0], [-0.5, 1.0]])
+    >>> utility(activations, gradients)
+    array([1., 2.])
     """
     y, g = arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g")
     sum_C = arrow.call_for_array(core().abs_yg, workers, y, g)
@@ -49,13 +58,17 @@ def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
 
 
 def top_k(scores_N: Any, k: int, *, workers: int = 1) -> pa.BooleanArray:
-    """Which of the scores are among the ``k`` greatest; of equal scores those with the lower index.
+    """Mark the ``k`` greatest scores; of equal scores those with the lower index come first.
 
     Parameters
     ----------
     scores_N : numbers [N], as a numpy array or anything numpy can see as one; taken as float64
     k : from 0 to N
     workers : threads at most; the result does not depend on it
+
+    Returns
+    -------
+    booleans [N]
 
     Raises
     ------
@@ -65,6 +78,12 @@ def top_k(scores_N: Any, k: int, *, workers: int = 1) -> pa.BooleanArray:
         ``k`` is out of range.
     NonFiniteError
         A score is NaN; infinite ones are ranked.
+
+    Examples
+    --------
+    >>> from agflow.functional import top_k
+    >>> top_k([0.1, 0.9, 0.5, 0.9], 2).to_pylist()
+    [False, True, False, True]
     """
     try:
         scores_N = np.ascontiguousarray(scores_N, dtype=np.float64)

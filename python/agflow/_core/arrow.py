@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,9 @@ import pyarrow as pa
 from agflow._core.matrix import DTYPES, Dtype, Matrix
 from agflow.errors import DeviceError, DtypeError, InvalidValueError, ShapeError
 
-_ArrayStruct = (
-    ctypes.c_int64 * 10
-)  # struct ArrowArray, 80 bytes; the ninth word is its release callback
+_ArrayStruct = ctypes.c_int64 * 10  # struct ArrowArray, 80 bytes
 _SchemaStruct = ctypes.c_int64 * 9  # struct ArrowSchema, 72 bytes
-_RELEASE = 8
+_RELEASE = 8  # the word of ArrowArray that is its release callback
 _SCALARS = frozenset((int, float, str))
 
 
@@ -38,13 +36,16 @@ class CStructs:
         self.addresses = ctypes.addressof(self.array), ctypes.addressof(self.schema)
 
     def release(self) -> None:
-        """Give up a value that nobody took over."""
+        """Release a value that nobody took over."""
         if self.array[_RELEASE]:
             pa.Array._import_from_c(*self.addresses)
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of the core whose arguments include Arrow values (see :func:`matrix`, :func:`record_batch`)."""
+    """Call a function of the core whose arguments include Arrow values.
+
+    Arrow values are what :func:`matrix` and :func:`record_batch` return, and arrays of pyarrow.
+    """
     flat: list[Any] = []
     alive: list[Any] = []
     inputs: list[CStructs] = []
@@ -91,7 +92,7 @@ def call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str,
 
 
 def matrix(value: Any, name: str = "matrix") -> Matrix:
-    """See a matrix as the Go core reads it, over the same memory.
+    """Describe a matrix for the Go core, over the same memory.
 
     Parameters
     ----------
@@ -145,12 +146,10 @@ def _tensor_matrix(tensor: Any, name: str, torch: Any) -> Matrix:
         if tensor.is_contiguous()
         else _row_stride(name, tensor.shape, tensor.stride(), ".contiguous()")
     )
-    return Matrix(
-        rows, channels, stride, dtype, tensor.data_ptr(), tensor
-    )  # a gradient graph does not matter
+    return Matrix(rows, channels, stride, dtype, tensor.data_ptr(), tensor)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _torch_dtype(dtype: Any) -> Dtype | None:
     return DTYPES.get(str(dtype).removeprefix("torch."))
 
@@ -178,9 +177,8 @@ def _numpy_matrix(array: np.ndarray, name: str) -> Matrix:
 
 @lru_cache(maxsize=256)
 def _numpy_dtype(dtype: np.dtype) -> Dtype | None:
-    return (
-        DTYPES.get(dtype.name) if dtype.isnative else None
-    )  # bfloat16 is ml_dtypes', which need not be here
+    # By name: bfloat16 is a dtype of ml_dtypes, which need not be installed.
+    return DTYPES.get(dtype.name) if dtype.isnative else None
 
 
 def _rows_and_channels(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -253,7 +251,7 @@ def _arrow_array(value: Any, name: str) -> pa.Array:
 
 
 def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
-    """See a table of any Arrow tool as one record batch with plain text columns.
+    """Convert a table of any Arrow tool to one record batch with plain text columns.
 
     Parameters
     ----------
@@ -285,8 +283,5 @@ def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return str(kind) in (
-        "string",
-        "large_string",
-        "string_view",
-    )  # pyarrow 15 knows no is_string_view
+    # By name: pyarrow 15 has no is_string_view.
+    return str(kind) in ("string", "large_string", "string_view")

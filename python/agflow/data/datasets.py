@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, EmptyError, FileError, InvalidValueError
@@ -26,7 +25,9 @@ IMAGENET_CLASSES = 1000
 
 
 class Dataset(torch.utils.data.Dataset):
-    """Labelled images: item i is (float32 [C, H, W], int label). Each image is decoded once and kept as uint8.
+    """Labelled images: item i is (float32 [C, H, W], int label).
+
+    Each image is decoded once and kept as uint8.
 
     Attributes
     ----------
@@ -52,7 +53,7 @@ class Dataset(torch.utils.data.Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Raises CorruptFileError for an image that cannot be decoded; the message names its row."""
+        """Image and label; CorruptFileError with its row for an image that cannot be decoded."""
         if not self._decoded[index]:
             try:
                 self._pixels[index] = self.preprocessing.pixels(self._open_image(index))
@@ -82,18 +83,21 @@ def load_dataset(
     classes: int | None = None,
     only: Sequence[int] | None = None,
 ) -> Dataset:
-    """Labelled images by a short name.
+    """Load labelled images by a short name.
 
-    ===================== ==========================================================================================
-    ``parquet:FILE``      column ``image`` (struct of bytes and path, as Hugging Face writes it) and a label column
-    ``npz:FILE``          arrays x, y or x_train, y_train; ``npz:FILE#test`` reads x_test, y_test; uint8 [N, H, W(, 3)]
-    ``imagefolder:DIR``   one folder of images per class, classes in alphabetical order
-    ``example:train``     the shipped Fashion-MNIST sample, 4,000 images; ``example:test``, 1,000 images
-    ===================== ==========================================================================================
+    =================== ==========================================================================
+    ``parquet:FILE``    column ``image`` (struct of bytes and path, as Hugging Face writes it) and a
+                        label column
+    ``npz:FILE``        arrays x, y or x_train, y_train, with ``npz:FILE#test`` x_test, y_test; x is
+                        uint8 [N, H, W] or [N, H, W, 3]
+    ``imagefolder:DIR`` one folder of images per class, classes in alphabetical order
+    ``example:train``   the shipped Fashion-MNIST sample of 4,000 images; ``example:test`` has 1,000
+    =================== ==========================================================================
 
     Parameters
     ----------
-    preprocessing : of the model that will see the images
+    spec : one of these names
+    preprocessing : of the model that gets the images, such as :func:`agflow.load_model` returns
     label : label column of a parquet file; by default ``label``, or ``imagenet_label`` where the
         file has it and the model has the 1,000 classes of ImageNet
     limit, offset : take ``limit`` images after skipping ``offset``
@@ -112,6 +116,17 @@ def load_dataset(
         The file is missing or not readable; damaged or of another format.
     EmptyError
         No image is left.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> model, preprocessing, name = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:test", preprocessing=preprocessing, limit=20, seed=0)
+    >>> image, label = images[0]
+    >>> len(images), image.dtype, image.shape
+    (20, torch.float32, torch.Size([1, 28, 28]))
+    >>> sorted(images.labels.tolist())[:6]  # balanced, as a seed makes them
+    [0, 0, 1, 1, 2, 2]
     """
     prefix, _, rest = spec.partition(":")
     if prefix not in _READERS or not rest:
@@ -140,7 +155,7 @@ def load_dataset(
 
 
 def _in_turn(labels_N: np.ndarray, seed: int) -> np.ndarray:
-    """Rows such that the classes come in turn, each class in seeded random order."""
+    """Order the rows such that the classes alternate, each in seeded random order."""
     shuffled = np.random.default_rng(seed).permutation(len(labels_N))
     by_class = shuffled[np.argsort(labels_N[shuffled], kind="stable")]
     sizes = np.unique(labels_N, return_counts=True)[1]
@@ -248,6 +263,8 @@ def _read_npz(path: str, label: str | None, classes: int | None):
 
 
 def _read_imagefolder(path: str, label: str | None, classes: int | None):
+    from torchvision.datasets import ImageFolder  # slow to import
+
     try:
         samples = ImageFolder(path).samples
     except OSError as error:
@@ -266,8 +283,8 @@ def _read_example(part: str, label: str | None, classes: int | None):
     return _read_npz(f"{EXAMPLE / 'fashion_mnist_mini.npz'}#{part}", label, classes)
 
 
-# Each takes (path, label, classes) and gives the labels, int64 [N], and a function from the rows to
-# take to a function that opens image i of those rows.
+# Each takes (path, label, classes) and returns the labels, int64 [N], and a function from the rows
+# to take to a function that opens image i of those rows.
 _READERS = {
     "parquet": _read_parquet,
     "npz": _read_npz,
