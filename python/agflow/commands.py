@@ -28,6 +28,7 @@ from agflow.pruning.pruner import prune as prune_model
 from agflow.recipes import cascade_design, pipeline, report
 from agflow.recipes.results import RunOptions
 from agflow.training.finetuning import finetune as finetune_model
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 
 def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
@@ -264,12 +265,12 @@ def finetune(options: dict) -> dict:
     history = finetune_model(
         light,
         loader,
-        teacher=heavy,
-        checkpoint=options.get("checkpoint"),
-        **{
-            name: options[name]
-            for name in ("epochs", "lr", "distill", "features", "accumulate", "seed")
-        },
+        epochs=options["epochs"],
+        lr=options["lr"],
+        distillation=Distillation(heavy, share=options["distill"], features=options["features"]),
+        checkpointing=Checkpointing(options["checkpoint"]) if options.get("checkpoint") else None,
+        options=TrainingOptions(accumulate=options["accumulate"]),
+        seed=options["seed"],
     )
     save_expert(
         light,
