@@ -1,4 +1,4 @@
-"""What a calibration's hooks see, handed on to the statistics session and to the dump.
+"""Where a calibration's hooks send activations and gradients: the session and the dump.
 
 Shape suffixes: R rows (image tokens), C channels.
 """
@@ -19,24 +19,26 @@ from agflow.models import PrunableLayer
 
 
 class StatisticsSink:
-    """Hands what :func:`agflow.calibration.capture` sees to a statistics session, and counts what it may leave out."""
+    """The sink of :func:`agflow.calibration.capture` that adds to a statistics session.
+
+    Attributes
+    ----------
+    batches : how many are finished
+    """
 
     def __init__(
         self, session: int, layers: list[PrunableLayer], nonfinite: str, folder: TensorFolder | None
     ):
         self.batches = 0
-        self._session, self._layers, self._skip, self._folder = (
-            session,
-            layers,
-            nonfinite == "skip",
-            folder,
-        )
-        self._left_out: set[int] = set()  # indices of the layers that this batch cannot be added to
+        self._session, self._layers, self._folder = session, layers, folder
+        self._skip = nonfinite == "skip"
+        self._left_out: set[int] = set()  # indices of the layers that this batch is left out of
         self._times_left_out: Counter[int] = Counter()
         self._on_device: list[tuple[int, int, int, torch.Tensor]] = []
         self._to_dump: list[tuple[int, int, torch.Tensor, torch.Tensor]] = []
 
     def take(self, index: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
+        """Add a layer's part of a batch; called during the backward pass."""
         if y_RC.is_cpu:
             self._add(
                 index,
@@ -69,7 +71,13 @@ class StatisticsSink:
         return left_out
 
     def skipped(self) -> dict[str, int]:
-        """Layers and how many batches they were left out of; NonFiniteError for a layer that has no batch left."""
+        """By layer, how many batches were left out.
+
+        Raises
+        ------
+        NonFiniteError
+            A layer has no batch left.
+        """
         skipped = {
             self._layers[index].name: count for index, count in sorted(self._times_left_out.items())
         }
