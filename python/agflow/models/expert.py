@@ -1,4 +1,7 @@
-"""Experts on disk: a folder of config.json, model.safetensors, plan.arrow and README.md; nothing in it is executed."""
+"""Experts on disk: folders of config.json, model.safetensors, plan.arrow and README.md.
+
+Loading one executes nothing from it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from agflow._utils.devices import first_parameter
 from agflow._utils.files import atomic_directory, write
 from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
@@ -31,7 +35,7 @@ from agflow.models.resolution import image_size, resize_to_own
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
 
-FORMAT = 1
+CONFIG_FORMAT = 1
 CONFIG, WEIGHTS, PLAN, README = "config.json", "model.safetensors", "plan.arrow", "README.md"
 
 
@@ -43,10 +47,10 @@ def save_expert(
     *,
     tuning: str = "",
 ) -> None:
-    """Save a dense or cut model as an expert folder, which appears whole or not at all.
+    """Save a dense or pruned model as an expert folder, which appears whole or not at all.
 
-    A model that brings images to its own size (:func:`agflow.models.at_image_size`) does so again
-    when it is loaded.
+    A model that resizes its images (:func:`agflow.models.at_image_size`) does so again when it is
+    loaded.
 
     The folder is loaded back and compared bit for bit on random input before it gets its name. An
     expert folder of that name is replaced; any other folder is left alone.
@@ -64,12 +68,24 @@ def save_expert(
         No adapter can describe the model, or it holds more than its description does.
     FileError
         The folder holds something else or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import agflow
+    >>> from agflow.models import load_expert, save_expert
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_expert(model, f"{folder}/expert", preprocessing=preprocessing)
+    ...     again = load_expert(f"{folder}/expert")
+    >>> all(bool((a == b).all()) for a, b in zip(model.parameters(), again.parameters()))
+    True
     """
     weights = safetensors.torch.save(
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     )
     config = {
-        "format": FORMAT,
+        "format": CONFIG_FORMAT,
         "name": model_name(model),
         "architecture": describe(model),
         "resizes": resize_of(model) is not None,
@@ -89,7 +105,7 @@ def save_expert(
 
 
 def load_expert(folder: str | os.PathLike) -> nn.Module:
-    """Rebuild the model of an expert folder, in evaluation mode on the CPU.
+    """Load the model of an expert folder, in evaluation mode on the CPU.
 
     Raises
     ------
@@ -97,6 +113,12 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
         The folder or one of its files is missing or not readable.
     CorruptFileError
         A file is damaged or was not made by :func:`save_expert`; the message names it.
+
+    Examples
+    --------
+    >>> from agflow.data.datasets import EXAMPLE
+    >>> from agflow.models import load_expert
+    >>> model = load_expert(EXAMPLE / "heavy")
     """
     folder = pathlib.Path(folder)
     config = _read_config(folder)
@@ -119,23 +141,27 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
             f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); "
             "save the expert again"
         ) from error
-    if config.get(
-        "resizes"
-    ):  # experts saved before models could be at another image size do not say
+    if config.get("resizes"):  # not in the experts of older versions
         resize_to_own(model)
-    model.pretrained_cfg = {
-        "architecture": config["name"]
-    }  # where timm, and so model_name, keeps it
+    # Where timm, and so model_name, keeps the name.
+    model.pretrained_cfg = {"architecture": config["name"]}
     return model.eval()
 
 
 def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:
-    """The preprocessing stored with an expert.
+    """Load the preprocessing of an expert folder.
 
     Raises
     ------
     FileError, CorruptFileError
         As :func:`load_expert`; also when the expert was saved without preprocessing.
+
+    Examples
+    --------
+    >>> from agflow.data.datasets import EXAMPLE
+    >>> from agflow.models import expert_preprocessing
+    >>> expert_preprocessing(EXAMPLE / "heavy").input_size
+    (28, 28)
     """
     folder = pathlib.Path(folder)
     values = _read_config(folder)["preprocessing"]
@@ -153,12 +179,18 @@ def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:
 
 
 def expert_tuning(folder: str | os.PathLike) -> str:
-    """Sketch of the images that tuned an expert, "" where none was recorded.
+    """Load the sketch of the images that tuned an expert; "" where none was recorded.
 
     Raises
     ------
     FileError, CorruptFileError
         As :func:`load_expert`.
+
+    Examples
+    --------
+    >>> from agflow.data.datasets import EXAMPLE
+    >>> from agflow.models import expert_tuning
+    >>> sketch = expert_tuning(EXAMPLE / "heavy")
     """
     return str(_read_config(pathlib.Path(folder)).get("tuning", ""))
 
@@ -172,11 +204,11 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
         raise CorruptFileError(
             f"{folder / CONFIG} is not JSON ({error}); save the expert again"
         ) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or config.get("format") != CONFIG_FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise CorruptFileError(
-            f"{folder / CONFIG} has format {found!r}, expected {FORMAT}: it was not made by this "
-            "version's save_expert"
+            f"{folder / CONFIG} has format {found!r}, expected {CONFIG_FORMAT}: it was not made "
+            "by this version's save_expert"
         )
     missing = {"name", "architecture", "weights_sha256", "preprocessing"} - config.keys()
     if missing:
@@ -198,8 +230,8 @@ def _read(folder: pathlib.Path, name: str) -> bytes:
 
 @torch.no_grad()
 def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
-    """The rebuilt model gives the same bits, so the description in config.json is complete."""
-    weight = next(model.parameters())
+    """Check that the rebuilt model gives the same bits: config.json describes all of it."""
+    weight = first_parameter(model)
     channels, *size = adapter_for(model).input_size(model)
     if resize_of(model) is not None:
         size = [2 * pixels for pixels in size]

@@ -8,7 +8,6 @@ import os
 import pathlib
 
 import safetensors.torch
-import timm
 from safetensors import SafetensorError
 from torch import nn
 
@@ -23,18 +22,26 @@ from agflow.models.registry import model_name
 def load_model(
     spec: str, weights: str | os.PathLike | None = None
 ) -> tuple[nn.Module, Preprocessing, str]:
-    """A model in evaluation mode, its preprocessing and its name, by a short name.
+    """Load a model by a short name.
 
-    =================== ============================================================================================
-    ``timm:NAME``       a timm model, with ``weights`` or, without, the published weights (fetched by timm)
-    ``FOLDER``          an expert folder
+    =================== =======================================================================
+    ``timm:NAME``       a timm model, with ``weights`` or else its published weights, which timm
+                        fetches
+    ``FOLDER``          an expert folder (:func:`agflow.save`)
     ``module:function`` the result of calling the function, with ``weights`` loaded if given
     ``example``         the shipped expert, a small Vision Transformer trained on Fashion-MNIST
-    =================== ============================================================================================
+    =================== =======================================================================
 
     Parameters
     ----------
+    spec : one of these names
     weights : a safetensors file whose tensors are the model's, by name and shape
+
+    Returns
+    -------
+    model : in evaluation mode, on the CPU
+    preprocessing : what its images need, for :func:`agflow.load_dataset`
+    name : of the architecture or the folder
 
     Raises
     ------
@@ -43,6 +50,13 @@ def load_model(
         beside an expert.
     FileError, CorruptFileError
         Weights or folder are missing, damaged or belong to another model.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> model, preprocessing, name = agflow.load_model("example")
+    >>> name, preprocessing.input_size, agflow.count_macs(model)
+    ('example', (28, 28), 62924032)
     """
     prefix, _, rest = spec.partition(":")
     if spec == "example" or pathlib.Path(spec).is_dir():
@@ -74,6 +88,8 @@ def load_model(
 
 
 def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
+    import timm  # seconds to import, and needed for timm's models only
+
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         raise InvalidValueError(
@@ -82,9 +98,8 @@ def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
         )
     try:
         return timm.create_model(name, pretrained=pretrained)
-    except (
-        Exception
-    ) as error:  # no network, no published weights, a damaged cache: each raises its own kind
+    # No network, no published weights, a damaged cache: each raises its own kind.
+    except Exception as error:
         if not pretrained:
             raise
         raise FileError(
@@ -109,7 +124,7 @@ def _call(module: str, function: str) -> nn.Module:
 
 
 def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
-    """Load a safetensors file strictly; the model is left alone when anything does not fit."""
+    """Load a safetensors file strictly; the model is not changed when anything does not fit."""
     try:
         tensors = safetensors.torch.load(path.read_bytes())
     except FileNotFoundError as error:

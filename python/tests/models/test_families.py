@@ -495,7 +495,7 @@ def test_layers_that_were_exchanged_or_taken_out_are_named(family):
 @pytest.fixture
 def own_family(monkeypatch):
     """The example of agflow.models, run; what it registers is forgotten after the test."""
-    monkeypatch.setattr(registry, "_adapters", list(registry._adapters))
+    monkeypatch.setattr(registry, "_registered", list(registry._registered))
     names = {}
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
     example = parser.get_doctest(
@@ -531,9 +531,9 @@ def test_registration(own_family):
         InvalidValueError, match="expected an instance of a subclass of agflow.models.Adapter"
     ):
         register(own_family["TinyViTAdapter"])
-    families = [adapter.family for adapter in registry._adapters]
+    families = [adapter.family for adapter in registry.known_adapters()]
     register(own_family["TinyViTAdapter"]())
-    assert [adapter.family for adapter in registry._adapters] == families, (
+    assert [adapter.family for adapter in registry.known_adapters()] == families, (
         "the later adapter of a family replaces the earlier one"
     )
     with pytest.raises(TypeError, match="abstract"):

@@ -272,7 +272,7 @@ class PlainAdapter(Adapter):
 
 
 def test_an_adapter_that_does_not_know_how_says_so(monkeypatch):
-    monkeypatch.setattr(registry, "_adapters", list(registry._adapters))
+    monkeypatch.setattr(registry, "_registered", list(registry._registered))
     register(PlainAdapter())
     for function in (split, prefix_macs):
         with pytest.raises(UnsupportedModelError, match="Plain"):

@@ -1,4 +1,7 @@
-"""timm's VisionTransformer: ViT and DeiT, class token or average pooling, LayerScale, registers, QKV bias or not, GLUs."""
+"""timm's VisionTransformer: ViT and DeiT in all their variants.
+
+Class token or average pooling, LayerScale, registers, QKV bias or not, GLUs.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ _BLOCK_REASONS = {
 
 
 class TimmVisionTransformer(VisionTransformerAdapter):
-    """Adapter for timm's pre-norm Vision Transformers, distilled ones (two averaged classifiers) included."""
+    """Adapter for timm's pre-norm Vision Transformers, of one or two averaged classifiers."""
 
     family = "timm_vit"
     models = "timm's VisionTransformer and VisionTransformerDistilled"
@@ -271,7 +274,7 @@ def _attention_dropout(attention: nn.Module | None) -> float:
 
 
 def _drop_path_rate(model: VisionTransformer) -> float:
-    """The rate of the last block: they rise evenly from 0. Blocks without branches do not tell."""
+    """The rate of the last block, also where it has no branches: rates rise evenly from 0."""
     last = len(model.blocks) - 1
     i, rate = max(
         (
@@ -286,7 +289,7 @@ def _drop_path_rate(model: VisionTransformer) -> float:
 
 
 def _refusals(model: VisionTransformer) -> Iterator[str]:
-    """Every reason against ``model``, the most telling first; later ones may rely on earlier ones not holding."""
+    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         yield (
             "it is a subclass, which may compute something else; expected "
@@ -372,9 +375,8 @@ def _mlp_layer_name(mlp: nn.Module) -> str:
 
 
 def _activation_name(act: nn.Module) -> str | None:
-    """timm's name of an elementwise activation; None for one that is not known to act on each channel alone."""
-    if (
-        type(act) is nn.GELU
-    ):  # timm's default; its own GELU class, which "gelu" names, computes the same
+    """timm's name of an activation; None for one that may not act on each channel alone."""
+    # nn.GELU is timm's default; its own GELU class, which "gelu" names, computes the same.
+    if type(act) is nn.GELU:
         return "gelu" if act.approximate == "none" else "gelu_tanh"
     return next((name for name in _ACTIVATIONS if type(act) is get_act_layer(name)), None)

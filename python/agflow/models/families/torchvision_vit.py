@@ -1,4 +1,4 @@
-"""torchvision's VisionTransformer: blocks of LayerNorm, nn.MultiheadAttention and an MLP of two layers."""
+"""torchvision's VisionTransformer: LayerNorm, nn.MultiheadAttention and MLPs of two layers."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
         return ("in_proj",)
 
     def projection(self, attention: nn.Module, name: str) -> nn.Module | SimpleNamespace:
-        if isinstance(
-            attention, nn.MultiheadAttention
-        ):  # the parameters of its projection are its own
+        if isinstance(attention, nn.MultiheadAttention):  # it has the parameters, but no layer
             return SimpleNamespace(weight=attention.in_proj_weight, bias=attention.in_proj_bias)
         return attention.get_submodule(name)
 
@@ -220,10 +218,10 @@ def _linear_of(weight_OI: nn.Parameter, bias_O: nn.Parameter | None) -> nn.Linea
 
 @contextmanager
 def _layers_called(attention: nn.MultiheadAttention) -> Iterator[None]:
-    """While open, ``attention`` calls its ``out_proj``, and an ``in_proj`` on what its projection gives, so that hooks on
-    these fire; it gives no attention weights.
+    """Make ``attention`` call its ``out_proj``, and an ``in_proj``, so that hooks on them fire.
 
-    PyTorch's own forward hands the weights to a fused function instead.
+    PyTorch's own forward passes the weights to a fused function instead. ``in_proj`` is an identity
+    on the projection's output. No attention weights are returned meanwhile.
     """
     before = vars(attention).get("forward")
     attention.in_proj = nn.Identity()
@@ -253,7 +251,7 @@ def _forward(
 
 
 def _refusals(model: VisionTransformer) -> Iterator[str]:
-    """Every reason against ``model``, the most telling first; later ones may rely on earlier ones not holding."""
+    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
     if type(model) is not VisionTransformer:
         yield (
             "it is a subclass, which may compute something else; expected "

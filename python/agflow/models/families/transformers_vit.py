@@ -1,4 +1,7 @@
-"""Hugging Face's ViT and DeiT for image classification. transformers is imported only when such a model is built."""
+"""Hugging Face's ViT and DeiT for image classification.
+
+transformers is imported only when such a model is built.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +46,17 @@ _ACTIVATIONS = (
     "silu",
     "swish",
 )
-_ATTENTIONS = (
-    "sdpa",
-    "eager",
-)  # transformers would fetch and run code for other names: an expert folder must not ask for it
+# For other names transformers would fetch and run code, which an expert folder must not ask for.
+_ATTENTIONS = ("sdpa", "eager")
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a version of transformers has the blocks below the base model, and what it has below a block.
+    """The modules of a version of transformers: its blocks, and what a block holds.
 
     Attributes
     ----------
+    blocks : the blocks, below the base model
     chains : of attention and MLP
     attention, mlp : the modules that hold the units
     heads, hidden : the units in them
@@ -95,7 +97,7 @@ _LAYOUTS = (
 
 
 class TransformersVit(VisionTransformerAdapter):
-    """Adapter for transformers' ViT and DeiT classifiers, DeiT's with two averaged classifiers included.
+    """Adapter for transformers' ViT and DeiT classifiers, of one or two averaged classifiers.
 
     A cut changes the model's modules and leaves its config, which has one width for all layers:
     save such models with :func:`agflow.save`, not with ``save_pretrained``. An expert loads with
@@ -204,7 +206,7 @@ class TransformersVit(VisionTransformerAdapter):
         model.num_labels = len(classes)
 
     def set_stream(self, model: nn.Module, channels: int) -> None:
-        """Nothing to do: modules do not look it up, and the config stays that of the uncut model."""
+        """Nothing to do: no module reads it, and the config stays that of the dense model."""
 
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         return model.config.num_channels, *model.base_model.embeddings.patch_embeddings.image_size
@@ -322,7 +324,7 @@ def _classifiers(model: nn.Module) -> list[nn.Module]:
 
 
 def _refusals(model: nn.Module) -> Iterator[str]:
-    """Every reason against ``model``, the most telling first; later ones may rely on earlier ones not holding."""
+    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
     config, layout = model.config, _layout(model)
     if not _is_ours(type(model)):
         yield (
