@@ -96,31 +96,36 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agflow.models.adapter import Adapter as Adapter
-    from agflow.models.adapter import PrunableLayer as PrunableLayer
-    from agflow.models.adapter import Tap as Tap
-    from agflow.models.adapter import channels_of as channels_of
-    from agflow.models.adapter import macs_of_layers as macs_of_layers
-    from agflow.models.expert import expert_preprocessing as expert_preprocessing
-    from agflow.models.expert import expert_tuning as expert_tuning
-    from agflow.models.expert import load_expert as load_expert
-    from agflow.models.expert import save_expert as save_expert
+    from agflow.models.adapter import (
+        Adapter as Adapter,
+        PrunableLayer as PrunableLayer,
+        Tap as Tap,
+        channels_of as channels_of,
+        macs_of_layers as macs_of_layers,
+    )
+    from agflow.models.expert import (
+        expert_preprocessing as expert_preprocessing,
+        expert_tuning as expert_tuning,
+        load_expert as load_expert,
+        save_expert as save_expert,
+    )
     from agflow.models.head import only_classes as only_classes
     from agflow.models.linear_units import LinearUnits as LinearUnits
     from agflow.models.load import load_model as load_model
     from agflow.models.outputs import logits_of as logits_of
     from agflow.models.preprocessing import preprocessing_of as preprocessing_of
-    from agflow.models.registry import adapter_for as adapter_for
-    from agflow.models.registry import build as build
-    from agflow.models.registry import count_macs as count_macs
-    from agflow.models.registry import count_params as count_params
-    from agflow.models.registry import describe as describe
-    from agflow.models.registry import model_name as model_name
-    from agflow.models.registry import prefix_macs as prefix_macs
-    from agflow.models.registry import register as register
-    from agflow.models.registry import split as split
-    from agflow.models.resolution import at_image_size as at_image_size
-    from agflow.models.resolution import image_size as image_size
+    from agflow.models.registry import (
+        adapter_for as adapter_for,
+        build as build,
+        count_macs as count_macs,
+        count_params as count_params,
+        describe as describe,
+        model_name as model_name,
+        prefix_macs as prefix_macs,
+        register as register,
+        split as split,
+    )
+    from agflow.models.resolution import at_image_size as at_image_size, image_size as image_size
 
 _HOMES = {
     "Adapter": "adapter",

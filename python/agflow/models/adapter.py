@@ -221,5 +221,16 @@ def channels_of(units_U: torch.Tensor, unit_width: int) -> torch.Tensor:
 
 
 def macs_of_layers(layers: list[PrunableLayer]) -> int:
-    """Multiply-accumulates per image of layers that have none in common: ``"mlp"``, ``"heads"``."""
+    """Multiply-accumulates per image of layers that have none in common: ``"mlp"``, ``"heads"``.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models import adapter_for, macs_of_layers
+    >>> model, _, _ = agflow.load_model("example")
+    >>> layers = adapter_for(model).layers(model)
+    >>> mlps = macs_of_layers([layer for layer in layers if layer.group == "mlp"])
+    >>> 0 < mlps < agflow.count_macs(model)
+    True
+    """
     return sum(layer.units * layer.unit_macs for layer in layers)

@@ -40,6 +40,17 @@ def register(adapter: Adapter) -> None:
     ------
     InvalidValueError
         It is no instance of :class:`Adapter`.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models import adapter_for, register
+    >>> model, _, _ = agflow.load_model("example")
+    >>> class Renamed(type(adapter_for(model))):
+    ...     family = "timm_vit_of_ours"
+    >>> register(Renamed())
+    >>> adapter_for(model).family
+    'timm_vit_of_ours'
     """
     if not isinstance(adapter, Adapter):
         raise InvalidValueError(

@@ -308,38 +308,17 @@ class VisionTransformerAdapter(Adapter):
         for attention, mlp in zip(anatomy.attention, anatomy.mlp, strict=True):
             if attention is not None:
                 name, module = attention.units, model.get_submodule(attention.units)
-                heads = self.heads(module)
+                heads, reader = self.heads(module), attention.reader
+                qk, v = heads.count * heads.qk, heads.count * heads.v
                 if not self.has_norm(module):
-                    queries = Tap(
-                        f"{name}.{self.projections(module)[0]}", "output", 0, heads.count * heads.qk
-                    )
-                    found.append(
-                        layer(
-                            f"{name}.qk",
-                            "head_dim",
-                            heads.count * heads.qk,
-                            1,
-                            "",
-                            heads.count,
-                            queries,
-                        )
-                    )
-                found.append(layer(name, "heads", heads.count, heads.v, attention.reader))
-                found.append(
-                    layer(
-                        f"{name}.v",
-                        "head_dim",
-                        heads.count * heads.v,
-                        1,
-                        attention.reader,
-                        heads.count,
-                    )
-                )
+                    queries = Tap(f"{name}.{self.projections(module)[0]}", "output", 0, qk)
+                    found.append(layer(f"{name}.qk", "head_dim", qk, 1, "", heads.count, queries))
+                found.append(layer(name, "heads", heads.count, heads.v, reader))
+                found.append(layer(f"{name}.v", "head_dim", v, 1, reader, heads.count))
                 found.append(branch(attention))
             if mlp is not None:
-                channels = self.hidden(model.get_submodule(mlp.units)).channels(
-                    model.get_submodule(mlp.units)
-                )
+                module = model.get_submodule(mlp.units)
+                channels = self.hidden(module).channels(module)
                 found += [layer(mlp.units, "mlp", channels, 1, mlp.reader), branch(mlp)]
         return found
 

@@ -8,8 +8,7 @@ import pathlib
 import pytest
 import timm
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, FileError, UnsupportedModelError

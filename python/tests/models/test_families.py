@@ -12,8 +12,7 @@ import timm
 import torch
 import torchvision
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from small_vits import images_for, made, of_timm, of_torchvision, of_transformers
 from timm.layers import GluMlp, SwiGLU, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled

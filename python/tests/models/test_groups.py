@@ -12,8 +12,7 @@ import small_vits
 import timm.layers
 import torch
 import torch_pruning
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from small_vits import images_for, made
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn

@@ -208,11 +208,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
                 "drop_rate": model.head_drop.p,
                 "pos_drop_rate": model.pos_drop.p,
                 "patch_drop_rate": getattr(model.patch_drop, "prob", 0.0),
-                "proj_drop_rate": attention.proj_drop.p
-                if attention is not None
-                else 0.0
-                if mlp is None
-                else mlp.drop2.p,
+                "proj_drop_rate": _projection_dropout(attention, mlp),
                 "attn_drop_rate": _attention_dropout(attention),
                 "drop_path_rate": _drop_path_rate(model),
             },
@@ -265,6 +261,12 @@ def _branches(name: str, block: nn.Module) -> tuple[Branch | None, Branch | None
         else None
         for chain, reader in zip(_CHAINS, ("proj", "fc2"), strict=True)
     )
+
+
+def _projection_dropout(attention: nn.Module | None, mlp: nn.Module | None) -> float:
+    if attention is not None:
+        return attention.proj_drop.p
+    return 0.0 if mlp is None else mlp.drop2.p
 
 
 def _attention_dropout(attention: nn.Module | None) -> float:
