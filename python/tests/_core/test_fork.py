@@ -1,4 +1,4 @@
-"""Forked children: a clear error where the parent had loaded the core, free use where it had not."""
+"""Forked children get a clear error if the parent had loaded the core, and else the core."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What the core says about choices of units: the top k of scores, diagnoses, stability, the test against random."""
+"""Choices of units in the core: top k, diagnoses, stability, the test against random ones."""
 
 import json
 
@@ -50,9 +50,9 @@ def test_workers_have_bounds():
     ones = arrow.matrix(np.ones((2, 3)))
     for workers in (0, -1, 2**62, 2**63 - 1):
         for call in (
-            lambda: top_k(np.ones(3), 1, workers),
-            lambda: arrow.call_for_array(core().abs_yg, workers, ones, ones),
-            lambda: arrow.call(core().read_limit, workers, ones),
+            lambda workers=workers: top_k(np.ones(3), 1, workers),
+            lambda workers=workers: arrow.call_for_array(core().abs_yg, workers, ones, ones),
+            lambda workers=workers: arrow.call(core().read_limit, workers, ones),
         ):
             with pytest.raises(InvalidValueError, match="workers"):
                 call()

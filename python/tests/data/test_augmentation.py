@@ -1,4 +1,4 @@
-"""Views of images show nothing that is not in the image, and mirror and move it wholly or not at all."""
+"""Shifts and crops show nothing that is not in the image, and mirror all of it or nothing."""
 
 import torch
 from hypothesis import given, settings, strategies as st

@@ -1,4 +1,4 @@
-"""Expert folders: a round trip without any difference, and one clear error for everything that can be wrong."""
+"""Expert folders: an exact round trip, and one clear error for everything wrong."""
 
 import hashlib
 import json

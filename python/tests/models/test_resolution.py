@@ -1,4 +1,4 @@
-"""Models at another image size: the weights a model of that size would get, images of any size, and the whole road."""
+"""Models at another image size: their weights, images of any size, and the whole pipeline."""
 
 import copy
 import io
@@ -109,7 +109,7 @@ def photos(*size, count=2):
 
 
 def made_at(name, model, size):
-    """A model that was created at ``size``, with ``model``'s weights and its positions interpolated here."""
+    """A model created at ``size``, with ``model``'s weights and interpolated positions."""
     made = make(name, size)
     state = model.state_dict()
     position = next((key for key in POSITIONS if key in state), None)
@@ -311,7 +311,7 @@ def test_exported_files_take_the_models_own_size(tmp_path):
     assert about["image_size"] == [16, 16]
 
 
-# The road
+# The pipeline
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A model in two halves: the same bits as the whole, the same parameters, and what the first half costs."""
+"""A model in two parts: the same bits, the same parameters, and the cost of the first part."""
 
 import copy
 import pickle
@@ -115,7 +115,7 @@ def photos(count=3):
 
 
 def counted_macs(call, *arguments):
-    """torch's own count. With gradients on, for torchvision's attention has a fused inference path that is not counted."""
+    """torch's own count; with gradients, as it misses torchvision's fused inference path."""
     counter = FlopCounterMode(display=False)
     with counter:
         call(*arguments)
@@ -152,7 +152,7 @@ def test_the_halves_give_the_bits_of_the_whole_and_the_first_costs_what_was_said
 )
 @settings(
     max_examples=4, deadline=None, phases=[Phase.generate]
-)  # a shrunk example would not tell more
+)  # a shrunk example would not show more
 def test_cut_models_in_halves(family, plan_of, random_keep, seed, blocks, groups):
     light = prune(
         family,
