@@ -32,7 +32,7 @@ from agflow.models.load import load_model
 from agflow.pruning.planning import plan
 from agflow.pruning.pruner import prune
 from agflow.research.bottleneck import (
-    PRIOR,
+    AGF_PRIOR,
     TracePoint,
     UtilityTrace,
     image_utilities,
@@ -281,16 +281,16 @@ def verdict(found: dict) -> list[str]:
                     f"signal compression, {training}, over {what}: from at most {max(earlier):.1f} to {last:.1f} at the end: {said} here"
                 )
     priors = {prior["prior"]: prior for prior in found["priors"]}
-    agf, confidence = priors[PRIOR], priors[CONFIDENCE]
+    agf, confidence = priors[AGF_PRIOR], priors[CONFIDENCE]
     better, worse = agf["low"] > confidence["high"], agf["high"] < confidence["low"]
     told = "better than" if better else "worse than" if worse else "about as well as"
     lines.append(
-        f"walk it with confidence: {PRIOR} tells errors {told} {CONFIDENCE}, for a backward pass more: {'refuted' if better else 'reproduced'} here"
+        f"walk it with confidence: {AGF_PRIOR} tells errors {told} {CONFIDENCE}, for a backward pass more: {'refuted' if better else 'reproduced'} here"
     )
     return lines
 
 
-_HEADER = f"{'':<26} {'units':>7} {'layer':>7} {'images':>7} {'right %':>7}   AUROC of {PRIOR}, of {CONFIDENCE}"
+_HEADER = f"{'':<26} {'units':>7} {'layer':>7} {'images':>7} {'right %':>7}   AUROC of {AGF_PRIOR}, of {CONFIDENCE}"
 
 
 def _row(point: TracePoint) -> dict:
@@ -311,5 +311,5 @@ def _line(what: str, row: dict) -> str:
     return (
         f"{what:<26} "
         + " ".join(f"{'–' if ratio is None else format(ratio, '.1f'):>7}" for ratio in ratios)
-        + f" {100 * row['accuracy']:7.1f}   {auroc[PRIOR]:.3f}, {auroc[CONFIDENCE]:.3f}"
+        + f" {100 * row['accuracy']:7.1f}   {auroc[AGF_PRIOR]:.3f}, {auroc[CONFIDENCE]:.3f}"
     )

@@ -29,7 +29,7 @@ from agflow.errors import InvalidValueError, UnknownLayerError
 from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of
 from agflow.models.expert import load_expert, save_expert
 from agflow.models.self_attention import SelfAttention
-from agflow.pruning import sequential
+from agflow.pruning import reconstruction, residual_blocks, sequential
 from agflow.pruning.masks import masked
 from agflow.pruning.pruner import prune
 
@@ -578,7 +578,7 @@ def test_a_dropped_branch_leaves_nothing(family, plan_of):
 
 @pytest.mark.parametrize("mix", [("embed",), ("block",), ("head_dim",), GROUPS], ids="+".join)
 @pytest.mark.parametrize("name", ["timm_dinov2", "torchvision", "transformers_vit"])
-def test_the_fold_in_sequence_makes_up_for_every_group(name, plan_of, random_keep, mix):
+def test_sequential_reconstruction_helps_every_group(name, plan_of, random_keep, mix):
     model = make(name)
     images, kept = images_for(model, 12), random_keep(model, 9, mix)
     if "embed" in mix:
@@ -608,12 +608,12 @@ def test_the_fold_in_sequence_makes_up_for_every_group(name, plan_of, random_kee
 
 
 @torch.no_grad()
-def test_the_fold_into_a_narrower_stream_is_least_squares(monkeypatch):
+def test_reconstruction_of_a_narrower_stream_is_least_squares(monkeypatch):
     """In float64: without one branch and a third of the stream, then hidden channels go.
 
     What is left is fitted.
     """
-    monkeypatch.setattr(sequential, "best_penalty", lambda *_: 1e-13)
+    monkeypatch.setattr(reconstruction, "best_penalty", lambda *_: 1e-13)
     torch.manual_seed(3)
     model = (
         of_timm(depth=2, embed_dim=12, num_heads=2, mlp_ratio=1.0, init_values=0.5).double().eval()
@@ -655,7 +655,7 @@ def test_the_fold_into_a_narrower_stream_is_least_squares(monkeypatch):
     )
     weights = {
         reader: block.weights[reader]
-        for block in sequential.row_of_blocks(model, sequential.readers_of(layers.values()), x[:4])
+        for block in residual_blocks.find_residual_blocks(model, sequential.readers_of(layers.values()), x[:4])
         for reader in block.readers
     }
 
