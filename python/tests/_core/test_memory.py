@@ -36,7 +36,7 @@ def test_results_come_back(live, spec, pairs):
     assert live() == 0
 
 
-def test_the_whole_road_comes_back(live, spec, pairs, tmp_path):
+def test_all_calls_give_memory_back(live, spec, pairs, tmp_path):
     def all_calls():
         number = core().statistics_open(spec)
         for index, (y, g) in enumerate(pairs):

@@ -253,7 +253,7 @@ def test_capture_sees_what_plain_autograd_says(family):
         assert captured[layer.name].abs().max() > 1e-3
 
 
-def test_the_whole_road(family, plan_of, random_keep):
+def test_the_whole_pipeline(family, plan_of, random_keep):
     """From weight gradients to a cascade with an ensemble; the heavy expert keeps its bits."""
     images, labels = images_for(family, 8), torch.arange(8)
     before = {name: tensor.clone() for name, tensor in family.state_dict().items()}

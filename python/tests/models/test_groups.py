@@ -653,9 +653,10 @@ def test_reconstruction_of_a_narrower_stream_is_least_squares(monkeypatch):
         apply,
         kept_stream_D=stream_D,
     )
+    readers = sequential.readers_of(layers.values())
     weights = {
         reader: block.weights[reader]
-        for block in residual_blocks.find_residual_blocks(model, sequential.readers_of(layers.values()), x[:4])
+        for block in residual_blocks.find_residual_blocks(model, readers, x[:4])
         for reader in block.readers
     }
 

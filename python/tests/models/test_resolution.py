@@ -396,7 +396,7 @@ def test_a_plan_at_a_size_cuts_the_model_at_that_size(name, compensate, batches)
 
 
 @pytest.mark.parametrize("name", ["timm_registers", "torchvision", "transformers_deit"])
-def test_the_whole_road_at_a_quarter_of_the_patches(name, batches, tmp_path):
+def test_the_whole_pipeline_at_a_quarter_of_the_patches(name, batches, tmp_path):
     heavy = make(name)
     plan = agflow.plan(
         agflow.calibrate(heavy, batches, image_size=16, groups=("mlp", "heads", "block")),
@@ -411,7 +411,7 @@ def test_the_whole_road_at_a_quarter_of_the_patches(name, batches, tmp_path):
     assert int(predictions.metadata["agflow.light_macs"]) == plan.macs == count_macs(light)
     cascade = agflow.Cascade(light, heavy, 0.5)
     assert cascade(batches[0][0]).shape == (8, 10) and cascade.costs.light == plan.macs
-    agflow.save(light, tmp_path / "light", plan)
+    agflow.save(light, tmp_path / "light", plan=plan)
     assert torch.equal(
         logits_of(agflow.load(tmp_path / "light")(batches[0][0])),
         logits_of(light.eval()(batches[0][0])),
