@@ -17,7 +17,7 @@ from agflow._core.loader import core
 from agflow.errors import InvalidValueError, UnknownLayerError
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self  # for type checkers alone: typing has it from 3.11 on
 
 
 HTML_ROWS = 10
@@ -110,7 +110,7 @@ class Table:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self.batch.equals(other.batch, check_metadata=True)
 
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __arrow_c_array__(self, requested_schema=None):
         return self.batch.__arrow_c_array__(requested_schema)
@@ -201,7 +201,10 @@ class UnitTable(Table):
         It is the ``image_size`` of :func:`agflow.calibrate`.
         """
         text = self.metadata.get("agflow.image_size")
-        return None if text is None else tuple(map(int, text.split("x")))
+        if text is None:
+            return None
+        height, width = map(int, text.split("x"))
+        return height, width
 
     def _summary(self) -> str:
         return f"{self.model}, {len(self.layers)} layers, {len(self)} units"

@@ -164,14 +164,8 @@ def _numpy_matrix(array: np.ndarray, name: str) -> Matrix:
     rows, channels = _rows_and_channels(name, array.shape)
     stride = channels
     if not array.flags.c_contiguous:
-        stride = int(
-            _row_stride(
-                name,
-                array.shape,
-                [step / dtype.bytes for step in array.strides],
-                "numpy.ascontiguousarray",
-            )
-        )
+        strides = [step / dtype.bytes for step in array.strides]
+        stride = _row_stride(name, (rows, channels), strides, "numpy.ascontiguousarray")
     return Matrix(rows, channels, stride, dtype, array.__array_interface__["data"][0], array)
 
 
@@ -199,7 +193,7 @@ def _row_stride(name: str, shape: tuple[int, int], strides: Sequence[float], cur
             f"{name}: the channels of a row do not lie next to each other, or rows overlap: use "
             f"{cure} first"
         )
-    return row_step
+    return int(row_step)
 
 
 def _arrow_matrix(value: Any, name: str) -> Matrix:

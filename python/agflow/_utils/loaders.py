@@ -44,7 +44,8 @@ class CallbackLoader:
         begin: Callable[[], Any] | None = None,
         see: Callable[[Any], Any] | None = None,
     ):
-        self._loader, self._begin, self._see = loader, begin, see
+        self._loader: Any = loader
+        self._begin, self._see = begin, see
 
     def __iter__(self) -> Iterator[Any]:
         if self._begin is not None:

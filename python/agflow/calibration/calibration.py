@@ -144,7 +144,7 @@ def calibrate(
         batch = arrow.call_for_batch(core().statistics_table, session)
 
     if folder is not None:
-        folder.write_weights(((layers[index], *rest) for index, *rest in weights), data)
+        folder.write_weights(((layers[i], n, axis, w_RC) for i, n, axis, w_RC in weights), data)
     if skipped:
         _warn(skipped)
         data["agflow.skipped"] = json.dumps(skipped)

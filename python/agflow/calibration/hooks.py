@@ -97,14 +97,14 @@ class _TapCollector:
     """Joins what a layer carries at all its taps, token after token, and passes it on."""
 
     def __init__(self, index: int, count: int, sink: Sink):
-        self._index, self._sink = index, sink
-        self._seen: list[tuple[torch.Tensor, torch.Tensor] | None] = [None] * count
+        self._index, self._count, self._sink = index, count, sink
+        self._seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(self, tap: int, y_BTC: torch.Tensor, g_BTC: torch.Tensor) -> None:
         self._seen[tap] = y_BTC, g_BTC
-        if None in self._seen:
+        if len(self._seen) < self._count:
             return
-        pairs, self._seen = self._seen, [None] * len(self._seen)
+        pairs = [self._seen.pop(number) for number in range(self._count)]
         y_BTC, g_BTC = pairs[0]
         if len(pairs) > 1:
             y_BTC, g_BTC = (

@@ -61,8 +61,8 @@ class StatisticsSink:
         self._on_device.clear()
         if self._folder is not None:
             self._folder.write_batch(
-                (self._layers[index], *rest)
-                for index, *rest in sorted(self._to_dump, key=lambda pair: pair[0])
+                (self._layers[index], images, y_RC, g_RC)
+                for index, images, y_RC, g_RC in sorted(self._to_dump, key=lambda of: of[0])
             )
             self._to_dump.clear()
         self.batches += 1

@@ -5,8 +5,6 @@ Shape suffixes: B images of a batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch.nn import functional as F
 from torch.utils.data import default_collate
@@ -14,7 +12,7 @@ from torch.utils.data import default_collate
 GREATEST_SHIFT = 1 / 28  # of an image's side
 
 
-def shifting_batch(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
+def shifting_batch(samples: list[tuple]) -> tuple[torch.Tensor, ...]:
     """Collate samples into a batch whose images are moved by :func:`random_shifts`.
 
     For ``DataLoader(…, collate_fn=shifting_batch)``.
