@@ -24,7 +24,7 @@ from agflow.data.datasets import load_dataset
 from agflow.data.leakage import sketch_images
 from agflow.errors import EmptyError, FileError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
-from agflow.evaluation.timing import first_images, race
+from agflow.evaluation.timing import first_images, time_models
 from agflow.models.expert import save_expert
 from agflow.models.load import load_model
 from agflow.pruning.allocation import Allocation
@@ -33,7 +33,8 @@ from agflow.pruning.pruner import prune
 from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.report import write_report
 from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
-from agflow.training.finetuning import finetune, last_block
+from agflow.training.finetuning import finetune
+from agflow.training.objective import last_block
 from agflow.training.options import Distillation
 
 CONTROL = "random"
@@ -132,7 +133,9 @@ def run(options: RunOptions, say: Callable[[str], None] = print) -> RunResult:
         result, ledger=cascade.ledger, cascade=measured
     )  # of the running module, not of the logs
     x = first_images(splits.judge, TIMED_IMAGES)
-    timings = race({"heavy": heavy, "light": light, "cascade": cascade}, x, batch=TIMED_BATCH)
+    timings = time_models(
+        {"heavy": heavy, "light": light, "cascade": cascade}, x, batch=TIMED_BATCH
+    )
 
     say("6/6 report")
     outcome = RunResult(
