@@ -216,7 +216,7 @@ class Cascade(nn.Module):
     def __repr__(self) -> str:
         light, heavy = self.costs.light, self.costs.heavy
         return (
-            f"<agflow.Cascade of {model_name(self.heavy)}: {self._rule}; "
+            f"<agflow.Cascade: {model_name(self.heavy)}: {self._rule}; "
             f"light {light / 1e6:.1f} M, heavy {heavy / 1e6:.1f} M MACs, {self._charged}>"
         )
 

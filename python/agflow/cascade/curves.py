@@ -7,7 +7,6 @@ import json
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
-from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
 from agflow.table import Table
 
@@ -25,21 +24,12 @@ class Curve(Table):
 
     kind = "curve"
 
-    def __repr__(self) -> str:
-        ends = f": {self._at(0)} to {self._at(-1)}" if len(self) else ""
-        return f"<agflow.cascade.Curve of {len(self)} thresholds{ends}>"
-
-    def _repr_html_(self) -> str:
-        facts = {}
-        if len(self):
-            best = int(self.columns["accuracy"].argmax())
-            rows = {"no image escalates": 0, "most accurate": best, "every image escalates": -1}
-            facts = {name: self._at(row) for name, row in rows.items()}
-        return facts_html(f"Curve of {len(self)} thresholds", facts)
+    def _summary(self) -> str:
+        ends = "".join(f"{sign}{self._at(row)}" for sign, row in ((", ", 0), (" to ", -1)))
+        return f"{len(self)} thresholds{ends if len(self) else ''}"
 
     def _at(self, row: int) -> str:
-        accuracy, charged = self.columns["accuracy"][row], self.columns["charged"][row]
-        return f"{100 * accuracy:.1f} % at {charged:.3f}x charged"
+        return f"{100 * self['accuracy'][row]:.1f} % at {self['charged'][row]:.3f}x charged"
 
 
 def curve(
@@ -69,7 +59,7 @@ def curve(
     ...     right_NK + noise_NK, 9 * right_NK, labels_N, agflow.cascade.CascadeCosts(20, 100)
     ... )
     >>> found = agflow.cascade.curve(predictions, points=10)
-    >>> [round(float(found.columns["charged"][row]), 3) for row in (0, -1)]
+    >>> [round(float(found["charged"][row]), 3) for row in (0, -1)]
     [0.2, 1.2]
     """
     request = {

@@ -64,7 +64,16 @@ def save_cascade(
 
     Examples
     --------
-    See :func:`agflow.save`.
+    >>> import agflow, tempfile, torch
+    >>> heavy, _, _ = agflow.load_model("example")
+    >>> batches = [(torch.zeros(8, 1, 28, 28), torch.arange(8))]
+    >>> router = agflow.calibrate_router(agflow.predict(heavy, heavy, batches), escalation=0.9)
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     cascade = agflow.Cascade(heavy, heavy, router, shared_blocks=1)
+    ...     agflow.cascade.save_cascade(cascade, f"{scratch}/cascade")
+    ...     loaded = agflow.cascade.load_cascade(f"{scratch}/cascade")
+    >>> loaded.shared_blocks
+    1
     """
     router = router_of(cascade)
     kept = {"preprocessing": preprocessing, "tuning": tuning}
@@ -96,7 +105,16 @@ def load_cascade(folder: str | os.PathLike) -> Cascade:
 
     Examples
     --------
-    See :func:`agflow.load`.
+    >>> import agflow, tempfile, torch
+    >>> heavy, _, _ = agflow.load_model("example")
+    >>> batches = [(torch.zeros(8, 1, 28, 28), torch.arange(8))]
+    >>> router = agflow.calibrate_router(agflow.predict(heavy, heavy, batches), escalation=0.9)
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     cascade = agflow.Cascade(heavy, heavy, router, shared_blocks=2)
+    ...     agflow.cascade.save_cascade(cascade, f"{scratch}/cascade")
+    ...     loaded = agflow.cascade.load_cascade(f"{scratch}/cascade")
+    >>> loaded.shared_blocks
+    2
     """
     folder = pathlib.Path(folder)
     config = _read_config(folder)

@@ -127,7 +127,7 @@ class Ledger:
         )
 
     def __repr__(self) -> str:
-        return f"<agflow.cascade.Ledger: {self}>"
+        return f"<agflow.Ledger: {self}>"
 
     def _repr_html_(self) -> str:
         return facts_html(

@@ -55,9 +55,9 @@ class Logits(Table):
         )
         return cls(pa.RecordBatch.from_arrays([column], schema=schema))
 
-    def __repr__(self) -> str:
+    def _summary(self) -> str:
         classes = self.batch.schema.field("logits").type.list_size
-        return f"<agflow.cascade.Logits: {len(self)} images, {classes} classes>"
+        return f"{len(self)} images, {classes} classes"
 
 
 class Decisions(Table):
@@ -83,6 +83,5 @@ class Decisions(Table):
         """Indices of the images that escalate, ascending int64."""
         return np.flatnonzero(self.columns["escalate"])
 
-    def __repr__(self) -> str:
-        escalated = len(self.escalated)
-        return f"<agflow.cascade.Decisions: {len(self)} images, {escalated} of them escalate>"
+    def _summary(self) -> str:
+        return f"{len(self)} images, {len(self.escalated)} of them escalate"

@@ -5,7 +5,7 @@ Shape suffixes: N images, C features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.cascade.ensemble import combine, fit_light_weight
 from agflow.cascade.ledger import CascadeCosts
-from agflow.cascade.markup import facts_html
 from agflow.cascade.priors import (
     AGREEMENT,
     LOGIT_PRIORS,
@@ -104,26 +103,25 @@ class Predictions(Table):
         """Weight of the light expert in ``both_prediction``; 0 where there is none."""
         return float(self.metadata.get("agflow.light_weight", 0.0))
 
-    def __repr__(self) -> str:
+    def _summary(self) -> str:
         if not len(self):
-            return "<agflow.Predictions: 0 images>"
+            return "0 images"
         return (
-            f"<agflow.Predictions: {len(self)} images, light {100 * self.light_accuracy:.1f} %, "
-            f"heavy {100 * self.heavy_accuracy:.1f} %, priors {', '.join(self.priors)}>"
+            f"{len(self)} images, light {100 * self.light_accuracy:.1f} %, "
+            f"heavy {100 * self.heavy_accuracy:.1f} %, priors {', '.join(self.priors)}"
         )
 
-    def _repr_html_(self) -> str:
-        facts = {"priors": ", ".join(self.priors)}
-        if len(self):
-            light, heavy = (
-                int(self.metadata[f"agflow.{expert}_macs"]) for expert in ("light", "heavy")
+    def _html_rows(self) -> tuple[Sequence, Iterable[Sequence]]:
+        accuracies = {"light": self.light_accuracy, "heavy": self.heavy_accuracy}
+        rows = [
+            (
+                f"{expert} expert",
+                f"{100 * accuracy:.2f} %",
+                f"{int(self.metadata[f'agflow.{expert}_macs']) / 1e6:.1f} M",
             )
-            facts = {
-                "light expert": f"{100 * self.light_accuracy:.2f} %, {light / 1e6:.1f} M MACs",
-                "heavy expert": f"{100 * self.heavy_accuracy:.2f} %, {heavy / 1e6:.1f} M MACs",
-                **facts,
-            }
-        return facts_html(f"Predictions of {len(self)} images", facts)
+            for expert, accuracy in accuracies.items()
+        ]
+        return ("", "top-1 accuracy", "MACs per image"), rows
 
 
 @dataclass(frozen=True)

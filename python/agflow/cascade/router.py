@@ -122,7 +122,7 @@ class Router:
 
     def __repr__(self) -> str:
         return (
-            f"<agflow.Router {self.verdict}: {self.rule}; {self.ledger.charged:.3f}x charged, "
+            f"<agflow.Router: {self.verdict}, {self.rule}; {self.ledger.charged:.3f}x charged, "
             f"{100 * self.escalation:.1f} % escalated>"
         )
 

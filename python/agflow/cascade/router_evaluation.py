@@ -56,7 +56,7 @@ class RouterEvaluation:
         )
 
     def __repr__(self) -> str:
-        return f"<agflow.cascade.RouterEvaluation: {self.images} images, {self}>"
+        return f"<agflow.RouterEvaluation: {self.images} images, {self}>"
 
     def _repr_html_(self) -> str:
         return facts_html(

@@ -101,6 +101,6 @@ agflow decide --router {ROUTER_FILE} --light light.arrow --heavy heavy.arrow --o
 5. Read the predicted classes, int64 [batch].
 
 ```python
-classes = agflow.cascade.Decisions.load("answers.arrow").columns["prediction"]
+classes = agflow.cascade.Decisions.load("answers.arrow")["prediction"]
 ```
 """

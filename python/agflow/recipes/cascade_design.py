@@ -146,7 +146,7 @@ class DesignResult:
         )
 
     def __repr__(self) -> str:
-        return f"<agflow.recipes.DesignResult {self.options.output}: {self.evaluation}>"
+        return f"<agflow.DesignResult: {self.options.output}: {self.evaluation}>"
 
 
 def _answerer(router: Router) -> str:

@@ -9,8 +9,10 @@ from agflow._utils.lazy import lazy_names
 if TYPE_CHECKING:
     from agflow.search.candidates import Candidate as Candidate
     from agflow.search.design import CascadeDesign as CascadeDesign
-    from agflow.search.frontier import EvaluatedCandidate as EvaluatedCandidate
-    from agflow.search.frontier import Frontier as Frontier
+    from agflow.search.frontier import (
+        EvaluatedCandidate as EvaluatedCandidate,
+        Frontier as Frontier,
+    )
     from agflow.search.halving import design_cascade as design_cascade
     from agflow.search.space import SearchSpace as SearchSpace
 

@@ -104,7 +104,7 @@ class CascadeDesign:
 
     def __repr__(self) -> str:
         chosen = " ".join(str(self.chosen).split())
-        return f"<agflow.search.CascadeDesign of {len(self.frontier)} evaluations: {chosen}>"
+        return f"<agflow.CascadeDesign: {len(self.frontier)} evaluated candidates; chosen {chosen}>"
 
     def _repr_html_(self) -> str:
         return self.frontier._repr_html_()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 
 import numpy as np
 import pyarrow as pa
@@ -145,20 +145,12 @@ class Frontier(Table):
             lines += [f"{'->' if row == chosen else '  '} {row}" for row in rows]
         return "\n".join(lines)
 
-    def __repr__(self) -> str:
-        return (
-            f"<agflow.search.Frontier: {len(self)} evaluated candidates; "
-            f"chosen {' '.join(str(self.chosen).split())}>"
-        )
+    def _summary(self) -> str:
+        chosen = " ".join(str(self.chosen).split())
+        return f"{len(self)} evaluated candidates; chosen {chosen}"
 
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in TABLE_HEADER)
-        body = ""
-        for row in self.rows:
-            weight = " style='font-weight:bold'" if row == self.chosen else ""
-            cells = "".join(f"<td>{escape(cell)}</td>" for cell in row.cells)
-            body += f"<tr{weight}>{cells}</tr>"
-        return f"{escape(self._title())}<table><tr>{head}</tr>{body}</table>"
+    def _html_rows(self) -> tuple[Sequence, Iterable[Sequence]]:
+        return TABLE_HEADER, (row.cells for row in self.rows)
 
     def markdown(self) -> str:
         """A Markdown page with all rows as a table."""
