@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from agflow.calibration.calibration import calibrate as calibrate_model
+from agflow.calibration.options import CalibrationOptions
 from agflow.cascade.predictions import predict as predict_both
 from agflow.data.datasets import load_dataset
 from agflow.data.leakage import sketch_images
@@ -27,6 +28,7 @@ from agflow.pruning.pruner import prune as prune_model
 from agflow.recipes import cascade_design, pipeline, report
 from agflow.recipes.results import RunOptions
 from agflow.training.finetuning import finetune as finetune_model
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 
 def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
@@ -108,10 +110,9 @@ def calibrate(options: dict) -> dict:
         _images(options, model, preprocessing),
         batches=options["batches"],
         groups=tuple(options["groups"]),
-        weight_gradients=options["weight_gradients"],
         image_size=options.get("image_size"),
-        nonfinite=options["nonfinite"],
-        dump=options.get("dump"),
+        weight_gradients=options["weight_gradients"],
+        options=CalibrationOptions(options["nonfinite"], options.get("dump")),
         seed=options["seed"],
     )
     statistics.save(options["output"])
@@ -264,12 +265,12 @@ def finetune(options: dict) -> dict:
     history = finetune_model(
         light,
         loader,
-        teacher=heavy,
-        checkpoint=options.get("checkpoint"),
-        **{
-            name: options[name]
-            for name in ("epochs", "lr", "distill", "features", "accumulate", "seed")
-        },
+        epochs=options["epochs"],
+        lr=options["lr"],
+        distillation=Distillation(heavy, share=options["distill"], features=options["features"]),
+        checkpointing=Checkpointing(options["checkpoint"]) if options.get("checkpoint") else None,
+        options=TrainingOptions(accumulate=options["accumulate"]),
+        seed=options["seed"],
     )
     save_expert(
         light,

@@ -40,6 +40,7 @@ from agflow.research.bottleneck import (
     with_utilities,
 )
 from agflow.training.finetuning import finetune
+from agflow.training.options import Distillation
 
 BATCH = 32
 SCRATCH_LR = 1e-3
@@ -179,9 +180,9 @@ def _train(
     finetune(
         trace.model,
         trace.watching(shuffled),
-        teacher=teacher,
         epochs=options.epochs,
         lr=options.lr,
+        distillation=None if teacher is None else Distillation(teacher),
         seed=options.seed,
     )
     trace.record()

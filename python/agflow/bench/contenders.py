@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from agflow.calibration.calibration import calibrate
 from agflow.errors import InvalidValueError
 from agflow.models import adapter_for
+from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import plan
 from agflow.pruning.pruner import prune
 
@@ -44,7 +45,11 @@ class Agflow:
                 groups=self.groups,
             )
             chosen = plan(
-                statistics, macs=str(macs), criterion=self.criterion, round_to=round_to, seed=seed
+                statistics,
+                macs=str(macs),
+                criterion=self.criterion,
+                allocation=Allocation(round_to=round_to),
+                seed=seed,
             )
             return prune(model, chosen, DataLoader(images, batch_size=32))
 

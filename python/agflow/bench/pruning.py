@@ -30,8 +30,10 @@ from agflow.evaluation.accuracy import Accuracy, evaluate
 from agflow.evaluation.interleaved import interleaved
 from agflow.models import adapter_for, count_params
 from agflow.models.load import load_model
+from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import plan
 from agflow.training.finetuning import finetune
+from agflow.training.options import Distillation
 
 BATCHES = (1, 32)
 TIMED_IMAGES = {1: 8, 32: 32}
@@ -139,7 +141,9 @@ def _target(model: nn.Module, images: Dataset, options: Options) -> int:
         if options.pruning_ratio is not None
         else {"macs": options.macs or MACS}
     )
-    return plan(statistics, **budget, round_to=options.round_to, seed=options.seed).macs
+    return plan(
+        statistics, **budget, allocation=Allocation(round_to=options.round_to), seed=options.seed
+    ).macs
 
 
 def _images(
@@ -213,7 +217,12 @@ def _row(options: Options, contender: str, macs: int) -> dict:
             generator=torch.Generator().manual_seed(options.seed),
         )
         finetune(
-            light, shuffled, teacher=model, epochs=options.epochs, lr=options.lr, seed=options.seed
+            light,
+            shuffled,
+            epochs=options.epochs,
+            lr=options.lr,
+            distillation=Distillation(model),
+            seed=options.seed,
         )
         row["tuned"] = judge()
     return {

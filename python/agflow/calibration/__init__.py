@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from agflow.calibration.gather import gather_statistics as gather_statistics
     from agflow.calibration.hooks import capture as capture
     from agflow.calibration.loss import per_image_loss as per_image_loss
+    from agflow.calibration.options import CalibrationOptions as CalibrationOptions
     from agflow.calibration.statistics import Statistics as Statistics
 
 _HOMES = {
+    "CalibrationOptions": "options",
     "Statistics": "statistics",
     "calibrate": "calibration",
     "capture": "hooks",
@@ -23,6 +25,7 @@ _HOMES = {
     "per_image_loss": "loss",
 }
 __all__ = [
+    "CalibrationOptions",
     "Statistics",
     "calibrate",
     "capture",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -20,6 +19,7 @@ from agflow._utils.loaders import batches_of
 from agflow.calibration.dump import TensorFolder
 from agflow.calibration.hooks import capture
 from agflow.calibration.loss import LOSS, per_image_loss
+from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.session import statistics_session
 from agflow.calibration.sink import StatisticsSink
 from agflow.calibration.statistics import Statistics
@@ -40,19 +40,16 @@ from agflow.models import (
 )
 from agflow.models.resolution import at_image_size
 
-NONFINITE = ("refuse", "skip")
-
 
 def calibrate(
     model: nn.Module,
     loader: Iterable,
     *,
-    batches: int = 16,
+    batches: int = 20,
     groups: Sequence[str] = ("mlp", "heads"),
-    weight_gradients: bool = False,
     image_size: int | tuple[int, int] | None = None,
-    nonfinite: str = "refuse",
-    dump: str | os.PathLike | None = None,
+    weight_gradients: bool = False,
+    options: CalibrationOptions = CalibrationOptions(),
     seed: int = 0,
 ) -> Statistics:
     """Run ``batches`` batches forward and backward and sum up what each prunable unit carries.
@@ -83,10 +80,7 @@ def calibrate(
         ``agflow.image_size`` (``"112x112"``: height, width), and from there into scores and plans, by which
         :func:`agflow.prune` cuts the model at that size. Costs, and so the shares of a plan's budget, are those of the
         uncut model *at that size*.
-    nonfinite : what NaN or infinity in a batch does: ``"refuse"`` raises; ``"skip"`` leaves the batch out of the layers
-        where it occurs, warns at the end, and records how many were left out in the metadata ``agflow.skipped``
-    dump : folder that also gets the raw tensors as Arrow files, from which ``agflow`` computes the same statistics
-        (those of weight gradients excepted)
+    options : what happens to NaN and infinity, and whether the raw tensors are kept
     seed : recorded with the statistics: the seed the images were drawn with
 
     Raises
@@ -95,18 +89,17 @@ def calibrate(
         No adapter handles the model, or it has no image size of its own to change; it is neither on the CPU nor on a CUDA
         device; its activations have another type.
     InvalidValueError
-        Unknown group or way with NaN, fewer than one batch, an image size the model cannot have, labels outside the model's
-        classes, or ``dump`` together with ``nonfinite="skip"`` (dumped batches are whole).
+        Unknown group, fewer than one batch, an image size the model cannot have, or labels outside the model's classes.
     EmptyError
         The loader gave no batch.
     NonFiniteError
         A batch gave NaN or infinity; the message names layer, batch and place. With ``"skip"``: every batch of a layer
         did, or a weight's gradient did although Y and G were finite.
     FileError
-        ``dump`` cannot be written or already holds Arrow files.
+        ``options.dump`` cannot be written or already holds Arrow files.
     """
     adapter = adapter_for(model)
-    _check(model, batches, nonfinite, dump)
+    _check(model, batches)
     metadata = {"agflow.loss": LOSS, "agflow.seed": str(seed)}
     if image_size is not None:
         model = at_image_size(model, image_size)
@@ -121,13 +114,15 @@ def calibrate(
         "agflow.model_macs": str(dense["macs"]),
         "agflow.model_params": str(dense["params"]),
     }
-    folder = None if dump is None else TensorFolder(dump, {**model_metadata, **metadata})
+    folder = (
+        None if options.dump is None else TensorFolder(options.dump, {**model_metadata, **metadata})
+    )
     weights = list(attached_weights(adapter, model, layers))
     fingerprint, place = ImageDigest(), next(model.parameters())
 
     with statistics_session(dense, layers, metadata=metadata) as session:
         add_weights(session, weights)
-        intake = StatisticsSink(session, layers, nonfinite, folder)
+        intake = StatisticsSink(session, layers, options.nonfinite, folder)
         taken = batches_of(itertools.islice(loader, batches), "calibrate", total=batches)
         with (
             WeightGradients(adapter, model, layers if weight_gradients else []) as gradients,
@@ -165,17 +160,9 @@ def _warn(skipped: dict[str, int]) -> None:
     )
 
 
-def _check(model: nn.Module, batches: int, nonfinite: str, dump: str | os.PathLike | None) -> None:
+def _check(model: nn.Module, batches: int) -> None:
     if batches < 1:
         raise InvalidValueError(f"batches is {batches}, expected at least 1")
-    if nonfinite not in NONFINITE:
-        raise InvalidValueError(
-            f"nonfinite is {nonfinite!r}, expected one of: {', '.join(NONFINITE)}"
-        )
-    if dump is not None and nonfinite == "skip":
-        raise InvalidValueError(
-            "dump was given with nonfinite='skip', but dumped batches are whole: use nonfinite='refuse' with dump"
-        )
     device = next(model.parameters()).device
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(

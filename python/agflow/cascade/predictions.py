@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,9 @@ from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.evaluation.accuracy import logits
 from agflow.models import count_macs
 from agflow.table import Table
+
+if TYPE_CHECKING:
+    from agflow.cascade.router import Router
 
 
 class Predictions(Table):
@@ -173,8 +177,7 @@ def predict(
     heavy: nn.Module,
     loader: Iterable,
     *,
-    temperature: float | None = None,
-    light_weight: float | None = None,
+    router: Router | None = None,
     features: bool = False,
     second_view: bool | nn.Module = False,
     shared_blocks: int = 0,
@@ -184,7 +187,8 @@ def predict(
 
     Parameters
     ----------
-    temperature, light_weight : see :func:`join_predictions`
+    router : for test images: its temperature and light weight are used. By default both are fitted
+        to a quarter of the images (:func:`join_predictions`)
     features : also record the prior l1_norm, of what enters the light expert's last linear layer
     second_view : also record the prior agreement, with what the light expert says of the mirrored image (True), or with what
         another light expert says of the image (that expert). A cascade that routes by it pays for the second pass too.
@@ -217,8 +221,8 @@ def predict(
         heavy_NK,
         labels,
         costs,
-        temperature=temperature,
-        light_weight=light_weight,
+        temperature=router and router.temperature,
+        light_weight=router and router.light_weight,
         features_NC=torch.cat(seen) if features else None,
         second_view_NK=second_view_NK,
         images=str(images),

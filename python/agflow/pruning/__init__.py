@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from agflow.pruning.allocation import Allocation as Allocation
     from agflow.pruning.latency import LatencyTable as LatencyTable
     from agflow.pruning.planning import (
         Plan as Plan,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from agflow.pruning.scoring import score as score
 
 _HOMES = {
+    "Allocation": "allocation",
     "LatencyTable": "latency",
     "Plan": "planning",
     "PlanDiff": "planning",
@@ -37,6 +39,7 @@ _HOMES = {
     "score": "scoring",
 }
 __all__ = [
+    "Allocation",
     "LatencyTable",
     "Plan",
     "PlanDiff",

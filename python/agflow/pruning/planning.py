@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow.pruning.allocation import Allocation
 from agflow.pruning.latency import LatencyTable
 from agflow.pruning.scoring import Scores
 from agflow.table import Table, UnitTable
@@ -22,6 +22,7 @@ from agflow.table import Table, UnitTable
 # uniform widths 60.8 % and 30.0 %.
 WIDTHS = "variance_weighted"
 UNIFORM = "uniform"
+_DEFAULT = Allocation()
 
 
 @dataclass(frozen=True)
@@ -141,19 +142,13 @@ class PlanDiff:
 def plan(
     statistics: Table,
     *,
-    pruning_ratio: float | None = None,
     macs: float | str | None = None,
     params: float | str | None = None,
     latency_ms: float | None = None,
-    latency: LatencyTable | str | os.PathLike | None = None,
+    pruning_ratio: float | None = None,
     criterion: str = "agf",
-    widths: str | None = None,
-    joint: bool = False,
-    floor: float = 0.0,
+    allocation: Allocation = _DEFAULT,
     seed: int = 0,
-    round_to: int = 8,
-    groups: Sequence[str] = (),
-    ignored_layers: Sequence[str] = (),
 ) -> Plan:
     """Choose the units to keep under a budget: ``pruning_ratio``, ``macs``, ``params`` or ``latency_ms``, one of them.
 
@@ -163,25 +158,13 @@ def plan(
     Parameters
     ----------
     statistics : Statistics, or Scores that were made before
-    pruning_ratio : share of the units to remove, in (0, 1)
     macs : MACs per image: a share of the dense model's (``0.35``) or an amount (``"350M"``, ``"1.2G"``). Where the statistics
         were measured at a smaller image size, the dense model's MACs are those it has *at that size*
     params : parameters: a share of the dense model's (``0.5``) or an amount (``"2.5M"``)
-    latency_ms : milliseconds that a batch may take, by the table of ``latency``
-    latency : LatencyTable, or its file, of this model on the device and with the batch that matter. With another budget, the
-        report only tells the latency.
+    latency_ms : milliseconds that a batch may take, by the table of ``allocation.latency``
+    pruning_ratio : share of the units to remove, in (0, 1)
     criterion : ranks the units inside each layer
-    widths : how the units that stay are shared out among the layers of a group: ``"uniform"``, the same share of each, or
-        a criterion, whose scores over their layer's mean are ranked together. By default ``"variance_weighted"``, or
-        ``criterion`` where the statistics lack the weights that read each unit, as those of ``"embed"`` and ``"block"`` layers
-        do; ``"uniform"`` for Scores, which hold one criterion only.
-    joint : share the units out among all layers of all groups at once, by the share of its layer's worth that a step has for
-        the share of the model's cost. Worth is by ``widths`` or, where these are ``"uniform"``, by ``criterion``.
-    floor : least share of each layer's units that stays, in [0, 1); layers of group ``"block"`` excepted
-    round_to : kept units are a multiple of this in ``"mlp"`` and ``"embed"`` layers and in each head of ``"head_dim"`` layers;
-        heads and blocks are whole
-    groups : prune only these groups (``"mlp"``, ``"heads"``, ``"head_dim"``, ``"embed"``, ``"block"``); all when empty
-    ignored_layers : names or patterns (``"blocks.0.*"``) of layers left whole
+    allocation : how the budget is shared out among the layers
 
     Raises
     ------
@@ -191,9 +174,9 @@ def plan(
     BudgetError
         No plan reaches the budget; the message names the least that can be reached.
     UnknownLayerError
-        A pattern of ``ignored_layers`` matches no layer, or what a criterion needs was not recorded.
+        A pattern of ``allocation.ignored_layers`` matches no layer, or what a criterion needs was not recorded.
     FileError, CorruptFileError
-        The file of ``latency`` cannot be read, or is no latency table.
+        The file of ``allocation.latency`` cannot be read, or is no latency table.
     """
     scored = isinstance(statistics, Scores)
     request = {
@@ -201,15 +184,16 @@ def plan(
         "macs": "" if macs is None else str(macs),
         "params": "" if params is None else str(params),
         "latency_ms": latency_ms or 0.0,
-        "joint": joint,
-        "floor": floor,
-        "round_to": round_to,
-        "groups": list(groups),
-        "ignored_layers": list(ignored_layers),
+        "joint": allocation.joint,
+        "floor": allocation.floor,
+        "round_to": allocation.round_to,
+        "groups": list(allocation.groups),
+        "ignored_layers": list(allocation.ignored_layers),
         "criterion": "" if scored else criterion,
         "seed": seed,
-        "widths": widths or (UNIFORM if scored else _widths(statistics, criterion)),
+        "widths": allocation.widths or (UNIFORM if scored else _widths(statistics, criterion)),
     }
+    latency = allocation.latency
     if isinstance(latency, (str, os.PathLike)):
         latency = LatencyTable.load(latency)
     table = (0, 0) if latency is None else (latency.batch,)

@@ -21,7 +21,8 @@ from agflow.evaluation.timing import Timing, first_images, race
 from agflow.models.head import only_classes
 from agflow.models.load import load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
-from agflow.search.halving import EPOCHS, WIDTHS, CascadeDesign, design_cascade
+from agflow.search.halving import EPOCHS, CascadeDesign, design_cascade
+from agflow.search.space import SEARCHED_MACS, SearchSpace
 from agflow.training.distillation import BATCH_SIZE, LR
 
 TUNING_SHARE = 0.5  # of the images trains a design, where no others are held out
@@ -42,7 +43,7 @@ class DesignOptions:
     held_out: str | None = None
     classes: tuple[int, ...] = ()
     image_sizes: tuple[int, ...] = ()
-    macs: tuple[float, ...] = WIDTHS
+    macs: tuple[float, ...] = SEARCHED_MACS
     groups: tuple[str, ...] = ("mlp", "heads")
     shared_blocks: tuple[int, ...] = (0,)
     ensemble: bool = False
@@ -109,6 +110,14 @@ def design(options: DesignOptions) -> DesignResult:
         raise InvalidValueError(
             f"tolerance is {options.tolerance:g}; it is the accuracy that may be lost, above 0 and below 1, such as 0.005"
         )
+    space = SearchSpace(
+        image_sizes=options.image_sizes or None,
+        macs=options.macs,
+        groups=options.groups,
+        shared_blocks=options.shared_blocks,
+        ensemble=options.ensemble,
+        cost=options.cost,
+    )
     heavy, preprocessing, name = load_model(options.model, options.weights)
     parts = _deal(options, preprocessing, heavy.num_classes)
     if options.classes:
@@ -119,14 +128,9 @@ def design(options: DesignOptions) -> DesignResult:
             parts.tuning,
             parts.choosing,
             tolerance=options.tolerance,
-            image_sizes=options.image_sizes or None,
-            macs=options.macs,
-            groups=options.groups,
-            shared_blocks=options.shared_blocks,
-            ensemble=options.ensemble,
+            space=space,
             epochs=options.epochs,
             lr=options.lr,
-            cost=options.cost,
             seed=options.seed,
         )
         calibrating = made.predict(parts.calibrating)

@@ -26,6 +26,7 @@ from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
 from agflow.training.checkpoint import digest_of, generators_of, seeded
 from agflow.training.finetuning import finetune
+from agflow.training.options import Checkpointing, Distillation
 
 CONTROL_IMAGES = 2048
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -205,12 +206,14 @@ class _Maker:
 
     def tune(self, made: _Made, number: int, checkpoint: pathlib.Path | None) -> _Made:
         self._rewind()
+        given = {"distillation": Distillation(self.model), **self.given["finetune"]}
+        every = given.pop("checkpoint_every", Checkpointing.every)
         history = finetune(
             made.model.to(self.device),
             self.tuning_loader,
-            checkpoint=checkpoint,
+            checkpointing=checkpoint and Checkpointing(checkpoint, every),
             seed=self.seed + number,
-            **{"teacher": self.model, **self.given["finetune"]},
+            **given,
         )
         return replace(made, record=replace(made.record, history=tuple(history)))
 

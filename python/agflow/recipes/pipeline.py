@@ -27,12 +27,14 @@ from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, res
 from agflow.evaluation.timing import first_images, race
 from agflow.models.expert import save_expert
 from agflow.models.load import load_model
+from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import UNIFORM, Plan, plan
 from agflow.pruning.pruner import prune
 from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.report import write_report
 from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
 from agflow.training.finetuning import finetune, last_block
+from agflow.training.options import Distillation
 
 CONTROL = "random"
 THRESHOLD_SHARE = 0.4
@@ -167,13 +169,15 @@ def _plans(statistics: Statistics, options: RunOptions) -> dict[str, Plan]:
         name: plan(
             statistics,
             criterion=name,
-            widths=UNIFORM,
             seed=options.seed,
             pruning_ratio=options.pruning_ratio,
             macs=options.macs,
-            round_to=options.round_to,
-            groups=options.groups,
-            ignored_layers=options.ignored_layers,
+            allocation=Allocation(
+                widths=UNIFORM,
+                round_to=options.round_to,
+                groups=options.groups,
+                ignored_layers=options.ignored_layers,
+            ),
         )
         for name in names
     }
@@ -272,11 +276,9 @@ def _make_expert(
     finetune(
         light,
         shuffled,
-        teacher=heavy,
         epochs=options.epochs,
         lr=options.lr,
-        distill=DISTILL,
-        features=_features(light, plan_),
+        distillation=Distillation(heavy, share=DISTILL, features=_features(light, plan_)),
         seed=options.seed,
     )
     return light, Stages(cut, repaired, judge(light))

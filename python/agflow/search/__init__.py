@@ -20,13 +20,22 @@ if TYPE_CHECKING:
     from agflow.search.halving import (
         design_cascade as design_cascade,
     )
+    from agflow.search.space import SearchSpace as SearchSpace
 
 _HOMES = {
     "Candidate": "candidates",
     "CascadeDesign": "halving",
     "EvaluatedCandidate": "frontier",
     "Frontier": "frontier",
+    "SearchSpace": "space",
     "design_cascade": "halving",
 }
-__all__ = ["Candidate", "CascadeDesign", "EvaluatedCandidate", "Frontier", "design_cascade"]
+__all__ = [
+    "Candidate",
+    "CascadeDesign",
+    "EvaluatedCandidate",
+    "Frontier",
+    "SearchSpace",
+    "design_cascade",
+]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

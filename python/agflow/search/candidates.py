@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -13,11 +13,10 @@ from agflow.errors import BudgetError
 from agflow.models import adapter_for, split
 from agflow.models.resolution import at_image_size, image_size
 from agflow.models.vision_transformer import VisionTransformerAdapter
+from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from agflow.search.space import SearchSpace, Size
 
 DEFAULT_IMAGE_SIZES = (1, 5 / 7, 1 / 2, 3 / 7)
 """Sides of the images that are tried unless told otherwise, as shares of the heavy expert's, rounded to whole patches."""
@@ -41,29 +40,23 @@ class Candidate:
     shared_blocks: int = 0
 
 
-def candidates(
-    heavy: nn.Module,
-    image_sizes: Iterable[int | Size] | None,
-    widths: Iterable[float],
-    groups: Collection[str],
-    shared_blocks: Iterable[int],
-) -> list[Candidate]:
+def candidates(heavy: nn.Module, space: SearchSpace) -> list[Candidate]:
     """All combinations that make sense: not the heavy expert itself, and shared blocks at its own image size only."""
     own = image_size(heavy)
     sizes = (
         _default_sizes(heavy)
-        if image_sizes is None
-        else [(size, size) if isinstance(size, int) else tuple(size) for size in image_sizes]
+        if space.image_sizes is None
+        else [(size, size) if isinstance(size, int) else tuple(size) for size in space.image_sizes]
     )
     found = []
     for size, width, drops, shared in itertools.product(
-        sizes, widths, (False, True), shared_blocks
+        sizes, space.macs, (False, True), space.shared_blocks
     ):
         uncut = width == 1
         if (
             (shared and size != own)
             or (uncut and (shared or drops or size == own))
-            or (drops and "block" not in groups)
+            or (drops and "block" not in space.groups)
         ):
             continue
         found.append(Candidate(size, float(width), drops, shared))
@@ -94,10 +87,12 @@ def cut(
         chosen = plan(
             statistics,
             macs=candidate.width,
-            joint=candidate.drops,
+            allocation=Allocation(
+                joint=candidate.drops,
+                groups=groups,
+                ignored_layers=_kept_whole(heavy, candidate.shared_blocks, groups),
+            ),
             seed=seed,
-            groups=groups,
-            ignored_layers=_kept_whole(heavy, candidate.shared_blocks, groups),
         )
     except BudgetError:
         return None

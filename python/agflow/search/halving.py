@@ -28,11 +28,11 @@ from agflow.evaluation.interleaved import interleaved
 from agflow.models import adapter_for, split
 from agflow.models.resolution import image_size
 from agflow.pruning.planning import Plan
-from agflow.search.candidates import Candidate, Size, candidates, cut
+from agflow.search.candidates import Candidate, candidates, cut
 from agflow.search.frontier import EvaluatedCandidate, Frontier, evaluate_candidate
+from agflow.search.space import SearchSpace, Size
 from agflow.training.distillation import LR, CachedTeacher, distill
 
-WIDTHS = (1.0, 0.5)
 EPOCHS = 8
 FINALISTS = 2
 LITTLE = 0.25  # of the epochs tell which of the better half are the finalists
@@ -72,18 +72,13 @@ class CascadeDesign:
 
         For images that judge, pass the router: its temperature and weight count, none is fitted on them.
         """
-        fitted = (
-            {}
-            if router is None
-            else {"temperature": router.temperature, "light_weight": router.light_weight}
-        )
         return predict(
             self.light,
             self.heavy,
             loader,
+            router=router,
             shared_blocks=self.shared_blocks,
             tuning=self.tuning,
-            **fitted,
         )
 
     def calibrate(
@@ -130,14 +125,9 @@ def design_cascade(
     choosing: Iterable,
     *,
     tolerance: float = 0.0,
-    image_sizes: Sequence[int | Size] | None = None,
-    macs: Sequence[float] = WIDTHS,
-    groups: Sequence[str] = ("mlp", "heads"),
-    shared_blocks: Sequence[int] = (0,),
-    ensemble: bool = False,
+    space: SearchSpace = SearchSpace(),
     epochs: int = EPOCHS,
     lr: float = LR,
-    cost: str = "macs",
     seed: int = 0,
 ) -> CascadeDesign:
     """Choose the light expert whose cascade costs least at the heavy expert's accuracy.
@@ -159,15 +149,9 @@ def design_cascade(
     tuning, choosing : loaders of (images float32 [B, C, H, W], labels int64 [B]). The first is gone through once and kept in
         memory in half precision; the order of the second must not change
     tolerance : accepted loss of accuracy, as a share of the images
-    image_sizes : in pixels; by default the heavy expert's own and 5/7, 1/2 and 3/7 of it, in whole patches
-    macs : widths: shares of the heavy expert's MACs at each image size, 1 is uncut
-    groups : of units that may be cut; with ``"block"``, each width is also tried with whole residual branches among them
-    shared_blocks : numbers of first blocks that both experts share, tried at the heavy expert's own image size
-    ensemble : also try the ensemble of both experts for images that escalate, where that is cheaper. What both answer must be shown
-        to keep up where all images escalate, too, so that no threshold may hold where the heavy expert's answers allow one
+    space : the candidates, and the cost to minimise
     epochs : of the finalists
     lr : peak learning rate of the distillation
-    cost : ``"macs"``, or ``"seconds"``: measured here, in batches of 32
 
     Raises
     ------
@@ -182,8 +166,8 @@ def design_cascade(
     NonFiniteError
         An expert gave NaN or infinity, or the distillation did: try a lower ``lr``.
     """
-    _check(tolerance, macs, epochs, cost)
-    sought = candidates(heavy, image_sizes, macs, groups, shared_blocks)
+    _check(tolerance, epochs)
+    sought = candidates(heavy, space)
     if not sought:
         raise InvalidValueError(
             "no candidate is left but the heavy expert itself: allow a width below 1 or a smaller image size"
@@ -195,14 +179,14 @@ def design_cascade(
         remembered,
         choosing,
         tolerance=tolerance,
-        ensemble=ensemble,
-        timed=cost == "seconds",
+        ensemble=space.ensemble,
+        timed=space.cost == "seconds",
         lr=lr,
         seed=seed,
     )
     search.look(seen)
     little = max(1, round(LITTLE * epochs))
-    experts = search.cut(sought, groups)
+    experts = search.cut(sought, space.groups)
     experts = sorted(experts, key=lambda expert: expert.judged.oracle)[
         : max(FINALISTS, math.ceil(len(experts) / 2))
     ]
@@ -213,7 +197,7 @@ def design_cascade(
             search.train(expert, "full", epochs - little)
     best = search.best  # of all stages: on too few images the distillation may do harm
     metadata = {
-        "agflow.cost": cost,
+        "agflow.cost": space.cost,
         "agflow.heavy_accuracy": repr(search.heavy_accuracy),
         "agflow.tolerance": repr(search.tolerance),
         "agflow.chosen": str(search.rows.index(best.judged)),
@@ -230,19 +214,13 @@ def design_cascade(
     )
 
 
-def _check(tolerance: float, macs: Sequence[float], epochs: int, cost: str) -> None:
+def _check(tolerance: float, epochs: int) -> None:
     if not 0 <= tolerance < 1:
         raise InvalidValueError(
             f"tolerance is {tolerance}, expected a share of the images in [0, 1)"
         )
-    if not all(0 < share <= 1 for share in macs):
-        raise InvalidValueError(
-            f"macs are {list(macs)}, expected shares of the heavy expert's in (0, 1]"
-        )
     if epochs < 1:
         raise InvalidValueError(f"epochs is {epochs}, expected at least 1")
-    if cost not in ("macs", "seconds"):
-        raise InvalidValueError(f"cost is {cost!r}, expected 'macs' or 'seconds'")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,24 @@ if TYPE_CHECKING:
     from agflow.training.distillation import CachedTeacher as CachedTeacher
     from agflow.training.distillation import distill as distill
     from agflow.training.finetuning import finetune as finetune
+    from agflow.training.options import Checkpointing as Checkpointing
+    from agflow.training.options import Distillation as Distillation
+    from agflow.training.options import TrainingOptions as TrainingOptions
 
-_HOMES = {"CachedTeacher": "distillation", "distill": "distillation", "finetune": "finetuning"}
-__all__ = ["CachedTeacher", "distill", "finetune"]
+_HOMES = {
+    "CachedTeacher": "distillation",
+    "Checkpointing": "options",
+    "Distillation": "options",
+    "TrainingOptions": "options",
+    "distill": "distillation",
+    "finetune": "finetuning",
+}
+__all__ = [
+    "CachedTeacher",
+    "Checkpointing",
+    "Distillation",
+    "TrainingOptions",
+    "distill",
+    "finetune",
+]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -18,6 +18,7 @@ from agflow.data.leakage import ImageSketch
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.models import logits_of
 from agflow.training.finetuning import finetune
+from agflow.training.options import Distillation, TrainingOptions
 
 # How light experts are distilled, all in one place.
 LR = 1e-4
@@ -141,8 +142,7 @@ def distill(
         remembered,
         epochs=epochs,
         lr=lr,
-        distill=DISTILL,
-        temperature=TEMPERATURE,
-        frozen_blocks=frozen_blocks,
+        distillation=Distillation(share=DISTILL, temperature=TEMPERATURE),
+        options=TrainingOptions(frozen_blocks=frozen_blocks),
         seed=seed,
     )

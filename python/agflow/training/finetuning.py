@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from agflow.errors import (
 )
 from agflow.models import adapter_for, logits_of, split
 from agflow.training.checkpoint import Checkpoint, Progress, Replay, digest_of, named_tensors
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 WARM_UP = 0.1
 CLIP = 1.0
@@ -35,49 +35,37 @@ def finetune(
     model: nn.Module,
     loader: Iterable,
     *,
-    teacher: nn.Module | None = None,
     epochs: int = 3,
     lr: float = 3e-4,
-    weight_decay: float = 0.05,
-    temperature: float = 2.0,
-    distill: float = 0.9,
-    features: float = 0.0,
-    frozen_blocks: int = 0,
-    accumulate: int = 1,
-    checkpoint: str | os.PathLike | None = None,
-    checkpoint_every: int = 200,
+    distillation: Distillation | None = None,
+    checkpointing: Checkpointing | None = None,
+    options: TrainingOptions = TrainingOptions(),
     seed: int = 0,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place with AdamW, a short warm-up and cosine decay.
 
-    The loss is (1 - distill) * cross entropy + distill * temperature² * KL(teacher || model), both softened by the
-    temperature (Hinton et al., arXiv 1503.02531); cross entropy alone without a teacher. A batch may bring the teacher's
-    logits as its third part (:class:`agflow.training.CachedTeacher`): these teach, and no teacher runs. On a CUDA device that computes
-    in bfloat16 the forward passes run under autocast. Equal seeds and equal batches give equal bits: torch's generators
-    are seeded inside and put back afterwards, so a DataLoader that shuffles without a generator of its own is covered, too.
+    The loss is cross entropy; with ``distillation`` that of :class:`Distillation`. A batch may bring a teacher's logits as
+    its third part (:class:`agflow.training.CachedTeacher`): these teach, by the defaults of :class:`Distillation` where
+    none is given, and no teacher runs. On a CUDA device that computes in bfloat16 the forward passes run under autocast.
+    Equal seeds and equal batches give equal bits: torch's generators are seeded inside and put back afterwards, so a
+    DataLoader that shuffles without a generator of its own is covered, too.
 
-    With ``checkpoint`` the whole state is kept in one safetensors file. The same call after a crash, a SIGKILL included,
+    With ``checkpointing`` the whole state is kept in one safetensors file. The same call after a crash, a SIGKILL included,
     goes on from there and ends with the bits of an unbroken run (on the CPU with as many threads). The batches must come
     from torch's generators alone, none of them inside of persistent workers; a sampler's ``set_epoch`` is called.
 
     Under ``torchrun``, or when ``torch.distributed`` is initialised, every rank calls this: rank 0's weights are
     given to all, gradients are averaged over all images of a step, and rank 0 alone writes. Shard the data with
-    ``DataLoader(…, sampler=DistributedSampler(dataset))``; ``accumulate`` and ``checkpoint_every`` count on each rank.
+    ``DataLoader(…, sampler=DistributedSampler(dataset))``; ``accumulate`` and ``every`` count on each rank.
 
     Parameters
     ----------
     loader : sized iterable of (images float32 [B, C, H, W], labels int64 [B]), or of these and a teacher's logits
         float32 [B, K], gone through once per epoch
-    teacher : evaluated without gradients; it and its training mode are left as they were. None where the batches bring logits
     lr : peak learning rate
-    weight_decay : for matrices; biases, norms and tokens have none
-    distill : share of the teacher's part, in [0, 1]
-    features : weight of one more term, the mean squared error between the token features [B, T, D] that the last blocks
-        of model and teacher put out, each token brought to mean 0 and variance 1; both must be equally wide
-    frozen_blocks : the first so many blocks, and with them the embeddings, keep their bits and run in evaluation mode, so
-        that the model can share them with the one it was cut from; 0 trains all
-    accumulate : batches whose gradients make one step, each image weighing the same
-    checkpoint : file that the run is kept in, after every epoch and every ``checkpoint_every`` steps
+    distillation : from which teacher, and how; None trains on labels, and on logits that the batches bring
+    checkpointing : where the state is kept, and how often; None keeps none
+    options : weight decay, accumulated batches and frozen blocks
     seed : of dropout, and of the loader where it has no generator of its own; rank r takes seed + r
 
     Returns
@@ -100,44 +88,36 @@ def finetune(
         The checkpoint cannot be read or written; it is damaged.
     """
     batches = _batches(loader)
-    _check(
-        epochs=epochs,
-        lr=lr,
-        temperature=temperature,
-        distill=distill,
-        features=features,
-        frozen_blocks=frozen_blocks,
-        teacher=teacher,
-        accumulate=accumulate,
-        checkpoint_every=checkpoint_every,
-    )
+    given, distillation = distillation is not None, distillation or Distillation()
+    _check(epochs, lr, distillation)
+    teacher = distillation.teacher
     device = next(model.parameters()).device
     arguments = {
         "epochs": epochs,
         "lr": lr,
-        "weight_decay": weight_decay,
-        "temperature": temperature,
-        "distill": distill,
-        "features": features,
-        "frozen_blocks": frozen_blocks,
-        "accumulate": accumulate,
+        "weight_decay": options.weight_decay,
+        "temperature": distillation.temperature,
+        "distill": distillation.share,
+        "features": distillation.features,
+        "frozen_blocks": options.frozen_blocks,
+        "accumulate": options.accumulate,
         "seed": seed,
         "device": device.type,
         "batches": batches,
     }
     ranks = _ranks(model, device, arguments)
-    steps = epochs * math.ceil(batches / accumulate)
-    objective = _Objective(model, teacher, temperature, distill, features)
+    steps = epochs * math.ceil(batches / options.accumulate)
+    objective = _Objective(model, distillation, given)
     replay, done, keeper = Replay(loader, device), Progress(), None
     with (
-        _training(model, teacher, frozen_blocks),
+        _training(model, teacher, options.frozen_blocks),
         replay.seeded(seed + ranks.rank),
         objective.watching(),
     ):
-        optimizer = _optimizer(model, lr, weight_decay)
-        if checkpoint is not None:
+        optimizer = _optimizer(model, lr, options.weight_decay)
+        if checkpointing is not None:
             keeper = Checkpoint(
-                checkpoint,
+                checkpointing.path,
                 {**arguments, **_digests(model, teacher)},
                 model,
                 optimizer,
@@ -153,7 +133,7 @@ def finetune(
                 initial=done.batches,
                 visible=ranks.rank == 0,
             )
-            for group in _groups(bar, accumulate):
+            for group in _groups(bar, options.accumulate):
                 optimizer.zero_grad()
                 loss, hits, images = ranks.average(
                     model.parameters(), *objective.backward(group, device)
@@ -168,7 +148,7 @@ def finetune(
                 optimizer.step()
                 done.add_step(len(group), loss.item(), hits, images)
                 bar.set_postfix(loss=f"{done.loss / done.images:.3f}", refresh=False)
-                if keeper and done.step % checkpoint_every == 0 and done.batches < batches:
+                if keeper and done.step % checkpointing.every == 0 and done.batches < batches:
                     keeper.save(done)
             done.end_epoch(lr * _rate(done.step, steps))
             if keeper:
@@ -190,40 +170,15 @@ def _batches(loader: Iterable) -> int:
     return batches
 
 
-def _check(
-    *,
-    epochs: int,
-    lr: float,
-    temperature: float,
-    distill: float,
-    features: float,
-    frozen_blocks: int,
-    teacher: nn.Module | None,
-    accumulate: int,
-    checkpoint_every: int,
-) -> None:
-    for name, value in {
-        "epochs": epochs,
-        "accumulate": accumulate,
-        "checkpoint_every": checkpoint_every,
-    }.items():
-        if value < 1:
-            raise InvalidValueError(f"{name} is {value}, expected at least 1")
-    if not (lr > 0 and temperature > 0):
+def _check(epochs: int, lr: float, distillation: Distillation) -> None:
+    if epochs < 1:
+        raise InvalidValueError(f"epochs is {epochs}, expected at least 1")
+    if not lr > 0:
+        raise InvalidValueError(f"lr is {lr}, expected a number above 0")
+    if distillation.features and distillation.teacher is None:
         raise InvalidValueError(
-            f"lr is {lr} and temperature {temperature}, expected numbers above 0"
-        )
-    if not 0 <= distill <= 1:
-        raise InvalidValueError(f"distill is {distill}, expected a share in [0, 1]")
-    if frozen_blocks < 0:
-        raise InvalidValueError(
-            f"frozen_blocks is {frozen_blocks}, expected 0 or a number of blocks"
-        )
-    if not (features >= 0 and math.isfinite(features)):
-        raise InvalidValueError(f"features is {features}, expected a weight of at least 0")
-    if features and teacher is None:
-        raise InvalidValueError(
-            f"features is {features}, but there is no teacher whose features to learn: pass teacher="
+            f"features is {distillation.features}, but there is no teacher whose features to learn: "
+            "pass Distillation(teacher)"
         )
 
 
@@ -294,10 +249,8 @@ class _Objective:
     """What is minimised (see :func:`finetune`), over the model that ``backward`` leaves gradients in."""
 
     model: nn.Module
-    teacher: nn.Module | None
-    temperature: float
-    distill: float
-    features: float
+    distillation: Distillation
+    given: bool  # by the caller, who then expects a teacher or its logits
     tokens: list[torch.Tensor] = field(
         default_factory=list
     )  # of the last blocks in the forward passes since the last loss
@@ -327,9 +280,17 @@ class _Objective:
         remembered_BK: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """The teacher's logits [B, K]: those that the batch brings, else those it gives now; None without a teacher."""
+        teacher = self.distillation.teacher
         if remembered_BK is None:
-            return None if self.teacher is None else logits_of(self.teacher(images_BCHW))
-        if self.teacher is not None:
+            if teacher is not None:
+                return logits_of(teacher(images_BCHW))
+            if self.given:
+                raise InvalidValueError(
+                    "the distillation has no teacher and a batch brings no logits of one: pass Distillation(teacher), "
+                    "batches of a CachedTeacher, or distillation=None"
+                )
+            return None
+        if teacher is not None:
             raise InvalidValueError(
                 "the batches bring a teacher's logits and a teacher was passed, too: leave teacher out, or the logits"
             )
@@ -346,15 +307,17 @@ class _Objective:
         hard = F.cross_entropy(logits_BK, labels_B)
         if teachers_BK is None:
             return hard
-        target_BK = F.log_softmax(teachers_BK / self.temperature, dim=1)
+        share, temperature = self.distillation.share, self.distillation.temperature
+        target_BK = F.log_softmax(teachers_BK / temperature, dim=1)
         soft = F.kl_div(
-            F.log_softmax(logits_BK / self.temperature, dim=1),
+            F.log_softmax(logits_BK / temperature, dim=1),
             target_BK,
             log_target=True,
             reduction="batchmean",
         )
-        loss = (1 - self.distill) * hard + self.distill * self.temperature**2 * soft
-        return loss + self.features * self._token_error() if self.features else loss
+        loss = (1 - share) * hard + share * temperature**2 * soft
+        features = self.distillation.features
+        return loss + features * self._token_error() if features else loss
 
     def _token_error(self) -> torch.Tensor:
         student_BTD, teacher_BTD = self.tokens
@@ -374,7 +337,8 @@ class _Objective:
         def keep(block: nn.Module, inputs: tuple, output) -> None:
             self.tokens.append(output[0] if isinstance(output, tuple) else output)
 
-        blocks = [last_block(self.model), last_block(self.teacher)] if self.features else []
+        models = (self.model, self.distillation.teacher) if self.distillation.features else ()
+        blocks = [last_block(model) for model in models]
         hooks = [block.register_forward_hook(keep) for block in blocks]
         try:
             yield

@@ -18,6 +18,7 @@ from agflow._core.loader import core
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
+from agflow.calibration.options import CalibrationOptions
 from agflow.errors import (
     DeviceError,
     EmptyError,
@@ -362,7 +363,10 @@ def test_batches_that_are_not_finite_are_skipped_and_counted(make_vit, images):
     broken = images[0] * float("nan"), images[1]
     with pytest.warns(UserWarning, match=r"left out of 6 layers.*blocks.0.attn \(2\)") as warned:
         statistics = calibrate(
-            model, [broken, images, broken], weight_gradients=True, nonfinite="skip"
+            model,
+            [broken, images, broken],
+            weight_gradients=True,
+            options=CalibrationOptions(nonfinite="skip"),
         )
     assert len(warned) == 1 and warned[0].filename == __file__
     layers = [layer.name for layer in layers_of(model)]
@@ -383,7 +387,7 @@ def test_only_the_layers_that_are_not_finite_are_skipped(make_vit, images):
     model.blocks[1].mlp.fc1.register_forward_pre_hook(spoil)
     batches = list(zip(images[0].split(3), images[1].split(3), strict=True))
     with pytest.warns(UserWarning, match="left out of 3 layers"):
-        statistics = calibrate(model, batches, nonfinite="skip")
+        statistics = calibrate(model, batches, options=CalibrationOptions(nonfinite="skip"))
     spoiled = {"blocks.0.attn": 1, "blocks.0.mlp": 1, "blocks.1.attn": 1}
     assert json.loads(statistics.metadata["agflow.skipped"]) == spoiled
     for layer in statistics.layers:
@@ -397,12 +401,17 @@ def test_a_layer_without_a_finite_batch_is_an_error(make_vit, images):
     with pytest.raises(
         NonFiniteError, match="all 2 batches of blocks.0.attn, .* hold NaN or infinity"
     ):
-        calibrate(make_vit(), [broken, broken], nonfinite="skip")
+        calibrate(make_vit(), [broken, broken], options=CalibrationOptions(nonfinite="skip"))
     assert core().sessions() == 0
 
 
 def test_nothing_skipped_is_not_mentioned(make_vit, images, recwarn):
-    assert "agflow.skipped" not in calibrate(make_vit(), [images], nonfinite="skip").metadata
+    assert (
+        "agflow.skipped"
+        not in calibrate(
+            make_vit(), [images], options=CalibrationOptions(nonfinite="skip")
+        ).metadata
+    )
     assert not recwarn.list
 
 
@@ -413,7 +422,9 @@ def test_a_model_on_cuda_is_measured_there(make_vit, images, dtype, tmp_path):
     model = make_vit().to("cuda", dtype)
     captured = collected(model, images[0].to("cuda", dtype), images[1].cuda(), split=5)
     batches = list(zip(images[0].split(5), images[1].split(5), strict=True))
-    statistics = calibrate(model, batches, weight_gradients=True, dump=tmp_path)
+    statistics = calibrate(
+        model, batches, weight_gradients=True, options=CalibrationOptions(dump=tmp_path)
+    )
     assert next(model.parameters()).is_cuda and len(list(tmp_path.iterdir())) == 3
     on_cpu = calibrate(make_vit().double(), batches, weight_gradients=True)
     for layer in statistics.layers:
@@ -480,17 +491,17 @@ def test_calibration_refusals(make_vit, images, tmp_path):
     with pytest.raises(
         InvalidValueError, match="nonfinite is 'ignore', expected one of: refuse, skip"
     ):
-        calibrate(model, [images], nonfinite="ignore")
+        calibrate(model, [images], options=CalibrationOptions(nonfinite="ignore"))
     with pytest.raises(InvalidValueError, match="dumped batches are whole"):
-        calibrate(model, [images], nonfinite="skip", dump=tmp_path)
+        calibrate(model, [images], options=CalibrationOptions(nonfinite="skip", dump=tmp_path))
     with pytest.raises(DeviceError, match="call model.cpu"):
         calibrate(make_vit().to("meta"), [images])
     (tmp_path / "old.arrow").touch()
     with pytest.raises(FileError, match="already holds Arrow files"):
-        calibrate(model, [images], dump=tmp_path)
+        calibrate(model, [images], options=CalibrationOptions(dump=tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot be made"):
-        calibrate(model, [images], dump=tmp_path / "file" / "dump")
+        calibrate(model, [images], options=CalibrationOptions(dump=tmp_path / "file" / "dump"))
 
 
 def test_no_session_is_left_behind(make_vit, images):
@@ -506,7 +517,7 @@ def test_dumped_tensors_are_plain_arrow(make_vit, images, tmp_path):
     statistics = calibrate(
         model,
         list(zip(images[0].split(5), images[1].split(5), strict=True)),
-        dump=tmp_path,
+        options=CalibrationOptions(dump=tmp_path),
     )
     captured = collected(model, *images, split=5)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -543,7 +554,7 @@ def test_dumped_tensors_are_plain_arrow(make_vit, images, tmp_path):
 def test_dumps_of_every_type(make_vit, images, tmp_path, dtype, kind):
     """Arrow has no bfloat16: its bits are uint16 and the field's metadata names the type."""
     model = make_vit().to(dtype)
-    calibrate(model, [images], dump=tmp_path)
+    calibrate(model, [images], options=CalibrationOptions(dump=tmp_path))
     captured = collected(model, images[0].to(dtype), images[1], split=8)
     table, weights = (
         pyarrow.ipc.open_file(tmp_path / name).read_all()

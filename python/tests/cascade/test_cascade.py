@@ -1,5 +1,6 @@
 """Routing and the cascade: decisions, order, ledger and the promise of the threshold, on the shipped example."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -76,8 +77,9 @@ def test_predictions_record_every_prior(example, light, loader):
     np.testing.assert_allclose(
         predictions.columns["prior_max_probability_scaled"], scaled, rtol=1e-3
     )
-    judging = agflow.predict(light, heavy, held_out, temperature=3.0)
-    assert judging.temperature == 3.0
+    router = dataclasses.replace(agflow.calibrate_router(predictions), temperature=3.0)
+    judging = agflow.predict(light, heavy, held_out, router=router)
+    assert (judging.temperature, judging.light_weight) == (3.0, router.light_weight)
 
 
 def test_temperature_makes_labels_most_likely():

@@ -55,7 +55,7 @@ def test_the_running_cascade_is_judged_the_same(example, loader):
         agflow.predict(light, heavy, loader("train", 0, 300)), tolerance=0.1, confidence=0.6
     )
     images = loader("test", 0, 200)
-    predictions = agflow.predict(light, heavy, images, temperature=router.temperature)
+    predictions = agflow.predict(light, heavy, images, router=router)
     run = evaluate_cascade(agflow.Cascade(light, heavy, router), images, predictions)
     assert run == agflow.evaluate_router(predictions, router) and 0 < run.ledger.escalated < 200
     assert np.isclose(

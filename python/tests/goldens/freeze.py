@@ -57,7 +57,7 @@ PLANS = {
     "macs=0.5 agf widths": {"macs": 0.5, "widths": "agf_relative"},
     "params=0.5": {"params": 0.5},
     "pruning_ratio=0.5": {"pruning_ratio": 0.5, "widths": "uniform"},
-    "latency": {"latency_ms": 14.0, "latency": "latency.arrow"},
+    "latency": {"latency_ms": 30.0, "latency": "latency.arrow"},
     "joint": {"macs": 0.4, "joint": True},
     "floor": {"macs": 0.3, "floor": 0.2},
     "round_to=1": {"macs": 0.45, "round_to": 1},

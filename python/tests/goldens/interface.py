@@ -8,14 +8,26 @@ from torch.utils.data import DataLoader, Subset
 
 import agflow
 from agflow.cascade import curve, oracle  # noqa: F401
+from agflow.pruning import Allocation
 from agflow.recipes import DesignOptions, RunOptions
 from agflow.recipes import design as design_recipe
 from agflow.recipes import run as run_recipe
 
-criteria, score, plan, prune = agflow.criteria, agflow.score, agflow.plan, agflow.prune
+criteria, score, prune = agflow.criteria, agflow.score, agflow.prune
 Statistics, Predictions, Cascade = agflow.Statistics, agflow.Predictions, agflow.Cascade
 calibrate, calibrate_router = agflow.calibrate, agflow.calibrate_router
-predict, finetune = agflow.predict, agflow.finetune
+predict = agflow.predict
+
+
+def finetune(light, loader, *, teacher, epochs: int, lr: float, features: float) -> None:
+    distillation = agflow.training.Distillation(teacher, features=features)
+    agflow.finetune(light, loader, epochs=epochs, lr=lr, distillation=distillation)
+
+
+def plan(statistics, **options):
+    names = Allocation.__dataclass_fields__
+    allocation = Allocation(**{name: options.pop(name) for name in names if name in options})
+    return agflow.plan(statistics, allocation=allocation, **options)
 
 
 def save(model, folder: pathlib.Path, plan) -> None:

@@ -13,8 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 import agflow
+from agflow.calibration.options import CalibrationOptions
 from agflow.data.datasets import load_dataset
 from agflow.models.resolution import image_size
+from agflow.pruning import Allocation
 from agflow.pruning.planning import PlanDiff
 
 BATCHES, BATCH_SIZE = 2, 32
@@ -41,7 +43,7 @@ def roads(tmp_path_factory, example):
         DataLoader(images, BATCH_SIZE),
         batches=BATCHES,
         groups=GROUPS,
-        dump=folder / "dump",
+        options=CalibrationOptions(dump=folder / "dump"),
     )
     python.save(folder / "python.arrow")
     command(
@@ -172,7 +174,11 @@ def test_scores_and_plan_are_equal_byte_by_byte(roads):
 def test_plans_of_every_budget_are_equal_byte_by_byte(roads, options):
     scores = agflow.score(agflow.Statistics.load(roads / "python.arrow"))
     scores.save(roads / "scores.arrow")
-    agflow.plan(scores, **options).save(roads / "plan-python.arrow")
+    shared_out = {name: value for name, value in options.items() if name in ("joint", "floor")}
+    budget = {name: value for name, value in options.items() if name not in shared_out}
+    agflow.plan(scores, **budget, allocation=Allocation(**shared_out)).save(
+        roads / "plan-python.arrow"
+    )
     flags = [
         part
         for name, value in options.items()
@@ -186,7 +192,9 @@ def test_latency_plans_and_their_difference_are_equal(tmp_path, scores_with_cost
     scores_with_costs.save(tmp_path / "scores.arrow")
     latency.save(tmp_path / "latency.arrow")
     plans = [
-        agflow.plan(scores_with_costs, latency_ms=ms, latency=latency, round_to=1)
+        agflow.plan(
+            scores_with_costs, latency_ms=ms, allocation=Allocation(latency=latency, round_to=1)
+        )
         for ms in (8.0, 13.0)
     ]
     for plan, ms, name in zip(plans, ("8", "13"), "ab"):

@@ -42,6 +42,7 @@ from agflow.models.expert import load_expert, save_expert
 from agflow.pruning.least_squares import moments
 from agflow.pruning.pruner import prune
 from agflow.pruning.sequential import readers_of
+from agflow.training.options import Distillation
 
 GROUPS = [("mlp",), ("heads",), ("mlp", "heads")]
 
@@ -258,7 +259,7 @@ def test_the_whole_road(family, plan_of, random_keep):
     scored = agflow.score(statistics, "taylor_weight").columns["score"]
     assert len(scored) == sum(layer.units for layer in layers_of(family)) and scored.max() > 0
     light = prune(family, plan_of(family, random_keep(family, 2)), [(images, labels)])
-    agflow.finetune(light, [(images, labels)], teacher=family, epochs=1, lr=1e-5)
+    agflow.finetune(light, [(images, labels)], epochs=1, lr=1e-5, distillation=Distillation(family))
     assert all(torch.equal(tensor, before[name]) for name, tensor in family.state_dict().items())
     assert agflow.evaluate(light, [(images, labels)]).images == 8
     with torch.no_grad():

@@ -24,6 +24,8 @@ from agflow.errors import InvalidValueError, ShapeError, UnsupportedModelError
 from agflow.models import Adapter, adapter_for, count_macs, describe, logits_of, register, registry
 from agflow.models.resizing import Resize, resize_of
 from agflow.models.resolution import at_image_size, image_size
+from agflow.pruning import Allocation
+from agflow.training.options import Distillation
 
 PATCH = 8
 
@@ -348,7 +350,7 @@ def test_statistics_are_those_of_the_model_at_the_size_and_say_so(named, batches
 def test_scores_and_plans_carry_the_size_and_budgets_are_of_the_model_at_it(batches, tmp_path):
     model = make("timm")
     statistics = agflow.calibrate(model, batches, image_size=16)
-    plan = agflow.plan(statistics, macs=0.6, round_to=1)
+    plan = agflow.plan(statistics, macs=0.6, allocation=Allocation(round_to=1))
     assert agflow.score(statistics).image_size == plan.image_size == (16, 16) and "at 16x16" in str(
         plan
     )
@@ -380,7 +382,9 @@ def test_statistics_of_two_sizes_do_not_merge(batches):
 )
 def test_a_plan_at_a_size_cuts_the_model_at_that_size(name, compensate, batches):
     model = make(name)
-    plan = agflow.plan(agflow.calibrate(model, batches, image_size=16), macs=0.7, round_to=1)
+    plan = agflow.plan(
+        agflow.calibrate(model, batches, image_size=16), macs=0.7, allocation=Allocation(round_to=1)
+    )
     light = agflow.prune(model, plan, batches, compensate=compensate)
     expected = agflow.prune(at_image_size(model, 16), plan, batches, compensate=compensate)
     x = batches[0][0]
@@ -398,10 +402,10 @@ def test_the_whole_road_at_a_quarter_of_the_patches(name, batches, tmp_path):
     plan = agflow.plan(
         agflow.calibrate(heavy, batches, image_size=16, groups=("mlp", "heads", "block")),
         macs=0.8,
-        round_to=1,
+        allocation=Allocation(round_to=1),
     )
     light = agflow.prune(heavy, plan, batches, compensate="ridge_at_once")
-    history = agflow.finetune(light, batches, teacher=heavy, epochs=1)
+    history = agflow.finetune(light, batches, epochs=1, distillation=Distillation(heavy))
     assert math.isfinite(history[-1]["loss"])
     assert agflow.evaluate(light, batches).images == 32
     predictions = agflow.predict(light, heavy, batches)

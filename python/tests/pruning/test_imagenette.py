@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 import agflow
 from agflow.evaluation.accuracy import evaluate
+from agflow.pruning import Allocation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -41,7 +42,11 @@ def top1(deit, loaders, statistics):
     @functools.cache
     def measure(pruning_ratio, criterion, compensate, widths="variance_weighted"):
         plan = agflow.plan(
-            statistics, pruning_ratio=pruning_ratio, criterion=criterion, widths=widths, seed=0
+            statistics,
+            pruning_ratio=pruning_ratio,
+            criterion=criterion,
+            allocation=Allocation(widths=widths),
+            seed=0,
         )
         light = agflow.prune(deit[0], plan, loaders[0], compensate=compensate)
         assert agflow.count_macs(light) == plan.macs

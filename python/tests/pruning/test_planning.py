@@ -13,6 +13,7 @@ from agflow.errors import (
     ShapeError,
     UnknownLayerError,
 )
+from agflow.pruning import Allocation
 
 
 def test_agf_is_the_mean_absolute_product_per_row(statistics):
@@ -38,7 +39,7 @@ def test_a_macs_budget_is_kept_and_used(statistics):
 def test_a_parameter_budget_is_kept_and_used(statistics):
     dense = int(statistics.metadata["agflow.model_params"])
     for budget, joint in (0.6, False), (0.8, True):
-        plan = agflow.plan(statistics, params=budget, joint=joint)
+        plan = agflow.plan(statistics, params=budget, allocation=Allocation(joint=joint))
         assert (budget - 0.02) * dense < plan.params <= budget * dense
         assert (
             plan.report["params"] == plan.params
@@ -53,7 +54,7 @@ def test_a_parameter_budget_is_kept_and_used(statistics):
 
 
 def test_no_layer_keeps_less_than_the_floor(statistics):
-    plan = agflow.plan(statistics, pruning_ratio=0.9, floor=0.3)
+    plan = agflow.plan(statistics, pruning_ratio=0.9, allocation=Allocation(floor=0.3))
     assert all(layer.kept >= 0.3 * layer.units for layer in plan.planned)
     assert (
         min(
@@ -67,9 +68,7 @@ def test_ignored_layers_and_groups_stay_whole(statistics):
     plan = agflow.plan(
         statistics,
         pruning_ratio=0.5,
-        groups=["mlp"],
-        ignored_layers=["blocks.0.*"],
-        widths="uniform",
+        allocation=Allocation(groups=["mlp"], ignored_layers=["blocks.0.*"], widths="uniform"),
     )
     for layer in plan.planned:
         expected = (
@@ -81,7 +80,7 @@ def test_ignored_layers_and_groups_stay_whole(statistics):
 
 
 def test_kept_units_are_those_with_the_largest_scores(statistics):
-    plan = agflow.plan(statistics, pruning_ratio=0.5, groups=["mlp"])
+    plan = agflow.plan(statistics, pruning_ratio=0.5, allocation=Allocation(groups=["mlp"]))
     scores = agflow.score(statistics)
     for layer in plan.planned:
         if layer.group == "mlp":
@@ -91,7 +90,7 @@ def test_kept_units_are_those_with_the_largest_scores(statistics):
 
 def test_widths_follow_their_own_criterion_and_ranks_theirs(statistics):
     """No MLP gives a step of 8 that is worth more, over its layer's mean, than the last one that another keeps."""
-    plan = agflow.plan(statistics, pruning_ratio=0.5, groups=["mlp"])
+    plan = agflow.plan(statistics, pruning_ratio=0.5, allocation=Allocation(groups=["mlp"]))
     assert (plan.widths, plan.metadata["agflow.criterion"]) == ("variance_weighted", "agf")
     widths, last_kept, first_gone = agflow.score(statistics, "variance_weighted"), [], []
     for layer in (layer for layer in plan.planned if layer.group == "mlp"):
@@ -113,20 +112,20 @@ def test_without_reading_weights_the_criterion_shares_units_out(statistics):
     ]
     bare = agflow.Statistics(pa.RecordBatch.from_arrays(columns, schema=statistics.batch.schema))
     assert agflow.plan(bare, macs=0.5).batch.equals(
-        agflow.plan(statistics, macs=0.5, widths="agf").batch
+        agflow.plan(statistics, macs=0.5, allocation=Allocation(widths="agf")).batch
     )
     with pytest.raises(UnknownLayerError, match="variance_weighted"):
-        agflow.plan(bare, macs=0.5, widths="variance_weighted")
+        agflow.plan(bare, macs=0.5, allocation=Allocation(widths="variance_weighted"))
 
 
 def test_scores_alone_give_uniform_widths(statistics):
     scores = agflow.score(statistics)
     plan = agflow.plan(scores, macs=0.5)
     assert plan.widths == "uniform" and plan.batch.equals(
-        agflow.plan(statistics, macs=0.5, widths="uniform").batch
+        agflow.plan(statistics, macs=0.5, allocation=Allocation(widths="uniform")).batch
     )
     with pytest.raises(InvalidValueError, match="need statistics and scores were given"):
-        agflow.plan(scores, macs=0.5, widths="variance_weighted")
+        agflow.plan(scores, macs=0.5, allocation=Allocation(widths="variance_weighted"))
 
 
 def test_plan_file_survives_a_round_trip_and_is_read_by_other_tools(statistics, tmp_path):
@@ -157,7 +156,9 @@ def test_two_shards_merge_into_the_run_over_both(example, loader):
 
 def test_two_plans_are_compared_layer_by_layer(statistics):
     half, third = (
-        agflow.plan(statistics, pruning_ratio=ratio, groups=["mlp"], widths="uniform")
+        agflow.plan(
+            statistics, pruning_ratio=ratio, allocation=Allocation(groups=["mlp"], widths="uniform")
+        )
         for ratio in (0.5, 0.75)
     )
     found = half.diff(third)
@@ -182,7 +183,9 @@ def test_latency_needs_costs_and_a_table(latency, scores_with_costs, statistics,
     """Eight channels take 8 ms of 8 and one takes 1, beside a model of 16 ms: five take 10 ms."""
     latency.save(tmp_path / "latency.arrow")
     for table in latency, tmp_path / "latency.arrow", str(tmp_path / "latency.arrow"):
-        plan = agflow.plan(scores_with_costs, latency_ms=11.9, latency=table, round_to=1)
+        plan = agflow.plan(
+            scores_with_costs, latency_ms=11.9, allocation=Allocation(latency=table, round_to=1)
+        )
         assert (
             plan.kept("mlp").tolist() == [3, 4, 5, 6, 7]
             and plan.latency_ms == pytest.approx(10)
@@ -190,20 +193,24 @@ def test_latency_needs_costs_and_a_table(latency, scores_with_costs, statistics,
         )
         assert (plan.report["latency_ms"], plan.report["dense_latency_ms"]) == (plan.latency_ms, 16)
     assert agflow.plan(
-        scores_with_costs, macs=0.5, latency=latency, round_to=1
+        scores_with_costs, macs=0.5, allocation=Allocation(latency=latency, round_to=1)
     ).latency_ms == pytest.approx(8)
     with pytest.raises(InvalidValueError, match="no latency table was given"):
         agflow.plan(scores_with_costs, latency_ms=10)
     with pytest.raises(BudgetError, match="reaches 2 at the least"):
-        agflow.plan(scores_with_costs, latency_ms=1.5, latency=latency, round_to=1)
+        agflow.plan(
+            scores_with_costs, latency_ms=1.5, allocation=Allocation(latency=latency, round_to=1)
+        )
     with pytest.raises(CorruptFileError, match="expected latency"):
         plan.save(tmp_path / "plan.arrow")
-        agflow.plan(scores_with_costs, latency_ms=10, latency=tmp_path / "plan.arrow")
+        agflow.plan(
+            scores_with_costs, latency_ms=10, allocation=Allocation(latency=tmp_path / "plan.arrow")
+        )
     bare = scores_with_costs.batch.replace_schema_metadata(
         {k: v for k, v in scores_with_costs.batch.schema.metadata.items() if k != b"agflow.costs"}
     )
     with pytest.raises(InvalidValueError, match="no agflow.costs"):
-        agflow.plan(agflow.Scores(bare), latency_ms=10, latency=latency)
+        agflow.plan(agflow.Scores(bare), latency_ms=10, allocation=Allocation(latency=latency))
 
 
 @pytest.mark.parametrize(
@@ -212,16 +219,24 @@ def test_latency_needs_costs_and_a_table(latency, scores_with_costs, statistics,
         ({}, InvalidValueError, "pruning_ratio"),
         ({"macs": 0.5, "params": 0.5}, InvalidValueError, "exactly one"),
         ({"params": "few"}, InvalidValueError, "few"),
-        ({"macs": 0.5, "floor": 1.0}, InvalidValueError, "floor is 1"),
+        ({"macs": 0.5, "allocation": Allocation(floor=1.0)}, InvalidValueError, "floor is 1"),
         ({"params": 0.001}, BudgetError, "parameters"),
         ({"macs": 0.5, "pruning_ratio": 0.5}, InvalidValueError, "pruning_ratio"),
         ({"pruning_ratio": 1.5}, InvalidValueError, "1.5"),
         ({"macs": "half"}, InvalidValueError, "half"),
         ({"macs": 0.001}, BudgetError, "M"),
         ({"macs": 0.5, "criterion": "agff"}, InvalidValueError, "agf_relative"),
-        ({"macs": 0.5, "ignored_layers": ["blocks.77.mlp"]}, UnknownLayerError, "blocks.77.mlp"),
-        ({"macs": 0.5, "widths": "evenly"}, InvalidValueError, "variance_weighted"),
-        ({"macs": 0.5, "groups": ["mpl"]}, InvalidValueError, "mpl"),
+        (
+            {"macs": 0.5, "allocation": Allocation(ignored_layers=["blocks.77.mlp"])},
+            UnknownLayerError,
+            "blocks.77.mlp",
+        ),
+        (
+            {"macs": 0.5, "allocation": Allocation(widths="evenly")},
+            InvalidValueError,
+            "variance_weighted",
+        ),
+        ({"macs": 0.5, "allocation": Allocation(groups=["mpl"])}, InvalidValueError, "mpl"),
     ],
 )
 def test_bad_requests_are_refused_in_one_sentence(statistics, arguments, error, words):

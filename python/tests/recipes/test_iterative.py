@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-import agflow.iterative
 from agflow.errors import AgflowError, BudgetError, FileError, InvalidValueError
 from agflow.models import count_macs
 from agflow.models.expert import load_expert
+from agflow.recipes import iterative
 from agflow.recipes.iterative import prune_iteratively
 
 OPTIONS = {
@@ -75,7 +75,7 @@ def test_a_run_broken_anywhere_ends_with_the_same_bits(
     new = lambda: make_vit(drop_rate=0.1)
     whole, records = prune_iteratively(new(), *loaders(), **OPTIONS)
     name = {"checkpoint": "finetune", "record": "save_expert"}.get(place, place)
-    called, function = [], getattr(agflow.iterative, name)
+    called, function = [], getattr(iterative, name)
 
     def breaking(*arguments, **options):
         called.append(1)
@@ -95,7 +95,7 @@ def test_a_run_broken_anywhere_ends_with_the_same_bits(
         raise Broken
 
     with monkeypatch.context() as patch:
-        patch.setattr(agflow.iterative, name, breaking)
+        patch.setattr(iterative, name, breaking)
         with pytest.raises(Broken):
             prune_iteratively(new(), *loaders(), folder=tmp_path / "run", **OPTIONS)
     light, again = prune_iteratively(new(), *loaders(), folder=tmp_path / "run", **OPTIONS)
@@ -113,7 +113,7 @@ def test_a_run_broken_anywhere_ends_with_the_same_bits(
 def test_a_finished_run_is_only_read(make_vit, loaders, tmp_path, monkeypatch):
     light, records = prune_iteratively(make_vit(), *loaders(), folder=tmp_path, **OPTIONS)
     for name in ("calibrate", "finetune"):
-        monkeypatch.setattr(agflow.iterative, name, None)
+        monkeypatch.setattr(iterative, name, None)
     found, again = prune_iteratively(make_vit(), *loaders(), folder=tmp_path, **OPTIONS)
     assert again == records and same(light, found)
 
@@ -121,7 +121,7 @@ def test_a_finished_run_is_only_read(make_vit, loaders, tmp_path, monkeypatch):
 def test_worse_than_random_is_told_before_the_tuning(make_vit, loaders, monkeypatch):
     accuracies = iter([0.25, 0.5])
     monkeypatch.setattr(
-        agflow.iterative,
+        iterative,
         "evaluate",
         lambda *arguments, **options: type("", (), {"top1": next(accuracies)}),
     )
@@ -129,7 +129,7 @@ def test_worse_than_random_is_told_before_the_tuning(make_vit, loaders, monkeypa
     def tuned(*arguments, **options):
         raise Broken
 
-    monkeypatch.setattr(agflow.iterative, "finetune", tuned)
+    monkeypatch.setattr(iterative, "finetune", tuned)
     with (
         pytest.raises(Broken),
         pytest.warns(

@@ -16,11 +16,10 @@ from agflow.models import count_macs, prefix_macs
 from agflow.search.candidates import Candidate, candidates
 from agflow.search.frontier import Frontier, evaluate_candidate
 from agflow.search.halving import design_cascade
+from agflow.search.space import SearchSpace
 
 ASKED = {
-    "image_sizes": (28, 16),
-    "macs": (1.0, 0.5),
-    "shared_blocks": (0, 2),
+    "space": SearchSpace(image_sizes=(28, 16), macs=(1.0, 0.5), shared_blocks=(0, 2)),
     "tolerance": 0.01,
     "epochs": 2,
     "seed": 1,
@@ -45,16 +44,18 @@ def same(a, b):
 
 def test_what_is_searched(example):
     small = Candidate((16, 16), 1.0), Candidate((16, 16), 0.5)
-    assert candidates(example[0], (28, 16), (1.0, 0.5), ("mlp",), (0, 2)) == [
+    space = SearchSpace(image_sizes=(28, 16), groups=("mlp",), shared_blocks=(0, 2))
+    assert candidates(example[0], space) == [
         Candidate((28, 28), 0.5),
         Candidate((28, 28), 0.5, shared_blocks=2),
         *small,
     ]
-    assert candidates(example[0], [16], (1.0, 0.5), ("mlp", "block"), [0]) == [
+    assert candidates(example[0], SearchSpace(image_sizes=(16,), groups=("mlp", "block"))) == [
         *small,
         Candidate((16, 16), 0.5, drops=True),
     ]
-    assert {found.image_size for found in candidates(example[0], None, (0.5,), ("mlp",), [0])} == {
+    half = SearchSpace(macs=(0.5,), groups=("mlp",))
+    assert {found.image_size for found in candidates(example[0], half)} == {
         (28, 28),
         (20, 20),
         (16, 16),
@@ -135,11 +136,10 @@ def test_a_shared_prefix_stays_the_heavy_experts_through_cut_and_training(exampl
     found = design_cascade(
         example[0],
         *splits[:2],
-        image_sizes=[28],
-        macs=[0.7],
-        shared_blocks=[3],
+        space=SearchSpace(
+            image_sizes=(28,), macs=(0.7,), shared_blocks=(3,), groups=("mlp", "heads", "block")
+        ),
         epochs=1,
-        groups=("mlp", "heads", "block"),
     )
     assert (
         found.shared_blocks == 3 and len(found.frontier) == 4
@@ -205,10 +205,8 @@ def test_seconds_are_measured_here(example, splits):
     found = design_cascade(
         example[0],
         *splits[:2],
-        image_sizes=[12],
-        macs=[0.5],
+        space=SearchSpace(image_sizes=(12,), macs=(0.5,), cost="seconds"),
         epochs=1,
-        cost="seconds",
     )
     assert 0 < found.chosen.light < 1 < found.chosen.images_per_second
     assert (
@@ -220,16 +218,25 @@ def test_seconds_are_measured_here(example, splits):
 def test_refusals(example, splits):
     for change, words in (
         ({"tolerance": -0.1}, "tolerance is -0.1"),
-        ({"macs": [0]}, "expected shares"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"cost": "joules"}, "'macs' or 'seconds'"),
-        ({"image_sizes": [28], "macs": [1]}, "no candidate is left"),
-        ({"image_sizes": [15]}, "multiples of the model's patches"),
+        ({"space": SearchSpace(image_sizes=(28,), macs=(1,))}, "no candidate is left"),
+        (
+            {"space": SearchSpace(image_sizes=(15,), macs=(0.5,))},
+            "multiples of the model's patches",
+        ),
     ):
         with pytest.raises(InvalidValueError, match=words):
-            design_cascade(example[0], *splits[:2], **{"macs": [0.5], **change})
+            design_cascade(example[0], *splits[:2], **change)
+    for change, words in (
+        ({"macs": (0,)}, "expected shares"),
+        ({"shared_blocks": (0, -1)}, "expected whole numbers"),
+        ({"cost": "joules"}, "'macs' or 'seconds'"),
+    ):
+        with pytest.raises(InvalidValueError, match=words):
+            SearchSpace(**change)
     with pytest.raises(BudgetError, match="none of the 1 candidates"):
-        design_cascade(example[0], *splits[:2], image_sizes=[28], macs=[0.1], shared_blocks=[5])
+        space = SearchSpace(image_sizes=(28,), macs=(0.1,), shared_blocks=(5,))
+        design_cascade(example[0], *splits[:2], space=space)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from agflow.data.datasets import load_dataset
 from agflow.models import count_macs, logits_of, prefix_macs
 from agflow.models.head import only_classes
 from agflow.search.halving import design_cascade
+from agflow.search.space import SearchSpace
 
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 
@@ -36,10 +37,9 @@ def test_smaller_looks_and_shared_blocks_of_ten_classes(deit, images):
     found = design_cascade(
         heavy,
         *images,
-        image_sizes=[224, 112],
-        macs=[1.0, 0.75],
-        groups=["mlp"],
-        shared_blocks=[0, 4],
+        space=SearchSpace(
+            image_sizes=(224, 112), macs=(1.0, 0.75), groups=("mlp",), shared_blocks=(0, 4)
+        ),
         tolerance=0.02,
         epochs=1,
     )

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
 from agflow.training.checkpoint import Progress, read, write
 from agflow.training.finetuning import finetune
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
-OPTIONS = {"epochs": 2, "seed": 3, "lr": 1e-3, "checkpoint_every": 1}
+OPTIONS = {"epochs": 2, "seed": 3, "lr": 1e-3}
 
 
 class Augmented(TensorDataset):
@@ -69,7 +70,11 @@ def break_after(model, steps):
 def test_a_run_broken_at_any_step_ends_with_the_same_bits(
     make_vit, data, tmp_path, loader, accumulate
 ):
-    options = {**OPTIONS, "teacher": make_vit(depth=2), "accumulate": accumulate}
+    options = {
+        **OPTIONS,
+        "distillation": Distillation(make_vit(depth=2)),
+        "options": TrainingOptions(accumulate=accumulate),
+    }
     new = lambda: make_vit(drop_rate=0.1, drop_path_rate=0.1)
     whole = new()
     history = finetune(whole, LOADERS[loader](data), **options)
@@ -77,11 +82,21 @@ def test_a_run_broken_at_any_step_ends_with_the_same_bits(
         model = new()
         hook = break_after(model, steps)
         with pytest.raises(Broken):
-            finetune(model, LOADERS[loader](data), checkpoint=tmp_path / str(steps), **options)
+            finetune(
+                model,
+                LOADERS[loader](data),
+                checkpointing=Checkpointing(tmp_path / str(steps), every=1),
+                **options,
+            )
         hook.remove()
         again = new()  # a new process has a new model and loader
         assert (
-            finetune(again, LOADERS[loader](data), checkpoint=tmp_path / str(steps), **options)
+            finetune(
+                again,
+                LOADERS[loader](data),
+                checkpointing=Checkpointing(tmp_path / str(steps), every=1),
+                **options,
+            )
             == history
         )
         for (name, a), b in zip(whole.named_parameters(), again.parameters(), strict=True):
@@ -98,9 +113,12 @@ def test_workers_and_a_loader_that_went_on(make_vit, data, tmp_path):
     moved = loader()
     hook = break_after(model, 6)
     with pytest.raises(Broken):
-        finetune(model, moved, checkpoint=tmp_path / "run", **OPTIONS)
+        finetune(model, moved, checkpointing=Checkpointing(tmp_path / "run", every=1), **OPTIONS)
     hook.remove()
-    assert finetune(again, moved, checkpoint=tmp_path / "run", **OPTIONS) == history
+    assert (
+        finetune(again, moved, checkpointing=Checkpointing(tmp_path / "run", every=1), **OPTIONS)
+        == history
+    )
     assert all(
         torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True)
     )
@@ -108,10 +126,23 @@ def test_workers_and_a_loader_that_went_on(make_vit, data, tmp_path):
 
 def test_a_finished_run_is_only_read(make_vit, data, tmp_path):
     model, again = make_vit(), make_vit()
-    history = finetune(model, own_generator(data), checkpoint=tmp_path / "run", **OPTIONS)
+    history = finetune(
+        model,
+        own_generator(data),
+        checkpointing=Checkpointing(tmp_path / "run", every=1),
+        **OPTIONS,
+    )
     state = torch.get_rng_state()
     break_after(again, 0)
-    assert finetune(again, own_generator(data), checkpoint=tmp_path / "run", **OPTIONS) == history
+    assert (
+        finetune(
+            again,
+            own_generator(data),
+            checkpointing=Checkpointing(tmp_path / "run", every=1),
+            **OPTIONS,
+        )
+        == history
+    )
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
     )
@@ -125,6 +156,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.data import DataLoader, TensorDataset
 from agflow.training.finetuning import finetune
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 class Augmented(TensorDataset):
     def __getitem__(self, index):
@@ -139,8 +171,8 @@ torch.set_num_threads(1)
 model, teacher = vit(depth=3, drop_rate=0.1), vit(depth=2)
 data = Augmented(torch.randn(14, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(14) % 10)
 print("ready", flush=True)
-finetune(model, DataLoader(data, batch_size=4, shuffle=True), teacher=teacher, epochs=8, seed=3, lr=1e-3,
-         checkpoint=sys.argv[2] if len(sys.argv) > 2 else None, checkpoint_every=1)
+finetune(model, DataLoader(data, batch_size=4, shuffle=True), distillation=Distillation(teacher), epochs=8, seed=3, lr=1e-3,
+         checkpointing=Checkpointing(sys.argv[2], every=1) if len(sys.argv) > 2 else None)
 save_file(model.state_dict(), sys.argv[1])
 """
 
@@ -181,7 +213,12 @@ def broken_run(make_vit, data, tmp_path):
     model = make_vit()
     break_after(model, 2)
     with pytest.raises(Broken):
-        finetune(model, own_generator(data), checkpoint=tmp_path / "run", **OPTIONS)
+        finetune(
+            model,
+            own_generator(data),
+            checkpointing=Checkpointing(tmp_path / "run", every=1),
+            **OPTIONS,
+        )
     return tmp_path / "run"
 
 
@@ -193,7 +230,7 @@ def test_other_runs_are_refused_by_name(make_vit, data, broken_run, images):
             finetune(
                 model,
                 loader or own_generator(data),
-                checkpoint=broken_run,
+                checkpointing=Checkpointing(broken_run, every=1),
                 **{**OPTIONS, **options},
             )
         assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -201,7 +238,7 @@ def test_other_runs_are_refused_by_name(make_vit, data, broken_run, images):
     refuse("lr: 0.001 then, 0.002 now.: repeat that one, .* or name another checkpoint", lr=2e-3)
     refuse("epochs: 2 then, 3 now", epochs=3)
     refuse("seed: 3 then, 4 now", seed=4)
-    refuse("the teacher's weights: None then", teacher=make_vit(depth=2))
+    refuse("the teacher's weights: None then", distillation=Distillation(make_vit(depth=2)))
     refuse("the model's weights at the beginning", model=make_vit(depth=2))
     other = make_vit()
     with torch.no_grad():
@@ -230,7 +267,12 @@ def test_damage_is_one_clear_error(make_vit, data, broken_run):
     for content in damaged:
         broken_run.write_bytes(content)
         with pytest.raises(CorruptFileError, match="run.* (damaged|of another format)") as raised:
-            finetune(make_vit(), own_generator(data), checkpoint=broken_run, **OPTIONS)
+            finetune(
+                make_vit(),
+                own_generator(data),
+                checkpointing=Checkpointing(broken_run, every=1),
+                **OPTIONS,
+            )
         assert "\n" not in str(raised.value)
 
 
@@ -238,10 +280,18 @@ def test_other_files_are_no_checkpoints(make_vit, data, tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(CorruptFileError, match="damaged or no checkpoint"):
         finetune(
-            make_vit(), own_generator(data), checkpoint=tmp_path / "weights.safetensors", **OPTIONS
+            make_vit(),
+            own_generator(data),
+            checkpointing=Checkpointing(tmp_path / "weights.safetensors", every=1),
+            **OPTIONS,
         )
     with pytest.raises(AgflowError):
-        finetune(make_vit(), own_generator(data), checkpoint=tmp_path, **OPTIONS)
+        finetune(
+            make_vit(),
+            own_generator(data),
+            checkpointing=Checkpointing(tmp_path, every=1),
+            **OPTIONS,
+        )
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.models import split
 from agflow.training.distillation import CachedTeacher, distill
 from agflow.training.finetuning import finetune
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 
 def batches(images, size=3):
@@ -72,8 +73,12 @@ def test_half_precision_tells_all_levels_of_a_pixel_apart():
 
 def test_remembered_logits_teach_as_the_teacher_does(make_vit, images):
     teacher, present, remembered = make_vit(depth=2), make_vit(), make_vit()
-    with_teacher = finetune(present, batches(images), teacher=teacher, epochs=3, distill=0.7)
-    without = finetune(remembered, taught(batches(images), teacher), epochs=3, distill=0.7)
+    with_teacher = finetune(
+        present, batches(images), epochs=3, distillation=Distillation(teacher, share=0.7)
+    )
+    without = finetune(
+        remembered, taught(batches(images), teacher), epochs=3, distillation=Distillation(share=0.7)
+    )
     assert with_teacher == without and same(present, remembered)
 
 
@@ -84,8 +89,7 @@ def test_distillation_goes_on_from_its_checkpoint_with_the_same_bits(make_vit, i
         whole,
         remembered,
         epochs=3,
-        checkpoint=tmp_path / "whole",
-        checkpoint_every=2,
+        checkpointing=Checkpointing(tmp_path / "whole", every=2),
     )
 
     class Stops(CachedTeacher):
@@ -104,16 +108,14 @@ def test_distillation_goes_on_from_its_checkpoint_with_the_same_bits(make_vit, i
             broken,
             stops,
             epochs=3,
-            checkpoint=tmp_path / "broken",
-            checkpoint_every=2,
+            checkpointing=Checkpointing(tmp_path / "broken", every=2),
         )
     broken = make_vit(drop_rate=0.1)
     finetune(
         broken,
         remembered,
         epochs=3,
-        checkpoint=tmp_path / "broken",
-        checkpoint_every=2,
+        checkpointing=Checkpointing(tmp_path / "broken", every=2),
     )
     assert same(whole, broken)
 
@@ -152,13 +154,15 @@ def test_frozen_blocks_keep_their_bits_and_all_else_learns(make_vit, images, blo
 def test_refusals(make_vit, images):
     model, teacher = make_vit(), make_vit(depth=2)
     with pytest.raises(InvalidValueError, match="leave teacher out"):
-        finetune(model, taught(batches(images), teacher), teacher=teacher)
+        finetune(model, taught(batches(images), teacher), distillation=Distillation(teacher))
     with pytest.raises(ShapeError, match=r"logits of a batch are \[3, 4\], the model's \[3, 10\]"):
         finetune(model, taught(batches(images), make_vit(num_classes=4)))
     with pytest.raises(InvalidValueError, match="expected 0 to 3"):
-        finetune(model, batches(images), frozen_blocks=4)
+        finetune(model, batches(images), options=TrainingOptions(frozen_blocks=4))
     with pytest.raises(InvalidValueError, match="frozen_blocks is -1"):
-        finetune(model, batches(images), frozen_blocks=-1)
+        TrainingOptions(frozen_blocks=-1)
+    with pytest.raises(InvalidValueError, match="no teacher and a batch brings no logits"):
+        finetune(model, batches(images), distillation=Distillation())
     assert all(parameter.requires_grad for parameter in model.parameters())
     with pytest.raises(ShapeError, match="8 images, 8 labels and 7 rows"):
         CachedTeacher(*images, torch.zeros(7, 3))

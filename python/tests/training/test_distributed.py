@@ -14,6 +14,7 @@ from agflow._utils.ranks import Ranks
 from agflow.calibration.statistics import Statistics
 from agflow.errors import InvalidValueError
 from agflow.training.finetuning import finetune
+from agflow.training.options import Distillation
 
 SCRIPT = """
 import json, os, pathlib, sys
@@ -22,8 +23,9 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import agflow
-import agflow.distributed
+import agflow._utils.ranks
 from agflow.errors import AgflowError
+from agflow.training import Checkpointing, Distillation
 
 rank, ranks, folder = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), pathlib.Path(sys.argv[1])
 torch.set_num_threads(1)
@@ -37,7 +39,7 @@ data = TensorDataset(torch.randn(24, 3, 32, 32, generator=generator), torch.aran
 shard = lambda batch, **options: DataLoader(data, batch, sampler=DistributedSampler(data, ranks, rank, **options))
 
 def tune(model, **options):
-    return agflow.finetune(model, shard(4, shuffle=False), teacher=vit(), epochs=2, **options)
+    return agflow.finetune(model, shard(4, shuffle=False), distillation=Distillation(vit()), epochs=2, **options)
 
 if "tune" in sys.argv:
     model = vit(rank)  # every rank gets the weights of rank 0
@@ -48,11 +50,11 @@ if "tune" in sys.argv:
     hook = broken.register_forward_pre_hook(lambda module, inputs: 1 / 0 if len(steps) == 4 else steps.append(1))
     steps = []
     try:
-        tune(broken, checkpoint=folder / "run", checkpoint_every=1)
+        tune(broken, checkpointing=Checkpointing(folder / "run", every=1))
     except ZeroDivisionError:
         hook.remove()
     again = vit(rank)
-    (folder / f"history-{rank}").write_text(json.dumps([history, tune(again, checkpoint=folder / "run", checkpoint_every=1)]))
+    (folder / f"history-{rank}").write_text(json.dumps([history, tune(again, checkpointing=Checkpointing(folder / "run", every=1))]))
     save_file(again.state_dict(), folder / f"again-{rank}")
 
     try:
@@ -68,7 +70,7 @@ agflow.calibration.gather.gather_statistics(own).save(folder / f"merged-{rank}.a
 
 FORKING = """
 import os, sys
-import timm, agflow.calibration, agflow.distributed  # once for all ranks; the Go core starts in each
+import timm, agflow.calibration, agflow._utils.ranks  # once for all ranks; the Go core starts in each
 
 script, port, ranks = sys.argv[2:]
 os.environ |= {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -134,7 +136,7 @@ def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
         torch.arange(24).view(12, 2).T.reshape(2, 3, 4).transpose(0, 1).flatten()
     )  # step by step, rank 0's batch before rank 1's
     both = DataLoader(TensorDataset(*(tensor[order] for tensor in images)), batch_size=8)
-    history = finetune(model, both, teacher=namespace["vit"](), epochs=2)
+    history = finetune(model, both, distillation=Distillation(namespace["vit"]()), epochs=2)
     assert all(
         torch.allclose(tensor, tuned[0][name], atol=2e-5)
         for name, tensor in model.state_dict().items()

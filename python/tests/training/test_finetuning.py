@@ -14,6 +14,7 @@ from agflow.errors import (
     UnsupportedModelError,
 )
 from agflow.training.finetuning import finetune, last_block
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_same_seed_same_bits_and_the_global_generator_stays(make_vit, shuffled):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     histories = [
-        finetune(model, shuffled, teacher=make_vit(depth=2), epochs=2, seed=seed)
+        finetune(model, shuffled, distillation=Distillation(make_vit(depth=2)), epochs=2, seed=seed)
         for model, seed in ((first, 3), (second, 3), (other, 4))
     ]
     assert histories[0] == histories[1] != histories[2]
@@ -40,8 +41,8 @@ def test_same_seed_same_bits_and_the_global_generator_stays(make_vit, shuffled):
 
 
 def test_loss_falls_with_and_without_teacher(make_vit, shuffled):
-    for teacher in (None, make_vit(depth=4)):
-        history = finetune(make_vit(), shuffled, teacher=teacher, epochs=6, lr=4e-3, distill=0.5)
+    for distillation in (None, Distillation(make_vit(depth=4), share=0.5)):
+        history = finetune(make_vit(), shuffled, epochs=6, lr=4e-3, distillation=distillation)
         assert [entry["epoch"] for entry in history] == list(range(1, 7))
         assert (
             history[-1]["loss"] < 0.7 * history[0]["loss"]
@@ -59,7 +60,7 @@ def test_distillation_alone_pulls_towards_the_teacher(make_vit, shuffled, images
             return (model(images[0]).softmax(1) - teacher(images[0]).softmax(1)).abs().sum().item()
 
     before = distance()
-    finetune(model, wrong, teacher=teacher, epochs=10, lr=4e-3, distill=1.0)
+    finetune(model, wrong, epochs=10, lr=4e-3, distillation=Distillation(teacher, share=1.0))
     assert distance() < 0.5 * before
 
 
@@ -71,9 +72,8 @@ def test_accumulated_batches_are_one_batch(make_vit, images):
         finetune(
             model,
             loader,
-            teacher=make_vit(depth=2),
-            accumulate=accumulate,
-            features=0.5,
+            distillation=Distillation(make_vit(depth=2), features=0.5),
+            options=TrainingOptions(accumulate=accumulate),
             epochs=3,
         )
         for model, loader, accumulate in ((whole, [images], 1), (split, pieces, 2))
@@ -85,7 +85,7 @@ def test_accumulated_batches_are_one_batch(make_vit, images):
 
 
 def test_the_last_group_of_an_epoch_may_be_short(make_vit, images):
-    history = finetune(make_vit(), [images] * 3, accumulate=2, epochs=2)
+    history = finetune(make_vit(), [images] * 3, epochs=2, options=TrainingOptions(accumulate=2))
     assert [entry["lr"] for entry in history][-1] == pytest.approx(0, abs=1e-12)
 
 
@@ -110,9 +110,7 @@ def test_features_pull_the_last_block_towards_the_teachers(make_vit, images):
     history = finetune(
         model,
         [images],
-        teacher=teacher,
-        features=10.0,
-        distill=0.0,
+        distillation=Distillation(teacher, share=0.0, features=10.0),
         epochs=20,
         lr=3e-3,
     )
@@ -128,16 +126,12 @@ def test_features_pull_the_last_block_towards_the_teachers(make_vit, images):
 def test_features_need_a_teacher_as_wide_as_the_model(make_vit, images):
     model = make_vit()
     with pytest.raises(ShapeError, match=r"\[8, 17, 48\], that of the teacher \[8, 17, 64\]"):
-        finetune(model, [images], teacher=make_vit(embed_dim=64), features=1.0)
+        finetune(model, [images], distillation=Distillation(make_vit(embed_dim=64), features=1.0))
     with pytest.raises(UnsupportedModelError, match="Sequential"):
-        finetune(
-            model,
-            [images],
-            teacher=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10)),
-            features=1.0,
-        )
+        blockless = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
+        finetune(model, [images], distillation=Distillation(blockless, features=1.0))
     with pytest.raises(InvalidValueError, match="no teacher"):
-        finetune(model, [images], features=1.0)
+        finetune(model, [images], distillation=Distillation(features=1.0))
     assert not model.blocks[-1]._forward_hooks
 
 
@@ -147,7 +141,7 @@ def test_teacher_modes_and_gradients_are_left_alone(make_vit, shuffled):
     model.blocks[1].train()
     state = copy.deepcopy(teacher.state_dict())
     modes = [module.training for part in (model, teacher) for module in part.modules()]
-    finetune(model, shuffled, teacher=teacher, epochs=1)
+    finetune(model, shuffled, distillation=Distillation(teacher), epochs=1)
     assert all(torch.equal(tensor, state[name]) for name, tensor in teacher.state_dict().items())
     assert [module.training for part in (model, teacher) for module in part.modules()] == modes
     assert all(
@@ -188,12 +182,18 @@ def test_refusals(make_vit, images):
     with pytest.raises(InvalidValueError, match="epochs is 0"):
         finetune(model, [images], epochs=0)
     with pytest.raises(InvalidValueError, match="accumulate is 0"):
-        finetune(model, [images], accumulate=0)
+        TrainingOptions(accumulate=0)
+    with pytest.raises(InvalidValueError, match="weight_decay is -1"):
+        TrainingOptions(weight_decay=-1)
+    with pytest.raises(InvalidValueError, match="every is 0"):
+        Checkpointing("run", every=0)
     with pytest.raises(InvalidValueError, match="features is -1"):
-        finetune(model, [images], features=-1)
+        Distillation(features=-1)
     with pytest.raises(InvalidValueError, match="lr is -1"):
         finetune(model, [images], lr=-1)
-    with pytest.raises(InvalidValueError, match="distill is 2"):
-        finetune(model, [images], distill=2)
+    with pytest.raises(InvalidValueError, match="share .*is 2"):
+        Distillation(share=2)
+    with pytest.raises(InvalidValueError, match="temperature is 0"):
+        Distillation(temperature=0)
     with pytest.raises(InvalidValueError, match="every parameter of the model is frozen"):
         finetune(model.requires_grad_(False), [images])

@@ -1,0 +1,55 @@
+"""How a plan's budget is shared out among the layers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agflow.errors import InvalidValueError
+from agflow.pruning.latency import LatencyTable
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """How :func:`agflow.plan` shares a budget out among the layers.
+
+    The Go core checks the values when a plan is made.
+
+    Attributes
+    ----------
+    widths : how the units that stay are shared out among the layers of a group: ``"uniform"``, the same share of each, or
+        a criterion, whose scores over their layer's mean are ranked together. By default ``"variance_weighted"``, or
+        ``criterion`` where the statistics lack the weights that read each unit, as those of ``"embed"`` and ``"block"`` layers
+        do; ``"uniform"`` for Scores, which hold one criterion only.
+    joint : share the units out among all layers of all groups at once, by the share of its layer's worth that a step has for
+        the share of the model's cost. Worth is by ``widths`` or, where these are ``"uniform"``, by ``criterion``.
+    floor : least share of each layer's units that stays, in [0, 1); layers of group ``"block"`` excepted
+    round_to : kept units are a multiple of this in ``"mlp"`` and ``"embed"`` layers and in each head of ``"head_dim"`` layers;
+        heads and blocks are whole
+    groups : prune only these groups (``"mlp"``, ``"heads"``, ``"head_dim"``, ``"embed"``, ``"block"``); all when empty
+    ignored_layers : names or patterns (``"blocks.0.*"``) of layers left whole
+    latency : LatencyTable, or its file, of this model on the device and with the batch that matter. With another budget than
+        ``latency_ms``, the report only tells the latency.
+
+    Raises
+    ------
+    InvalidValueError
+        ``groups`` or ``ignored_layers`` is a string instead of a sequence of them.
+    """
+
+    widths: str | None = None
+    joint: bool = False
+    floor: float = 0.0
+    round_to: int = 8
+    groups: Sequence[str] = ()
+    ignored_layers: Sequence[str] = ()
+    latency: LatencyTable | str | os.PathLike | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("groups", "ignored_layers"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise InvalidValueError(
+                    f"{name} is {value!r}, expected a sequence of names: pass ({value!r},)"
+                )

@@ -1,0 +1,60 @@
+"""The candidates and the cost that a search for a cascade considers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agflow.errors import InvalidValueError
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+SEARCHED_MACS = (1.0, 0.5)
+COSTS = ("macs", "seconds")
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The light experts that :func:`agflow.design_cascade` tries, and the cost it minimises.
+
+    The candidates are all combinations of image size, share of the MACs, depth and shared blocks.
+
+    Attributes
+    ----------
+    image_sizes : height and width in pixels, or one number for both; by default the heavy expert's
+        own and 5/7, 1/2 and 3/7 of it, rounded to whole patches
+    macs : shares of the heavy expert's MACs at each image size, in (0, 1]; 1 is dense
+    groups : groups of units that may be pruned; with ``"block"``, each share is also tried with
+        whole residual branches among them
+    shared_blocks : numbers of first blocks that both experts share, tried at the heavy expert's own
+        image size
+    ensemble : also try the ensemble of both experts for images that escalate, where that is
+        cheaper. The router must then show that the ensemble keeps up where all images escalate, so
+        that no threshold may pass where the heavy expert's answers allow one
+    cost : ``"macs"``, or ``"seconds"``: measured on this machine, in batches of 32
+
+    Raises
+    ------
+    InvalidValueError
+        A value is out of range.
+    """
+
+    image_sizes: Sequence[int | Size] | None = None
+    macs: Sequence[float] = SEARCHED_MACS
+    groups: Sequence[str] = ("mlp", "heads")
+    shared_blocks: Sequence[int] = (0,)
+    ensemble: bool = False
+    cost: str = "macs"
+
+    def __post_init__(self):
+        if not all(0 < share <= 1 for share in self.macs):
+            raise InvalidValueError(
+                f"macs are {list(self.macs)}, expected shares of the heavy expert's in (0, 1]"
+            )
+        if not all(blocks >= 0 for blocks in self.shared_blocks):
+            raise InvalidValueError(
+                f"shared_blocks are {list(self.shared_blocks)}, expected whole numbers from 0"
+            )
+        if self.cost not in COSTS:
+            raise InvalidValueError(f"cost is {self.cost!r}, expected 'macs' or 'seconds'")

@@ -1,0 +1,108 @@
+"""Options of a fine-tuning that belong together: distillation, checkpointing and the training."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from agflow.errors import InvalidValueError
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a model learns from a teacher: loss (1 - share) * cross entropy + share * T² * KL.
+
+    KL is between the outputs of teacher and model, both softened by the temperature T (Hinton et
+    al., arXiv 1503.02531).
+
+    Parameters
+    ----------
+    teacher : evaluated without gradients; it and its training mode are left as they were. None where
+        the batches bring the teacher's logits (:class:`agflow.training.CachedTeacher`)
+    share : of the teacher's term in the loss, in [0, 1]
+    temperature : above 0
+    features : weight of one more term, the mean squared error between the token features
+        [B, T, D] that the last blocks of model and teacher put out, each token normalised to mean 0
+        and variance 1; both must be equally wide
+
+    Raises
+    ------
+    InvalidValueError
+        A value is out of range.
+    """
+
+    teacher: nn.Module | None = field(default=None, repr=False)
+    share: float = 0.9
+    temperature: float = 2.0
+    features: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise InvalidValueError(
+                f"share of the distillation is {self.share}, expected a number in [0, 1]"
+            )
+        if not self.temperature > 0:
+            raise InvalidValueError(f"temperature is {self.temperature}, expected a number above 0")
+        if not (self.features >= 0 and math.isfinite(self.features)):
+            raise InvalidValueError(f"features is {self.features}, expected a weight of at least 0")
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where a fine-tuning keeps its state, so that the same call after a crash goes on from there.
+
+    Parameters
+    ----------
+    path : file that is replaced after every epoch and every ``every`` steps
+    every : steps, counted on each rank
+
+    Raises
+    ------
+    InvalidValueError
+        A value is out of range.
+    """
+
+    path: str | os.PathLike
+    every: int = 200
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InvalidValueError(f"every is {self.every}, expected at least 1 step")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What else decides a fine-tuning.
+
+    Parameters
+    ----------
+    weight_decay : of matrices; biases, norms and tokens have none
+    accumulate : batches whose gradients make one step, each image with the same weight
+    frozen_blocks : the first so many blocks, and with them the embeddings, keep their bits and run
+        in evaluation mode, so that the model can share them with the one that it was pruned from;
+        0 trains all
+
+    Raises
+    ------
+    InvalidValueError
+        A value is out of range.
+    """
+
+    weight_decay: float = 0.05
+    accumulate: int = 1
+    frozen_blocks: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
+            raise InvalidValueError(
+                f"weight_decay is {self.weight_decay}, expected a number of at least 0"
+            )
+        if self.accumulate < 1:
+            raise InvalidValueError(f"accumulate is {self.accumulate}, expected at least 1 batch")
+        if self.frozen_blocks < 0:
+            raise InvalidValueError(
+                f"frozen_blocks is {self.frozen_blocks}, expected 0 or a number of blocks"
+            )
