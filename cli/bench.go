@@ -2,87 +2,137 @@ package main
 
 import "github.com/urfave/cli/v2"
 
+const benchmarks = "core, calibration, layers, pruning, cascade and bottleneck"
+
 func benchCommand() *cli.Command {
 	return &cli.Command{
-		Name: "bench", Usage: "measure agflow and its peers on this machine, in one interleaved run", Category: modelSteps,
-		HideHelpCommand: true, OnUsageError: refuseFlag, Action: refuseBench,
-		Subcommands: []*cli.Command{benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(), benchPruningCommand(), benchCascadeCommand(), benchBottleneckCommand()},
+		Name:     "bench",
+		Usage:    "measure agflow and its peers on this machine, in one interleaved run",
+		Category: "Benchmarks (hosted Python)", HideHelpCommand: true,
+		OnUsageError: refuseFlag, Action: refuseBench,
+		Subcommands: []*cli.Command{
+			benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(),
+			benchPruningCommand(), benchCascadeCommand(), benchBottleneckCommand(),
+		},
 	}
 }
-
-func benchCoreCommand() *cli.Command {
-	return hosted(cli.Command{
-		Name: "core", Usage: "the statistics pass, top-k and a call across the bridge",
-		Flags: []cli.Flag{roundsFlag(9), numbers("threads", []int{1, 2}, "measure with so many `THREADS`, one count after the other")},
-	}, "bench_core")
-}
-
-func benchCalibrationCommand() *cli.Command {
-	return hosted(cli.Command{
-		Name: "calibration", Usage: "a calibration over the bare forward and backward pass, in CPU time and memory",
-		Flags: []cli.Flag{
-			text("model", "deit_tiny_patch16_224", "`NAME` of a timm Vision Transformer; its weights are random"),
-			number("batch-size", 16, "", "`N` images a batch"), number("batches", 10, "", "batches of the whole calibration"), roundsFlag(5),
-		},
-	}, "bench_calibration")
-}
-
-func benchLayersCommand() *cli.Command {
-	return hosted(cli.Command{
-		Name: "layers", Usage: "the time of a model's products at all sizes a cut may leave them: the table that agflow plan --latency reads",
-		Flags: []cli.Flag{
-			modelFlag(), weightsFlag(), number("batch", 32, "", "`N` images a batch"), text("device", "cpu", "`DEVICE` of torch to measure: cpu or cuda"),
-			place("output", "latency.arrow", "latency `FILE` to write"), roundsFlag(5),
-		},
-	}, "bench_layers")
-}
-
-func benchPruningCommand() *cli.Command {
-	return hosted(cli.Command{
-		Name: "pruning", Usage: "the whole prune step beside torch-pruning's: accuracy, time, memory and speed at equal MACs",
-		Flags: []cli.Flag{
-			modelFlag(), weightsFlag(), dataFlag(), text("eval", "example:test", "`DATA` that judges, and serves nothing else"),
-			&cli.StringFlag{Name: "macs", DefaultText: "0.6", Usage: "`MACS` of the cut models: a share of the model's, or 350M, 1.2G"}, ratioFlag(),
-			number("calibration", 256, "", "calibrate and repair on `N` images"), number("tune", 1500, "", "fine-tune on `N` other images"),
-			number("eval-limit", 1000, "", "judge on at most `N` images"), number("epochs", 1, "", "fine-tune for `N` epochs"),
-			fraction("lr", 0.0003, "peak learning `RATE` of the fine-tuning"), roundToFlag(),
-			list("contenders", nil, "`NAMES` of the ways to prune, as the report has them"), roundsFlag(5), seedFlag(), labelFlag(),
-		},
-		Before: refuseTwoBudgets,
-	}, "bench_pruning")
-}
-
-func benchCascadeCommand() *cli.Command {
-	return hosted(cli.Command{
-		Name: "cascade", Usage: "what a cascade adds to the two bare passes, and the images a second of heavy, light, cascade and server",
-		Flags: []cli.Flag{
-			text("model", "deit_tiny_patch16_224", "`NAME` of a timm Vision Transformer, the heavy expert; its weights are random"),
-			number("image-size", 112, "", "the light expert is the same at `N` pixels"), fraction("escalation", 0.2, "`SHARE` of the images that escalate"),
-			numbers("batch-sizes", []int{1, 32}, "images a batch: `N`, one size after the other"), number("images", 64, "", "`N` images a round"), roundsFlag(7),
-		},
-	}, "bench_cascade")
-}
-
-func benchBottleneckCommand() *cli.Command {
-	return hosted(cli.Command{
-		Name: "bottleneck", Usage: "the dynamic range of the AGF signal along a training, and AGF beside the priors that cost nothing",
-		Flags: []cli.Flag{
-			modelFlag(), weightsFlag(), dataFlag(), text("eval", "example:test", "`DATA` that trains nothing: the signal of images, and how well priors tell errors"),
-			text("macs", "0.35", "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"),
-			number("calibration", 256, "", "measure units and repair the cut on `N` images"), number("tune", 2400, "", "train on `N` other images"),
-			number("eval-limit", 1000, "", "take at most `N` images of the latter data"), number("epochs", 3, "", "fine-tune the light expert for `N` epochs"),
-			number("scratch-epochs", 8, "", "train the example's architecture from random weights for `N` epochs, with --model example alone"),
-			fraction("lr", 0.0003, "peak learning `RATE` of the fine-tuning"), roundsFlag(5), seedFlag(), labelFlag(),
-		},
-	}, "bench_bottleneck")
-}
-
-func roundsFlag(n int) cli.Flag { return number("rounds", n, "", "interleaved `ROUNDS`") }
 
 // refuseBench is reached when no benchmark, or an unknown one, is named.
 func refuseBench(c *cli.Context) error {
 	if !c.Args().Present() {
-		return usageError("agflow bench needs the name of a benchmark: core, calibration, layers, pruning, cascade or bottleneck")
+		return usageError("agflow bench needs the name of a benchmark: %s", benchmarks)
 	}
-	return usageError("there is no benchmark %q: the benchmarks are core, calibration, layers, pruning, cascade and bottleneck", c.Args().First())
+	return usageError("there is no benchmark %q: the benchmarks are %s",
+		c.Args().First(), benchmarks)
+}
+
+func roundsFlag(step of) cli.Flag { return step.number("rounds", "interleaved `ROUNDS`") }
+
+func benchCoreCommand() *cli.Command {
+	step := of("bench_core")
+	return hosted(cli.Command{
+		Name:  "core",
+		Usage: "the statistics pass, top-k and a call across the bridge",
+		Flags: []cli.Flag{
+			roundsFlag(step),
+			step.numbers("threads", "measure with `THREADS`, one number after the other"),
+		},
+	}, string(step))
+}
+
+func benchCalibrationCommand() *cli.Command {
+	step := of("bench_calibration")
+	return hosted(cli.Command{
+		Name: "calibration",
+		Usage: "a calibration over the bare forward and backward pass, " +
+			"in CPU time and memory",
+		Flags: []cli.Flag{
+			randomModelFlag(step, ""),
+			step.number("batch-size", "`N` images a batch"),
+			step.number("batches", "`N` batches of the whole calibration"), roundsFlag(step),
+		},
+	}, string(step))
+}
+
+// randomModelFlag names a model whose weights do not matter.
+func randomModelFlag(step of, role string) cli.Flag {
+	return step.text("model",
+		"`NAME` of a timm Vision Transformer"+role+"; its weights are random")
+}
+
+func benchLayersCommand() *cli.Command {
+	step := of("bench_layers")
+	return hosted(cli.Command{
+		Name: "layers",
+		Usage: "the time of a model's products at all sizes that pruning may leave: " +
+			"the table that agflow plan --latency reads",
+		Flags: []cli.Flag{
+			modelFlag(), weightsFlag(), step.number("batch", "`N` images a batch"),
+			step.text("device", "torch `DEVICE` to measure: cpu or cuda"),
+			step.output("latency `FILE` to write"), roundsFlag(step),
+		},
+	}, string(step))
+}
+
+func benchPruningCommand() *cli.Command {
+	step := of("bench_pruning")
+	return hosted(cli.Command{
+		Name: "pruning",
+		Usage: "the whole prune step beside torch-pruning's: accuracy, time, memory and speed " +
+			"at equal MACs",
+		Flags: []cli.Flag{
+			modelFlag(), weightsFlag(), dataFlag(),
+			testDataFlag("eval", "`DATA` with the test images, which are used for nothing else"),
+			macsFlag(step, "`MACS` of the pruned models: a share of the model's, or 350M, 1.2G"),
+			pruningRatioFlag(),
+			step.number("calibration", "calibrate and repair on `N` images"),
+			step.number("tune", "fine-tune on `N` other images"),
+			step.number("eval-limit", "use at most `N` test images"),
+			step.number("epochs", "fine-tune for `N` epochs"),
+			step.fraction("lr", "peak learning `RATE` of the fine-tuning"), roundToFlag(),
+			settings("contenders",
+				"`NAMES` of the pruning methods, as in the report (default: all)"),
+			roundsFlag(step), seedFlag(), labelFlag(),
+		},
+		Before: refuseTwoBudgets,
+	}, string(step))
+}
+
+func benchCascadeCommand() *cli.Command {
+	step := of("bench_cascade")
+	return hosted(cli.Command{
+		Name: "cascade",
+		Usage: "the overhead of a cascade over its two bare passes, and the images a second of " +
+			"heavy, light, cascade and server",
+		Flags: []cli.Flag{
+			randomModelFlag(step, ", the heavy expert"),
+			step.number("image-size", "the light expert is the same model at `N` pixels"),
+			step.fraction("escalation", "`SHARE` of the images that escalate"),
+			step.numbers("batch-sizes", "`N` images a batch, one size after the other"),
+			step.number("images", "`N` images a round"), roundsFlag(step),
+		},
+	}, string(step))
+}
+
+func benchBottleneckCommand() *cli.Command {
+	step := of("bench_bottleneck")
+	return hosted(cli.Command{
+		Name: "bottleneck",
+		Usage: "the dynamic range of the AGF signal during training, and AGF beside the priors " +
+			"that cost nothing",
+		Flags: []cli.Flag{
+			modelFlag(), weightsFlag(), dataFlag(),
+			testDataFlag("eval", "`DATA` that trains nothing: the signal of its images, and how "+
+				"well the priors separate errors"),
+			step.text("macs", "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"),
+			step.number("calibration", "measure units and repair the pruned model on `N` images"),
+			step.number("tune", "train on `N` other images"),
+			step.number("eval-limit", "use at most `N` images of --eval"),
+			step.number("epochs", "fine-tune the light expert for `N` epochs"),
+			step.number("scratch-epochs", "with --model example, also train its architecture "+
+				"from random weights for `N` epochs"),
+			step.fraction("lr", "peak learning `RATE` of the fine-tuning"),
+			roundsFlag(step), seedFlag(), labelFlag(),
+		},
+	}, string(step))
 }

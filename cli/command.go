@@ -2,21 +2,23 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 )
 
-// outcome is what a command has to say: value for machines (--json), text for people.
+// outcome is the result of a command: value for machines (--json), text for people.
 type outcome struct {
 	value any
 	text  string
 }
 
-// command completes a command: flags for all, refusal of what urfave/cli would ignore, and the printing of its outcome.
-// ArgsUsage says which arguments it takes; without it, it takes flags only.
+// helpCategory is of the commands about agflow itself.
+const helpCategory = "Help"
+
+// command completes a command: the common flags, the refusal of what urfave/cli would ignore, and
+// the printing of its outcome. Without ArgsUsage a command takes flags only.
 func command(c cli.Command, action func(*cli.Context) (outcome, error)) *cli.Command {
 	json, debug, python := commonFlags()
 	c.Flags = append(c.Flags, json, debug, python)
@@ -36,35 +38,42 @@ func command(c cli.Command, action func(*cli.Context) (outcome, error)) *cli.Com
 	return &c
 }
 
-// checkArguments refuses flags behind arguments, which urfave/cli takes for arguments, and arguments and flags too many
-// or too few.
+// checkArguments refuses flags behind arguments, which urfave/cli takes for arguments, and too many
+// or too few arguments and flags.
 func checkArguments(c *cli.Context) error {
 	for _, argument := range c.Args().Slice() {
 		if strings.HasPrefix(argument, "-") && len(argument) > 1 {
-			return usageError("the flag %s stands behind the argument %q: put all flags first", argument, c.Args().First())
+			return usageError("the flag %s stands behind the argument %q: put all flags first",
+				argument, c.Args().First())
 		}
 	}
 	takesArguments := c.Command.ArgsUsage != ""
 	switch {
 	case takesArguments && !c.Args().Present():
-		return usageError("%s needs at least one %s", c.Command.HelpName, strings.Fields(c.Command.ArgsUsage)[0])
+		return usageError("%s needs at least one %s",
+			c.Command.HelpName, strings.Fields(c.Command.ArgsUsage)[0])
 	case !takesArguments && c.Args().Present():
-		return usageError("%s takes no argument, but %q was given: see %s --help", c.Command.HelpName, c.Args().First(), c.Command.HelpName)
+		return usageError("%s takes no argument, but %q was given: see %[1]s --help",
+			c.Command.HelpName, c.Args().First())
 	}
 	for _, flag := range c.Command.Flags {
 		if needed(flag) && c.String(flag.Names()[0]) == "" {
-			return usageError("--%s is missing: see %s --help", flag.Names()[0], c.Command.HelpName)
+			return usageError("--%s is missing: see %s --help",
+				flag.Names()[0], c.Command.HelpName)
 		}
 	}
 	return nil
 }
 
-// printOutcome prints what was found and, with --json, what went wrong: then a machine reads one JSON object either way.
+// printOutcome prints what was found. With --json it prints what went wrong, too, so that a
+// machine reads one JSON object either way.
 func printOutcome(c *cli.Context, found outcome, failure error) error {
 	text := found.text
 	if asked(c, "json") {
 		if failure != nil {
-			found.value = map[string]any{"error": sentence(failure), "exit": exitStatus(failure), "found": found.value}
+			found.value = map[string]any{
+				"error": sentence(failure), "exit": exitStatus(failure), "found": found.value,
+			}
 		}
 		encoded, err := json.MarshalIndent(found.value, "", "  ")
 		if err != nil {
@@ -79,7 +88,7 @@ func printOutcome(c *cli.Context, found outcome, failure error) error {
 	return err
 }
 
-// refuseFlag makes urfave/cli's complaint about a flag one sentence, with a guess at what was meant.
+// refuseFlag makes one sentence of urfave/cli's complaint about a flag, and guesses what was meant.
 func refuseFlag(c *cli.Context, err error, _ bool) error {
 	help, flags := "agflow --help", c.App.Flags
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
@@ -87,7 +96,8 @@ func refuseFlag(c *cli.Context, err error, _ bool) error {
 	}
 	unknown, isUnknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
 	if !isUnknown {
-		return usageError("%w: see %s", errors.New(strings.ReplaceAll(err.Error(), "\n", " ")), help)
+		return usageError("%s: see %s", strings.ReplaceAll(err.Error(), "\n", " "), help)
 	}
-	return usageError("there is no flag --%s: did you mean %s? See %s", strings.TrimLeft(unknown, "-"), cli.SuggestFlag(flags, unknown, false), help)
+	return usageError("there is no flag --%s: did you mean %s? See %s",
+		strings.TrimLeft(unknown, "-"), cli.SuggestFlag(flags, unknown, false), help)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// check is one line of the doctor. Where no cure stands, what was found is a sentence that ends with it.
+// check is one line of the doctor. Without a Cure, Found is a sentence that ends with the cure.
 type check struct {
 	Name  string `json:"name"`
 	OK    bool   `json:"ok"`
@@ -23,7 +23,8 @@ type check struct {
 
 func doctorCommand() *cli.Command {
 	return command(cli.Command{
-		Name: "doctor", Usage: "check the set-up, line by line, with a cure for what fails", Category: "Help",
+		Name: "doctor", Usage: "check the installation; each check that fails names its cure",
+		Category: helpCategory,
 	}, func(c *cli.Context) (outcome, error) {
 		checks := append([]check{checkSelf()}, checkPython(c)...)
 		var failed error
@@ -37,14 +38,16 @@ func doctorCommand() *cli.Command {
 			if line.Cure != "" {
 				fmt.Fprintf(&b, "        cure: %s\n", line.Cure)
 			}
-			failed = pythonError(errors.New("the set-up for model steps is incomplete; the steps on files work"))
+			failed = pythonError(errors.New(
+				"the installation for model steps is incomplete; the steps on files work"))
 		}
 		return outcome{checks, b.String()}, failed
 	})
 }
 
 func checkSelf() check {
-	found := fmt.Sprintf("%s, file format %s, %s kernel, %s %s/%s", arrowfile.Version, arrowfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	found := fmt.Sprintf("%s, file format %s, %s kernel, %s %s/%s", arrowfile.Version,
+		arrowfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return check{Name: "agflow", OK: true, Found: found}
 }
 
@@ -62,7 +65,8 @@ func checkPython(c *cli.Context) []check {
 		checks = append(checks, more...)
 	}
 	if err != nil {
-		checks = append(checks, check{"package", false, sentence(err), program + " -m pip install agflow"})
+		cure := program + " -m pip install agflow"
+		checks = append(checks, check{"package", false, sentence(err), cure})
 	}
 	return checks
 }

@@ -30,7 +30,8 @@ func usageError(format string, values ...any) error {
 	return statusError{fmt.Errorf(format, values...), exitUsage}
 }
 
-// pythonError is an error of the hosting itself: no interpreter, the wrong version, a set-up that does not start.
+// pythonError is an error of the hosting itself: no interpreter, the wrong version, a Python that
+// does not start.
 func pythonError(err error) error { return statusError{err, exitPython} }
 
 // exitStatus maps an error to the status of the process.
@@ -55,7 +56,8 @@ func codeStatus(code fault.Code) int {
 	switch code {
 	case fault.Value:
 		return exitUsage
-	case fault.Shape, fault.Dtype, fault.Nonfinite, fault.Empty, fault.Layer, fault.Budget, fault.File, "device", "model":
+	case fault.Shape, fault.Dtype, fault.Nonfinite, fault.Empty, fault.Layer, fault.Budget,
+		fault.File, "device", "model":
 		return exitBadData
 	}
 	return exitFailed
@@ -75,5 +77,6 @@ func sentence(err error) string {
 	case python.Code != "":
 		return python.Message
 	}
-	return python.Error() + " (--debug shows where in Python; `agflow doctor` checks the set-up)"
+	return python.Error() +
+		" (--debug shows where in Python; `agflow doctor` checks the installation)"
 }

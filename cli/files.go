@@ -1,9 +1,13 @@
 package main
 
 import (
+	"fmt"
+
 	"agflow/bridge/arrowfile"
+	"agflow/core/statistics"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
 const fileSteps = "Files (no Python needed)"
@@ -17,9 +21,35 @@ func load[T any](path, kind string, convert func(arrow.Record) (T, error)) (tabl
 	return table, err
 }
 
-// save writes a table and lets go of it.
+// save writes a table and releases it.
 func save(path string, rec arrow.Record) error {
 	defer rec.Release()
 	_, err := arrowfile.Write(path, rec)
 	return err
+}
+
+func loadStatistics(paths []string) (tables []statistics.Table, err error) {
+	for _, path := range paths {
+		table, err := load(path, arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
+		if err != nil {
+			return nil, err
+		}
+		tables = append(tables, table)
+	}
+	return tables, nil
+}
+
+func saveStatistics(path string, table statistics.Table) (outcome, error) {
+	rec := arrowfile.StatisticsToRecord(memory.DefaultAllocator, table)
+	if err := save(path, rec); err != nil {
+		return outcome{}, err
+	}
+	units, layers, model := statistics.Units(table.Layers), len(table.Layers), table.Model
+	return outcome{
+		map[string]any{
+			"output": path, "model": model, "layers": layers, "units": units,
+			"metadata": table.Metadata,
+		},
+		fmt.Sprintf("%s: %d units in %d layers of %s", path, units, layers, model.Name),
+	}, nil
 }

@@ -1,6 +1,8 @@
-// Command agflow measures gradient flow in Vision Transformers, plans and cuts, and routes between the experts.
+// Command agflow measures gradient flow in Vision Transformers, prunes them by it, and routes
+// images between the pruned and the dense model.
 //
-// The steps on files need no Python. The steps on models host it in this process, which the build tag "python" links in.
+// The steps on files need no Python. The steps on models host it in this process; the build tag
+// "python" links it in.
 package main
 
 import (
@@ -22,7 +24,8 @@ func main() {
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 
-// exitOnSignal ends steps on files, which leave nothing half-written. For hosted Python, pyhost takes the signals over.
+// exitOnSignal ends steps on files, which leave nothing half-written. While Python is hosted,
+// pyhost handles the signals.
 func exitOnSignal() {
 	arrived := make(chan os.Signal, 1)
 	signal.Notify(arrived, os.Interrupt, syscall.SIGTERM)
@@ -48,21 +51,23 @@ func guarded(action func() error) (err error) {
 
 func newApp(stdout, stderr io.Writer) *cli.App {
 	return &cli.App{
-		Name:            "agflow",
-		Usage:           "prune Vision Transformers by gradient flow, repair them, and send unsure images to the full model",
-		Version:         arrowfile.Version,
-		Writer:          stdout,
-		ErrWriter:       stderr,
-		Flags:           globalFlags(),
-		HideHelpCommand: true,
+		Name: "agflow",
+		Usage: "prune Vision Transformers by gradient flow, repair them, " +
+			"and send low-confidence images to the full model",
+		Version: arrowfile.Version,
+		Writer:  stdout, ErrWriter: stderr,
+		Flags: globalFlags(), HideHelpCommand: true,
 		Commands: []*cli.Command{
-			runCommand(), designCommand(), calibrateCommand(), pruneCommand(), finetuneCommand(), predictCommand(), evaluateCommand(), exportCommand(),
-			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(), diffCommand(), routeCommand(), judgeCommand(), decideCommand(), inspectCommand(), verifyCommand(),
+			runCommand(), designCommand(), calibrateCommand(), pruneCommand(), finetuneCommand(),
+			predictCommand(), evaluateCommand(), exportCommand(),
+			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(),
+			diffCommand(), routeCommand(), evaluateRouterCommand(), decideCommand(),
+			inspectCommand(), verifyCommand(),
 			benchCommand(), doctorCommand(), completionCommand(),
 		},
 		EnableBashCompletion: true,
 		OnUsageError:         refuseFlag,
-		ExitErrHandler:       func(*cli.Context, error) {}, // run prints errors and chooses the status
+		ExitErrHandler:       func(*cli.Context, error) {}, // run prints errors, chooses the status
 		Action:               refuseCommand,
 	}
 }
@@ -76,6 +81,8 @@ func refuseCommand(c *cli.Context) error {
 	if strings.HasPrefix(name, "-") {
 		return usageError("the flag %s stands where a command was expected", name)
 	}
-	guess := strings.TrimPrefix(cli.SuggestCommand(c.App.VisibleCommands(), name), "Did you mean ")
-	return usageError("there is no command %q: did you mean %s `agflow --help` lists all commands", name, guess)
+	guess := cli.SuggestCommand(c.App.VisibleCommands(), name)
+	guess = strings.TrimPrefix(guess, "Did you mean ")
+	return usageError("there is no command %q: did you mean %s `agflow --help` lists all commands",
+		name, guess)
 }

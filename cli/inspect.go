@@ -14,7 +14,8 @@ import (
 
 func inspectCommand() *cli.Command {
 	return command(cli.Command{
-		Name: "inspect", Usage: "show what files hold", Category: fileSteps, ArgsUsage: "FILE...",
+		Name: "inspect", Usage: "show the columns and metadata of files",
+		Category: fileSteps, ArgsUsage: "FILE...",
 	}, func(c *cli.Context) (outcome, error) {
 		var infos []arrowfile.Info
 		var b strings.Builder
@@ -42,7 +43,8 @@ func writeInfo(b *strings.Builder, info arrowfile.Info) {
 	table.Flush()
 }
 
-// longText is what fits a few lines of a terminal; the costs of a model are longer. --json shows all of a text.
+// longText is what fits a few lines of a terminal; the costs of a model are longer. --json shows
+// all of a text.
 const longText = 400
 
 func shortened(text string) string {
@@ -50,36 +52,4 @@ func shortened(text string) string {
 		return text
 	}
 	return fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:longText/2], ""), len(text))
-}
-
-// verdict is the result of verify for one file.
-type verdict struct {
-	Path  string `json:"path"`
-	OK    bool   `json:"ok"`
-	Error string `json:"error,omitempty"`
-}
-
-func verifyCommand() *cli.Command {
-	return command(cli.Command{
-		Name: "verify", Usage: "check files against their checksums", Category: fileSteps, ArgsUsage: "FILE...",
-	}, func(c *cli.Context) (outcome, error) {
-		var verdicts []verdict
-		var lines []string
-		var first error // decides the exit status; all files are looked at
-		for _, path := range c.Args().Slice() {
-			err := arrowfile.Verify(path)
-			if err == nil {
-				verdicts = append(verdicts, verdict{Path: path, OK: true})
-				lines = append(lines, path+": ok")
-				continue
-			}
-			verdicts = append(verdicts, verdict{Path: path, Error: sentence(err)})
-			if first == nil {
-				first = err
-			} else {
-				lines = append(lines, sentence(err))
-			}
-		}
-		return outcome{verdicts, strings.Join(lines, "\n")}, first
-	})
 }

@@ -7,7 +7,7 @@ import (
 	"agflow/bridge/pyhost"
 )
 
-// interpreter chooses the Python to host and refuses one of another version than this program is linked to.
+// interpreter chooses the Python to host. It refuses a version that this program is not linked to.
 func interpreter(asked string) (string, error) {
 	program, err := pyhost.Find(asked)
 	if err == nil {
@@ -19,7 +19,7 @@ func interpreter(asked string) (string, error) {
 	return program, nil
 }
 
-// host starts Python, runs module.function(argument) and ends Python, so that all it printed is out.
+// host starts Python, runs module.function(argument) and ends Python, which flushes its output.
 func host(asked, module, function, argument string) (string, error) {
 	program, err := interpreter(asked)
 	if err != nil {

@@ -14,11 +14,16 @@ import (
 
 func decideCommand() *cli.Command {
 	return command(cli.Command{
-		Name: "decide", Usage: "say which images escalate, and the cascade's answers, from the experts' logits", Category: fileSteps,
+		Name: "decide",
+		Usage: "decide which images escalate, and give the cascade's answers, " +
+			"from the experts' logits",
+		Category: fileSteps,
 		Flags: []cli.Flag{
-			need("router", "router `FILE` that route wrote"), need("light", "`FILE` with the light expert's logits of all images"),
-			place("heavy", "", "`FILE` with the heavy expert's logits of the images that escalate, in their order: then the predictions are the cascade's answers"),
-			place("output", "decisions.arrow", "decisions `FILE` to write"),
+			need("router", "router `FILE` that route wrote"),
+			need("light", "`FILE` with the light expert's logits of all images"),
+			place("heavy", "`FILE` with the heavy expert's logits of the images that escalate, in "+
+				"their order: with it, the predictions are the cascade's answers"),
+			of("decide").output("decisions `FILE` to write"),
 		},
 	}, func(c *cli.Context) (outcome, error) {
 		router, err := arrowfile.ReadRouter(c.String("router"))
@@ -30,7 +35,8 @@ func decideCommand() *cli.Command {
 			return outcome{}, err
 		}
 		path, answered := c.String("output"), c.String("heavy") != ""
-		if err := save(path, arrowfile.DecisionsToRecord(memory.DefaultAllocator, decisions, router, answered)); err != nil {
+		rec := arrowfile.DecisionsToRecord(memory.DefaultAllocator, decisions, router, answered)
+		if err := save(path, rec); err != nil {
 			return outcome{}, err
 		}
 		return decided(path, decisions, router, answered), nil
@@ -38,14 +44,16 @@ func decideCommand() *cli.Command {
 }
 
 // decide reads the logits of the heavy expert where a file of them is named.
-func decide(router routing.Router, lightPath, heavyPath string) (decisions routing.Decisions, err error) {
+func decide(router routing.Router, lightPath, heavyPath string) (routing.Decisions, error) {
 	step := router.Decide
 	if heavyPath != "" {
 		heavy, err := readLogits(heavyPath)
 		if err != nil {
 			return routing.Decisions{}, err
 		}
-		step = func(light tensor.View) (routing.Decisions, error) { return router.Answer(light, heavy) }
+		step = func(light tensor.View) (routing.Decisions, error) {
+			return router.Answer(light, heavy)
+		}
 	}
 	return load(lightPath, arrowfile.KindLogits, func(rec arrow.Record) (routing.Decisions, error) {
 		light, err := arrowfile.LogitsFromRecord(rec)
@@ -67,10 +75,19 @@ func readLogits(path string) (tensor.View, error) {
 
 func decided(path string, d routing.Decisions, router routing.Router, answered bool) outcome {
 	images, escalated := len(d.Prediction), len(d.Escalated())
-	text := fmt.Sprintf("%s: %d of %d images escalate: %s", path, escalated, images, thresholdText(router))
+	text := fmt.Sprintf("%s: %d of %d images escalate: %s",
+		path, escalated, images, thresholdText(router))
 	if answered {
-		by := map[string]string{routing.HeavyAnswers: "the heavy expert", routing.EnsembleAnswers: "both experts"}[router.Answers]
+		by := "the heavy expert"
+		if router.Answers == routing.EnsembleAnswers {
+			by = "the ensemble of both experts"
+		}
 		text = fmt.Sprintf("%s: %d images answered, %d of them by %s", path, images, escalated, by)
 	}
-	return outcome{map[string]any{"output": path, "images": images, "escalated": escalated, "answered": answered}, text}
+	return outcome{
+		map[string]any{
+			"output": path, "images": images, "escalated": escalated, "answered": answered,
+		},
+		text,
+	}
 }

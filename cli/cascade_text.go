@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"agflow/core/routing"
+)
+
+// What route, evaluate-router and decide say about a router and its cascade.
+
+func thresholdText(r routing.Router) string {
+	switch r.Threshold.Threshold {
+	case routing.EscalateAll:
+		return "every image escalates"
+	case routing.EscalateNone:
+		return "no image escalates"
+	}
+	text := fmt.Sprintf("an image escalates when its %s is below %.6g",
+		r.Prior, r.Threshold.Threshold)
+	if r.Temperature != 1 {
+		text += fmt.Sprintf(", at temperature %.4g", r.Temperature)
+	}
+	if r.Answers == routing.EnsembleAnswers {
+		text += fmt.Sprintf("; then the ensemble of both experts answers it, "+
+			"the light one with weight %.4g", r.LightWeight)
+	}
+	return text
+}
+
+// writeCascade writes a table of a cascade beside its experts and beside random routing. The
+// expected cost per image is Ledger.Charged: it counts the light pass of images that escalate, too.
+func writeCascade(
+	b *strings.Builder, lightAccuracy, heavyAccuracy float64, p routing.Point, l routing.Ledger,
+) {
+	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "\taccuracy %%\tescalated %%\texpected cost\twithout their light pass\n")
+	light := float64(l.LightMACs) / float64(l.HeavyMACs)
+	fmt.Fprintf(table, "light expert\t%.2f\t0\t%.3fx\t%.3fx\n", 100*lightAccuracy, light, light)
+	fmt.Fprintf(table, "heavy expert\t%.2f\t100\t1.000x\t1.000x\n", 100*heavyAccuracy)
+	rest := fmt.Sprintf("%s\t%s\t%s", percent(p.Escalation, p.EscalationInterval),
+		ratio(p.Charged, p.ChargedInterval), ratio(p.Uncharged, p.UnchargedInterval))
+	fmt.Fprintf(table, "cascade\t%s\t%s\n", percent(p.Accuracy, p.AccuracyInterval), rest)
+	fmt.Fprintf(table, "random routing\t%s\t%s\n",
+		percent(p.RandomAccuracy, p.RandomInterval), rest)
+	table.Flush()
+}
+
+func percent(share float64, within routing.Interval) string {
+	return fmt.Sprintf("%.2f (%.2f to %.2f)", 100*share, 100*within[0], 100*within[1])
+}
+
+func ratio(cost float64, within routing.Interval) string {
+	return fmt.Sprintf("%.3fx (%.3f to %.3f)", cost, within[0], within[1])
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"agflow/bridge/arrowfile"
+	"agflow/core/routing"
+
+	"github.com/urfave/cli/v2"
+)
+
+func evaluateRouterCommand() *cli.Command {
+	return command(cli.Command{
+		Name:     "evaluate-router",
+		Usage:    "evaluate a router on the predictions of test images",
+		Category: fileSteps,
+		Flags: []cli.Flag{
+			need("router", "router `FILE` that route wrote"),
+			need("predictions", "predictions `FILE` of images that chose nothing of the cascade"),
+		},
+	}, func(c *cli.Context) (outcome, error) {
+		router, err := arrowfile.ReadRouter(c.String("router"))
+		if err != nil {
+			return outcome{}, err
+		}
+		samples, err := load(c.String("predictions"),
+			arrowfile.KindPredictions, arrowfile.SamplesFromRecord)
+		if err != nil {
+			return outcome{}, err
+		}
+		found, err := routing.EvaluateRouter(samples.Samples, router)
+		if err != nil {
+			return outcome{}, err
+		}
+		return outcome{found, evaluationText(c.String("router"), router, found)}, nil
+	})
+}
+
+func evaluationText(path string, r routing.Router, found routing.RouterEvaluation) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s on %d images: %s\n\n", path, found.Ledger.Samples, thresholdText(r))
+	writeCascade(&b, found.LightAccuracy, found.HeavyAccuracy, found.Point, found.Ledger)
+	fmt.Fprintf(&b, "\nagainst the heavy expert alone, %d images lost and %d gained "+
+		"(95 %% confidence intervals, each by itself)", found.Lost, found.Gained)
+	return b.String()
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"testing"
+
+	"agflow/core/routing"
+)
+
+// A router that one file calibrated is evaluated on another.
+func TestEvaluateRouter(t *testing.T) {
+	t.Chdir(t.TempDir())
+	predictionsFile(t, "held-out.arrow", 4000)
+	predictionsFile(t, "test.arrow", 2000)
+	must(t, "route", "--predictions", "held-out.arrow")
+	command := []string{
+		"evaluate-router", "--router", "router.json", "--predictions", "test.arrow",
+	}
+	contains(t, must(t, command...),
+		"router.json on 2000 images: an image escalates when its max_probability is below 0.3",
+		"light expert    75.00", "cascade         100.00", "0.550x",
+		"random routing  81.25", "0 images lost and 0 gained")
+	if found := decode[routing.RouterEvaluation](t, command...); found.Ledger.Escalated != 500 {
+		t.Errorf("%+v", found)
+	}
+	routerFile(t, "both.json", routing.EnsembleAnswers, 0.5)
+	refuses(t, "evaluate-router", map[string]refusal{
+		"--router router.json": {exitUsage, "--predictions is missing"},
+		"--router none.json --predictions test.arrow": {exitFailed,
+			"can't read none.json"},
+		"--router test.arrow --predictions test.arrow": {exitBadData,
+			"the router is not the JSON expected"},
+		"--router both.json --predictions test.arrow":    {exitUsage, "both experts"},
+		"--router router.json --predictions router.json": {exitBadData, "router.json"},
+	})
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"agflow/bridge/pyhost"
+
+	"github.com/urfave/cli/v2"
+)
+
+const modelSteps = "Models (hosted Python)"
+
+// runHosted runs one function of Python; tests that need no Python replace it.
+var runHosted = host
+
+// hostedCommand is a step on models: agflow.commands has a function of its name that does the work.
+func hostedCommand(c cli.Command) *cli.Command {
+	c.Category = modelSteps
+	return hosted(c, underscored(c.Name))
+}
+
+// hosted passes the flags of a command to a function of agflow.commands.
+func hosted(c cli.Command, function string) *cli.Command {
+	return command(c, func(ctx *cli.Context) (outcome, error) {
+		options, err := pythonOptions(ctx)
+		if err != nil {
+			return outcome{}, err
+		}
+		answer, err := callPython(ctx, "agflow.commands", function, options)
+		if err != nil {
+			return outcome{}, err
+		}
+		var result struct {
+			Summary string `json:"summary"`
+		}
+		if err := json.Unmarshal([]byte(answer), &result); err != nil {
+			err = fmt.Errorf("agflow.commands.%s returned no JSON object: %w", function, err)
+			return outcome{}, pythonError(err)
+		}
+		return outcome{json.RawMessage(answer), result.Summary}, nil
+	})
+}
+
+// callPython runs one function of Python and, with --debug, prints the traceback of its exception.
+func callPython(c *cli.Context, module, function, argument string) (string, error) {
+	answer, err := runHosted(python(c), module, function, argument)
+	var exception *pyhost.Error
+	if errors.As(err, &exception) && asked(c, "debug") {
+		fmt.Fprint(c.App.ErrWriter, exception.Traceback)
+	}
+	return answer, err
+}
+
+// pythonOptions is what Python gets of a command's flags: a JSON object, names with underscores,
+// null for what has neither been given nor has a default.
+func pythonOptions(c *cli.Context) (string, error) {
+	options := map[string]any{}
+	for _, flag := range c.Command.Flags {
+		name := flag.Names()[0]
+		categorized, ok := flag.(cli.CategorizableFlag)
+		if flag == cli.HelpFlag || ok && categorized.GetCategory() == everywhere {
+			continue // of the command itself
+		}
+		options[underscored(name)] = chosen(c, flag, name)
+	}
+	encoded, err := json.Marshal(options)
+	return string(encoded), err
+}
+
+// chosen is the value of a flag, nil for none.
+func chosen(c *cli.Context, flag cli.Flag, name string) any {
+	switch f := flag.(type) {
+	case *cli.StringFlag:
+		if value := c.String(name); value != "" {
+			return value
+		}
+	case *cli.BoolFlag:
+		return c.Bool(name)
+	case *cli.StringSliceFlag:
+		return append([]string{}, c.StringSlice(name)...)
+	case *cli.IntSliceFlag:
+		return append([]int{}, c.IntSlice(name)...)
+	case *cli.Float64SliceFlag:
+		return append([]float64{}, c.Float64Slice(name)...)
+	case *cli.IntFlag:
+		if c.IsSet(name) || f.DefaultText == "" {
+			return c.Int(name)
+		}
+	case *cli.Float64Flag:
+		if c.IsSet(name) || f.DefaultText == "" {
+			return c.Float64(name)
+		}
+	}
+	return nil
+}

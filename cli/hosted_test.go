@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"agflow/bridge/pyhost"
+)
+
+// hostedCall is what a fake of hosted Python was asked last.
+type hostedCall struct{ python, function, options string }
+
+// fakePython takes the place of hosted Python until the test ends, and ends every call alike.
+func fakePython(t *testing.T, answer string, err error) *hostedCall {
+	t.Helper()
+	var last hostedCall
+	real := runHosted
+	t.Cleanup(func() { runHosted = real })
+	runHosted = func(python, module, function, options string) (string, error) {
+		last = hostedCall{python, module + "." + function, options}
+		return answer, err
+	}
+	return &last
+}
+
+// Every flag reaches Python, those that were not given with their defaults or null. The command's
+// own flags do not.
+func TestFlagsReachPython(t *testing.T) {
+	last := fakePython(t, `{"summary": "done"}`, nil)
+	for arguments, want := range map[string]string{
+		"run --macs 0.5 --groups mlp --limit 7 --epochs 0 --ignored-layers blocks.0.*,head": `{` +
+			`"batch_size":32,"batches":20,"compensate":"ridge_at_once","confidence":0.95,` +
+			`"criterion":"agf","data":"example:train","epochs":0,"eval":"example:test",` +
+			`"eval_limit":null,"groups":["mlp"],"ignored_layers":["blocks.0.*","head"],` +
+			`"label":null,"limit":7,"lr":0.001,"macs":"0.5","model":"example",` +
+			`"output":"agflow-run","pruning_ratio":null,"round_to":8,"seed":0,` +
+			`"tolerance":0.005,"weights":null}`,
+		"run": `{` +
+			`"batch_size":32,"batches":20,"compensate":"ridge_at_once","confidence":0.95,` +
+			`"criterion":"agf","data":"example:train","epochs":24,"eval":"example:test",` +
+			`"eval_limit":null,"groups":["mlp","heads"],"ignored_layers":[],` +
+			`"label":null,"limit":null,"lr":0.001,"macs":null,"model":"example",` +
+			`"output":"agflow-run","pruning_ratio":null,"round_to":8,"seed":0,` +
+			`"tolerance":0.005,"weights":null}`,
+		"finetune --light l --output o --features 0.5 --checkpoint c": `{` +
+			`"accumulate":1,"batch_size":32,"checkpoint":"c","data":"example:train",` +
+			`"distill":0.9,"epochs":3,"features":0.5,"heavy":"example","label":null,` +
+			`"light":"l","limit":null,"lr":0.0003,"output":"o","seed":0,"weights":null}`,
+		"design --output o --classes 0,217 --macs 1,0.25 --shared-blocks 0,4 --ensemble": `{` +
+			`"batch_size":32,"classes":[0,217],"confidence":0.95,"cost":"macs",` +
+			`"data":"example:train","ensemble":true,"epochs":8,"groups":["mlp","heads"],` +
+			`"held_out":null,"image_sizes":[],"label":null,"limit":null,"lr":0.0001,` +
+			`"macs":[1,0.25],"model":"example","output":"o","seed":0,"shared_blocks":[0,4],` +
+			`"tolerance":0.005,"weights":null}`,
+		"predict --light l --second-view": `{` +
+			`"batch_size":32,"data":"example:test","features":false,"heavy":"example",` +
+			`"label":null,"light":"l","limit":null,"output":"predictions.arrow",` +
+			`"second_view":true,"seed":0,"weights":null}`,
+		"--python p bench core --threads 1,4 --json --debug": `{"rounds":9,"threads":[1,4]}`,
+	} {
+		must(t, strings.Fields(arguments)...)
+		if last.options != want {
+			t.Errorf("agflow %s: got\n%s\nwant\n%s", arguments, last.options, want)
+		}
+	}
+}
+
+func TestHostedCommandsCallTheirFunctions(t *testing.T) {
+	last := fakePython(t, `{"summary": "done", "found": 1}`, nil)
+	for arguments, want := range map[string]string{
+		"--python p evaluate":     "agflow.commands.evaluate",
+		"evaluate --python p":     "agflow.commands.evaluate",
+		"--python p bench core":   "agflow.commands.bench_core",
+		"bench layers --python=p": "agflow.commands.bench_layers",
+	} {
+		out := must(t, strings.Fields(arguments)...)
+		if last.python != "p" || last.function != want || out != "done\n" {
+			t.Errorf("agflow %s: called %+v and printed %q", arguments, *last, out)
+		}
+	}
+	answer := decode[map[string]any](t, "evaluate")
+	if answer["summary"] != "done" || answer["found"] != 1.0 {
+		t.Errorf("%v", answer)
+	}
+}
+
+func TestExceptionsOfPython(t *testing.T) {
+	coded := &pyhost.Error{Type: "ShapeError", Code: "shape", Message: "y has 3 rows, expected 4"}
+	foreign := &pyhost.Error{
+		Type: "ZeroDivisionError", Message: "division by zero",
+		Traceback: "Traceback (most recent call last):\n  in inner\n",
+	}
+	interrupt := &pyhost.Error{Type: "KeyboardInterrupt"}
+	for _, test := range []struct {
+		exception error
+		arguments string
+		status    int
+		says      string
+	}{
+		{coded, "evaluate", exitBadData, "agflow: y has 3 rows, expected 4\n"},
+		{foreign, "evaluate", exitPython, "agflow: ZeroDivisionError: division by zero (--debug " +
+			"shows where in Python; `agflow doctor` checks the installation)\n"},
+		{foreign, "--debug evaluate", exitPython, foreign.Traceback + "agflow: ZeroDivisionError"},
+		{foreign, "evaluate --debug", exitPython, foreign.Traceback + "agflow: ZeroDivisionError"},
+		{interrupt, "evaluate", exitInterrupted, "agflow: interrupted\n"},
+		{pythonError(errors.New("no Python")), "evaluate", exitPython, "agflow: no Python\n"},
+	} {
+		fakePython(t, "", test.exception)
+		_, complaint, status := agflow(strings.Fields(test.arguments)...)
+		if status != test.status || !strings.HasPrefix(complaint, test.says) {
+			t.Errorf("%s: status %d: %s", test.arguments, status, complaint)
+		}
+	}
+}
+
+func TestAnswersOfPythonAreJSON(t *testing.T) {
+	fakePython(t, "done", nil)
+	refuses(t, "evaluate", map[string]refusal{
+		"": {exitPython, "agflow.commands.evaluate returned no JSON object"},
+	})
+	out, _, status := agflow("evaluate", "--json")
+	var reported struct{ Exit int }
+	if err := json.Unmarshal([]byte(out), &reported); err != nil || reported.Exit != status {
+		t.Error(out, err)
+	}
+}

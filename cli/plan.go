@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"agflow/bridge/arrowfile"
+	"agflow/core/planning"
+
+	"github.com/apache/arrow/go/v15/arrow/memory"
+	"github.com/urfave/cli/v2"
+)
+
+func planCommand() *cli.Command {
+	return command(cli.Command{
+		Name: "plan", Usage: "choose which units are kept under a budget", Category: fileSteps,
+		Description: "The units are ranked by --statistics and a criterion, or by --scores.",
+		Before:      refuseTwoBudgets, Flags: planFlags(),
+	}, func(c *cli.Context) (outcome, error) {
+		if len(budgets(c)) == 0 {
+			return outcome{}, usageError("a budget is missing: give --macs (such as 0.35), " +
+				"--params, --latency-ms or --pruning-ratio (such as 0.5)")
+		}
+		from, err := planInput(c)
+		if err != nil {
+			return outcome{}, err
+		}
+		plan, report, err := planning.Solve(from, planning.Request{
+			PruningRatio: c.Float64("pruning-ratio"), MACs: c.String("macs"),
+			Params: c.String("params"), LatencyMS: c.Float64("latency-ms"),
+			Joint: c.Bool("joint"), Floor: c.Float64("floor"), RoundTo: c.Int("round-to"),
+			Groups: c.StringSlice("groups"), IgnoredLayers: c.StringSlice("ignored-layers"),
+		})
+		if err != nil {
+			return outcome{}, err
+		}
+		rec, err := arrowfile.PlanToRecord(memory.DefaultAllocator, plan)
+		if err != nil {
+			return outcome{}, err
+		}
+		path := c.String("output")
+		if err := save(path, rec); err != nil {
+			return outcome{}, err
+		}
+		return outcome{
+			map[string]any{"output": path, "report": report}, planText(path, report),
+		}, nil
+	})
+}
+
+func planFlags() []cli.Flag {
+	step := of("plan")
+	return []cli.Flag{
+		place("statistics", "statistics `FILE` to score and rank by"),
+		criterionFlag("with --statistics, `NAME` of the criterion"), seedFlag(),
+		place("scores", "scores `FILE` to rank by, instead of --statistics"),
+		step.output("plan `FILE` to write"),
+		place("macs", "largest `MACS`: a share of the model's (0.35), or 350M, 1.2G"),
+		place("params", "largest number of `PARAMETERS`: a share of the model's (0.5), or 2.5M"),
+		&cli.Float64Flag{
+			Name: "latency-ms", DefaultText: "by --macs",
+			Usage: "largest `MILLISECONDS` of a batch, by the table of --latency",
+		},
+		pruningRatioFlag(),
+		place("latency", "latency `FILE` of this model, made by agflow bench layers"),
+		&cli.StringFlag{
+			Name: "widths",
+			DefaultText: standard[string](step, "widths") +
+				", or --criterion for statistics without reader weights; uniform for --scores",
+			Usage: "`WIDTHS`, how layers share the units: uniform, the name of a criterion " +
+				"(with --statistics) or a scores file (with --scores)",
+		},
+		step.toggle("joint", "one order over all groups, by normalised importance per cost"),
+		step.fraction("floor",
+			"least `SHARE` of each layer's units that is kept; whole branches may be removed"),
+		roundToFlag(), settings("groups", "`GROUPS` to prune (default: all)"), ignoredLayersFlag(),
+	}
+}
+
+func planText(path string, r planning.Report) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d of %d MACs (%.3fx), %d of %d parameters",
+		path, r.MACs, r.DenseMACs, r.MACsRatio, r.Params, r.DenseParams)
+	if r.DenseLatencyMS > 0 {
+		fmt.Fprintf(&b, ", %.2f of %.2f ms", r.LatencyMS, r.DenseLatencyMS)
+	}
+	fmt.Fprintf(&b, ", %+.2f %% off the budget, %.1f %% of the utility kept\n",
+		100*r.Miss, 100*r.KeptUtility)
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "layer\tgroup\tunits\tkept")
+	for _, l := range r.Layers {
+		fmt.Fprintf(table, "%s\t%s\t%d\t%d\n", l.Layer, l.Group, l.Units, l.Kept)
+	}
+	table.Flush()
+	return b.String()
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"slices"
+
+	"agflow/bridge/arrowfile"
+	"agflow/core/criteria"
+	"agflow/core/planning"
+	"agflow/core/statistics"
+
+	"github.com/urfave/cli/v2"
+)
+
+// planInput reads the files that a plan is made from.
+func planInput(c *cli.Context) (from planning.Input, err error) {
+	switch scores, table := c.String("scores"), c.String("statistics"); {
+	case scores != "" && table != "":
+		return from, usageError("--scores and --statistics were both given: give one of them")
+	case scores != "":
+		from, err = planInputOfScores(c, scores)
+	case table != "":
+		from, err = planInputOfStatistics(c, table)
+	default:
+		return from, usageError("--statistics or --scores is missing: see %s --help",
+			c.Command.HelpName)
+	}
+	if path := c.String("latency"); err == nil && path != "" {
+		var table planning.LatencyTable
+		table, err = load(path, arrowfile.KindLatency, arrowfile.LatencyFromRecord)
+		from.Latency = &table
+	}
+	return from, err
+}
+
+// planInputOfScores reads scores and, where --widths names a file, the scores that share widths.
+func planInputOfScores(c *cli.Context, path string) (from planning.Input, err error) {
+	from.Scores, err = load(path, arrowfile.KindScores, arrowfile.ScoresFromRecord)
+	if err != nil {
+		return from, err
+	}
+	if name := c.String("criterion"); c.IsSet("criterion") && name != from.Scores.Criterion {
+		return from, usageError("%s holds scores by %s and --criterion is %s: score the "+
+			"statistics by %[3]s first, or give --statistics instead of --scores",
+			path, from.Scores.Criterion, name)
+	}
+	widths := c.String("widths")
+	if widths == "" || widths == planning.Uniform {
+		return from, nil
+	}
+	shared, err := load(widths, arrowfile.KindScores, arrowfile.ScoresFromRecord)
+	from.Widths = &shared
+	return from, err
+}
+
+// planInputOfStatistics scores statistics by --criterion, and by the criterion of --widths.
+func planInputOfStatistics(c *cli.Context, path string) (from planning.Input, err error) {
+	seed, err := seed(c)
+	if err != nil {
+		return from, err
+	}
+	table, err := load(path, arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
+	if err != nil {
+		return from, err
+	}
+	criterion, widths := c.String("criterion"), c.String("widths")
+	if widths == "" {
+		widths = defaultWidths(table, criterion)
+	}
+	from.Scores, err = criteria.Score(criterion, seed, table)
+	if err != nil || widths == planning.Uniform {
+		return from, err
+	}
+	shared, err := criteria.Score(widths, seed, table)
+	from.Widths = &shared
+	return from, err
+}
+
+// defaultWidths is the criterion of widths where none is named: the default, which reads the
+// weights behind each unit, or the criterion that ranks where the statistics lack such weights.
+func defaultWidths(table statistics.Table, criterion string) string {
+	if slices.Contains(table.ReaderWeights, 0) {
+		return criterion
+	}
+	return standard[string]("plan", "widths")
+}

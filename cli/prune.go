@@ -1,0 +1,15 @@
+package main
+
+import "github.com/urfave/cli/v2"
+
+func pruneCommand() *cli.Command {
+	return hostedCommand(cli.Command{
+		Name:  "prune",
+		Usage: "prune a model by a plan and repair it",
+		Flags: []cli.Flag{
+			need("plan", "plan `FILE` to follow"), need("output", "`FOLDER` of the light expert"),
+			modelFlag(), weightsFlag(), dataFlag(), compensateFlag("prune"),
+			batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
+		},
+	})
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"agflow/bridge/arrowfile"
+	"agflow/core/routing"
+
+	"github.com/apache/arrow/go/v15/arrow/memory"
+	"github.com/urfave/cli/v2"
+)
+
+func routeCommand() *cli.Command {
+	return command(cli.Command{
+		Name: "route", Usage: "set the threshold of a cascade from held-out predictions",
+		Category: fileSteps, Flags: routeFlags(),
+	}, func(c *cli.Context) (outcome, error) {
+		samples, err := load(c.String("predictions"),
+			arrowfile.KindPredictions, arrowfile.SamplesFromRecord)
+		if err != nil {
+			return outcome{}, err
+		}
+		router, err := routing.NewRouter(samples.Samples, routerRequest(c))
+		if err != nil {
+			return outcome{}, err
+		}
+		if path := c.String("curve"); path != "" {
+			err := saveCurve(path, samples, router.Prior, answers(c), c.Int("points"))
+			if err != nil {
+				return outcome{}, err
+			}
+		}
+		path := c.String("output")
+		if _, err := arrowfile.WriteRouter(path, router); err != nil {
+			return outcome{}, err
+		}
+		return outcome{router, routerText(path, router)}, nil
+	})
+}
+
+func routeFlags() []cli.Flag {
+	step := of("route")
+	return []cli.Flag{
+		need("predictions", "predictions `FILE` of images that trained neither expert"),
+		step.output("router `FILE` to write"),
+		place("curve", "also write accuracy and cost over all thresholds to `FILE`"),
+		step.number("points", "at most `N` rows of the curve"),
+		setting("prior", "`NAME` of the prior to route by, or auto for the one of the greatest "+
+			"AUROC (default: the first in the file)"),
+		ensembleFlag(), toleranceFlag(),
+		limitOf("charged", "instead, the greatest expected `COST` per image, as a ratio of the "+
+			"heavy expert's, at the best accuracy"),
+		limitOf("escalation",
+			"instead, the greatest `SHARE` of images that escalate, at the best accuracy"),
+		confidenceFlag(),
+	}
+}
+
+// limitOf is a limit that takes the place of the tolerance.
+func limitOf(name, usage string) cli.Flag {
+	return &cli.Float64Flag{
+		Name: name, Usage: usage, EnvVars: env(name), DefaultText: "by --tolerance",
+	}
+}
+
+// answers is what answers an image that escalates, as the files name it.
+func answers(c *cli.Context) string {
+	if c.Bool("ensemble") {
+		return routing.EnsembleAnswers
+	}
+	return routing.HeavyAnswers
+}
+
+// routerRequest leaves the default tolerance out where another limit was given.
+func routerRequest(c *cli.Context) routing.Request {
+	given := func(name string) *float64 {
+		if !c.IsSet(name) {
+			return nil
+		}
+		value := c.Float64(name)
+		return &value
+	}
+	r := routing.Request{
+		Prior: c.String("prior"), Answers: answers(c), Confidence: c.Float64("confidence"),
+		Tolerance: given("tolerance"), Charged: given("charged"), Escalation: given("escalation"),
+	}
+	if r.Tolerance == nil && r.Charged == nil && r.Escalation == nil {
+		tolerance := c.Float64("tolerance")
+		r.Tolerance = &tolerance
+	}
+	return r
+}
+
+func saveCurve(path string, samples arrowfile.Samples, prior, answers string, points int) error {
+	curve, err := samples.Curve(prior, answers, points)
+	if err != nil {
+		return err
+	}
+	rec := arrowfile.CurveToRecord(memory.DefaultAllocator, curve, samples, prior, answers)
+	return save(path, rec)
+}
+
+func routerText(path string, r routing.Router) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s: %s with confidence %g, from %d images",
+		path, r.Verdict, guaranteed(r.Threshold), r.Confidence, r.Samples)
+	if r.NeededSamples > 0 {
+		fmt.Fprintf(&b, "; about %d images would suffice", r.NeededSamples)
+	}
+	fmt.Fprintf(&b, "\n%s\n\n", thresholdText(r))
+	writeCascade(&b, r.AccuracyLight, r.AccuracyHeavy, r.Point, r.Ledger)
+	fmt.Fprintf(&b, "\nexpected cost per image: %s, break-even at %.1f %% escalated\n\n",
+		r.Ledger.Verdict, 100*r.Ledger.BreakEven)
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "prior\tAUROC for the light expert's errors\n")
+	for _, q := range r.Priors {
+		fmt.Fprintf(table, "%s\t%.4f (%.4f to %.4f)\n", q.Prior, q.AUROC, q.Low, q.High)
+	}
+	table.Flush()
+	b.WriteString("(95 % confidence intervals, each by itself)")
+	return b.String()
+}
+
+// guaranteed is the limit that a router keeps with its confidence.
+func guaranteed(t routing.Threshold) string {
+	switch t.Target {
+	case routing.AccuracyTarget:
+		return fmt.Sprintf("accuracy(cascade) >= accuracy(heavy) - %g", t.Limit)
+	case routing.EscalationTarget:
+		return fmt.Sprintf("escalation <= %g", t.Limit)
+	}
+	return fmt.Sprintf("expected cost per image <= %gx", t.Limit)
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+
+	"agflow/bridge/arrowfile"
+	"agflow/core/criteria"
+
+	"github.com/apache/arrow/go/v15/arrow/memory"
+	"github.com/urfave/cli/v2"
+)
+
+func scoreCommand() *cli.Command {
+	return command(cli.Command{
+		Name: "score", Usage: "score the units of a statistics file by a criterion",
+		Category: fileSteps,
+		Flags: []cli.Flag{
+			need("statistics", "statistics `FILE` to score"),
+			of("score").output("scores `FILE` to write"),
+			criterionFlag("`NAME` of the criterion"), seedFlag(),
+		},
+	}, func(c *cli.Context) (outcome, error) {
+		seed, err := seed(c)
+		if err != nil {
+			return outcome{}, err
+		}
+		table, err := load(c.String("statistics"),
+			arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
+		if err != nil {
+			return outcome{}, err
+		}
+		scores, err := criteria.Score(c.String("criterion"), seed, table)
+		if err != nil {
+			return outcome{}, err
+		}
+		path := c.String("output")
+		rec := arrowfile.ScoresToRecord(memory.DefaultAllocator, scores)
+		if err := save(path, rec); err != nil {
+			return outcome{}, err
+		}
+		units := len(scores.Score)
+		return outcome{
+			map[string]any{
+				"output": path, "criterion": scores.Criterion, "seed": scores.Seed, "units": units,
+			},
+			fmt.Sprintf("%s: %d units of %s by %s",
+				path, units, scores.Model.Name, scores.Criterion),
+		}, nil
+	})
+}

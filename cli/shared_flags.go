@@ -1,0 +1,98 @@
+package main
+
+import (
+	"strings"
+
+	"agflow/core/criteria"
+
+	"github.com/urfave/cli/v2"
+)
+
+// The flags that several commands share.
+
+func modelFlag() cli.Flag {
+	return common.text("model",
+		"`MODEL`: example, timm:NAME, module:function or the folder of an expert")
+}
+
+// heavyFlag names the heavy expert.
+func heavyFlag(usage string) cli.Flag {
+	return &cli.StringFlag{
+		Name: "heavy", Value: standard[string](common, "model"), Usage: usage,
+		EnvVars: env("heavy"),
+	}
+}
+
+func weightsFlag() cli.Flag {
+	return setting("weights", "safetensors `FILE` with the model's weights")
+}
+
+func dataFlag() cli.Flag {
+	return common.text("data",
+		"`DATA`: example:train, parquet:FILE, npz:FILE or imagefolder:DIR")
+}
+
+// testDataFlag names data that train nothing.
+func testDataFlag(name, usage string) cli.Flag {
+	return &cli.StringFlag{
+		Name: name, Value: standard[string](common, "test-data"), Usage: usage, EnvVars: env(name),
+	}
+}
+
+func labelFlag() cli.Flag {
+	return setting("label", "`COLUMN` of the labels in a parquet file")
+}
+
+func limitFlag() cli.Flag {
+	return optional("limit", "all", "read at most `N` images of the data")
+}
+
+func batchesFlag() cli.Flag { return of("calibrate").number("batches", "calibrate on `N` batches") }
+
+func batchSizeFlag() cli.Flag { return common.number("batch-size", "`N` images a batch") }
+
+func seedFlag() cli.Flag { return common.number("seed", "`SEED` of every random choice") }
+
+// seed reads the seed of a step on files.
+func seed(c *cli.Context) (uint64, error) {
+	if c.Int("seed") < 0 {
+		return 0, usageError("--seed is %d: seeds are whole numbers from 0", c.Int("seed"))
+	}
+	return uint64(c.Int("seed")), nil
+}
+
+// groupsFlag selects the groups that a model is measured by, and so what can be pruned.
+func groupsFlag(usage string) cli.Flag { return of("calibrate").list("groups", usage) }
+
+func compensateFlag(step of) cli.Flag {
+	return step.text("compensate",
+		"`METHOD` that repairs the pruned layers: ridge, ridge_at_once, mean or none")
+}
+
+func roundToFlag() cli.Flag {
+	return of("plan").number("round-to",
+		"keep a multiple of `N` channels in each MLP, in the residual stream and inside each head")
+}
+
+func ignoredLayersFlag() cli.Flag {
+	return settings("ignored-layers", "`LAYERS` to leave unpruned: names or patterns")
+}
+
+func criterionFlag(usage string) cli.Flag {
+	return of("score").text("criterion", usage+": "+strings.Join(criteria.Names(), ", "))
+}
+
+func toleranceFlag() cli.Flag {
+	return of("route").fraction("tolerance",
+		"`ACCURACY` that the cascade may lose against the heavy expert")
+}
+
+func confidenceFlag() cli.Flag {
+	return of("route").fraction("confidence", "`PROBABILITY` with which the limit is guaranteed")
+}
+
+func ensembleFlag() cli.Flag {
+	return of("route").toggle("ensemble",
+		"average the log-probabilities of both experts on an image that escalates, "+
+			"instead of taking the heavy expert's answer")
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"strings"
+
+	"agflow/bridge/arrowfile"
+
+	"github.com/urfave/cli/v2"
+)
+
+// verdict is the result of verify for one file.
+type verdict struct {
+	Path  string `json:"path"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+}
+
+func verifyCommand() *cli.Command {
+	return command(cli.Command{
+		Name: "verify", Usage: "check files against their checksums",
+		Category: fileSteps, ArgsUsage: "FILE...",
+	}, func(c *cli.Context) (outcome, error) {
+		var verdicts []verdict
+		var lines []string
+		var first error // decides the exit status; all files are checked
+		for _, path := range c.Args().Slice() {
+			err := arrowfile.Verify(path)
+			if err == nil {
+				verdicts = append(verdicts, verdict{Path: path, OK: true})
+				lines = append(lines, path+": ok")
+				continue
+			}
+			verdicts = append(verdicts, verdict{Path: path, Error: sentence(err)})
+			if first == nil {
+				first = err
+			} else {
+				lines = append(lines, sentence(err))
+			}
+		}
+		return outcome{verdicts, strings.Join(lines, "\n")}, first
+	})
+}
