@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from agflow.cascade.predictions import Predictions
     from agflow.cascade.router import Router
+    from agflow.cascade.router_evaluation import RouterEvaluation
     from agflow.pruning.scoring import Scores
     from agflow.recipes.results import RunResult
 
@@ -142,8 +143,8 @@ def plot_cascade(
     averaged = router.answers == "both"
     table = curve(predictions, prior=router.prior, ensemble=averaged)
     heavy = predictions.heavy_accuracy
-    _draw_band(ax, predictions, router, table)
     _draw_curves(ax, predictions, table)
+    _draw_band(ax, predictions, router, table)
     if ensemble and not averaged:
         columns = curve(predictions, prior=router.prior, ensemble=True).columns
         style = dict(color=ENSEMBLE_COLOUR, linewidth=1.5, label="cascade, both experts answer")
@@ -163,7 +164,7 @@ def plot_cascade(
     point = dict(zorder=3, s=70)
     ax.scatter(light, found.light, color=LIGHT_COLOUR, label="light expert alone", **point)
     ax.scatter(1.0, heavy, color=HEAVY_COLOUR, label="heavy expert alone", **point)
-    chosen = dict(color=CHOSEN_COLOUR, zorder=4, s=130, marker="*", label="the router's threshold")
+    chosen = dict(color=CHOSEN_COLOUR, zorder=4, s=130, marker="*", label=_chosen_label(found))
     ax.scatter(found.ledger.charged, found.cascade, **chosen)
     _label_cascade(ax, heavy)
     return ax
@@ -191,6 +192,15 @@ def _draw_curves(ax: Axes, predictions: Predictions, table: Curve) -> None:
     ax.plot(columns["uncharged"], columns["accuracy"], label=label, **line)
     line = dict(color=RANDOM_COLOUR, linestyle=":", label="cascade, random routing")
     ax.plot(columns["charged"], columns["random_accuracy"], **line)
+
+
+def _chosen_label(found: RouterEvaluation) -> str:
+    counts = np.array([found.lost]), np.array([found.gained])
+    low, high = paired_interval(*counts, found.images, confidence=BAND_CONFIDENCE)
+    return (
+        f"the router's threshold: {100 * (found.cascade - found.heavy):+.1f} points "
+        f"({100 * low[0]:+.1f} to {100 * high[0]:+.1f})"
+    )
 
 
 def _label_cascade(ax: Axes, heavy: float) -> None:
