@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
-import timm
 import torch
 
 from agflow.bench import machine
@@ -68,6 +67,8 @@ def measure(
             f"rounds is {rounds}, images {images}, batch_sizes {list(batch_sizes)} and escalation "
             f"{escalation}, expected whole numbers from 1 and a share from 0 to 1"
         )
+    import timm
+
     if not timm.is_model(model):
         raise InvalidValueError(f"timm has no model {model!r}: see timm.list_models('*vit*')")
     keep_freed()

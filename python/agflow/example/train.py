@@ -14,7 +14,6 @@ import gzip
 import pathlib
 
 import numpy as np
-import timm
 import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -116,6 +115,8 @@ def train(
 
 def main() -> None:
     """Train the expert from the command line and save its folder."""
+    import timm
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
