@@ -2,14 +2,19 @@ package criteria
 
 import "agflow/core/statistics"
 
-// agfRelative is agf divided by its mean over the layer, which takes the fall with depth out: 1 is an average unit of
-// any layer. A layer that no gradient reaches scores 0 throughout.
+// agfRelative is agf divided by its mean over the layer, which removes the decrease with depth: 1
+// is an average unit of any layer. All units of a layer that no gradient reaches score 0.
 var agfRelative = criterion{
-	Description: Description{Name: "agf_relative", Doc: "agf divided by its layer's mean; comparable across layers", Comparable: true},
-	score:       scoreAGFRelative,
+	Description: Description{
+		Name: "agf_relative", Doc: "agf divided by its layer's mean; comparable across layers",
+		Comparable: true,
+	},
+	score: scoreAGFRelative,
 }
 
-func scoreAGFRelative(score []float64, l statistics.Layer, offset int, t statistics.Table, seed uint64) {
+func scoreAGFRelative(
+	score []float64, l statistics.Layer, offset int, t statistics.Table, seed uint64,
+) {
 	scoreAGF(score, l, offset, t, seed)
 	mean := 0.0
 	for _, s := range score {

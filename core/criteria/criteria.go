@@ -1,7 +1,9 @@
-// Package criteria turns statistics into one score a unit; the planner keeps high scores first.
+// Package criteria computes one score a unit from a table of statistics; the planner keeps the
+// units of the highest scores.
 //
-// A criterion reads the table alone, so equal tables give equal scores on every road. It may not select or prune, and
-// keeps no state. A new one is a file of its own and a line in the registry.
+// A criterion reads the table alone, so equal tables give equal scores in every interface. It must
+// not select or prune, and keeps no state. A new criterion is a file of its own and an entry in the
+// registry.
 package criteria
 
 import (
@@ -19,12 +21,12 @@ type Scores struct {
 	Model     statistics.Model
 	Layers    []statistics.Layer
 	Criterion string
-	Seed      uint64 // read by random alone
+	Seed      uint64 // only random reads it
 	Score     []float64
 	Metadata  map[string]string // the table's
 }
 
-// Validate checks what every reader of scores relies on: sound layers and one finite score a unit.
+// Validate checks what every reader of scores relies on: valid layers and one finite score a unit.
 //
 // Errors: those of [statistics.ValidateLayers], shape, nonfinite.
 func (s Scores) Validate() error {
@@ -32,36 +34,42 @@ func (s Scores) Validate() error {
 		return err
 	}
 	if units := statistics.Units(s.Layers); len(s.Score) != units {
-		return fault.New(fault.Shape, "%d scores were given for %d units; give one score a unit", len(s.Score), units)
+		return fault.New(fault.Shape, "%d scores were given for %d units; give one score a unit",
+			len(s.Score), units)
 	}
 	for i, v := range s.Score {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fault.New(fault.Nonfinite, "the %s score is %v at %s; scores must be finite, so check the statistics they were made from", s.Criterion, v, statistics.UnitName(s.Layers, i))
+			return fault.New(fault.Nonfinite,
+				"the %s score is %v at %s; scores must be finite, "+
+					"so check the statistics they were made from",
+				s.Criterion, v, statistics.UnitName(s.Layers, i))
 		}
 	}
 	return nil
 }
 
-// Description tells about a criterion.
+// Description describes a criterion to users.
 type Description struct {
-	Name            string `json:"name"`
-	Doc             string `json:"doc"`
-	Comparable      bool   `json:"comparable"`       // its scores may be ranked across layers
-	WeightGradients bool   `json:"weight_gradients"` // it needs a calibration that records them
+	Name       string `json:"name"`
+	Doc        string `json:"doc"`
+	Comparable bool   `json:"comparable"` // its scores may be ranked across layers
+	// it needs a calibration that records weight gradients
+	WeightGradients bool `json:"weight_gradients"`
 }
 
-// criterion writes the scores of the units of layer l, whose entries of t begin at offset. Every unit has seen rows and
-// has all that the criterion needs recorded.
+// criterion is a description and the function that writes the scores of the units of layer l, whose
+// entries of t begin at offset. Score has checked that every unit has seen rows and that all that
+// the criterion needs is recorded.
 type criterion struct {
 	Description
 	needs *record // nil when the activations and gradients are enough
 	score func(score []float64, l statistics.Layer, offset int, t statistics.Table, seed uint64)
 }
 
-// registry is in the order in which people should see it.
+// registry has all criteria, in the order in which users see them.
 var registry = []criterion{
-	agf, agfRelative, taylor, taylorWeight, fisher, activation, wanda, ria, variance, varianceWeighted,
-	magnitude, magnitudeL1, random,
+	agf, agfRelative, taylor, taylorWeight, fisher, activation, wanda, ria,
+	variance, varianceWeighted, magnitude, magnitudeL1, random,
 }
 
 // Names returns the names of all criteria.
@@ -73,17 +81,18 @@ func Names() []string {
 	return names
 }
 
-// Describe returns the description of a criterion; an unknown name is an error of code value that lists the known ones.
+// Describe returns the description of a criterion; an unknown name is an error of code value that
+// lists the known ones.
 func Describe(name string) (Description, error) {
 	c, err := find(name)
 	c.WeightGradients = c.needs == &weightGradients
 	return c.Description, err
 }
 
-// Score scores every unit of a table. The seed matters to random alone.
+// Score returns the scores of all units of a table by one criterion. Only random reads the seed.
 //
-// Errors: value (unknown name), empty (a layer without rows), layer (what the criterion needs was not recorded), and
-// those of [statistics.Table.Validate].
+// Errors: value (unknown name), empty (a layer without rows), layer (what the criterion needs was
+// not recorded), and those of [statistics.Table.Validate].
 func Score(name string, seed uint64, t statistics.Table) (Scores, error) {
 	c, err := find(name)
 	if err != nil {
@@ -100,7 +109,10 @@ func Score(name string, seed uint64, t statistics.Table) (Scores, error) {
 	for i, l := range t.Layers {
 		lo, hi := offsets[i], offsets[i+1]
 		if unit := slices.Index(t.Rows[lo:hi], 0); unit >= 0 {
-			return Scores{}, fault.New(fault.Empty, "unit %d of layer %q has seen no rows; calibrate with at least one batch before scoring", unit, l.Name)
+			return Scores{}, fault.New(fault.Empty,
+				"unit %d of layer %q has seen no rows; "+
+					"calibrate with at least one batch before scoring",
+				unit, l.Name)
 		}
 		if err := c.check(l, lo, t); err != nil {
 			return Scores{}, err
@@ -116,5 +128,6 @@ func find(name string) (criterion, error) {
 			return c, nil
 		}
 	}
-	return criterion{}, fault.New(fault.Value, "there is no criterion %q; the criteria are %s", name, strings.Join(Names(), ", "))
+	return criterion{}, fault.New(fault.Value, "there is no criterion %q; the criteria are %s",
+		name, strings.Join(Names(), ", "))
 }

@@ -7,11 +7,17 @@ import (
 	"agflow/core/statistics"
 )
 
-// random is uniform in [0, 1), the baseline that a criterion has to beat. Each layer draws from a generator of its own,
-// seeded by its name, so the order of the layers and which others there are change nothing.
+// random is uniform in [0, 1): the baseline of the other criteria. Each layer has a generator of
+// its own, seeded by its name and group, so its scores do not depend on the other layers or on
+// their order.
 var random = criterion{
-	Description: Description{Name: "random", Doc: "uniform random scores of the given seed, the baseline; comparable across layers", Comparable: true},
-	score:       scoreRandom,
+	Description: Description{
+		Name: "random",
+		Doc: "uniform random scores of the given seed, the baseline; " +
+			"comparable across layers",
+		Comparable: true,
+	},
+	score: scoreRandom,
 }
 
 func scoreRandom(score []float64, l statistics.Layer, _ int, _ statistics.Table, seed uint64) {

@@ -12,15 +12,18 @@ import (
 	"agflow/core/statistics"
 )
 
-// Match says how alike two scorings of the same units are.
+// Match measures the similarity of two scorings of the same units.
 type Match struct {
-	Jaccard  float64  `json:"jaccard"`  // |kept by both| / |kept by either|
-	Chance   float64  `json:"chance"`   // about what Jaccard is of two random scorings: kept / (2 units - kept)
-	Spearman *float64 `json:"spearman"` // correlation of ranks, equal scores sharing their mean rank; nil where all are equal
+	Jaccard float64 `json:"jaccard"` // |kept by both| / |kept by either|
+	// the approximate Jaccard of two random scorings: kept / (2 units - kept)
+	Chance float64 `json:"chance"`
+	// correlation of ranks, equal scores sharing their mean rank; nil where all are equal
+	Spearman *float64 `json:"spearman"`
 }
 
-// AgreementReport compares two scorings. Overall pools the kept units of all layers, each chosen inside its layer, and
-// ranks all units as one; of criteria that are not comparable across layers that tells mostly of the layers' scales.
+// AgreementReport compares two scorings. Overall pools the kept units of all layers, each chosen
+// inside its layer, and ranks all units together; for criteria that are not comparable across
+// layers the latter mostly reflects the layers' scales.
 type AgreementReport struct {
 	A       string       `json:"a"`
 	B       string       `json:"b"`
@@ -36,9 +39,9 @@ type LayerMatch struct {
 	Match
 }
 
-// Agreement compares the units that two scorings of the same layers keep, and the order in which they have all units. Of
-// each layer the best 1 - pruningRatio of the units are kept, rounded down but at least one, as [planning.Solve] does with
-// uniform widths.
+// Agreement compares the units that two scorings of the same layers keep, and the order in which
+// they have all units. Of each layer the best 1 - pruningRatio of the units are kept, rounded down
+// but at least one, as [planning.Solve] does with uniform widths.
 //
 // Errors: value (pruningRatio), layer (different layers), and those of [criteria.Scores.Validate].
 func Agreement(a, b criteria.Scores, pruningRatio float64) (AgreementReport, error) {
@@ -46,7 +49,10 @@ func Agreement(a, b criteria.Scores, pruningRatio float64) (AgreementReport, err
 		return AgreementReport{}, err
 	}
 	if !slices.Equal(a.Layers, b.Layers) {
-		return AgreementReport{}, fault.New(fault.Layer, "the %s scores are of other layers than the %s scores; compare scores of one model and the same layers", b.Criterion, a.Criterion)
+		return AgreementReport{}, fault.New(fault.Layer,
+			"the %s scores are of other layers than the %s scores; "+
+				"compare scores of one model and the same layers",
+			b.Criterion, a.Criterion)
 	}
 	viewA, err := newView(a, pruningRatio)
 	if err != nil {
@@ -59,7 +65,7 @@ func Agreement(a, b criteria.Scores, pruningRatio float64) (AgreementReport, err
 	return compare(viewA, viewB), nil
 }
 
-// view is what a comparison needs of scores; it is made once for all comparisons.
+// view has what a comparison needs of scores; it is made once for all comparisons.
 type view struct {
 	criterion string
 	layers    []statistics.Layer
@@ -90,13 +96,15 @@ func compare(a, b view) AgreementReport {
 		common := overlapOf(a.kept[i], b.kept[i])
 		pooled = pooled.plus(common)
 		units += l.Units
-		report.Layers = append(report.Layers, LayerMatch{l.Name, l.Units, a.kept[i].units, common.match(l.Units, a.inside[i], b.inside[i])})
+		report.Layers = append(report.Layers, LayerMatch{
+			l.Name, l.Units, a.kept[i].units, common.match(l.Units, a.inside[i], b.inside[i]),
+		})
 	}
 	report.Overall = pooled.match(units, a.ranks, b.ranks)
 	return report
 }
 
-// kept are the units of a layer that stay, as a set and as a number.
+// kept are the units of a layer that are kept, as a set and as a number.
 type kept struct {
 	set   planning.Bitset
 	units int
@@ -120,12 +128,12 @@ func keep(s criteria.Scores, pruningRatio float64) ([]kept, error) {
 	return all, nil
 }
 
-// keptUnits forgives the rounding of shares: 1-0.9 is a little below 0.1.
+// keptUnits absorbs the rounding of shares: 1-0.9 is a little below 0.1.
 func keptUnits(units int, pruningRatio float64) int {
 	return max(int((1-pruningRatio+1e-12)*float64(units)), 1)
 }
 
-// overlap counts the units that two choices of as many have in common.
+// overlap counts the units that two choices of equal size have in common.
 type overlap struct{ both, either, kept int }
 
 func overlapOf(a, b kept) overlap {
@@ -140,7 +148,9 @@ func (o overlap) plus(other overlap) overlap {
 func (o overlap) jaccard() float64 { return float64(o.both) / float64(o.either) }
 
 func (o overlap) match(units int, ranksA, ranksB []float64) Match {
-	return Match{o.jaccard(), float64(o.kept) / float64(2*units-o.kept), correlation(ranksA, ranksB)}
+	return Match{
+		o.jaccard(), float64(o.kept) / float64(2*units-o.kept), correlation(ranksA, ranksB),
+	}
 }
 
 // correlation is nil where one side has no variance.

@@ -25,21 +25,28 @@ func TestAgreementByHand(t *testing.T) {
 		"equal":    {[]float64{1, 2, 3, 4}, []float64{1, 2, 3, 4}, 0.5, 2, 1, 1},
 		"rising":   {[]float64{1, 2, 3, 4}, []float64{1, 4, 9, 16}, 0.5, 2, 1, 1},
 		"opposite": {[]float64{1, 2, 3, 4}, []float64{4, 3, 2, 1}, 0.5, 2, 0, -1},
-		"ties":     {[]float64{1, 1, 2, 3}, []float64{1, 2, 2, 3}, 0.5, 2, 1.0 / 3, 3.75 / 4.5}, // {2, 3} and {1, 3}; ranks 1.5 1.5 3 4 and 1 2.5 2.5 4
+		// {2, 3} and {1, 3}; ranks 1.5 1.5 3 4 and 1 2.5 2.5 4
+		"ties":     {[]float64{1, 1, 2, 3}, []float64{1, 2, 2, 3}, 0.5, 2, 1.0 / 3, 3.75 / 4.5},
 		"constant": {[]float64{1, 2, 3, 4}, []float64{7, 7, 7, 7}, 0.75, 1, 0, math.NaN()},
 		"floor":    {[]float64{1, 2, 3}, []float64{1, 2, 3}, 0.99, 1, 1, 1},
-		"tenth":    {[]float64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, []float64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 0.9, 1, 1, 1},
+		"tenth": {
+			[]float64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, []float64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 0.9,
+			1, 1, 1,
+		},
 	} {
 		report, err := Agreement(scoresOf("a", c.a...), scoresOf("b", c.b...), c.ratio)
 		if err != nil {
 			t.Fatal(err)
 		}
 		m := report.Overall
-		if report.A != "a" || report.B != "b" || report.Layers[0].Kept != c.kept || m.Jaccard != c.jaccard ||
-			m.Chance != float64(c.kept)/float64(2*len(c.a)-c.kept) || !sameCorrelation(m.Spearman, c.spearman) {
+		if report.A != "a" || report.B != "b" || report.Layers[0].Kept != c.kept ||
+			m.Jaccard != c.jaccard ||
+			m.Chance != float64(c.kept)/float64(2*len(c.a)-c.kept) ||
+			!sameCorrelation(m.Spearman, c.spearman) {
 			t.Errorf("%s: got %+v, spearman %v", name, report, valueOr0(m.Spearman))
 		}
-		if l := report.Layers[0].Match; l.Jaccard != m.Jaccard || !sameCorrelation(l.Spearman, c.spearman) {
+		if l := report.Layers[0].Match; l.Jaccard != m.Jaccard ||
+			!sameCorrelation(l.Spearman, c.spearman) {
 			t.Errorf("%s: the only layer has %+v, overall is %+v", name, l, m)
 		}
 	}
@@ -52,20 +59,27 @@ func sameCorrelation(got *float64, want float64) bool {
 	return got != nil && math.Abs(*got-want) < 1e-15
 }
 
-// Overall pools the units that the layers keep, and ranks all units as one.
+// Overall pools the units that the layers keep, and ranks all units together.
 func TestAgreementPoolsLayers(t *testing.T) {
-	layers := []statistics.Layer{{Name: "a", Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1}, {Name: "b", Group: statistics.MLP, Units: 6, UnitWidth: 1, Parts: 1}}
+	layers := []statistics.Layer{
+		{Name: "a", Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1},
+		{Name: "b", Group: statistics.MLP, Units: 6, UnitWidth: 1, Parts: 1},
+	}
 	a := criteria.Scores{Layers: layers, Score: []float64{1, 2, 11, 12, 13, 14, 15, 16}}
 	b := criteria.Scores{Layers: layers, Score: []float64{2, 1, 11, 12, 13, 14, 15, 16}}
 	report, err := Agreement(a, b, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.Layers[0].Jaccard != 0 || report.Layers[1].Jaccard != 1 || report.Overall.Jaccard != 3.0/5 || report.Overall.Chance != 4.0/12 {
+	if report.Layers[0].Jaccard != 0 || report.Layers[1].Jaccard != 1 ||
+		report.Overall.Jaccard != 3.0/5 || report.Overall.Chance != 4.0/12 {
 		t.Errorf("got %+v", report)
 	}
-	if !sameCorrelation(report.Layers[0].Spearman, -1) || !sameCorrelation(report.Layers[1].Spearman, 1) || !sameCorrelation(report.Overall.Spearman, 1-6*2/(8.0*63)) {
-		t.Errorf("got %v, %v, %v", *report.Layers[0].Spearman, *report.Layers[1].Spearman, *report.Overall.Spearman)
+	if !sameCorrelation(report.Layers[0].Spearman, -1) ||
+		!sameCorrelation(report.Layers[1].Spearman, 1) ||
+		!sameCorrelation(report.Overall.Spearman, 1-6*2/(8.0*63)) {
+		t.Errorf("got %v, %v, %v", *report.Layers[0].Spearman, *report.Layers[1].Spearman,
+			*report.Overall.Spearman)
 	}
 }
 
@@ -74,7 +88,9 @@ func TestAgreementKeepsWhatAPlanKeeps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScores(t, "agf", drawLayers(t))
 		ratio := drawRatio(t)
-		plan, _, err := planning.Solve(planning.Input{Scores: s}, planning.Request{PruningRatio: ratio})
+		plan, _, err := planning.Solve(planning.Input{Scores: s}, planning.Request{
+			PruningRatio: ratio,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +103,8 @@ func TestAgreementKeepsWhatAPlanKeeps(t *testing.T) {
 			units := 0
 			for u, stays := range plan.Keep[offsets[i]:offsets[i+1]] {
 				if in := k.set[u/64]>>(u%64)&1 == 1; in != stays {
-					t.Fatalf("ratio %v, layer %d, unit %d: kept %v, in the plan %v", ratio, i, u, in, stays)
+					t.Fatalf("ratio %v, layer %d, unit %d: kept %v, in the plan %v", ratio, i, u,
+						in, stays)
 				}
 				if stays {
 					units++
@@ -121,13 +138,16 @@ func TestAgreementProperties(t *testing.T) {
 			swapped := append([]LayerMatch{{Match: ba.Overall}}, ba.Layers...)[i]
 			monotone := append([]LayerMatch{{Match: ac.Overall}}, ac.Layers...)[i]
 			own := append([]LayerMatch{{Match: self.Overall}}, self.Layers...)[i]
-			if m.Jaccard < 0 || m.Jaccard > 1 || math.Abs(valueOr0(m.Spearman)) > 1 || (m.Spearman == nil) != (swapped.Spearman == nil) {
+			if m.Jaccard < 0 || m.Jaccard > 1 || math.Abs(valueOr0(m.Spearman)) > 1 ||
+				(m.Spearman == nil) != (swapped.Spearman == nil) {
 				t.Fatalf("out of bounds: %+v", m)
 			}
-			if swapped.Jaccard != m.Jaccard || math.Abs(valueOr0(swapped.Spearman)-valueOr0(m.Spearman)) > 1e-12 {
+			if swapped.Jaccard != m.Jaccard ||
+				math.Abs(valueOr0(swapped.Spearman)-valueOr0(m.Spearman)) > 1e-12 {
 				t.Fatalf("not symmetric: %+v, %+v", m, swapped)
 			}
-			if monotone.Jaccard != m.Jaccard || valueOr0(monotone.Spearman) != valueOr0(m.Spearman) {
+			if monotone.Jaccard != m.Jaccard ||
+				valueOr0(monotone.Spearman) != valueOr0(m.Spearman) {
 				t.Fatalf("a monotone change counts: %+v, %+v", m, monotone)
 			}
 			if own.Jaccard != 1 || own.Spearman != nil && math.Abs(*own.Spearman-1) > 1e-12 {
@@ -137,9 +157,11 @@ func TestAgreementProperties(t *testing.T) {
 	})
 }
 
-// Random scores agree by about what Chance says.
+// Random scores agree by about Chance.
 func TestChanceIsWhatRandomScoresReach(t *testing.T) {
-	layers := []statistics.Layer{{Name: "wide", Group: statistics.MLP, Units: 20_000, UnitWidth: 1, Parts: 1}}
+	layers := []statistics.Layer{
+		{Name: "wide", Group: statistics.MLP, Units: 20_000, UnitWidth: 1, Parts: 1},
+	}
 	draw := func(seed uint64) criteria.Scores {
 		r := rand.New(rand.NewPCG(seed, 1))
 		s := criteria.Scores{Layers: layers}
@@ -153,16 +175,19 @@ func TestChanceIsWhatRandomScoresReach(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m := report.Overall; math.Abs(m.Jaccard-m.Chance) > 0.02 || math.Abs(*m.Spearman) > 0.03 {
+		if m := report.Overall; math.Abs(m.Jaccard-m.Chance) > 0.02 ||
+			math.Abs(*m.Spearman) > 0.03 {
 			t.Errorf("ratio %v: %+v, spearman %v", ratio, m, *m.Spearman)
 		}
 	}
 }
 
-// The rank of a value is one more than the number of smaller ones, plus half the number of others equal to it.
+// The rank of a value is one more than the number of smaller ones, plus half the number of others
+// equal to it.
 func TestMeanRanks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		values := rapid.SliceOf(rapid.Map(rapid.IntRange(-4, 4), func(i int) float64 { return float64(i) / 3 })).Draw(t, "values")
+		values := rapid.SliceOf(rapid.Map(rapid.IntRange(-4, 4),
+			func(i int) float64 { return float64(i) / 3 })).Draw(t, "values")
 		for i, rank := range meanRanks(values) {
 			want := 0.5
 			for _, v := range values {
@@ -202,7 +227,9 @@ func TestAgreementRefusals(t *testing.T) {
 
 func BenchmarkAgreement(b *testing.B) {
 	const units = 1_000_000
-	s := [2]criteria.Scores{scoresOf("a", make([]float64, units)...), scoresOf("b", make([]float64, units)...)}
+	s := [2]criteria.Scores{
+		scoresOf("a", make([]float64, units)...), scoresOf("b", make([]float64, units)...),
+	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range units {
 		s[0].Score[i], s[1].Score[i] = r.Float64(), r.Float64()

@@ -1,9 +1,10 @@
-// Package diagnostics tells how far scores can be trusted: how strongly a criterion tells units apart ([DynamicRange]),
-// whether two criteria keep the same units ([Agreement]), whether a few batches would have kept the same as many
-// ([Stability]), and whether a criterion beats random pruning on the data at hand ([AgainstRandom]).
+// Package diagnostics measures the reliability of scores: the dynamic range of a criterion's scores
+// ([DynamicRange]), whether two criteria keep the same units ([Agreement]), whether a few batches
+// keep the same units as many ([Stability]), and whether a criterion beats random pruning on given
+// images ([AgainstRandom]).
 //
-// It reads tables and scores, decides no plan, and gives equal answers for equal input. Ratios and correlations that do
-// not exist are nil, null in JSON, never NaN.
+// It reads tables and scores, makes no plan, and gives equal results for equal input. Ratios and
+// correlations that do not exist are nil, null in JSON, never NaN.
 package diagnostics
 
 import (
@@ -12,14 +13,17 @@ import (
 	"agflow/core/statistics"
 )
 
-// Request is what to diagnose a table by.
+// Request has the parameters of [Diagnose].
 type Request struct {
-	Criteria     []string `json:"criteria"`      // names; when empty, all whose needs the table has recorded
-	PruningRatio float64  `json:"pruning_ratio"` // share of each layer's units to remove, above 0 and below 1
-	Seed         uint64   `json:"seed"`          // of the criterion random
+	// names; when empty, all criteria whose records the table has
+	Criteria []string `json:"criteria"`
+	// share of each layer's units to remove, above 0 and below 1
+	PruningRatio float64 `json:"pruning_ratio"`
+	Seed         uint64  `json:"seed"` // of the criterion random
 }
 
-// Report has the ranges of every criterion and the agreement of every two, in the order of the criteria.
+// Report has the ranges of every criterion and the agreement of every two, in the order of the
+// criteria.
 type Report struct {
 	PruningRatio float64           `json:"pruning_ratio"`
 	Seed         uint64            `json:"seed"`
@@ -109,7 +113,9 @@ func rangesOf(s criteria.Scores) (RangeReport, error) {
 // checkRatio refuses a share that removes nothing or everything.
 func checkRatio(pruningRatio float64) error {
 	if !(pruningRatio > 0 && pruningRatio < 1) {
-		return fault.New(fault.Value, "pruning_ratio is %v; it is the share of units to remove, above 0 and below 1", pruningRatio)
+		return fault.New(fault.Value,
+			"pruning_ratio is %v; it is the share of units to remove, above 0 and below 1",
+			pruningRatio)
 	}
 	return nil
 }

@@ -11,10 +11,13 @@ import (
 	"agflow/core/fault"
 )
 
-// The report has every criterion's ranges and every pair's agreement, the same that the functions give one by one.
+// The report has every criterion's ranges and every pair's agreement, equal to the results of the
+// single functions.
 func TestDiagnoseIsTheSumOfItsParts(t *testing.T) {
 	table := batch(toyLayers, 1, 50)
-	report, err := Diagnose(table, Request{Criteria: []string{"agf", "magnitude", "random"}, PruningRatio: 0.5, Seed: 3})
+	report, err := Diagnose(table, Request{
+		Criteria: []string{"agf", "magnitude", "random"}, PruningRatio: 0.5, Seed: 3,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +30,8 @@ func TestDiagnoseIsTheSumOfItsParts(t *testing.T) {
 		all = append(all, s)
 		overall, _ := DynamicRange(s.Score)
 		mlp, _ := DynamicRange(s.Score[6:])
-		if r := report.Ranges[i]; r.Criterion != name || !reflect.DeepEqual(r.Overall, overall) || r.Layers[1].Layer != "blocks.0.mlp" || !reflect.DeepEqual(r.Layers[1].Range, mlp) {
+		if r := report.Ranges[i]; r.Criterion != name || !reflect.DeepEqual(r.Overall, overall) ||
+			r.Layers[1].Layer != "blocks.0.mlp" || !reflect.DeepEqual(r.Layers[1].Range, mlp) {
 			t.Errorf("%s: got %+v", name, r)
 		}
 	}
@@ -60,18 +64,23 @@ func TestDiagnoseLeavesOutWhatWasNotRecorded(t *testing.T) {
 	}
 	clear(table.WeightGradients)
 	clear(table.ReaderWeights)
-	if got, want := names(), "agf agf_relative taylor fisher activation variance magnitude magnitude_l1 random"; strings.Join(got, " ") != want {
+	want := "agf agf_relative taylor fisher activation variance magnitude magnitude_l1 random"
+	if got := names(); strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
-	_, err := Diagnose(table, Request{Criteria: []string{"agf", "taylor_weight"}, PruningRatio: 0.5})
+	_, err := Diagnose(table, Request{
+		Criteria: []string{"agf", "taylor_weight"}, PruningRatio: 0.5,
+	})
 	requireCode(t, "by name", err, fault.Layer)
 }
 
-// The JSON is flat, names everything in snake case, and says null where a ratio does not exist.
+// The JSON is flat, has keys in snake case, and null where a ratio does not exist.
 func TestReportAsJSON(t *testing.T) {
 	table := batch(toyLayers, 1, 0)
 	clear(table.SumAbsYG)
-	report, err := Diagnose(table, Request{Criteria: []string{"agf", "magnitude"}, PruningRatio: 0.5})
+	report, err := Diagnose(table, Request{
+		Criteria: []string{"agf", "magnitude"}, PruningRatio: 0.5,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,15 +89,19 @@ func TestReportAsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, part := range []string{
-		`{"pruning_ratio":0.5,"seed":0,"ranges":[{"criterion":"agf","overall":{"max":0,"median":0,"p1":0,"p99":0,"max_over_median":null,"p99_over_p1":null},"layers":[{"layer":"blocks.0.attn","max":0,`,
-		`"agreements":[{"a":"agf","b":"magnitude","overall":{"jaccard":`, `"spearman":null},"layers":[{"layer":"blocks.0.attn","units":6,"kept":3,"jaccard":`,
+		`{"pruning_ratio":0.5,"seed":0,"ranges":[{"criterion":"agf","overall":{"max":0,` +
+			`"median":0,"p1":0,"p99":0,"max_over_median":null,"p99_over_p1":null},` +
+			`"layers":[{"layer":"blocks.0.attn","max":0,`,
+		`"agreements":[{"a":"agf","b":"magnitude","overall":{"jaccard":`,
+		`"spearman":null},"layers":[{"layer":"blocks.0.attn","units":6,"kept":3,"jaccard":`,
 	} {
 		if !strings.Contains(string(text), part) {
 			t.Errorf("%s is not in %s", part, text)
 		}
 	}
 	one, err := Diagnose(table, Request{Criteria: []string{"agf"}, PruningRatio: 0.5})
-	if text, _ = json.Marshal(one); err != nil || !strings.Contains(string(text), `"agreements":[]`) {
+	if text, _ = json.Marshal(one); err != nil ||
+		!strings.Contains(string(text), `"agreements":[]`) {
 		t.Errorf("got %s, %v", text, err)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"agflow/core/fault"
 )
 
-// Range says how far the magnitudes |v| of a signal are spread. A ratio is nil where its denominator is 0 or it passes
-// the greatest float64.
+// Range has the spread of the magnitudes |v| of a signal. A ratio is nil where its denominator is 0
+// or it passes the greatest float64.
 type Range struct {
 	Max           float64  `json:"max"`
 	Median        float64  `json:"median"`
@@ -18,20 +18,25 @@ type Range struct {
 	P99OverP1     *float64 `json:"p99_over_p1"`
 }
 
-// DynamicRange measures a signal. Its dynamic range is max/median, as arXiv 2603.12354 is read here: it reports that
-// the range of the gradient signal falls from 149.4x to 21.4x in converged models, "signal compression", and the notes on
-// it do not say over what; p99/p1 is given beside it as the figure that single outliers leave alone. Percentiles
-// are interpolated linearly between the two nearest of the sorted values, as numpy does by default.
+// DynamicRange measures the spread of a signal. Its dynamic range is max/median. arXiv 2603.12354
+// reports that the range of the gradient signal falls from 149.4x to 21.4x in converged models,
+// "signal compression", without a definition of the ratio. P99OverP1 is reported as well, because
+// single outliers do not change it. Percentiles are interpolated linearly between the two nearest
+// of the sorted values, as numpy does by default.
 //
 // Errors: empty (no values), nonfinite (the first index is named).
 func DynamicRange(values []float64) (Range, error) {
 	if len(values) == 0 {
-		return Range{}, fault.New(fault.Empty, "no values were given to measure the dynamic range of; give at least one")
+		return Range{}, fault.New(fault.Empty,
+			"no values were given to measure the dynamic range of; give at least one")
 	}
 	magnitudes := make([]float64, len(values))
 	for i, v := range values {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return Range{}, fault.New(fault.Nonfinite, "value %d is %v; a dynamic range needs finite values, so check what they were made from", i, v)
+			return Range{}, fault.New(fault.Nonfinite,
+				"value %d is %v; a dynamic range needs finite values, "+
+					"so check what they were made from",
+				i, v)
 		}
 		magnitudes[i] = math.Abs(v)
 	}
@@ -51,7 +56,8 @@ func percentile(sorted []float64, p float64) float64 {
 	if i == len(sorted)-1 {
 		return sorted[i]
 	}
-	return sorted[i] + float64((place-float64(i))*(sorted[i+1]-sorted[i])) // rounded twice on every machine
+	// rounded twice on every machine
+	return sorted[i] + float64((place-float64(i))*(sorted[i+1]-sorted[i]))
 }
 
 func ratio(numerator, denominator float64) *float64 {

@@ -32,8 +32,12 @@ func TestDynamicRangeByHand(t *testing.T) {
 			t.Fatal(err)
 		}
 		for field, got := range map[string][2]float64{
-			"max": {r.Max, c.max}, "median": {r.Median, c.median}, "p1": {r.P1, c.p1}, "p99": {r.P99, c.p99},
-			"max/median": {valueOr0(r.MaxOverMedian), c.maxOverMedian}, "p99/p1": {valueOr0(r.P99OverP1), c.p99OverP1},
+			"max": {r.Max, c.max}, "median": {r.Median, c.median}, "p1": {r.P1, c.p1}, "p99": {
+				r.P99, c.p99,
+			},
+			"max/median": {valueOr0(r.MaxOverMedian), c.maxOverMedian}, "p99/p1": {
+				valueOr0(r.P99OverP1), c.p99OverP1,
+			},
 		} {
 			if math.Abs(got[0]-got[1]) > 1e-12*got[1] {
 				t.Errorf("%s: %s is %v, want %v", name, field, got[0], got[1])
@@ -49,7 +53,8 @@ func valueOr0(p *float64) float64 {
 	return *p
 }
 
-// The figures are in order, and neither signs nor the order of the values nor their unit change the ratios.
+// The figures are in order, and neither signs nor the order of the values nor their unit change the
+// ratios.
 func TestDynamicRangeIsARatioOfMagnitudes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		values := rapid.SliceOfN(rapid.Float64Range(-100, 100), 1, 60).Draw(t, "values")
@@ -66,7 +71,8 @@ func TestDynamicRangeIsARatioOfMagnitudes(t *testing.T) {
 			other[i] *= -4
 		}
 		scaled, err := DynamicRange(other)
-		if err != nil || valueOr0(scaled.MaxOverMedian) != valueOr0(r.MaxOverMedian) || scaled.Max != 4*r.Max {
+		if err != nil || valueOr0(scaled.MaxOverMedian) != valueOr0(r.MaxOverMedian) ||
+			scaled.Max != 4*r.Max {
 			t.Fatalf("%+v became %+v, %v", r, scaled, err)
 		}
 	})

@@ -17,20 +17,26 @@ func ExampleDynamicRange() {
 
 // Half of four channels is kept: one of the two is common. The order of all four is close.
 func ExampleAgreement() {
-	layers := []statistics.Layer{{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1}}
+	layers := []statistics.Layer{
+		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1},
+	}
 	agf := criteria.Scores{Criterion: "agf", Layers: layers, Score: []float64{1, 2, 3, 4}}
 	taylor := criteria.Scores{Criterion: "taylor", Layers: layers, Score: []float64{1, 3, 2, 4}}
 	report, err := diagnostics.Agreement(agf, taylor, 0.5)
 	m := report.Overall
-	fmt.Printf("Jaccard %.2f (by chance %.2f), Spearman %.2f, %v\n", m.Jaccard, m.Chance, *m.Spearman, err)
+	fmt.Printf("Jaccard %.2f (by chance %.2f), Spearman %.2f, %v\n", m.Jaccard, m.Chance,
+		*m.Spearman, err)
 	// Output: Jaccard 0.33 (by chance 0.33), Spearman 0.80, <nil>
 }
 
-// The criterion beats all five random prunings, which says little: nineteen are needed at 95 %.
+// The criterion beats all five random prunings, which is not significant: nineteen are needed at 95
+// %.
 func ExampleAgainstRandom() {
 	v, err := diagnostics.AgainstRandom(diagnostics.TrialRequest{
-		Images: 1000, Correct: 652, RandomCorrect: []int64{640, 631, 651, 644, 638}, Confidence: 0.95,
+		Images: 1000, Correct: 652, RandomCorrect: []int64{640, 631, 651, 644, 638},
+		Confidence: 0.95,
 	})
-	fmt.Printf("%s: p = %.3f of %d draws, %d needed, %v\n", v.Verdict, v.PValue, v.Draws, v.NeededDraws, err)
+	fmt.Printf("%s: p = %.3f of %d draws, %d needed, %v\n", v.Verdict, v.PValue, v.Draws,
+		v.NeededDraws, err)
 	// Output: insufficient draws: p = 0.167 of 5 draws, 19 needed, <nil>
 }

@@ -20,11 +20,16 @@ var toyLayers = []statistics.Layer{
 // scoresOf returns scores of one MLP layer.
 func scoresOf(criterion string, score ...float64) criteria.Scores {
 	return criteria.Scores{Criterion: criterion, Score: score,
-		Layers: []statistics.Layer{{Name: "blocks.0.mlp", Group: statistics.MLP, Units: len(score), UnitWidth: 1, Parts: 1}}}
+		Layers: []statistics.Layer{
+			{
+				Name: "blocks.0.mlp", Group: statistics.MLP, Units: len(score), UnitWidth: 1,
+				Parts: 1,
+			},
+		}}
 }
 
-// batch returns the table of a batch. Its sums are small whole numbers, so that any order of adding has the same bits;
-// noise 0 makes all batches alike.
+// batch returns the table of a batch. Its sums are small whole numbers, so that any order of adding
+// has the same bits; noise 0 makes all batches alike.
 func batch(layers []statistics.Layer, seed uint64, noise int) statistics.Table {
 	units := statistics.Units(layers)
 	r := rand.New(rand.NewPCG(seed, 1))
@@ -51,11 +56,14 @@ func batch(layers []statistics.Layer, seed uint64, noise int) statistics.Table {
 		return values
 	}
 	return statistics.Table{
-		Model: statistics.Model{Name: "toy"}, Layers: layers, Rows: ints(16), Samples: ints(4), Batches: ints(1),
-		SumAbsYG: floats(10), SumYG: floats(-3), SumYG2: floats(5), SumAbsY: floats(20), SumY: floats(1), SumY2: floats(90), SumG2: floats(8), MaxAbsYG: floats(2),
+		Model: statistics.Model{Name: "toy"}, Layers: layers, Rows: ints(16), Samples: ints(4),
+		Batches:  ints(1),
+		SumAbsYG: floats(10), SumYG: floats(-3), SumYG2: floats(5), SumAbsY: floats(20),
+		SumY: floats(1), SumY2: floats(90), SumG2: floats(8), MaxAbsYG: floats(2),
 		Weights: ints(12), SumAbsW: weights(), SumW2: weights(),
-		ReaderWeights: ints(6), SumAbsReader: weights(), SumReader2: weights(), SumRelativeReader: weights(),
-		WeightGradients: ints(12), SumWG: floats(-4),
+		ReaderWeights: ints(6), SumAbsReader: weights(), SumReader2: weights(),
+		SumRelativeReader: weights(),
+		WeightGradients:   ints(12), SumWG: floats(-4),
 		Metadata: map[string]string{},
 	}
 }
@@ -68,7 +76,7 @@ func batches(layers []statistics.Layer, n, noise int) []statistics.Table {
 	return tables
 }
 
-// drawScores draws scores of uneven layers, ties among them common.
+// drawScores draws scores of uneven layers; equal scores are common.
 func drawScores(t *rapid.T, criterion string, layers []statistics.Layer) criteria.Scores {
 	s := criteria.Scores{Criterion: criterion, Layers: layers}
 	for range statistics.Units(layers) {
@@ -81,13 +89,18 @@ func drawLayers(t *rapid.T) []statistics.Layer {
 	var layers []statistics.Layer
 	for i := range rapid.IntRange(1, 4).Draw(t, "layers") {
 		layers = append(layers, statistics.Layer{
-			Name: fmt.Sprintf("blocks.%d", i), Group: statistics.MLP, Units: rapid.IntRange(1, 30).Draw(t, "units"), UnitWidth: 1, Parts: 1})
+			Name: fmt.Sprintf("blocks.%d", i), Group: statistics.MLP,
+			Units: rapid.IntRange(1, 30).Draw(t, "units"), UnitWidth: 1, Parts: 1,
+		})
 	}
 	return layers
 }
 
 func drawRatio(t *rapid.T) float64 {
-	return rapid.OneOf(rapid.Float64Range(0.001, 0.999), rapid.SampledFrom([]float64{0.1, 0.25, 1.0 / 3, 0.5, 0.7, 0.75, 0.9, 0.99})).Draw(t, "ratio")
+	return rapid.OneOf(rapid.Float64Range(0.001, 0.999),
+		rapid.SampledFrom([]float64{
+			0.1, 0.25, 1.0 / 3, 0.5, 0.7, 0.75, 0.9, 0.99,
+		})).Draw(t, "ratio")
 }
 
 func requireCode(t *testing.T, name string, err error, code fault.Code) {

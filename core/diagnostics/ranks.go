@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// meanRanks returns the rank of each value, 1 for the least; equal values share the mean of their ranks.
+// meanRanks returns the rank of each value, 1 for the least; equal values share the mean of their
+// ranks.
 func meanRanks(values []float64) []float64 {
 	type placed struct {
 		value float64

@@ -9,22 +9,24 @@ import (
 	"agflow/core/statistics"
 )
 
-// Bounds of a request, so that no number in it runs for hours.
+// Limits of a request, so that no request runs for hours.
 const (
 	maxDraws = 10_000
 	maxSize  = 100_000
 )
 
-// StabilityRequest is what to ask of the batches of a calibration.
+// StabilityRequest has the parameters of [Stability].
 type StabilityRequest struct {
-	Criterion    string  `json:"criterion"`
-	PruningRatio float64 `json:"pruning_ratio"` // share of each layer's units to remove, above 0 and below 1
-	Sizes        []int   `json:"sizes"`         // batches of a draw
-	Draws        int     `json:"draws"`         // of each size
-	Seed         uint64  `json:"seed"`          // of the draws, and of the criterion random
+	Criterion string `json:"criterion"`
+	// share of each layer's units to remove, above 0 and below 1
+	PruningRatio float64 `json:"pruning_ratio"`
+	Sizes        []int   `json:"sizes"` // batches of a draw
+	Draws        int     `json:"draws"` // of each size
+	Seed         uint64  `json:"seed"`  // of the draws, and of the criterion random
 }
 
-// StabilityReport says how alike a few batches and all of them choose, for each size in the order of the request.
+// StabilityReport has the similarity of the units that a few batches keep and those that all
+// batches keep, for each size in the order of the request.
 type StabilityReport struct {
 	Criterion    string          `json:"criterion"`
 	PruningRatio float64         `json:"pruning_ratio"`
@@ -47,19 +49,19 @@ type LayerSpread struct {
 	Spread
 }
 
-// Spread sums up the Jaccard similarities of the draws; percentiles are interpolated linearly.
+// Spread summarises the Jaccard similarities of the draws; percentiles are interpolated linearly.
 type Spread struct {
 	Mean float64 `json:"mean"`
 	P5   float64 `json:"p5"`
 	P95  float64 `json:"p95"`
 }
 
-// Stability bootstraps over batches, given as one table each: it draws batches with replacement, merges and scores them,
-// and compares the units kept with those that all batches keep, by the Jaccard similarity. Draws depend on seed, size and
-// the number of batches alone.
+// Stability bootstraps over batches, given as one table each: it draws batches with replacement,
+// merges and scores them, and compares the units kept with those that all batches keep, by the
+// Jaccard similarity. Draws depend on seed, size and the number of batches alone.
 //
-// Errors: value (pruning_ratio, sizes, draws, fewer than two batches), and those of [statistics.Merge] and
-// [criteria.Score].
+// Errors: value (pruning_ratio, sizes, draws, fewer than two batches), and those of
+// [statistics.Merge] and [criteria.Score].
 func Stability(tables []statistics.Table, r StabilityRequest) (StabilityReport, error) {
 	if err := r.check(len(tables)); err != nil {
 		return StabilityReport{}, err
@@ -72,7 +74,10 @@ func Stability(tables []statistics.Table, r StabilityRequest) (StabilityReport, 
 	if err != nil {
 		return StabilityReport{}, err
 	}
-	report := StabilityReport{Criterion: r.Criterion, PruningRatio: r.PruningRatio, Batches: len(tables), Draws: r.Draws, Seed: r.Seed}
+	report := StabilityReport{
+		Criterion: r.Criterion, PruningRatio: r.PruningRatio, Batches: len(tables), Draws: r.Draws,
+		Seed: r.Seed,
+	}
 	for _, size := range r.Sizes {
 		stability, err := r.bootstrap(tables, statistics.NewResample(all), reference, size)
 		if err != nil {
@@ -84,7 +89,9 @@ func Stability(tables []statistics.Table, r StabilityRequest) (StabilityReport, 
 }
 
 // bootstrap compares the draws of one size with the reference.
-func (r StabilityRequest) bootstrap(tables []statistics.Table, drawn statistics.Resample, reference []kept, size int) (SizeStability, error) {
+func (r StabilityRequest) bootstrap(
+	tables []statistics.Table, drawn statistics.Resample, reference []kept, size int,
+) (SizeStability, error) {
 	generator := rand.New(rand.NewPCG(r.Seed, uint64(size)))
 	overall := make([]float64, r.Draws)
 	layers := make([][]float64, len(reference))
@@ -109,7 +116,7 @@ func (r StabilityRequest) bootstrap(tables []statistics.Table, drawn statistics.
 	return stability, nil
 }
 
-// keep returns what the criterion keeps of a table.
+// keep returns the units that the criterion keeps, by a table.
 func (r StabilityRequest) keep(t statistics.Table) ([]kept, error) {
 	s, err := criteria.Score(r.Criterion, r.Seed, t)
 	if err != nil {
@@ -127,7 +134,7 @@ func drawBatches(generator *rand.Rand, batches, size int) []int64 {
 	return times
 }
 
-// spreadOf sorts the values.
+// spreadOf summarises the values, which it sorts.
 func spreadOf(values []float64) Spread {
 	sum := 0.0
 	for _, v := range values {
@@ -143,15 +150,20 @@ func (r StabilityRequest) check(batches int) error {
 	}
 	switch {
 	case batches < 2:
-		return fault.New(fault.Value, "stability over %d batches was asked for; give the tables of at least two batches, one each", batches)
+		return fault.New(fault.Value,
+			"stability over %d batches was asked for; "+
+				"give the tables of at least two batches, one each",
+			batches)
 	case r.Draws < 1 || r.Draws > maxDraws:
 		return fault.New(fault.Value, "%d draws were asked for; take 1 to %d", r.Draws, maxDraws)
 	case len(r.Sizes) == 0:
-		return fault.New(fault.Value, "no sizes were given; say how many batches a draw has, as 10 and 100")
+		return fault.New(fault.Value,
+			"no sizes were given; say how many batches a draw has, as 10 and 100")
 	}
 	for _, size := range r.Sizes {
 		if size < 1 || size > maxSize {
-			return fault.New(fault.Value, "a draw of %d batches was asked for; take 1 to %d", size, maxSize)
+			return fault.New(fault.Value, "a draw of %d batches was asked for; take 1 to %d", size,
+				maxSize)
 		}
 	}
 	return nil

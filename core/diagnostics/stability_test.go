@@ -25,35 +25,46 @@ func stability(t *testing.T, tables []statistics.Table, r StabilityRequest) Stab
 	return report
 }
 
-// Any draw of equal batches keeps what all keep, by every criterion.
+// Any draw of equal batches keeps the same units as all batches, by every criterion.
 func TestEqualBatchesAreStable(t *testing.T) {
 	tables := batches(toyLayers, 5, 0)
 	for _, name := range criteria.Names() {
-		report := stability(t, tables, StabilityRequest{Criterion: name, PruningRatio: 0.5, Sizes: []int{1, 7}, Draws: 10})
+		report := stability(t, tables, StabilityRequest{
+			Criterion: name, PruningRatio: 0.5, Sizes: []int{1, 7}, Draws: 10,
+		})
 		for _, s := range report.Sizes {
-			if want := (Spread{1, 1, 1}); s.Overall != want || s.Layers[0].Spread != want || s.Layers[1].Spread != want {
+			if want := (Spread{1, 1, 1}); s.Overall != want || s.Layers[0].Spread != want ||
+				s.Layers[1].Spread != want {
 				t.Errorf("%s, size %d: got %+v", name, s.Size, s)
 			}
 		}
 	}
 }
 
-// More batches choose more like all of them; one noisy batch chooses differently.
+// Draws of more batches keep units more similar to those of all batches; one noisy batch keeps
+// different ones.
 func TestMoreBatchesAreMoreStable(t *testing.T) {
-	report := stability(t, batches(toyLayers, 40, 200), StabilityRequest{Criterion: "agf", PruningRatio: 0.5, Sizes: []int{1, 10, 100}, Draws: 60, Seed: 1})
+	report := stability(t, batches(toyLayers, 40, 200), StabilityRequest{
+		Criterion: "agf", PruningRatio: 0.5, Sizes: []int{1, 10, 100}, Draws: 60, Seed: 1,
+	})
 	one, ten, hundred := report.Sizes[0].Overall, report.Sizes[1].Overall, report.Sizes[2].Overall
-	if !(one.Mean < ten.Mean && ten.Mean < hundred.Mean && one.P5 < one.Mean && one.Mean < one.P95) {
+	rising := one.Mean < ten.Mean && ten.Mean < hundred.Mean
+	if !rising || !(one.P5 < one.Mean && one.Mean < one.P95) {
 		t.Errorf("got %+v, %+v, %+v", one, ten, hundred)
 	}
-	if report.Batches != 40 || report.Draws != 60 || report.Criterion != "agf" || report.PruningRatio != 0.5 || report.Seed != 1 || report.Sizes[2].Size != 100 {
+	if report.Batches != 40 || report.Draws != 60 || report.Criterion != "agf" ||
+		report.PruningRatio != 0.5 || report.Seed != 1 || report.Sizes[2].Size != 100 {
 		t.Errorf("got %+v", report)
 	}
 }
 
-// Equal requests give equal reports, the result of a size does not depend on the other sizes, and tables stay as they are.
+// Equal requests give equal reports, the result of a size does not depend on the other sizes, and
+// tables stay as they are.
 func TestStabilityIsDeterministic(t *testing.T) {
 	tables := batches(toyLayers, 8, 100)
-	r := StabilityRequest{Criterion: "fisher", PruningRatio: 0.4, Sizes: []int{2, 5}, Draws: 20, Seed: 9}
+	r := StabilityRequest{
+		Criterion: "fisher", PruningRatio: 0.4, Sizes: []int{2, 5}, Draws: 20, Seed: 9,
+	}
 	first := stability(t, tables, r)
 	if again := stability(t, tables, r); !reflect.DeepEqual(first, again) {
 		t.Errorf("%+v, then %+v", first, again)
@@ -80,7 +91,8 @@ func TestResampleEqualsMerge(t *testing.T) {
 	}
 	drawn := statistics.NewResample(all)
 	rapid.Check(t, func(t *rapid.T) {
-		times := drawBatches(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)), 6, rapid.IntRange(1, 12).Draw(t, "size"))
+		times := drawBatches(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)), 6,
+			rapid.IntRange(1, 12).Draw(t, "size"))
 		var repeated []statistics.Table
 		for i, table := range tables {
 			for range times[i] {
@@ -98,7 +110,7 @@ func TestResampleEqualsMerge(t *testing.T) {
 	})
 }
 
-// A draw has as many batches as asked for, any of them.
+// A draw has the requested number of batches, each of them equally likely.
 func TestDrawBatches(t *testing.T) {
 	generator := rand.New(rand.NewPCG(1, 2))
 	seen := make([]int64, 5)
@@ -124,14 +136,20 @@ func TestSpread(t *testing.T) {
 }
 
 func TestStabilityAsJSON(t *testing.T) {
-	report := stability(t, batches(toyLayers, 2, 0), StabilityRequest{Criterion: "agf", PruningRatio: 0.5, Sizes: []int{1}, Draws: 1})
+	report := stability(t, batches(toyLayers, 2, 0), StabilityRequest{
+		Criterion: "agf", PruningRatio: 0.5, Sizes: []int{1}, Draws: 1,
+	})
 	text, err := json.Marshal(report)
-	want := `{"criterion":"agf","pruning_ratio":0.5,"batches":2,"draws":1,"seed":0,"sizes":[{"size":1,"overall":{"mean":1,"p5":1,"p95":1},"layers":[{"layer":"blocks.0.attn","mean":1,"p5":1,"p95":1},{"layer":"blocks.0.mlp","mean":1,"p5":1,"p95":1}]}]}`
+	want := `{"criterion":"agf","pruning_ratio":0.5,"batches":2,"draws":1,"seed":0,` +
+		`"sizes":[{"size":1,"overall":{"mean":1,"p5":1,"p95":1},` +
+		`"layers":[{"layer":"blocks.0.attn","mean":1,"p5":1,"p95":1},{"layer":"blocks.0.mlp",` +
+		`"mean":1,"p5":1,"p95":1}]}]}`
 	if err != nil || string(text) != want {
 		t.Errorf("got %s, %v", text, err)
 	}
 }
 
+// The function is long because of its table of cases.
 func TestStabilityRefusals(t *testing.T) {
 	good := StabilityRequest{Criterion: "agf", PruningRatio: 0.5, Sizes: []int{1}, Draws: 2}
 	tables := batches(toyLayers, 3, 5)
@@ -140,15 +158,42 @@ func TestStabilityRefusals(t *testing.T) {
 		code   fault.Code
 		says   string
 	}{
-		"ratio":       {func(r *StabilityRequest, _ *[]statistics.Table) { r.PruningRatio = 1 }, fault.Value, "pruning_ratio is 1"},
-		"one batch":   {func(_ *StabilityRequest, s *[]statistics.Table) { *s = (*s)[:1] }, fault.Value, "1 batches"},
-		"no draws":    {func(r *StabilityRequest, _ *[]statistics.Table) { r.Draws = 0 }, fault.Value, "0 draws"},
-		"many draws":  {func(r *StabilityRequest, _ *[]statistics.Table) { r.Draws = 1 << 40 }, fault.Value, "take 1 to 10000"},
-		"no sizes":    {func(r *StabilityRequest, _ *[]statistics.Table) { r.Sizes = nil }, fault.Value, "no sizes"},
-		"size 0":      {func(r *StabilityRequest, _ *[]statistics.Table) { r.Sizes = []int{1, 0} }, fault.Value, "0 batches"},
-		"huge size":   {func(r *StabilityRequest, _ *[]statistics.Table) { r.Sizes = []int{1 << 40} }, fault.Value, "take 1 to 100000"},
-		"unknown":     {func(r *StabilityRequest, _ *[]statistics.Table) { r.Criterion = "agfs" }, fault.Value, "agfs"},
-		"other model": {func(_ *StabilityRequest, s *[]statistics.Table) { (*s)[2].Model.Name = "other" }, fault.Value, "other"},
+		"ratio": {
+			func(r *StabilityRequest, _ *[]statistics.Table) { r.PruningRatio = 1 }, fault.Value,
+			"pruning_ratio is 1",
+		},
+		"one batch": {
+			func(_ *StabilityRequest, s *[]statistics.Table) { *s = (*s)[:1] }, fault.Value,
+			"1 batches",
+		},
+		"no draws": {
+			func(r *StabilityRequest, _ *[]statistics.Table) { r.Draws = 0 }, fault.Value,
+			"0 draws",
+		},
+		"many draws": {
+			func(r *StabilityRequest, _ *[]statistics.Table) { r.Draws = 1 << 40 }, fault.Value,
+			"take 1 to 10000",
+		},
+		"no sizes": {
+			func(r *StabilityRequest, _ *[]statistics.Table) { r.Sizes = nil }, fault.Value,
+			"no sizes",
+		},
+		"size 0": {
+			func(r *StabilityRequest, _ *[]statistics.Table) { r.Sizes = []int{1, 0} }, fault.Value,
+			"0 batches",
+		},
+		"huge size": {
+			func(r *StabilityRequest, _ *[]statistics.Table) { r.Sizes = []int{1 << 40} },
+			fault.Value, "take 1 to 100000",
+		},
+		"unknown": {
+			func(r *StabilityRequest, _ *[]statistics.Table) { r.Criterion = "agfs" }, fault.Value,
+			"agfs",
+		},
+		"other model": {
+			func(_ *StabilityRequest, s *[]statistics.Table) { (*s)[2].Model.Name = "other" },
+			fault.Value, "other",
+		},
 		"not recorded": {func(r *StabilityRequest, s *[]statistics.Table) {
 			r.Criterion = "wanda"
 			for i := range *s {
@@ -172,13 +217,21 @@ func BenchmarkStability(b *testing.B) {
 		var layers []statistics.Layer
 		for i := range 12 {
 			layers = append(layers,
-				statistics.Layer{Name: fmt.Sprint("attn", i), Group: statistics.Heads, Units: width / 256, UnitWidth: 64, Parts: 1},
-				statistics.Layer{Name: fmt.Sprint("mlp", i), Group: statistics.MLP, Units: width, UnitWidth: 1, Parts: 1})
+				statistics.Layer{
+					Name: fmt.Sprint("attn", i), Group: statistics.Heads, Units: width / 256,
+					UnitWidth: 64, Parts: 1,
+				},
+				statistics.Layer{
+					Name: fmt.Sprint("mlp", i), Group: statistics.MLP, Units: width, UnitWidth: 1,
+					Parts: 1,
+				})
 		}
 		tables := batches(layers, 100, 100)
 		b.Run(fmt.Sprint("width ", width), func(b *testing.B) {
 			for b.Loop() {
-				if _, err := Stability(tables, StabilityRequest{Criterion: "agf", PruningRatio: 0.5, Sizes: []int{10, 100}, Draws: 100}); err != nil {
+				if _, err := Stability(tables, StabilityRequest{
+					Criterion: "agf", PruningRatio: 0.5, Sizes: []int{10, 100}, Draws: 100,
+				}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -14,13 +14,14 @@ const (
 	InsufficientDraws  = "insufficient draws"
 )
 
-// TrialRequest has the results of models pruned alike, on the same images: one by a criterion, the others by random
-// scores of different seeds.
+// TrialRequest has the results of equally pruned models on the same images: one pruned by a
+// criterion, the others by random scores of different seeds.
 type TrialRequest struct {
 	Images        int64   `json:"images"`
 	Correct       int64   `json:"correct"`        // of the criterion's model
 	RandomCorrect []int64 `json:"random_correct"` // of each random model, one draw each
-	Confidence    float64 `json:"confidence"`     // 0.95 is right to say "better" by chance at most once in twenty
+	// with 0.95, "better" is wrong at most once in twenty
+	Confidence float64 `json:"confidence"`
 }
 
 // Verdict is the result of a trial. Accuracies are shares of the images.
@@ -30,7 +31,7 @@ type Verdict struct {
 	Confidence float64 `json:"confidence"`
 
 	Draws       int   `json:"draws"`
-	NeededDraws int64 `json:"needed_draws"` // the fewest with which Better can be said at all
+	NeededDraws int64 `json:"needed_draws"` // the least number with which the verdict can be Better
 
 	Accuracy   float64 `json:"accuracy"`
 	RandomMean float64 `json:"random_mean"`
@@ -38,15 +39,15 @@ type Verdict struct {
 	RandomMax  float64 `json:"random_max"`
 }
 
-// AgainstRandom tests whether a criterion beats random pruning. Were its choice one more random one, each of the 1 + draws
-// results would be as likely to be the best, so that
+// AgainstRandom tests whether a criterion beats random pruning. Were its choice one more random
+// one, each of the 1 + draws results would be as likely to be the best, so that
 //
 //	p = (1 + #{random >= criterion}) / (1 + draws)
 //
-// is at most α with a chance of at most α: exact for any number of images, with ties counted against the criterion
-// (a permutation test; Phipson and Smyth, arXiv 1603.05766). Better is said at p <= 1 - confidence. Fewer draws than
-// 1 / (1 - confidence) - 1 cannot reach that and are InsufficientDraws. The verdict holds for this model, these images and
-// this pruning ratio.
+// is at most α with a chance of at most α: exact for any number of images, with ties counted
+// against the criterion (a permutation test; Phipson and Smyth, arXiv 1603.05766). The verdict is
+// Better at p <= 1 - confidence. Fewer draws than 1 / (1 - confidence) - 1 cannot reach that and
+// are InsufficientDraws. The verdict holds for this model, these images and this pruning ratio.
 //
 // Errors: value (counts that do not fit together, confidence), empty (no draws).
 func AgainstRandom(r TrialRequest) (Verdict, error) {
@@ -63,10 +64,11 @@ func AgainstRandom(r TrialRequest) (Verdict, error) {
 	}
 	images := float64(r.Images)
 	v := Verdict{
-		Verdict: NotDistinguishable, PValue: float64(1+atLeast) / float64(1+draws), Confidence: r.Confidence,
-		Draws: draws, NeededDraws: neededDraws(r.Confidence),
+		Verdict: NotDistinguishable, PValue: float64(1+atLeast) / float64(1+draws),
+		Confidence: r.Confidence, Draws: draws, NeededDraws: neededDraws(r.Confidence),
 		Accuracy: float64(r.Correct) / images, RandomMean: sum / float64(draws) / images,
-		RandomMin: float64(slices.Min(r.RandomCorrect)) / images, RandomMax: float64(slices.Max(r.RandomCorrect)) / images,
+		RandomMin: float64(slices.Min(r.RandomCorrect)) / images,
+		RandomMax: float64(slices.Max(r.RandomCorrect)) / images,
 	}
 	switch {
 	case int64(draws) < v.NeededDraws:
@@ -77,7 +79,7 @@ func AgainstRandom(r TrialRequest) (Verdict, error) {
 	return v, nil
 }
 
-// slack forgives the rounding of shares: 1-0.9 is a little below 0.1.
+// slack absorbs the rounding of shares: 1-0.9 is a little below 0.1.
 const slack = 1e-9
 
 // neededDraws is the least number with 1 / (1 + draws) <= 1 - confidence.
@@ -88,17 +90,23 @@ func neededDraws(confidence float64) int64 {
 func (r TrialRequest) check() error {
 	switch {
 	case r.Images < 1:
-		return fault.New(fault.Value, "the trial has %d images; judge on at least one", r.Images)
+		return fault.New(fault.Value, "the trial has %d images; evaluate on at least one", r.Images)
 	case len(r.RandomCorrect) == 0:
-		return fault.New(fault.Empty, "the trial has no random draws; prune by random with at least one seed")
+		return fault.New(fault.Empty,
+			"the trial has no random draws; prune by random with at least one seed")
 	case !(r.Confidence >= 0.5 && r.Confidence < 1):
-		return fault.New(fault.Value, "confidence is %v; it must be at least 0.5 and below 1, as 0.95", r.Confidence)
+		return fault.New(fault.Value,
+			"confidence is %v; it must be at least 0.5 and below 1, as 0.95", r.Confidence)
 	case r.Correct < 0 || r.Correct > r.Images:
-		return fault.New(fault.Value, "the criterion has %d of %d images correct; give a number from 0 to %d", r.Correct, r.Images, r.Images)
+		return fault.New(fault.Value,
+			"the criterion has %d of %d images correct; give a number from 0 to %d", r.Correct,
+			r.Images, r.Images)
 	}
 	for i, correct := range r.RandomCorrect {
 		if correct < 0 || correct > r.Images {
-			return fault.New(fault.Value, "random draw %d has %d of %d images correct; give a number from 0 to %d", i, correct, r.Images, r.Images)
+			return fault.New(fault.Value,
+				"random draw %d has %d of %d images correct; give a number from 0 to %d", i,
+				correct, r.Images, r.Images)
 		}
 	}
 	return nil

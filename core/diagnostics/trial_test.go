@@ -41,33 +41,42 @@ func TestVerdictsByHand(t *testing.T) {
 		"one draw":         {9, upTo(1), 0.5, Better, 0.5, 1},
 		"one draw, strict": {9, upTo(1), 0.95, InsufficientDraws, 0.5, 19},
 	} {
-		v, err := AgainstRandom(TrialRequest{Images: 100, Correct: c.correct, RandomCorrect: c.random, Confidence: c.confidence})
+		v, err := AgainstRandom(TrialRequest{
+			Images: 100, Correct: c.correct, RandomCorrect: c.random, Confidence: c.confidence,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v.Verdict != c.verdict || v.PValue != c.p || v.NeededDraws != c.needed || v.Draws != len(c.random) || v.Confidence != c.confidence {
+		if v.Verdict != c.verdict || v.PValue != c.p || v.NeededDraws != c.needed ||
+			v.Draws != len(c.random) || v.Confidence != c.confidence {
 			t.Errorf("%s: got %+v", name, v)
 		}
 		n := float64(len(c.random))
-		if v.Accuracy != float64(c.correct)/100 || math.Abs(v.RandomMean-(n-1)/200) > 1e-15 || v.RandomMin != 0 || v.RandomMax != (n-1)/100 {
+		if v.Accuracy != float64(c.correct)/100 || math.Abs(v.RandomMean-(n-1)/200) > 1e-15 ||
+			v.RandomMin != 0 || v.RandomMax != (n-1)/100 {
 			t.Errorf("%s: got %+v", name, v)
 		}
 	}
 }
 
-// If the criterion were one more random draw, each place among distinct results were as likely: the share of places that
-// are called better never exceeds 1 - confidence, and reaches it where the draws allow.
+// If the criterion is one more random draw, each rank among distinct results is equally likely: the
+// share of ranks whose verdict is Better never exceeds 1 - confidence, and reaches it where the
+// number of draws permits.
 func TestTheTestIsExact(t *testing.T) {
 	for _, c := range []struct {
 		draws      int
 		confidence float64
 		better     int
-	}{{19, 0.95, 1}, {99, 0.95, 5}, {100, 0.95, 5}, {99, 0.99, 1}, {50, 0.99, 0}, {9, 0.9, 1}, {29, 0.9, 3}} {
+	}{{19, 0.95, 1}, {99, 0.95, 5}, {100, 0.95, 5}, {99, 0.99, 1}, {
+		50, 0.99, 0,
+	}, {9, 0.9, 1}, {29, 0.9, 3}} {
 		results := upTo(c.draws + 1)
 		better := 0
 		for place, correct := range results {
 			others := slices.Delete(slices.Clone(results), place, place+1)
-			v, err := AgainstRandom(TrialRequest{Images: 1000, Correct: correct, RandomCorrect: others, Confidence: c.confidence})
+			v, err := AgainstRandom(TrialRequest{
+				Images: 1000, Correct: correct, RandomCorrect: others, Confidence: c.confidence,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -76,7 +85,8 @@ func TestTheTestIsExact(t *testing.T) {
 			}
 		}
 		if better != c.better {
-			t.Errorf("%d draws at %v: %d of %d places are better, want %d", c.draws, c.confidence, better, c.draws+1, c.better)
+			t.Errorf("%d draws at %v: %d of %d places are better, want %d", c.draws, c.confidence,
+				better, c.draws+1, c.better)
 		}
 	}
 }
@@ -84,9 +94,14 @@ func TestTheTestIsExact(t *testing.T) {
 // NeededDraws is enough for the best possible result to be better, and one less is not.
 func TestNeededDrawsIsTheLeast(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		confidence := rapid.OneOf(rapid.Float64Range(0.5, 0.999), rapid.SampledFrom([]float64{0.5, 0.75, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999})).Draw(t, "confidence")
+		confidence := rapid.OneOf(rapid.Float64Range(0.5, 0.999),
+			rapid.SampledFrom([]float64{
+				0.5, 0.75, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999,
+			})).Draw(t, "confidence")
 		try := func(draws int64) string {
-			v, err := AgainstRandom(TrialRequest{Images: 9, Correct: 9, RandomCorrect: make([]int64, draws), Confidence: confidence})
+			v, err := AgainstRandom(TrialRequest{
+				Images: 9, Correct: 9, RandomCorrect: make([]int64, draws), Confidence: confidence,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,24 +119,33 @@ func TestNeededDrawsIsTheLeast(t *testing.T) {
 	})
 }
 
-// A better result never has a higher p, and the order of the draws is nothing.
+// A better result never has a higher p, and the order of the draws does not matter.
 func TestMoreCorrectIsNeverWorse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		random := rapid.SliceOfN(rapid.Int64Range(0, 20), 1, 40).Draw(t, "random")
 		correct := rapid.Int64Range(0, 19).Draw(t, "correct")
-		less, err := AgainstRandom(TrialRequest{Images: 20, Correct: correct, RandomCorrect: random, Confidence: 0.9})
+		less, err := AgainstRandom(TrialRequest{
+			Images: 20, Correct: correct, RandomCorrect: random, Confidence: 0.9,
+		})
 		slices.Sort(random)
-		more, err2 := AgainstRandom(TrialRequest{Images: 20, Correct: correct + 1, RandomCorrect: random, Confidence: 0.9})
-		if err != nil || err2 != nil || more.PValue > less.PValue || less.PValue <= 0 || less.PValue > 1 || less.Verdict == Better && more.Verdict != Better {
+		more, err2 := AgainstRandom(TrialRequest{
+			Images: 20, Correct: correct + 1, RandomCorrect: random, Confidence: 0.9,
+		})
+		if err != nil || err2 != nil || more.PValue > less.PValue || less.PValue <= 0 ||
+			less.PValue > 1 || less.Verdict == Better && more.Verdict != Better {
 			t.Fatalf("%+v, %+v", less, more)
 		}
 	})
 }
 
 func TestVerdictAsJSON(t *testing.T) {
-	v, _ := AgainstRandom(TrialRequest{Images: 4, Correct: 3, RandomCorrect: []int64{1, 2}, Confidence: 0.95})
+	v, _ := AgainstRandom(TrialRequest{
+		Images: 4, Correct: 3, RandomCorrect: []int64{1, 2}, Confidence: 0.95,
+	})
 	text, err := json.Marshal(v)
-	want := `{"verdict":"insufficient draws","p_value":0.3333333333333333,"confidence":0.95,"draws":2,"needed_draws":19,"accuracy":0.75,"random_mean":0.375,"random_min":0.25,"random_max":0.5}`
+	want := `{"verdict":"insufficient draws","p_value":0.3333333333333333,"confidence":0.95,` +
+		`"draws":2,"needed_draws":19,"accuracy":0.75,"random_mean":0.375,"random_min":0.25,` +
+		`"random_max":0.5}`
 	if err != nil || string(text) != want {
 		t.Errorf("got %s, %v", text, err)
 	}

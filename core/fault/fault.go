@@ -1,7 +1,8 @@
-// Package fault is the one error type of agflow's Go code: a stable code that callers in other languages map to
-// their own exceptions, and one sentence that names the thing, what was found, what was expected and the cure.
+// Package fault is the one error type of agflow's Go code: a stable code that callers in other
+// languages map to their own exceptions, and one sentence with the thing, what was found, what was
+// expected and the cure.
 //
-// It may not import any other package of agflow, log, print or end the process.
+// It must not import any other package of agflow, log, print or end the process.
 package fault
 
 import (
@@ -9,7 +10,8 @@ import (
 	"fmt"
 )
 
-// Code classes an error. The text of every error begins with it, so codes are part of the public contract.
+// Code is the class of an error. The text of every error begins with it, so codes are part of the
+// public contract.
 type Code string
 
 const (
@@ -17,7 +19,7 @@ const (
 	Shape     Code = "shape"     // rows, channels or lengths that do not fit together
 	Dtype     Code = "dtype"     // an element type that is not read here
 	Nonfinite Code = "nonfinite" // NaN or an infinity in data
-	Empty     Code = "empty"     // nothing to work on
+	Empty     Code = "empty"     // no input
 	Layer     Code = "layer"     // an unknown layer, or one that lacks what was asked of it
 	Budget    Code = "budget"    // a budget that no plan can meet
 	File      Code = "file"      // a corrupt or foreign file
@@ -42,7 +44,7 @@ func New(code Code, format string, args ...any) *Error {
 // Error returns "agflow:<code>: <sentence>".
 func (e *Error) Error() string { return "agflow:" + string(e.Code) + ": " + e.Text }
 
-// Unwrap leads errors.Is and errors.As to what %w wrapped.
+// Unwrap returns the error of the format, for errors.Is and errors.As.
 func (e *Error) Unwrap() error { return e.cause }
 
 // CodeOf returns the code of the outermost *Error that err holds, Internal when it holds none.
@@ -59,10 +61,13 @@ func CodeOf(err error) Code {
 //	func Work() (err error) {
 //		defer fault.Recover(&err)
 //
-// It never panics again. Fatal errors of the Go runtime (bad addresses, exhausted memory) cannot be recovered by
-// anyone: validate sizes and addresses before they are used.
+// It never panics again. Fatal errors of the Go runtime (bad addresses, exhausted memory) cannot be
+// recovered: validate sizes and addresses before they are used.
 func Recover(err *error) {
 	if cause := recover(); cause != nil && err != nil {
-		*err = New(Internal, "a defect in agflow stopped this call: %v; please report it with the call that caused it", cause)
+		*err = New(Internal,
+			"a defect in agflow stopped this call: %v; "+
+				"please report it with the call that caused it",
+			cause)
 	}
 }

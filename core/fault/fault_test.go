@@ -53,7 +53,7 @@ type explosive struct{}
 
 func (explosive) Error() string { panic("again") }
 
-// Whatever is thrown, the caller gets an error of code internal and no panic.
+// Whatever the panic value, the caller gets an error of code internal and no panic.
 func TestRecoverTurnsPanicsIntoErrors(t *testing.T) {
 	var none []int
 	var missing *struct{ field int }
@@ -71,7 +71,8 @@ func TestRecoverTurnsPanicsIntoErrors(t *testing.T) {
 			return nil
 		}
 		err := work()
-		if err == nil || fault.CodeOf(err) != fault.Internal || !strings.HasPrefix(err.Error(), "agflow:internal: ") {
+		if err == nil || fault.CodeOf(err) != fault.Internal ||
+			!strings.HasPrefix(err.Error(), "agflow:internal: ") {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -86,7 +87,7 @@ func TestRecoverLeavesResultsAlone(t *testing.T) {
 	if got := work(); got != error(want) {
 		t.Fatalf("got %v", got)
 	}
-	func() { // a nil result place is no second panic
+	func() { // a nil pointer causes no second panic
 		defer fault.Recover(nil)
 		panic("broken")
 	}()

@@ -29,7 +29,8 @@ func TestOverlapCountsIndices(t *testing.T) {
 		}
 		intersection, union := Overlap(a, b)
 		if intersection != common || union != len(inA)+len(inB)-common {
-			t.Fatalf("got %d of %d, want %d of %d", intersection, union, common, len(inA)+len(inB)-common)
+			t.Fatalf("got %d of %d, want %d of %d", intersection, union, common,
+				len(inA)+len(inB)-common)
 		}
 	})
 }
@@ -45,7 +46,8 @@ func TestWordsAreAnArrowBitmap(t *testing.T) {
 		bitmap = binary.LittleEndian.AppendUint64(bitmap, word)
 	}
 	for i := range 8 * len(bitmap) {
-		if got, want := bitmap[i/8]>>(i%8)&1 == 1, i == 0 || i == 9 || i == 63 || i == 69; got != want {
+		want := i == 0 || i == 9 || i == 63 || i == 69
+		if got := bitmap[i/8]>>(i%8)&1 == 1; got != want {
 			t.Errorf("bit %d is %v", i, got)
 		}
 	}

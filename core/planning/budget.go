@@ -10,11 +10,11 @@ import (
 	"agflow/core/statistics"
 )
 
-// budget is a request's budget in numbers: a limit on what a quantity of the cut model comes to, or, without a quantity, the
-// share of units that stays.
+// budget is a request's budget in numbers: a limit on a quantity of the pruned model, or, without a
+// quantity, the share of units that is kept.
 type budget struct {
 	name, unit string // "macs", "MACs"
-	asked      string // in the request's words
+	asked      string // as the request has it
 	limit      float64
 	dense      float64
 	of         func(kept []int) float64 // nil for a share of units
@@ -22,27 +22,41 @@ type budget struct {
 
 func (b budget) byShare() bool { return b.of == nil }
 
-// budgetOf reads the budget of a normalized request, for a model that costs so much when it is dense.
+// budgetOf reads the budget of a normalized request, for a model whose dense price is given.
 func budgetOf(r Request, prices pricing, dense Price) (b budget, err error) {
 	switch {
 	case r.MACs != "":
-		b = budget{name: "macs", asked: strconv.Quote(r.MACs), unit: "MACs", dense: float64(dense.MACs), of: func(kept []int) float64 { return float64(prices.macs(kept)) }}
+		b = budget{
+			name: "macs", asked: strconv.Quote(r.MACs), unit: "MACs", dense: float64(dense.MACs),
+			of: func(kept []int) float64 { return float64(prices.macs(kept)) },
+		}
 		b.limit, err = b.amount(r.MACs, `"350M" or "1.2G"`)
 	case r.Params != "":
-		b = budget{name: "params", asked: strconv.Quote(r.Params), unit: "parameters", dense: float64(dense.Params), of: func(kept []int) float64 { return float64(prices.params(kept)) }}
+		b = budget{
+			name: "params", asked: strconv.Quote(r.Params), unit: "parameters",
+			dense: float64(dense.Params),
+			of:    func(kept []int) float64 { return float64(prices.params(kept)) },
+		}
 		b.limit, err = b.amount(r.Params, `"900K" or "2.5M"`)
 	case r.LatencyMS != 0 && prices.latency == nil:
-		err = fault.New(fault.Value, "latency_ms is %v and no latency table was given; make one with `agflow bench layers` and pass it as latency", r.LatencyMS)
+		err = fault.New(fault.Value,
+			"latency_ms is %v and no latency table was given; "+
+				"make one with `agflow bench layers` and pass it as latency",
+			r.LatencyMS)
 	case r.LatencyMS != 0:
-		b = budget{name: "latency_ms", asked: fmt.Sprint(r.LatencyMS), unit: "ms", limit: r.LatencyMS, dense: dense.LatencyMS, of: prices.latency}
+		b = budget{
+			name: "latency_ms", asked: fmt.Sprint(r.LatencyMS), unit: "ms", limit: r.LatencyMS,
+			dense: dense.LatencyMS, of: prices.latency,
+		}
 	default:
 		b = budget{limit: 1 - r.PruningRatio, dense: 1}
 	}
 	return b, err
 }
 
-// unitCost is what one unit of a layer saves of the budget's quantity, when all else is dense. Latency does not fall evenly
-// with the units, so there it is the mean over those that can go.
+// unitCost is what removing one unit of a layer saves of the budget's quantity, when all else is
+// dense. Latency does not fall evenly with the units, so for it unitCost is the mean over the units
+// that can be removed.
 func (b budget) unitCost(layers []statistics.Layer, at int) float64 {
 	l := layers[at]
 	switch b.name {
@@ -60,10 +74,13 @@ func (b budget) unitCost(layers []statistics.Layer, at int) float64 {
 	return 1
 }
 
-// amount reads MACs or parameters. A number without a suffix is a share of the dense model's up to 1, and an amount above.
+// amount reads MACs or parameters. A number without a suffix is a share of the dense model up to 1,
+// and an absolute amount above.
 func (b budget) amount(text, examples string) (float64, error) {
 	if b.dense == 0 {
-		return 0, fault.New(fault.Value, "%s is %q, but the model's own %s are not recorded; record them, or use pruning_ratio", b.name, text, b.unit)
+		return 0, fault.New(fault.Value,
+			"%s is %q, but the model's own %s are not recorded; record them, or use pruning_ratio",
+			b.name, text, b.unit)
 	}
 	number, factor := text, 1.0
 	if power := strings.IndexByte("KMGT", text[len(text)-1]); power >= 0 {
@@ -74,17 +91,22 @@ func (b budget) amount(text, examples string) (float64, error) {
 		factor = b.dense
 	}
 	if err != nil || !(value > 0) || value*factor > math.MaxInt64/2 {
-		return 0, fault.New(fault.Value, "%s is %q; give a share of the dense model above 0 and up to 1 as \"0.35\", or the %s of one model and image as %s", b.name, text, b.unit, examples)
+		return 0, fault.New(fault.Value,
+			"%s is %q; give a share of the dense model above 0 and up to 1 as \"0.35\", "+
+				"or the %s of one model and image as %s",
+			b.name, text, b.unit, examples)
 	}
 	return math.Floor(value * factor), nil
 }
 
-// unreachable says what a budget misses at the least.
+// unreachable is the error of a budget below the least possible amount.
 func (b budget) unreachable(least float64) error {
 	number := func(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
 	if b.unit == "ms" {
 		number = func(x float64) string { return fmt.Sprintf("%.4g", x) }
 	}
-	return fault.New(fault.Budget, "%s %s allows %s %s, but pruning these layers reaches %s at the least (%.4f of the dense model's %s); raise the budget, prune more groups or ignore fewer layers",
+	return fault.New(fault.Budget,
+		"%s %s allows %s %s, but pruning these layers reaches %s at the least (%.4f of the dense "+
+			"model's %s); raise the budget, prune more groups or ignore fewer layers",
 		b.name, b.asked, number(b.limit), b.unit, number(least), least/b.dense, number(b.dense))
 }

@@ -7,17 +7,18 @@ import (
 	"agflow/core/statistics"
 )
 
-// maxCost bounds what a model may cost: float64 holds all whole numbers up to it.
+// maxCost is the greatest cost of a model: float64 holds all whole numbers up to it.
 const maxCost = 1 << 53
 
-// pricing prices a model whose layers keep so many units each, in the order of the layers.
+// pricing computes the costs of a model from the number of units that each layer keeps, in the
+// order of the layers.
 type pricing struct {
 	macs, params func(kept []int) int64
 	latency      func(kept []int) float64 // ms; nil without a latency table
 }
 
-// Price is what a model costs. LatencyMS, of a batch as the latency table was measured, is 0 without a table; MACs and
-// parameters are 0 when the dense model's were not recorded.
+// Price has the costs of a model. LatencyMS, of a batch as the latency table was measured, is 0
+// without a table; MACs and parameters are 0 when those of the dense model were not recorded.
 type Price struct {
 	MACs      int64   `json:"macs"`
 	Params    int64   `json:"params"`
@@ -32,12 +33,20 @@ func (p pricing) of(kept []int) Price {
 	return found
 }
 
-// pricingOf prices by the costs in the scores' metadata, or, without any, by what the removal of each unit saves.
-func pricingOf(model statistics.Model, layers []statistics.Layer, metadata map[string]string, table *LatencyTable) (pricing, error) {
+// pricingOf returns the pricing by the costs in the scores' metadata, or, without any, by what the
+// removal of each unit saves.
+func pricingOf(
+	model statistics.Model, layers []statistics.Layer, metadata map[string]string,
+	table *LatencyTable,
+) (pricing, error) {
 	text, known := metadata[CostsKey]
 	if !known {
 		if table != nil {
-			return pricing{}, fault.New(fault.Value, "latencies need the costs of the model's products, and the metadata of these scores has no %s; make the statistics again, with a model whose adapter tells its costs", CostsKey)
+			return pricing{}, fault.New(fault.Value,
+				"latencies need the costs of the model's products, "+
+					"and the metadata of these scores has no %s; "+
+					"make the statistics again, with a model whose adapter reports its costs",
+				CostsKey)
 		}
 		return additive(model, layers)
 	}
@@ -62,22 +71,31 @@ func pricingOf(model statistics.Model, layers []statistics.Layer, metadata map[s
 	return p, nil
 }
 
-// additive prices by what each unit alone saves. That is exact as long as no unit's saving depends on another's; the layers
-// of groups that overlap are worth more than the model then, and refused.
+// additive returns the pricing by what each unit alone saves. It is exact as long as no unit's
+// saving depends on another's. The layers of groups that overlap save more than the model costs,
+// and are refused.
 func additive(model statistics.Model, layers []statistics.Layer) (pricing, error) {
-	macs, err := difference(model, "MACs", model.MACs, layers, func(l statistics.Layer) int64 { return l.UnitMACs })
+	macs, err := difference(model, "MACs", model.MACs, layers,
+		func(l statistics.Layer) int64 { return l.UnitMACs })
 	if err != nil {
 		return pricing{}, err
 	}
-	params, err := difference(model, "parameters", model.Params, layers, func(l statistics.Layer) int64 { return l.UnitParams })
+	params, err := difference(model, "parameters", model.Params, layers,
+		func(l statistics.Layer) int64 { return l.UnitParams })
 	return pricing{macs: macs, params: params}, err
 }
 
-// difference is a dense total minus what the removed units save. It refuses a model of fewer than its layers have together;
-// a model of none has not recorded them, and keeps none.
-func difference(model statistics.Model, what string, dense int64, layers []statistics.Layer, unit func(statistics.Layer) int64) (func([]int) int64, error) {
+// difference returns the function that computes a dense total minus what the removed units save. It
+// refuses a total below what all units save together; a dense total of 0 was not recorded, and
+// stays 0.
+func difference(
+	model statistics.Model, what string, dense int64, layers []statistics.Layer,
+	unit func(statistics.Layer) int64,
+) (func([]int) int64, error) {
 	if dense < 0 || dense > maxCost {
-		return nil, fault.New(fault.Value, "model %q has %d %s; record the %s of the dense model for one image", model.Name, dense, what, what)
+		return nil, fault.New(fault.Value,
+			"model %q has %d %s; record the %s of the dense model for one image", model.Name, dense,
+			what, what)
 	}
 	if dense == 0 {
 		return func([]int) int64 { return 0 }, nil
@@ -85,7 +103,10 @@ func difference(model statistics.Model, what string, dense int64, layers []stati
 	rest := dense
 	for _, l := range layers {
 		if unit(l) > rest/int64(l.Units) {
-			return nil, fault.New(fault.Value, "model %q has %d %s, less than its layers up to %q have together; record the %s of the whole dense model for one image, and %s where groups overlap, as embed and mlp do",
+			return nil, fault.New(fault.Value,
+				"model %q has %d %s, less than its layers up to %q have together; "+
+					"record the %s of the whole dense model for one image, "+
+					"and %s where groups overlap, as embed and mlp do",
 				model.Name, dense, what, l.Name, what, CostsKey)
 		}
 		rest -= int64(l.Units) * unit(l)

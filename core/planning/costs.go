@@ -15,17 +15,19 @@ import (
 // CostsKey is the metadata, of statistics, scores and plans, that holds a model's costs: JSON
 //
 //	{"sizes": {"embed": 192, "blocks.0.mlp": 768, …},
-//	 "products": [{"kind": "linear", "name": "blocks.0.mlp.fc1", "rows": 197, "inputs": [[1, "embed"]],
-//	               "outputs": [[1, "blocks.0.mlp"]], "bias": true, "times": ["blocks.0.mlp.branch"]}, …]}
+//	 "products": [{"kind": "linear", "name": "blocks.0.mlp.fc1", "rows": 197,
+//	               "inputs": [[1, "embed"]], "outputs": [[1, "blocks.0.mlp"]],
+//	               "bias": true, "times": ["blocks.0.mlp.branch"]}, …]}
 //
-// Sizes are the dense counts of units, in one part, of every layer that is named, whether it can be cut or not. A width (inputs,
-// outputs, heads) is a sum of terms: a number times the kept counts of the layers named after it. The kept counts of the
-// branches in times, 0 or 1, multiply a whole product. See [kinds] for what each kind costs.
+// Sizes are the dense counts of units, in one part, of every layer that is named, whether it can be
+// pruned or not. A width (inputs, outputs, heads) is a sum of terms: a number times the kept counts
+// of the layers named after it. The kept counts of the branches in times, 0 or 1, multiply a whole
+// product. See [kinds] for the cost of each kind.
 const CostsKey = "agflow.costs"
 
-// kind is what a kind of product is made of and costs. Every kind has outputs.
+// kind describes a kind of product: its operands and its costs. Every kind has outputs.
 type kind struct {
-	inputs, heads, bias bool // whether it has any, or may have one
+	inputs, heads, bias bool // whether it has inputs and heads, and may have a bias
 	shape               func(rows, in, out, heads int64) string
 	macs                func(rows, in, out int64) int64
 	params              func(in, out, bias int64) int64
@@ -34,20 +36,28 @@ type kind struct {
 var kinds = map[string]kind{
 	"linear": {
 		inputs: true, bias: true,
-		shape:  func(rows, in, out, _ int64) string { return fmt.Sprintf("linear %dx%dx%d", rows, in, out) },
-		macs:   func(rows, in, out int64) int64 { return multiply(rows, multiply(in, out)) },
-		params: func(in, out, bias int64) int64 { return add(multiply(in, out), multiply(bias, out)) },
+		shape: func(rows, in, out, _ int64) string {
+			return fmt.Sprintf("linear %dx%dx%d", rows, in, out)
+		},
+		macs: func(rows, in, out int64) int64 { return multiply(rows, multiply(in, out)) },
+		params: func(in, out, bias int64) int64 {
+			return add(multiply(in, out), multiply(bias, out))
+		},
 	},
 	"attention": { // both matmuls of all heads: in channels of queries and keys, out of values
 		inputs: true, heads: true,
 		shape: func(rows, in, out, heads int64) string {
 			return fmt.Sprintf("attention %dx%dx%dx%d", rows, in, out, heads)
 		},
-		macs:   func(rows, in, out int64) int64 { return multiply(multiply(rows, rows), add(in, out)) },
+		macs: func(rows, in, out int64) int64 {
+			return multiply(multiply(rows, rows), add(in, out))
+		},
 		params: func(_, _, _ int64) int64 { return 0 },
 	},
 	"pointwise": {
-		shape:  func(rows, _, out, _ int64) string { return fmt.Sprintf("pointwise %dx%d", rows, out) },
+		shape: func(rows, _, out, _ int64) string {
+			return fmt.Sprintf("pointwise %dx%d", rows, out)
+		},
 		macs:   func(_, _, _ int64) int64 { return 0 },
 		params: func(_, _, _ int64) int64 { return 0 },
 	},
@@ -56,13 +66,13 @@ var kinds = map[string]kind{
 		macs:   func(_, _, _ int64) int64 { return 0 },
 		params: func(_, out, _ int64) int64 { return multiply(2, out) },
 	},
-	"parameters": { // takes no time, so has no shape
+	"parameters": { // without a shape, because they take no time
 		macs:   func(_, _, _ int64) int64 { return 0 },
 		params: func(_, out, _ int64) int64 { return out },
 	},
 }
 
-// costs are a model's costs for any mix of kept counts.
+// costs computes a model's costs for any combination of kept counts.
 type costs struct {
 	sizes    []int64        // dense count of each layer
 	index    map[string]int // of a layer in sizes
@@ -97,7 +107,7 @@ func (w width) of(counts []int64) int64 {
 	return total
 }
 
-// widths returns a product's inputs, outputs and heads, and how often it is there.
+// widths returns a product's inputs, outputs and heads, and how many times it occurs.
 func (p product) widths(counts []int64) (in, out, heads, times int64) {
 	times = 1
 	for _, layer := range p.times {
@@ -106,7 +116,8 @@ func (p product) widths(counts []int64) (in, out, heads, times int64) {
 	return p.inputs.of(counts), p.outputs.of(counts), p.heads.of(counts), times
 }
 
-// counts turns units kept, in the order of layers, into counts of one part; layers that are not among them stay dense.
+// counts turns units kept, in the order of layers, into counts of one part; layers that are not
+// among them stay dense.
 func (c *costs) counts(layers []statistics.Layer, kept []int) []int64 {
 	counts := slices.Clone(c.sizes)
 	for i, l := range layers {
@@ -133,26 +144,31 @@ func (c *costs) params(counts []int64) int64 {
 	return total
 }
 
-// check refuses costs that are not those of the model and its layers. What is dense costs most, so nothing that is checked
-// here overflows when it is cut.
+// check refuses costs that are not those of the model and its layers. The dense model costs most,
+// so nothing that passes overflows when it is pruned.
 func (c *costs) check(model statistics.Model, layers []statistics.Layer) error {
 	for _, l := range layers {
 		at, known := c.index[l.Name]
 		if !known || c.sizes[at] != int64(l.Units/l.Parts) {
-			return wrongCosts("sizes has no %q of %d, the units of that layer in one part", l.Name, l.Units/l.Parts)
+			return wrongCosts("sizes has no %q of %d, the units of that layer in one part", l.Name,
+				l.Units/l.Parts)
 		}
 	}
 	if macs := c.macs(c.sizes); macs != model.MACs || macs > maxCost {
-		return wrongCosts("the dense sizes come to %d MACs and model %q has %d", macs, model.Name, model.MACs)
+		return wrongCosts("the dense sizes come to %d MACs and model %q has %d", macs, model.Name,
+			model.MACs)
 	}
 	if params := c.params(c.sizes); params != model.Params || params > maxCost {
-		return wrongCosts("the dense sizes come to %d parameters and model %q has %d", params, model.Name, model.Params)
+		return wrongCosts("the dense sizes come to %d parameters and model %q has %d", params,
+			model.Name, model.Params)
 	}
 	return nil
 }
 
 func wrongCosts(format string, values ...any) error {
-	return fault.New(fault.Value, "metadata %s is not the costs of this model: %w; make the statistics again", CostsKey, fmt.Errorf(format, values...))
+	return fault.New(fault.Value,
+		"metadata %s is not the costs of this model: %w; make the statistics again", CostsKey,
+		fmt.Errorf(format, values...))
 }
 
 // The JSON of costs.
@@ -200,7 +216,7 @@ func parseCosts(text string) (*costs, error) {
 	return c, nil
 }
 
-// product reads one product; its errors go on from its name.
+// product reads one product; its error texts continue a sentence that begins with the name.
 func (c *costs) product(described jsonProduct) (product, error) {
 	k, known := kinds[described.Kind]
 	p := product{kind: k, name: described.Name, rows: described.Rows}
@@ -209,8 +225,11 @@ func (c *costs) product(described jsonProduct) (product, error) {
 		return p, fmt.Errorf("is of the unknown kind %q", described.Kind)
 	case p.rows < 0 || p.rows == 0 && k.shape != nil:
 		return p, fmt.Errorf("has %d rows, expected at least 1", p.rows)
-	case len(described.Outputs) == 0 || k.inputs != (len(described.Inputs) > 0) || k.heads != (len(described.Heads) > 0) || described.Bias && !k.bias:
-		return p, fmt.Errorf("has inputs, outputs, heads or a bias that kind %q has not, or lacks one that it has", described.Kind)
+	case len(described.Outputs) == 0 || k.inputs != (len(described.Inputs) > 0) ||
+		k.heads != (len(described.Heads) > 0) || described.Bias && !k.bias:
+		return p, fmt.Errorf(
+			"has inputs, outputs, heads or a bias that kind %q has not, or lacks one that it has",
+			described.Kind)
 	}
 	if described.Bias {
 		p.bias = 1
@@ -238,7 +257,8 @@ func (c *costs) width(described [][]json.RawMessage) (width, error) {
 		}
 		var t term
 		if err := json.Unmarshal(parts[0], &t.factor); err != nil || t.factor < 0 {
-			return nil, fmt.Errorf("has a term that begins with %s, expected a whole number from 0", parts[0])
+			return nil, fmt.Errorf("has a term that begins with %s, expected a whole number from 0",
+				parts[0])
 		}
 		names := make([]string, len(parts)-1)
 		for i, part := range parts[1:] {

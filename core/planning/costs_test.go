@@ -11,8 +11,8 @@ import (
 	"agflow/core/statistics"
 )
 
-// Whatever is cut, of all groups at once, the costs are those of the model that is left.
-func TestCostsAreThoseOfTheCutModel(t *testing.T) {
+// Whatever is pruned, of all groups at once, the costs are those of the pruned model.
+func TestCostsAreThoseOfThePrunedModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawViT(t)
 		s := m.scores(t)
@@ -42,6 +42,7 @@ func TestLayersWithoutScoresStayDense(t *testing.T) {
 	}
 }
 
+// The function is long because of its table of cases.
 func TestCostsAreRefused(t *testing.T) {
 	m := wholeViT{6, []block{{2, 3, 4, 8, 1, 1}}}
 	good := statistics.Model{Name: "vit", MACs: m.price().MACs, Params: m.price().Params}
@@ -56,53 +57,106 @@ func TestCostsAreRefused(t *testing.T) {
 		model statistics.Model
 		says  string
 	}{
-		"no JSON":          {`{"sizes": `, good, "unexpected EOF"},
-		"null":             {`null`, good, `no "embed" of 6`},
-		"text behind":      {m.costs() + "{}", good, "text behind"},
-		"unknown field":    {`{"sizes": {}, "products": [], "more": 1}`, good, `unknown field "more"`},
-		"size 0":           {strings.Replace(m.costs(), `"embed":6`, `"embed":0`, 1), good, `size of "embed" is 0`},
-		"other size":       {strings.Replace(m.costs(), `"embed":6`, `"embed":7`, 1), good, `no "embed" of 6`},
-		"a size too large": {strings.Replace(m.costs(), `"embed":6`, `"embed":1e30`, 1), good, "cannot unmarshal"},
-		"unknown kind":     {more(`{"kind": "conv", "name": "stem"}`), good, `"stem" is of the unknown kind "conv"`},
-		"unknown layer":    {more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[1, "width"]]}`), good, `"n" names layer "width"`},
-		"unknown branch":   {more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[1]], "times": ["b"]}`), good, `names layer "b"`},
-		"no rows":          {more(`{"kind": "norm", "name": "n", "outputs": [[1]]}`), good, "0 rows"},
-		"rows below 0":     {more(`{"kind": "parameters", "name": "p", "rows": -1, "outputs": [[1]]}`), good, "-1 rows"},
-		"no outputs":       {more(`{"kind": "norm", "name": "n", "rows": 1}`), good, "lacks one"},
-		"no inputs":        {more(`{"kind": "linear", "name": "l", "rows": 1, "outputs": [[1]]}`), good, "lacks one"},
-		"no heads":         {more(`{"kind": "attention", "name": "a", "rows": 1, "inputs": [[1]], "outputs": [[1]]}`), good, "lacks one"},
-		"a bias":           {more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[1]], "bias": true}`), good, `kind "norm" has not`},
-		"an empty term":    {more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[]]}`), good, "empty term"},
-		"a negative term":  {more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[-1]]}`), good, "begins with -1"},
-		"half a unit":      {more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[0.5]]}`), good, "begins with 0.5"},
-		"a number's layer": {more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[1, 2]]}`), good, "a term with 2"},
-		"one product more": {more(`{"kind": "linear", "name": "l", "rows": 1, "inputs": [[1]], "outputs": [[1]]}`), good, "dense sizes come to"},
-		"overflow":         {more(`{"kind": "linear", "name": "l", "rows": 9223372036854775807, "inputs": [[9223372036854775807]], "outputs": [[3]]}`), good, "9223372036854775807 MACs"},
+		"no JSON":     {`{"sizes": `, good, "unexpected EOF"},
+		"null":        {`null`, good, `no "embed" of 6`},
+		"text behind": {m.costs() + "{}", good, "text behind"},
+		"unknown field": {
+			`{"sizes": {}, "products": [], "more": 1}`, good, `unknown field "more"`,
+		},
+		"size 0": {
+			strings.Replace(m.costs(), `"embed":6`, `"embed":0`, 1), good, `size of "embed" is 0`,
+		},
+		"other size": {
+			strings.Replace(m.costs(), `"embed":6`, `"embed":7`, 1), good, `no "embed" of 6`,
+		},
+		"a size too large": {
+			strings.Replace(m.costs(), `"embed":6`, `"embed":1e30`, 1), good, "cannot unmarshal",
+		},
+		"unknown kind": {
+			more(`{"kind": "conv", "name": "stem"}`), good, `"stem" is of the unknown kind "conv"`,
+		},
+		"unknown layer": {
+			more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[1, "width"]]}`), good,
+			`"n" names layer "width"`,
+		},
+		"unknown branch": {
+			more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[1]], "times": ["b"]}`),
+			good, `names layer "b"`,
+		},
+		"no rows": {
+			more(`{"kind": "norm", "name": "n", "outputs": [[1]]}`), good, "0 rows",
+		},
+		"rows below 0": {
+			more(`{"kind": "parameters", "name": "p", "rows": -1, "outputs": [[1]]}`), good,
+			"-1 rows",
+		},
+		"no outputs": {more(`{"kind": "norm", "name": "n", "rows": 1}`), good, "lacks one"},
+		"no inputs": {
+			more(`{"kind": "linear", "name": "l", "rows": 1, "outputs": [[1]]}`), good, "lacks one",
+		},
+		"no heads": {
+			more(
+				`{"kind": "attention", "name": "a", "rows": 1, "inputs": [[1]], "outputs": [[1]]}`),
+			good, "lacks one",
+		},
+		"a bias": {
+			more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[1]], "bias": true}`), good,
+			`kind "norm" has not`,
+		},
+		"an empty term": {
+			more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[]]}`), good, "empty term",
+		},
+		"a negative term": {
+			more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[-1]]}`), good,
+			"begins with -1",
+		},
+		"half a unit": {
+			more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[0.5]]}`), good,
+			"begins with 0.5",
+		},
+		"a number's layer": {
+			more(`{"kind": "norm", "name": "n", "rows": 1, "outputs": [[1, 2]]}`), good,
+			"a term with 2",
+		},
+		"one product more": {
+			more(`{"kind": "linear", "name": "l", "rows": 1, "inputs": [[1]], "outputs": [[1]]}`),
+			good, "dense sizes come to",
+		},
+		"overflow": {
+			more(`{"kind": "linear", "name": "l", "rows": 9223372036854775807,
+				"inputs": [[9223372036854775807]], "outputs": [[3]]}`),
+			good, "9223372036854775807 MACs",
+		},
 		"other MACs":       {m.costs(), fewer, "dense sizes come to"},
 		"other parameters": {m.costs(), heavier, "dense sizes come to"},
 		"none recorded":    {m.costs(), statistics.Model{Name: "vit"}, `"vit" has 0`},
 	} {
 		_, err := pricingOf(c.model, m.layers(), map[string]string{CostsKey: c.costs}, nil)
-		if err == nil || fault.CodeOf(err) != fault.Value || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), CostsKey) {
+		if err == nil || fault.CodeOf(err) != fault.Value ||
+			!strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), CostsKey) {
 			t.Errorf("%s: got %v, want %q", name, err, c.says)
 		}
 	}
 }
 
-// Groups that overlap need costs: embed and mlp are worth more than the model without.
+// Groups that overlap need costs: without them, embed and mlp save more than the model has.
 func TestOverlappingGroupsNeedCosts(t *testing.T) {
 	m := wholeViT{6, []block{{2, 3, 4, 8, 1, 1}}}
-	_, err := pricingOf(statistics.Model{Name: "vit", MACs: m.price().MACs, Params: m.price().Params}, m.layers(), nil, nil)
+	model := statistics.Model{Name: "vit", MACs: m.price().MACs, Params: m.price().Params}
+	_, err := pricingOf(model, m.layers(), nil, nil)
 	if fault.CodeOf(err) != fault.Value || !strings.Contains(err.Error(), CostsKey) {
 		t.Error(err)
 	}
 }
 
-// FuzzCosts proves that no text makes the parser panic or allocate much, and that what it takes is priced without overflow:
-// no cut costs more than the dense model.
+// FuzzCosts checks that no text makes the parser panic or allocate much, and that what it accepts
+// is priced without overflow: no pruned model costs more than the dense one.
 func FuzzCosts(f *testing.F) {
 	f.Add(wholeViT{6, []block{{2, 3, 4, 8, 1, 1}}}.costs())
-	f.Add(`{"sizes": {"a": 9223372036854775807}, "products": [{"kind": "linear", "rows": 9223372036854775807, "inputs": [[9223372036854775807, "a", "a"], [1]], "outputs": [[2, "a"]], "times": ["a"]}]}`)
+	f.Add(`{"sizes": {"a": 9223372036854775807}, "products": [
+		{"kind": "linear", "rows": 9223372036854775807,
+		 "inputs": [[9223372036854775807, "a", "a"], [1]], "outputs": [[2, "a"]],
+		 "times": ["a"]}]}`)
 	f.Add(`[[[[`)
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := parseCosts(text)
@@ -117,15 +171,20 @@ func FuzzCosts(f *testing.F) {
 		for i, size := range c.sizes {
 			cut[i] = size / 2
 		}
-		if macs < 0 || params < 0 || c.macs(cut) < 0 || c.macs(cut) > macs || c.params(cut) < 0 || c.params(cut) > params {
-			t.Fatalf("dense %d MACs and %d parameters, cut %d and %d", macs, params, c.macs(cut), c.params(cut))
+		if macs < 0 || params < 0 || c.macs(cut) < 0 || c.macs(cut) > macs || c.params(cut) < 0 ||
+			c.params(cut) > params {
+			t.Fatalf("dense %d MACs and %d parameters, cut %d and %d", macs, params, c.macs(cut),
+				c.params(cut))
 		}
 	})
 }
 
 func TestSaturation(t *testing.T) {
 	const most = math.MaxInt64
-	for _, c := range [][3]int64{{0, most, 0}, {most, 0, 0}, {1, most, most}, {2, most, most}, {most, most, most}, {3, 4, 12}} {
+	for _, c := range [][3]int64{
+		{0, most, 0}, {most, 0, 0}, {1, most, most}, {2, most, most}, {most, most, most},
+		{3, 4, 12},
+	} {
 		if got := multiply(c[0], c[1]); got != c[2] {
 			t.Errorf("%d*%d = %d", c[0], c[1], got)
 		}

@@ -5,7 +5,7 @@ import (
 	"agflow/core/statistics"
 )
 
-// Difference says how far two plans keep the same units.
+// Difference counts the units that two plans keep, in all layers and in each.
 type Difference struct {
 	Comparison
 	Layers []LayerComparison `json:"layers"`
@@ -27,7 +27,7 @@ type LayerComparison struct {
 	Comparison
 }
 
-// Diff compares two plans of the same layers, whatever they were made by.
+// Diff compares two plans of the same layers. Their criteria and requests may differ.
 //
 // Errors: shape (other layers), and those of [Plan.Validate].
 func Diff(a, b Plan) (Difference, error) {
@@ -43,7 +43,9 @@ func Diff(a, b Plan) (Difference, error) {
 	offsets := statistics.Offsets(a.Layers)
 	for i, l := range a.Layers {
 		found := compare(a.Keep[offsets[i]:offsets[i+1]], b.Keep[offsets[i]:offsets[i+1]])
-		d.Layers = append(d.Layers, LayerComparison{Layer: l.Name, Group: l.Group, Comparison: found})
+		d.Layers = append(d.Layers, LayerComparison{
+			Layer: l.Name, Group: l.Group, Comparison: found,
+		})
 	}
 	d.Comparison = compare(a.Keep, b.Keep)
 	return d, nil
@@ -62,16 +64,22 @@ func compare(a, b []bool) Comparison {
 	return o
 }
 
-// sameUnits refuses layers of other units. What a unit costs may differ.
+// sameUnits refuses layers with different units. The costs of a unit may differ.
 func sameUnits(a, b []statistics.Layer) error {
 	if len(a) != len(b) {
-		return fault.New(fault.Shape, "the first plan is of %d layers and the second of %d; compare plans of the same model and groups", len(a), len(b))
+		return fault.New(fault.Shape,
+			"the first plan is of %d layers and the second of %d; "+
+				"compare plans of the same model and groups",
+			len(a), len(b))
 	}
 	for i, l := range a {
 		other := b[i]
 		other.UnitMACs, other.UnitParams = l.UnitMACs, l.UnitParams
 		if l != other {
-			return fault.New(fault.Shape, "layer %d of the first plan is %q with %d units of group %q, of the second %q with %d of group %q; compare plans of the same model and groups",
+			return fault.New(fault.Shape,
+				"layer %d of the first plan is %q with %d units of group %q, "+
+					"of the second %q with %d of group %q; "+
+					"compare plans of the same model and groups",
 				i, l.Name, l.Units, l.Group, other.Name, other.Units, other.Group)
 		}
 	}

@@ -19,9 +19,11 @@ func TestDiffByHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heads, mlp := Comparison{Units: 4, A: 2, B: 3, Both: 1, Jaccard: 0.25}, Comparison{Units: 16, A: 8, B: 8, Both: 8, Jaccard: 1}
+	heads := Comparison{Units: 4, A: 2, B: 3, Both: 1, Jaccard: 0.25}
+	mlp := Comparison{Units: 16, A: 8, B: 8, Both: 8, Jaccard: 1}
 	all := Comparison{Units: 20, A: 10, B: 11, Both: 9, Jaccard: 0.75}
-	if len(d.Layers) != 2 || d.Layers[0] != (LayerComparison{"blocks.0.attn", "heads", heads}) || d.Layers[1] != (LayerComparison{"blocks.0.mlp", "mlp", mlp}) || d.Comparison != all {
+	if len(d.Layers) != 2 || d.Layers[0] != (LayerComparison{"blocks.0.attn", "heads", heads}) ||
+		d.Layers[1] != (LayerComparison{"blocks.0.mlp", "mlp", mlp}) || d.Comparison != all {
 		t.Errorf("%+v", d)
 	}
 }
@@ -40,8 +42,12 @@ func TestPlansOfOtherLayersAreNotCompared(t *testing.T) {
 	other.Layers[1].Name = "blocks.7.mlp"
 	unsound, _ := solveOK(t, vit("agf", 1), Request{PruningRatio: 0.5})
 	clear(unsound.Keep)
-	for says, plan := range map[string]Plan{"2 layers and the second of 4": b, `of the second "blocks.7.mlp" with 16`: other, "keeps no unit": unsound} {
-		if _, err := Diff(a, plan); err == nil || !strings.Contains(err.Error(), says) || fault.CodeOf(err) != fault.Shape && plan.Keep[0] {
+	for says, plan := range map[string]Plan{
+		"2 layers and the second of 4": b, `of the second "blocks.7.mlp" with 16`: other,
+		"keeps no unit": unsound,
+	} {
+		if _, err := Diff(a, plan); err == nil || !strings.Contains(err.Error(), says) ||
+			fault.CodeOf(err) != fault.Shape && plan.Keep[0] {
 			t.Errorf("got %v, want %q", err, says)
 		}
 	}

@@ -11,13 +11,22 @@ import (
 	"agflow/core/statistics"
 )
 
-// vit returns scores of a small Vision Transformer: per block 4 heads of 50 MACs and 16 MLP channels of 5.
+// vit returns scores of a small Vision Transformer: per block 4 heads of 50 MACs and 16 MLP
+// channels of 5.
 func vit(criterion string, blocks int) criteria.Scores {
-	s := criteria.Scores{Criterion: criterion, Model: statistics.Model{Name: "vit", MACs: int64(100 + blocks*280)}}
+	s := criteria.Scores{
+		Criterion: criterion, Model: statistics.Model{Name: "vit", MACs: int64(100 + blocks*280)},
+	}
 	for b := range blocks {
 		s.Layers = append(s.Layers,
-			statistics.Layer{Name: fmt.Sprintf("blocks.%d.attn", b), Group: statistics.Heads, Units: 4, UnitWidth: 8, Parts: 1, UnitMACs: 50},
-			statistics.Layer{Name: fmt.Sprintf("blocks.%d.mlp", b), Group: statistics.MLP, Units: 16, UnitWidth: 1, Parts: 1, UnitMACs: 5})
+			statistics.Layer{
+				Name: fmt.Sprintf("blocks.%d.attn", b), Group: statistics.Heads, Units: 4,
+				UnitWidth: 8, Parts: 1, UnitMACs: 50,
+			},
+			statistics.Layer{
+				Name: fmt.Sprintf("blocks.%d.mlp", b), Group: statistics.MLP, Units: 16,
+				UnitWidth: 1, Parts: 1, UnitMACs: 5,
+			})
 		for u := range 20 {
 			s.Score = append(s.Score, float64((u*7+b*3)%20))
 		}
@@ -63,14 +72,16 @@ func drawWidths(t *rapid.T, s criteria.Scores) *criteria.Scores {
 	return &widths
 }
 
-// drawScores draws models of uneven layers; few distinct scores, so that ties are common.
+// drawScores draws models of uneven layers, with few distinct scores, so that equal scores are
+// common.
 func drawScores(t *rapid.T, minUnits int) criteria.Scores {
 	s := criteria.Scores{Criterion: "agf_relative", Model: statistics.Model{Name: "drawn"}}
 	s.Model.MACs = rapid.Int64Range(1, 1000).Draw(t, "rest")
+	groups := []string{statistics.MLP, statistics.Heads}
 	for i := range rapid.IntRange(1, 6).Draw(t, "layers") {
 		l := statistics.Layer{
 			Name:     fmt.Sprintf("blocks.%d", i),
-			Group:    rapid.SampledFrom([]string{statistics.MLP, statistics.Heads}).Draw(t, "group"),
+			Group:    rapid.SampledFrom(groups).Draw(t, "group"),
 			Units:    rapid.IntRange(minUnits, 40).Draw(t, "units"),
 			UnitMACs: rapid.Int64Range(0, 30).Draw(t, "unit MACs"),
 		}

@@ -9,8 +9,9 @@ import (
 	"agflow/core/fault"
 )
 
-// LatencyTable holds measured latencies of products by their shapes, one entry a measurement; `agflow bench layers` makes it.
-// The measurements of a shape, which is named after the dense sizes, form a full grid over inputs, outputs and heads.
+// LatencyTable holds measured latencies of products by their shapes, one entry a measurement;
+// `agflow bench layers` makes it. The measurements of a shape, which is named after the dense
+// sizes, form a full grid over inputs, outputs and heads.
 type LatencyTable struct {
 	Model    string
 	ModelMS  float64 // of the dense model, a batch
@@ -24,7 +25,8 @@ type LatencyTable struct {
 	Metadata map[string]string // batch, device, threads
 }
 
-// Validate checks what every reader relies on: as many entries in every column, times above 0, and full grids.
+// Validate checks what every reader relies on: columns of equal length, times above 0, and full
+// grids.
 //
 // Errors: shape, value, nonfinite.
 func (t LatencyTable) Validate() error {
@@ -32,33 +34,49 @@ func (t LatencyTable) Validate() error {
 	return err
 }
 
-// grids sorts the measurements into one grid a shape.
+// grids makes one grid of the measurements of each shape.
 func (t LatencyTable) grids() (map[string]*grid, error) {
 	n := len(t.MS)
-	for _, length := range []int{len(t.Kind), len(t.Rows), len(t.Shape), len(t.Inputs), len(t.Outputs), len(t.Heads)} {
+	for _, length := range []int{
+		len(t.Kind), len(t.Rows), len(t.Shape), len(t.Inputs), len(t.Outputs), len(t.Heads),
+	} {
 		if length != n {
-			return nil, fault.New(fault.Shape, "the latency table has columns of %d and %d entries; give every column as many", length, n)
+			return nil, fault.New(fault.Shape,
+				"the latency table has columns of %d and %d entries; give every column as many",
+				length, n)
 		}
 	}
 	if !(t.ModelMS > 0) || math.IsInf(t.ModelMS, 0) {
-		return nil, fault.New(fault.Value, "the latency table says that the dense model takes %v ms; measure it again with `agflow bench layers`", t.ModelMS)
+		return nil, fault.New(fault.Value,
+			"the latency table says that the dense model takes %v ms; "+
+				"measure it again with `agflow bench layers`",
+			t.ModelMS)
 	}
-	places := map[string][]int{}
+	entries := map[string][]int{}
 	for i, shape := range t.Shape {
 		switch {
 		case !strings.HasPrefix(shape, fmt.Sprintf("%s %dx", t.Kind[i], t.Rows[i])):
-			return nil, fault.New(fault.Value, "row %d of the latency table has shape %q, which is not of kind %q and %d rows; measure it again with `agflow bench layers`", i, shape, t.Kind[i], t.Rows[i])
+			return nil, fault.New(fault.Value,
+				"row %d of the latency table has shape %q, which is not of kind %q and %d rows; "+
+					"measure it again with `agflow bench layers`",
+				i, shape, t.Kind[i], t.Rows[i])
 		case t.Inputs[i] < 0 || t.Outputs[i] < 0 || t.Heads[i] < 0:
-			return nil, fault.New(fault.Value, "row %d of the latency table has %d inputs, %d outputs and %d heads; none may be negative", i, t.Inputs[i], t.Outputs[i], t.Heads[i])
+			return nil, fault.New(fault.Value,
+				"row %d of the latency table has %d inputs, %d outputs and %d heads; "+
+					"none may be negative",
+				i, t.Inputs[i], t.Outputs[i], t.Heads[i])
 		case !(t.MS[i] > 0) || math.IsInf(t.MS[i], 0):
-			return nil, fault.New(fault.Nonfinite, "row %d of the latency table, of shape %q, has %v ms, expected a time above 0; measure it again with `agflow bench layers`", i, shape, t.MS[i])
+			return nil, fault.New(fault.Nonfinite,
+				"row %d of the latency table, of shape %q, has %v ms, expected a time above 0; "+
+					"measure it again with `agflow bench layers`",
+				i, shape, t.MS[i])
 		}
-		places[shape] = append(places[shape], i)
+		entries[shape] = append(entries[shape], i)
 	}
-	grids := make(map[string]*grid, len(places))
+	grids := make(map[string]*grid, len(entries))
 	for _, shape := range t.Shape {
 		if grids[shape] == nil {
-			g, err := t.grid(shape, places[shape])
+			g, err := t.grid(shape, entries[shape])
 			if err != nil {
 				return nil, err
 			}
@@ -68,7 +86,8 @@ func (t LatencyTable) grids() (map[string]*grid, error) {
 	return grids, nil
 }
 
-// grid is a full rectangular grid of measurements, the last axis fastest. It never falls along an axis.
+// grid is a full rectangular grid of measurements, the last axis fastest. Times never fall along an
+// axis.
 type grid struct {
 	axes [3][]int64 // inputs, outputs, heads: the sizes measured, ascending
 	ms   []float64
@@ -86,7 +105,10 @@ func (t LatencyTable) grid(shape string, entries []int) (*grid, error) {
 		g.axes[axis] = slices.Compact(g.axes[axis])
 		cells = int(multiply(int64(cells), int64(len(g.axes[axis]))))
 	}
-	incomplete := fault.New(fault.Shape, "the latency table has %d measurements of shape %q, which are not a full grid of %d inputs by %d outputs by %d heads; measure each of them once",
+	incomplete := fault.New(fault.Shape,
+		"the latency table has %d measurements of shape %q, "+
+			"which are not a full grid of %d inputs by %d outputs by %d heads; "+
+			"measure each of them once",
 		len(entries), shape, len(g.axes[0]), len(g.axes[1]), len(g.axes[2]))
 	if cells != len(entries) {
 		return nil, incomplete
@@ -107,8 +129,8 @@ func (t LatencyTable) grid(shape string, entries []int) (*grid, error) {
 	return g, nil
 }
 
-// makeMonotone raises each measurement to the greatest of the smaller sizes: measurements scatter, but more work takes no
-// less time, and a search for what fits a budget relies on it.
+// makeMonotone raises each measurement to the greatest of the smaller sizes. Measurements scatter,
+// but more work takes no less time, and the search for what fits a budget relies on that.
 func (g *grid) makeMonotone() {
 	step := len(g.ms)
 	for _, axis := range g.axes {
@@ -121,13 +143,13 @@ func (g *grid) makeMonotone() {
 	}
 }
 
-// at interpolates linearly along every axis. Sizes below the smallest that was measured count as that, for small matrices
-// take a time of their own.
+// at interpolates linearly along every axis. Sizes below the smallest that was measured count as
+// the smallest, because the time of small matrices does not fall to 0.
 func (g *grid) at(sizes [3]int64) float64 {
 	return g.along(0, 0, sizes)
 }
 
-// along interpolates along an axis and those after it, at a place on those before it.
+// along interpolates along an axis and those after it, at an index on those before it.
 func (g *grid) along(axis, place int, sizes [3]int64) float64 {
 	if axis == len(g.axes) {
 		return g.ms[place]
@@ -140,11 +162,12 @@ func (g *grid) along(axis, place int, sizes [3]int64) float64 {
 	}
 	share := float64(size-known[above-1]) / float64(known[above]-known[above-1])
 	below, beyond := g.along(axis+1, place+above-1, sizes), g.along(axis+1, place+above, sizes)
-	return min(below+share*(beyond-below), beyond) // never past it by rounding
+	return min(below+share*(beyond-below), beyond) // rounding must not pass it
 }
 
-// bind finds the grid of every product and returns the latency of a model of given counts: that of the dense model, in the
-// proportion in which the products' latencies together change.
+// bind finds the grid of every product and returns the function that computes the latency of a
+// model of given counts: the dense model's latency, scaled by the ratio of the products' total
+// latencies.
 func (t LatencyTable) bind(c *costs) (func(counts []int64) float64, error) {
 	grids, err := t.grids()
 	if err != nil {
@@ -159,11 +182,17 @@ func (t LatencyTable) bind(c *costs) (func(counts []int64) float64, error) {
 		shape := p.kind.shape(p.rows, in, out, heads)
 		g, known := grids[shape]
 		if !known {
-			return nil, fault.New(fault.Value, "the latency table has no shape %q, which %q needs; measure this model with `agflow bench layers --model`", shape, p.name)
+			return nil, fault.New(fault.Value,
+				"the latency table has no shape %q, which %q needs; "+
+					"measure this model with `agflow bench layers --model`",
+				shape, p.name)
 		}
 		for axis, size := range [3]int64{in, out, heads} {
 			if last := g.axes[axis][len(g.axes[axis])-1]; last < size {
-				return nil, fault.New(fault.Value, "the latency table measures shape %q up to %s %d, less than the %d of the dense %q; measure it again with `agflow bench layers --model`",
+				return nil, fault.New(fault.Value,
+					"the latency table measures shape %q up to %s %d, "+
+						"less than the %d of the dense %q; "+
+						"measure it again with `agflow bench layers --model`",
 					shape, [3]string{"inputs", "outputs", "heads"}[axis], last, size, p.name)
 			}
 		}
@@ -181,7 +210,10 @@ func (t LatencyTable) bind(c *costs) (func(counts []int64) float64, error) {
 	}
 	dense := total(c.sizes)
 	if !(dense > 0) || math.IsInf(dense, 0) {
-		return nil, fault.New(fault.Value, "the measured latencies of the model's products come to %v ms; measure this model with `agflow bench layers --model`", dense)
+		return nil, fault.New(fault.Value,
+			"the measured latencies of the model's products come to %v ms; "+
+				"measure this model with `agflow bench layers --model`",
+			dense)
 	}
 	return func(counts []int64) float64 { return t.ModelMS * (total(counts) / dense) }, nil
 }

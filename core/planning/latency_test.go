@@ -10,12 +10,16 @@ import (
 	"agflow/core/fault"
 )
 
-// sheet is a grid over 2 and 4 inputs by 3, 6 and 9 outputs, measured with one value that scatters below a smaller size's.
+// sheet is a grid over 2 and 4 inputs by 3, 6 and 9 outputs. One of its values is below that of a
+// smaller size.
 func sheet() LatencyTable {
 	t := LatencyTable{Model: "toy", ModelMS: 10}
 	for i, ms := range []float64{1, 2, 3, 5, 6, 5.5} {
-		t.Kind, t.Rows, t.Shape = append(t.Kind, "linear"), append(t.Rows, 7), append(t.Shape, "linear 7x4x9")
-		t.Inputs, t.Outputs, t.Heads = append(t.Inputs, []int64{2, 4}[i/3]), append(t.Outputs, []int64{3, 6, 9}[i%3]), append(t.Heads, 0)
+		t.Kind, t.Rows = append(t.Kind, "linear"), append(t.Rows, 7)
+		t.Shape = append(t.Shape, "linear 7x4x9")
+		t.Inputs = append(t.Inputs, []int64{2, 4}[i/3])
+		t.Outputs = append(t.Outputs, []int64{3, 6, 9}[i%3])
+		t.Heads = append(t.Heads, 0)
 		t.MS = append(t.MS, ms)
 	}
 	return t
@@ -43,11 +47,13 @@ func TestInterpolationByHand(t *testing.T) {
 	}
 }
 
-// The latency of a cut model is the dense model's in the proportion of the products' latencies; a dropped branch takes none.
+// The latency of a pruned model is the dense model's, scaled by the ratio of the products'
+// latencies; a removed branch takes none.
 func TestLatencyByHand(t *testing.T) {
 	c, err := parseCosts(`{"sizes": {"a": 4, "b": 9, "branch": 1}, "products": [
 		{"kind": "linear", "name": "fc1", "rows": 7, "inputs": [[1, "a"]], "outputs": [[1, "b"]]},
-		{"kind": "linear", "name": "fc2", "rows": 7, "inputs": [[1, "a"]], "outputs": [[1, "b"]], "times": ["branch"]},
+		{"kind": "linear", "name": "fc2", "rows": 7, "inputs": [[1, "a"]], "outputs": [[1, "b"]],
+		 "times": ["branch"]},
 		{"kind": "parameters", "name": "p", "outputs": [[1, "b"]]}]}`)
 	if err != nil {
 		t.Fatal(err)
@@ -78,8 +84,10 @@ func TestLatencyNeverFalls(t *testing.T) {
 		for _, i := range []int64{1, 4, 5} {
 			for _, o := range []int64{2, 8} {
 				for _, h := range []int64{1, 2, 4} {
-					table.Kind, table.Rows, table.Shape = append(table.Kind, "attention"), append(table.Rows, 9), append(table.Shape, "attention 9x5x8x4")
-					table.Inputs, table.Outputs, table.Heads = append(table.Inputs, i), append(table.Outputs, o), append(table.Heads, h)
+					table.Kind, table.Rows = append(table.Kind, "attention"), append(table.Rows, 9)
+					table.Shape = append(table.Shape, "attention 9x5x8x4")
+					table.Inputs, table.Outputs = append(table.Inputs, i), append(table.Outputs, o)
+					table.Heads = append(table.Heads, h)
 					table.MS = append(table.MS, rapid.Float64Range(0.1, 10).Draw(t, "ms"))
 				}
 			}
@@ -111,29 +119,48 @@ func TestLatencyTablesAreRefused(t *testing.T) {
 		code   fault.Code
 		says   string
 	}{
-		"columns":         {func(t *LatencyTable) { t.Heads = t.Heads[1:] }, fault.Shape, "5 and 6 entries"},
-		"no model time":   {func(t *LatencyTable) { t.ModelMS = 0 }, fault.Value, "takes 0 ms"},
-		"model time NaN":  {func(t *LatencyTable) { t.ModelMS = math.NaN() }, fault.Value, "takes NaN ms"},
-		"other kind":      {func(t *LatencyTable) { t.Kind[1] = "norm" }, fault.Value, `row 1 of the latency table has shape "linear 7x4x9"`},
-		"other rows":      {func(t *LatencyTable) { t.Rows[1] = 8 }, fault.Value, "8 rows"},
-		"size below 0":    {func(t *LatencyTable) { t.Inputs[2] = -1 }, fault.Value, "-1 inputs"},
-		"no time":         {func(t *LatencyTable) { t.MS[2] = 0 }, fault.Nonfinite, "has 0 ms"},
-		"time NaN":        {func(t *LatencyTable) { t.MS[2] = math.NaN() }, fault.Nonfinite, "has NaN ms"},
-		"time infinite":   {func(t *LatencyTable) { t.MS[2] = math.Inf(1) }, fault.Nonfinite, "has +Inf ms"},
-		"a cell is twice": {func(t *LatencyTable) { t.Outputs[1] = 3 }, fault.Shape, "not a full grid of 2 inputs by 3 outputs by 1 heads"},
-		"a cell lacks":    {func(t *LatencyTable) { t.Inputs[1] = 3 }, fault.Shape, "not a full grid of 3 inputs"},
+		"columns": {
+			func(t *LatencyTable) { t.Heads = t.Heads[1:] }, fault.Shape, "5 and 6 entries",
+		},
+		"no model time": {func(t *LatencyTable) { t.ModelMS = 0 }, fault.Value, "takes 0 ms"},
+		"model time NaN": {
+			func(t *LatencyTable) { t.ModelMS = math.NaN() }, fault.Value, "takes NaN ms",
+		},
+		"other kind": {
+			func(t *LatencyTable) { t.Kind[1] = "norm" }, fault.Value,
+			`row 1 of the latency table has shape "linear 7x4x9"`,
+		},
+		"other rows":   {func(t *LatencyTable) { t.Rows[1] = 8 }, fault.Value, "8 rows"},
+		"size below 0": {func(t *LatencyTable) { t.Inputs[2] = -1 }, fault.Value, "-1 inputs"},
+		"no time":      {func(t *LatencyTable) { t.MS[2] = 0 }, fault.Nonfinite, "has 0 ms"},
+		"time NaN": {
+			func(t *LatencyTable) { t.MS[2] = math.NaN() }, fault.Nonfinite, "has NaN ms",
+		},
+		"time infinite": {
+			func(t *LatencyTable) { t.MS[2] = math.Inf(1) }, fault.Nonfinite, "has +Inf ms",
+		},
+		"a cell is twice": {
+			func(t *LatencyTable) { t.Outputs[1] = 3 }, fault.Shape,
+			"not a full grid of 2 inputs by 3 outputs by 1 heads",
+		},
+		"a cell lacks": {
+			func(t *LatencyTable) { t.Inputs[1] = 3 }, fault.Shape, "not a full grid of 3 inputs",
+		},
 	} {
 		table := sheet()
 		c.change(&table)
-		if err := table.Validate(); err == nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
+		if err := table.Validate(); err == nil || fault.CodeOf(err) != c.code ||
+			!strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: got %v, want code %s saying %q", name, err, c.code, c.says)
 		}
 	}
 }
 
-// What a table cannot tell of a model is refused, with the shape, the product and the cure.
+// A table that lacks a shape of the model, or a size of it, is refused; the error has the shape,
+// the product and the cure.
 func TestOtherModelsTablesAreRefused(t *testing.T) {
-	c, err := parseCosts(`{"sizes": {"a": 4}, "products": [{"kind": "linear", "name": "fc1", "rows": 7, "inputs": [[1, "a"]], "outputs": [[9]]}]}`)
+	c, err := parseCosts(`{"sizes": {"a": 4}, "products": [
+		{"kind": "linear", "name": "fc1", "rows": 7, "inputs": [[1, "a"]], "outputs": [[9]]}]}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,10 +173,12 @@ func TestOtherModelsTablesAreRefused(t *testing.T) {
 		missing.Shape[i] = "linear 7x4x8"
 	}
 	for says, table := range map[string]LatencyTable{
-		`no shape "linear 7x4x9", which "fc1" needs; measure this model with ` + "`agflow bench layers --model`": missing,
-		`up to outputs 3, less than the 9 of the dense "fc1"`:                                                    short,
+		`no shape "linear 7x4x9", which "fc1" needs; measure this model with ` +
+			"`agflow bench layers --model`": missing,
+		`up to outputs 3, less than the 9 of the dense "fc1"`: short,
 	} {
-		if _, err := table.bind(c); fault.CodeOf(err) != fault.Value || !strings.Contains(err.Error(), says) {
+		if _, err := table.bind(c); fault.CodeOf(err) != fault.Value ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("got %v, want %q", err, says)
 		}
 	}

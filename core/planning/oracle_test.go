@@ -13,7 +13,8 @@ import (
 	"agflow/core/statistics"
 )
 
-// oracle plans by the definition: it lists every step, sorts them all, and takes one after the other while they fit.
+// oracle plans by the definition: it lists every step, sorts all steps, and takes one after another
+// while they fit.
 type oracle struct {
 	model  wholeViT
 	scores criteria.Scores
@@ -28,7 +29,7 @@ type oracleStep struct {
 	value, share, gain float64
 }
 
-// cost is what the budget limits: MACs and parameters by the model that is left.
+// cost is the budget's quantity: MACs and parameters of the pruned model, or its latency.
 func (o oracle) cost(kept []int) float64 {
 	switch o.goal.name {
 	case "macs":
@@ -45,7 +46,9 @@ func (o oracle) steps(at, floor int) []oracleStep {
 	size, per := stepUnits(l, o.r.RoundTo), l.Units/l.Parts
 	var scores, widths [][]float64 // of each part, falling
 	for part := range l.Parts {
-		for column, into := range map[*[]float64]*[][]float64{&o.scores.Score: &scores, &o.widths: &widths} {
+		for column, into := range map[*[]float64]*[][]float64{
+			&o.scores.Score: &scores, &o.widths: &widths,
+		} {
 			values := slices.Clone((*column)[offset+part*per:][:per])
 			slices.SortFunc(values, func(a, b float64) int { return cmp.Compare(b, a) })
 			*into = append(*into, values)
@@ -69,7 +72,10 @@ func (o oracle) steps(at, floor int) []oracleStep {
 	cost := o.goal.unitCost(o.scores.Layers, at)
 	var steps []oracleStep
 	for first := floor; first+size <= l.Units; first += size {
-		s := oracleStep{layer: at, gain: divided(step(scores, first, 1)*o.unit(o.scores.Score, at), float64(size)*cost)}
+		s := oracleStep{
+			layer: at,
+			gain:  divided(step(scores, first, 1)*o.unit(o.scores.Score, at), float64(size)*cost),
+		}
 		if o.r.Joint || o.r.Widths != Uniform || l.Group == statistics.Block {
 			s.value = step(widths, first, o.unit(o.widths, at)) / float64(size)
 		}
@@ -82,8 +88,25 @@ func (o oracle) steps(at, floor int) []oracleStep {
 }
 
 func (o oracle) plan() (kept []int) {
+	order, kept := o.order()
+	for _, s := range order {
+		if o.goal.byShare() && s.share > o.goal.limit+slack {
+			break
+		}
+		kept[s.layer] += stepUnits(o.scores.Layers[s.layer], o.r.RoundTo)
+		if !o.goal.byShare() && o.cost(kept) > o.goal.limit {
+			kept[s.layer] -= stepUnits(o.scores.Layers[s.layer], o.r.RoundTo)
+			break
+		}
+	}
+	return kept
+}
+
+// order returns all steps in the order in which they are taken, and the units kept before the
+// first.
+func (o oracle) order() (order []oracleStep, kept []int) {
 	kept = denseUnits(o.scores.Layers)
-	pools := map[string][]oracleStep{}
+	schedules := map[string][]oracleStep{}
 	units, floors := map[string]int{}, map[string]int{}
 	for i, l := range o.scores.Layers {
 		floor, err := floorUnits(l, o.r)
@@ -98,10 +121,9 @@ func (o oracle) plan() (kept []int) {
 		}
 		kept[i] = floor
 		units[name], floors[name] = units[name]+l.Units, floors[name]+floor
-		pools[name] = append(pools[name], o.steps(i, floor)...)
+		schedules[name] = append(schedules[name], o.steps(i, floor)...)
 	}
-	var order []oracleStep
-	for name, steps := range pools {
+	for name, steps := range schedules {
 		slices.SortStableFunc(steps, func(a, b oracleStep) int {
 			if a.value != b.value {
 				return cmp.Compare(b.value, a.value)
@@ -117,27 +139,19 @@ func (o oracle) plan() (kept []int) {
 	}
 	if !o.r.Joint {
 		slices.SortStableFunc(order, func(a, b oracleStep) int {
-			return cmp.Or(cmp.Compare(a.share, b.share), cmp.Compare(b.gain, a.gain), cmp.Compare(a.layer, b.layer))
+			return cmp.Or(cmp.Compare(a.share, b.share), cmp.Compare(b.gain, a.gain),
+				cmp.Compare(a.layer, b.layer))
 		})
 	}
-	for _, s := range order {
-		if o.goal.byShare() && s.share > o.goal.limit+slack {
-			break
-		}
-		kept[s.layer] += stepUnits(o.scores.Layers[s.layer], o.r.RoundTo)
-		if !o.goal.byShare() && o.cost(kept) > o.goal.limit {
-			kept[s.layer] -= stepUnits(o.scores.Layers[s.layer], o.r.RoundTo)
-			break
-		}
-	}
-	return kept
+	return order, kept
 }
 
-// unit turns a layer's values into multiples of their mean, those of a branch into multiples of the mean of all branches.
+// unit turns a layer's values into multiples of their mean, those of a branch into multiples of the
+// mean of all branches.
 func (o oracle) unit(values []float64, at int) float64 {
 	offsets := statistics.Offsets(o.scores.Layers)
 	if o.scores.Layers[at].Group != statistics.Block {
-		return worth(values[offsets[at]:offsets[at+1]])
+		return importanceScale(values[offsets[at]:offsets[at+1]])
 	}
 	var blocks []float64
 	for i, l := range o.scores.Layers {
@@ -145,7 +159,7 @@ func (o oracle) unit(values []float64, at int) float64 {
 			blocks = append(blocks, values[offsets[i]])
 		}
 	}
-	return worth(blocks)
+	return importanceScale(blocks)
 }
 
 // drawWhole draws a whole model with a request that can be met, of any budget.
@@ -163,7 +177,9 @@ func drawWhole(t *rapid.T) (wholeViT, Input, Request) {
 			least = min(least, l.Units/l.Parts)
 		}
 	}
-	r := Request{RoundTo: rapid.IntRange(1, least).Draw(t, "round_to"), Joint: rapid.Bool().Draw(t, "joint")}
+	r := Request{
+		RoundTo: rapid.IntRange(1, least).Draw(t, "round_to"), Joint: rapid.Bool().Draw(t, "joint"),
+	}
 	if r.RoundTo == 1 {
 		r.Floor = rapid.SampledFrom([]float64{0, 0.25, 0.5, 0.9}).Draw(t, "floor")
 	}
@@ -233,14 +249,17 @@ func TestPlansAreThoseOfTheDefinition(t *testing.T) {
 		for i, l := range s.Layers {
 			for part, size := 0, l.Units/l.Parts; part < l.Parts; part++ {
 				first := offsets[i] + part*size
-				if keep := best(s.Score[first:first+size], want[i]/l.Parts); !slices.Equal(keep, p.Keep[first:first+size]) {
-					t.Fatalf("part %d of layer %q does not keep its %d best units", part, l.Name, want[i]/l.Parts)
+				keep := best(s.Score[first:first+size], want[i]/l.Parts)
+				if !slices.Equal(keep, p.Keep[first:first+size]) {
+					t.Fatalf("part %d of layer %q does not keep its %d best units", part, l.Name,
+						want[i]/l.Parts)
 				}
 			}
 		}
 		price := m.cut(want).price()
 		price.LatencyMS = prices.latency(want)
-		if p.Planned != price || rep.MACs != price.MACs || rep.Params != price.Params || rep.LatencyMS != price.LatencyMS {
+		if p.Planned != price || rep.MACs != price.MACs || rep.Params != price.Params ||
+			rep.LatencyMS != price.LatencyMS {
 			t.Fatalf("the plan says %+v and the report %+v, want %+v", p.Planned, rep, price)
 		}
 		if r.PruningRatio == 0 && rep.Miss > 0 {
@@ -249,7 +268,8 @@ func TestPlansAreThoseOfTheDefinition(t *testing.T) {
 	})
 }
 
-// A bigger budget of any kind keeps everything that a smaller one keeps, and the same request gives the same plan.
+// A bigger budget of any kind keeps everything that a smaller one keeps, and the same request gives
+// the same plan.
 func TestABiggerBudgetOfAnyKindKeepsASuperset(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		_, in, small := drawWhole(t)
@@ -275,7 +295,8 @@ func TestABiggerBudgetOfAnyKindKeepsASuperset(t *testing.T) {
 		}
 		for u := range less.Keep {
 			if less.Keep[u] && !greater.Keep[u] {
-				t.Fatalf("%s is kept at %+v and not at %+v", statistics.UnitName(in.Scores.Layers, u), small, big)
+				t.Fatalf("%s is kept at %+v and not at %+v",
+					statistics.UnitName(in.Scores.Layers, u), small, big)
 			}
 		}
 		if again, _, err := Solve(in, small); err != nil || !slices.Equal(again.Keep, less.Keep) {

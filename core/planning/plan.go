@@ -6,7 +6,8 @@ import (
 	"agflow/core/statistics"
 )
 
-// Plan says which units stay. Score and Keep have one entry a unit, in the order of the scores it was made from.
+// Plan has the units that are kept. Score and Keep have one entry a unit, in the order of the
+// scores it was made from.
 type Plan struct {
 	Model     statistics.Model
 	Layers    []statistics.Layer
@@ -15,32 +16,39 @@ type Plan struct {
 	Score     []float64
 	Keep      []bool
 	Request   Request
-	Planned   Price             // of the cut model
+	Planned   Price             // of the pruned model
 	Metadata  map[string]string // the scores'
 }
 
-// Validate checks what every reader of a plan relies on: sound layers, one finite score and one decision a unit, at least
-// one unit kept in each layer but a branch, and as many in each part of a layer.
+// Validate checks what every reader of a plan relies on: valid layers, one finite score and one
+// decision a unit, at least one unit kept in each layer except a branch, and equally many in each
+// part of a layer.
 //
-// Errors: those of [criteria.Scores.Validate], shape, value (a layer that keeps nothing, or parts that differ).
+// Errors: those of [criteria.Scores.Validate], shape, value (a layer that keeps nothing, or parts
+// that differ).
 func (p Plan) Validate() error {
 	scores := criteria.Scores{Layers: p.Layers, Criterion: p.Criterion, Score: p.Score}
 	if err := scores.Validate(); err != nil {
 		return err
 	}
 	if len(p.Keep) != len(p.Score) {
-		return fault.New(fault.Shape, "the plan has %d decisions for %d units; give one a unit", len(p.Keep), len(p.Score))
+		return fault.New(fault.Shape, "the plan has %d decisions for %d units; give one a unit",
+			len(p.Keep), len(p.Score))
 	}
 	offsets := statistics.Offsets(p.Layers)
 	for i, l := range p.Layers {
 		keep, size := p.Keep[offsets[i]:offsets[i+1]], l.Units/l.Parts
 		first := count(keep[:size])
 		if first == 0 && l.Group != statistics.Block {
-			return fault.New(fault.Value, "the plan keeps no unit of layer %q; keep at least one", l.Name)
+			return fault.New(fault.Value, "the plan keeps no unit of layer %q; keep at least one",
+				l.Name)
 		}
 		for part := 1; part < l.Parts; part++ {
 			if kept := count(keep[part*size : (part+1)*size]); kept != first {
-				return fault.New(fault.Value, "the plan keeps %d units of part 0 of layer %q and %d of part %d; keep as many of each", first, l.Name, kept, part)
+				return fault.New(fault.Value,
+					"the plan keeps %d units of part 0 of layer %q and %d of part %d; "+
+						"keep as many of each",
+					first, l.Name, kept, part)
 			}
 		}
 	}

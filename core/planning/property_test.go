@@ -13,8 +13,8 @@ import (
 	"agflow/core/statistics"
 )
 
-// Whatever the model and the request: multiples of round_to, whole heads, floors, the best units of each layer, honest
-// figures, and a budget that holds unless the floors alone exceed it.
+// Whatever the model and the request: multiples of round_to, whole heads, floors, the best units of
+// each layer, correct figures, and a budget that holds unless the floors alone exceed it.
 func TestEveryPlanIsSound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScores(t, 5)
@@ -39,18 +39,25 @@ func TestEveryPlanIsSound(t *testing.T) {
 			}
 			atFloor = atFloor && kept == step
 			macs -= int64(l.Units-kept) * l.UnitMACs
-			if r.PruningRatio > 0 && widths == nil && kept > step && float64(kept) > (1-r.PruningRatio)*float64(l.Units)+1e-9 {
+			if r.PruningRatio > 0 && widths == nil && kept > step &&
+				float64(kept) > (1-r.PruningRatio)*float64(l.Units)+1e-9 {
 				t.Fatalf("layer %d keeps %d of %d at ratio %v", i, kept, l.Units, r.PruningRatio)
 			}
 		}
-		if rep.MACs != macs || rep.DenseMACs != s.Model.MACs || rep.MACsRatio != float64(macs)/float64(s.Model.MACs) {
-			t.Fatalf("the report says %d of %d MACs (%v), the plan has %d", rep.MACs, rep.DenseMACs, rep.MACsRatio, macs)
+		if rep.MACs != macs || rep.DenseMACs != s.Model.MACs ||
+			rep.MACsRatio != float64(macs)/float64(s.Model.MACs) {
+			t.Fatalf("the report says %d of %d MACs (%v), the plan has %d", rep.MACs, rep.DenseMACs,
+				rep.MACsRatio, macs)
 		}
 		if r.MACs != "" && (float64(macs) > rep.Budget || rep.Miss > 0) {
 			t.Fatalf("%d MACs exceed the budget of %v; miss %v", macs, rep.Budget, rep.Miss)
 		}
-		if r.PruningRatio > 0 && rep.Miss < -1e-9 && widths == nil && !slices.ContainsFunc(rep.Layers, func(l LayerReport) bool { return l.Kept <= max(r.RoundTo, 1) }) {
-			t.Fatalf("ratio %v is missed by %v without a layer at its floor", r.PruningRatio, rep.Miss)
+		if r.PruningRatio > 0 && rep.Miss < -1e-9 && widths == nil &&
+			!slices.ContainsFunc(rep.Layers, func(l LayerReport) bool {
+				return l.Kept <= max(r.RoundTo, 1)
+			}) {
+			t.Fatalf("ratio %v is missed by %v without a layer at its floor", r.PruningRatio,
+				rep.Miss)
 		}
 		if math.IsNaN(rep.KeptUtility) || rep.KeptUtility < 0 || rep.KeptUtility > 1+1e-12 {
 			t.Fatalf("kept utility is %v", rep.KeptUtility)
@@ -102,14 +109,15 @@ func TestABiggerBudgetKeepsASuperset(t *testing.T) {
 		more, _ := solveWith(t, s, widths, big)
 		for u := range less.Keep {
 			if less.Keep[u] && !more.Keep[u] {
-				t.Fatalf("%s is kept at %+v and not at %+v", statistics.UnitName(s.Layers, u), small, big)
+				t.Fatalf("%s is kept at %+v and not at %+v", statistics.UnitName(s.Layers, u),
+					small, big)
 			}
 		}
 	})
 }
 
-// When widths are shared out and no floor is in the way, no layer of a group gives a unit that is worth more, in multiples
-// of its layer's mean, than the last one that another keeps.
+// With widths, and where no floor applies, no layer of a group loses a unit of greater normalised
+// importance than the last one that another layer keeps.
 func TestWidthsRankAGroupAsOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScores(t, 1)
@@ -132,48 +140,54 @@ func TestWidthsRankAGroupAsOne(t *testing.T) {
 				}
 				stays := rep.Layers[i].Kept
 				units, kept, floors = units+l.Units, kept+stays, floors+1
-				curve := relativeCurve(widths.Score[offsets[i]:offsets[i+1]])
+				importance := fallingImportance(widths.Score[offsets[i]:offsets[i+1]])
 				if stays < l.Units {
-					highestGone = max(highestGone, curve[stays])
+					highestGone = max(highestGone, importance[stays])
 				}
 				if stays > 1 { // the one unit of a layer at its floor may be worse
-					lowestKept = min(lowestKept, curve[stays-1])
+					lowestKept = min(lowestKept, importance[stays-1])
 				}
 			}
 			if lowestKept < highestGone-1e-12 {
-				t.Fatalf("group %s keeps a unit of %v and loses one of %v", group, lowestKept, highestGone)
+				t.Fatalf("group %s keeps a unit of %v and loses one of %v", group, lowestKept,
+					highestGone)
 			}
-			if want := units - int(math.Ceil(r.PruningRatio*float64(units)-1e-9)); kept != max(want, floors) {
-				t.Fatalf("group %s keeps %d of %d units at ratio %v, want %d", group, kept, units, r.PruningRatio, max(want, floors))
+			want := max(units-int(math.Ceil(r.PruningRatio*float64(units)-1e-9)), floors)
+			if kept != want {
+				t.Fatalf("group %s keeps %d of %d units at ratio %v, want %d", group, kept, units,
+					r.PruningRatio, want)
 			}
 		}
 	})
 }
 
-// relativeCurve is the definition of a width curve: falling, mean 1, or zeros.
-func relativeCurve(scores []float64) []float64 {
-	curve, total := slices.Clone(scores), 0.0
-	slices.Sort(curve)
-	slices.Reverse(curve)
-	for _, s := range curve {
+// fallingImportance is the definition of normalised importance: falling, mean 1, or zeros.
+func fallingImportance(scores []float64) []float64 {
+	importance, total := slices.Clone(scores), 0.0
+	slices.Sort(importance)
+	slices.Reverse(importance)
+	for _, s := range importance {
 		total += s
 	}
-	for i := range curve {
+	for i := range importance {
 		if total > 0 {
-			curve[i] *= float64(len(curve)) / total
+			importance[i] *= float64(len(importance)) / total
 		}
 	}
-	return curve
+	return importance
 }
 
-// Ignored layers and groups that were not asked for stay whole; equal input gives the equal plan and is not changed.
-func TestUnselectedLayersStayWhole(t *testing.T) {
+// Ignored layers and groups that were not requested stay dense; equal input gives the equal plan
+// and is not changed.
+func TestUnselectedLayersStayDense(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScores(t, 5)
 		r := drawRequest(t)
 		r.PruningRatio = rapid.Float64Range(0.01, 0.99).Draw(t, "ratio")
 		if rapid.Bool().Draw(t, "one group") {
-			r.Groups = []string{s.Layers[rapid.IntRange(0, len(s.Layers)-1).Draw(t, "its layer")].Group}
+			r.Groups = []string{
+				s.Layers[rapid.IntRange(0, len(s.Layers)-1).Draw(t, "its layer")].Group,
+			}
 		}
 		for _, l := range s.Layers[1:] {
 			if rapid.Bool().Draw(t, "ignore") {
@@ -188,12 +202,14 @@ func TestUnselectedLayersStayWhole(t *testing.T) {
 		}
 		for i, l := range s.Layers {
 			unasked := len(r.Groups) > 0 && r.Groups[0] != l.Group
-			if (unasked || slices.Contains(r.IgnoredLayers, l.Name)) && rep.Layers[i].Kept != l.Units {
+			if (unasked || slices.Contains(r.IgnoredLayers, l.Name)) &&
+				rep.Layers[i].Kept != l.Units {
 				t.Fatalf("layer %s keeps %d of %d", l.Name, rep.Layers[i].Kept, l.Units)
 			}
 		}
 		again, repAgain := solveWith(t, s, widths, r)
-		if !reflect.DeepEqual(p, again) || !reflect.DeepEqual(rep, repAgain) || !slices.Equal(before, s.Score) {
+		if !reflect.DeepEqual(p, again) || !reflect.DeepEqual(rep, repAgain) ||
+			!slices.Equal(before, s.Score) {
 			t.Fatal("a second call gave another plan, or the scores were changed")
 		}
 	})
@@ -208,11 +224,17 @@ func TestNoRequestPanics(t *testing.T) {
 		for u := range s.Score {
 			s.Score[u] = rapid.Float64().Draw(t, "score")
 		}
+		amounts := []string{
+			"0.5", "1", "5", "3G", "nan", "inf", "-1", "1e400", "G", "0x1p-2", "9e18",
+			"9223372036854775807",
+		}
 		r := Request{
 			PruningRatio: rapid.OneOf(rapid.Just(0.0), rapid.Float64()).Draw(t, "ratio"),
-			MACs:         rapid.OneOf(rapid.Just(""), rapid.SampledFrom([]string{"0.5", "1", "5", "3G", "nan", "inf", "-1", "1e400", "G", "0x1p-2", "9e18", "9223372036854775807"}), rapid.String()).Draw(t, "macs"),
-			RoundTo:      rapid.OneOf(rapid.IntRange(-1, 6), rapid.Int()).Draw(t, "round_to"),
-			Groups:       rapid.SampledFrom([][]string{nil, {"mlp"}, {"convs"}}).Draw(t, "groups"),
+			MACs: rapid.OneOf(
+				rapid.Just(""), rapid.SampledFrom(amounts), rapid.String(),
+			).Draw(t, "macs"),
+			RoundTo: rapid.OneOf(rapid.IntRange(-1, 6), rapid.Int()).Draw(t, "round_to"),
+			Groups:  rapid.SampledFrom([][]string{nil, {"mlp"}, {"convs"}}).Draw(t, "groups"),
 		}
 		if rapid.Bool().Draw(t, "ignore") {
 			r.IgnoredLayers = []string{rapid.String().Draw(t, "pattern")}

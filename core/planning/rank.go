@@ -14,18 +14,20 @@ import (
 // target is a layer to prune with its units in the order in which they are kept.
 type target struct {
 	statistics.Layer
-	layer  int       // its place among all layers
+	layer  int       // its index among all layers
 	offset int       // of its first unit's score
 	scores []float64 // of its units
 	units  []int32   // best first: the best of each part, then the second of each part, and so on
-	worth  float64   // what turns a score into a multiple of the layer's mean
-	cost   float64   // what a unit saves of what the budget limits
-	curve  []float64 // what keeping one unit more is worth when layers share a pool: multiples of the layer's mean, as units goes
+	scale  float64   // turns a score into normalised importance: a multiple of the layer's mean
+	cost   float64   // what removing a unit saves of the budget's quantity
+
+	// normalised importance of the units, falling, by the scores that set the widths
+	importance []float64
 }
 
-// rank sorts the units of the selected layers: best score first, ties by lower index. Widths are scores of the same units
-// that say what a unit is worth beside those of other layers, or nil for the scores themselves. Layers are shared out among
-// processors, and each is ranked by itself.
+// rank sorts the units of the selected layers: best score first, equal scores by lower index.
+// Widths are the scores of the same units that compare units of different layers, or nil for the
+// scores themselves. Layers are distributed over processors, and each is ranked independently.
 func rank(s criteria.Scores, widths []float64, selected []bool) []target {
 	if widths == nil {
 		widths = s.Score
@@ -34,7 +36,9 @@ func rank(s criteria.Scores, widths []float64, selected []bool) []target {
 	offsets := statistics.Offsets(s.Layers)
 	for i, l := range s.Layers {
 		if selected[i] {
-			targets = append(targets, target{Layer: l, layer: i, offset: offsets[i], scores: s.Score[offsets[i]:offsets[i+1]]})
+			targets = append(targets, target{
+				Layer: l, layer: i, offset: offsets[i], scores: s.Score[offsets[i]:offsets[i+1]],
+			})
 		}
 	}
 	var running sync.WaitGroup
@@ -54,28 +58,30 @@ func rank(s criteria.Scores, widths []float64, selected []bool) []target {
 }
 
 func (t *target) rank(widths []float64, sorting *sorter) {
-	t.worth = worth(t.scores)
+	t.scale = importanceScale(t.scores)
 	t.units = sorting.byPart(t.scores, t.Parts)
 	order := t.units
 	if &widths[0] != &t.scores[0] {
 		order = sorting.byPart(widths, t.Parts)
 	}
-	t.curve = curve(widths, order)
+	t.importance = normalisedImportance(widths, order)
 }
 
-// curve returns a layer's scores as multiples of their mean, in an order that falls. Scores of different layers have no
-// common scale (raw AGF falls with depth, variance grows with it), their distribution inside a layer has: a layer whose
-// worth lies in few units gives up more of them.
-func curve(scores []float64, order []int32) []float64 {
-	values, unit := make([]float64, len(scores)), worth(scores)
+// normalisedImportance returns a layer's scores as multiples of their mean, in the order given.
+// Scores of different layers have no common scale (raw AGF falls with depth, variance grows with
+// it), but their distribution inside a layer is comparable: a layer whose importance is
+// concentrated in few units loses more of the others.
+func normalisedImportance(scores []float64, order []int32) []float64 {
+	values, unit := make([]float64, len(scores)), importanceScale(scores)
 	for i, u := range order {
 		values[i] = scores[u] * unit
 	}
 	return values
 }
 
-// worth is what turns the scores of a layer into multiples of their mean; 0 for scores too small to have one.
-func worth(scores []float64) float64 {
+// importanceScale returns the factor that turns the scores of a layer into multiples of their mean
+// magnitude; 0 for scores whose mean is too small.
+func importanceScale(scores []float64) float64 {
 	magnitude := 0.0
 	for _, s := range scores {
 		magnitude += math.Abs(s)
@@ -86,8 +92,8 @@ func worth(scores []float64) float64 {
 	return 0
 }
 
-// compareBlocks makes the worth of branches multiples of the mean over all of them: the mean of a layer of one unit is the
-// unit itself, and would tell no branch from another.
+// compareBlocks normalises the importance of branches by the mean over all of them: the mean of a
+// layer of one unit is the unit itself, which would make all branches equal.
 func compareBlocks(targets []target, widths []float64) {
 	var blocks []*target
 	var scores, shared []float64
@@ -98,15 +104,16 @@ func compareBlocks(targets []target, widths []float64) {
 		}
 	}
 	for i, t := range blocks {
-		t.worth = worth(scores)
-		t.curve[0] = shared[i] * worth(shared)
+		t.scale = importanceScale(scores)
+		t.importance[0] = shared[i] * importanceScale(shared)
 	}
 }
 
-// sorter sorts scores with memory that it keeps.
-type sorter struct{ from, to []candidate }
+// sorter sorts scores and reuses its memory.
+type sorter struct{ from, to []keyedIndex }
 
-// byPart returns the indices of equal runs of scores: the best of each run, then the second of each, and so on.
+// byPart returns the indices of scores that form equal runs: the best of each run, then the second
+// of each, and so on.
 func (s *sorter) byPart(scores []float64, parts int) []int32 {
 	order := make([]int32, len(scores))
 	size := len(scores) / parts
@@ -118,20 +125,22 @@ func (s *sorter) byPart(scores []float64, parts int) []int32 {
 	return order
 }
 
-// digitBits are the bits of a key that one pass of a radix sort looks at. Shorter lists are sorted by comparison, as quickly.
+// digitBits is the number of key bits that one pass of the radix sort orders by. Lists shorter than
+// shortLists are sorted by comparison, which is as fast.
 const (
 	digitBits  = 11
 	shortLists = 256
 )
 
-// falling returns the scores from the greatest to the least, equal ones by index. The result is good until the next call.
-func (s *sorter) falling(scores []float64) []candidate {
+// falling returns the scores from the greatest to the least, equal ones by index. The next call
+// overwrites the result.
+func (s *sorter) falling(scores []float64) []keyedIndex {
 	s.from, s.to = s.from[:0], slices.Grow(s.to[:0], len(scores))[:len(scores)]
 	for i, score := range scores {
-		s.from = append(s.from, candidate{^keyOf(score), i})
+		s.from = append(s.from, keyedIndex{^keyOf(score), i})
 	}
 	if len(scores) < shortLists {
-		slices.SortFunc(s.from, func(a, b candidate) int {
+		slices.SortFunc(s.from, func(a, b keyedIndex) int {
 			if a.key != b.key {
 				return cmp.Compare(a.key, b.key)
 			}
@@ -145,7 +154,7 @@ func (s *sorter) falling(scores []float64) []candidate {
 	return s.from
 }
 
-// sortDigit sorts by one digit of the keys and leaves those of equal digits in their order.
+// sortDigit sorts by one digit of the keys; keys of equal digits stay in their order.
 func (s *sorter) sortDigit(shift int) {
 	const last = 1<<digitBits - 1
 	var ends [last + 1]int

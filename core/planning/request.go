@@ -10,27 +10,39 @@ import (
 	"agflow/core/statistics"
 )
 
-// Uniform widths: every layer gives the same share of its units.
+// Uniform is the value of Request.Widths for uniform widths: every layer loses the same share of
+// its units.
 const Uniform = "uniform"
 
-// Request is what a user asks of a plan. Exactly one of PruningRatio, MACs, Params and LatencyMS sets the budget.
+// Request is what a user asks of a plan. Exactly one of PruningRatio, MACs, Params and LatencyMS
+// sets the budget.
 type Request struct {
-	PruningRatio  float64  `json:"pruning_ratio"`  // share of the units to remove, above 0 and below 1; 0 for another budget
-	MACs          string   `json:"macs"`           // "0.35" of the dense model's MACs, or MACs of one image: "350M", "1.2G"
-	Params        string   `json:"params"`         // "0.5" of the dense model's parameters, or parameters: "2.5M"
-	LatencyMS     float64  `json:"latency_ms"`     // of a batch, as the latency table was measured
-	Widths        string   `json:"widths"`         // Uniform, or the criterion that shares the units out among layers; set by Solve
-	Joint         bool     `json:"joint"`          // one pool over all groups, by worth for cost
-	Floor         float64  `json:"floor"`          // least share of each layer's units that stays; branches excepted
-	RoundTo       int      `json:"round_to"`       // mlp and embed layers, and each head of head_dim layers, keep a multiple of it; 0 counts as 1
-	Groups        []string `json:"groups"`         // the groups to prune; all when empty
-	IgnoredLayers []string `json:"ignored_layers"` // names, or patterns as path.Match reads them, of layers to leave alone
+	// share of the units to remove, above 0 and below 1; 0 for another budget
+	PruningRatio float64 `json:"pruning_ratio"`
+	// "0.35" of the dense model's MACs, or MACs of one image: "350M", "1.2G"
+	MACs string `json:"macs"`
+	// "0.5" of the dense model's parameters, or parameters: "2.5M"
+	Params    string  `json:"params"`
+	LatencyMS float64 `json:"latency_ms"` // of a batch, as the latency table was measured
+	// Uniform, or the criterion that sets how many units each layer keeps; set by Solve
+	Widths string `json:"widths"`
+	// one schedule over all groups, by normalised importance per cost
+	Joint bool `json:"joint"`
+	// least share of each layer's units that is kept; branches excepted
+	Floor float64 `json:"floor"`
+	// mlp and embed layers, and each head of head_dim layers, keep a multiple of it; 0 counts as 1
+	RoundTo int      `json:"round_to"`
+	Groups  []string `json:"groups"` // the groups to prune; all when empty
+	// names, or patterns as path.Match reads them, of layers that are not pruned
+	IgnoredLayers []string `json:"ignored_layers"`
 }
 
 // budgets counts the budgets that are set.
 func (r Request) budgets() int {
 	set := 0
-	for _, given := range []bool{r.PruningRatio != 0, r.MACs != "", r.Params != "", r.LatencyMS != 0} {
+	for _, given := range []bool{
+		r.PruningRatio != 0, r.MACs != "", r.Params != "", r.LatencyMS != 0,
+	} {
 		if given {
 			set++
 		}
@@ -38,17 +50,26 @@ func (r Request) budgets() int {
 	return set
 }
 
-// normalized fills the defaults in and refuses what cannot be meant, whatever the model.
+// normalized fills in the defaults and refuses requests that are invalid for every model.
 func (r Request) normalized() (Request, error) {
 	switch {
 	case r.budgets() != 1:
-		return r, fault.New(fault.Value, "pruning_ratio is %v, macs is %q, params is %q and latency_ms is %v; set exactly one of them", r.PruningRatio, r.MACs, r.Params, r.LatencyMS)
+		return r, fault.New(fault.Value,
+			"pruning_ratio is %v, macs is %q, params is %q and latency_ms is %v; "+
+				"set exactly one of them",
+			r.PruningRatio, r.MACs, r.Params, r.LatencyMS)
 	case r.PruningRatio != 0 && !(r.PruningRatio > 0 && r.PruningRatio < 1):
-		return r, fault.New(fault.Value, "pruning_ratio is %v; it is the share of units to remove, above 0 and below 1", r.PruningRatio)
+		return r, fault.New(fault.Value,
+			"pruning_ratio is %v; it is the share of units to remove, above 0 and below 1",
+			r.PruningRatio)
 	case r.LatencyMS != 0 && !(r.LatencyMS > 0 && !math.IsInf(r.LatencyMS, 0)):
-		return r, fault.New(fault.Value, "latency_ms is %v; it is the milliseconds that a batch may take, above 0", r.LatencyMS)
+		return r, fault.New(fault.Value,
+			"latency_ms is %v; it is the milliseconds that a batch may take, above 0", r.LatencyMS)
 	case !(r.Floor >= 0 && r.Floor < 1):
-		return r, fault.New(fault.Value, "floor is %v; it is the least share of each layer's units that stays, from 0 and below 1", r.Floor)
+		return r, fault.New(fault.Value,
+			"floor is %v; it is the least share of each layer's units that stays, "+
+				"from 0 and below 1",
+			r.Floor)
 	case r.RoundTo < 0:
 		return r, fault.New(fault.Value, "round_to is %d; it must be at least 1", r.RoundTo)
 	}
@@ -58,7 +79,7 @@ func (r Request) normalized() (Request, error) {
 	return r, nil
 }
 
-// selects tells for each layer whether the request prunes it.
+// selects reports for each layer whether the request prunes it.
 func (r Request) selects(layers []statistics.Layer) ([]bool, error) {
 	selected := make([]bool, len(layers))
 	for i, l := range layers {
@@ -66,7 +87,9 @@ func (r Request) selects(layers []statistics.Layer) ([]bool, error) {
 	}
 	for _, group := range r.Groups {
 		if !slices.ContainsFunc(layers, func(l statistics.Layer) bool { return l.Group == group }) {
-			return nil, fault.New(fault.Value, "groups has %q, which no layer is of; the groups of these scores are %s", group, strings.Join(groupsOf(layers), ", "))
+			return nil, fault.New(fault.Value,
+				"groups has %q, which no layer is of; the groups of these scores are %s", group,
+				strings.Join(groupsOf(layers), ", "))
 		}
 	}
 	for _, pattern := range r.IgnoredLayers {
@@ -74,18 +97,25 @@ func (r Request) selects(layers []statistics.Layer) ([]bool, error) {
 		for i, l := range layers {
 			match, err := path.Match(pattern, l.Name)
 			if err != nil {
-				return nil, fault.New(fault.Value, "ignored_layers has %q, which is no valid pattern: %w; use a layer's name, or * and ? in it", pattern, err)
+				return nil, fault.New(fault.Value,
+					"ignored_layers has %q, which is no valid pattern: %w; "+
+						"use a layer's name, or * and ? in it",
+					pattern, err)
 			}
 			if match || pattern == l.Name {
 				selected[i], found = false, true
 			}
 		}
 		if !found {
-			return nil, fault.New(fault.Layer, "ignored_layers has %q, which matches no layer; the layers run from %q to %q", pattern, layers[0].Name, layers[len(layers)-1].Name)
+			return nil, fault.New(fault.Layer,
+				"ignored_layers has %q, which matches no layer; the layers run from %q to %q",
+				pattern, layers[0].Name, layers[len(layers)-1].Name)
 		}
 	}
 	if !slices.Contains(selected, true) {
-		return nil, fault.New(fault.Layer, "groups and ignored_layers leave no layer to prune; ignore fewer of the %d layers", len(layers))
+		return nil, fault.New(fault.Layer,
+			"groups and ignored_layers leave no layer to prune; ignore fewer of the %d layers",
+			len(layers))
 	}
 	return selected, nil
 }

@@ -11,31 +11,37 @@ import (
 	"agflow/core/statistics"
 )
 
-// slack forgives the rounding of shares: 1-0.9 is a little below 0.1. Shares of real layers lie much further apart.
+// slack absorbs the rounding of shares: 1-0.9 is a little below 0.1. Shares of real layers differ
+// by much more.
 const slack = 1e-12
 
 // Input is what a plan is made from.
 type Input struct {
 	Scores  criteria.Scores  // rank the units of each layer
-	Widths  *criteria.Scores // share the units that stay out among layers; nil for uniform widths
+	Widths  *criteria.Scores // set how many units each layer keeps; nil for uniform widths
 	Latency *LatencyTable    // nil when latencies do not matter
 }
 
 // Solve makes the plan of a request.
 //
-// All units are put into one fixed order, in steps (round_to units of each part of a layer; one head; one branch), on
-// top of a floor of a step, or of the share that floor asks for. The plan is the longest prefix of the order that the budget
-// allows, by the exact cost of the prefix: it never exceeds the budget, and the next step of the order would. In the order,
-//   - with uniform widths, all layers shrink by the same ratio, and with a pruning ratio none keeps more than its share,
-//     floors excepted; branches share a pool, for a layer of one unit cannot shrink;
-//   - with widths, all layers of a group share a pool, and go by what their units are worth in it;
-//   - joint, all layers share one pool, and go by what their units are worth for what they cost.
+// A greedy schedule puts all units into one fixed order of allocation steps (round_to units of each
+// part of a layer; one head; one branch), on top of a floor of one step, or of the share that the
+// request's floor asks for. The plan is the longest prefix of the order that the budget allows, by
+// the exact cost of the prefix: it never exceeds the budget, and the next step of the order would.
+// The order is:
+//   - with uniform widths, all layers shrink by the same ratio, and with a pruning ratio none keeps
+//     more than its share, floors excepted; branches share a schedule, because a layer of one unit
+//     cannot shrink;
+//   - with widths, all layers of a group share a schedule, in the order of normalised importance;
+//   - joint, all layers share one schedule, in the order of normalised importance per cost.
 //
-// Pools grow alike, by the share of their units. Of the steps with which several pools reach the same share at once, those of
-// best score per cost come first.
+// Several schedules advance evenly, by the share of their units that is kept. Where several reach
+// the same share with their next step, these steps are the candidates, and the one of greatest
+// normalised importance per cost comes first.
 //
-// Errors: value (the request, costs, latencies), layer (an ignored layer that does not exist, none left), budget (names the
-// least that can be reached), shape (widths of other layers), and those of [criteria.Scores.Validate].
+// Errors: value (the request, costs, latencies), layer (an ignored layer that does not exist, none
+// left), budget (with the least that can be reached), shape (widths of other layers), and those of
+// [criteria.Scores.Validate].
 func Solve(in Input, r Request) (Plan, Report, error) {
 	r, err := r.normalized()
 	if err != nil {
@@ -57,7 +63,10 @@ func Solve(in Input, r Request) (Plan, Report, error) {
 	if err != nil {
 		return Plan{}, Report{}, err
 	}
-	v := solver{layers: s.Layers, prices: prices, dense: prices.of(denseUnits(s.Layers)), targets: rank(s, widths, selected)}
+	v := solver{
+		layers: s.Layers, prices: prices, dense: prices.of(denseUnits(s.Layers)),
+		targets: rank(s, widths, selected),
+	}
 	if v.goal, err = budgetOf(r, prices, v.dense); err != nil {
 		return Plan{}, Report{}, err
 	}
@@ -81,7 +90,8 @@ func Solve(in Input, r Request) (Plan, Report, error) {
 	return p, rep, nil
 }
 
-// widthsOf returns the scores that share widths out, nil for those that rank, and notes in the request what does.
+// widthsOf returns the scores that set the widths of the layers, nil for those that rank, and notes
+// their criterion in the request.
 func widthsOf(in Input, r *Request) ([]float64, error) {
 	switch {
 	case in.Widths != nil:
@@ -89,7 +99,10 @@ func widthsOf(in Input, r *Request) ([]float64, error) {
 			return nil, err
 		}
 		if !slices.Equal(in.Scores.Layers, in.Widths.Layers) {
-			return nil, fault.New(fault.Shape, "the %s scores that share the widths out are of other layers than the %s scores that rank; make both from the same statistics", in.Widths.Criterion, in.Scores.Criterion)
+			return nil, fault.New(fault.Shape,
+				"the %s scores that share the widths out are of other layers than the %s scores "+
+					"that rank; make both from the same statistics",
+				in.Widths.Criterion, in.Scores.Criterion)
 		}
 		r.Widths = in.Widths.Criterion
 		return in.Widths.Score, nil
@@ -120,110 +133,53 @@ type solver struct {
 
 // solve returns how many units each layer keeps.
 func (v *solver) solve(r Request) ([]int, error) {
-	pools, err := v.pools(r)
+	schedules, err := v.schedulesOf(r)
 	if err != nil {
 		return nil, err
 	}
-	taken, high := make([]climb, len(pools)), make([]climb, len(pools))
-	for i, p := range pools {
-		taken[i], high[i] = make(climb, len(p)), p.whole()
+	taken, high := make([]stepCounts, len(schedules)), make([]stepCounts, len(schedules))
+	for i, s := range schedules {
+		taken[i], high[i] = make(stepCounts, len(s)), s.all()
 	}
 	if v.goal.byShare() {
-		for i, p := range pools {
-			taken[i] = p.between(taken[i], high[i], func(c climb) bool { return p.share(c) <= v.goal.limit+slack })
+		for i, s := range schedules {
+			taken[i] = s.longestFit(taken[i], high[i], func(c stepCounts) bool {
+				return s.share(c) <= v.goal.limit+slack
+			})
 		}
-		return v.kept(pools, taken), nil
+		return v.kept(schedules, taken), nil
 	}
-	if least := v.cost(pools, taken); least > v.goal.limit {
+	if least := v.cost(schedules, taken); least > v.goal.limit {
 		return nil, v.goal.unreachable(least)
 	}
-	if len(pools) == 1 {
-		taken[0] = pools[0].between(taken[0], high[0], func(c climb) bool { return v.cost(pools, []climb{c}) <= v.goal.limit })
+	if len(schedules) == 1 {
+		taken[0] = schedules[0].longestFit(taken[0], high[0], func(c stepCounts) bool {
+			return v.cost(schedules, []stepCounts{c}) <= v.goal.limit
+		})
 	} else {
-		v.climbAlike(pools, taken, high)
+		v.takeEvenly(schedules, taken, high)
 	}
-	return v.kept(pools, taken), nil
+	return v.kept(schedules, taken), nil
 }
 
-// pools puts the ladders of all targets into pools: one, one a group, or one a layer.
-func (v *solver) pools(r Request) ([]pool, error) {
-	var all []pool
-	places := map[string]int{}
-	for i := range v.targets {
-		l, err := v.ladder(&v.targets[i], r)
-		if err != nil {
-			return nil, err
-		}
-		name := l.Name
-		switch {
-		case r.Joint:
-			name = ""
-		case r.Widths != Uniform || l.Group == statistics.Block:
-			name = "\x00" + l.Group // no layer's
-		}
-		place, known := places[name]
-		if !known {
-			place = len(all)
-			places[name], all = place, append(all, nil)
-		}
-		all[place] = append(all[place], l)
-	}
-	return all, nil
-}
-
-// ladder makes the steps of a target. A step's value is the mean worth of its units or, joint, the share of the layer's
-// worth that it has, over the share of the model's cost.
-func (v *solver) ladder(t *target, r Request) (ladder, error) {
-	floor, err := floorUnits(t.Layer, r)
-	if err != nil {
-		return ladder{}, err
-	}
-	l := ladder{target: t, floor: floor, size: stepUnits(t.Layer, r.RoundTo)}
-	l.values = make([]float64, (t.Units-floor)/l.size)
-	if !r.Joint && r.Widths == Uniform && t.Group != statistics.Block {
-		return l, nil // a pool of its own, where the order is that of the steps
-	}
-	for k := range l.values {
-		first := floor + k*l.size
-		l.values[k] = sum(t.curve[first:first+l.size]) / float64(l.size)
-		if r.Joint {
-			l.values[k] = perCost(l.values[k]/float64(t.Units), t.cost/v.goal.dense)
-		}
-	}
-	return l, nil
-}
-
-// perCost divides; what costs nothing comes first.
-func perCost(value, cost float64) float64 {
-	if cost == 0 {
-		return math.Inf(1)
-	}
-	return value / cost
-}
-
-func sum(values []float64) float64 {
-	total := 0.0
-	for _, v := range values {
-		total += v
-	}
-	return total
-}
-
-// climbAlike raises taken, which fits the budget, towards high along all pools at once. It halves the shares between the
-// greatest that is known to fit and the least that is known not to, until they are neighbours.
-func (v *solver) climbAlike(pools []pool, taken, high []climb) {
-	if v.cost(pools, high) <= v.goal.limit {
+// takeEvenly raises taken, which fits the budget, towards high along all schedules at once. It
+// bisects the share of units kept, between the greatest share known to fit and the least known not
+// to, until the two are neighbouring float64 numbers.
+func (v *solver) takeEvenly(schedules []schedule, taken, high []stepCounts) {
+	if v.cost(schedules, high) <= v.goal.limit {
 		copy(taken, high)
 		return
 	}
 	fit, beyond := math.Float64bits(0), math.Float64bits(1) // ordered as the shares are
 	for beyond-fit > 1 {
 		share := fit + (beyond-fit)/2
-		middle := make([]climb, len(pools))
-		for i, p := range pools {
-			middle[i] = p.between(taken[i], high[i], func(c climb) bool { return p.share(c) <= math.Float64frombits(share) })
+		middle := make([]stepCounts, len(schedules))
+		for i, s := range schedules {
+			middle[i] = s.longestFit(taken[i], high[i], func(c stepCounts) bool {
+				return s.share(c) <= math.Float64frombits(share)
+			})
 		}
-		if v.cost(pools, middle) <= v.goal.limit {
+		if v.cost(schedules, middle) <= v.goal.limit {
 			fit = share
 			copy(taken, middle)
 		} else {
@@ -231,62 +187,66 @@ func (v *solver) climbAlike(pools []pool, taken, high []climb) {
 			copy(high, middle)
 		}
 	}
-	v.addTied(pools, taken, high)
+	v.takeCandidates(schedules, taken, high)
 }
 
-// tie is the step with which a pool reaches a share, when others reach it too.
-type tie struct {
-	pool, ladder int
-	layer        int
-	gain         float64 // score per cost
+// candidate is the next step of a schedule, where several schedules reach one share with a step.
+type candidate struct {
+	schedule, allocation int
+	layer                int
+	gain                 float64 // normalised importance per cost
 }
 
-// addTied takes the steps from taken to high, at most one a pool, as long as they fit. It stops at the first that does not:
-// to go on with smaller ones would make a plan that a slightly bigger budget contradicts.
-func (v *solver) addTied(pools []pool, taken, high []climb) {
-	var ties []tie
-	for i, p := range pools {
-		for k, l := range p {
+// takeCandidates takes the steps from taken to high, at most one a schedule, as long as they fit:
+// greatest gain first, equal gains by lower layer. It stops at the first step that does not fit: to
+// go on with smaller ones would make a plan that a slightly bigger budget contradicts.
+func (v *solver) takeCandidates(schedules []schedule, taken, high []stepCounts) {
+	var candidates []candidate
+	for i, s := range schedules {
+		for k, a := range s {
 			if taken[i][k] < high[i][k] {
-				ties = append(ties, tie{i, k, l.layer, l.gain(taken[i][k])})
+				candidates = append(candidates, candidate{i, k, a.layer, a.gain(taken[i][k])})
 			}
 		}
 	}
-	slices.SortFunc(ties, func(a, b tie) int {
+	slices.SortFunc(candidates, func(a, b candidate) int {
 		if a.gain != b.gain {
 			return cmp.Compare(b.gain, a.gain)
 		}
 		return cmp.Compare(a.layer, b.layer)
 	})
-	for _, t := range ties {
+	for _, c := range candidates {
 		more := slices.Clone(taken)
-		more[t.pool] = slices.Clone(taken[t.pool])
-		more[t.pool][t.ladder]++
-		if v.cost(pools, more) > v.goal.limit {
+		more[c.schedule] = slices.Clone(taken[c.schedule])
+		more[c.schedule][c.allocation]++
+		if v.cost(schedules, more) > v.goal.limit {
 			return
 		}
-		taken[t.pool] = more[t.pool]
+		taken[c.schedule] = more[c.schedule]
 	}
 }
 
 // kept returns how many units each layer keeps.
-func (v *solver) kept(pools []pool, taken []climb) []int {
+func (v *solver) kept(schedules []schedule, taken []stepCounts) []int {
 	kept := denseUnits(v.layers)
-	for i, p := range pools {
-		for k, l := range p {
-			kept[l.layer] = l.kept(taken[i][k])
+	for i, s := range schedules {
+		for k, a := range s {
+			kept[a.layer] = a.kept(taken[i][k])
 		}
 	}
 	return kept
 }
 
-func (v *solver) cost(pools []pool, taken []climb) float64 { return v.goal.of(v.kept(pools, taken)) }
+func (v *solver) cost(schedules []schedule, taken []stepCounts) float64 {
+	return v.goal.of(v.kept(schedules, taken))
+}
 
 // plan keeps the first units of each target's ranking and all of the other layers.
 func (v *solver) plan(s criteria.Scores, r Request, kept []int) Plan {
 	p := Plan{
-		Model: s.Model, Layers: slices.Clone(s.Layers), Criterion: s.Criterion, Seed: s.Seed, Score: slices.Clone(s.Score),
-		Keep: slices.Repeat([]bool{true}, len(s.Score)), Request: r, Planned: v.prices.of(kept), Metadata: maps.Clone(s.Metadata),
+		Model: s.Model, Layers: slices.Clone(s.Layers), Criterion: s.Criterion, Seed: s.Seed,
+		Score: slices.Clone(s.Score), Keep: slices.Repeat([]bool{true}, len(s.Score)),
+		Request: r, Planned: v.prices.of(kept), Metadata: maps.Clone(s.Metadata),
 	}
 	for _, t := range v.targets {
 		for _, u := range t.units[kept[t.layer]:] {

@@ -29,7 +29,8 @@ func requireBest(t failer, scores []float64, k int) {
 			t.Fatal(err)
 		}
 		if !slices.Equal(got, want) {
-			t.Fatal(fmt.Sprintf("%d of %d scores, %d workers: got %x, want %x", k, len(scores), workers, got, want))
+			t.Fatal(fmt.Sprintf("%d of %d scores, %d workers: got %x, want %x", k, len(scores),
+				workers, got, want))
 		}
 	}
 	for i, bits := range before {
@@ -39,28 +40,38 @@ func requireBest(t failer, scores []float64, k int) {
 	}
 }
 
-// Whatever the scores, signed zeros, infinities, subnormals and ties included: the k greatest, ties to the lower index.
+// Whatever the scores, signed zeros, infinities, subnormals and equal scores included: the k
+// greatest, of equal ones the lower indices.
 func TestTopKIsTheHeadOfAStableSort(t *testing.T) {
-	special := []float64{0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), 5e-324, -5e-324, 1e-310, math.MaxFloat64, -math.MaxFloat64, 1, -1}
-	score := rapid.OneOf(rapid.SampledFrom(special), rapid.Float64(), rapid.Map(rapid.IntRange(-3, 3), func(i int) float64 { return float64(i) / 2 }))
+	special := []float64{
+		0, math.Copysign(0, -1), math.Inf(1), math.Inf(-1), 5e-324, -5e-324, 1e-310,
+		math.MaxFloat64, -math.MaxFloat64, 1, -1,
+	}
+	score := rapid.OneOf(rapid.SampledFrom(special), rapid.Float64(),
+		rapid.Map(rapid.IntRange(-3, 3), func(i int) float64 { return float64(i) / 2 }))
 	rapid.Check(t, func(t *rapid.T) {
 		scores := rapid.SliceOfN(score, 0, 300).Draw(t, "scores")
 		requireBest(t, scores, rapid.IntRange(0, len(scores)).Draw(t, "k"))
 	})
 }
 
-// The same for sizes at which a sample brackets the k-th score, of random, tied, sorted and periodic scores.
+// The same for sizes at which a sample brackets the k-th score, of random, equal, sorted and
+// periodic scores.
 func TestTopKOfManyScores(t *testing.T) {
 	negativeZero := math.Copysign(0, -1)
 	for name, score := range map[string]func(r *rand.Rand, i int) float64{
-		"uniform":  func(r *rand.Rand, _ int) float64 { return r.Float64() },
-		"normal":   func(r *rand.Rand, _ int) float64 { return r.NormFloat64() },
-		"range":    func(r *rand.Rand, _ int) float64 { return math.Exp(100 * r.NormFloat64()) },
-		"few":      func(r *rand.Rand, _ int) float64 { return float64(r.IntN(4)) },
-		"dead":     func(r *rand.Rand, _ int) float64 { return max(r.NormFloat64(), 0) },
-		"equal":    func(*rand.Rand, int) float64 { return 3 },
-		"zeros":    func(r *rand.Rand, _ int) float64 { return []float64{0, negativeZero}[r.IntN(2)] },
-		"infinite": func(r *rand.Rand, _ int) float64 { return []float64{math.Inf(1), 1, math.Inf(-1)}[r.IntN(3)] },
+		"uniform": func(r *rand.Rand, _ int) float64 { return r.Float64() },
+		"normal":  func(r *rand.Rand, _ int) float64 { return r.NormFloat64() },
+		"range":   func(r *rand.Rand, _ int) float64 { return math.Exp(100 * r.NormFloat64()) },
+		"few":     func(r *rand.Rand, _ int) float64 { return float64(r.IntN(4)) },
+		"dead":    func(r *rand.Rand, _ int) float64 { return max(r.NormFloat64(), 0) },
+		"equal":   func(*rand.Rand, int) float64 { return 3 },
+		"zeros": func(r *rand.Rand, _ int) float64 {
+			return []float64{0, negativeZero}[r.IntN(2)]
+		},
+		"infinite": func(r *rand.Rand, _ int) float64 {
+			return []float64{math.Inf(1), 1, math.Inf(-1)}[r.IntN(3)]
+		},
 		"rising":   func(_ *rand.Rand, i int) float64 { return float64(i) },
 		"falling":  func(_ *rand.Rand, i int) float64 { return -float64(i) },
 		"periodic": func(_ *rand.Rand, i int) float64 { return float64(i % 64) },
@@ -79,18 +90,19 @@ func TestTopKOfManyScores(t *testing.T) {
 	}
 }
 
-// Scores that differ at exactly the places sampled make the bracket miss; the result is right all the same.
-func TestTopKWhenTheSampleMisleads(t *testing.T) {
+// Scores that differ exactly where the sample is taken make the bracket miss; the result is still
+// correct.
+func TestTopKWhenTheBracketMisses(t *testing.T) {
 	const n, k = 10_000, 5_000
 	r := rand.New(rand.NewPCG(5, 6))
 	scores := make([]float64, n)
 	for i := range scores {
 		scores[i] = r.Float64()
 	}
-	places := rand.New(rand.NewPCG(0, 0)) // as bracketOf has it
+	generator := rand.New(rand.NewPCG(0, 0)) // as in bracketOf
 	size := int(math.Pow(n, 2.0/3) / 3)
 	for i := range size {
-		scores[i*(n/size)+places.IntN(n/size)] = 2 + r.Float64()
+		scores[i*(n/size)+generator.IntN(n/size)] = 2 + r.Float64()
 	}
 	b := bracketOf(scores, k)
 	if found := newBitset(n).split(scores, b, 1); b.low < 2 || k <= found.above+found.inside {
@@ -108,15 +120,20 @@ func TestTopKRefusals(t *testing.T) {
 		code       fault.Code
 		says       string
 	}{
-		"k negative":   {[]float64{1}, -1, 1, fault.Value, "the top -1 of 1 scores"},
-		"k above n":    {[]float64{1}, 2, 1, fault.Value, "the top 2 of 1 scores"},
-		"workers":      {[]float64{1}, 1, 0, fault.Value, "0 workers"},
-		"NaN":          {[]float64{1, math.NaN(), math.Inf(1)}, 1, 1, fault.Nonfinite, "score 1 is NaN"},
-		"negative NaN": {[]float64{1, 2, math.Copysign(math.NaN(), -1)}, 0, 1, fault.Nonfinite, "score 2 is NaN"},
-		"NaN in many":  {many, 5_000, 3, fault.Nonfinite, "score 17003 is NaN"},
+		"k negative": {[]float64{1}, -1, 1, fault.Value, "the top -1 of 1 scores"},
+		"k above n":  {[]float64{1}, 2, 1, fault.Value, "the top 2 of 1 scores"},
+		"workers":    {[]float64{1}, 1, 0, fault.Value, "0 workers"},
+		"NaN": {
+			[]float64{1, math.NaN(), math.Inf(1)}, 1, 1, fault.Nonfinite, "score 1 is NaN",
+		},
+		"negative NaN": {
+			[]float64{1, 2, math.Copysign(math.NaN(), -1)}, 0, 1, fault.Nonfinite, "score 2 is NaN",
+		},
+		"NaN in many": {many, 5_000, 3, fault.Nonfinite, "score 17003 is NaN"},
 	} {
 		top, err := TopK(c.scores, c.k, c.workers)
-		if err == nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) || top != nil {
+		if err == nil || fault.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) ||
+			top != nil {
 			t.Errorf("%s: got %v, %v", name, top, err)
 		}
 	}
@@ -132,7 +149,8 @@ func TestTopKRefusesEveryNaN(t *testing.T) {
 		}
 		first := rapid.IntRange(0, n-1).Draw(t, "first")
 		scores[first], scores[rapid.IntRange(first, n-1).Draw(t, "other")] = math.NaN(), math.NaN()
-		_, err := TopK(scores, rapid.IntRange(0, n).Draw(t, "k"), rapid.IntRange(1, 4).Draw(t, "workers"))
+		_, err := TopK(scores, rapid.IntRange(0, n).Draw(t, "k"),
+			rapid.IntRange(1, 4).Draw(t, "workers"))
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("score %d is NaN", first)) {
 			t.Fatalf("NaN at %d: got %v", first, err)
 		}

@@ -41,12 +41,15 @@ func (m wholeViT) cut(kept []int) wholeViT {
 	small := wholeViT{embed: kept[0]}
 	for i, b := range m.blocks {
 		k := kept[1+6*i:]
-		small.blocks = append(small.blocks, block{heads: k[1], v: k[2] / b.heads, qk: k[3] / b.heads, hidden: k[5], attn: k[0], mlp: k[4]})
+		small.blocks = append(small.blocks, block{
+			heads: k[1], v: k[2] / b.heads, qk: k[3] / b.heads, hidden: k[5], attn: k[0], mlp: k[4],
+		})
 	}
 	return small
 }
 
-// layers has embed and, per block: attention branch, heads, values, queries and keys, MLP branch, hidden channels.
+// layers has embed and, per block: attention branch, heads, values, queries and keys, MLP branch,
+// hidden channels.
 func (m wholeViT) layers() []statistics.Layer {
 	layer := func(name, group string, units, parts int) statistics.Layer {
 		return statistics.Layer{Name: name, Group: group, Units: units, UnitWidth: 1, Parts: parts}
@@ -55,8 +58,10 @@ func (m wholeViT) layers() []statistics.Layer {
 	for i, b := range m.blocks {
 		attn, mlp := fmt.Sprintf("blocks.%d.attn", i), fmt.Sprintf("blocks.%d.mlp", i)
 		layers = append(layers,
-			layer(attn+".branch", statistics.Block, 1, 1), layer(attn, statistics.Heads, b.heads, 1),
-			layer(attn+".v", statistics.HeadDim, b.heads*b.v, b.heads), layer(attn+".qk", statistics.HeadDim, b.heads*b.qk, b.heads),
+			layer(attn+".branch", statistics.Block, 1, 1),
+			layer(attn, statistics.Heads, b.heads, 1),
+			layer(attn+".v", statistics.HeadDim, b.heads*b.v, b.heads),
+			layer(attn+".qk", statistics.HeadDim, b.heads*b.qk, b.heads),
 			layer(mlp+".branch", statistics.Block, 1, 1), layer(mlp, statistics.MLP, b.hidden, 1))
 	}
 	dense := m.price()
@@ -70,44 +75,76 @@ func (m wholeViT) layers() []statistics.Layer {
 	return layers
 }
 
-// costs is what an adapter says of the model.
+// terms are a width in the JSON of costs.
+type terms = [][]any
+
+// describedCosts is the JSON of costs while it is put together.
+type describedCosts struct {
+	Sizes    map[string]int   `json:"sizes"`
+	Products []map[string]any `json:"products"`
+}
+
+func (d *describedCosts) put(kind, name string, rows int, more map[string]any) {
+	more["kind"], more["name"], more["rows"] = kind, name, rows
+	d.Products = append(d.Products, more)
+}
+
+// putBlock adds block i.
+func (d *describedCosts) putBlock(i int, b block) {
+	at := fmt.Sprintf("blocks.%d.", i)
+	attn, mlp := at+"attn", at+"mlp"
+	d.Sizes[attn+".branch"], d.Sizes[attn] = 1, b.heads
+	d.Sizes[attn+".v"], d.Sizes[attn+".qk"] = b.v, b.qk
+	d.Sizes[mlp+".branch"], d.Sizes[mlp] = 1, b.hidden
+	embed, hidden := terms{{1, "embed"}}, terms{{1, mlp}}
+	v, qk := terms{{1, attn, attn + ".v"}}, terms{{1, attn, attn + ".qk"}}
+	times := []string{attn + ".branch"}
+	d.put("norm", at+"norm1", tokens, map[string]any{"outputs": embed, "times": times})
+	d.put("linear", attn+".qkv", tokens, map[string]any{
+		"inputs": embed, "outputs": append(terms{{2, attn, attn + ".qk"}}, v...), "bias": true,
+		"times": times,
+	})
+	d.put("attention", attn, tokens, map[string]any{
+		"inputs": qk, "outputs": v, "heads": terms{{1, attn}}, "times": times,
+	})
+	d.put("linear", attn+".proj", tokens, map[string]any{
+		"inputs": v, "outputs": embed, "bias": true, "times": times,
+	})
+	times = []string{mlp + ".branch"}
+	d.put("norm", at+"norm2", tokens, map[string]any{"outputs": embed, "times": times})
+	d.put("linear", mlp+".fc1", tokens, map[string]any{
+		"inputs": embed, "outputs": hidden, "bias": true, "times": times,
+	})
+	d.put("pointwise", mlp+".act", tokens, map[string]any{"outputs": hidden, "times": times})
+	d.put("linear", mlp+".fc2", tokens, map[string]any{
+		"inputs": hidden, "outputs": embed, "bias": true, "times": times,
+	})
+}
+
+// costs is the JSON that an adapter reports for the model.
 func (m wholeViT) costs() string {
-	type terms = [][]any
-	sizes := map[string]int{"embed": m.embed}
-	var products []map[string]any
-	put := func(kind, name string, rows int, more map[string]any) {
-		more["kind"], more["name"], more["rows"] = kind, name, rows
-		products = append(products, more)
-	}
+	d := describedCosts{Sizes: map[string]int{"embed": m.embed}}
 	embed := terms{{1, "embed"}}
-	put("linear", "patch_embed", patches, map[string]any{"inputs": terms{{pixels}}, "outputs": embed, "bias": true})
-	put("parameters", "pos_embed", 0, map[string]any{"outputs": terms{{tokens, "embed"}}})
+	d.put("linear", "patch_embed", patches, map[string]any{
+		"inputs": terms{{pixels}}, "outputs": embed, "bias": true,
+	})
+	d.put("parameters", "pos_embed", 0, map[string]any{"outputs": terms{{tokens, "embed"}}})
 	for i, b := range m.blocks {
-		at := fmt.Sprintf("blocks.%d.", i)
-		attn, mlp := at+"attn", at+"mlp"
-		sizes[attn+".branch"], sizes[attn], sizes[attn+".v"], sizes[attn+".qk"], sizes[mlp+".branch"], sizes[mlp] = 1, b.heads, b.v, b.qk, 1, b.hidden
-		v, qk, hidden := terms{{1, attn, attn + ".v"}}, terms{{1, attn, attn + ".qk"}}, terms{{1, mlp}}
-		times := []string{attn + ".branch"}
-		put("norm", at+"norm1", tokens, map[string]any{"outputs": embed, "times": times})
-		put("linear", attn+".qkv", tokens, map[string]any{"inputs": embed, "outputs": append(terms{{2, attn, attn + ".qk"}}, v...), "bias": true, "times": times})
-		put("attention", attn, tokens, map[string]any{"inputs": qk, "outputs": v, "heads": terms{{1, attn}}, "times": times})
-		put("linear", attn+".proj", tokens, map[string]any{"inputs": v, "outputs": embed, "bias": true, "times": times})
-		times = []string{mlp + ".branch"}
-		put("norm", at+"norm2", tokens, map[string]any{"outputs": embed, "times": times})
-		put("linear", mlp+".fc1", tokens, map[string]any{"inputs": embed, "outputs": hidden, "bias": true, "times": times})
-		put("pointwise", mlp+".act", tokens, map[string]any{"outputs": hidden, "times": times})
-		put("linear", mlp+".fc2", tokens, map[string]any{"inputs": hidden, "outputs": embed, "bias": true, "times": times})
+		d.putBlock(i, b)
 	}
-	put("norm", "norm", tokens, map[string]any{"outputs": embed})
-	put("linear", "head", 1, map[string]any{"inputs": embed, "outputs": terms{{classes}}, "bias": true})
-	text, err := json.Marshal(map[string]any{"sizes": sizes, "products": products})
+	d.put("norm", "norm", tokens, map[string]any{"outputs": embed})
+	d.put("linear", "head", 1, map[string]any{
+		"inputs": embed, "outputs": terms{{classes}}, "bias": true,
+	})
+	text, err := json.Marshal(d)
 	if err != nil {
 		panic(err)
 	}
 	return string(text)
 }
 
-// latencies measures every shape on a grid of three sizes an axis, with a time for the call and one for the work.
+// latencies has every shape on a grid of three sizes an axis: a time for the call and one for the
+// work.
 func (m wholeViT) latencies() *LatencyTable {
 	c, err := parseCosts(m.costs())
 	if err != nil {
@@ -134,8 +171,10 @@ func (m wholeViT) latencies() *LatencyTable {
 		for _, i := range axis(in) {
 			for _, o := range axis(out) {
 				for _, h := range axis(heads) {
-					t.Kind, t.Rows, t.Shape = append(t.Kind, kindOf(shape)), append(t.Rows, p.rows), append(t.Shape, shape)
-					t.Inputs, t.Outputs, t.Heads = append(t.Inputs, i), append(t.Outputs, o), append(t.Heads, h)
+					t.Kind, t.Rows = append(t.Kind, kindOf(shape)), append(t.Rows, p.rows)
+					t.Shape = append(t.Shape, shape)
+					t.Inputs, t.Outputs = append(t.Inputs, i), append(t.Outputs, o)
+					t.Heads = append(t.Heads, h)
 					t.MS = append(t.MS, 0.01+1e-4*float64((i+1)*o+h))
 				}
 			}
@@ -153,24 +192,27 @@ func drawViT(t *rapid.T) wholeViT {
 	m := wholeViT{embed: rapid.IntRange(1, 12).Draw(t, "embed")}
 	for range rapid.IntRange(1, 3).Draw(t, "blocks") {
 		m.blocks = append(m.blocks, block{
-			heads: rapid.IntRange(1, 4).Draw(t, "heads"), qk: rapid.IntRange(1, 6).Draw(t, "qk"), v: rapid.IntRange(1, 6).Draw(t, "v"),
+			heads: rapid.IntRange(1, 4).Draw(t, "heads"), qk: rapid.IntRange(1, 6).Draw(t, "qk"),
+			v:      rapid.IntRange(1, 6).Draw(t, "v"),
 			hidden: rapid.IntRange(1, 16).Draw(t, "hidden"), attn: 1, mlp: 1})
 	}
 	return m
 }
 
-// scores have few distinct values, so that ties are common.
+// scores have few distinct values, so that equal scores are common.
 func (m wholeViT) scores(t *rapid.T) criteria.Scores {
 	price := m.price()
-	s := criteria.Scores{Criterion: "agf", Layers: m.layers(), Metadata: map[string]string{CostsKey: m.costs()},
-		Model: statistics.Model{Name: "vit", MACs: price.MACs, Params: price.Params}}
+	s := criteria.Scores{
+		Criterion: "agf", Layers: m.layers(), Metadata: map[string]string{CostsKey: m.costs()},
+		Model: statistics.Model{Name: "vit", MACs: price.MACs, Params: price.Params},
+	}
 	for range statistics.Units(s.Layers) {
 		s.Score = append(s.Score, float64(rapid.IntRange(0, 9).Draw(t, "score"))/4)
 	}
 	return s
 }
 
-// drawCut keeps any number of units in each layer, equally many in each part.
+// drawCut draws the number of units that each layer keeps, equally many in each part.
 func drawCut(t *rapid.T, layers []statistics.Layer) []int {
 	kept := make([]int, len(layers))
 	for i, l := range layers {

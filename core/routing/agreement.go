@@ -7,22 +7,26 @@ import (
 	"agflow/core/tensor"
 )
 
-// Agreement is the prior of a second look: Σ min(p, q) over the classes, of the probabilities p that the light expert gives an image
-// and q that a second look gives, at the image mirrored or through another light expert. It is 1 less the
-// total variation distance of the two. Unlike the priors of [LogitPriors] the look must be paid for: see Samples.CostOf.
+// Agreement is the prior of a second view (test-time augmentation): Σ min(p, q) over the classes,
+// with the light expert's probabilities p of an image and q of a second view, which is the mirrored
+// image or the same image through another light expert. It is 1 minus the total variation distance
+// of the two. Unlike the priors of [LogitPriors] it has a cost, the second pass: see
+// Samples.CostOf.
 const Agreement = "agreement"
 
-// Agreements returns, for each row of two matrices of logits [samples, classes], the prior [Agreement], made in float64 and
-// rounded to float32.
+// Agreements returns the prior [Agreement] for each row of two matrices of logits [samples,
+// classes], computed in float64 and rounded to float32.
 //
 // Errors: shape, nonfinite.
 func Agreements(first, second tensor.View) ([]float32, error) {
 	if first.Rows() != second.Rows() || first.Channels() != second.Channels() {
-		return nil, fault.New(fault.Shape, "logits [%d, %d] and [%d, %d] of two looks were given; both need the same images and classes",
+		return nil, fault.New(fault.Shape,
+			"logits [%d, %d] and [%d, %d] of two views were given; "+
+				"both need the same images and classes",
 			first.Rows(), first.Channels(), second.Rows(), second.Channels())
 	}
-	for _, look := range []tensor.View{first, second} {
-		if err := checkLogits(look); err != nil {
+	for _, view := range []tensor.View{first, second} {
+		if err := checkLogits(view); err != nil {
 			return nil, err
 		}
 	}

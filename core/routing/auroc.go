@@ -2,11 +2,12 @@ package routing
 
 import "math"
 
-// Quality says how well a prior tells the light expert's right answers from its errors.
+// Quality measures how well a prior separates the light expert's correct answers from its errors.
 type Quality struct {
-	Prior  string  `json:"prior"`
-	AUROC  float64 `json:"auroc"` // P(prior of a right answer > prior of an error), a tie counting half
-	Low    float64 `json:"low"`   // the interval of 95 % confidence
+	Prior string `json:"prior"`
+	// P(prior of a correct answer > prior of an error), equal priors counting half
+	AUROC  float64 `json:"auroc"`
+	Low    float64 `json:"low"` // the 95 % confidence interval
 	High   float64 `json:"high"`
 	Errors int64   `json:"errors"` // of the light expert
 }
@@ -26,7 +27,8 @@ func Rank(s Samples) ([]Quality, error) {
 	return qualities, nil
 }
 
-// quality counts pairs of an error and a right answer exactly, twice over, so that a tie is a whole number.
+// quality counts pairs of an error and a correct answer exactly, each pair twice, so that a pair of
+// equal priors counts a whole number.
 func (o Outcomes) quality(prior string) Quality {
 	samples := o.sorted()
 	var errors, right, twice int64
@@ -39,7 +41,8 @@ func (o Outcomes) quality(prior string) Quality {
 		twice += rightHere * (2*errors + errorsHere)
 		errors, right = errors+errorsHere, right+rightHere
 	}
-	q := Quality{Prior: prior, AUROC: 0.5, Low: 0, High: 1, Errors: errors} // without errors, or right answers, nothing can be told
+	// without errors or correct answers
+	q := Quality{Prior: prior, AUROC: 0.5, Low: 0, High: 1, Errors: errors}
 	if errors > 0 && right > 0 {
 		q.AUROC = float64(twice) / 2 / (float64(errors) * float64(right))
 		q.Low = aurocLimit(q.AUROC, float64(errors), float64(right), 0)
@@ -48,16 +51,17 @@ func (o Outcomes) quality(prior string) Quality {
 	return q
 }
 
-// aurocLimit is one end of the score interval of Newcombe (2006, Statistics in Medicine 25, 559-573, method 5): the
-// value towards end whose own standard error is the distance to the value seen, over the normal quantile. It stays
-// within [0, 1], also when no error was ranked wrongly.
-func aurocLimit(seen, errors, right, end float64) float64 {
+// aurocLimit is one end of the score interval of Newcombe (2006, Statistics in Medicine 25,
+// 559-573, method 5): the value towards end whose distance to the observed value is its own
+// standard error times the normal quantile. It stays within [0, 1], also when every error has a
+// lower prior than every correct answer.
+func aurocLimit(observed, errors, right, end float64) float64 {
 	within := func(a float64) bool {
 		n := (errors+right)/2 - 1
 		variance := a * (1 - a) * (1 + n*(1-a)/(2-a) + n*a/(1+a)) / (errors * right)
-		return math.Abs(a-seen) <= intervalZ*math.Sqrt(variance)
+		return math.Abs(a-observed) <= intervalZ*math.Sqrt(variance)
 	}
-	inside, outside := seen, end
+	inside, outside := observed, end
 	for range 60 {
 		if middle := (inside + outside) / 2; within(middle) {
 			inside = middle

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// The AUROC is its definition, over all pairs, with many ties and with none; turning the prior round turns it round.
+// The AUROC equals its definition, over all pairs, with many equal priors and with none; negating
+// the prior reverses it.
 func TestAUROCIsTheShareOfPairs(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, distinct := range []int{2, 3, 20, 1 << 20} {
@@ -31,13 +32,15 @@ func TestAUROCIsTheShareOfPairs(t *testing.T) {
 		for i := range o.Prior {
 			o.Prior[i] = -o.Prior[i]
 		}
-		if turned := o.quality("p"); math.Abs(turned.AUROC-(1-q.AUROC)) > 1e-15 || math.Abs(turned.Low-(1-q.High)) > 1e-9 {
-			t.Errorf("turned round: %+v after %+v", turned, q)
+		if negated := o.quality("p"); math.Abs(negated.AUROC-(1-q.AUROC)) > 1e-15 ||
+			math.Abs(negated.Low-(1-q.High)) > 1e-9 {
+			t.Errorf("negated: %+v after %+v", negated, q)
 		}
 	}
 }
 
-// The interval holds the true value about as often as it says, also where the prior is nearly perfect.
+// The interval covers the true value about as often as it claims, also where the prior is nearly
+// perfect.
 func TestAUROCIntervalCovers(t *testing.T) {
 	for name, shift := range map[string]float64{"useless": 0, "fair": 1, "nearly perfect": 3} {
 		r := rand.New(rand.NewPCG(3, 4))
@@ -45,7 +48,10 @@ func TestAUROCIntervalCovers(t *testing.T) {
 		const draws, n = 1000, 400
 		covered := 0
 		for range draws {
-			o := Outcomes{Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n)}
+			o := Outcomes{
+				Prior: make([]float32, n), LightCorrect: make([]bool, n),
+				HeavyCorrect: make([]bool, n),
+			}
 			for i := range n {
 				o.LightCorrect[i] = i%8 != 0
 				o.Prior[i] = float32(r.NormFloat64())
@@ -64,10 +70,13 @@ func TestAUROCIntervalCovers(t *testing.T) {
 	}
 }
 
-// Without errors, or with nothing else, no prior can be told from another.
+// Without errors, or with errors only, every prior has the same quality.
 func TestAUROCWithoutErrors(t *testing.T) {
 	for _, right := range []bool{true, false} {
-		o := Outcomes{Prior: []float32{1, 2}, LightCorrect: []bool{right, right}, HeavyCorrect: []bool{true, true}}
+		o := Outcomes{
+			Prior: []float32{1, 2}, LightCorrect: []bool{right, right},
+			HeavyCorrect: []bool{true, true},
+		}
 		if q := o.quality("p"); q.AUROC != 0.5 || q.Low != 0 || q.High != 1 {
 			t.Errorf("got %+v", q)
 		}

@@ -14,23 +14,27 @@ const (
 	InsufficientData = "INSUFFICIENT DATA"
 )
 
-// What a calibration can promise, each with a limit.
+// The guarantees that a calibration can give, each with a limit.
 const (
 	AccuracyTarget   = "accuracy"   // accuracy(cascade) >= accuracy(heavy) - limit
 	EscalationTarget = "escalation" // escalation <= limit
 	ChargedTarget    = "charged"    // charged cost, as a ratio of the heavy expert's, <= limit
 )
 
-// Threshold is a calibrated threshold, what it promises, and what it reached on the calibration samples.
+// Threshold is a calibrated threshold, its guarantee, and its results on the calibration samples.
 type Threshold struct {
-	Threshold       float64 `json:"threshold"` // for accuracy EscalateAll, for the others EscalateNone, unless the verdict is Pass
-	Verdict         string  `json:"verdict"`
-	Target          string  `json:"target"`
-	Limit           float64 `json:"limit"`
-	Confidence      float64 `json:"confidence"`
-	Bound           float64 `json:"bound"` // on what the limit is set for: at the threshold, or where the test stopped without Pass
-	Samples         int64   `json:"samples"`
-	NeededSamples   int64   `json:"needed_samples"` // with InsufficientData, about how many would do at the rates seen; else 0
+	// for accuracy EscalateAll, for the others EscalateNone, unless the verdict is Pass
+	Threshold  float64 `json:"threshold"`
+	Verdict    string  `json:"verdict"`
+	Target     string  `json:"target"`
+	Limit      float64 `json:"limit"`
+	Confidence float64 `json:"confidence"`
+	// confidence bound of the limited quantity: at the threshold, or where the test stopped without
+	// Pass
+	Bound   float64 `json:"bound"`
+	Samples int64   `json:"samples"`
+	// with InsufficientData, about how many would suffice at the observed rates; else 0
+	NeededSamples   int64   `json:"needed_samples"`
 	Escalation      float64 `json:"escalation"`
 	AccuracyLight   float64 `json:"accuracy_light"`
 	AccuracyHeavy   float64 `json:"accuracy_heavy"`
@@ -41,23 +45,29 @@ type Threshold struct {
 //
 //	P(accuracy(cascade) >= accuracy(heavy) - tolerance) >= confidence
 //
-// over the draw of the calibration samples. It tests every float32 as a threshold, from the top, where all escalates,
-// downwards, and stops at the first that fails; only those at a sample's prior make a difference. Such fixed-sequence
-// testing needs no correction for the number of thresholds. The test of one threshold, on the losses (heavy right,
-// cascade wrong) and gains (the reverse), is exact: see pairedTest. Losses and gains are those that the light expert's own
-// answers bring and, where both experts answer what escalates, those too; then the test begins where all escalates.
+// over the draw of the calibration samples. It tests every float32 as a threshold, from the top,
+// where all samples escalate, downwards, and stops at the first that fails; only thresholds at a
+// sample's prior change the result. Such fixed-sequence testing needs no correction for the number
+// of thresholds. The test of one threshold, on the losses (heavy correct, cascade wrong) and gains
+// (the reverse), is exact: see pairedTest. Losses and gains come from the light expert's own
+// answers and, where both experts answer escalated samples, from those answers too; then the test
+// begins where all samples escalate.
 //
-// The verdict is Pass when a threshold holds at which the light expert answers something alone; else Fail when the rates
-// seen at the failing threshold break the tolerance themselves, or so nearly that maxSamples would not do, and
-// InsufficientData when only the test does.
+// The verdict is Pass when the guarantee holds at a threshold where the light expert answers at
+// least one sample alone. Otherwise it is Fail when the observed rates at the failing threshold
+// violate the tolerance themselves, or so nearly that maxSamples would not suffice, and
+// InsufficientData when only the test fails.
 //
 // Errors: shape, empty, nonfinite, value (outcomes, tolerance, confidence).
 func Calibrate(o Outcomes, tolerance, confidence float64) (found Threshold, err error) {
 	if err := o.validate(); err != nil {
 		return Threshold{}, err
 	}
-	if !(tolerance > 0 && tolerance < 1) { // samples that are finite in number cannot show a loss of 0
-		return Threshold{}, fault.New(fault.Value, "tolerance is %v; it is the accuracy that may be lost, above 0 and below 1, such as 0.005", tolerance)
+	if !(tolerance > 0 && tolerance < 1) { // no finite number of samples can show a loss of 0
+		return Threshold{}, fault.New(fault.Value,
+			"tolerance is %v; it is the accuracy that may be lost, above 0 and below 1, "+
+				"such as 0.005",
+			tolerance)
 	}
 	if err := checkConfidence(confidence); err != nil {
 		return Threshold{}, err
@@ -74,7 +84,8 @@ func Calibrate(o Outcomes, tolerance, confidence float64) (found Threshold, err 
 		return found, nil
 	}
 	found.Threshold, found.Escalation, found.AccuracyCascade = EscalateAll, 1, found.AccuracyHeavy
-	found.Verdict, found.Bound = Fail, bound(float64(failed.losses), float64(failed.gains), n, alpha, 1)
+	found.Verdict = Fail
+	found.Bound = bound(float64(failed.losses), float64(failed.gains), n, alpha, 1)
 	if needed := neededSamples(failed, n, tolerance, alpha); needed > 0 {
 		found.Verdict, found.NeededSamples = InsufficientData, needed
 	}
@@ -83,27 +94,30 @@ func Calibrate(o Outcomes, tolerance, confidence float64) (found Threshold, err 
 
 func checkConfidence(confidence float64) error {
 	if !(confidence > 0 && confidence < 1) {
-		return fault.New(fault.Value, "confidence is %v; it must be above 0 and below 1", confidence)
+		return fault.New(fault.Value, "confidence is %v; it must be above 0 and below 1",
+			confidence)
 	}
 	return nil
 }
 
 func (o Outcomes) describe(target string, limit, confidence float64) Threshold {
 	return Threshold{
-		Verdict: Fail, Target: target, Limit: limit, Confidence: confidence, Samples: int64(len(o.Prior)),
+		Verdict: Fail, Target: target, Limit: limit, Confidence: confidence,
+		Samples:       int64(len(o.Prior)),
 		AccuracyLight: share(o.LightCorrect), AccuracyHeavy: share(o.HeavyCorrect),
 	}
 }
 
-// answers are the cascade's at a threshold, beside the heavy expert's: how many the light expert gives alone, and what is
-// lost and gained among all.
+// answers counts the cascade's answers at a threshold: those that the light expert gives alone, and
+// the losses and gains among all, compared with the heavy expert.
 type answers struct {
 	threshold               float64
 	answered, losses, gains int64
 }
 
-// descend returns the answers at the lowest threshold that holds, and those at the first that does not. Where the answers to
-// escalated samples are the heavy expert's own, nothing can be lost or gained above all priors, and no test is needed there.
+// descend returns the answers at the lowest threshold that passes the test, and those at the first
+// that fails. Where the answers to escalated samples are the heavy expert's own, there are no
+// losses or gains above all priors, and no test is needed there.
 func descend(samples []sample, combined bool, test *pairedTest) (passed, at answers) {
 	if combined {
 		for _, s := range samples {
@@ -117,7 +131,8 @@ func descend(samples []sample, combined bool, test *pairedTest) (passed, at answ
 	passed.threshold = EscalateAll
 	for i := len(samples); i > 0; {
 		key, prior := samples[i-1].key(), samples[i-1].prior()
-		if passed.answered > 0 { // it also holds at every threshold down to just above this prior
+		// the guarantee also holds at every threshold down to just above this prior
+		if passed.answered > 0 {
 			passed.threshold = float64(math.Nextafter32(prior, math.MaxFloat32))
 		}
 		for ; i > 0 && samples[i-1].key() == key; i-- {
@@ -135,27 +150,31 @@ func descend(samples []sample, combined bool, test *pairedTest) (passed, at answ
 	return passed, at
 }
 
-// maxSamples bounds the search for a number of samples.
+// maxSamples limits the search of neededSamples.
 const maxSamples = 1 << 24
 
-// neededSamples returns about the smallest number of samples, at least n, at which the rates of losses and gains seen
-// would hold the tolerance; 0 when none up to maxSamples does.
-func neededSamples(seen answers, n int64, tolerance, alpha float64) int64 {
-	if float64(seen.losses-seen.gains) >= tolerance*float64(n) {
+// neededSamples returns about the smallest number of samples, at least n, at which the observed
+// rates of losses and gains would pass the test; 0 when no number up to maxSamples would.
+func neededSamples(observed answers, n int64, tolerance, alpha float64) int64 {
+	if float64(observed.losses-observed.gains) >= tolerance*float64(n) {
 		return 0
 	}
-	holds := func(m int64) bool {
+	passes := func(m int64) bool {
 		scale := float64(m) / float64(n)
 		t := newPairedTest(m, tolerance, alpha)
-		return t.significant(t.score(math.Ceil(float64(seen.losses)*scale), math.Floor(float64(seen.gains)*scale)))
+		return t.significant(t.score(math.Ceil(float64(observed.losses)*scale),
+			math.Floor(float64(observed.gains)*scale)))
 	}
 	few, enough := n, 2*n
-	for !holds(enough) {
+	for !passes(enough) {
 		few, enough = enough, 2*enough
 		if enough > maxSamples {
 			return 0
 		}
 	}
 	step := max(1, few/512)
-	return few + step*(1+int64(sort.Search(int((enough-few)/step)-1, func(k int) bool { return holds(few + step*int64(k+1)) })))
+	return few + step*(1+int64(
+		sort.Search(int((enough-few)/step)-1, func(k int) bool {
+			return passes(few + step*int64(k+1))
+		})))
 }

@@ -7,19 +7,21 @@ import (
 	"agflow/core/tensor"
 )
 
-// What answers an image that escalates: the heavy expert alone, or both experts, by [Combine].
+// The answers to an image that escalates: those of the heavy expert alone, or of the ensemble of
+// both experts, by [Combine].
 const (
 	HeavyAnswers    = "heavy"
 	EnsembleAnswers = "both"
 )
 
-// Combine returns, row after row, the answers to images that both experts have seen:
+// Combine returns the answers of the ensemble of both experts (log-probability averaging), row by
+// row:
 //
 //	w·log softmax(light) + (1-w)·log softmax(heavy)
 //
-// for logits [samples, classes] of each and the light expert's weight w from 0, the heavy expert's answers alone, to 1. It is
-// made in float64 and rounded to float32: log-probabilities up to a constant of each row, a product of experts
-// (Hinton 2002, Neural Computation 14, 1771-1800).
+// for logits [samples, classes] of each and the light expert's weight w from 0, the heavy expert's
+// answers alone, to 1. They are computed in float64 and rounded to float32: log-probabilities up to
+// a constant of each row, a product of experts (Hinton 2002, Neural Computation 14, 1771-1800).
 //
 // Errors: shape, nonfinite, value (weight).
 func Combine(light, heavy tensor.View, weight float64) ([]float32, error) {
@@ -40,10 +42,10 @@ func Combine(light, heavy tensor.View, weight float64) ([]float32, error) {
 	return combined, nil
 }
 
-// FitLightWeight returns the weight at which the combined answers give the labels the greatest likelihood, from the samples alone
-// that [Chooses] leaves to choosing: a threshold may then be calibrated on the others.
+// FitLightWeight returns the weight at which the ensemble gives the labels the greatest likelihood,
+// on the samples that [Chooses] selects only, so that a threshold can be calibrated on the others.
 //
-// The negative log-likelihood is convex in the weight, and the root of its derivative is found by bisection.
+// The negative log-likelihood is convex in the weight; bisection finds the root of its derivative.
 //
 // Errors: shape, empty, nonfinite, value (a label that is no class).
 func FitLightWeight(light, heavy tensor.View, labels []int64) (float64, error) {
@@ -70,8 +72,9 @@ func FitLightWeight(light, heavy tensor.View, labels []int64) (float64, error) {
 	return (low + high) / 2, nil
 }
 
-// weightSlope is the derivative of the negative log-likelihood by the weight: with d the log-probabilities of the light
-// expert less those of the heavy one, Σ (Σ p·d - d of the label), p being the combined probabilities.
+// weightSlope is the derivative of the negative log-likelihood by the weight: with d the
+// log-probabilities of the light expert minus those of the heavy one, and p the combined
+// probabilities, Σ (Σ p·d - d of the label).
 func weightSlope(light, heavy tensor.View, labels []int64, weight float64) float64 {
 	var a, b []float64
 	sum := 0.0
@@ -95,7 +98,8 @@ func weightSlope(light, heavy tensor.View, labels []int64, weight float64) float
 	return sum
 }
 
-// logSoftmax turns logits into log-probabilities in place. None is below what a float32 holds, so that weighted sums of them are finite.
+// logSoftmax turns logits into log-probabilities in place. None is below the least float32, so that
+// their weighted sums are finite.
 func logSoftmax(logits []float64) []float64 {
 	best := math.Inf(-1)
 	for _, v := range logits {
@@ -114,7 +118,9 @@ func logSoftmax(logits []float64) []float64 {
 
 func checkPair(light, heavy tensor.View) error {
 	if light.Rows() != heavy.Rows() || light.Channels() != heavy.Channels() {
-		return fault.New(fault.Shape, "logits [%d, %d] of the light expert and [%d, %d] of the heavy one were given; both need the same images and classes",
+		return fault.New(fault.Shape,
+			"logits [%d, %d] of the light expert and [%d, %d] of the heavy one were given; "+
+				"both need the same images and classes",
 			light.Rows(), light.Channels(), heavy.Rows(), heavy.Channels())
 	}
 	if err := checkLogits(light); err != nil {
@@ -125,7 +131,9 @@ func checkPair(light, heavy tensor.View) error {
 
 func checkLightWeight(weight float64) error {
 	if !(weight >= 0 && weight <= 1) {
-		return fault.New(fault.Value, "the light expert's weight is %v; it must be from 0, the heavy expert alone, to 1", weight)
+		return fault.New(fault.Value,
+			"the light expert's weight is %v; it must be from 0, the heavy expert alone, to 1",
+			weight)
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// combinedLogProb is the definition of a combined answer, without care for overflow.
+// combinedLogProb is the definition of an ensemble answer, without protection against overflow.
 func combinedLogProb(light, heavy []float64, weight float64, class int) float64 {
 	logSum := func(row []float64) (sum float64) {
 		for _, v := range row {
@@ -24,9 +24,11 @@ func combinedLogProb(light, heavy []float64, weight float64, class int) float64 
 
 func TestCombineIsItsDefinition(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		rows, classes := rapid.IntRange(0, 4).Draw(t, "rows"), rapid.IntRange(1, 6).Draw(t, "classes")
+		rows := rapid.IntRange(0, 4).Draw(t, "rows")
+		classes := rapid.IntRange(1, 6).Draw(t, "classes")
 		draw := func(name string) ([]float64, tensor.View) {
-			values := rapid.SliceOfN(rapid.Float64Range(-50, 50), rows*classes, rows*classes).Draw(t, name)
+			values := rapid.SliceOfN(rapid.Float64Range(-50, 50), rows*classes,
+				rows*classes).Draw(t, name)
 			v, err := tensor.NewView(values, rows, classes)
 			if err != nil {
 				t.Fatal(err)
@@ -50,7 +52,7 @@ func TestCombineIsItsDefinition(t *testing.T) {
 	})
 }
 
-// At its ends the weight leaves one expert's answers, and logits of any size give finite answers.
+// At its ends the weight gives one expert's answers, and logits of any size give finite answers.
 func TestCombineAtItsEnds(t *testing.T) {
 	const most = math.MaxFloat32
 	light, heavy := logitsOf(t, 2, most, -most, 0, 1), logitsOf(t, 2, 3, 5, -most, most)
@@ -64,14 +66,17 @@ func TestCombineAtItsEnds(t *testing.T) {
 				t.Errorf("weight %v: %v", weight, got)
 			}
 		}
-		if classes, _, err := Priors(logitsOf(t, 2, got...), 1); err != nil || [2]int32(classes) != want {
+		if classes, _, err := Priors(logitsOf(t, 2, got...), 1); err != nil ||
+			[2]int32(classes) != want {
 			t.Errorf("weight %v: %v gives %v, want %v, %v", weight, got, classes, want, err)
 		}
 	}
 }
 
 // pairOfLogits draws logits of two experts, and labels of the combined probabilities at a weight.
-func pairOfLogits(r *rand.Rand, n, classes int, weight float64) (light, heavy []float64, labels []int64) {
+func pairOfLogits(
+	r *rand.Rand, n, classes int, weight float64,
+) (light, heavy []float64, labels []int64) {
 	light, heavy, labels = make([]float64, n*classes), make([]float64, n*classes), make([]int64, n)
 	for i := range light {
 		light[i], heavy[i] = 2*r.NormFloat64(), 2*r.NormFloat64()
@@ -98,7 +103,8 @@ func viewOf(t *testing.T, values []float64, classes int) tensor.View {
 	return v
 }
 
-// Labels that are drawn at a weight give it back, about, and no weight near it has a greater likelihood.
+// Labels drawn at a weight give about this weight, and no weight near the result has a greater
+// likelihood.
 func TestFitLightWeight(t *testing.T) {
 	const n, classes, truth = 20_000, 5, 0.3
 	a, b, labels := pairOfLogits(rand.New(rand.NewPCG(41, 42)), n, classes, truth)
@@ -123,7 +129,7 @@ func TestFitLightWeight(t *testing.T) {
 	if at := loss(got); loss(got+0.002) < at || loss(got-0.002) < at {
 		t.Errorf("%v is not the best weight", got)
 	}
-	for i := range labels { // those that are left for calibration have no say
+	for i := range labels { // those left for calibration do not matter
 		if !Chooses(i) {
 			labels[i] = 0
 		}
@@ -133,7 +139,8 @@ func TestFitLightWeight(t *testing.T) {
 	}
 }
 
-// An expert that says nothing, or the wrong thing, gets no weight at all; of two that are one the heavy expert answers.
+// An expert without information, or with wrong answers, gets no weight; where both experts are the
+// same, the heavy expert answers.
 func TestFitLightWeightAtItsEnds(t *testing.T) {
 	const n, classes = 400, 3
 	right, wrong, labels := make([]float64, n*classes), make([]float64, n*classes), make([]int64, n)
@@ -144,8 +151,11 @@ func TestFitLightWeightAtItsEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		light, heavy []float64
 		want         float64
-	}{"light right": {right, wrong, 1}, "heavy right": {wrong, right, 0}, "one expert": {right, right, 0}} {
-		if got, err := FitLightWeight(viewOf(t, c.light, classes), viewOf(t, c.heavy, classes), labels); err != nil || got != c.want {
+	}{"light right": {right, wrong, 1}, "heavy right": {wrong, right, 0}, "one expert": {
+		right, right, 0,
+	}} {
+		light, heavy := viewOf(t, c.light, classes), viewOf(t, c.heavy, classes)
+		if got, err := FitLightWeight(light, heavy, labels); err != nil || got != c.want {
 			t.Errorf("%s: got %v, %v", name, got, err)
 		}
 	}
@@ -167,15 +177,19 @@ func TestCombineRefusals(t *testing.T) {
 		"above":      {pair, pair, 1.1, fault.Value},
 		"NaN":        {pair, pair, math.NaN(), fault.Value},
 	} {
-		if _, err := Combine(c.light, c.heavy, c.weight); err == nil || fault.CodeOf(err) != c.code {
+		if _, err := Combine(c.light, c.heavy, c.weight); err == nil ||
+			fault.CodeOf(err) != c.code {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	for name, c := range map[string]struct {
 		labels []int64
 		code   fault.Code
-	}{"too few labels": {[]int64{0}, fault.Shape}, "a foreign label": {[]int64{0, 2}, fault.Value}} {
-		if _, err := FitLightWeight(pair, pair, c.labels); err == nil || fault.CodeOf(err) != c.code {
+	}{"too few labels": {[]int64{0}, fault.Shape}, "a foreign label": {
+		[]int64{0, 2}, fault.Value,
+	}} {
+		if _, err := FitLightWeight(pair, pair, c.labels); err == nil ||
+			fault.CodeOf(err) != c.code {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

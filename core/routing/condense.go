@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// run is what samples that follow each other by ascending prior have in common: their lowest prior, how many they are, and
-// how many of the light expert's and of the escalated answers are right.
+// run summarises consecutive samples, by ascending prior: their lowest prior, their number, and
+// how many of the light expert's and of the escalated answers are correct.
 type run struct {
 	prior                     float32
 	samples, light, escalated int64
@@ -19,10 +19,11 @@ func (r *run) add(s sample) {
 	r.escalated += s.escalated()
 }
 
-// Samples are condensed in at most so many buckets: the table of a worker stays in its cache.
+// bucketBits is the logarithm of the greatest number of buckets: the table of a worker stays in its
+// cache.
 const bucketBits = 16
 
-// buckets are of equal width in keys, counted from the lowest key.
+// buckets divides the keys into buckets of equal width, from the lowest key on.
 type buckets struct {
 	lowest uint32
 	shift  int
@@ -30,7 +31,7 @@ type buckets struct {
 
 func bucketsFor(priors []float32) buckets {
 	least, greatest := priors[0], priors[0]
-	for _, p := range priors { // twice as fast as slices.Min and Max, which look for NaN
+	for _, p := range priors { // twice as fast as slices.Min and Max, which check for NaN
 		if p < least {
 			least = p
 		}
@@ -44,34 +45,35 @@ func bucketsFor(priors []float32) buckets {
 
 func (b buckets) of(s sample) uint32 { return (s.key() - b.lowest) >> b.shift }
 
-// condensed returns the samples as runs of one prior each wherever a curve thinned to so many points looks, and as whole
-// buckets of priors elsewhere, without sorting what it does not look at. It is not ok where that would spare little, or
-// where the priors may be fewer than the points.
+// condensed returns the samples as runs of one prior each in the buckets that hold cuts of a curve
+// thinned to the given number of points, and as one run a bucket elsewhere, so that it sorts only
+// the samples of the former. It returns false where most samples would be sorted, or where there
+// may be fewer priors than points.
 func (o Outcomes) condensed(points int) (runs []run, ok bool) {
-	places := bucketsFor(o.Prior)
-	table := o.histogram(places)
-	looked, wanted, filled := lookedAt(table, points)
+	buckets := bucketsFor(o.Prior)
+	table := o.histogram(buckets)
+	exact, wanted, filled := exactBuckets(table, points)
 	if filled < points || wanted > len(o.Prior)/2 {
 		return nil, false
 	}
-	samples := radixSort(o.gathered(places, looked, wanted))
+	samples := radixSort(o.gathered(buckets, exact, wanted))
 	for b, whole := range table {
 		if whole.samples == 0 {
 			continue
 		}
-		if !looked[b] {
+		if !exact[b] {
 			runs = append(runs, whole)
 			continue
 		}
-		of := samples[:whole.samples]
+		inBucket := samples[:whole.samples]
 		samples = samples[whole.samples:]
-		runs = slices.AppendSeq(runs, runsOf(of))
+		runs = slices.AppendSeq(runs, runsOf(inBucket))
 	}
 	return runs, true
 }
 
 // histogram sums the samples of each bucket.
-func (o Outcomes) histogram(places buckets) []run {
+func (o Outcomes) histogram(b buckets) []run {
 	workers := runtime.GOMAXPROCS(0)
 	tables := make([][]run, workers)
 	escalated := o.escalatedCorrect()
@@ -79,55 +81,57 @@ func (o Outcomes) histogram(places buckets) []run {
 		table := make([]run, 1<<bucketBits)
 		for i := first; i < last; i++ {
 			s := newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i], escalated[i])
-			table[places.of(s)].add(s)
+			table[b.of(s)].add(s)
 		}
 		tables[w] = table
 	})
 	for _, table := range tables[1:] {
-		for b, r := range table {
-			tables[0][b].samples += r.samples
-			tables[0][b].light += r.light
-			tables[0][b].escalated += r.escalated
+		for k, r := range table {
+			tables[0][k].samples += r.samples
+			tables[0][k].light += r.light
+			tables[0][k].escalated += r.escalated
 		}
 	}
 	return tables[0]
 }
 
-// lookedAt marks the buckets that [thinned] takes cuts from: for each point, that of the last sample to escalate and the next
-// one; and says how many samples they hold, and how many buckets hold any.
-func lookedAt(table []run, points int) (looked []bool, samples, filled int) {
+// exactBuckets marks the buckets that [thinned] takes cuts from: for each point, the bucket of the
+// last sample to escalate and the next filled one. It also returns how many samples they hold, and
+// how many buckets hold any.
+func exactBuckets(table []run, points int) (exact []bool, samples, filled int) {
 	n := int64(0)
 	for _, r := range table {
 		n += r.samples
 	}
-	looked = make([]bool, len(table))
-	next, below, look := 0, int64(0), true // the first one has the first cut
+	exact = make([]bool, len(table))
+	point, below, next := 0, int64(0), true // the first filled bucket has the first cut
 	for b, r := range table {
 		if r.samples == 0 {
 			continue
 		}
-		looked[b] = look
+		exact[b] = next
 		filled++
 		below += r.samples
-		for look = false; next < points && due(n, next, points) <= float64(below); next++ {
-			looked[b], look = true, true
+		for next = false; point < points && due(n, point, points) <= float64(below); point++ {
+			exact[b], next = true, true
 		}
-		if looked[b] {
+		if exact[b] {
 			samples += int(r.samples)
 		}
 	}
-	return looked, samples, filled
+	return exact, samples, filled
 }
 
-// gathered packs the samples of the buckets that are looked at, which hold so many.
-func (o Outcomes) gathered(places buckets, looked []bool, size int) []sample {
+// gathered packs the samples of the exact buckets, size in number.
+func (o Outcomes) gathered(b buckets, exact []bool, size int) []sample {
 	workers := runtime.GOMAXPROCS(0)
 	parts := make([][]sample, workers)
 	escalated := o.escalatedCorrect()
 	stretches(len(o.Prior), workers, func(w, first, last int) {
 		part := make([]sample, 0, size/workers)
 		for i := first; i < last; i++ {
-			if s := newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i], escalated[i]); looked[places.of(s)] {
+			s := newSample(o.Prior[i], o.LightCorrect[i], o.HeavyCorrect[i], escalated[i])
+			if exact[b.of(s)] {
 				part = append(part, s)
 			}
 		}

@@ -7,9 +7,9 @@ import (
 	"agflow/core/fault"
 )
 
-// Point is one threshold of a cascade: how much escalates, how often the answer is right, what it costs, and what
-// sending the same share on at random would reach; each with its interval. An escalated sample is right where its
-// answer is (see Outcomes).
+// Point has the results of a cascade at one threshold: the share that escalates, the accuracy, the
+// cost, and the accuracy of escalating the same share at random, each with its interval. The answer
+// to an escalated sample is that of Outcomes.
 type Point struct {
 	Threshold          float64  `json:"threshold"`
 	Escalated          int64    `json:"escalated"`
@@ -17,7 +17,7 @@ type Point struct {
 	EscalationInterval Interval `json:"escalation_interval"`
 	Accuracy           float64  `json:"accuracy"`
 	AccuracyInterval   Interval `json:"accuracy_interval"`
-	Charged            float64  `json:"charged"` // see Ledger
+	Charged            float64  `json:"charged"` // expected cost per image, as in Ledger
 	ChargedInterval    Interval `json:"charged_interval"`
 	Uncharged          float64  `json:"uncharged"`
 	UnchargedInterval  Interval `json:"uncharged_interval"`
@@ -25,8 +25,9 @@ type Point struct {
 	RandomInterval     Interval `json:"random_interval"`
 }
 
-// Curve returns the exact points of every threshold that makes a difference, by ascending threshold, thinned to at
-// most the given number evenly in escalation. The first point escalates nothing, the last everything.
+// Curve returns the exact points of all thresholds with different results, by ascending threshold,
+// thinned to at most the given number, evenly in escalation. The first point escalates nothing, the
+// last everything.
 //
 // Errors: shape, empty, nonfinite, value (outcomes, costs, fewer than 2 points).
 func Curve(o Outcomes, c Cost, points int) ([]Point, error) {
@@ -37,11 +38,13 @@ func Curve(o Outcomes, c Cost, points int) ([]Point, error) {
 		return nil, err
 	}
 	if points < 2 {
-		return nil, fault.New(fault.Value, "%d points were asked for; a curve has at least its 2 ends", points)
+		return nil, fault.New(fault.Value,
+			"%d points were asked for; a curve has at least its 2 ends", points)
 	}
 	cuts := o.cuts(points)
 	n := int64(len(o.Prior))
-	light, escalated := float64(cuts[0].correct)/float64(n), float64(cuts[len(cuts)-1].correct)/float64(n)
+	light := float64(cuts[0].correct) / float64(n)
+	escalated := float64(cuts[len(cuts)-1].correct) / float64(n)
 	curve := make([]Point, len(cuts))
 	for i, at := range cuts {
 		curve[i] = newPoint(at, n, light, escalated, c)
@@ -49,7 +52,8 @@ func Curve(o Outcomes, c Cost, points int) ([]Point, error) {
 	return curve, nil
 }
 
-// Curve returns the curve of the samples under one prior, with the answers of Outcomes and the cost of CostOf.
+// Curve returns the curve of the samples under one prior, with the answers of Outcomes and the cost
+// of CostOf.
 //
 // Errors: those of Outcomes and of the function Curve.
 func (s Samples) Curve(prior, answers string, points int) ([]Point, error) {
@@ -60,7 +64,8 @@ func (s Samples) Curve(prior, answers string, points int) ([]Point, error) {
 	return Curve(o, s.CostOf(prior), points)
 }
 
-// newPoint describes a cut of n samples; light and escalated are the accuracies where none and where all escalate.
+// newPoint returns the point of a cut of n samples; light and escalated are the accuracies where
+// none and where all escalate.
 func newPoint(at cut, n int64, light, escalated float64, c Cost) Point {
 	samples := float64(n)
 	e, accuracy := float64(at.escalated)/samples, float64(at.correct)/samples
@@ -74,30 +79,33 @@ func newPoint(at cut, n int64, light, escalated float64, c Cost) Point {
 	}
 }
 
-// at is the point of one threshold.
+// at returns the point of one threshold.
 func (o Outcomes) at(threshold float64, c Cost) Point {
 	here := cut{threshold: threshold}
 	for i := range o.Prior {
-		escalated, right := o.routed(i, threshold)
+		escalated, correct := o.routed(i, threshold)
 		if escalated {
 			here.escalated++
 		}
-		if right {
+		if correct {
 			here.correct++
 		}
 	}
-	return newPoint(here, int64(len(o.Prior)), share(o.LightCorrect), share(o.escalatedCorrect()), c)
+	return newPoint(here, int64(len(o.Prior)), share(o.LightCorrect), share(o.escalatedCorrect()),
+		c)
 }
 
-// routed tells whether a sample escalates at a threshold, and whether the cascade's answer to it is right.
-func (o Outcomes) routed(i int, threshold float64) (escalated, right bool) {
+// routed reports whether a sample escalates at a threshold, and whether the cascade's answer to it
+// is correct.
+func (o Outcomes) routed(i int, threshold float64) (escalated, correct bool) {
 	if escalates(o.Prior[i], threshold) {
 		return true, o.escalatedCorrect()[i]
 	}
 	return false, o.LightCorrect[i]
 }
 
-// cut is one threshold in whole samples: how many are below it, and how many answers are right then.
+// cut has the counts of one threshold: how many samples are below it, and how many answers are
+// correct.
 type cut struct {
 	threshold          float64
 	escalated, correct int64
@@ -118,9 +126,9 @@ func runsOf(samples []sample) iter.Seq[run] {
 	}
 }
 
-// walk calls step with the cut at each run, which escalates the samples below it, and with the one that escalates all.
-// So many answers of the light expert are right.
-func walk(runs iter.Seq[run], light int64, step func(cut)) {
+// scan calls step with the cut at each run, which escalates the samples below it, and with the cut
+// that escalates all. light is the number of the light expert's correct answers.
+func scan(runs iter.Seq[run], light int64, step func(cut)) {
 	at := cut{correct: light}
 	for r := range runs {
 		at.threshold = float64(r.prior)
@@ -132,7 +140,7 @@ func walk(runs iter.Seq[run], light int64, step func(cut)) {
 	step(at)
 }
 
-// cuts are all cuts, thinned to so many points.
+// cuts returns all cuts, thinned to at most the given number.
 func (o Outcomes) cuts(points int) []cut {
 	n, light := int64(len(o.Prior)), count(o.LightCorrect)
 	if n >= parallel {
@@ -142,21 +150,21 @@ func (o Outcomes) cuts(points int) []cut {
 	}
 	samples := o.sorted()
 	if distinct(samples) < points {
-		points = len(samples) + 1 // every cut is the nearest to its own escalation
+		points = len(samples) + 1 // the cuts of all thresholds
 	}
 	return thinned(runsOf(samples), n, light, points)
 }
 
-// due is the number of n samples that escalate at point k of evenly spaced ones.
+// due is the number of n samples that escalate at point k of evenly spaced points.
 func due(n int64, k, points int) float64 { return float64(n) * float64(k) / float64(points-1) }
 
-// thinned keeps, of the cuts of n samples, the nearest to each of points evenly spaced escalations, ends included; all of
-// them where they are no more.
+// thinned keeps, of the cuts of n samples, the nearest to each of points evenly spaced escalations,
+// ends included; all cuts where there are no more than points.
 func thinned(runs iter.Seq[run], n, light int64, points int) []cut {
 	var kept []cut
 	var before cut
 	next := 0
-	walk(runs, light, func(at cut) {
+	scan(runs, light, func(at cut) {
 		for ; next < points && float64(at.escalated) >= due(n, next, points); next++ {
 			wanted := due(n, next, points)
 			nearest := at

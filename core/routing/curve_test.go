@@ -39,12 +39,15 @@ func at(o Outcomes, c Cost, threshold float64) Point {
 	p.Charged = (float64(c.Light) + e*float64(c.Heavy-c.Shared)) / float64(c.Heavy)
 	p.Uncharged = ((1-e)*float64(c.Light) + e*float64(c.Heavy)) / float64(c.Heavy)
 	p.RandomAccuracy = (1-e)*(light/n) + e*(whole/n)
-	p.EscalationInterval, p.AccuracyInterval, p.RandomInterval = wilson(e, n), wilson(p.Accuracy, n), wilson(p.RandomAccuracy, n)
-	p.ChargedInterval, p.UnchargedInterval = p.EscalationInterval.through(c.charged), p.EscalationInterval.through(c.uncharged)
+	p.EscalationInterval, p.AccuracyInterval = wilson(e, n), wilson(p.Accuracy, n)
+	p.RandomInterval = wilson(p.RandomAccuracy, n)
+	p.ChargedInterval = p.EscalationInterval.through(c.charged)
+	p.UnchargedInterval = p.EscalationInterval.through(c.uncharged)
 	return p
 }
 
-// The whole curve equals the definition at every distinct prior and above all, with many ties and with none.
+// The whole curve equals the definition at every distinct prior and above all priors, with many
+// equal priors and with none.
 func TestCurveEqualsTheDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	cost := Cost{Light: 300, Heavy: 1000, Shared: 100}
@@ -71,7 +74,8 @@ func TestCurveEqualsTheDefinition(t *testing.T) {
 	}
 }
 
-// A thinned curve is a subset with both ends, of no more points than asked for, and without holes in escalation.
+// A thinned curve is a subset with both ends, of no more points than requested, and without gaps in
+// escalation.
 func TestThinnedCurve(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	cost := Cost{Light: 300, Heavy: 1000}
@@ -83,7 +87,8 @@ func TestThinnedCurve(t *testing.T) {
 		}
 		for _, points := range []int{2, 3, 11, 100} {
 			got, err := Curve(o, cost, points)
-			if err != nil || len(got) > points || got[0] != full[0] || got[len(got)-1] != full[len(full)-1] {
+			if err != nil || len(got) > points || got[0] != full[0] ||
+				got[len(got)-1] != full[len(full)-1] {
 				t.Fatalf("distinct=%d, points=%d: %d points, %v", distinct, points, len(got), err)
 			}
 			for i, p := range got {
@@ -93,8 +98,9 @@ func TestThinnedCurve(t *testing.T) {
 				if i > 0 && p.Escalated <= got[i-1].Escalated {
 					t.Fatal("escalation does not rise")
 				}
-				if distinct == 1<<20 && i > 0 && p.Escalation-got[i-1].Escalation > 1/float64(points-1)+0.002 {
-					t.Fatalf("a hole from %v to %v", got[i-1].Escalation, p.Escalation)
+				if distinct == 1<<20 && i > 0 &&
+					p.Escalation-got[i-1].Escalation > 1/float64(points-1)+0.002 {
+					t.Fatalf("a gap from %v to %v", got[i-1].Escalation, p.Escalation)
 				}
 			}
 		}
@@ -104,8 +110,12 @@ func TestThinnedCurve(t *testing.T) {
 // Priors of any range: 0 and -0 alike, the smallest and greatest float32, negative ones.
 func TestCurveTakesEdgePriors(t *testing.T) {
 	o := Outcomes{
-		Prior:        []float32{math.MaxFloat32, 0, -3, float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32, -math.MaxFloat32, -2.5},
-		LightCorrect: []bool{true, false, false, true, true, true, false}, HeavyCorrect: make([]bool, 7),
+		Prior: []float32{
+			math.MaxFloat32, 0, -3, float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32,
+			-math.MaxFloat32, -2.5,
+		},
+		LightCorrect: []bool{true, false, false, true, true, true, false},
+		HeavyCorrect: make([]bool, 7),
 	}
 	got, err := Curve(o, Cost{Light: 1, Heavy: 2}, 10)
 	if err != nil || len(got) != 7 {
@@ -116,7 +126,10 @@ func TestCurveTakesEdgePriors(t *testing.T) {
 	for _, p := range got {
 		thresholds, escalated = append(thresholds, p.Threshold), append(escalated, p.Escalated)
 	}
-	if !slices.Equal(thresholds, []float64{-math.MaxFloat32, -3, -2.5, 0, math.SmallestNonzeroFloat32, math.MaxFloat32, EscalateAll}) ||
+	want := []float64{
+		-math.MaxFloat32, -3, -2.5, 0, math.SmallestNonzeroFloat32, math.MaxFloat32, EscalateAll,
+	}
+	if !slices.Equal(thresholds, want) ||
 		!slices.Equal(escalated, []int64{0, 1, 2, 3, 5, 6, 7}) || got[6].Accuracy != 0 {
 		t.Fatalf("got %+v", got)
 	}
@@ -128,12 +141,32 @@ func TestOutcomesAreChecked(t *testing.T) {
 		outcomes Outcomes
 		code     fault.Code
 	}{
-		"empty":  {Outcomes{}, fault.Empty},
-		"light":  {Outcomes{Prior: []float32{1}, HeavyCorrect: []bool{true}}, fault.Shape},
-		"heavy":  {Outcomes{Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true, true}}, fault.Shape},
-		"both":   {Outcomes{Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}, EscalatedCorrect: []bool{}}, fault.Shape},
-		"NaN":    {Outcomes{Prior: []float32{nan}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}}, fault.Nonfinite},
-		"logits": {Outcomes{Prior: []float32{float32(math.Inf(1))}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}}, fault.Nonfinite},
+		"empty": {Outcomes{}, fault.Empty},
+		"light": {Outcomes{Prior: []float32{1}, HeavyCorrect: []bool{true}}, fault.Shape},
+		"heavy": {
+			Outcomes{
+				Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true, true},
+			},
+			fault.Shape,
+		},
+		"ensemble": {
+			Outcomes{
+				Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true},
+				EscalatedCorrect: []bool{},
+			},
+			fault.Shape,
+		},
+		"NaN": {
+			Outcomes{Prior: []float32{nan}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}},
+			fault.Nonfinite,
+		},
+		"logits": {
+			Outcomes{
+				Prior: []float32{float32(math.Inf(1))}, LightCorrect: []bool{true},
+				HeavyCorrect: []bool{true},
+			},
+			fault.Nonfinite,
+		},
 	} {
 		_, err := Curve(c.outcomes, Cost{Light: 1, Heavy: 2}, 10)
 		if err == nil || fault.CodeOf(err) != c.code {
@@ -150,8 +183,8 @@ func TestOutcomesAreChecked(t *testing.T) {
 	requireCode(t, err, fault.Value)
 }
 
-// A million samples take a fraction of a second; the limit only has to tell that from quadratic work on a busy machine
-// under the race detector.
+// A million samples take a fraction of a second. The limit is for a busy machine under the race
+// detector; it excludes only quadratic work.
 func TestCurveOfAMillionSamplesIsQuick(t *testing.T) {
 	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 1_000_000, 1<<24)
 	start := time.Now()

@@ -5,9 +5,10 @@ import (
 	"agflow/core/tensor"
 )
 
-// Decisions are what a router makes of images that the light expert has seen: one of each an image.
+// Decisions has a router's decisions for images that the light expert has processed, one entry an
+// image.
 type Decisions struct {
-	Prediction []int64 // the light expert's class; once answered, the cascade's
+	Prediction []int64 // the light expert's class; from Answer, the cascade's
 	Prior      []float32
 	Escalate   []bool
 }
@@ -22,13 +23,15 @@ func (r Router) Decide(light tensor.View) (Decisions, error) {
 	}
 	d := Decisions{make([]int64, len(values)), values, make([]bool, len(values))}
 	for i, prior := range values {
-		d.Prediction[i], d.Escalate[i] = int64(predictions[i]), escalates(prior, r.Threshold.Threshold)
+		d.Prediction[i] = int64(predictions[i])
+		d.Escalate[i] = escalates(prior, r.Threshold.Threshold)
 	}
 	return d, nil
 }
 
-// Answer returns the decisions with the cascade's answer to every image, from the light expert's logits and those of the heavy one
-// [escalated, classes] for the images that escalate, in their order.
+// Answer returns the decisions with the cascade's answer to every image, from the light expert's
+// logits [samples, classes] and the heavy expert's [escalated, classes] for the images that
+// escalate, in their order.
 //
 // Errors: those of Decide, and shape and nonfinite of the heavy expert's logits.
 func (r Router) Answer(light, heavy tensor.View) (Decisions, error) {
@@ -38,7 +41,9 @@ func (r Router) Answer(light, heavy tensor.View) (Decisions, error) {
 	}
 	escalated := d.Escalated()
 	if heavy.Rows() != len(escalated) || heavy.Channels() != light.Channels() {
-		return Decisions{}, fault.New(fault.Shape, "the heavy expert's logits are [%d, %d], expected [%d, %d]: one row for each image that escalates, in their order",
+		return Decisions{}, fault.New(fault.Shape,
+			"the heavy expert's logits are [%d, %d], expected [%d, %d]: "+
+				"one row for each image that escalates, in their order",
 			heavy.Rows(), heavy.Channels(), len(escalated), light.Channels())
 	}
 	if err := checkFinite("logits", "heavy", heavy); err != nil {
@@ -57,24 +62,24 @@ func (r Router) Answer(light, heavy tensor.View) (Decisions, error) {
 	return d, err
 }
 
-// combined has the answers of both experts to the images that escalate.
+// combined returns the ensemble's answers to the images that escalate.
 func (r Router) combined(light, heavy tensor.View, escalated []int64) (tensor.View, error) {
-	var seen []float64
+	var rows []float64
 	for _, i := range escalated {
-		seen = append(seen, light.Row(int(i), nil)...)
+		rows = append(rows, light.Row(int(i), nil)...)
 	}
-	of, err := tensor.NewView(seen, len(escalated), light.Channels())
+	lightRows, err := tensor.NewView(rows, len(escalated), light.Channels())
 	if err != nil {
 		return tensor.View{}, err
 	}
-	values, err := Combine(of, heavy, r.LightWeight)
+	values, err := Combine(lightRows, heavy, r.LightWeight)
 	if err != nil {
 		return tensor.View{}, err
 	}
 	return tensor.NewView(values, len(escalated), light.Channels())
 }
 
-// Escalated lists the images that escalate, ascending.
+// Escalated returns the indices of the images that escalate, ascending.
 func (d Decisions) Escalated() []int64 {
 	escalated := []int64{}
 	for i, escalates := range d.Escalate {

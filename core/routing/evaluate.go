@@ -2,20 +2,23 @@ package routing
 
 import "agflow/core/fault"
 
-// RouterEvaluation is what a router makes of samples that chose nothing of it.
+// RouterEvaluation has the results of a router on test samples, which were not used for its
+// calibration.
 type RouterEvaluation struct {
 	LightAccuracy float64 `json:"light_accuracy"`
 	HeavyAccuracy float64 `json:"heavy_accuracy"`
-	Lost          int64   `json:"lost"`   // the heavy expert is right, the cascade is not
-	Gained        int64   `json:"gained"` // the cascade is right, the heavy expert is not
+	Lost          int64   `json:"lost"`   // the heavy expert is correct, the cascade is not
+	Gained        int64   `json:"gained"` // the cascade is correct, the heavy expert is not
 	Point         Point   `json:"point"`
 	Ledger        Ledger  `json:"ledger"`
 }
 
-// EvaluateRouter routes samples by a calibrated router, charging what its prior costs.
+// EvaluateRouter evaluates a calibrated router on samples. The cost of the router's prior is
+// included.
 //
-// Errors: value (a prior or answers that were not recorded, or were recorded at another temperature or weight than the router's;
-// images that tuned an expert; costs), shape, empty, nonfinite (outcomes).
+// Errors: value (a prior or answers that were not recorded, or were recorded at another temperature
+// or weight than the router's; images that tuned an expert; costs), shape, empty, nonfinite
+// (outcomes).
 func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
 		return RouterEvaluation{}, err
@@ -28,11 +31,15 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 		return RouterEvaluation{}, err
 	}
 	if recorded := s.temperatureOf(r.Prior); recorded != r.Temperature {
-		return RouterEvaluation{}, fault.New(fault.Value, "the predictions have %s at temperature %v, the router at %v: predict again with the router's temperature",
+		return RouterEvaluation{}, fault.New(fault.Value,
+			"the predictions have %s at temperature %v, the router at %v: "+
+				"predict again with the router's temperature",
 			r.Prior, recorded, r.Temperature)
 	}
 	if o.combined() && s.LightWeight != r.LightWeight {
-		return RouterEvaluation{}, fault.New(fault.Value, "the predictions combine both answers at a light weight of %v, the router at %v: predict again with the router's light_weight",
+		return RouterEvaluation{}, fault.New(fault.Value,
+			"the predictions combine both answers at a light weight of %v, the router at %v: "+
+				"predict again with the router's light_weight",
 			s.LightWeight, r.LightWeight)
 	}
 	cost := s.CostOf(r.Prior)
@@ -41,19 +48,23 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 	if err != nil {
 		return RouterEvaluation{}, err
 	}
-	found := RouterEvaluation{LightAccuracy: share(o.LightCorrect), HeavyAccuracy: share(o.HeavyCorrect), Point: point, Ledger: ledger}
+	found := RouterEvaluation{
+		LightAccuracy: share(o.LightCorrect), HeavyAccuracy: share(o.HeavyCorrect), Point: point,
+		Ledger: ledger,
+	}
 	found.Lost, found.Gained = o.against(r.Threshold.Threshold)
 	return found, nil
 }
 
-// against counts the samples that a cascade loses and gains at a threshold, paired with the heavy expert alone.
+// against counts the losses and gains of a cascade at a threshold, compared with the heavy expert
+// alone.
 func (o Outcomes) against(threshold float64) (lost, gained int64) {
 	for i := range o.Prior {
-		_, right := o.routed(i, threshold)
+		_, correct := o.routed(i, threshold)
 		switch {
-		case o.HeavyCorrect[i] && !right:
+		case o.HeavyCorrect[i] && !correct:
 			lost++
-		case right && !o.HeavyCorrect[i]:
+		case correct && !o.HeavyCorrect[i]:
 			gained++
 		}
 	}

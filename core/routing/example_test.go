@@ -7,21 +7,24 @@ import (
 	"agflow/core/tensor"
 )
 
-// Three images through the light expert: the second is unsure and goes on to the heavy one.
+// Three images through the light expert: the second has low confidence and escalates to the heavy
+// one.
 func Example() {
-	router, err := routing.ParseRouter([]byte(`{"format": 2, "prior": "max_probability", "temperature": 1, "threshold": 0.9, "verdict": "PASS"}`))
+	router, err := routing.ParseRouter([]byte(`{"format": 2, "prior": "max_probability",
+		"temperature": 1, "threshold": 0.9, "verdict": "PASS"}`))
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	logits, _ := tensor.NewView([]float32{4, 0, 0.2, 0, 0, 6}, 3, 2) // of the light expert: [images, classes]
+	// of the light expert: [images, classes]
+	logits, _ := tensor.NewView([]float32{4, 0, 0.2, 0, 0, 6}, 3, 2)
 	answers, priors, _ := routing.Priors(logits, router.Temperature)
 	escalated, err := router.Rule().Route(logits)
 	fmt.Printf("%v %s %.3f %v %v\n", answers, priors[0].Name, priors[0].Values, escalated, err)
 	// Output: [0 0 1] max_probability [0.982 0.550 0.998] [1] <nil>
 }
 
-// The light pass of an escalated image is paid for, which turns this pair's gain into a loss.
+// The light pass of an escalated image is charged, which turns this pair's gain into a loss.
 func ExampleNewLedger() {
 	ledger, err := routing.NewLedger(routing.Cost{Light: 850, Heavy: 1000}, 1000, 485)
 	fmt.Printf("charged %.3f, uncharged %.3f, break-even at %.2f: %s, %v\n",
@@ -29,9 +32,12 @@ func ExampleNewLedger() {
 	// Output: charged 1.335, uncharged 0.923, break-even at 0.15: loss, <nil>
 }
 
-// A light expert that agrees with the heavy one on all of 100 samples has not shown enough yet.
+// 100 samples on which both experts agree are not enough for this tolerance.
 func ExampleCalibrate() {
-	outcomes := routing.Outcomes{Prior: make([]float32, 100), LightCorrect: make([]bool, 100), HeavyCorrect: make([]bool, 100)}
+	outcomes := routing.Outcomes{
+		Prior: make([]float32, 100), LightCorrect: make([]bool, 100),
+		HeavyCorrect: make([]bool, 100),
+	}
 	for i := range outcomes.Prior {
 		outcomes.Prior[i], outcomes.LightCorrect[i], outcomes.HeavyCorrect[i] = 0.9, true, true
 	}

@@ -25,16 +25,20 @@ func requireCode(t *testing.T, err error, code fault.Code) {
 	}
 }
 
-// population is a pair of experts whose outcomes depend on a uniform draw u alone: the prior rises with it.
+// population is a pair of experts whose outcomes depend on a uniform draw u alone. The prior rises
+// with u.
 type population struct {
-	prior         func(u float64) float64
-	loss, gain    func(u float64) float64 // P(heavy right, light wrong), P(the reverse)
-	spoils, mends func(u float64) float64 // P(both experts' answer wrong | heavy right), P(right | heavy wrong); nil: heavy answers
+	prior      func(u float64) float64
+	loss, gain func(u float64) float64 // P(heavy correct, light wrong), P(the reverse)
+	// P(ensemble wrong | heavy correct), P(ensemble correct | heavy wrong); nil: heavy answers
+	spoils, mends func(u float64) float64
 }
 
-// draw draws n samples; where the experts agree both are right or wrong with equal chance.
+// draw draws n samples; where the experts agree, both are correct or wrong with equal chance.
 func (p population) draw(r *rand.Rand, n int) Outcomes {
-	o := Outcomes{Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n)}
+	o := Outcomes{
+		Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n),
+	}
 	for i := range n {
 		u, v := r.Float64(), r.Float64()
 		o.Prior[i] = float32(p.prior(u))
@@ -51,7 +55,8 @@ func (p population) draw(r *rand.Rand, n int) Outcomes {
 			if o.HeavyCorrect[i] {
 				flip = p.spoils(u)
 			}
-			o.EscalatedCorrect = append(o.EscalatedCorrect, o.HeavyCorrect[i] != (r.Float64() < flip))
+			o.EscalatedCorrect = append(o.EscalatedCorrect,
+				o.HeavyCorrect[i] != (r.Float64() < flip))
 		}
 	}
 	return o
@@ -76,7 +81,7 @@ func (p population) excess(threshold float64) float64 {
 
 func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
-// combinedOutcomes are randomOutcomes whose escalated samples both experts answer.
+// combinedOutcomes are randomOutcomes whose escalated samples the ensemble answers.
 func combinedOutcomes(r *rand.Rand, n, distinct int) Outcomes {
 	o := randomOutcomes(r, n, distinct)
 	for range n {
@@ -87,7 +92,9 @@ func combinedOutcomes(r *rand.Rand, n, distinct int) Outcomes {
 
 // randomOutcomes draws priors from few or many distinct values.
 func randomOutcomes(r *rand.Rand, n, distinct int) Outcomes {
-	o := Outcomes{Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n)}
+	o := Outcomes{
+		Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n),
+	}
 	for i := range n {
 		p := float32(r.IntN(distinct)+1) / float32(distinct)
 		o.Prior[i] = p

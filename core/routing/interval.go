@@ -6,12 +6,13 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// Interval is a range of 95 % confidence for one number, not for many at once.
+// Interval is a 95 % confidence interval of one number; several intervals do not hold jointly.
 type Interval [2]float64
 
 const intervalZ = 1.959963984540054 // the quantile 0.975 of the normal distribution
 
-// wilson is the score interval of a proportion seen in n samples (Wilson 1927); it stays within [0, 1].
+// wilson is the score interval of a proportion observed in n samples (Wilson 1927); it stays within
+// [0, 1].
 func wilson(proportion, n float64) Interval {
 	z2 := intervalZ * intervalZ / n
 	middle := proportion + z2/2
@@ -19,14 +20,14 @@ func wilson(proportion, n float64) Interval {
 	return Interval{max(0, (middle-half)/(1+z2)), min(1, (middle+half)/(1+z2))}
 }
 
-// through maps an interval by a straight line.
+// through maps an interval by a linear function.
 func (i Interval) through(line func(float64) float64) Interval {
 	a, b := line(i[0]), line(i[1])
 	return Interval{min(a, b), max(a, b)}
 }
 
-// upperBound is the Clopper-Pearson upper confidence limit at level 1-alpha of the probability behind successes of n
-// trials: the quantile 1-alpha of Beta(successes+1, n-successes).
+// upperBound is the Clopper-Pearson upper confidence limit at level 1-alpha of the probability
+// behind successes of n trials: the quantile 1-alpha of Beta(successes+1, n-successes).
 func upperBound(successes, n, alpha float64) float64 {
 	if successes >= n {
 		return 1

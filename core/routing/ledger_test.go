@@ -10,14 +10,16 @@ import (
 
 func near(a, b float64) bool { return math.Abs(a-b) < 1e-12 }
 
-// The routing table of arXiv 2603.12354: light expert 0.85, 48.5 % escalated. Its 0.92 leaves the light pass of escalated
-// images out; charged, the cascade costs 1.335 of the heavy expert.
+// The routing table of arXiv 2603.12354: light expert 0.85, 48.5 % escalated. Its 0.92 omits the
+// light pass of escalated images; with it, the cascade costs 1.335 of the heavy expert.
 func TestLedgerOfThePaper(t *testing.T) {
 	l, err := NewLedger(Cost{Light: 850, Heavy: 1000}, 1000, 485)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !near(l.Charged, 1.335) || math.Round(l.Uncharged*100) != 92 || !near(l.Uncharged, 0.92275) || l.Verdict != Loss || !near(l.BreakEven, 0.15) || l.Escalation != 0.485 {
+	if !near(l.Charged, 1.335) || math.Round(l.Uncharged*100) != 92 ||
+		!near(l.Uncharged, 0.92275) || l.Verdict != Loss || !near(l.BreakEven, 0.15) ||
+		l.Escalation != 0.485 {
 		t.Fatalf("got %+v", l)
 	}
 }
@@ -39,7 +41,8 @@ func TestLedgerByHand(t *testing.T) {
 		"light heavier":         {Cost{1500, 1000, 0}, 0, 1.5, 1.5, 0, Loss},
 	} {
 		l, err := NewLedger(c.cost, 100, c.escalated)
-		if err != nil || !near(l.Charged, c.charged) || !near(l.Uncharged, c.uncharged) || !near(l.BreakEven, c.breakEven) || l.Verdict != c.verdict {
+		if err != nil || !near(l.Charged, c.charged) || !near(l.Uncharged, c.uncharged) ||
+			!near(l.BreakEven, c.breakEven) || l.Verdict != c.verdict {
 			t.Errorf("%s: got %+v, %v", name, l, err)
 		}
 	}
@@ -60,20 +63,22 @@ func TestLedgerRefusals(t *testing.T) {
 		"escalated":     {ok, 1, 2, fault.Value},
 		"escalated < 0": {ok, 1, -1, fault.Value},
 	} {
-		if _, err := NewLedger(c.cost, c.samples, c.escalated); err == nil || fault.CodeOf(err) != c.code {
+		if _, err := NewLedger(c.cost, c.samples, c.escalated); err == nil ||
+			fault.CodeOf(err) != c.code {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
 }
 
-// The JSON names are read by people's scripts.
+// The JSON keys are read by users' scripts.
 func TestLedgerJSON(t *testing.T) {
 	l, err := NewLedger(Cost{Light: 1, Heavy: 4, Shared: 0}, 2, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	text, err := json.Marshal(l)
-	want := `{"samples":2,"escalated":1,"escalation":0.5,"light_macs":1,"heavy_macs":4,"shared_macs":0,"charged":0.75,"uncharged":0.625,"break_even":0.75,"verdict":"gain"}`
+	want := `{"samples":2,"escalated":1,"escalation":0.5,"light_macs":1,"heavy_macs":4,` +
+		`"shared_macs":0,"charged":0.75,"uncharged":0.625,"break_even":0.75,"verdict":"gain"}`
 	if err != nil || string(text) != want {
 		t.Fatalf("got %s, %v", text, err)
 	}

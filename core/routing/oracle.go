@@ -1,7 +1,8 @@
 package routing
 
-// Oracle is the cascade that no router beats: the samples escalate that the light expert gets wrong and escalating puts
-// right, and no others. It is the most accurate one, and the cheapest of those. No threshold does this; that of the point is 0.
+// Oracle returns the point of the best possible cascade: it escalates exactly the samples that the
+// light expert answers wrongly and whose escalated answer is correct. It has the greatest accuracy,
+// at the least cost. It has no threshold; that of the point is 0.
 //
 // Errors: shape, empty, nonfinite (outcomes), value (costs).
 func Oracle(o Outcomes, c Cost) (Point, error) {

@@ -8,7 +8,8 @@ import (
 	"agflow/core/fault"
 )
 
-// Among all choices of what escalates, tried one by one, none is right more often, and none as often at less cost.
+// Of all choices of the samples that escalate, tried one by one, none is correct more often, and
+// none as often at less cost.
 func TestNoChoiceBeatsTheOracle(t *testing.T) {
 	r := rand.New(rand.NewPCG(31, 32))
 	cost := Cost{Light: 300, Heavy: 1000}
@@ -35,15 +36,17 @@ func TestNoChoiceBeatsTheOracle(t *testing.T) {
 				correct, escalated = right, sent
 			}
 		}
-		if best.Accuracy != float64(correct)/n || best.Escalated != int64(escalated) || math.Abs(best.Charged-0.3-float64(escalated)/n) > 1e-12 {
+		if best.Accuracy != float64(correct)/n || best.Escalated != int64(escalated) ||
+			math.Abs(best.Charged-0.3-float64(escalated)/n) > 1e-12 {
 			t.Fatalf("got %+v, want %d right and %d escalated of %d", best, correct, escalated, n)
 		}
 	}
 }
 
-// Nor does any threshold of any prior.
+// No threshold of a prior beats the oracle either.
 func TestTheCurveStaysBelowTheOracle(t *testing.T) {
-	o, cost := randomOutcomes(rand.New(rand.NewPCG(33, 34)), 2000, 500), Cost{Light: 300, Heavy: 1000}
+	o := randomOutcomes(rand.New(rand.NewPCG(33, 34)), 2000, 500)
+	cost := Cost{Light: 300, Heavy: 1000}
 	best, err := Oracle(o, cost)
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +57,8 @@ func TestTheCurveStaysBelowTheOracle(t *testing.T) {
 	}
 	for _, p := range curve {
 		if p.Accuracy > best.Accuracy || p.Accuracy == best.Accuracy && p.Charged < best.Charged {
-			t.Fatalf("at %v: %v right for %v, the oracle %v for %v", p.Threshold, p.Accuracy, p.Charged, best.Accuracy, best.Charged)
+			t.Fatalf("at %v: %v right for %v, the oracle %v for %v", p.Threshold, p.Accuracy,
+				p.Charged, best.Accuracy, best.Charged)
 		}
 	}
 	_, err = Oracle(Outcomes{}, cost)

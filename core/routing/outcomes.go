@@ -7,17 +7,18 @@ import (
 	"agflow/core/fault"
 )
 
-// Outcomes are what both experts made of the same held-out samples; Prior is the light expert's. EscalatedCorrect is the
-// cascade's answer to a sample that escalates, where that is not the heavy expert's: without it, HeavyCorrect.
+// Outcomes has the results of both experts on the same held-out samples; Prior is the light
+// expert's. EscalatedCorrect has the correctness of the cascade's answers to escalated samples,
+// where these are not the heavy expert's; nil stands for HeavyCorrect.
 type Outcomes struct {
 	Prior                                        []float32
 	LightCorrect, HeavyCorrect, EscalatedCorrect []bool
 }
 
-// combined tells whether an answer to an escalated sample is of both experts.
+// combined reports whether escalated samples are answered by the ensemble of both experts.
 func (o Outcomes) combined() bool { return o.EscalatedCorrect != nil }
 
-// escalatedCorrect is the cascade's answers to all samples, were they all to escalate.
+// escalatedCorrect has the correctness of the cascade's answers when all samples escalate.
 func (o Outcomes) escalatedCorrect() []bool {
 	if o.combined() {
 		return o.EscalatedCorrect
@@ -26,8 +27,11 @@ func (o Outcomes) escalatedCorrect() []bool {
 }
 
 func (o Outcomes) validate() error {
-	if n := len(o.Prior); n != len(o.LightCorrect) || n != len(o.HeavyCorrect) || n != len(o.escalatedCorrect()) {
-		return fault.New(fault.Shape, "%d priors, %d light, %d heavy and %d escalated outcomes were given; give one of each a sample",
+	if n := len(o.Prior); n != len(o.LightCorrect) || n != len(o.HeavyCorrect) ||
+		n != len(o.escalatedCorrect()) {
+		return fault.New(fault.Shape,
+			"%d priors, %d light, %d heavy and %d escalated outcomes were given; "+
+				"give one of each a sample",
 			n, len(o.LightCorrect), len(o.HeavyCorrect), len(o.escalatedCorrect()))
 	}
 	if len(o.Prior) == 0 {
@@ -35,13 +39,14 @@ func (o Outcomes) validate() error {
 	}
 	for i, p := range o.Prior {
 		if p-p != 0 {
-			return fault.New(fault.Nonfinite, "the prior of sample %d is %v; priors are finite numbers", i, p)
+			return fault.New(fault.Nonfinite,
+				"the prior of sample %d is %v; priors are finite numbers", i, p)
 		}
 	}
 	return nil
 }
 
-// where keeps the samples for which a test of their number holds.
+// where returns the samples whose index passes a test.
 func (o Outcomes) where(keep func(int) bool) (kept Outcomes) {
 	for i := range o.Prior {
 		if keep(i) {
@@ -56,44 +61,54 @@ func (o Outcomes) where(keep func(int) bool) (kept Outcomes) {
 	return kept
 }
 
-// Samples are held-out samples under every prior that was recorded, the first being the usual one, and the costs of
-// the experts.
+// Samples has held-out samples with every recorded prior, the first being the default, and the
+// costs of the experts.
 type Samples struct {
 	Priors                     []Prior
 	LightCorrect, HeavyCorrect []bool
-	EnsembleCorrect            []bool  // of both experts' answers, where they were combined
-	LightWeight                float64 // of that combination
+	EnsembleCorrect            []bool  // of the ensemble's answers, where they were recorded
+	LightWeight                float64 // of the ensemble
 	Temperature                float64 // of the priors named *_scaled
 	Cost                       Cost
-	Images, Tuning             string // sketches of the images of these samples and of those that tuned the experts: see checkHeldOut
+	// sketches of the images of these samples and of the images that tuned the experts: see
+	// checkHeldOut
+	Images, Tuning string
 }
 
-// Outcomes are the samples under one prior, escalated ones answered by HeavyAnswers, which "" means too, or by EnsembleAnswers.
+// Outcomes returns the outcomes under one prior, with escalated samples answered by HeavyAnswers,
+// which is the meaning of "" too, or by EnsembleAnswers.
 //
 // Errors: value (a prior or answers that were not recorded).
 func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	at := slices.IndexFunc(s.Priors, func(p Prior) bool { return p.Name == prior })
 	if at < 0 {
-		return Outcomes{}, fault.New(fault.Value, "the predictions have no prior %q; they have %s", prior, strings.Join(s.names(), ", "))
+		return Outcomes{}, fault.New(fault.Value, "the predictions have no prior %q; they have %s",
+			prior, strings.Join(s.names(), ", "))
 	}
-	o := Outcomes{Prior: s.Priors[at].Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect}
+	o := Outcomes{
+		Prior: s.Priors[at].Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect,
+	}
 	switch answers {
 	case "", HeavyAnswers:
 	case EnsembleAnswers:
 		if s.EnsembleCorrect == nil {
-			return Outcomes{}, fault.New(fault.Value, "the predictions have no answers of both experts; record both_prediction with them: predict again")
+			return Outcomes{}, fault.New(fault.Value,
+				"the predictions have no answers of both experts; "+
+					"record both_prediction with them: predict again")
 		}
 		if err := checkLightWeight(s.LightWeight); err != nil {
 			return Outcomes{}, err
 		}
 		o.EscalatedCorrect = s.EnsembleCorrect
 	default:
-		return Outcomes{}, fault.New(fault.Value, "answers are %q; they are %s or %s", answers, HeavyAnswers, EnsembleAnswers)
+		return Outcomes{}, fault.New(fault.Value, "answers are %q; they are %s or %s", answers,
+			HeavyAnswers, EnsembleAnswers)
 	}
 	return o, nil
 }
 
-// CostOf is the cost of a cascade that routes by a prior: what the prior costs is the light expert's.
+// CostOf returns the cost of a cascade that routes by a prior. The cost of the prior is added to
+// the light expert's.
 func (s Samples) CostOf(prior string) Cost {
 	cost := s.Cost
 	for _, p := range s.Priors {
@@ -104,7 +119,7 @@ func (s Samples) CostOf(prior string) Cost {
 	return cost
 }
 
-// temperatureOf is that of the logits of a prior.
+// temperatureOf returns the temperature of the logits that a prior was computed from.
 func (s Samples) temperatureOf(prior string) float64 {
 	if isScaled(prior) {
 		return s.Temperature

@@ -6,10 +6,11 @@ import (
 	"agflow/core/fault"
 )
 
-// checkHeldOut refuses samples of images that also tuned an expert, as far as sketches of both can tell: texts of hashes
-// with spaces between, the smallest 256 of each set (Broder 1997). A hash in both is an image in both. An overlap of a
-// share s of the smaller of two sets of n and m images escapes with a probability of about exp(-256·s·min(n, m)/max(n, m)); images
-// that were changed, if only by another crop, always do, and so does everything that was not recorded.
+// checkHeldOut refuses samples of images that also tuned an expert, as far as sketches of both sets
+// show it: texts of the smallest 256 hashes of each set, separated by spaces (Broder 1997). A hash
+// in both is an image in both. An overlap of a share s of the smaller of two sets of n and m images
+// is missed with a probability of about exp(-256·s·min(n, m)/max(n, m)); images that were changed,
+// if only by another crop, are always missed, and so are images that were not recorded.
 func checkHeldOut(images, tuning string) error {
 	known := map[string]bool{}
 	for hash := range strings.FieldsSeq(tuning) {
@@ -23,7 +24,10 @@ func checkHeldOut(images, tuning string) error {
 		}
 	}
 	if shared > 0 {
-		return fault.New(fault.Value, "%d of %d images looked up also tuned an expert, and their errors say nothing of new images; predict on images that served neither expert",
+		return fault.New(fault.Value,
+			"%d of %d images in the sketch also tuned an expert, "+
+				"and their errors say nothing of new images; "+
+				"predict on images that served neither expert",
 			shared, of)
 	}
 	return nil

@@ -10,27 +10,33 @@ import (
 //
 //	P(loss) - P(gain) >= margin
 //
-// from n samples of which some are losses (heavy right, cascade wrong) and some gains (the reverse). Outcomes are ordered
-// by Tango's score (1998, Statistics in Medicine 17, 891-908), and the p-value is the greatest probability of an outcome
-// of at most the score seen, over all pairs of rates at the margin (Sidik 2003, Statistics in Medicine 22, 265-278).
-// Two Clopper-Pearson limits at alpha/2 are valid too, but need two to three times as many samples.
+// from n samples of which some are losses (heavy correct, cascade wrong) and some gains (the
+// reverse). Outcomes are ordered by Tango's score (1998, Statistics in Medicine 17, 891-908), and
+// the p-value is the greatest probability of an outcome of at most the observed score, over all
+// pairs of rates at the margin (Sidik 2003, Statistics in Medicine 22, 265-278). Two
+// Clopper-Pearson limits at alpha/2 are valid too, but need two to three times as many samples.
 //
-// Whether a score is significant is monotone in the score, so what is known of two scores is kept, and narrowed when a
-// score between them is asked for.
+// Significance is monotone in the score. So the test keeps the greatest score known to be
+// significant and the least known not to be, and narrows this range when a score inside it is
+// tested.
 type pairedTest struct {
 	n, margin, alpha float64
-	reach            float64 // standard deviations beyond which of a distribution hardly alpha/10^7 is left
+	// standard deviations beyond which a distribution has less than about alpha/10^7
+	reach            float64
 	rejects, retains float64 // a score that is significant, and one that is not
 }
 
 func newPairedTest(n int64, margin, alpha float64) *pairedTest {
-	return &pairedTest{float64(n), margin, alpha, math.Sqrt(2 * math.Log(1e7/alpha)), -maxScore, maxScore}
+	return &pairedTest{
+		float64(n), margin, alpha, math.Sqrt(2 * math.Log(1e7/alpha)), -maxScore, maxScore,
+	}
 }
 
-// maxScore is beyond every significant score: alpha is above 2^-54.
+// maxScore is beyond every score that can be significant: alpha is above 2^-54.
 const maxScore = 40
 
-// shown tells whether losses and gains show that the excess is below the margin.
+// shown reports whether losses and gains show, at level alpha, that P(loss) - P(gain) is below the
+// margin.
 func (t *pairedTest) shown(losses, gains float64) bool {
 	score := t.score(losses, gains)
 	for tries := 0; t.rejects < score && score < t.retains; tries++ {
@@ -47,7 +53,8 @@ func (t *pairedTest) shown(losses, gains float64) bool {
 	return score <= t.rejects
 }
 
-// score is (losses - gains - n·margin) over its standard deviation at the most likely rates that have this margin.
+// score is (losses - gains - n·margin) over its standard deviation at the most likely rates that
+// have this margin.
 func (t *pairedTest) score(losses, gains float64) float64 {
 	b := (losses+gains)*(1-t.margin) - 2*t.margin*(t.n-losses)
 	c := 8 * t.n * gains * t.margin * (1 - t.margin)
@@ -58,15 +65,19 @@ func (t *pairedTest) score(losses, gains float64) float64 {
 	return (losses - gains - t.n*t.margin) / math.Sqrt(t.n*(2*gainRate+t.margin*(1-t.margin)))
 }
 
-// significant tells whether the p-value of a score is at most alpha.
-func (t *pairedTest) significant(score float64) bool { return t.pValue(score, 1, t.alpha) <= t.alpha }
+// significant reports whether the p-value of a score is at most alpha.
+func (t *pairedTest) significant(score float64) bool {
+	return t.pValue(score, 1, t.alpha) <= t.alpha
+}
 
-// pValue is the greatest probability of a score of at most this one while P(loss) - P(gain) is the margin: were it more,
-// the probability would be less. The search ends at the first probability above enough.
+// pValue is the greatest probability of a score of at most this one when P(loss) - P(gain) is the
+// margin; where the difference is greater, the probability is less. The search ends at the first
+// probability above enough.
 //
-// As a function of the rate of gains it changes slowly: it is looked at every 16th of the standard deviation of the number
-// of gains, later every hundredth and every tenth of that number, and more closely where hardly any sample is neither
-// loss nor gain. The tests compare with density times as many places.
+// The probability changes slowly with the rate of gains: it is evaluated at steps of a 16th of the
+// standard deviation of the number of gains, later of a hundredth and a tenth of that number, and
+// at smaller steps where nearly every sample is a loss or a gain. A density above 1 evaluates that
+// many times as many rates; the tests compare with it.
 func (t *pairedTest) pValue(score, density, enough float64) float64 {
 	greatest := 0.0
 	most := (1 - t.margin) / 2 * t.n
@@ -85,8 +96,9 @@ func (t *pairedTest) pValue(score, density, enough float64) float64 {
 	}
 }
 
-// probability is that of a score of at most this one at a rate of gains: the sum, over the number of gains, of its
-// probability and that of few enough losses among the other samples. Both follow from their neighbours' by recurrence.
+// probability is the probability of a score of at most this one at a rate of gains: the sum, over
+// the number of gains, of the probability of that number times the probability of few enough losses
+// among the other samples. Both are computed from their neighbours by recurrence.
 func (t *pairedTest) probability(score, gainRate float64) float64 {
 	mean := t.n * gainRate
 	width := t.reach * (math.Sqrt(mean*(1-gainRate)) + 1)
@@ -121,7 +133,8 @@ func (t *pairedTest) probability(score, gainRate float64) float64 {
 	}
 }
 
-// mostLosses is the greatest number of losses whose score beside so many gains is at most the one given, -1 for none.
+// mostLosses is the greatest number of losses whose score with these gains is at most the one
+// given, -1 for none.
 func (t *pairedTest) mostLosses(score, gains float64) float64 {
 	low, high := -1.0, t.n-gains
 	for low < high {
@@ -134,8 +147,9 @@ func (t *pairedTest) mostLosses(score, gains float64) float64 {
 	return low
 }
 
-// bound is an upper limit of P(loss) - P(gain) at level 1-alpha: the smallest margin, to a thousandth of it, below which the
-// excess is shown to be. It is sought from 0 to a margin that is known to be enough.
+// bound is an upper limit of P(loss) - P(gain) at level 1-alpha: the smallest margin, to a
+// thousandth of it, that the test passes. The search is from 0 to a margin that is known to be
+// enough.
 func bound(losses, gains float64, n int64, alpha, enough float64) float64 {
 	low, high := max(0, (losses-gains)/float64(n)), enough
 	for high-low > 1e-3*high && high > 1e-6 {

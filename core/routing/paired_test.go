@@ -32,8 +32,10 @@ func TestProbabilityIsTheSumOverOutcomes(t *testing.T) {
 			for _, score := range []float64{-30, -3, -1.9, -1.5, 0, 1} {
 				for _, share := range []float64{0, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99} {
 					gainRate := share * (1 - margin) / 2
-					if got, want := test.probability(score, gainRate), bySumming(test, score, gainRate); math.Abs(got-want) > 1e-8 {
-						t.Errorf("n %d, margin %v, score %v, gains %v: got %v, want %v", n, margin, score, gainRate, got, want)
+					got, want := test.probability(score, gainRate), bySumming(test, score, gainRate)
+					if math.Abs(got-want) > 1e-8 {
+						t.Errorf("n %d, margin %v, score %v, gains %v: got %v, want %v", n, margin,
+							score, gainRate, got, want)
 					}
 				}
 			}
@@ -41,8 +43,8 @@ func TestProbabilityIsTheSumOverOutcomes(t *testing.T) {
 	}
 }
 
-// The score rises with losses and falls with gains: then the margin itself is the hardest excess to tell from less, and
-// few enough losses beside more gains are few enough.
+// The score rises with losses and falls with gains. So the p-value is greatest at the margin
+// itself, and few enough losses stay few enough with more gains.
 func TestScoreIsMonotone(t *testing.T) {
 	for _, margin := range []float64{0.001, 0.02, 0.4} {
 		test := newPairedTest(60, margin, 0.05)
@@ -50,10 +52,12 @@ func TestScoreIsMonotone(t *testing.T) {
 			for gains := 0.0; losses+gains < 60; gains++ {
 				here := test.score(losses, gains)
 				if more := test.score(losses+1, gains); !(more > here) {
-					t.Fatalf("margin %v: score %v at %v, %v, but %v with a loss more", margin, here, losses, gains, more)
+					t.Fatalf("margin %v: score %v at %v, %v, but %v with a loss more", margin, here,
+						losses, gains, more)
 				}
 				if more := test.score(losses, gains+1); !(more < here) {
-					t.Fatalf("margin %v: score %v at %v, %v, but %v with a gain more", margin, here, losses, gains, more)
+					t.Fatalf("margin %v: score %v at %v, %v, but %v with a gain more", margin, here,
+						losses, gains, more)
 				}
 			}
 		}
@@ -61,13 +65,15 @@ func TestScoreIsMonotone(t *testing.T) {
 }
 
 // Eight times as many rates find no probability that is greater by more than 0.3 %.
-func TestRatesAreLookedAtDenselyEnough(t *testing.T) {
+func TestRatesAreDenseEnough(t *testing.T) {
 	for _, n := range []int64{50, 700, 5000} {
 		for _, margin := range []float64{0.002, 0.02, 0.2} {
 			test := newPairedTest(n, margin, 0.05)
 			for _, score := range []float64{-3, -1.7} {
-				if seen, dense := test.pValue(score, 1, 1), test.pValue(score, 8, 1); dense > 1.003*seen {
-					t.Errorf("n %d, margin %v, score %v: %v, but %v at more rates", n, margin, score, seen, dense)
+				coarse, fine := test.pValue(score, 1, 1), test.pValue(score, 8, 1)
+				if fine > 1.003*coarse {
+					t.Errorf("n %d, margin %v, score %v: %v, but %v at more rates", n, margin,
+						score, coarse, fine)
 				}
 			}
 		}
@@ -77,30 +83,35 @@ func TestRatesAreLookedAtDenselyEnough(t *testing.T) {
 // Without losses and gains the test is that of one proportion: (1-margin)^n.
 func TestNoLossAndNoGain(t *testing.T) {
 	for _, n := range []int64{300, 597, 598, 1000} {
-		if got, want := newPairedTest(n, 0.005, 0.05).shown(0, 0), math.Pow(0.995, float64(n)) <= 0.05; got != want {
+		got, want := newPairedTest(n, 0.005, 0.05).shown(0, 0), math.Pow(0.995, float64(n)) <= 0.05
+		if got != want {
 			t.Errorf("%d samples: shown is %v", n, got)
 		}
 	}
 }
 
-// An answer does not depend on what was asked before.
-func TestShownRemembersRightly(t *testing.T) {
+// A result does not depend on earlier calls.
+func TestShownIgnoresEarlierCalls(t *testing.T) {
 	kept := newPairedTest(3000, 0.01, 0.05)
 	for losses := 60.0; losses >= 0; losses -= 7 {
 		for gains := 0.0; gains < 40; gains += 13 {
 			fresh := newPairedTest(3000, 0.01, 0.05)
-			if want := fresh.significant(fresh.score(losses, gains)); kept.shown(losses, gains) != want {
+			if want := fresh.significant(fresh.score(losses, gains)); kept.shown(losses,
+				gains) != want {
 				t.Fatalf("%v losses, %v gains: shown is %v", losses, gains, !want)
 			}
 		}
 	}
 }
 
-// The bound is the margin at which the test turns.
-func TestBoundTurnsTheTest(t *testing.T) {
-	for _, c := range []struct{ losses, gains float64 }{{0, 0}, {3, 0}, {30, 20}, {20, 30}, {100, 0}} {
+// The bound is the least margin at which the test passes.
+func TestBoundIsTheLeastMargin(t *testing.T) {
+	for _, c := range []struct{ losses, gains float64 }{
+		{0, 0}, {3, 0}, {30, 20}, {20, 30}, {100, 0},
+	} {
 		limit := bound(c.losses, c.gains, 1000, 0.05, 1)
-		if !newPairedTest(1000, limit, 0.05).shown(c.losses, c.gains) || newPairedTest(1000, 0.99*limit, 0.05).shown(c.losses, c.gains) {
+		if !newPairedTest(1000, limit, 0.05).shown(c.losses, c.gains) ||
+			newPairedTest(1000, 0.99*limit, 0.05).shown(c.losses, c.gains) {
 			t.Errorf("%v: the bound is %v", c, limit)
 		}
 	}
@@ -118,12 +129,15 @@ func needed(passes func(n float64) bool) int {
 	return int(n)
 }
 
-// Fewer samples do than with the other valid tests of the same claim: two Clopper-Pearson limits that share alpha; and
-// betting (Waudby-Smith and Ramdas 2024), here a mixture of bets, which depends on the counts alone.
-func TestFewerSamplesDoThanForOtherBounds(t *testing.T) {
+// The test needs fewer samples than the other valid tests of the same hypothesis: two
+// Clopper-Pearson limits that share alpha; and betting (Waudby-Smith and Ramdas 2024), here a
+// mixture of bets, which depends on the counts alone.
+func TestFewerSamplesThanOtherBounds(t *testing.T) {
 	const alpha = 0.05
 	for _, c := range []struct{ losses, gains, tolerance float64 }{
-		{0, 0, 0.005}, {0.001, 0, 0.005}, {0.002, 0.001, 0.005}, {0.006, 0.004, 0.005}, {0.03, 0.03, 0.005}, {0.02, 0.01, 0.02}, {0.1, 0.1, 0.02},
+		{0, 0, 0.005}, {0.001, 0, 0.005}, {0.002, 0.001, 0.005}, {0.006, 0.004, 0.005}, {
+			0.03, 0.03, 0.005,
+		}, {0.02, 0.01, 0.02}, {0.1, 0.1, 0.02},
 	} {
 		exact := needed(func(n float64) bool {
 			n = math.Floor(n)
@@ -141,14 +155,17 @@ func TestFewerSamplesDoThanForOtherBounds(t *testing.T) {
 			capital := 0.0
 			for k := range bets {
 				bet := math.Exp(-0.5*float64(k)) / (1 + c.tolerance)
-				capital += math.Exp(n*(c.losses*math.Log1p(bet*(c.tolerance-1))+c.gains*math.Log1p(bet*(c.tolerance+1))+
+				capital += math.Exp(n*(c.losses*math.Log1p(bet*(c.tolerance-1))+
+					c.gains*math.Log1p(bet*(c.tolerance+1))+
 					(1-c.losses-c.gains)*math.Log1p(bet*c.tolerance))) / bets
 			}
 			return capital >= 1/alpha
 		})
-		t.Logf("losses %.3f, gains %.3f, tolerance %.3f: exact %d, Clopper-Pearson %d, betting %d", c.losses, c.gains, c.tolerance, exact, split, betting)
+		t.Logf("losses %.3f, gains %.3f, tolerance %.3f: exact %d, Clopper-Pearson %d, betting %d",
+			c.losses, c.gains, c.tolerance, exact, split, betting)
 		if exact > split || exact > betting {
-			t.Errorf("%+v: exact %d, Clopper-Pearson %d, betting %d samples", c, exact, split, betting)
+			t.Errorf("%+v: exact %d, Clopper-Pearson %d, betting %d samples", c, exact, split,
+				betting)
 		}
 	}
 }

@@ -7,41 +7,49 @@ import (
 	"agflow/core/tensor"
 )
 
-// The priors that logits z of K classes give, with p = softmax(z).
+// The priors that are computed from logits z of K classes, with p = softmax(z).
 const (
 	MaxProbability = "max_probability" // max p
-	Margin         = "margin"          // the greatest p less the second greatest
-	Entropy        = "entropy"         // Σ p·log p, which is minus the entropy, so that higher is surer
-	Energy         = "energy"          // log Σ exp z (Liu et al. 2020, arXiv 2010.03759), minus the energy
+	Margin         = "margin"          // the greatest p minus the second greatest
+	// Σ p·log p, which is minus the entropy, so that higher is more confident
+	Entropy = "entropy"
+	// log Σ exp z (Liu et al. 2020, arXiv 2010.03759), minus the energy
+	Energy = "energy"
 )
 
-// L1Norm is the prior Σ|x| of a row of features: of the light expert's last hidden layer, say.
+// L1Norm is the prior Σ|x| of a row of features, such as those of the light expert's last hidden
+// layer.
 const L1Norm = "l1_norm"
 
-// Utility is the prior -Σ|Y·∂L/∂Y| of an image's own loss, its AGF utility (arXiv 2603.12354) with the light expert's answer
-// for a label: it takes a backward pass, which must be paid for, see Samples.CostOf.
+// Utility is the prior -Σ|Y·∂L/∂Y| of an image's own loss: its AGF utility (arXiv 2603.12354),
+// negated, with the light expert's answer as the label. It has a cost, the backward pass: see
+// Samples.CostOf.
 const Utility = "agf"
 
-// Scaled follows the name of a prior from logits that were divided by a temperature first (Guo et al. 2017): with
-// energy, temperature · log Σ exp(z/temperature).
+// Scaled is the suffix of the name of a prior whose logits were divided by a temperature (Guo et
+// al. 2017); the scaled energy is temperature · log Σ exp(z/temperature).
 const Scaled = "_scaled"
 
-// LogitPriors are the names of the priors that logits give.
+// LogitPriors are the names of the priors that are computed from logits.
 var LogitPriors = []string{MaxProbability, Margin, Entropy, Energy}
 
-// Prior is one number a sample, higher where the light expert is surer, under a name: one of the constants, or any
-// other that was recorded.
+// Prior is a named number a sample, higher where the light expert is more confident. The name is
+// one of the constants, or any other that was recorded.
 type Prior struct {
 	Name   string
 	Values []float32
-	MACs   int64 // per image, beside the light expert's pass: what its logits and features give costs nothing
+	// per image, in addition to the light expert's pass; 0 for priors from its logits and features
+	MACs int64
 }
 
-// Priors returns, for each row of logits [samples, classes], the class of the greatest logit (ties: the lowest class)
-// and every prior of [LogitPriors], made in float64 from logits of any dtype and rounded to float32.
+// Priors returns, for each row of logits [samples, classes], the class of the greatest logit (ties:
+// the lowest class) and every prior of [LogitPriors], computed in float64 from logits of any dtype
+// and rounded to float32.
 //
-// Errors: shape (no classes), nonfinite (names count, first row and class), value (temperature).
-func Priors(logits tensor.View, temperature float64) (prediction []int32, priors []Prior, err error) {
+// Errors: shape (no classes), nonfinite (with the count, first row and class), value (temperature).
+func Priors(
+	logits tensor.View, temperature float64,
+) (prediction []int32, priors []Prior, err error) {
 	if err := checkLogits(logits); err != nil {
 		return nil, nil, err
 	}
@@ -76,7 +84,7 @@ func readRow(logits []float64, temperature float64) (best int, values [4]float32
 		below := (v - logits[best]) / temperature
 		e := math.Exp(below)
 		total += e
-		if e > 0 { // 0 times what may be infinite is no number
+		if e > 0 { // 0 times an infinity is NaN
 			weighted += e * below
 		}
 		if c != best && e > second {
@@ -112,19 +120,22 @@ func L1Norms(features tensor.View) ([]float32, error) {
 
 func checkLogits(logits tensor.View) error {
 	if logits.Channels() < 1 {
-		return fault.New(fault.Shape, "logits [%d, %d] have no classes; pass [samples, classes]", logits.Rows(), logits.Channels())
+		return fault.New(fault.Shape, "logits [%d, %d] have no classes; pass [samples, classes]",
+			logits.Rows(), logits.Channels())
 	}
 	return checkFinite("logits", "light", logits)
 }
 
 func checkTemperature(temperature float64) error {
 	if !(temperature > 0) || math.IsInf(temperature, 1) {
-		return fault.New(fault.Value, "the temperature is %v; it must be above 0 and finite, and 1 leaves logits as they are", temperature)
+		return fault.New(fault.Value,
+			"the temperature is %v; it must be above 0 and finite, and 1 leaves logits as they are",
+			temperature)
 	}
 	return nil
 }
 
-// checkFinite says, of values by a name, which expert they are of.
+// checkFinite refuses non-finite values. Name and expert describe the values in the error text.
 func checkFinite(name, expert string, values tensor.View) error {
 	var row []float64
 	count, firstRow, firstClass, first := 0, 0, 0, 0.0
@@ -141,7 +152,9 @@ func checkFinite(name, expert string, values tensor.View) error {
 		}
 	}
 	if count > 0 {
-		return fault.New(fault.Nonfinite, "%d %s are not finite, the first %v at row %d, column %d; look for an overflow in the %s expert or its input",
+		return fault.New(fault.Nonfinite,
+			"%d %s are not finite, the first %v at row %d, column %d; "+
+				"look for an overflow in the %s expert or its input",
 			count, name, first, firstRow, firstClass, expert)
 	}
 	return nil

@@ -23,10 +23,10 @@ func maxProbability(logits tensor.View) (prediction []int32, prior []float32, er
 
 func TestMaxProbabilityByHand(t *testing.T) {
 	prediction, prior, err := maxProbability(logitsOf(t, 3,
-		0, 0, 0, // all tie: the lowest class
+		0, 0, 0, // all equal: the lowest class
 		0, float32(math.Log(2)), 0, // 2 of 4
 		5, 9, 9, // the lower of the two best
-		-1000, 1000, -1000, // sure, without overflow
+		-1000, 1000, -1000, // certain, without overflow
 		math.MaxFloat32, -math.MaxFloat32, 0,
 	))
 	if err != nil {
@@ -41,7 +41,8 @@ func TestMaxProbabilityByHand(t *testing.T) {
 	}
 }
 
-// Every prior is the float32 nearest to the exact one, here made with 200 bits, at the temperature too.
+// Every prior is the float32 nearest to the exact value, here computed with 200 bits, also at a
+// temperature.
 func TestPriorsAreCorrectlyRounded(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for trial := range 200 {
@@ -75,7 +76,8 @@ func TestPriorsAreCorrectlyRounded(t *testing.T) {
 		}
 		sum, _ := total.Float64()
 		mean, _ := weighted.Quo(weighted, total).Float64()
-		if want := mean - math.Log(sum); math.Abs(float64(priors[2].Values[0])-want) > 1e-7*math.Abs(want) {
+		if want := mean - math.Log(sum); math.Abs(float64(
+			priors[2].Values[0])-want) > 1e-7*math.Abs(want) {
 			t.Fatalf("entropy: got %v, want %v", priors[2].Values[0], want)
 		}
 		if want := float32(best + temperature*math.Log(sum)); priors[3].Values[0] != want {
@@ -84,14 +86,16 @@ func TestPriorsAreCorrectlyRounded(t *testing.T) {
 	}
 }
 
-// Logits that are far apart give limits, not NaN; one class is sure.
+// Logits that are far apart give limits, not NaN; a single class has probability 1.
 func TestPriorsOfExtremeLogits(t *testing.T) {
 	for name, logits := range map[string]tensor.View{
-		"far apart": logitsOf(t, 3, math.MaxFloat32, -math.MaxFloat32, 0), "one class": logitsOf(t, 1, 7),
+		"far apart": logitsOf(t, 3, math.MaxFloat32, -math.MaxFloat32, 0),
+		"one class": logitsOf(t, 1, 7),
 	} {
 		for _, temperature := range []float64{1, lowestTemperature, highestTemperature} {
 			_, priors, err := Priors(logits, temperature)
-			if err != nil || priors[0].Values[0] != 1 || priors[1].Values[0] != 1 || priors[2].Values[0] != 0 {
+			if err != nil || priors[0].Values[0] != 1 || priors[1].Values[0] != 1 ||
+				priors[2].Values[0] != 0 {
 				t.Errorf("%s at %v: %v, %v", name, temperature, priors, err)
 			}
 		}
@@ -111,7 +115,8 @@ func TestL1Norms(t *testing.T) {
 	requireCode(t, err, fault.Nonfinite)
 }
 
-// A rule routes by its own prior; a scaled one by the logits over the temperature.
+// A rule routes by its own prior; a scaled prior is computed from the logits divided by the
+// temperature.
 func TestEveryPriorRoutes(t *testing.T) {
 	logits := logitsOf(t, 3, 4, 0, 0, 1, 0.9, 0, 9, 8.9, -9)
 	for _, name := range LogitPriors {
@@ -128,12 +133,14 @@ func TestEveryPriorRoutes(t *testing.T) {
 					want = append(want, int64(i))
 				}
 			}
-			if got, err := (Rule{name + Scaled, temperature, threshold}).Route(logits); err != nil || !slices.Equal(got, want) {
+			got, err := Rule{name + Scaled, temperature, threshold}.Route(logits)
+			if err != nil || !slices.Equal(got, want) {
 				t.Errorf("%s at %v: got %v, %v; want %v", name, temperature, got, err, want)
 			}
 		}
 	}
-	if got, err := (Rule{L1Norm, 1, 5}).Route(logits); err != nil || !slices.Equal(got, []int64{0, 1}) {
+	if got, err := (Rule{L1Norm, 1, 5}).Route(logits); err != nil ||
+		!slices.Equal(got, []int64{0, 1}) {
 		t.Errorf("l1_norm: %v, %v", got, err)
 	}
 	_, err := Rule{"agreement", 1, 5}.Route(logits)
@@ -160,7 +167,8 @@ func bigExp(x float64) *big.Float {
 func TestRouteEscalatesBelowTheThreshold(t *testing.T) {
 	logits := logitsOf(t, 2, 0, 0, 9, 0, 0, 1000, 0, 0)
 	for threshold, want := range map[float64][]int64{
-		0: {}, 0.5: {}, math.Nextafter(0.5, 1): {0, 3}, 0.9999: {0, 1, 3}, 1: {0, 1, 3}, EscalateAll: {0, 1, 2, 3},
+		0: {}, 0.5: {}, math.Nextafter(0.5, 1): {0, 3}, 0.9999: {0, 1, 3}, 1: {0, 1, 3},
+		EscalateAll: {0, 1, 2, 3},
 	} {
 		got, err := Rule{MaxProbability, 1, threshold}.Route(logits)
 		if err != nil || got == nil || !slices.Equal(got, want) {
@@ -182,12 +190,13 @@ func TestLogitsAreChecked(t *testing.T) {
 	requireCode(t, err, fault.Value)
 	_, _, err = maxProbability(tensor.View{})
 	requireCode(t, err, fault.Shape)
-	if prediction, prior, err := maxProbability(logitsOf(t, 2)); err != nil || len(prediction) != 0 || len(prior) != 0 {
+	if prediction, prior, err := maxProbability(logitsOf(t, 2)); err != nil ||
+		len(prediction) != 0 || len(prior) != 0 {
 		t.Fatalf("no rows: %v, %v, %v", prediction, prior, err)
 	}
 }
 
-// Logits of any dtype and stride give what the same numbers give in float32.
+// Logits of any dtype and stride give the same results as in float32.
 func TestMaxProbabilityOfEveryDtype(t *testing.T) {
 	values := []float32{0.5, 2, -1, 3, 3, 0.25}
 	prediction, prior, err := maxProbability(logitsOf(t, 3, values...))
@@ -205,8 +214,10 @@ func TestMaxProbabilityOfEveryDtype(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, q, err := maxProbability(logits); err != nil || !slices.Equal(p, prediction) || !slices.Equal(q, prior) {
-			t.Errorf("%s: got %v, %v, %v; want %v, %v", logits.Dtype(), p, q, err, prediction, prior)
+		if p, q, err := maxProbability(logits); err != nil || !slices.Equal(p, prediction) ||
+			!slices.Equal(q, prior) {
+			t.Errorf("%s: got %v, %v, %v; want %v, %v", logits.Dtype(), p, q, err, prediction,
+				prior)
 		}
 	}
 	check(tensor.NewStridedView(wide, 2, 3, 4))

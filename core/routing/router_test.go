@@ -11,27 +11,33 @@ import (
 	"agflow/core/tensor"
 )
 
-// pairOf draws samples whose second prior tells the light expert's errors, while the first and the last are noise.
+// pairOf draws samples whose second prior separates the light expert's errors, while the first and
+// the last are noise.
 func pairOf(n int) Samples {
 	r := rand.New(rand.NewPCG(31, 32))
 	s := Samples{
-		LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n), Temperature: 2, Cost: Cost{Light: 300, Heavy: 1000},
+		LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n), Temperature: 2, Cost: Cost{
+			Light: 300, Heavy: 1000,
+		},
 		Priors: []Prior{
-			{Name: MaxProbability, Values: make([]float32, n)}, {Name: Margin, Values: make([]float32, n)}, {Name: Entropy + Scaled, Values: make([]float32, n)},
+			{Name: MaxProbability, Values: make([]float32, n)}, {
+				Name: Margin, Values: make([]float32, n),
+			}, {Name: Entropy + Scaled, Values: make([]float32, n)},
 		},
 	}
 	for i := range n {
 		u := r.Float64()
 		s.LightCorrect[i], s.HeavyCorrect[i] = u > 0.2, true
-		s.Priors[0].Values[i], s.Priors[1].Values[i], s.Priors[2].Values[i] = r.Float32(), float32(u), r.Float32()
+		s.Priors[0].Values[i], s.Priors[1].Values[i] = r.Float32(), float32(u)
+		s.Priors[2].Values[i] = r.Float32()
 	}
 	return s
 }
 
 func number(x float64) *float64 { return &x }
 
-// A prior that was named gets all samples; one that the data chose, or whose temperature it fitted, those that did not
-// choose.
+// A named prior is calibrated on all samples; one that the data chose, or whose temperature they
+// fitted, on the samples that were not used for that.
 func TestRouterCalibratesOnWhatDidNotChoose(t *testing.T) {
 	s := pairOf(4000)
 	rest := 0
@@ -45,10 +51,15 @@ func TestRouterCalibratesOnWhatDidNotChoose(t *testing.T) {
 		temperature  float64
 		samples      int
 	}{
-		{"", MaxProbability, 1, 4000}, {Margin, Margin, 1, 4000}, {AutoPrior, Margin, 1, rest}, {Entropy + Scaled, Entropy + Scaled, 2, rest},
+		{"", MaxProbability, 1, 4000}, {Margin, Margin, 1, 4000}, {AutoPrior, Margin, 1, rest}, {
+			Entropy + Scaled, Entropy + Scaled, 2, rest,
+		},
 	} {
-		router, err := NewRouter(s, Request{Prior: c.asked, Tolerance: number(0.01), Confidence: 0.95})
-		if err != nil || router.Prior != c.prior || router.Temperature != c.temperature || router.Samples != int64(c.samples) || router.Verdict != Pass {
+		router, err := NewRouter(s, Request{
+			Prior: c.asked, Tolerance: number(0.01), Confidence: 0.95,
+		})
+		if err != nil || router.Prior != c.prior || router.Temperature != c.temperature ||
+			router.Samples != int64(c.samples) || router.Verdict != Pass {
 			t.Fatalf("%q: got %+v, %v", c.asked, router, err)
 		}
 		o, _ := s.Outcomes(c.prior, HeavyAnswers)
@@ -58,27 +69,35 @@ func TestRouterCalibratesOnWhatDidNotChoose(t *testing.T) {
 		if want, _ := Calibrate(o, 0.01, 0.95); router.Threshold != want {
 			t.Errorf("%q: got %+v, want %+v", c.asked, router.Threshold, want)
 		}
-		if router.Ledger.Samples != router.Samples || router.Ledger.Escalation != router.Escalation {
+		if router.Ledger.Samples != router.Samples ||
+			router.Ledger.Escalation != router.Escalation {
 			t.Errorf("%q: ledger %+v", c.asked, router.Ledger)
 		}
-		if len(router.Priors) != 3 || router.Priors[1].AUROC != 1 || router.Priors[0].Low > 0.5 || router.Priors[0].High < 0.5 {
+		if len(router.Priors) != 3 || router.Priors[1].AUROC != 1 || router.Priors[0].Low > 0.5 ||
+			router.Priors[0].High < 0.5 {
 			t.Errorf("%q: priors %+v", c.asked, router.Priors)
 		}
 	}
 }
 
-// What was asked is what is calibrated for, and one thing only.
+// The router is calibrated for the requested limit, and for exactly one.
 func TestRouterTargets(t *testing.T) {
 	s := pairOf(2000)
 	for target, r := range map[string]Request{
-		AccuracyTarget: {Tolerance: number(0.01)}, EscalationTarget: {Escalation: number(0.01)}, ChargedTarget: {Charged: number(0.31)},
+		AccuracyTarget: {Tolerance: number(0.01)}, EscalationTarget: {
+			Escalation: number(0.01),
+		}, ChargedTarget: {Charged: number(0.31)},
 	} {
 		r.Confidence = 0.9
-		if router, err := NewRouter(s, r); err != nil || router.Target != target || router.Bound > router.Limit {
+		if router, err := NewRouter(s, r); err != nil || router.Target != target ||
+			router.Bound > router.Limit {
 			t.Errorf("%s: got %+v, %v", target, router, err)
 		}
 	}
-	for _, r := range []Request{{}, {Tolerance: number(0.1), Charged: number(0.5)}, {Charged: number(0.5), Escalation: number(0.5)}} {
+	for _, r := range []Request{
+		{}, {Tolerance: number(0.1), Charged: number(0.5)},
+		{Charged: number(0.5), Escalation: number(0.5)},
+	} {
 		r.Confidence = 0.9
 		_, err := NewRouter(s, r)
 		requireCode(t, err, fault.Value)
@@ -104,32 +123,40 @@ func TestRouterRoundTrip(t *testing.T) {
 	}
 	for _, broken := range [][]byte{
 		nil, content[:40], bytes.Replace(content, []byte(`"format": 3`), []byte(`"format": 1`), 1),
-		bytes.Replace(content, []byte(`"temperature": 1`), []byte(`"temperature": 0`), 1), bytes.Replace(content, []byte(`max_`), []byte(`min_`), 1)[:60],
+		bytes.Replace(content, []byte(`"temperature": 1`), []byte(`"temperature": 0`), 1),
+		bytes.Replace(content, []byte(`max_`), []byte(`min_`), 1)[:60],
 	} {
 		_, err := ParseRouter(broken)
 		requireCode(t, err, fault.File)
 	}
 }
 
-// both adds answers of both experts, right wherever one of two is, or as often wrong as a coin.
-func both(s Samples, good bool) Samples {
+// withEnsemble adds the ensemble's answers: correct wherever one of the two experts is, or correct
+// at random.
+func withEnsemble(s Samples, good bool) Samples {
 	r := rand.New(rand.NewPCG(33, 34))
 	s.LightWeight = 0.25
 	for i := range s.LightCorrect {
-		s.EnsembleCorrect = append(s.EnsembleCorrect, good && (s.LightCorrect[i] || s.HeavyCorrect[i]) || !good && r.IntN(2) == 0)
+		s.EnsembleCorrect = append(s.EnsembleCorrect,
+			good && (s.LightCorrect[i] || s.HeavyCorrect[i]) || !good && r.IntN(2) == 0)
 	}
 	return s
 }
 
-// With answers of both, the samples that fitted their weight calibrate no threshold; they are judged beside the heavy expert alone.
-func TestRouterOfBothAnswers(t *testing.T) {
+// With the ensemble, the samples that fitted its weight are not used for the threshold; the
+// accuracy is compared with the heavy expert alone.
+func TestRouterOfTheEnsemble(t *testing.T) {
 	s := pairOf(4000)
 	for i := range s.HeavyCorrect {
-		s.HeavyCorrect[i] = i%10 != 0 // where it is wrong, both are right where the light expert is
+		// where it is wrong, the ensemble is correct where the light expert is
+		s.HeavyCorrect[i] = i%10 != 0
 	}
-	s = both(s, true)
-	router, err := NewRouter(s, Request{Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95})
-	if err != nil || router.Verdict != Pass || router.Answers != EnsembleAnswers || router.LightWeight != 0.25 {
+	s = withEnsemble(s, true)
+	router, err := NewRouter(s, Request{
+		Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95,
+	})
+	if err != nil || router.Verdict != Pass || router.Answers != EnsembleAnswers ||
+		router.LightWeight != 0.25 {
 		t.Fatalf("got %+v, %v", router, err)
 	}
 	o, err := s.Outcomes(Margin, EnsembleAnswers)
@@ -137,99 +164,128 @@ func TestRouterOfBothAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	o = o.where(func(i int) bool { return !Chooses(i) })
-	if want, _ := Calibrate(o, 0.01, 0.95); router.Threshold != want || router.Samples != int64(len(o.Prior)) {
+	if want, _ := Calibrate(o, 0.01, 0.95); router.Threshold != want ||
+		router.Samples != int64(len(o.Prior)) {
 		t.Errorf("got %+v, want %+v", router.Threshold, want)
 	}
-	if want := at(o, s.Cost, router.Threshold.Threshold); router.Point != want || router.Point.Accuracy != router.AccuracyCascade {
+	if want := at(o, s.Cost, router.Threshold.Threshold); router.Point != want ||
+		router.Point.Accuracy != router.AccuracyCascade {
 		t.Errorf("got %+v, want %+v", router.Point, want)
 	}
 	if router.AccuracyHeavy != share(o.HeavyCorrect) {
-		t.Errorf("the heavy expert's accuracy is %v, want %v", router.AccuracyHeavy, share(o.HeavyCorrect))
+		t.Errorf("the heavy expert's accuracy is %v, want %v", router.AccuracyHeavy,
+			share(o.HeavyCorrect))
 	}
 	heavy, err := NewRouter(s, Request{Prior: Margin, Tolerance: number(0.01), Confidence: 0.95})
-	if err != nil || heavy.Answers != HeavyAnswers || heavy.LightWeight != 0 || heavy.Samples != 4000 {
+	if err != nil || heavy.Answers != HeavyAnswers || heavy.LightWeight != 0 ||
+		heavy.Samples != 4000 {
 		t.Errorf("got %+v, %v", heavy, err)
 	}
 }
 
-// Where no threshold passes the heavy expert answers alone, and the router describes that.
+// Where no threshold passes, the heavy expert answers alone, and the router describes that.
 func TestRouterFallsBackToTheHeavyExpert(t *testing.T) {
-	s := both(pairOf(4000), false)
-	router, err := NewRouter(s, Request{Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95})
-	if err != nil || router.Verdict != Fail || router.Answers != HeavyAnswers || router.LightWeight != 0 || router.Threshold.Threshold != EscalateAll {
+	s := withEnsemble(pairOf(4000), false)
+	router, err := NewRouter(s, Request{
+		Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95,
+	})
+	if err != nil || router.Verdict != Fail || router.Answers != HeavyAnswers ||
+		router.LightWeight != 0 || router.Threshold.Threshold != EscalateAll {
 		t.Fatalf("got %+v, %v", router, err)
 	}
-	if router.Point.Accuracy != 1 || router.AccuracyCascade != 1 || router.Escalation != 1 { // the heavy expert is always right
+	// the heavy expert is always correct
+	if router.Point.Accuracy != 1 || router.AccuracyCascade != 1 || router.Escalation != 1 {
 		t.Errorf("got %+v", router)
 	}
-	few := both(pairOf(60), true)
-	router, err = NewRouter(few, Request{Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95})
-	if err != nil || router.Verdict != InsufficientData || router.Answers != HeavyAnswers || router.NeededSamples < 100 {
+	few := withEnsemble(pairOf(60), true)
+	router, err = NewRouter(few, Request{
+		Prior: Margin, Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95,
+	})
+	if err != nil || router.Verdict != InsufficientData || router.Answers != HeavyAnswers ||
+		router.NeededSamples < 100 {
 		t.Errorf("got %+v, %v", router, err)
 	}
 	for _, answers := range []string{EnsembleAnswers, "light"} {
-		_, err = NewRouter(pairOf(100), Request{Answers: answers, Tolerance: number(0.01), Confidence: 0.95})
+		_, err = NewRouter(pairOf(100), Request{
+			Answers: answers, Tolerance: number(0.01), Confidence: 0.95,
+		})
 		requireCode(t, err, fault.Value)
 	}
 	s.LightWeight = 1.5
-	_, err = NewRouter(s, Request{Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95})
+	_, err = NewRouter(s, Request{
+		Answers: EnsembleAnswers, Tolerance: number(0.01), Confidence: 0.95,
+	})
 	requireCode(t, err, fault.Value)
 }
 
-// The whole road with a fitted weight keeps its promise: over many draws of images, the weight is fitted on a quarter, the
-// threshold set on the rest, and the true accuracy taken on many other images.
-func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
-	const draws, n, many, classes, tolerance, confidence = 200, 800, 6000, 3, 0.02, 0.8
-	r := rand.New(rand.NewPCG(61, 62))
-	noisy := func(labels []int64, noise float64) []float64 {
-		logits := make([]float64, len(labels)*classes)
+// labelled has the logits of both experts for the same images, and the labels.
+type labelled struct {
+	light, heavy tensor.View
+	labels       []int64
+}
+
+// drawLabelled draws images: the logits are noise, and 1 more at the label.
+func drawLabelled(t *testing.T, r *rand.Rand, n, classes int) labelled {
+	labels := make([]int64, n)
+	for i := range labels {
+		labels[i] = r.Int64N(int64(classes))
+	}
+	noisy := func(noise float64) tensor.View {
+		logits := make([]float64, n*classes)
 		for i := range logits {
 			logits[i] = noise * r.NormFloat64()
 			if int64(i%classes) == labels[i/classes] {
 				logits[i]++
 			}
 		}
-		return logits
+		return viewOf(t, logits, classes)
 	}
-	images := func(n int) (light, heavy tensor.View, labels []int64) {
-		labels = make([]int64, n)
-		for i := range labels {
-			labels[i] = r.Int64N(classes)
-		}
-		return viewOf(t, noisy(labels, 0.8), classes), viewOf(t, noisy(labels, 0.7), classes), labels
+	return labelled{noisy(0.8), noisy(0.7), labels}
+}
+
+// samples has the outcomes with an ensemble of a weight, under the first prior.
+func (l labelled) samples(t *testing.T, weight float64) Samples {
+	combined, err := Combine(l.light, l.heavy, weight)
+	if err != nil {
+		t.Fatal(err)
 	}
-	samples := func(light, heavy tensor.View, labels []int64, weight float64) Samples {
-		combined, err := Combine(light, heavy, weight)
+	ensemble := logitsOf(t, l.light.Channels(), combined...)
+	s := Samples{LightWeight: weight, Cost: Cost{Light: 1, Heavy: 3}}
+	for i, logits := range []tensor.View{l.light, l.heavy, ensemble} {
+		classes, priors, err := Priors(logits, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := Samples{LightWeight: weight, Cost: Cost{Light: 1, Heavy: 3}}
-		for i, of := range []tensor.View{light, heavy, logitsOf(t, classes, combined...)} {
-			classes, priors, err := Priors(of, 1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			right := make([]bool, len(labels))
-			for k, label := range labels {
-				right[k] = int64(classes[k]) == label
-			}
-			*[]*[]bool{&s.LightCorrect, &s.HeavyCorrect, &s.EnsembleCorrect}[i] = right
-			if i == 0 {
-				s.Priors = priors[:1]
-			}
+		right := make([]bool, len(l.labels))
+		for k, label := range l.labels {
+			right[k] = int64(classes[k]) == label
 		}
-		return s
+		*[]*[]bool{&s.LightCorrect, &s.HeavyCorrect, &s.EnsembleCorrect}[i] = right
+		if i == 0 {
+			s.Priors = priors[:1]
+		}
 	}
-	otherLight, otherHeavy, otherLabels := images(many)
+	return s
+}
+
+// The guarantee holds for the whole pipeline with a fitted weight: over many draws of images, the
+// weight is fitted on a quarter, the threshold calibrated on the rest, and the true accuracy
+// measured on many other images.
+func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
+	const draws, n, many, classes, tolerance, confidence = 200, 800, 6000, 3, 0.02, 0.8
+	r := rand.New(rand.NewPCG(61, 62))
+	others := drawLabelled(t, r, many, classes)
 	violations, passes, weights := 0, 0, 0.0
 	for range draws {
-		light, heavy, labels := images(n)
-		weight, err := FitLightWeight(light, heavy, labels)
+		images := drawLabelled(t, r, n, classes)
+		weight, err := FitLightWeight(images.light, images.heavy, images.labels)
 		if err != nil {
 			t.Fatal(err)
 		}
 		weights += weight
-		router, err := NewRouter(samples(light, heavy, labels, weight), Request{Answers: EnsembleAnswers, Tolerance: number(tolerance), Confidence: confidence})
+		router, err := NewRouter(images.samples(t, weight), Request{
+			Answers: EnsembleAnswers, Tolerance: number(tolerance), Confidence: confidence,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +293,7 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 			continue
 		}
 		passes++
-		truth := samples(otherLight, otherHeavy, otherLabels, weight)
+		truth := others.samples(t, weight)
 		o, err := truth.Outcomes(MaxProbability, EnsembleAnswers)
 		if err != nil {
 			t.Fatal(err)
@@ -247,13 +303,15 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 		}
 	}
 	allowed := draws * (1 - confidence)
-	t.Logf("%d violations of %.0f allowed, %d passes, mean weight %.2f", violations, allowed, passes, weights/draws)
+	t.Logf("%d violations of %.0f allowed, %d passes, mean weight %.2f", violations, allowed,
+		passes, weights/draws)
 	if float64(violations) > allowed+3*math.Sqrt(allowed*confidence) || passes < draws/2 {
-		t.Errorf("%d of %d draws break the tolerance, %.0f are allowed; %d passed", violations, draws, allowed, passes)
+		t.Errorf("%d of %d draws break the tolerance, %.0f are allowed; %d passed", violations,
+			draws, allowed, passes)
 	}
 }
 
-// A prior that costs something is charged for, and never taken unless it is named.
+// The cost of a prior is charged, and AutoPrior never chooses a prior with a cost.
 func TestAPriorThatCosts(t *testing.T) {
 	s := pairOf(4000)
 	s.Priors = append(s.Priors, Prior{Name: Agreement, Values: s.Priors[1].Values, MACs: 200})
@@ -267,7 +325,8 @@ func TestAPriorThatCosts(t *testing.T) {
 		t.Errorf("got %+v, %v", auto, err)
 	}
 	named, err := NewRouter(s, Request{Prior: Agreement, Tolerance: number(0.01), Confidence: 0.95})
-	if err != nil || named.Prior != Agreement || named.Ledger.LightMACs != 500 || named.Point.Charged != 0.5+named.Escalation {
+	if err != nil || named.Prior != Agreement || named.Ledger.LightMACs != 500 ||
+		named.Point.Charged != 0.5+named.Escalation {
 		t.Errorf("got %+v, %v", named, err)
 	}
 	curve, err := s.Curve(Agreement, HeavyAnswers, 10)
@@ -278,23 +337,30 @@ func TestAPriorThatCosts(t *testing.T) {
 	requireCode(t, err, fault.Budget)
 }
 
-// Routers of the format before this one are read: the heavy expert answers there.
+// Routers of the previous format are read: the heavy expert answers there.
 func TestRouterOfFormat2(t *testing.T) {
-	old := []byte(`{"format": 2, "prior": "margin", "temperature": 1, "threshold": 0.5, "verdict": "PASS"}`)
+	old := []byte(
+		`{"format": 2, "prior": "margin", "temperature": 1, "threshold": 0.5, "verdict": "PASS"}`)
 	router, err := ParseRouter(old)
-	if err != nil || router.Format != RouterFormat || router.Answers != HeavyAnswers || router.LightWeight != 0 || router.Threshold.Threshold != 0.5 {
+	if err != nil || router.Format != RouterFormat || router.Answers != HeavyAnswers ||
+		router.LightWeight != 0 || router.Threshold.Threshold != 0.5 {
 		t.Fatalf("got %+v, %v", router, err)
 	}
-	for _, broken := range []string{`"answers": "light"`, `"answers": ""`, `"answers": "both", "light_weight": 1.5`, `"answers": "both", "light_weight": -0.1`} {
-		_, err := ParseRouter([]byte(`{"format": 3, "prior": "margin", "temperature": 1, "threshold": 0.5, ` + broken + `}`))
+	for _, broken := range []string{
+		`"answers": "light"`, `"answers": ""`, `"answers": "both", "light_weight": 1.5`,
+		`"answers": "both", "light_weight": -0.1`,
+	} {
+		_, err := ParseRouter([]byte(
+			`{"format": 3, "prior": "margin", "temperature": 1, "threshold": 0.5, ` + broken + `}`))
 		requireCode(t, err, fault.File)
 	}
 }
 
-// FuzzParseRouter proves that whatever is read as a router can be written, and read again as the same.
+// FuzzParseRouter checks that every router that is read can be written and read again unchanged.
 func FuzzParseRouter(f *testing.F) {
 	f.Add([]byte(`{"format": 2, "prior": "margin", "temperature": 1, "threshold": 0.5}`))
-	f.Add([]byte(`{"format": 3, "prior": "energy_scaled", "temperature": 2, "answers": "both", "light_weight": 0.5, "threshold": -1e300, "priors": []}`))
+	f.Add([]byte(`{"format": 3, "prior": "energy_scaled", "temperature": 2, "answers": "both",
+		"light_weight": 0.5, "threshold": -1e300, "priors": []}`))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		router, err := ParseRouter(content)
 		if err != nil {

@@ -1,13 +1,15 @@
-// Package routing decides which images the light expert may answer alone: priors from its logits, a threshold with a
-// statistical guarantee, the honest cost of a cascade, and the whole curve between the two experts.
+// Package routing computes which images the light expert answers alone and which escalate to the
+// heavy expert: priors from the light expert's logits, a threshold with a statistical guarantee,
+// the expected cost of a cascade, and the curve of accuracy and cost over all thresholds.
 //
-// A prior is a float32 a sample, higher where the light expert is surer. An image escalates to the heavy expert when its
-// prior is below the threshold; this one comparison, of the float32 prior widened to float64, is the same everywhere.
-// The package runs no model and reads no file.
+// A prior is one float32 a sample, higher where the light expert is more confident. An image
+// escalates to the heavy expert when its prior is below the threshold; this one comparison, of the
+// float32 prior widened to float64, is the same everywhere. The package runs no model and reads no
+// file.
 package routing
 
-// EscalateAll is a threshold above every prior, of whatever range: the heavy expert answers everything. EscalateNone is
-// below every prior.
+// EscalateAll is a threshold above every float32: the heavy expert answers everything. EscalateNone
+// is a threshold below every float32.
 const (
 	EscalateAll  = float64(1 << 128)
 	EscalateNone = -EscalateAll

@@ -8,17 +8,19 @@ import (
 	"agflow/core/tensor"
 )
 
-// Rule is all that routing needs of a calibrated router.
+// Rule has the part of a calibrated router that routing needs.
 type Rule struct {
 	Prior       string
 	Temperature float64 // of a prior named *_scaled
 	Threshold   float64
 }
 
-// Route returns the rows whose prior is below the threshold, ascending: those that escalate. The matrix holds the logits
-// [samples, classes] of the light expert; for the prior l1_norm its features.
+// Route returns the indices of the rows that escalate, because their prior is below the threshold,
+// ascending. The matrix holds the logits [samples, classes] of the light expert, or its features
+// [samples, channels] for the prior l1_norm.
 //
-// Errors: value (a threshold that is no number, a prior that neither logits nor features give), and those of [Priors].
+// Errors: value (a threshold of NaN, a prior that is computed neither from logits nor from
+// features), and those of [Priors].
 func (r Rule) Route(matrix tensor.View) (escalated []int64, err error) {
 	if math.IsNaN(r.Threshold) {
 		return nil, fault.New(fault.Value, "the threshold is NaN; calibrate the router again")
@@ -44,7 +46,7 @@ func (r Rule) values(matrix tensor.View) ([]float32, error) {
 	return values, err
 }
 
-// ofLogits returns the classes that logits predict and the prior.
+// ofLogits returns the predicted classes and the prior of logits.
 func (r Rule) ofLogits(logits tensor.View) (predictions []int32, values []float32, err error) {
 	name, scaled := strings.CutSuffix(r.Prior, Scaled)
 	temperature := 1.0
@@ -60,6 +62,8 @@ func (r Rule) ofLogits(logits tensor.View) (predictions []int32, values []float3
 			return predictions, priors[k].Values, nil
 		}
 	}
-	return nil, nil, fault.New(fault.Value, "the prior %q can't be made of logits; the priors are %s, each also with %s behind it, and of features %s",
+	return nil, nil, fault.New(fault.Value,
+		"the prior %q can't be made of logits; the priors are %s, each also with %s behind it, "+
+			"and of features %s",
 		r.Prior, strings.Join(LogitPriors, ", "), Scaled, L1Norm)
 }

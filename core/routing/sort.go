@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// sample is one sample in 35 bits: its prior as a number that sorts alike, over a bit each for the light expert, the
-// heavy expert and the cascade's answer after escalation being right.
+// sample is one sample in 35 bits: the sort key of its prior, followed by one bit each for a
+// correct answer of the light expert, of the heavy expert, and of the cascade after escalation.
 type sample uint64
 
 func newSample(prior float32, light, heavy, escalated bool) sample {
@@ -24,7 +24,7 @@ func newSample(prior float32, light, heavy, escalated bool) sample {
 	return s
 }
 
-// keyOf is a number that sorts as the prior does.
+// keyOf returns the sort key of a prior: keys are ordered as priors are.
 func keyOf(prior float32) uint32 {
 	bits := math.Float32bits(prior + 0) // -0 becomes 0
 	return bits ^ (uint32(int32(bits)>>31) | 1<<31)
@@ -41,7 +41,7 @@ func (s sample) light() int64     { return int64(s >> 2 & 1) }
 func (s sample) heavy() int64     { return int64(s >> 1 & 1) }
 func (s sample) escalated() int64 { return int64(s & 1) }
 
-// One pass of the sort orders by so many bits; three take a prior's 32.
+// One pass of the radix sort orders by digitBits bits; three passes cover the 32 bits of a key.
 const (
 	outcomeBits = 3
 	digitBits   = 11
@@ -68,25 +68,25 @@ func workersFor(samples int) int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// radixSort sorts from the lowest digit, in which every worker has a stretch of the samples; it needs their memory too. The
-// order does not depend on the number of workers.
+// radixSort sorts from the lowest digit on. Every worker has a stretch of the samples. The sort
+// overwrites its input, and the order does not depend on the number of workers.
 func radixSort(from []sample) []sample {
 	n, workers := len(from), workersFor(len(from))
 	to := make([]sample, n)
-	places := make([][digits]int, workers)
+	positions := make([][digits]int, workers)
 	for shift := outcomeBits; shift < outcomeBits+32; shift += digitBits {
 		stretches(n, workers, func(w, first, last int) {
-			count := &places[w]
+			count := &positions[w]
 			clear(count[:])
 			for _, s := range from[first:last] {
 				count[s>>shift&(digits-1)]++
 			}
 		})
-		if place(places) {
+		if toPositions(positions) {
 			continue
 		}
 		stretches(n, workers, func(w, first, last int) {
-			next := &places[w]
+			next := &positions[w]
 			for _, s := range from[first:last] {
 				d := s >> shift & (digits - 1)
 				to[next[d]] = s
@@ -98,9 +98,9 @@ func radixSort(from []sample) []sample {
 	return from
 }
 
-// place turns the counts of a digit by worker into the place of each one's first sample; alike tells that all samples
-// have the same digit, so that they stand where they belong.
-func place(counts [][digits]int) (alike bool) {
+// toPositions turns the counts of a digit by worker into the position of each worker's first
+// sample. It reports whether all samples have the same digit, and so are in order already.
+func toPositions(counts [][digits]int) (equal bool) {
 	next, filled := 0, 0
 	for d := range digits {
 		before := next
@@ -114,7 +114,7 @@ func place(counts [][digits]int) (alike bool) {
 	return filled < 2
 }
 
-// stretches gives each worker one stretch of n and waits for all.
+// stretches divides n into one stretch for each worker, runs the workers and waits for all.
 func stretches(n, workers int, work func(worker, first, last int)) {
 	var all sync.WaitGroup
 	for w := range workers {

@@ -7,16 +7,19 @@ import (
 	"agflow/core/tensor"
 )
 
-// Temperatures are sought in this range; experts that are always right, or never, have none of their own.
+// The range of fitted temperatures. For an expert that is always correct, or never, the likelihood
+// has no maximum inside any range.
 const (
 	lowestTemperature  = 1.0 / 64
 	highestTemperature = 64.0
 )
 
-// FitTemperature returns the temperature at which logits [samples, classes] give their labels the greatest likelihood,
-// from the samples alone that [Chooses] leaves to choosing: a threshold may then be calibrated on the others.
+// FitTemperature returns the temperature at which logits [samples, classes] give their labels the
+// greatest likelihood, on the samples that [Chooses] selects only, so that a threshold can be
+// calibrated on the others.
 //
-// The negative log-likelihood is convex in 1/temperature, and the root of its derivative is found by bisection.
+// The negative log-likelihood is convex in 1/temperature; bisection finds the root of its
+// derivative.
 //
 // Errors: shape, empty, nonfinite, value (a label that is no class).
 func FitTemperature(logits tensor.View, labels []int64) (float64, error) {
@@ -38,27 +41,33 @@ func FitTemperature(logits tensor.View, labels []int64) (float64, error) {
 	return math.Exp(-(low + high) / 2), nil
 }
 
-// checkFitting refuses labels that are no classes of the logits, and too few to fit anything on.
+// checkFitting refuses labels that are no classes of the logits, and samples of which [Chooses]
+// selects none.
 func checkFitting(logits tensor.View, labels []int64, what string) error {
 	if len(labels) != logits.Rows() {
-		return fault.New(fault.Shape, "%d labels were given for %d rows of logits; give one a row", len(labels), logits.Rows())
+		return fault.New(fault.Shape, "%d labels were given for %d rows of logits; give one a row",
+			len(labels), logits.Rows())
 	}
 	chosen := 0
 	for i, label := range labels {
 		if label < 0 || label >= int64(logits.Channels()) {
-			return fault.New(fault.Value, "label %d of sample %d is no class of the %d that logits have", label, i, logits.Channels())
+			return fault.New(fault.Value,
+				"label %d of sample %d is no class of the %d that logits have", label, i,
+				logits.Channels())
 		}
 		if Chooses(i) {
 			chosen++
 		}
 	}
 	if chosen == 0 {
-		return fault.New(fault.Empty, "of %d samples none is left to fit %s on; give more", len(labels), what)
+		return fault.New(fault.Empty, "of %d samples none is left to fit %s on; give more",
+			len(labels), what)
 	}
 	return nil
 }
 
-// slope is the derivative of the negative log-likelihood by the inverse temperature: Σ (Σ p·z - z of the label).
+// slope is the derivative of the negative log-likelihood by the inverse temperature: Σ (Σ p·z - z
+// of the label).
 func slope(logits tensor.View, labels []int64, inverse float64) float64 {
 	var row []float64
 	sum := 0.0
@@ -83,9 +92,10 @@ func slope(logits tensor.View, labels []int64, inverse float64) float64 {
 	return sum
 }
 
-// Chooses tells whether sample i of a table may choose the prior and fit the temperature: about a quarter of them, drawn
-// by the number of the sample alone, so that what is left for calibration is a fair sample too. The table's order
-// does not matter, and any prefix of it is split alike.
+// Chooses reports whether sample i of a table is used to choose the prior and to fit temperature
+// and weight, and not to calibrate the threshold. About a quarter is selected, by a hash of the
+// sample's index alone, so that the rest is a random sample of the population too. Any prefix of a
+// table is split in the same way.
 func Chooses(i int) bool {
 	x := uint64(i) + 0x9e3779b97f4a7c15 // splitmix64
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9

@@ -9,7 +9,8 @@ import (
 	"agflow/core/tensor"
 )
 
-// Logits whose labels are drawn at a temperature give it back, about, and no temperature near it has a greater likelihood.
+// Labels drawn at a temperature give about this temperature, and no temperature near the result has
+// a greater likelihood.
 func TestFitTemperature(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	const n, classes, truth = 20_000, 5, 2.5
@@ -48,7 +49,7 @@ func TestFitTemperature(t *testing.T) {
 	if at := loss(got); loss(1.01*got) < at || loss(got/1.01) < at {
 		t.Errorf("%v is not the best temperature", got)
 	}
-	// The samples that are left for calibration have no say.
+	// The samples that are left for calibration do not matter.
 	for i := range labels {
 		if !Chooses(i) {
 			labels[i] = 0
@@ -65,14 +66,16 @@ func TestFitTemperatureAtItsEnds(t *testing.T) {
 		values = append(values, 5, 0)
 	}
 	logits := logitsOf(t, 2, values...)
-	if got, err := FitTemperature(logits, make([]int64, 100)); err != nil || math.Abs(got/lowestTemperature-1) > 1e-6 {
+	if got, err := FitTemperature(logits, make([]int64, 100)); err != nil ||
+		math.Abs(got/lowestTemperature-1) > 1e-6 {
 		t.Errorf("always right: %v, %v", got, err)
 	}
 	wrong := make([]int64, 100)
 	for i := range wrong {
 		wrong[i] = 1
 	}
-	if got, err := FitTemperature(logits, wrong); err != nil || math.Abs(got/highestTemperature-1) > 1e-6 {
+	if got, err := FitTemperature(logits, wrong); err != nil ||
+		math.Abs(got/highestTemperature-1) > 1e-6 {
 		t.Errorf("never right: %v, %v", got, err)
 	}
 	for name, c := range map[string]struct {
@@ -91,7 +94,7 @@ func TestFitTemperatureAtItsEnds(t *testing.T) {
 	}
 }
 
-// About a quarter chooses, of any stretch of the samples.
+// About a quarter is selected, of any stretch of the samples.
 func TestAQuarterChooses(t *testing.T) {
 	for first := 0; first < 100_000; first += 1000 {
 		chosen := 0

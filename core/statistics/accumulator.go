@@ -8,8 +8,8 @@ import (
 	"agflow/core/tensor"
 )
 
-// Accumulator sums batches of a model's layers. It is not for use by several goroutines at once; with more than one
-// worker it shares the channels of a batch out itself.
+// Accumulator sums batches of a model's layers. It must not be used by several goroutines at once;
+// with more than one worker it distributes the channels of a batch itself.
 type Accumulator struct {
 	model   Model
 	layers  []Layer
@@ -17,14 +17,15 @@ type Accumulator struct {
 	states  []layerState
 }
 
-// layerState is what one layer has summed so far, per channel.
+// layerState has the sums of one layer so far, per channel.
 type layerState struct {
 	rows, samples, batches int64
 	sums, backup           kernel.Sums
 	weights                weightSums
 }
 
-// NewAccumulator starts at zero. One worker is best inside a backward hook, where torch's own threads spin.
+// NewAccumulator returns an accumulator of zeros. One worker is best inside a backward hook, where
+// torch's own threads spin.
 func NewAccumulator(model Model, layers []Layer, workers int) (*Accumulator, error) {
 	if err := ValidateLayers(layers); err != nil {
 		return nil, err
@@ -32,7 +33,10 @@ func NewAccumulator(model Model, layers []Layer, workers int) (*Accumulator, err
 	if workers < 1 {
 		return nil, fault.New(fault.Value, "%d workers were asked for; use at least 1", workers)
 	}
-	a := &Accumulator{model: model, layers: slices.Clone(layers), workers: workers, states: make([]layerState, len(layers))}
+	a := &Accumulator{
+		model: model, layers: slices.Clone(layers), workers: workers,
+		states: make([]layerState, len(layers)),
+	}
 	for i, l := range layers {
 		a.states[i] = layerState{
 			sums:    kernel.NewSums(l.Channels()),
@@ -43,23 +47,28 @@ func NewAccumulator(model Model, layers []Layer, workers int) (*Accumulator, err
 	return a, nil
 }
 
-// Add sums one batch of a layer: activations y and gradients g, both [rows, units*unit_width] with one row a token, of
-// the given number of images. A batch counts whole or not at all: after an error the sums are what they were.
-// A batch without rows changes nothing.
+// Add sums one batch of a layer: activations y and gradients g, both [rows, units*unit_width] with
+// one row a token, of the given number of images. A batch counts whole or not at all: after an
+// error the sums are unchanged. A batch without rows changes nothing.
 //
-// Errors: layer (no such layer), shape, dtype (y and g differ), value (samples), nonfinite (names layer, batch, count,
-// first row and channel).
+// Errors: layer (no such layer), shape, dtype (y and g differ), value (samples), nonfinite (names
+// layer, batch, count, first row and channel).
 func (a *Accumulator) Add(layer, samples int, y, g tensor.View) error {
 	l, state, err := a.at(layer)
 	if err != nil {
 		return err
 	}
 	if y.Rows() != g.Rows() || y.Channels() != l.Channels() || g.Channels() != l.Channels() {
-		return fault.New(fault.Shape, "layer %q got y [%d, %d] and g [%d, %d]; both must be [rows, %d] with equal rows (%d units of width %d)",
-			l.Name, y.Rows(), y.Channels(), g.Rows(), g.Channels(), l.Channels(), l.Units, l.UnitWidth)
+		return fault.New(fault.Shape,
+			"layer %q got y [%d, %d] and g [%d, %d]; "+
+				"both must be [rows, %d] with equal rows (%d units of width %d)",
+			l.Name, y.Rows(), y.Channels(), g.Rows(), g.Channels(),
+			l.Channels(), l.Units, l.UnitWidth)
 	}
 	if y.Dtype() != g.Dtype() {
-		return fault.New(fault.Dtype, "layer %q got y of %s and g of %s; convert one of them, both must be of one dtype", l.Name, y.Dtype(), g.Dtype())
+		return fault.New(fault.Dtype,
+			"layer %q got y of %s and g of %s; convert one of them, both must be of one dtype",
+			l.Name, y.Dtype(), g.Dtype())
 	}
 	if err := checkSamples(l, samples, y.Rows()); err != nil || y.Rows() == 0 {
 		return err
@@ -74,12 +83,15 @@ func (a *Accumulator) Add(layer, samples int, y, g tensor.View) error {
 
 func checkSamples(l Layer, samples, rows int) error {
 	if samples < 0 || samples < min(rows, 1) || samples > rows {
-		return fault.New(fault.Value, "layer %q got %d samples in %d rows; pass the number of images, each of at least one row", l.Name, samples, rows)
+		return fault.New(fault.Value,
+			"layer %q got %d samples in %d rows; pass the number of images, "+
+				"each of at least one row",
+			l.Name, samples, rows)
 	}
 	return nil
 }
 
-// finish counts a batch that was added after a backup, or takes it back.
+// finish counts a batch that was added after a backup, or restores the backup after an error.
 func (s *layerState) finish(samples, rows int, err error) error {
 	if err != nil {
 		s.sums.CopyFrom(s.backup)
@@ -91,7 +103,8 @@ func (s *layerState) finish(samples, rows int, err error) error {
 	return nil
 }
 
-// Table returns the sums so far, channels folded into units: sums of the channels in their order, the greatest maximum.
+// Table returns the sums so far, per unit: sums over the unit's channels in their order, and the
+// greatest maximum.
 func (a *Accumulator) Table() Table {
 	t := newTable(a.model, slices.Clone(a.layers))
 	offsets := Offsets(t.Layers)
@@ -109,7 +122,7 @@ func (a *Accumulator) Table() Table {
 			t.SumY2[at] = sum(state.sums.Y2[lo:hi])
 			t.SumG2[at] = sum(state.sums.G2[lo:hi])
 			t.MaxAbsYG[at] = slices.Max(state.sums.MaxAbsYG[lo:hi])
-			state.weights.fold(&t, at, lo, hi)
+			state.weights.sumUnit(&t, at, lo, hi)
 		}
 	}
 	return t
@@ -118,7 +131,8 @@ func (a *Accumulator) Table() Table {
 // at returns a layer and its state.
 func (a *Accumulator) at(layer int) (Layer, *layerState, error) {
 	if layer < 0 || layer >= len(a.layers) {
-		return Layer{}, nil, fault.New(fault.Layer, "layer number %d was given; this model has the layers 0 to %d", layer, len(a.layers)-1)
+		return Layer{}, nil, fault.New(fault.Layer,
+			"layer number %d was given; this model has the layers 0 to %d", layer, len(a.layers)-1)
 	}
 	return a.layers[layer], &a.states[layer], nil
 }

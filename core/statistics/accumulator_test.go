@@ -10,8 +10,8 @@ import (
 	"agflow/core/tensor"
 )
 
-// reference fills the columns of one layer from their definitions, in float64: a chain of rows per channel, then the
-// channels of a unit in order.
+// reference fills the columns of one layer from their definitions, in float64: a chain of rows per
+// channel, then the channels of a unit in order.
 func reference(t *Table, layer, samples, batches int, y, g tensor.View) {
 	l, offset := t.Layers[layer], Offsets(t.Layers)[layer]
 	for u := range l.Units {
@@ -42,7 +42,8 @@ func reference(t *Table, layer, samples, batches int, y, g tensor.View) {
 	}
 }
 
-// Table has the bits of the float64 definition for channels and for heads, for any workers and split into batches.
+// Table has the bits of the float64 definition for channels and for heads, for any workers and
+// split into batches.
 func TestTableHasTheBitsOfTheDefinition(t *testing.T) {
 	const rows, samples = 20, 4
 	y := []tensor.View{view(t, 1, rows, 12), view(t, 2, rows, 7)}
@@ -54,7 +55,8 @@ func TestTableHasTheBitsOfTheDefinition(t *testing.T) {
 				want := newTable(toyModel, toyLayers)
 				for layer := range toyLayers {
 					for lo := 0; lo < rows; lo += size {
-						add(t, a, layer, samples*size/rows, rowsOf(t, y[layer], lo, lo+size), rowsOf(t, g[layer], lo, lo+size))
+						add(t, a, layer, samples*size/rows, rowsOf(t, y[layer], lo, lo+size),
+							rowsOf(t, g[layer], lo, lo+size))
 					}
 					reference(&want, layer, samples, rows/size, y[layer], g[layer])
 				}
@@ -64,11 +66,14 @@ func TestTableHasTheBitsOfTheDefinition(t *testing.T) {
 	}
 }
 
-// Weight sums run over the unit's rows or columns, several matrices add up, and heads fold their channels.
+// Weight sums run over the unit's rows or columns, several matrices are added, and heads sum over
+// their channels.
 func TestWeightSums(t *testing.T) {
 	a := newToy(t, 1)
-	mlp1 := viewOf(t, []float32{1, -2, 3, -4, 5, -6, 7, -8, 9, -10, 11, -12, 13, -14}, 7, 2) // rows are the units
-	mlp2 := viewOf(t, []float32{1, 2, 3, 4, 5, 6, 7, -1, -1, -1, -1, -1, -1, -1}, 2, 7)      // columns are
+	// rows are the units
+	mlp1 := viewOf(t, []float32{1, -2, 3, -4, 5, -6, 7, -8, 9, -10, 11, -12, 13, -14}, 7, 2)
+	// columns are
+	mlp2 := viewOf(t, []float32{1, 2, 3, 4, 5, 6, 7, -1, -1, -1, -1, -1, -1, -1}, 2, 7)
 	heads := viewOf(t, make([]float32, 24), 2, 12)
 	for i := range elements(heads) {
 		elements(heads)[i] = float32(i)
@@ -86,7 +91,8 @@ func TestWeightSums(t *testing.T) {
 	if at := 3 + 2; got.SumAbsW[at] != 15 || got.SumW2[at] != 25+36+9+1 || got.Weights[at] != 4 {
 		t.Fatalf("MLP unit 2: %v, %v, %d", got.SumAbsW[at], got.SumW2[at], got.Weights[at])
 	}
-	if got.SumAbsW[1] != 4+5+6+7+16+17+18+19 || got.SumW2[1] != 16+25+36+49+256+289+324+361 || got.Weights[1] != 8 {
+	if got.SumAbsW[1] != 4+5+6+7+16+17+18+19 || got.SumW2[1] != 16+25+36+49+256+289+324+361 ||
+		got.Weights[1] != 8 {
 		t.Fatalf("head 1: %v, %v, %d", got.SumAbsW[1], got.SumW2[1], got.Weights[1])
 	}
 	if got.Rows[1] != 0 || got.SumAbsYG[1] != 0 {
@@ -94,7 +100,8 @@ func TestWeightSums(t *testing.T) {
 	}
 }
 
-// A batch with a single bad element, wherever it is, leaves no trace, and the error tells where to look.
+// A batch with a single non-finite element, wherever it is, leaves the sums unchanged, and the
+// error has its position.
 func TestNonFiniteBatchesLeaveNoTrace(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(-1))
 	for _, workers := range []int{1, 3} {
@@ -119,18 +126,25 @@ func TestNonFiniteErrorText(t *testing.T) {
 	a := newToy(t, 1)
 	add(t, a, 1, 2, view(t, 1, 6, 7), view(t, 2, 6, 7))
 	y, g := view(t, 1, 6, 7), view(t, 2, 6, 7)
-	elements(y)[7*4+1], elements(y)[7*3+2], elements(g)[7*3+6] = float32(math.NaN()), float32(math.Inf(1)), float32(math.NaN())
+	elements(y)[7*4+1], elements(y)[7*3+2] = float32(math.NaN()), float32(math.Inf(1))
+	elements(g)[7*3+6] = float32(math.NaN())
 	err := a.Add(1, 2, y, g)
-	want := `agflow:nonfinite: layer "blocks.0.mlp", batch 1: 2 elements of y and 1 of g are not finite, the first +Inf in y at row 3, channel 2; look for an overflow in the model or its input, or leave this batch out`
+	want := `agflow:nonfinite: layer "blocks.0.mlp", batch 1: 2 elements of y and 1 of g are not ` +
+		`finite, the first +Inf in y at row 3, channel 2; look for an overflow in the model or ` +
+		`its input, or leave this batch out`
 	if err == nil || err.Error() != want {
 		t.Fatalf("got  %v\nwant %s", err, want)
 	}
-	if err = a.Add(1, 2, view(t, 1, 6, 7), g); err == nil || !strings.Contains(err.Error(), "0 elements of y and 1 of g are not finite, the first NaN in g at row 3, channel 6") {
+	if err = a.Add(1, 2, view(t, 1, 6, 7), g); err == nil ||
+		!strings.Contains(err.Error(),
+			"0 elements of y and 1 of g are not finite, the first NaN in g at row 3, channel 6") {
 		t.Fatalf("got %v", err)
 	}
 	w := view(t, 1, 7, 3)
 	elements(w)[3*6+2] = float32(math.NaN())
-	if err = a.AddWeight(1, 0, w); err == nil || !strings.Contains(err.Error(), `a weight of layer "blocks.0.mlp" has 1 non-finite elements, the first NaN at row 6, channel 2`) {
+	want = `a weight of layer "blocks.0.mlp" has 1 non-finite elements, the first NaN at row 6, ` +
+		`channel 2`
+	if err = a.AddWeight(1, 0, w); err == nil || !strings.Contains(err.Error(), want) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -175,7 +189,7 @@ func TestABatchWithoutRowsChangesNothing(t *testing.T) {
 	requireEqual(t, a.Table(), newTable(toyModel, toyLayers))
 }
 
-// A table is a copy: later batches do not reach into it.
+// A table is a copy: later batches do not change it.
 func TestTableIsACopy(t *testing.T) {
 	a := newToy(t, 1)
 	before := a.Table()
@@ -199,22 +213,25 @@ func TestAccumulatorRefusesImpossibleLayers(t *testing.T) {
 		layers []Layer
 		code   fault.Code
 	}{
-		"none":      {nil, fault.Empty},
-		"no name":   {with(func(l *Layer) { l.Name = "" }), fault.Layer},
-		"twice":     {with(func(l *Layer) { l.Name = ok.Name }), fault.Layer},
-		"group":     {with(func(l *Layer) { l.Group = "convs" }), fault.Value},
-		"units":     {with(func(l *Layer) { l.Units = 0 }), fault.Shape},
-		"width":     {with(func(l *Layer) { l.UnitWidth = -1 }), fault.Shape},
-		"overflow":  {with(func(l *Layer) { l.Units, l.UnitWidth = 1<<40, 1<<40 }), fault.Shape},
-		"too many":  {with(func(l *Layer) { l.Units = maxChannels }), fault.Shape},
-		"no parts":  {with(func(l *Layer) { l.Parts = 0 }), fault.Shape},
-		"uneven":    {with(func(l *Layer) { l.Group, l.Units, l.Parts = HeadDim, 8, 3 }), fault.Shape},
+		"none":     {nil, fault.Empty},
+		"no name":  {with(func(l *Layer) { l.Name = "" }), fault.Layer},
+		"twice":    {with(func(l *Layer) { l.Name = ok.Name }), fault.Layer},
+		"group":    {with(func(l *Layer) { l.Group = "convs" }), fault.Value},
+		"units":    {with(func(l *Layer) { l.Units = 0 }), fault.Shape},
+		"width":    {with(func(l *Layer) { l.UnitWidth = -1 }), fault.Shape},
+		"overflow": {with(func(l *Layer) { l.Units, l.UnitWidth = 1<<40, 1<<40 }), fault.Shape},
+		"too many": {with(func(l *Layer) { l.Units = maxChannels }), fault.Shape},
+		"no parts": {with(func(l *Layer) { l.Parts = 0 }), fault.Shape},
+		"uneven": {
+			with(func(l *Layer) { l.Group, l.Units, l.Parts = HeadDim, 8, 3 }), fault.Shape,
+		},
 		"parts":     {with(func(l *Layer) { l.Units, l.Parts = 8, 2 }), fault.Value},
 		"branches":  {with(func(l *Layer) { l.Group, l.Units = Block, 2 }), fault.Shape},
 		"MACs":      {with(func(l *Layer) { l.UnitMACs = -1 }), fault.Value},
 		"parameter": {with(func(l *Layer) { l.UnitParams = -1 }), fault.Value},
 	} {
-		if _, err := NewAccumulator(toyModel, c.layers, 1); err == nil || fault.CodeOf(err) != c.code {
+		if _, err := NewAccumulator(toyModel, c.layers, 1); err == nil ||
+			fault.CodeOf(err) != c.code {
 			t.Errorf("%s: got %v, want code %s", name, err, c.code)
 		}
 	}

@@ -8,7 +8,8 @@ import (
 
 // BenchmarkSmallAdd is the cost of a call beside its work.
 func BenchmarkSmallAdd(b *testing.B) {
-	a, err := NewAccumulator(toyModel, []Layer{{Name: "mlp", Group: MLP, Units: 8, UnitWidth: 1, Parts: 1}}, 1)
+	a, err := NewAccumulator(toyModel,
+		[]Layer{{Name: "mlp", Group: MLP, Units: 8, UnitWidth: 1, Parts: 1}}, 1)
 	if err != nil {
 		b.Fatal(err)
 	}

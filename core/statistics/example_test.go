@@ -7,9 +7,12 @@ import (
 	"agflow/core/tensor"
 )
 
-// Two token rows of an MLP with two hidden channels: the signed sum of the first cancels, the utility does not.
+// Two token rows of an MLP with two hidden channels: the signed sum of the first cancels, the
+// utility does not.
 func Example() {
-	layers := []statistics.Layer{{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1}}
+	layers := []statistics.Layer{
+		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1},
+	}
 	accumulator, err := statistics.NewAccumulator(statistics.Model{Name: "toy"}, layers, 1)
 	if err != nil {
 		fmt.Println(err)
@@ -27,7 +30,9 @@ func Example() {
 }
 
 func ExampleMerge() {
-	layers := []statistics.Layer{{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 1, UnitWidth: 1, Parts: 1}}
+	layers := []statistics.Layer{
+		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 1, UnitWidth: 1, Parts: 1},
+	}
 	var shards []statistics.Table
 	for _, value := range []float32{2, -3} {
 		accumulator, _ := statistics.NewAccumulator(statistics.Model{Name: "toy"}, layers, 1)

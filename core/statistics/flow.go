@@ -8,26 +8,31 @@ import (
 	"agflow/core/tensor"
 )
 
-// AddAbsYG adds the gradient flow Σ|y·g| over the rows of activations y and gradients g [rows, channels] to sum_C, with
-// at most the given number of workers: one float64 chain a channel in row order, so that the bits do not depend on the
-// workers or on how the rows are split over calls (arXiv 2603.12354). After an error sum_C is what it was.
+// AddAbsYG adds the gradient flow Σ|y·g| (arXiv 2603.12354) over the rows of activations y and
+// gradients g [rows, channels] to sumC [channels], with at most the given number of workers. Each
+// channel is one float64 chain in row order, so that the bits do not depend on the workers or on
+// how the rows are split over calls. After an error sumC is unchanged.
 //
 // Errors: shape, dtype (y and g differ), nonfinite (names count, first row and channel).
-func AddAbsYG(sum_C []float64, y, g tensor.View, workers int) error {
-	if y.Rows() != g.Rows() || y.Channels() != len(sum_C) || g.Channels() != len(sum_C) {
-		return fault.New(fault.Shape, "y [%d, %d] and g [%d, %d] were given for %d sums; both must be [rows, %d] with equal rows",
-			y.Rows(), y.Channels(), g.Rows(), g.Channels(), len(sum_C), len(sum_C))
+func AddAbsYG(sumC []float64, y, g tensor.View, workers int) error {
+	if y.Rows() != g.Rows() || y.Channels() != len(sumC) || g.Channels() != len(sumC) {
+		return fault.New(fault.Shape,
+			"y [%d, %d] and g [%d, %d] were given for %d sums; "+
+				"both must be [rows, %d] with equal rows",
+			y.Rows(), y.Channels(), g.Rows(), g.Channels(), len(sumC), len(sumC))
 	}
 	if y.Dtype() != g.Dtype() {
-		return fault.New(fault.Dtype, "y of %s and g of %s were given; convert one of them, both must be of one dtype", y.Dtype(), g.Dtype())
+		return fault.New(fault.Dtype,
+			"y of %s and g of %s were given; convert one of them, both must be of one dtype",
+			y.Dtype(), g.Dtype())
 	}
-	backup_C := slices.Clone(sum_C)
-	err := kernel.AbsYG(sum_C, y, g, workers)
-	if err == nil && !allFinite(sum_C) {
+	backupC := slices.Clone(sumC)
+	err := kernel.AbsYG(sumC, y, g, workers)
+	if err == nil && !allFinite(sumC) {
 		err = nonFiniteFlow(y, g)
 	}
 	if err != nil {
-		copy(sum_C, backup_C)
+		copy(sumC, backupC)
 	}
 	return err
 }
@@ -36,5 +41,7 @@ func nonFiniteFlow(y, g tensor.View) error {
 	if elements := nonFiniteElements(y, g); elements != "" {
 		return fault.New(fault.Nonfinite, "%s", elements)
 	}
-	return fault.New(fault.Nonfinite, "the elements of y and g are finite, but the sums with them exceed float64; scale the loss down")
+	return fault.New(fault.Nonfinite,
+		"the elements of y and g are finite, but the sums with them exceed float64; "+
+			"scale the loss down")
 }

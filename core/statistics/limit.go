@@ -5,9 +5,10 @@ import (
 	"agflow/core/tensor"
 )
 
-// KernelName returns the kernel that sums on this machine: "avx2" or "portable". The sums have the same bits.
+// KernelName returns the name of the kernel in use on this machine: "avx2" or "portable". Both give
+// the same bits.
 func KernelName() string { return kernel.Name() }
 
-// ReadLimit reads all of v, or-ing the bits of its elements, which it returns. It is for benchmarks: sums over v can
-// hardly take less time.
+// ReadLimit reads all elements of v and returns the bitwise or of their bits. It is the lower bound
+// for the time of sums over v in benchmarks.
 func ReadLimit(v tensor.View, workers int) uint64 { return kernel.Read(v, workers) }

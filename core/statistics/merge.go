@@ -10,20 +10,22 @@ import (
 	"agflow/core/fault"
 )
 
-// Keys of the metadata that Merge joins.
+// The metadata keys whose values Merge joins.
 const (
 	DataKey    = "agflow.data"    // fingerprint of the images seen
 	SkippedKey = "agflow.skipped" // JSON {layer: batches left out of it}; absent when none were
 )
 
-// Merge adds tables of the same model and layers, sums in the given order, as if one run had seen all their batches.
-// Weight sums must agree and count once; metadata is the first table's, data fingerprints joined by "+" and skipped
-// batches added.
+// Merge adds the sums of tables of the same model and layers, in the given order, as if one run had
+// seen all their batches. Weight sums must be equal and count once. The metadata is the first
+// table's, with data fingerprints joined by "+" and skipped batches added.
 //
-// Errors: empty (no tables), layer or value (tables that do not belong together, named), and those of [Table.Validate].
+// Errors: empty (no tables), layer or value (tables of different models, layers or weights), and
+// those of [Table.Validate].
 func Merge(tables ...Table) (Table, error) {
 	if len(tables) == 0 {
-		return Table{}, fault.New(fault.Empty, "no statistics were given to merge; give at least one table")
+		return Table{}, fault.New(fault.Empty,
+			"no statistics were given to merge; give at least one table")
 	}
 	for _, t := range tables {
 		if err := t.Validate(); err != nil {
@@ -45,23 +47,32 @@ func Merge(tables ...Table) (Table, error) {
 // sameOrigin refuses table number i unless model, layers and weights are the first table's.
 func sameOrigin(first, t Table, i int) error {
 	if first.Model != t.Model {
-		return fault.New(fault.Value, "statistics %d are of model %s, the first of %s; merge runs of one model", i, describe(t.Model), describe(first.Model))
+		return fault.New(fault.Value,
+			"statistics %d are of model %s, the first of %s; merge runs of one model", i,
+			describe(t.Model), describe(first.Model))
 	}
 	if len(first.Layers) != len(t.Layers) {
-		return fault.New(fault.Layer, "statistics %d have %d layers, the first %d; merge runs over the same layers", i, len(t.Layers), len(first.Layers))
+		return fault.New(fault.Layer,
+			"statistics %d have %d layers, the first %d; merge runs over the same layers", i,
+			len(t.Layers), len(first.Layers))
 	}
 	for k, l := range first.Layers {
 		if l != t.Layers[k] {
-			return fault.New(fault.Layer, "statistics %d have %+v where the first have %+v; merge runs over the same layers in the same order", i, t.Layers[k], l)
+			return fault.New(fault.Layer,
+				"statistics %d have %+v where the first have %+v; "+
+					"merge runs over the same layers in the same order",
+				i, t.Layers[k], l)
 		}
 	}
 	for k, c := range first.weightCounts() {
-		if err := sameColumn(first.Layers, *c.values, *t.weightCounts()[k].values, c.name, i); err != nil {
+		other := *t.weightCounts()[k].values
+		if err := sameColumn(first.Layers, *c.values, other, c.name, i); err != nil {
 			return err
 		}
 	}
 	for k, c := range first.weightFloats() {
-		if err := sameColumn(first.Layers, *c.values, *t.weightFloats()[k].values, c.name, i); err != nil {
+		other := *t.weightFloats()[k].values
+		if err := sameColumn(first.Layers, *c.values, other, c.name, i); err != nil {
 			return err
 		}
 	}
@@ -72,7 +83,10 @@ func sameOrigin(first, t Table, i int) error {
 func sameColumn[T int64 | float64](layers []Layer, first, other []T, name string, i int) error {
 	for u := range first {
 		if first[u] != other[u] {
-			return fault.New(fault.Value, "statistics %d have other weights than the first: column %s at %s is %v, not %v; merge runs of one model with the same weights", i, name, UnitName(layers, u), other[u], first[u])
+			return fault.New(fault.Value,
+				"statistics %d have other weights than the first: column %s at %s is %v, not %v; "+
+					"merge runs of one model with the same weights",
+				i, name, UnitName(layers, u), other[u], first[u])
 		}
 	}
 	return nil
@@ -87,7 +101,9 @@ func (t *Table) add(other Table) error {
 	for k, c := range t.activationCounts() {
 		for i, n := range *other.activationCounts()[k].values {
 			if n > math.MaxInt64-(*c.values)[i] {
-				return fault.New(fault.Value, "column %s would pass the greatest 64-bit count at %s; merge fewer tables", c.name, UnitName(t.Layers, i))
+				return fault.New(fault.Value,
+					"column %s would pass the greatest 64-bit count at %s; merge fewer tables",
+					c.name, UnitName(t.Layers, i))
 			}
 			(*c.values)[i] += n
 		}
@@ -124,7 +140,9 @@ func (t *Table) joinSkipped(other string) error {
 		}
 		var more map[string]int64
 		if err := json.Unmarshal([]byte(text), &more); err != nil {
-			return fault.New(fault.Value, "metadata %s is %q, expected JSON {layer: batches}: %w; make the statistics again", SkippedKey, text, err)
+			return fault.New(fault.Value,
+				"metadata %s is %q, expected JSON {layer: batches}: %w; make the statistics again",
+				SkippedKey, text, err)
 		}
 		for layer, batches := range more {
 			skipped[layer] += batches

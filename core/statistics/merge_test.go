@@ -10,7 +10,8 @@ import (
 	"agflow/core/tensor"
 )
 
-// wholeNumbers returns a matrix of small whole numbers: their sums are exact, so that tables of any split are equal.
+// wholeNumbers returns a matrix of small whole numbers: their sums are exact, so that tables of any
+// split are equal.
 func wholeNumbers(t *testing.T, seed uint64, rows, channels int) tensor.View {
 	r := rand.New(rand.NewPCG(seed, 2))
 	data := make([]float32, rows*channels)
@@ -37,21 +38,26 @@ func tableOf(t *testing.T, fingerprint string, batches ...[2]tensor.View) Table 
 func TestMergeEqualsOneRun(t *testing.T) {
 	var batches [][2]tensor.View
 	for i := range uint64(6) {
-		batches = append(batches, [2]tensor.View{wholeNumbers(t, 2*i, 9, 7), wholeNumbers(t, 2*i+1, 9, 7)})
+		batches = append(batches, [2]tensor.View{
+			wholeNumbers(t, 2*i, 9, 7), wholeNumbers(t, 2*i+1, 9, 7),
+		})
 	}
 	want := tableOf(t, "a+b+c", batches...)
-	got, err := Merge(tableOf(t, "a", batches[:1]...), tableOf(t, "b", batches[1:4]...), tableOf(t, "c", batches[4:]...))
+	got, err := Merge(tableOf(t, "a", batches[:1]...), tableOf(t, "b", batches[1:4]...),
+		tableOf(t, "c", batches[4:]...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	requireEqual(t, got, want)
 }
 
-// Sums are added in the given order: merging step by step has the same bits, and stays close to one run.
+// Sums are added in the given order: merging step by step has the same bits, and stays close to one
+// run.
 func TestMergeAddsInTheGivenOrder(t *testing.T) {
 	var tables []Table
 	for i := range uint64(4) {
-		tables = append(tables, tableOf(t, "", [2]tensor.View{view(t, 2*i, 9, 7), view(t, 2*i+1, 9, 7)}))
+		tables = append(tables,
+			tableOf(t, "", [2]tensor.View{view(t, 2*i, 9, 7), view(t, 2*i+1, 9, 7)}))
 	}
 	all, err := Merge(tables...)
 	if err != nil {
@@ -72,7 +78,8 @@ func TestMergeAddsInTheGivenOrder(t *testing.T) {
 	}
 }
 
-// Weights count once; metadata is the first's, with the fingerprints joined and absent ones left out.
+// Weights count once; metadata is the first's, with the fingerprints joined and absent ones left
+// out.
 func TestMergeKeepsWeightsAndMetadataOfTheFirst(t *testing.T) {
 	make3 := func(fingerprint, seed string) Table {
 		a := newToy(t, 1)
@@ -102,7 +109,7 @@ func TestMergeKeepsWeightsAndMetadataOfTheFirst(t *testing.T) {
 	}
 }
 
-// Batches left out add up layer by layer; where none were, nothing is said.
+// Skipped batches are added layer by layer; where none were, the key is absent.
 func TestMergeAddsSkippedBatches(t *testing.T) {
 	skipped := func(text string) Table {
 		table := tableOf(t, "")
@@ -132,18 +139,29 @@ func TestMergeRefusesTablesThatDoNotBelongTogether(t *testing.T) {
 		code   fault.Code
 		names  string
 	}{
-		"model":      {func(m *Table) { m.Model.Name = "other" }, fault.Value, `"other"`},
-		"MACs":       {func(m *Table) { m.Model.MACs++ }, fault.Value, "1001 MACs"},
-		"layer":      {func(m *Table) { m.Layers[1].UnitMACs++ }, fault.Layer, "blocks.0.mlp"},
-		"order":      {func(m *Table) { m.Layers[0].Name, m.Layers[1].Name = m.Layers[1].Name, m.Layers[0].Name }, fault.Layer, "blocks.0.mlp"},
-		"weights":    {func(m *Table) { m.SumW2[4] = 1 }, fault.Value, `unit 1 of layer "blocks.0.mlp"`},
-		"count":      {func(m *Table) { m.Weights[0] = 1 }, fault.Value, `unit 0 of layer "blocks.0.attn"`},
+		"model": {func(m *Table) { m.Model.Name = "other" }, fault.Value, `"other"`},
+		"MACs":  {func(m *Table) { m.Model.MACs++ }, fault.Value, "1001 MACs"},
+		"layer": {func(m *Table) { m.Layers[1].UnitMACs++ }, fault.Layer, "blocks.0.mlp"},
+		"order": {
+			func(m *Table) {
+				m.Layers[0].Name, m.Layers[1].Name = m.Layers[1].Name, m.Layers[0].Name
+			},
+			fault.Layer, "blocks.0.mlp",
+		},
+		"weights": {
+			func(m *Table) { m.SumW2[4] = 1 }, fault.Value, `unit 1 of layer "blocks.0.mlp"`,
+		},
+		"count": {
+			func(m *Table) { m.Weights[0] = 1 }, fault.Value, `unit 0 of layer "blocks.0.attn"`,
+		},
 		"short":      {func(m *Table) { m.SumY = m.SumY[:3] }, fault.Shape, "sum_y"},
 		"negative":   {func(m *Table) { m.Rows[9] = -1 }, fault.Value, "rows"},
 		"non-finite": {func(m *Table) { m.SumG2[9] = math.Inf(1) }, fault.Nonfinite, "sum_g2"},
 		"counts":     {func(m *Table) { m.Samples[9] = math.MaxInt64 }, fault.Value, "samples"},
 		"overflow":   {func(m *Table) { m.SumY2[9] = math.MaxFloat64 }, fault.Nonfinite, "sum_y2"},
-		"fewer":      {func(m *Table) { *m = newTable(toyModel, toyLayers[:1]) }, fault.Layer, "1 layers"},
+		"fewer": {
+			func(m *Table) { *m = newTable(toyModel, toyLayers[:1]) }, fault.Layer, "1 layers",
+		},
 	} {
 		first := tableOf(t, "")
 		first.Samples[9], first.SumY2[9] = 1, math.MaxFloat64

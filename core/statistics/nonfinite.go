@@ -8,7 +8,8 @@ import (
 	"agflow/core/tensor"
 )
 
-// nonFinite counts the non-finite elements of a matrix and has the place of the first in row order.
+// nonFinite has the number of non-finite elements of a matrix and the position of the first in row
+// order.
 type nonFinite struct {
 	count, row, channel int
 	first               float64
@@ -32,15 +33,17 @@ func findNonFinite(v tensor.View) nonFinite {
 	return found
 }
 
-// nonFiniteBatch says what is wrong with a batch of a layer whose sums came out non-finite.
+// nonFiniteBatch is the error of a batch of a layer whose sums are not finite.
 func nonFiniteBatch(l Layer, batch int64, y, g tensor.View) error {
 	if elements := nonFiniteElements(y, g); elements != "" {
-		return fault.New(fault.Nonfinite, "layer %q, batch %d: %s, or leave this batch out", l.Name, batch, elements)
+		return fault.New(fault.Nonfinite, "layer %q, batch %d: %s, or leave this batch out", l.Name,
+			batch, elements)
 	}
 	return overflow(l, batch)
 }
 
-// nonFiniteElements counts those of y and g, places the first and says what to do; it is empty when there are none.
+// nonFiniteElements describes the non-finite elements of y and g: their number, the position of the
+// first and the cure. It is empty when there are none.
 func nonFiniteElements(y, g tensor.View) string {
 	inY, inG := findNonFinite(y), findNonFinite(g)
 	if inY.count+inG.count == 0 {
@@ -50,16 +53,22 @@ func nonFiniteElements(y, g tensor.View) string {
 	if inY.count == 0 || inG.count > 0 && inG.row < inY.row {
 		first, side = inG, "g"
 	}
-	return fmt.Sprintf("%d elements of y and %d of g are not finite, the first %v in %s at row %d, channel %d; look for an overflow in the model or its input",
+	return fmt.Sprintf(
+		"%d elements of y and %d of g are not finite, the first %v in %s at row %d, channel %d; "+
+			"look for an overflow in the model or its input",
 		inY.count, inG.count, first.first, side, first.row, first.channel)
 }
 
-// overflow happens to sums of finite float64 alone: those of narrower elements stay far below the greatest float64.
+// overflow is the error of sums that exceed float64. It occurs with float64 elements alone: sums of
+// narrower elements stay far below the greatest float64.
 func overflow(l Layer, batch int64) error {
-	return fault.New(fault.Nonfinite, "layer %q, batch %d: its elements are finite, but the sums with them exceed float64; scale the loss down, or leave this batch out", l.Name, batch)
+	return fault.New(fault.Nonfinite,
+		"layer %q, batch %d: its elements are finite, but the sums with them exceed float64; "+
+			"scale the loss down, or leave this batch out",
+		l.Name, batch)
 }
 
-// finite reports whether all values of all columns are.
+// finite reports whether all values of all columns are finite.
 func finite(columns [8][]float64) bool {
 	for _, column := range columns {
 		if !allFinite(column) {
@@ -69,7 +78,8 @@ func finite(columns [8][]float64) bool {
 	return true
 }
 
-// allFinite looks for the greatest magnitude by bits, which order like the numbers; NaN and infinities come last.
+// allFinite finds the greatest magnitude by bits, which order like the numbers; NaN and infinities
+// come last.
 func allFinite(values []float64) bool {
 	const magnitude, infinity = 1<<63 - 1, 0x7ff << 52
 	greatest := uint64(0)

@@ -1,13 +1,14 @@
 package statistics
 
-// Resample is a table that is filled again and again with batches counted several times. Its weights, which are the same
-// in all batches, are those of the table it was made from.
+// Resample is a table that is refilled with weighted batches, for bootstrap draws. Its weights,
+// which are the same in all batches, are those of the table it was made from.
 type Resample struct{ Table }
 
-// NewResample shares no memory with t.
+// NewResample returns a copy of t that shares no memory with it.
 func NewResample(t Table) Resample { return Resample{t.clone()} }
 
-// Fill makes the table the [Merge] of tables that Merge has accepted, table i counted times[i] times.
+// Fill sets the table to the [Merge] of tables that Merge has accepted, with table i counted
+// times[i] times.
 func (r *Resample) Fill(tables []Table, times []int64) {
 	counts, sums := r.activationCounts(), r.activationSums()
 	for _, c := range counts {
@@ -28,14 +29,14 @@ func (r *Resample) Fill(tables []Table, times []int64) {
 			addTimes(*sums[k].values, *c.values, float64(times[i]))
 		}
 		for u, v := range t.MaxAbsYG {
-			if v > r.MaxAbsYG[u] { // quicker than max
+			if v > r.MaxAbsYG[u] { // faster than max
 				r.MaxAbsYG[u] = v
 			}
 		}
 	}
 }
 
-// addTimes adds every value several times.
+// addTimes adds every value, multiplied by times, to the total.
 func addTimes[T int64 | float64](total, values []T, times T) {
 	total = total[:len(values)]
 	for i, v := range values {

@@ -10,7 +10,7 @@ import (
 	"agflow/core/tensor"
 )
 
-// A View shows the caller's own memory.
+// A View shares the caller's memory.
 func TestViewBorrows(t *testing.T) {
 	data := []float32{0, 1, 2, 3, 4, 5}
 	v, err := tensor.NewView(data, 2, 3)
@@ -18,7 +18,8 @@ func TestViewBorrows(t *testing.T) {
 		t.Fatal(err)
 	}
 	elements, ok := tensor.Elements[float32](v)
-	if !ok || v.Rows() != 2 || v.Channels() != 3 || v.Stride() != 3 || &elements[0] != &data[0] || len(elements) != 6 {
+	if !ok || v.Rows() != 2 || v.Channels() != 3 || v.Stride() != 3 || &elements[0] != &data[0] ||
+		len(elements) != 6 {
 		t.Fatal("the view does not show the caller's memory")
 	}
 	if _, ok := tensor.Elements[float64](v); ok {
@@ -36,7 +37,8 @@ func TestViewMayHaveNoRows(t *testing.T) {
 	}
 }
 
-// Rows are widened without loss, from whatever type and stride, into the slice given where it is long enough.
+// Rows are converted without loss, from any type and stride, into the slice given where it is long
+// enough.
 func TestRowWidens(t *testing.T) {
 	check := func(v tensor.View, err error, dtype string) {
 		t.Helper()
@@ -63,11 +65,15 @@ func TestRowWidens(t *testing.T) {
 
 func TestViewRefusesSizesThatDoNotFit(t *testing.T) {
 	for _, c := range []struct{ elements, rows, channels, stride int }{
-		{6, 2, 4, 4}, {6, 4, 2, 2}, {7, 2, 3, 3}, {5, 2, 3, 3}, {6, -2, -3, -3}, {0, 0, 0, 0}, {0, 3, 0, 0}, {4, 1, 3, 3},
+		{6, 2, 4, 4}, {6, 4, 2, 2}, {7, 2, 3, 3}, {5, 2, 3, 3}, {
+			6, -2, -3, -3,
+		}, {0, 0, 0, 0}, {0, 3, 0, 0}, {4, 1, 3, 3},
 		{0, math.MaxInt, 2, 2}, {0, 1 << 62, 4, 4}, // products that overflow to small numbers
 		{6, 2, 3, 2}, {6, 2, 3, 4}, {8, 2, 3, 4}, {3, 0, 3, 3},
 	} {
-		if _, err := tensor.NewStridedView(make([]float32, c.elements), c.rows, c.channels, c.stride); err == nil || fault.CodeOf(err) != fault.Shape {
+		data := make([]float32, c.elements)
+		_, err := tensor.NewStridedView(data, c.rows, c.channels, c.stride)
+		if err == nil || fault.CodeOf(err) != fault.Shape {
 			t.Errorf("%+v: got %v", c, err)
 		}
 	}
@@ -88,7 +94,8 @@ func TestFloat16IsExact(t *testing.T) {
 				want = math.NaN()
 			}
 		}
-		if math.Signbit(got) != (bits>>15 == 1) || math.Abs(got) != want && !(math.IsNaN(got) && math.IsNaN(want)) {
+		if math.Signbit(got) != (bits>>15 == 1) ||
+			math.Abs(got) != want && !(math.IsNaN(got) && math.IsNaN(want)) {
 			t.Fatalf("%#04x: got %v, want %v", bits, got, want)
 		}
 	}
@@ -99,7 +106,8 @@ func TestBFloat16IsExact(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 1000 {
 		want := math.Float32frombits(r.Uint32() &^ 0xffff)
-		if got := tensor.BFloat16(math.Float32bits(want) >> 16).Float32(); math.Float32bits(got) != math.Float32bits(want) {
+		got := tensor.BFloat16(math.Float32bits(want) >> 16).Float32()
+		if math.Float32bits(got) != math.Float32bits(want) {
 			t.Fatalf("got %v, want %v", got, want)
 		}
 	}

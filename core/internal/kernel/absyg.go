@@ -2,35 +2,36 @@ package kernel
 
 import "agflow/core/tensor"
 
-// AbsYG adds Σ|y·g| alone to sum, the bits of Sums.AbsYG: for rows r and channels c,
+// AbsYG adds Σ|y·g| alone to sumC [channels], with the bits of Sums.AbsYG: for rows r and channels
+// c,
 //
-//	sum_C[c] += math.Abs(float64(y[r][c]) * float64(g[r][c]))
+//	sumC[c] += math.Abs(float64(y[r][c]) * float64(g[r][c]))
 //
-// y and g are of the same dtype and have as many channels as sum_C, and equal rows.
-func AbsYG(sum_C []float64, y, g tensor.View, workers int) error {
+// y and g are of the same dtype and have as many channels as sumC, and equal rows.
+func AbsYG(sumC []float64, y, g tensor.View, workers int) error {
 	switch y.Dtype() {
 	case tensor.Float64Type:
-		return absYGView[float64](sum_C, y, g, workers)
+		return absYGView[float64](sumC, y, g, workers)
 	case tensor.Float16Type:
-		return absYGView[tensor.Float16](sum_C, y, g, workers)
+		return absYGView[tensor.Float16](sumC, y, g, workers)
 	case tensor.BFloat16Type:
-		return absYGView[tensor.BFloat16](sum_C, y, g, workers)
+		return absYGView[tensor.BFloat16](sumC, y, g, workers)
 	}
-	return absYGView[float32](sum_C, y, g, workers)
+	return absYGView[float32](sumC, y, g, workers)
 }
 
-func absYGView[T tensor.Element](sum_C []float64, y, g tensor.View, workers int) error {
+func absYGView[T tensor.Element](sumC []float64, y, g tensor.View, workers int) error {
 	if y.Rows() == 0 {
 		return nil
 	}
 	yRows, gRows := matrixOf[T](y), matrixOf[T](g)
-	return split(len(sum_C), workers, func(lo, hi int) {
-		absYG(sum_C[lo:hi], yRows.channelsFrom(lo), gRows.channelsFrom(lo), y.Rows())
+	return split(len(sumC), workers, func(lo, hi int) {
+		absYG(sumC[lo:hi], yRows.channelsFrom(lo), gRows.channelsFrom(lo), y.Rows())
 	})
 }
 
-func absYG[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) {
-	if !absYGVectors(sum_C, y, g, rows) {
-		absYGPortable(sum_C, y, g, rows)
+func absYG[T tensor.Element](sumC []float64, y, g matrix[T], rows int) {
+	if !absYGVectors(sumC, y, g, rows) {
+		absYGPortable(sumC, y, g, rows)
 	}
 }

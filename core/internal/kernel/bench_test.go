@@ -8,8 +8,9 @@ import (
 	"agflow/core/tensor"
 )
 
-// BenchmarkKernels times reading, Σ|y·g| and all eight sums in turn on the same matrices, and reports the least time of
-// each and what it is over that of reading, which the kernel itself does: ViT-Base's MLP at batch 64, ViT-Tiny's at 16.
+// BenchmarkKernels times reading, Σ|y·g| and all eight sums in turn on the same matrices, and
+// reports the least time of each and its ratio to that of reading: ViT-Base's MLP at batch 64,
+// ViT-Tiny's at 16.
 func BenchmarkKernels(b *testing.B) {
 	onEachKernel(b, func(b *testing.B) {
 		for _, shape := range [][2]int{{64 * 197, 3072}, {16 * 197, 768}} {
@@ -24,9 +25,10 @@ func BenchmarkKernels(b *testing.B) {
 func benchmarkDtype[T tensor.Element](b *testing.B, rows, channels int) {
 	y := viewOf(b, repeated[T](1, rows*channels), rows, channels, channels)
 	g := viewOf(b, repeated[T](2, rows*channels), rows, channels, channels)
-	s, sum_C := NewSums(channels), make([]float64, channels)
+	s, sumC := NewSums(channels), make([]float64, channels)
 	for _, workers := range []int{1, 2} {
-		b.Run(fmt.Sprintf("%dx%d/%v/workers=%d", rows, channels, y.Dtype(), workers), func(b *testing.B) {
+		name := fmt.Sprintf("%dx%d/%v/workers=%d", rows, channels, y.Dtype(), workers)
+		b.Run(name, func(b *testing.B) {
 			var read, absYG, sums time.Duration
 			for b.Loop() {
 				least(b, &read, func() error {
@@ -34,7 +36,7 @@ func benchmarkDtype[T tensor.Element](b *testing.B, rows, channels int) {
 					Read(g, workers)
 					return nil
 				})
-				least(b, &absYG, func() error { return AbsYG(sum_C, y, g, workers) })
+				least(b, &absYG, func() error { return AbsYG(sumC, y, g, workers) })
 				least(b, &sums, func() error { return s.Add(y, g, workers) })
 			}
 			b.ReportMetric(read.Seconds()*1e3, "ms-read")
@@ -56,7 +58,7 @@ func least(b *testing.B, shortest *time.Duration, work func() error) {
 	}
 }
 
-// repeated is quick to make: the same few thousand deviates again and again.
+// repeated returns the same few thousand deviates again and again, which is fast.
 func repeated[T tensor.Element](seed uint64, n int) []T {
 	few := deviates[T](seed, 4099)
 	v := make([]T, n)

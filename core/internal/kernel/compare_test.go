@@ -7,14 +7,18 @@ import (
 	"testing"
 )
 
-// FuzzCompare holds Compare against comparing one score after the other, for any bits of scores and bounds: ties, zeros
-// of either sign, subnormal numbers, infinities and NaN.
+// FuzzCompare compares Compare with comparing one score after the other, for any bits of scores and
+// bounds: equal scores, zeros of either sign, subnormal numbers, infinities and NaN.
 func FuzzCompare(f *testing.F) {
 	var special []byte
-	for _, v := range []float64{0, math.Copysign(0, -1), 1, -1, 5e-324, -5e-324, math.Inf(1), math.Inf(-1), math.NaN(), 3} {
+	for _, v := range []float64{
+		0, math.Copysign(0, -1), 1, -1, 5e-324, -5e-324, math.Inf(1), math.Inf(-1), math.NaN(), 3,
+	} {
 		special = binary.LittleEndian.AppendUint64(special, math.Float64bits(v))
 	}
-	for _, bounds := range [][2]float64{{-1, 1}, {0, 0}, {1, -1}, {math.Inf(-1), math.Inf(1)}, {math.NaN(), 0}, {0, math.NaN()}} {
+	for _, bounds := range [][2]float64{
+		{-1, 1}, {0, 0}, {1, -1}, {math.Inf(-1), math.Inf(1)}, {math.NaN(), 0}, {0, math.NaN()},
+	} {
 		f.Add(bounds[0], bounds[1], special)
 	}
 	f.Fuzz(func(t *testing.T, low, high float64, scores []byte) {
@@ -22,7 +26,8 @@ func FuzzCompare(f *testing.F) {
 		var wantAbove, wantBelow uint64
 		scores = append(scores, make([]byte, 8)...)
 		for i := range block {
-			block[i] = math.Float64frombits(binary.LittleEndian.Uint64(scores[8*i%(len(scores)-7):]))
+			block[i] = math.Float64frombits(binary.LittleEndian.Uint64(
+				scores[8*i%(len(scores)-7):]))
 			if block[i] > high {
 				wantAbove |= 1 << i
 			}
@@ -31,7 +36,8 @@ func FuzzCompare(f *testing.F) {
 			}
 		}
 		onEachKernel(t, func(t *testing.T) {
-			if above, below := Compare(&block, low, high); above != wantAbove || below != wantBelow {
+			if above, below := Compare(&block, low, high); above != wantAbove ||
+				below != wantBelow {
 				t.Fatalf("got %x above, %x below; want %x, %x", above, below, wantAbove, wantBelow)
 			}
 		})

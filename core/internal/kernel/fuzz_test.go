@@ -8,12 +8,15 @@ import (
 	"agflow/core/tensor"
 )
 
-// FuzzKernels holds every kernel against the reference, bit for bit, for any shape, gaps between rows, workers and bits
-// of elements: subnormal numbers, zeros of either sign, huge ones, NaN and infinities.
+// FuzzKernels compares every kernel with the reference, bit for bit, for any shape, gaps between
+// rows, workers and bits of elements: subnormal numbers, zeros of either sign, huge ones, NaN and
+// infinities.
 func FuzzKernels(f *testing.F) {
-	var special []byte // the upper halves are special bfloat16 numbers, and float64 ones with what follows
+	// the upper halves are special bfloat16 numbers, and float64 ones with what follows
+	var special []byte
 	for _, v := range []float64{
-		0, math.Copysign(0, -1), 1e-45, -1e-40, math.MaxFloat32, math.Inf(1), math.NaN(), 1.5, -3, 1e-20, -3e-21, 1e20, 0x1p-70,
+		0, math.Copysign(0, -1), 1e-45, -1e-40, math.MaxFloat32, math.Inf(1), math.NaN(), 1.5, -3,
+		1e-20, -3e-21, 1e20, 0x1p-70,
 	} {
 		special = binary.LittleEndian.AppendUint32(special, math.Float32bits(float32(v)))
 		special = binary.LittleEndian.AppendUint32(special, uint32(math.Float64bits(v)>>32))
@@ -22,26 +25,34 @@ func FuzzKernels(f *testing.F) {
 	for dtype := range byte(4) {
 		f.Add(dtype, byte(9), byte(17), byte(0), byte(0), byte(1), special)
 		f.Add(dtype, byte(70), byte(8), byte(3), byte(16), byte(2), special[:24])
-		f.Add(dtype, byte(4), byte(43), byte(1), byte(0), byte(3), []byte{0x01, 0x80, 0xff, 0x7f, 0x00, 0xfc, 0x12})
+		f.Add(dtype, byte(4), byte(43), byte(1), byte(0), byte(3), []byte{
+			0x01, 0x80, 0xff, 0x7f, 0x00, 0xfc, 0x12,
+		})
 	}
 	f.Fuzz(func(t *testing.T, dtype, rows, channels, yGap, gGap, workers byte, bits []byte) {
 		shape := fuzzShape{int(rows), max(int(channels), 1), int(yGap), int(gGap), int(workers % 4)}
 		switch dtype % 4 {
 		case 0:
-			fuzzKernels(t, shape, bits, func(b uint64) float32 { return math.Float32frombits(uint32(b)) })
+			fuzzKernels(t, shape, bits, func(b uint64) float32 {
+				return math.Float32frombits(uint32(b))
+			})
 		case 1:
 			fuzzKernels(t, shape, bits, math.Float64frombits)
 		case 2:
 			fuzzKernels(t, shape, bits, func(b uint64) tensor.Float16 { return tensor.Float16(b) })
 		case 3:
-			fuzzKernels(t, shape, bits, func(b uint64) tensor.BFloat16 { return tensor.BFloat16(b >> 16) })
+			fuzzKernels(t, shape, bits, func(b uint64) tensor.BFloat16 {
+				return tensor.BFloat16(b >> 16)
+			})
 		}
 	})
 }
 
 type fuzzShape struct{ rows, channels, yGap, gGap, workers int }
 
-func fuzzKernels[T tensor.Element](t *testing.T, shape fuzzShape, bits []byte, fromBits func(uint64) T) {
+func fuzzKernels[T tensor.Element](
+	t *testing.T, shape fuzzShape, bits []byte, fromBits func(uint64) T,
+) {
 	elements := make([]T, shape.rows*shape.channels+7)
 	bits = append(bits, make([]byte, 8)...)
 	for i := range elements {
@@ -52,11 +63,11 @@ func fuzzKernels[T tensor.Element](t *testing.T, shape fuzzShape, bits []byte, f
 	g, checkG := spread(t, elements[7:], shape.rows, shape.channels, shape.channels+shape.gGap)
 	want := reference(y, g)
 	onEachKernel(t, func(t *testing.T) {
-		got, sum_C := NewSums(shape.channels), make([]float64, shape.channels)
+		got, sumC := NewSums(shape.channels), make([]float64, shape.channels)
 		requireNoError(t, got.Add(y, g, shape.workers))
-		requireNoError(t, AbsYG(sum_C, y, g, shape.workers))
+		requireNoError(t, AbsYG(sumC, y, g, shape.workers))
 		requireEqual(t, got, want)
-		requireEqualColumn(t, 0, sum_C, want.AbsYG)
+		requireEqualColumn(t, 0, sumC, want.AbsYG)
 	})
 	checkY()
 	checkG()

@@ -8,7 +8,8 @@ import (
 	"agflow/core/tensor"
 )
 
-// fromFloat64 rounds to an element type: float16 and bfloat16 by cutting off, which is all that tests need.
+// fromFloat64 rounds to an element type: float16 and bfloat16 by cutting off, which is enough for
+// tests.
 func fromFloat64[T tensor.Element](v float64) T {
 	var element T
 	switch e := any(&element).(type) {
@@ -39,7 +40,8 @@ func toFloat16(v float64) tensor.Float16 {
 	return sign | tensor.Float16((bits>>52-1023+15)<<10|bits>>42&1023)
 }
 
-// deviates returns normal deviates over many orders of magnitude, so that the order of additions shows in the bits.
+// deviates returns normal deviates over many orders of magnitude, so that the order of additions
+// shows in the bits.
 func deviates[T tensor.Element](seed uint64, n int) []T {
 	r := rand.New(rand.NewPCG(seed, uint64(n)))
 	v := make([]T, n)
@@ -58,10 +60,12 @@ func viewOf[T tensor.Element](t testing.TB, data []T, rows, channels, stride int
 	return v
 }
 
-// spread returns the rows of a contiguous matrix stride apart, in a larger buffer with NaN before, between and behind,
-// and a check that no element was written. The view's capacity reaches the guard words: Go does not catch a slip past
-// the end.
-func spread[T tensor.Element](t testing.TB, contiguous []T, rows, channels, stride int) (v tensor.View, check func()) {
+// spread returns the rows of a contiguous matrix stride apart, in a larger buffer with NaN before,
+// between and behind, and a check that no element was written. The view's capacity reaches the
+// guard words: Go does not detect an access past the end.
+func spread[T tensor.Element](
+	t testing.TB, contiguous []T, rows, channels, stride int,
+) (v tensor.View, check func()) {
 	t.Helper()
 	const words = 16
 	length := 0
@@ -127,7 +131,8 @@ func requireEqual(t testing.TB, got, want Sums) {
 func requireEqualColumn(t testing.TB, k int, got, want []float64) {
 	t.Helper()
 	for c := range want {
-		if math.Float64bits(got[c]) != math.Float64bits(want[c]) && !(math.IsNaN(got[c]) && math.IsNaN(want[c])) {
+		if math.Float64bits(got[c]) != math.Float64bits(want[c]) &&
+			!(math.IsNaN(got[c]) && math.IsNaN(want[c])) {
 			t.Fatalf("column %d, channel %d: got %v, want %v", k, c, got[c], want[c])
 		}
 	}

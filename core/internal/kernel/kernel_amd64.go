@@ -20,15 +20,17 @@ func Name() string {
 }
 
 const (
-	vector      = 8  // channels that the assembly takes at a time
+	vector      = 8  // channels that the assembly processes at a time
 	vectorBytes = 32 // bytes that it ors at a time
-	// What one call does is bounded: Go can't stop a goroutine in assembly, and its garbage collector would wait.
+	// The work of one call is limited: Go cannot stop a goroutine in assembly, and its garbage
+	// collector would wait.
 	rowsPerCall     = 64
 	elementsPerCall = 1 << 16
 )
 
-// addVectors adds all rows with AVX2 and returns true, or false where there is none. Every channel goes through the
-// assembly, the last few beside zeros: in Go, additions obey the caller's MXCSR, which may flush subnormal numbers.
+// addVectors adds all rows with AVX2 and returns true, or returns false without AVX2. Every channel
+// goes through the assembly, the last few padded with zeros: in Go, additions obey the caller's
+// MXCSR, which may flush subnormal numbers.
 func addVectors[T tensor.Element](s Sums, y, g matrix[T], rows int) bool {
 	if !avx2 {
 		return false
@@ -56,56 +58,61 @@ func addWhole[T tensor.Element](s Sums, y, g matrix[T], rows, n int) {
 		case *float64:
 			sumsFloat64(y0, g0.(*float64), 8*y.stride, 8*g.stride, rows, n, sums, pitch)
 		case *tensor.Float16:
-			sumsFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.Float16)), 2*y.stride, 2*g.stride, rows, n, sums, pitch)
+			sumsFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.Float16)), 2*y.stride, 2*g.stride,
+				rows, n, sums, pitch)
 		case *tensor.BFloat16:
-			sumsBFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.BFloat16)), 2*y.stride, 2*g.stride, rows, n, sums, pitch)
+			sumsBFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.BFloat16)), 2*y.stride, 2*g.stride,
+				rows, n, sums, pitch)
 		}
 	}
 }
 
-// addLast adds fewer channels than a vector has; the columns' gaps take the sums of the zeros beside them.
+// addLast adds fewer channels than a vector has; the sums of the padding go to the gaps between
+// columns.
 func addLast[T tensor.Element](s Sums, y, g matrix[T], rows int) {
 	var yPadded, gPadded padded[T]
 	for r := 0; r < rows; r += paddedRows {
 		rows := min(paddedRows, rows-r)
-		addWhole(s, yPadded.of(y, r, rows, s.Channels()), gPadded.of(g, r, rows, s.Channels()), rows, vector)
+		addWhole(s, yPadded.of(y, r, rows, s.Channels()), gPadded.of(g, r, rows, s.Channels()),
+			rows, vector)
 	}
 }
 
 // absYGVectors is addVectors for Σ|y·g| alone.
-func absYGVectors[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) bool {
+func absYGVectors[T tensor.Element](sumC []float64, y, g matrix[T], rows int) bool {
 	if !avx2 {
 		return false
 	}
-	whole := len(sum_C) &^ (vector - 1)
+	whole := len(sumC) &^ (vector - 1)
 	if whole > 0 {
-		absYGWhole(sum_C[:whole], y, g, rows)
+		absYGWhole(sumC[:whole], y, g, rows)
 	}
-	if whole < len(sum_C) {
-		absYGLast(sum_C[whole:], y.channelsFrom(whole), g.channelsFrom(whole), rows)
+	if whole < len(sumC) {
+		absYGLast(sumC[whole:], y.channelsFrom(whole), g.channelsFrom(whole), rows)
 	}
 	return true
 }
 
-// absYGLast takes fewer channels than a vector has.
-func absYGLast[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) {
+// absYGLast adds fewer channels than a vector has.
+func absYGLast[T tensor.Element](sumC []float64, y, g matrix[T], rows int) {
 	var wide [vector]float64
-	copy(wide[:], sum_C)
+	copy(wide[:], sumC)
 	var yPadded, gPadded padded[T]
 	for r := 0; r < rows; r += paddedRows {
 		rows := min(paddedRows, rows-r)
-		absYGWhole(wide[:], yPadded.of(y, r, rows, len(sum_C)), gPadded.of(g, r, rows, len(sum_C)), rows)
+		absYGWhole(wide[:], yPadded.of(y, r, rows, len(sumC)), gPadded.of(g, r, rows, len(sumC)),
+			rows)
 	}
-	copy(sum_C, wide[:])
+	copy(sumC, wide[:])
 }
 
-// absYGWhole takes a multiple of vector channels.
-func absYGWhole[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) {
+// absYGWhole adds a number of channels that is a multiple of vector.
+func absYGWhole[T tensor.Element](sumC []float64, y, g matrix[T], rows int) {
 	if yBFloat16, ok := any(y).(matrix[tensor.BFloat16]); ok {
-		absYGBFloat16s(sum_C, yBFloat16, any(g).(matrix[tensor.BFloat16]), rows)
+		absYGBFloat16s(sumC, yBFloat16, any(g).(matrix[tensor.BFloat16]), rows)
 		return
 	}
-	n, sum := len(sum_C), &sum_C[0]
+	n, sum := len(sumC), &sumC[0]
 	for r := 0; r < rows; r += rowsPerCall {
 		rows := min(rowsPerCall, rows-r)
 		y0, g0 := any(&y.block(r, rows, n)[0]), any(&g.block(r, rows, n)[0])
@@ -115,13 +122,15 @@ func absYGWhole[T tensor.Element](sum_C []float64, y, g matrix[T], rows int) {
 		case *float64:
 			absYGFloat64(y0, g0.(*float64), 8*y.stride, 8*g.stride, rows, n, sum)
 		case *tensor.Float16:
-			absYGFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.Float16)), 2*y.stride, 2*g.stride, rows, n, sum)
+			absYGFloat16((*uint16)(y0), (*uint16)(g0.(*tensor.Float16)), 2*y.stride, 2*g.stride,
+				rows, n, sum)
 		}
 	}
 }
 
-// orVectors ors the words of the first elements, which may hold several each, and returns how many elements they are:
-// none without AVX2. Four quarters are read side by side, which memory answers faster than one run.
+// orVectors ors the words of the first elements, which may hold several each, and returns the
+// number of these elements: 0 without AVX2. Four quarters are read in parallel, which is faster
+// than one run.
 func orVectors[T tensor.Element](data []T, size int) (words uint64, elements int) {
 	step := vectorBytes / size
 	quarter := len(data) / 4 / step * step
@@ -144,7 +153,7 @@ func orVectors[T tensor.Element](data []T, size int) (words uint64, elements int
 	return words, 4 * quarter
 }
 
-// Compare tells which of 64 scores are above high and which below low; a NaN is neither:
+// Compare returns which of 64 scores are above high and which below low; a NaN is neither:
 //
 //	above |= bit(block[i] > high) << i
 //	below |= bit(block[i] < low) << i

@@ -4,7 +4,8 @@ package kernel
 
 import "testing"
 
-// onEachKernel runs a test or benchmark with AVX2, where there is, and with the portable kernel.
+// onEachKernel runs a test or benchmark with AVX2, where the CPU has it, and with the portable
+// kernel.
 func onEachKernel[T interface {
 	testing.TB
 	Run(string, func(T)) bool

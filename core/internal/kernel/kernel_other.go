@@ -11,7 +11,7 @@ func addVectors[T tensor.Element](Sums, matrix[T], matrix[T], int) bool        {
 func absYGVectors[T tensor.Element]([]float64, matrix[T], matrix[T], int) bool { return false }
 func orVectors[T tensor.Element]([]T, int) (words uint64, elements int)        { return 0, 0 }
 
-// Compare tells which of 64 scores are above high and which below low; a NaN is neither:
+// Compare returns which of 64 scores are above high and which below low; a NaN is neither:
 //
 //	above |= bit(block[i] > high) << i
 //	below |= bit(block[i] < low) << i

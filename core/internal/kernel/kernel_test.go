@@ -32,8 +32,9 @@ func reference(y, g tensor.View) Sums {
 	return s
 }
 
-// The bits equal the float64 reference for every kernel, dtype, shape, stride, number of workers and split of the rows
-// over two calls; nothing outside the rows is read (a NaN would show) or written.
+// The bits equal the float64 reference for every kernel, dtype, shape, stride, number of workers
+// and split of the rows over two calls; nothing outside the rows is read (a NaN would show) or
+// written.
 func TestSumsHaveTheBitsOfTheReference(t *testing.T) {
 	onEachKernel(t, func(t *testing.T) {
 		t.Run("float32", testBits[float32])
@@ -45,29 +46,34 @@ func TestSumsHaveTheBitsOfTheReference(t *testing.T) {
 
 func testBits[T tensor.Element](t *testing.T) {
 	for _, shape := range []struct{ channels, rows int }{
-		{1, 70}, {7, 9}, {8, 0}, {8, 1}, {8, 2}, {8, 3}, {8, 197}, {15, 7}, {40, 66}, {768, 6}, {3072, 5}, {12288, 5},
+		{1, 70}, {7, 9}, {8, 0}, {8, 1}, {8, 2}, {8, 3}, {8, 197}, {15, 7}, {40, 66},
+		{768, 6}, {3072, 5}, {12288, 5},
 	} {
 		rows, channels := shape.rows, shape.channels
 		y, g := deviates[T](1, rows*channels), deviates[T](2, rows*channels)
-		want := reference(viewOf(t, y, rows, channels, channels), viewOf(t, g, rows, channels, channels))
+		want := reference(viewOf(t, y, rows, channels, channels),
+			viewOf(t, g, rows, channels, channels))
 		for _, gap := range [][2]int{{0, 0}, {0, 3}, {16, 0}, {1, 9}} {
 			for _, workers := range []int{-1, 1, 2, 7} {
 				for _, cut := range []int{rows / 3, rows} {
-					name := fmt.Sprintf("channels=%d/rows=%d/gaps=%v/workers=%d/cut=%d", channels, rows, gap, workers, cut)
+					name := fmt.Sprintf("channels=%d/rows=%d/gaps=%v/workers=%d/cut=%d", channels,
+						rows, gap, workers, cut)
 					t.Run(name, func(t *testing.T) {
 						got, checkSums := guardedSums(t, channels)
-						sum_C, checkFlow := guardedColumn(t, channels)
+						sumC, checkFlow := guardedColumn(t, channels)
 						for _, part := range [][2]int{{0, cut}, {cut, rows}} {
 							lo, hi := part[0]*channels, part[1]*channels
-							y, checkY := spread(t, y[lo:hi], part[1]-part[0], channels, channels+gap[0])
-							g, checkG := spread(t, g[lo:hi], part[1]-part[0], channels, channels+gap[1])
+							y, checkY := spread(t, y[lo:hi], part[1]-part[0], channels,
+								channels+gap[0])
+							g, checkG := spread(t, g[lo:hi], part[1]-part[0], channels,
+								channels+gap[1])
 							requireNoError(t, got.Add(y, g, workers))
-							requireNoError(t, AbsYG(sum_C, y, g, workers))
+							requireNoError(t, AbsYG(sumC, y, g, workers))
 							checkY()
 							checkG()
 						}
 						requireEqual(t, got, want)
-						requireEqualColumn(t, 0, sum_C, want.AbsYG)
+						requireEqualColumn(t, 0, sumC, want.AbsYG)
 						checkSums()
 						checkFlow()
 					})
@@ -77,21 +83,26 @@ func testBits[T tensor.Element](t *testing.T) {
 	}
 }
 
-// NaN and infinities show in AbsY or G2 of their own channel and in no other: the caller's check relies on it. They do
-// not enter the maximum.
+// NaN and infinities show in AbsY or G2 of their own channel and in no other, which the caller's
+// check relies on. They do not enter the maximum.
 func TestNonFiniteElementsShowInTheirChannel(t *testing.T) {
 	const rows, channels = 9, 43
 	onEachKernel(t, func(t *testing.T) {
-		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
+		for _, bad := range []float32{
+			float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)),
+		} {
 			for _, row := range []int{0, 3, 8} {
 				y, g := make([]float32, rows*channels), make([]float32, rows*channels)
 				y[row*channels+5], g[row*channels+9], y[row*channels+41] = bad, bad, bad
 				s := NewSums(channels)
-				requireNoError(t, s.Add(viewOf(t, y, rows, channels, channels), viewOf(t, g, rows, channels, channels), 3))
+				requireNoError(t,
+					s.Add(viewOf(t, y, rows, channels, channels),
+						viewOf(t, g, rows, channels, channels), 3))
 				for c := range channels {
 					finiteY, finiteG := s.AbsY[c]-s.AbsY[c] == 0, s.G2[c]-s.G2[c] == 0
 					if finiteY != (c != 5 && c != 41) || finiteG != (c != 9) || s.MaxAbsYG[c] != 0 {
-						t.Fatalf("%v in row %d: channel %d has AbsY %v, G2 %v, MaxAbsYG %v", bad, row, c, s.AbsY[c], s.G2[c], s.MaxAbsYG[c])
+						t.Fatalf("%v in row %d: channel %d has AbsY %v, G2 %v, MaxAbsYG %v", bad,
+							row, c, s.AbsY[c], s.G2[c], s.MaxAbsYG[c])
 					}
 				}
 			}
@@ -99,7 +110,8 @@ func TestNonFiniteElementsShowInTheirChannel(t *testing.T) {
 	})
 }
 
-// The largest float32 never overflow the sums, so a non-finite sum of theirs always means a non-finite element.
+// The largest float32 never overflow the sums, so a non-finite sum of theirs always means a
+// non-finite element.
 func TestLargestElementsStayFinite(t *testing.T) {
 	const rows = 1000
 	y, g := make([]float32, 8*rows), make([]float32, 8*rows)
@@ -123,11 +135,15 @@ func TestAMillionRowsAreAccurate(t *testing.T) {
 	s := NewSums(channels)
 	var high, low [channels]float64
 	for block := range uint64(blocks) {
-		y, g := deviates[float32](2*block, rows*channels), deviates[float32](2*block+1, rows*channels)
-		requireNoError(t, s.Add(viewOf(t, y, rows, channels, channels), viewOf(t, g, rows, channels, channels), 1))
+		y := deviates[float32](2*block, rows*channels)
+		g := deviates[float32](2*block+1, rows*channels)
+		requireNoError(t,
+			s.Add(viewOf(t, y, rows, channels, channels), viewOf(t, g, rows, channels, channels),
+				1))
 		for i := range y {
 			c, v := i%channels, math.Abs(float64(y[i])*float64(g[i]))
-			sum := high[c] + v // the rounding error of this addition goes to low, exactly, as v and high are positive
+			// the rounding error of this addition goes to low, exactly, as v and high are positive
+			sum := high[c] + v
 			low[c] += min(high[c], v) - (sum - max(high[c], v))
 			high[c] = sum
 		}
@@ -140,7 +156,8 @@ func TestAMillionRowsAreAccurate(t *testing.T) {
 	}
 }
 
-// A panic of a worker, the only one or one of several, comes back as an error; a bare goroutine would end the process.
+// A panic of a worker, the only one or one of several, is returned as an error; in a bare goroutine
+// it would end the process.
 func TestAWorkersPanicIsAnError(t *testing.T) {
 	onEachKernel(t, func(t *testing.T) {
 		s := NewSums(64)
@@ -181,7 +198,8 @@ func testRead[T tensor.Element](t *testing.T) {
 				v, _ := spread(t, data, rows, channels, channels+gap)
 				for _, workers := range []int{1, 2} {
 					if got := Read(v, workers); got != want {
-						t.Fatalf("[%d, %d], gap %d, element %d: got %x, want %x", rows, channels, gap, i, got, want)
+						t.Fatalf("[%d, %d], gap %d, element %d: got %x, want %x", rows, channels,
+							gap, i, got, want)
 					}
 				}
 			}

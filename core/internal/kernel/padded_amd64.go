@@ -4,13 +4,13 @@ package kernel
 
 import "agflow/core/tensor"
 
-// paddedRows is how many rows are padded at a time.
+// paddedRows is the number of rows padded at a time.
 const paddedRows = 16
 
-// padded holds a few rows of fewer channels than a vector has, with zeros behind them.
+// padded holds a few rows of fewer channels than a vector has, followed by zeros.
 type padded[T tensor.Element] [paddedRows * vector]T
 
-// of copies the first channels of some rows, each time as many.
+// of copies the first channels of some rows. The number of channels must be the same in every call.
 func (p *padded[T]) of(m matrix[T], r, rows, channels int) matrix[T] {
 	for i := range rows {
 		copy(p[i*vector:], m.row(r+i, channels))

@@ -6,7 +6,7 @@ import (
 	"agflow/core/tensor"
 )
 
-// addPortable is, float16 and bfloat16 through exact float32 copies,
+// addPortable computes, with float16 and bfloat16 through exact float32 copies,
 //
 //	for r := range rows {
 //		for c := range s.Channels() {
@@ -18,12 +18,13 @@ import (
 //			s.Y[c] += y
 //			s.Y2[c] += y * y
 //			s.G2[c] += g * g
-//			s.MaxAbsYG[c] = y*g's absolute value, if that is greater
+//			s.MaxAbsYG[c] = max(s.MaxAbsYG[c], math.Abs(y * g)), where a NaN changes nothing
 //		}
 //	}
 //
-// Products of two float32 are exact in float64; only (y·g)² and products of float64 round. The float64 conversions
-// around products forbid fused multiply-adds, which would change bits on some machines.
+// Products of two float32 are exact in float64; only (y·g)² and products of float64 round. The
+// float64 conversions around products forbid fused multiply-adds, which would change bits on some
+// machines.
 func addPortable[T tensor.Element](s Sums, y, g matrix[T], rows int) {
 	switch yFloats := any(y).(type) {
 	case matrix[float32]:
@@ -37,7 +38,7 @@ func addPortable[T tensor.Element](s Sums, y, g matrix[T], rows int) {
 	}
 }
 
-// addFloats takes four rows per visit to the sums.
+// addFloats adds four rows per load of the sums.
 func addFloats[T float32 | float64](s Sums, y, g matrix[T], rows int) {
 	r := 0
 	for ; r+4 <= rows; r += 4 {

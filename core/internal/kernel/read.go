@@ -7,8 +7,9 @@ import (
 	"agflow/core/tensor"
 )
 
-// Read returns the bits of all elements, or-ed: the least work that has to read everything, and so the time that no
-// pass over v can fall below. Workers share out the rows.
+// Read returns the bitwise or of the bits of all elements. It is the least work that reads
+// everything, and so a lower bound for the time of any pass over v. Rows are distributed over
+// workers.
 func Read(v tensor.View, workers int) uint64 {
 	switch v.Dtype() {
 	case tensor.Float64Type:
@@ -27,7 +28,7 @@ func read[T tensor.Element](v tensor.View, workers, size int) uint64 {
 	}
 	m := matrixOf[T](v)
 	var bits atomic.Uint64
-	// A View is sound, so no worker can fail.
+	// A View is valid, so no worker can fail.
 	_ = split(v.Rows(), workers, func(lo, hi int) {
 		if v.Stride() == v.Channels() {
 			bits.Or(or(m.block(lo, hi-lo, v.Channels()), size))

@@ -8,12 +8,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// split gives each worker whole channels, 16 at least; one worker runs on the caller's goroutine. A panic of a worker
-// comes back as an error.
+// split gives each worker whole channels, at least 16; a single worker runs on the caller's
+// goroutine. A panic of a worker is returned as an error.
 func split(channels, workers int, work func(lo, hi int)) error {
 	safely := func(lo, hi int) (err error) {
 		defer fault.Recover(&err)
-		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // elements may lie in a mapped file, which can be cut short
+		// elements may lie in a mapped file, which can be cut short
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 		work(lo, hi)
 		return nil
 	}

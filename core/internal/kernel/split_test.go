@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Every channel is worked on once, whatever number of workers is asked for.
+// Every channel is processed once, for any number of workers.
 func TestSplitCoversEveryChannelOnce(t *testing.T) {
 	for _, channels := range []int{0, 1, 15, 16, 17, 768} {
 		for _, workers := range []int{math.MinInt, -1, 0, 1, 2, 7, 1000, math.MaxInt} {
@@ -21,7 +21,8 @@ func TestSplitCoversEveryChannelOnce(t *testing.T) {
 			}
 			for c := range seen {
 				if n := seen[c].Load(); n != 1 {
-					t.Fatalf("%d channels, %d workers: channel %d was worked on %d times", channels, workers, c, n)
+					t.Fatalf("%d channels, %d workers: channel %d was worked on %d times", channels,
+						workers, c, n)
 				}
 			}
 		}

@@ -9,9 +9,11 @@ import (
 // absYG emits sum[c] += |y·g|, eight channels at a time.
 func absYG(d dtype) {
 	TEXT("absYG"+d.name, NOSPLIT,
-		"func(y, gradient "+d.pointer+", yStride, gradientStride, rows, channels int, sum *float64)")
+		"func(y, gradient "+d.pointer+
+			", yStride, gradientStride, rows, channels int, sum *float64)")
 	Pragma("noescape")
-	Doc("absYG" + d.name + " adds |y·gradient| of all rows to sum. Strides are in bytes, channels a positive multiple of 8.")
+	Doc("absYG"+d.name+" adds |y·gradient| of all rows to sum.",
+		"Strides are in bytes, channels a positive multiple of 8.")
 	callers := setMXCSR()
 	y, g := loadMatrix("y", "yStride"), loadMatrix("gradient", "gradientStride")
 	abs := absMask(d.productBits())
@@ -41,7 +43,8 @@ func absYG(d dtype) {
 	RET()
 }
 
-// productBits is the precision in which y·g is made: that of two float16 is exact in float32 as well.
+// productBits is the precision in which y·g is computed: the product of two float16 is exact in
+// float32 as well.
 func (d dtype) productBits() int {
 	if d == float16s {
 		return 32
@@ -49,7 +52,7 @@ func (d dtype) productBits() int {
 	return 64
 }
 
-// flows makes |y·g| of eight elements of a row.
+// flows computes |y·g| of eight elements of a row.
 func (d dtype) flows(abs reg.VecVirtual, y, g matrix, row int) [2]reg.VecVirtual {
 	if d.productBits() == 32 {
 		return float16Flows(abs, y.row(row, 0), g.row(row, 0))
@@ -62,7 +65,7 @@ func (d dtype) flows(abs reg.VecVirtual, y, g matrix, row int) [2]reg.VecVirtual
 	return a
 }
 
-// float16Flows converts to float64 only what is left of y and g: half the conversions.
+// float16Flows converts only the products to float64: half the conversions.
 func float16Flows(abs reg.VecVirtual, y, g Mem) [2]reg.VecVirtual {
 	a, b, upper, low, high := YMM(), YMM(), XMM(), YMM(), YMM()
 	VCVTPH2PS(y, a)

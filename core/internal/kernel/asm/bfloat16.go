@@ -6,14 +6,17 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// absYGInFloat32 emits sum[c] += |y·g| of bfloat16, sixteen channels at a time, with half the conversions to float64: the
-// product of two is exact in float32, too, where it is neither too great nor too small. The CPU's flags tell.
+// absYGInFloat32 emits sum[c] += |y·g| of bfloat16, sixteen channels at a time, with half the
+// conversions to float64: the product of two is exact in float32, too, where it is neither too
+// great nor too small. The CPU's flags report where it is not.
 func absYGInFloat32() {
 	TEXT("absYGInFloat32", NOSPLIT,
-		"func(y, gradient *uint16, yStride, gradientStride, rows, channels int, sum *float64) (exact bool)")
+		"func(y, gradient *uint16, yStride, gradientStride, rows, channels int, "+
+			"sum *float64) (exact bool)")
 	Pragma("noescape")
-	Doc("absYGInFloat32 is absYGBFloat16 with products in float32; where exact is false, it has left a wrong sum.",
-		"Strides are in bytes, channels a positive multiple of 16.")
+	Doc("absYGInFloat32 is absYGBFloat16 with products in float32.",
+		"Where exact is false, the sum is wrong. Strides are in bytes,",
+		"channels a positive multiple of 16.")
 	callers := setMXCSR()
 	y, g := loadMatrix("y", "yStride"), loadMatrix("gradient", "gradientStride")
 	abs, upper := absMask(32), YMM()
@@ -47,8 +50,9 @@ func absYGInFloat32() {
 	RET()
 }
 
-// bfloat16Flows makes |y·g| of sixteen elements of a row, four by four in their order. A bfloat16 is the upper half of a
-// float32: of each pair the first is shifted there, and the second, without its sign, stands there.
+// bfloat16Flows computes |y·g| of sixteen elements of a row, four by four in their order. A
+// bfloat16 is the upper half of a float32: of each pair the first is shifted into the upper half,
+// and the second, without its sign, is there already.
 func bfloat16Flows(abs, upper reg.VecVirtual, y, g Mem) (flows [4]reg.VecVirtual) {
 	first, second, gFirst, gSecond := YMM(), YMM(), YMM(), YMM()
 	VMOVDQU(y, first)

@@ -16,10 +16,12 @@ const (
 func compare() {
 	TEXT("compare", NOSPLIT, "func(block *[64]float64, low, high float64) (above, below uint64)")
 	Pragma("noescape")
-	Doc("compare tells which scores of the block are above high and which below low, as Compare does.")
+	Doc("compare returns which scores of the block are above high and which below low,",
+		"as Compare does.")
 	block, low, high, above, below := GP64(), YMM(), YMM(), GP64(), GP64()
 	Load(Param("block"), block)
-	VBROADCASTSD(NewParamAddr("low", 8), low) // Load's MOVSD would wait for what last used the register's upper half
+	// Load's MOVSD would wait for the last use of the register's upper half
+	VBROADCASTSD(NewParamAddr("low", 8), low)
 	VBROADCASTSD(NewParamAddr("high", 16), high)
 	XORQ(above, above)
 	XORQ(below, below)

@@ -1,12 +1,15 @@
-// Command asm writes the AVX2 kernels of agflow/core/internal/kernel with avo:
+// Command asm generates the AVX2 kernels of agflow/core/internal/kernel with avo:
 //
 //	go run . -out ../kernel_amd64.s -stubs ../stubs_amd64.go -pkg kernel
 //
-// It is a module of its own, so that avo is not among agflow's requirements. A test of package kernel runs it and
-// compares.
+// It is a module of its own, so that avo is not among agflow's requirements. A test of package
+// kernel runs it and compares its output with the committed files.
 package main
 
 import (
+	"flag"
+	"log"
+
 	. "github.com/mmcloughlin/avo/build"
 )
 
@@ -35,4 +38,9 @@ func main() {
 	}
 	compare()
 	Generate()
+	for _, output := range []string{"out", "stubs"} {
+		if err := wrapFile(flag.Lookup(output).Value.String()); err != nil {
+			log.Fatal(err)
+		}
+	}
 }

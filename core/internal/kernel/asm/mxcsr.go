@@ -6,13 +6,16 @@ import (
 )
 
 const (
-	// plainMXCSR rounds to the nearest, keeps subnormal numbers, masks all exceptions and has none of their flags set.
+	// plainMXCSR rounds to the nearest, keeps subnormal numbers, masks all exceptions and has none
+	// of their flags set.
 	plainMXCSR = 0x1f80
-	// rangeFlags are OE and UE: since they were clear, a result was too great, or too small and inexact.
+	// rangeFlags are OE and UE: a result since they were cleared was too great, or too small and
+	// inexact.
 	rangeFlags = 0x18
 )
 
-// setMXCSR loads plainMXCSR, as the caller's may flush subnormal numbers to zero, and returns where the caller's is kept.
+// setMXCSR loads plainMXCSR, because the caller's may flush subnormal numbers to zero, and returns
+// where the caller's is saved.
 func setMXCSR() (callers Mem) {
 	callers, plain := AllocLocal(4), AllocLocal(4)
 	STMXCSR(callers)
@@ -21,7 +24,7 @@ func setMXCSR() (callers Mem) {
 	return callers
 }
 
-// storeInRange returns whether no result since setMXCSR was out of range.
+// storeInRange stores whether all results since setMXCSR were in range.
 func storeInRange(result string) {
 	now, flags, inRange := AllocLocal(8), GP32(), GP8()
 	STMXCSR(now)

@@ -6,7 +6,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// or emits the cheapest loop that has to read everything: one load and one VPOR for 32 bytes, four places at a time.
+// or emits the cheapest loop that reads everything: one load and one VPOR for 32 bytes, at four
+// addresses at a time.
 func or(d dtype) {
 	TEXT("or"+d.name, NOSPLIT, "func(data "+d.pointer+", stride, bytes int) (words uint64)")
 	Pragma("noescape")

@@ -6,7 +6,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// matrix addresses four equally spaced rows with three registers: the first row's place, the stride and its triple.
+// matrix addresses four equally spaced rows with three registers: the first row's address, the
+// stride and its triple.
 type matrix struct{ at, stride, stride3 reg.GPVirtual }
 
 func loadMatrix(at, stride string) matrix {
@@ -17,7 +18,7 @@ func loadMatrix(at, stride string) matrix {
 	return m
 }
 
-// row is the operand disp bytes after the place in row 0 to 3.
+// row is the operand disp bytes after the address in row 0 to 3.
 func (m matrix) row(r, disp int) Mem {
 	switch r {
 	case 1:
@@ -30,7 +31,8 @@ func (m matrix) row(r, disp int) Mem {
 	return Mem{Base: m.at, Disp: disp}
 }
 
-// nextRows goes from the end of the rows' channels to the beginning of the channels rows further down.
+// nextRows moves the address from the end of the channels to their beginning, the given number of
+// rows further down.
 func (m matrix) nextRows(rows, size int) {
 	width := GP64()
 	Load(Param("channels"), width)
@@ -44,7 +46,8 @@ func (m matrix) nextRows(rows, size int) {
 //	for rows >= 4 { pass(4) }
 //	for rows > 0 { pass(1) }
 //
-// with m's places moved down after each pass, which must leave them at the end of the channels.
+// and moves the addresses of m down after each pass, which must leave them at the end of the
+// channels.
 func eachRows(size int, pass func(rows int), m ...matrix) {
 	left := GP64()
 	Load(Param("rows"), left)

@@ -10,7 +10,8 @@ import (
 // Σ|y·g|, Σ y·g, Σ (y·g)², Σ|y|, Σ y, Σ y², Σ g², max |y·g|.
 func sums(d dtype) {
 	TEXT("sums"+d.name, NOSPLIT,
-		"func(y, gradient "+d.pointer+", yStride, gradientStride, rows, channels int, sums *float64, pitch int)")
+		"func(y, gradient "+d.pointer+
+			", yStride, gradientStride, rows, channels int, sums *float64, pitch int)")
 	Pragma("noescape")
 	Doc("sums"+d.name+" adds all rows to eight columns that begin pitch bytes apart.",
 		"Strides are in bytes, channels a positive multiple of 4.")
@@ -52,15 +53,16 @@ func sums(d dtype) {
 	RET()
 }
 
-// addTo adds four channels of a row. Where products are exact in float64 it fuses, which leaves the bits the same: those
-// of two elements unless they are float64, and of 16-bit ones the square of such a product too. The maximum's operands
-// stand so that a NaN leaves it as it is, as in Go's "if q > m".
+// addTo adds four channels of a row. Where products are exact in float64 it fuses multiplication
+// and addition, which keeps the bits: products of two elements unless they are float64, and of
+// 16-bit elements the square of such a product too. The maximum's operands are ordered so that a
+// NaN leaves it unchanged, as in Go's "if q > m".
 func addTo(acc [8]reg.VecVirtual, d dtype, abs, y, g reg.VecVirtual) {
 	product, absolute := YMM(), YMM()
 	VMULPD(y, g, product)
 	addSquare(d.size < 8, g, acc[6])
 	if d.size < 8 {
-		VFMADD231PD(y, g, acc[1]) // the adders have more to do than the multipliers
+		VFMADD231PD(y, g, acc[1]) // the adders have more work than the multipliers
 	} else {
 		VADDPD(product, acc[1], acc[1])
 	}

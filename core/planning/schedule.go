@@ -1,0 +1,121 @@
+package planning
+
+import (
+	"math"
+	"slices"
+	"sort"
+
+	"agflow/core/statistics"
+)
+
+// schedule is the greedy schedule of some allocations: their steps in one order, greatest value
+// first, equal values by lower layer, then by lower step.
+type schedule []allocation
+
+// stepCounts has the number of steps taken of each allocation of a schedule.
+type stepCounts []int
+
+// schedulesOf puts the allocations of all targets into schedules: one, one a group, or one a layer.
+func (v *solver) schedulesOf(r Request) ([]schedule, error) {
+	var all []schedule
+	index := map[string]int{}
+	for i := range v.targets {
+		a, err := v.allocationOf(&v.targets[i], r)
+		if err != nil {
+			return nil, err
+		}
+		name := a.Name
+		switch {
+		case r.Joint:
+			name = ""
+		case r.Widths != Uniform || a.Group == statistics.Block:
+			name = "\x00" + a.Group // not the name of a layer
+		}
+		at, known := index[name]
+		if !known {
+			at = len(all)
+			index[name], all = at, append(all, nil)
+		}
+		all[at] = append(all[at], a)
+	}
+	return all, nil
+}
+
+// all counts every step.
+func (s schedule) all() stepCounts {
+	counts := make(stepCounts, len(s))
+	for i, a := range s {
+		counts[i] = len(a.values)
+	}
+	return counts
+}
+
+// share returns the share of the schedule's units that is kept after some steps.
+func (s schedule) share(taken stepCounts) float64 {
+	units, kept := 0, 0
+	for i, a := range s {
+		units += a.Units
+		kept += a.kept(taken[i])
+	}
+	return float64(kept) / float64(units)
+}
+
+// longestFit returns the longest prefix of the schedule from low to high that fits; low, if no
+// longer one does. Every prefix of one that fits must fit, too.
+func (s schedule) longestFit(low, high stepCounts, fits func(stepCounts) bool) stepCounts {
+	if slices.Equal(low, high) || fits(high) {
+		return high
+	}
+	fit, beyond := s.keyRange(low, high)
+	for fit-beyond > 1 {
+		middle := beyond + (fit-beyond)/2
+		if fits(s.above(low, high, middle)) {
+			fit = middle
+		} else {
+			beyond = middle
+		}
+	}
+	low, high = s.above(low, high, fit), s.above(low, high, beyond)
+	equal := 0 // steps of one value, in the order of the layers
+	for i := range low {
+		equal += high[i] - low[i]
+	}
+	return low.plus(high,
+		sort.Search(equal, func(n int) bool { return !fits(low.plus(high, n+1)) }))
+}
+
+// keyRange returns a key above the values of all steps from low to high, and the least key among
+// them.
+func (s schedule) keyRange(low, high stepCounts) (above, least uint64) {
+	least = math.MaxUint64
+	for i, a := range s {
+		if low[i] < high[i] {
+			above = max(above, keyOf(a.values[low[i]])+1)
+			least = min(least, keyOf(a.values[high[i]-1]))
+		}
+	}
+	return above, least
+}
+
+// above returns the steps from low to high whose value has at least a key.
+func (s schedule) above(low, high stepCounts, key uint64) stepCounts {
+	counts := make(stepCounts, len(s))
+	for i, a := range s {
+		values := a.values[low[i]:high[i]]
+		counts[i] = low[i] + sort.Search(len(values), func(k int) bool {
+			return keyOf(values[k]) < key
+		})
+	}
+	return counts
+}
+
+// plus takes n steps more towards high, all of one allocation before the next.
+func (c stepCounts) plus(high stepCounts, n int) stepCounts {
+	more := slices.Clone(c)
+	for i := range c {
+		steps := min(n, high[i]-c[i])
+		more[i] += steps
+		n -= steps
+	}
+	return more
+}

@@ -1,0 +1,111 @@
+package planning
+
+import (
+	"math"
+	"strconv"
+
+	"agflow/core/fault"
+	"agflow/core/statistics"
+)
+
+// allocation is the allocation steps of a target above its floor, best first: after n steps the
+// layer keeps floor + n*size units.
+type allocation struct {
+	*target
+	floor, size int
+	values      []float64 // of each step, falling; comparable within a schedule
+}
+
+// allocationOf makes the steps of a target. A step's value is the mean normalised importance of its
+// units. In a joint plan it is the step's share of the layer's importance over its share of the
+// model's cost.
+func (v *solver) allocationOf(t *target, r Request) (allocation, error) {
+	floor, err := floorUnits(t.Layer, r)
+	if err != nil {
+		return allocation{}, err
+	}
+	a := allocation{target: t, floor: floor, size: stepUnits(t.Layer, r.RoundTo)}
+	a.values = make([]float64, (t.Units-floor)/a.size)
+	if !r.Joint && r.Widths == Uniform && t.Group != statistics.Block {
+		return a, nil // a schedule of its own, whose order is that of the steps
+	}
+	for k := range a.values {
+		first := floor + k*a.size
+		a.values[k] = sum(t.importance[first:first+a.size]) / float64(a.size)
+		if r.Joint {
+			a.values[k] = perCost(a.values[k]/float64(t.Units), t.cost/v.goal.dense)
+		}
+	}
+	return a, nil
+}
+
+func (a allocation) kept(steps int) int { return a.floor + steps*a.size }
+
+// gain is the normalised importance of a step over what the step costs.
+func (a allocation) gain(step int) float64 {
+	total := 0.0
+	for _, u := range a.units[a.kept(step):a.kept(step+1)] {
+		total += a.scores[u]
+	}
+	return perCost(total*a.scale, float64(a.size)*a.cost)
+}
+
+// perCost divides; what costs nothing comes first.
+func perCost(value, cost float64) float64 {
+	if cost == 0 {
+		return math.Inf(1)
+	}
+	return value / cost
+}
+
+func sum(values []float64) float64 {
+	total := 0.0
+	for _, v := range values {
+		total += v
+	}
+	return total
+}
+
+// rounded reports whether round_to applies to a layer: where units are channels. Heads and branches
+// are kept or removed one by one.
+func rounded(l statistics.Layer) bool {
+	return l.Group != statistics.Heads && l.Group != statistics.Block
+}
+
+// stepUnits returns how many units of a layer one step has: round_to of each part, or one.
+func stepUnits(l statistics.Layer, roundTo int) int {
+	if rounded(l) {
+		return roundTo * l.Parts
+	}
+	return 1
+}
+
+// floorUnits returns the least number of units that a layer keeps: the share that the request's
+// floor asks for, in whole steps, and at least one step. A branch may be removed whole.
+func floorUnits(l statistics.Layer, r Request) (int, error) {
+	if rounded(l) && r.RoundTo > l.Units/l.Parts {
+		return 0, fault.New(fault.Value,
+			"layer %q has %d units, fewer than round_to %d%s; "+
+				"lower round_to or put the layer in ignored_layers",
+			l.Name, l.Units, r.RoundTo, ofParts(l))
+	}
+	size := stepUnits(l, r.RoundTo)
+	switch least := int(math.Ceil(r.Floor*float64(l.Units) - slack)); {
+	case l.Group == statistics.Block:
+		return 0, nil
+	case (least+size-1)/size*size > l.Units:
+		return 0, fault.New(fault.Value,
+			"layer %q has %d units, and no multiple of round_to %d%s up to them is at least the "+
+				"floor's %d; lower floor or round_to, or put the layer in ignored_layers",
+			l.Name, l.Units, r.RoundTo, ofParts(l), least)
+	default:
+		return max((least+size-1)/size, 1) * size, nil
+	}
+}
+
+func ofParts(l statistics.Layer) string {
+	if l.Parts == 1 {
+		return ""
+	}
+	return " in each of its " + strconv.Itoa(l.Parts) + " parts"
+}
