@@ -1,4 +1,4 @@
-"""The latency table has a full grid for every product of a model, and tells how long really cut models take."""
+"""The latency table has a full grid for every product, and predicts the time of pruned models."""
 
 import copy
 import subprocess
