@@ -3,46 +3,82 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # What an installed agflow is made of.
-SOURCES := pyproject.toml go.mod go.sum README.md python/build_native.py python/compat.h python/pkg-config \
-           $(shell find core bridge cli -name '*.go' -o -name '*.s' -o -name '*.py') $(shell find python/agflow -type f ! -name '*.pyc' ! -name '*.so' ! -path '*/_bin/*')
+SOURCES := pyproject.toml go.mod go.sum README.md python/build_native.py python/compat.h \
+           python/pkg-config core/defaults/defaults.json \
+           $(shell find core bridge cli -name '*.go' -o -name '*.s' -o -name '*.py') \
+           $(shell find python/agflow -type f ! -name '*.pyc' ! -name '*.so' ! -path '*/_bin/*' \
+                   ! -name defaults.json)
 # go-python3 is compiled for the Python of .venv.
-GO_PYTHON = eval "$$($(BIN)/python python/build_native.py environment)" && AGFLOW_TEST_PYTHON=$(abspath $(BIN)/python) go
+GO_PYTHON = eval "$$($(BIN)/python python/build_native.py environment)" \
+            && AGFLOW_TEST_PYTHON=$(abspath $(BIN)/python) go
+# A worker a core, with one torch thread each: two thread pools would fight for the cores.
+PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest
+JOBS  ?= $(shell nproc)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-go test-python native python-matrix clean
+.PHONY: help setup run test test-all test-go test-python lint format bench notebooks native \
+        python-matrix clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-14s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
+	  | awk -F ':.*## ' '{ sub(/:.*/, "", $$1); printf "make %-14s %s\n", $$1, $$2 }'
 
-run: $(VENV)/installed ## Set up, then the whole road on the shipped example: agflow run
+setup: $(VENV)/installed-test ## Install agflow and everything its tests need into .venv
+
+run: $(VENV)/installed ## Set up, then the whole pipeline on the shipped example: agflow run
 	$(BIN)/agflow run
 
-test: test-go test-python ## Set up, then all tests of Go and Python
+test: lint test-go test-python ## Set up, then lint and the fast proof of every claim
 
-test-go: $(VENV)/installed-test ## Go: vet, core without cgo and without assembly, bridge under the race detector, Python hosting and the command
-	go vet ./...
-	$(GO_PYTHON) vet -tags python ./...
+test-all: lint test-go ## Set up, then everything: the slow proofs and the benchmarks' tests, too
+	go test -run '^Fuzz' ./bridge/... ./core/...
+	$(PYTEST) python/tests -n $(JOBS) -m 'not bench'
+	$(PYTEST) python/tests -m bench
+
+test-go: $(VENV)/installed-test ## Go: core without cgo and assembly, bridge with the race detector
 	CGO_ENABLED=0 GOARCH=arm64 go vet ./core/...
 	CGO_ENABLED=0 go test ./core/... ./cli
 	CGO_ENABLED=0 go test -tags purego ./core/internal/kernel ./core/statistics ./core/planning
 	go test -race ./bridge/...
 	$(GO_PYTHON) test -tags python ./bridge/pyhost ./cli
 
-test-python: $(VENV)/installed-test ## Python: pytest against the installed package
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest python/tests
+test-python: $(VENV)/installed-test ## Python: pytest against the installed package, fast tests only
+	$(PYTEST) python/tests -n $(JOBS) -m 'not slow and not bench'
 
-native: $(BIN)/python ## Install in place (pip install -e), for work on the sources; again after each change in Go
+lint: $(VENV)/installed-test ## Formatters, linters and type checker: all clean
+	$(BIN)/ruff check python
+	$(BIN)/ruff format --check python
+	$(BIN)/basedpyright
+	@test -z "$$(gofmt -l core bridge cli)" || { gofmt -l core bridge cli; exit 1; }
+	go vet ./...
+	$(GO_PYTHON) vet -tags python ./...
+	go tool staticcheck ./core/... ./bridge/... ./cli/...
+
+format: $(VENV)/installed-test ## Format Python and Go
+	$(BIN)/ruff check --fix --select I python
+	$(BIN)/ruff format python
+	gofmt -w core bridge cli
+
+bench: $(VENV)/installed-test ## Measure the statistics pass beside numpy, torch and numexpr
+	$(BIN)/agflow bench core
+
+notebooks: $(VENV)/installed-test ## Run the notebooks and keep their outputs
+	$(BIN)/python notebooks/run.py
+
+native: $(BIN)/python ## Install in place (pip install -e), for work on the sources; again after Go changes
 	$(BIN)/pip install --quiet --editable '.[test]'
 	@rm -f $(VENV)/installed $(VENV)/installed-test
 
-python-matrix: ## Build and try the wheel, without torch, on every CPython 3.10 to 3.13 of this machine
+python-matrix: ## Build and try the wheel, without torch, on every CPython 3.10 to 3.13 found here
 	$(PYTHON) python/matrix.py
 
 clean: ## Remove everything that was built or installed here
-	rm -rf $(VENV) _build dist python/agflow/_bin python/agflow/_core/*.so
+	rm -rf $(VENV) _build dist python/agflow/_bin python/agflow/_core/*.so python/agflow/defaults.json
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else "agflow needs CPython 3.10 to 3.13, %s is %s: name another one with make PYTHON=..." % (sys.executable, sys.version.split()[0]))'
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 10) <= sys.version_info < (3, 14) else \
+	  "agflow needs CPython 3.10 to 3.13, %s is %s: name another one with make PYTHON=..." \
+	  % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(SOURCES) | $(BIN)/python

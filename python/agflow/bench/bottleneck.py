@@ -31,7 +31,7 @@ from agflow.models.load import load_model
 from agflow.pruning.planning import plan
 from agflow.pruning.pruner import prune
 from agflow.research.bottleneck import (
-    PRIOR as AGF,
+    AGF_PRIOR,
 )
 from agflow.research.bottleneck import (
     TracePoint,
@@ -284,19 +284,19 @@ def verdict(found: dict) -> list[str]:
                     f"{last:.1f} at the end: {shown} here"
                 )
     priors = {prior["prior"]: prior for prior in found["priors"]}
-    agf, confidence = priors[AGF], priors[MAX_PROBABILITY]
+    agf, confidence = priors[AGF_PRIOR], priors[MAX_PROBABILITY]
     better, worse = agf["low"] > confidence["high"], agf["high"] < confidence["low"]
     compared = "better than" if better else "worse than" if worse else "about as well as"
     lines.append(
-        f"route by confidence: {AGF} predicts errors {compared} {MAX_PROBABILITY}, for a backward "
-        f"pass more: {'refuted' if better else 'reproduced'} here"
+        f"route by confidence: {AGF_PRIOR} predicts errors {compared} {MAX_PROBABILITY}, for a "
+        f"backward pass more: {'refuted' if better else 'reproduced'} here"
     )
     return lines
 
 
 _HEADER = (
     f"{'':<26} {'units':>7} {'layer':>7} {'images':>7} {'right %':>7}   "
-    f"AUROC of {AGF}, of {MAX_PROBABILITY}"
+    f"AUROC of {AGF_PRIOR}, of {MAX_PROBABILITY}"
 )
 
 
@@ -318,5 +318,5 @@ def _line(what: str, row: dict) -> str:
     return (
         f"{what:<26} "
         + " ".join(f"{'–' if ratio is None else format(ratio, '.1f'):>7}" for ratio in ratios)
-        + f" {100 * row['accuracy']:7.1f}   {auroc[AGF]:.3f}, {auroc[MAX_PROBABILITY]:.3f}"
+        + f" {100 * row['accuracy']:7.1f}   {auroc[AGF_PRIOR]:.3f}, {auroc[MAX_PROBABILITY]:.3f}"
     )

@@ -9,17 +9,20 @@ from agflow._utils.lazy import lazy_names
 if TYPE_CHECKING:
     from agflow.diagnostics.confidence import Reliability as Reliability
     from agflow.diagnostics.confidence import reliability as reliability
+    from agflow.diagnostics.random_control import (
+        RandomControl as RandomControl,
+    )
+    from agflow.diagnostics.random_control import (
+        Verdict as Verdict,
+    )
+    from agflow.diagnostics.random_control import (
+        against_random as against_random,
+    )
     from agflow.diagnostics.units import (
         Diagnosis as Diagnosis,
     )
     from agflow.diagnostics.units import (
         Stability as Stability,
-    )
-    from agflow.diagnostics.units import (
-        Verdict as Verdict,
-    )
-    from agflow.diagnostics.units import (
-        against_random as against_random,
     )
     from agflow.diagnostics.units import (
         diagnose as diagnose,
@@ -30,16 +33,18 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Diagnosis": "units",
+    "RandomControl": "random_control",
     "Reliability": "confidence",
     "Stability": "units",
-    "Verdict": "units",
-    "against_random": "units",
+    "Verdict": "random_control",
+    "against_random": "random_control",
     "diagnose": "units",
     "reliability": "confidence",
     "stability": "units",
 }
 __all__ = [
     "Diagnosis",
+    "RandomControl",
     "Reliability",
     "Stability",
     "Verdict",

@@ -1,4 +1,4 @@
-"""Pruning: score units, plan under a budget, remove them and repair what is left."""
+"""Pruning: score units, plan what to keep under a budget, remove the rest and compensate."""
 
 from __future__ import annotations
 

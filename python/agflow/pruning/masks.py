@@ -1,4 +1,4 @@
-"""Units switched off without a cut: what a smaller model must agree with."""
+"""Mask units in the full-size model: the reference that a pruned model must agree with."""
 
 from __future__ import annotations
 
@@ -18,9 +18,29 @@ from agflow.models.adapter import channels_of
 def masked(
     adapter: Adapter, model: nn.Module, cuts: Iterable[tuple[PrunableLayer, torch.Tensor]]
 ) -> Iterator[None]:
-    """While open, the units of each layer that are not in its ``keep_U`` are zero wherever they are seen.
+    """While open, zero the units of each layer that are not in its ``keep_U``.
 
     Norms that read the residual stream take mean and variance over its kept channels.
+
+    Parameters
+    ----------
+    cuts : layers of the model, each with the units that it keeps, int64 [U] ascending
+
+    Examples
+    --------
+    >>> import torch
+    >>> from timm.models.vision_transformer import VisionTransformer
+    >>> from agflow.models import adapter_for
+    >>> from agflow.pruning.masks import masked
+    >>> model = VisionTransformer(img_size=32, embed_dim=48, depth=2, num_heads=4).eval()
+    >>> adapter, images = adapter_for(model), torch.randn(2, 3, 32, 32)
+    >>> heads = next(layer for layer in adapter.layers(model) if layer.group == "heads")
+    >>> dense = model(images)
+    >>> with masked(adapter, model, [(heads, torch.tensor([0, 2]))]):
+    ...     torch.equal(model(images), dense)
+    False
+    >>> torch.equal(model(images), dense)
+    True
     """
     with adapter.watchable(model), ExitStack() as hooks:
         for layer, keep_U in cuts:
@@ -33,7 +53,7 @@ def masked(
 
 
 def _mask(module: nn.Module, tap: Tap, keep_C: torch.Tensor) -> RemovableHandle:
-    """Whenever the module runs, what passes the tap keeps only the channels ``keep_C``."""
+    """Hook the module so that only the channels ``keep_C`` pass the tap."""
 
     def zeroed(y: torch.Tensor) -> torch.Tensor:
         mask_C = torch.ones(y.shape[-1], dtype=y.dtype, device=y.device)
@@ -45,13 +65,13 @@ def _mask(module: nn.Module, tap: Tap, keep_C: torch.Tensor) -> RemovableHandle:
         return module.register_forward_hook(lambda _, inputs, output: zeroed(output))
     if isinstance(module, nn.LayerNorm):
         return module.register_forward_hook(
-            lambda _, inputs, output: _norm(module, inputs[0], keep_C)
+            lambda _, inputs, output: _norm_of_kept(module, inputs[0], keep_C)
         )
     return module.register_forward_pre_hook(lambda _, inputs: zeroed(inputs[0]))
 
 
-def _norm(norm: nn.LayerNorm, x: torch.Tensor, keep_C: torch.Tensor) -> torch.Tensor:
-    """The norm over the kept channels, and zeros in the others."""
+def _norm_of_kept(norm: nn.LayerNorm, x: torch.Tensor, keep_C: torch.Tensor) -> torch.Tensor:
+    """Apply the norm over the kept channels, and return zeros in the others."""
     keep_C = keep_C.to(x.device)
     out = torch.zeros_like(x)
     out[..., keep_C] = F.layer_norm(

@@ -1,11 +1,12 @@
-"""From statistics to scores to a reviewable plan of what to keep; the ranking itself happens in the Go core."""
+"""Plan what to keep under a budget; the ranking itself happens in the Go core."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from html import escape
 
 import numpy as np
 import pyarrow as pa
@@ -17,17 +18,17 @@ from agflow.pruning.latency import LatencyTable
 from agflow.pruning.scoring import Scores
 from agflow.table import Table, UnitTable
 
-# How a plan shares units out among layers unless told otherwise. DeiT-Tiny, MLPs cut by AGF and repaired on 250 images,
-# top-1 on 250 images of classes that these do not show (uncut 80.8 %): 63.2 % at half and 37.2 % at three quarters, with
-# uniform widths 60.8 % and 30.0 %.
-WIDTHS = "variance_weighted"
+# How units are shared out among the layers by default. DeiT-Tiny, MLPs pruned by AGF and
+# compensated on 250 images, top-1 on 250 images of other classes (dense 80.8 %): 63.2 % at half and
+# 37.2 % at three quarters; with uniform widths 60.8 % and 30.0 %.
+DEFAULT_WIDTHS = "variance_weighted"
 UNIFORM = "uniform"
-_DEFAULT = Allocation()
+BUDGETS = ("macs", "params", "latency_ms", "pruning_ratio")
 
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """What a plan does to one layer."""
+    """How many units of a layer a plan keeps."""
 
     name: str
     group: str
@@ -36,12 +37,30 @@ class PlannedLayer:
 
 
 class Plan(UnitTable):
-    """Which units of which layers stay; a file that can be read, compared and applied later.
+    """The units of each layer that are kept; a file that can be read, compared and applied later.
 
-    Columns: layer, group, unit, unit_width, parts, unit_macs, unit_params, score (float64), keep (bool). Every layer keeps a
-    unit at least, but those of group ``"block"``: there, none kept means that the whole residual branch is dropped.
-    ``report`` holds the solver's account: MACs, parameters and (with a latency table) milliseconds of the dense and the cut
-    model, the miss, the price of rounding.
+    Columns: layer, group, unit, unit_width, parts, unit_macs, unit_params, score (float64), keep
+    (bool). Every layer keeps at least one unit, except those of group ``"block"``: there, none kept
+    means that the whole residual branch is removed.
+
+    Attributes
+    ----------
+    report : the solver's report, None for a plan that was loaded: MACs, parameters and (with a
+        latency table) milliseconds of the dense and the pruned model, by how much they miss the
+        budget, and the price of rounding
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from torch.utils.data import DataLoader
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=64)
+    >>> statistics = agflow.calibrate(model, DataLoader(images, batch_size=32))
+    >>> plan = agflow.plan(statistics, macs=0.5)
+    >>> plan.budget
+    ('macs', '0.5')
+    >>> plan.planned[1].name, plan.planned[1].kept == len(plan.kept("blocks.0.mlp"))
+    ('blocks.0.mlp', True)
     """
 
     kind = "plan"
@@ -51,42 +70,63 @@ class Plan(UnitTable):
         self.report = report
 
     def kept(self, layer: str) -> np.ndarray:
-        """Indices of the units of ``layer`` that stay, ascending int64; UnknownLayerError for an unknown name."""
+        """Return the indices of the units of ``layer`` that are kept, ascending int64.
+
+        Raises
+        ------
+        UnknownLayerError
+            The plan has no layer of that name.
+        """
         return np.flatnonzero(self.columns["keep"][self.rows_of(layer)])
 
     @cached_property
     def planned(self) -> list[PlannedLayer]:
+        """The layers with how many of their units are kept."""
         return [
             PlannedLayer(layer.name, layer.group, layer.units, len(self.kept(layer.name)))
             for layer in self.layers
         ]
 
     @property
+    def criterion(self) -> str:
+        """Name of the criterion that ranks the units inside each layer."""
+        return self.metadata["agflow.criterion"]
+
+    @property
     def widths(self) -> str:
-        """What shared the units out among the layers: ``"uniform"`` or a criterion."""
-        return json.loads(self.metadata["agflow.request"])["widths"]
+        """How the units are shared out among the layers: ``"uniform"`` or a criterion."""
+        return self._request["widths"]
+
+    @property
+    def budget(self) -> tuple[str, str | float]:
+        """The budget as it was given: its name, one of ``BUDGETS``, and its value."""
+        return next((name, self._request[name]) for name in BUDGETS if self._request[name])
 
     @property
     def macs(self) -> int:
-        """MACs per image of the cut model."""
+        """MACs per image of the pruned model."""
         return self._planned["macs"]
 
     @property
     def params(self) -> int:
-        """Parameters of the cut model."""
+        """Parameters of the pruned model."""
         return self._planned["params"]
 
     @property
     def latency_ms(self) -> float | None:
-        """Milliseconds of the cut model for a batch of the latency table; None where no table was given."""
+        """Milliseconds of the pruned model for a batch; None where no latency table was given."""
         return self._planned.get("latency_ms")
+
+    @cached_property
+    def _request(self) -> dict:
+        return json.loads(self.metadata["agflow.request"])
 
     @cached_property
     def _planned(self) -> dict:
         return json.loads(self.metadata["agflow.planned"])
 
     def diff(self, other: Plan) -> PlanDiff:
-        """Compare what this plan keeps with what another plan of the same layers does.
+        """Compare the units that this plan keeps with those that another plan keeps.
 
         Raises
         ------
@@ -95,21 +135,50 @@ class Plan(UnitTable):
         """
         return PlanDiff.of(json.loads(arrow.call(core().diff, self.batch, other.batch)))
 
+    @property
+    def _summary(self) -> str:
+        size = "" if self.image_size is None else " at {}x{}".format(*self.image_size)
+        return (
+            f"plan by {self.criterion}, widths {self.widths}{size}: {self.macs / 1e6:.1f} M of "
+            f"{self.model_macs / 1e6:.1f} M MACs ({self.macs / self.model_macs:.3f}x), "
+            f"{self.params / 1e6:.2f} M parameters"
+        )
+
     def __str__(self) -> str:
-        of = "" if self.image_size is None else " at {}x{}".format(*self.image_size)
-        lines = [
-            f"plan by {self.metadata['agflow.criterion']}, widths {self.widths}{of}: {self.macs / 1e6:.1f} M of {self.model_macs / 1e6:.1f} M MACs "
-            f"({self.macs / self.model_macs:.3f}x), {self.params / 1e6:.2f} M parameters"
-        ]
-        lines += [f"  {p.name:<22} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
-        return "\n".join(lines)
+        lines = [f"  {p.name:<22} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
+        return "\n".join([self._summary, *lines])
+
+    def __repr__(self) -> str:
+        budget, value = self.budget
+        kept = sum(layer.kept for layer in self.planned)
+        return (
+            f"<agflow.Plan: keeps {kept} of {len(self)} units in {len(self.layers)} layers, "
+            f"{self.macs / self.model_macs:.3f}x of the MACs, budget {budget}={value}, "
+            f"criterion {self.criterion}>"
+        )
+
+    def _repr_html_(self) -> str:
+        budget, value = self.budget
+        rows = "".join(
+            f"<tr><td>{escape(p.name)}</td><td>{p.group}</td><td>{p.kept}</td><td>{p.units}</td></tr>"
+            for p in self.planned
+        )
+        return (
+            f"<b>Plan</b> of {escape(self.model)} for {budget}={value}: {escape(self._summary)}"
+            "<table><tr><th>layer</th><th>group</th><th>kept</th><th>units</th></tr>"
+            f"{rows}</table>"
+        )
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Units that two plans keep, in one layer or in all: ``a`` by the first, ``b`` by the second, ``both`` by both.
+    """Units that two plans keep, in one layer or in all layers.
 
-    ``jaccard`` is kept by both over kept by either, and 1 where neither keeps any.
+    Attributes
+    ----------
+    units : of the dense model
+    a, b, both : kept by the first plan, by the second, and by both
+    jaccard : kept by both over kept by either; 1 where neither keeps any
     """
 
     units: int
@@ -121,22 +190,46 @@ class Overlap:
 
 @dataclass(frozen=True)
 class PlanDiff:
-    """How far two plans keep the same units: ``overall``, and by layer name in ``layers``."""
+    """How far two plans keep the same units (see :meth:`Plan.diff`).
+
+    Attributes
+    ----------
+    overall : over all layers
+    layers : by layer name
+
+    Examples
+    --------
+    >>> from agflow.pruning import PlanDiff
+    >>> from agflow.pruning.planning import Overlap
+    >>> print(PlanDiff(Overlap(8, 4, 4, 2, 1 / 3), {"mlp": Overlap(8, 4, 4, 2, 1 / 3)}))
+    mlp                    keeps 4 and 4 of 8, 2 of them alike (Jaccard 0.333)
+    all                    keeps 4 and 4 of 8, 2 of them alike (Jaccard 0.333)
+    """
 
     overall: Overlap
     layers: dict[str, Overlap]
 
     @classmethod
     def of(cls, found: dict) -> PlanDiff:
+        """Read the comparison from the JSON of the Go core."""
         counts = lambda entry: Overlap(*(entry[name] for name in Overlap.__dataclass_fields__))
         return cls(counts(found), {entry["layer"]: counts(entry) for entry in found["layers"]})
+
+    def to_pandas(self):
+        """Return a pandas DataFrame with one row a layer; needs pandas."""
+        rows = [{"layer": name, **asdict(row)} for name, row in self.layers.items()]
+        return pa.Table.from_pylist(rows).to_pandas()
 
     def __str__(self) -> str:
         rows = [*self.layers.items(), ("all", self.overall)]
         return "\n".join(
-            f"{name:<22} keeps {row.a} and {row.b} of {row.units}, {row.both} of them alike (Jaccard {row.jaccard:.3f})"
+            f"{name:<22} keeps {row.a} and {row.b} of {row.units}, "
+            f"{row.both} of them alike (Jaccard {row.jaccard:.3f})"
             for name, row in rows
         )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def plan(
@@ -147,36 +240,52 @@ def plan(
     latency_ms: float | None = None,
     pruning_ratio: float | None = None,
     criterion: str = "agf",
-    allocation: Allocation = _DEFAULT,
+    allocation: Allocation = Allocation(),
     seed: int = 0,
 ) -> Plan:
-    """Choose the units to keep under a budget: ``pruning_ratio``, ``macs``, ``params`` or ``latency_ms``, one of them.
+    """Choose the units to keep under one budget.
 
-    The plan never exceeds its budget, by the exact cost of the whole cut model, and one step more would; the same request
-    always gives the same plan, and a bigger budget keeps what a smaller one does.
+    Exactly one of ``macs``, ``params``, ``latency_ms`` and ``pruning_ratio`` is given. The plan
+    never exceeds it, by the exact cost of the whole pruned model, and one step more would. The same
+    request always gives the same plan, and a bigger budget keeps what a smaller one does.
 
     Parameters
     ----------
-    statistics : Statistics, or Scores that were made before
-    macs : MACs per image: a share of the dense model's (``0.35``) or an amount (``"350M"``, ``"1.2G"``). Where the statistics
-        were measured at a smaller image size, the dense model's MACs are those it has *at that size*
+    statistics : Statistics of :func:`agflow.calibrate`, or Scores
+    macs : MACs per image: a share of the dense model's (``0.35``) or an amount (``"350M"``,
+        ``"1.2G"``). Where the statistics were measured at a smaller image size, the dense model's
+        MACs are those it has *at that size*
     params : parameters: a share of the dense model's (``0.5``) or an amount (``"2.5M"``)
-    latency_ms : milliseconds that a batch may take, by the table of ``allocation.latency``
+    latency_ms : milliseconds that a batch may take, predicted from ``allocation.latency``
     pruning_ratio : share of the units to remove, in (0, 1)
-    criterion : ranks the units inside each layer
+    criterion : ranks the units inside each layer, see :func:`agflow.criteria`; Scores have theirs
     allocation : how the budget is shared out among the layers
+    seed : used by the criterion ``"random"`` only
 
     Raises
     ------
     InvalidValueError
-        Several budgets or none, a value out of range, an unknown criterion or group, widths by a criterion for Scores, a
-        latency table that lacks a shape of the model.
+        Several budgets or none, a value out of range, an unknown criterion or group, widths by a
+        criterion for Scores, a latency table that lacks a shape of the model.
     BudgetError
         No plan reaches the budget; the message names the least that can be reached.
     UnknownLayerError
-        A pattern of ``allocation.ignored_layers`` matches no layer, or what a criterion needs was not recorded.
+        A pattern of ``allocation.ignored_layers`` matches no layer, or the statistics lack what a
+        criterion needs.
     FileError, CorruptFileError
         The file of ``allocation.latency`` cannot be read, or is no latency table.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.pruning import Allocation
+    >>> from torch.utils.data import DataLoader
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=64)
+    >>> statistics = agflow.calibrate(model, DataLoader(images, batch_size=32))
+    >>> plan = agflow.plan(statistics, macs=0.5, allocation=Allocation(groups=["mlp"]))
+    >>> plan.macs <= 0.5 * plan.model_macs
+    True
     """
     scored = isinstance(statistics, Scores)
     request = {
@@ -191,7 +300,8 @@ def plan(
         "ignored_layers": list(allocation.ignored_layers),
         "criterion": "" if scored else criterion,
         "seed": seed,
-        "widths": allocation.widths or (UNIFORM if scored else _widths(statistics, criterion)),
+        "widths": allocation.widths
+        or (UNIFORM if scored else _default_widths(statistics, criterion)),
     }
     latency = allocation.latency
     if isinstance(latency, (str, os.PathLike)):
@@ -203,5 +313,5 @@ def plan(
     return Plan(batch, json.loads(report))
 
 
-def _widths(statistics: Table, criterion: str) -> str:
-    return WIDTHS if statistics.columns["reader_weights"].all() else criterion
+def _default_widths(statistics: Table, criterion: str) -> str:
+    return DEFAULT_WIDTHS if statistics.columns["reader_weights"].all() else criterion

@@ -1,4 +1,4 @@
-"""Real cuts: a smaller copy of the model after a plan, repaired and checked, the original untouched."""
+"""Prune a model by a plan: a smaller copy, compensated and checked, the original untouched."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ from agflow.errors import (
 from agflow.models import Adapter, PrunableLayer, adapter_for, logits_of
 from agflow.models.adapter import channels_of
 from agflow.models.resolution import at_image_size
-from agflow.pruning import masks
-from agflow.pruning.least_squares import check_method, fold, moments
+from agflow.pruning.least_squares import check_compensation, compensated, moments
+from agflow.pruning.masks import masked
 from agflow.pruning.sequential import Apply, readers_of, reconstruct_sequentially
 
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
 
-CHECKED_IMAGES = 4
-SAMPLED_IMAGES = 16  # weigh the tokens of a fold in sequence
-TOLERANCE = 1e-5
+AGREEMENT_IMAGES = 4  # on which the pruned model is compared with the masked one
+SAMPLE_IMAGES = 16  # on which sequential reconstruction weighs the tokens
+AGREEMENT_TOLERANCE = 1e-5  # of the largest logit
+
+Cuts = list[tuple[PrunableLayer, torch.Tensor]]
+"""Layers that lose units, each with those it keeps, ascending int64."""
 
 
 def prune(
@@ -41,41 +44,69 @@ def prune(
     *,
     compensate: str = "ridge",
 ) -> nn.Module:
-    """A smaller copy of ``model`` that keeps what ``plan`` keeps.
+    """Return a smaller copy of ``model`` that has only the units that ``plan`` keeps.
 
-    Before it is handed over, the copy is compared with the full-size model in which the removed units are masked and
-    the same repair is made (:func:`agflow.pruning.masks.masked`): on real images (random ones without a loader) their logits must agree.
+    The layers that read removed units are compensated for the loss. Before it is returned, the copy
+    is compared with the full-size model in which the removed units are masked and the same
+    compensation is made (:func:`agflow.pruning.masks.masked`): on real images (random ones without
+    a loader) their logits must agree.
 
     Parameters
     ----------
-    plan : keeps at least one unit of every layer it names that is not a branch, and as many in each of a layer's parts.
-        What it says of the layers of a branch that goes does not matter. A plan from statistics at a smaller image size
-        (``calibrate(image_size=…)``) cuts ``agflow.models.at_image_size(model, …)``, so that the copy is of that size
-    loader : batches of (images float32 [B, C, H, W], anything), gone through once; a few hundred images suffice and
-        need no labels. Only ``compensate="none"`` does without.
-    compensate : what the layer that read the removed channels gets instead. ``"ridge"``, the best: a least-squares fit,
-        block after block, that also takes back the error of the blocks before (:func:`agflow.pruning.sequential.reconstruct_sequentially`),
-        for which every layer behind the first cut that adds to the residual stream is fitted, also where nothing goes;
-        the only one that makes up for branches, stream channels and pairs of query and key, in every reader behind them;
-        ``"ridge_at_once"`` a least-squares prediction of the removed channels in the uncut model, for models that are no
-        row of blocks or more images than memory holds; ``"mean"`` the mean of the removed channels; ``"none"`` nothing
-        (:func:`agflow.pruning.least_squares.fold`)
+    model : float32; left as it is
+    plan : keeps at least one unit of every layer it names that is not a residual branch, and as
+        many in each of a layer's parts. Its layers inside a removed branch do not matter. A plan
+        from statistics at a smaller image size (``calibrate(image_size=…)``) prunes
+        ``agflow.models.at_image_size(model, …)``, so that the copy is of that size
+    loader : batches of (images float32 [B, C, H, W], anything), read once; a few hundred images
+        suffice and need no labels. Only ``compensate="none"`` does without.
+    compensate : how the weights of the layers that read removed units change
+
+        - ``"ridge"``, the best: sequential (layer-wise) reconstruction by least squares, which also
+          takes back the error of earlier layers
+          (:func:`agflow.pruning.sequential.reconstruct_sequentially`). Every layer behind the first
+          pruned one that adds to the residual stream is fitted, also where it loses nothing. The
+          only one that compensates for branches, stream channels and pairs of query and key, in
+          every downstream reader.
+        - ``"ridge_at_once"``: a least-squares prediction of the removed channels in the dense
+          model, for models that are no sequence of residual blocks or more images than memory holds
+        - ``"mean"``: the mean of the removed channels
+        - ``"none"``: nothing (for the last three see
+          :func:`agflow.pruning.least_squares.compensated`)
+
+    Returns
+    -------
+    the pruned model, on the device of ``model`` and with the training mode of each submodule
 
     Raises
     ------
     UnsupportedModelError, DtypeError
-        No adapter handles the model, or it has no image size of its own and the plan has one; or it is not float32.
+        No adapter handles the model, or it has no image size of its own and the plan has one; or it
+        is not float32.
     UnknownLayerError, ShapeError
-        The plan was made for another model: a layer is not there or has another number of units.
+        The plan was made for another model: a layer is missing or has another number of units.
     InvalidValueError
-        Unknown compensation, one that needs images and no loader, or ``"ridge"`` for a model that is no row of blocks; the
-        plan keeps nothing of a layer, or other counts in parts that must stay alike.
+        Unknown compensation, one that needs images and no loader, or ``"ridge"`` for a model that
+        is no sequence of blocks; the plan keeps nothing of a layer, or unequal counts in parts that
+        must stay alike.
     EmptyError
-        The loader gave no batch.
+        The loader has no batch.
     NonFiniteError
         A layer's activations hold NaN or infinity.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from torch.utils.data import DataLoader
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=64)
+    >>> loader = DataLoader(images, batch_size=32)
+    >>> plan = agflow.plan(agflow.calibrate(model, loader), macs=0.5)
+    >>> light = agflow.prune(model, plan, loader)
+    >>> agflow.count_macs(light) == plan.macs
+    True
     """
-    check_method(compensate)
+    check_compensation(compensate)
     if compensate != "none" and loader is None:
         raise InvalidValueError(
             f"compensate={compensate!r} needs images: pass a loader, or compensate='none'"
@@ -86,54 +117,51 @@ def prune(
     dtype = next(model.parameters()).dtype
     if dtype is not torch.float32:
         raise DtypeError(
-            f"the model's parameters are {dtype}, expected torch.float32: call model.float() first and convert the cut model back"
+            f"the model's parameters are {dtype}, expected torch.float32: call model.float() first "
+            "and convert the pruned model back"
         )
     cuts = _cuts(adapter, model, plan)
-    images, batches = (_example(adapter, model), None) if loader is None else _peek(loader)
-    light, masked = (copy.deepcopy(model).eval() for _ in range(2))
-    cuts = _cut_structure(adapter, light, cuts)
-    surgeon = _Pruner(
-        adapter,
-        light,
-        masked,
-        cuts,
-        _downstream(adapter.layers(model), light, cuts) if compensate == "ridge" else [],
+    images, batches = (
+        (_random_images(adapter, model), None) if loader is None else _first_images(loader)
     )
+    pruned, reference = (copy.deepcopy(model).eval() for _ in range(2))
+    cuts = _prune_unread(adapter, pruned, cuts)
+    downstream = _downstream(adapter.layers(model), pruned, cuts) if compensate == "ridge" else []
+    pruner = _Pruner(adapter, pruned, reference, cuts, downstream)
     if compensate == "ridge":
         reconstruct_sequentially(
             adapter,
             model,
-            light,
-            surgeon.keep,
-            images[:SAMPLED_IMAGES],
+            pruned,
+            pruner.kept_inputs,
+            images[:SAMPLE_IMAGES],
             batches,
-            surgeon.cut,
-            kept_stream_D=surgeon.stream_D,
+            pruner.prune_reader,
+            kept_stream_D=pruner.stream_D,
         )
     else:
-        _repair_at_once(light, surgeon.keep, batches, compensate, surgeon.cut)
-    with masks.masked(adapter, masked, cuts):
-        _check_agreement(light, masked, images[:CHECKED_IMAGES])
-    _take_modes(light, model)
-    return light
-
-
-Cuts = list[tuple[PrunableLayer, torch.Tensor]]
-"""Layers that lose units, each with those it keeps, ascending int64."""
+        _compensate_at_once(pruned, pruner.kept_inputs, batches, compensate, pruner.prune_reader)
+    with masked(adapter, reference, cuts):
+        _check_agreement(pruned, reference, images[:AGREEMENT_IMAGES])
+    _copy_training_modes(pruned, model)
+    return pruned
 
 
 def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> Cuts:
+    """Return what the plan removes, checked against the model."""
     present = {layer.name: layer for layer in adapter.layers(model)}
     cuts = []
     for planned in plan.layers:
         layer = present.get(planned.name)
         if layer is None:
             raise UnknownLayerError(
-                f"layer {planned.name!r} of the plan is not in the model; it has {', '.join(present)}"
+                f"layer {planned.name!r} of the plan is not in the model; "
+                f"it has {', '.join(present)}"
             )
         if planned.units != layer.units:
             raise ShapeError(
-                f"layer {layer.name} has {layer.units} units, the plan was made for {planned.units}: plan from statistics of this model"
+                f"layer {layer.name} has {layer.units} units, the plan was made for "
+                f"{planned.units}: plan from statistics of this model"
             )
         keep_U = torch.from_numpy(plan.kept(layer.name))
         if len(keep_U) == 0 and layer.group != "block":
@@ -143,112 +171,124 @@ def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> Cuts:
         counts = torch.bincount(keep_U // (layer.units // layer.parts), minlength=layer.parts)
         if counts.min() != counts.max():
             raise InvalidValueError(
-                f"the plan keeps {counts.min()} to {counts.max()} units in the {layer.parts} parts of layer {layer.name}, "
-                "expected as many in each: the heads of an attention must stay alike"
+                f"the plan keeps {counts.min()} to {counts.max()} units in the {layer.parts} parts "
+                f"of layer {layer.name}, expected as many in each: the heads of an attention must "
+                "stay alike"
             )
         if len(keep_U) < layer.units:
             cuts.append((layer, keep_U))
     return cuts
 
 
-def _cut_structure(adapter: Adapter, light: nn.Module, cuts: Cuts) -> Cuts:
-    """Make the cuts that nothing repairs; returns all that apply, for with a branch its layers are gone."""
+def _prune_unread(adapter: Adapter, pruned: nn.Module, cuts: Cuts) -> Cuts:
+    """Remove the units that no reader compensates for.
+
+    Returns
+    -------
+    all cuts that apply: the layers of a removed branch are gone with it
+    """
     for layer, keep_U in cuts:
         if layer.group == "block":
-            adapter.cut(light, layer, keep_U)
-    left = {layer.name for layer in adapter.layers(light)}
+            adapter.cut(pruned, layer, keep_U)
+    present = {layer.name for layer in adapter.layers(pruned)}
     cuts = [
-        (layer, keep_U) for layer, keep_U in cuts if layer.group == "block" or layer.name in left
+        (layer, keep_U) for layer, keep_U in cuts if layer.group == "block" or layer.name in present
     ]
     for layer, keep_U in cuts:
         if layer.group != "block" and not layer.reader:
-            adapter.cut(light, layer, keep_U)
+            adapter.cut(pruned, layer, keep_U)
     return cuts
 
 
-def _downstream(layers: list[PrunableLayer], light: nn.Module, cuts: Cuts) -> list[str]:
-    """The readers that are left behind the first cut, also those that lose nothing: the stream they add to is not what it was."""
+def _downstream(layers: list[PrunableLayer], pruned: nn.Module, cuts: Cuts) -> list[str]:
+    """Return the remaining readers from the first pruned layer on, also those that lose nothing.
+
+    The stream that they add to has changed.
+    """
     names = {layer.name for layer, _ in cuts}
     first = next((i for i, layer in enumerate(layers) if layer.name in names), len(layers))
-    present = set(dict(light.named_modules()))
+    present = set(dict(pruned.named_modules()))
     return [reader for reader in readers_of(layers[first:]) if reader in present]
 
 
 class _Pruner:
-    """Cuts what a reader reads in the light model and gives the reader its repaired weights, in the masked model, too.
+    """Prunes a reader's inputs, and sets its new weights in the pruned and in the reference model.
 
     Attributes
     ----------
-    keep : by reader that loses inputs or is among ``upset``, the input channels it keeps
-    stream_D : channels of the stream that the light model has; None for all
+    kept_inputs : by reader that loses inputs or is among ``downstream``, the inputs that it keeps
+    stream_D : channels of the stream that the pruned model has; None for all
     """
 
     def __init__(
-        self, adapter: Adapter, light: nn.Module, masked: nn.Module, cuts: Cuts, upset: list[str]
+        self,
+        adapter: Adapter,
+        pruned: nn.Module,
+        reference: nn.Module,
+        cuts: Cuts,
+        downstream: list[str],
     ):
-        self._adapter, self._light, self._masked = adapter, light, masked
+        self._adapter, self._pruned, self._reference = adapter, pruned, reference
         self.stream_D = next((keep_U for layer, keep_U in cuts if layer.group == "embed"), None)
-        self._cuts: dict[str, Cuts] = {reader: [] for reader in upset}
-        for layer, keep_U in sorted(
-            cuts, key=lambda cut: cut[0].group == "heads"
-        ):  # channels of heads before heads, while all are there
+        self._cuts: dict[str, Cuts] = {reader: [] for reader in downstream}
+        # Channels of heads are removed before heads, while all heads are there.
+        for layer, keep_U in sorted(cuts, key=lambda cut: cut[0].group == "heads"):
             if layer.reader:
                 self._cuts.setdefault(layer.reader, []).append((layer, keep_U))
-        self.keep = {
-            reader: _kept_by_all(light.get_submodule(reader).in_features, of_reader)
+        self.kept_inputs = {
+            reader: _kept_by_all(pruned.get_submodule(reader).in_features, of_reader)
             for reader, of_reader in self._cuts.items()
         }
 
     @torch.no_grad()
-    def cut(self, reader: str, weight_OK: torch.Tensor, bias_O: torch.Tensor | None) -> None:
+    def prune_reader(
+        self, reader: str, weight_OK: torch.Tensor, bias_O: torch.Tensor | None
+    ) -> None:
+        """Remove the inputs that the reader loses, and set its weight [O, K] and bias [O]."""
         for layer, keep_U in self._cuts[reader]:
-            self._adapter.cut(self._light, layer, keep_U)
-        cut, full = self._light.get_submodule(reader), self._masked.get_submodule(reader)
+            self._adapter.cut(self._pruned, layer, keep_U)
+        small, full = self._pruned.get_submodule(reader), self._reference.get_submodule(reader)
         rows_O = torch.arange(full.out_features) if self.stream_D is None else self.stream_D
-        cut.weight.copy_(weight_OK)
-        full.weight[rows_O[:, None], self.keep[reader]] = weight_OK
+        small.weight.copy_(weight_OK)
+        full.weight[rows_O[:, None], self.kept_inputs[reader]] = weight_OK
         if bias_O is not None:
-            cut.bias.copy_(bias_O)
+            small.bias.copy_(bias_O)
             full.bias[rows_O] = bias_O
 
 
 def _kept_by_all(channels: int, cuts: Cuts) -> torch.Tensor:
-    """Those of the channels of one Y that every one of the cuts keeps."""
+    """Return those of the channels of one Y that every one of the cuts keeps."""
     votes_C = torch.zeros(channels, dtype=torch.int64)
     for layer, keep_U in cuts:
         votes_C[channels_of(keep_U, layer.unit_width)] += 1
     return (votes_C == len(cuts)).nonzero().flatten()
 
 
-def _repair_at_once(
-    light: nn.Module,
-    keep: Mapping[str, torch.Tensor],
+def _compensate_at_once(
+    pruned: nn.Module,
+    kept_inputs: Mapping[str, torch.Tensor],
     batches: Iterable | None,
     compensate: str,
-    cut: Apply,
+    apply: Apply,
 ) -> None:
-    """Every reader is repaired by what the model shows in one pass while all of them have their inputs."""
-    measured = {}
-    if compensate != "none":
-        measured = moments(
-            light,
-            list(keep),
-            batches,
+    """Compensate every reader from one pass over the images, while all still have their inputs."""
+    measured = {} if compensate == "none" else moments(pruned, list(kept_inputs), batches)
+    for name, keep_C in kept_inputs.items():
+        reader = pruned.get_submodule(name)
+        apply(
+            name, *compensated(reader.weight, reader.bias, keep_C, measured.get(name), compensate)
         )
-    for name, keep_C in keep.items():
-        reader = light.get_submodule(name)
-        cut(name, *fold(reader.weight, reader.bias, keep_C, measured.get(name), compensate))
 
 
-def _take_modes(light: nn.Module, model: nn.Module) -> None:
-    """Every submodule is in training mode if the one of that name in ``model`` is, or one that is new if its parent is."""
+def _copy_training_modes(pruned: nn.Module, model: nn.Module) -> None:
+    """Give every submodule the mode of its namesake in ``model``, or of its parent if it is new."""
     modes = {name: module.training for name, module in model.named_modules()}
-    for name, module in light.named_modules():
+    for name, module in pruned.named_modules():
         module.training = modes.setdefault(name, modes.get(name.rpartition(".")[0]))
 
 
-def _peek(loader: Iterable) -> tuple[torch.Tensor, Iterator]:
-    """The images of the first batch, and an iterator that still begins with it."""
+def _first_images(loader: Iterable) -> tuple[torch.Tensor, Iterator]:
+    """Return the images of the first batch, and an iterator that still begins with that batch."""
     batches = iter(loader)
     first = next(batches, None)
     if first is None:
@@ -256,20 +296,21 @@ def _peek(loader: Iterable) -> tuple[torch.Tensor, Iterator]:
     return first[0], itertools.chain([first], batches)
 
 
-def _example(adapter: Adapter, model: nn.Module) -> torch.Tensor:
+def _random_images(adapter: Adapter, model: nn.Module) -> torch.Tensor:
     weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(CHECKED_IMAGES, *adapter.input_size(model), generator=generator).to(weight)
+    return torch.randn(AGREEMENT_IMAGES, *adapter.input_size(model), generator=generator).to(weight)
 
 
 @torch.no_grad()
-def _check_agreement(light: nn.Module, masked: nn.Module, images: torch.Tensor) -> None:
-    images = images.to(next(light.parameters()).device)
-    expected_BK = logits_of(masked(images))
-    difference = (logits_of(light(images)) - expected_BK).abs().max()
+def _check_agreement(pruned: nn.Module, reference: nn.Module, images: torch.Tensor) -> None:
+    images = images.to(next(pruned.parameters()).device)
+    expected_BK = logits_of(reference(images))
+    difference = (logits_of(pruned(images)) - expected_BK).abs().max()
     largest = expected_BK.abs().max()
-    if not difference <= TOLERANCE * largest:
+    if not difference <= AGREEMENT_TOLERANCE * largest:
         raise InternalError(
-            f"the cut model's logits differ from the masked one's by {difference:.1e} where the largest is {largest:.1e}, expected at most {TOLERANCE:.0e} of it: "
-            "the cut was wrong and is not handed over; please report the model"
+            f"the pruned model's logits differ from the masked one's by {difference:.1e} where the "
+            f"largest is {largest:.1e}, expected at most {AGREEMENT_TOLERANCE:.0e} of it: "
+            "the pruning was wrong and its result is not returned; please report the model"
         )

@@ -1,4 +1,4 @@
-"""Ridge regression from sums over rows, its penalty chosen on rows that the fit has not seen.
+"""Ridge regression from sums over rows, with the penalty chosen on held-out rows.
 
 Shape suffixes: R rows, K inputs, O outputs.
 """
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
-PENALTIES = tuple(
-    10 ** (exponent / 2) for exponent in range(-8, 3)
-)  # shares of the inputs' mean variance, 1e-4 to 10
+# Shares of the inputs' mean variance, 1e-4 to 10.
+PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(-8, 3))
 
 
 @dataclass
 class Regression:
-    """All that weighted least squares of targets t on inputs y and a constant needs of the rows seen so far.
+    """Sums over weighted rows, from which targets t are regressed on inputs y and a constant.
 
     Attributes
     ----------
@@ -25,6 +24,17 @@ class Regression:
     sum_K, sum_O : float64, sum of y and of t
     sum_KK, sum_OK : float64, sum of y yᵀ and of t yᵀ
     sum_t2 : float64 scalar, sum of |t|²
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.pruning.regression import Regression
+    >>> y = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    >>> regression = Regression.empty(inputs=1, outputs=1)
+    >>> regression.add(y, 3 * y + 1, torch.ones(3))
+    >>> weight, bias = regression.solve(penalty=1e-12)
+    >>> weight.round(decimals=3).tolist(), bias.round(decimals=3).tolist()
+    ([[3.0]], [1.0])
     """
 
     rows: float
@@ -36,20 +46,24 @@ class Regression:
 
     @classmethod
     def empty(cls, inputs: int, outputs: int, device: torch.device | str = "cpu") -> Regression:
+        """Return the sums of no rows."""
         shapes = (inputs,), (outputs,), (inputs, inputs), (outputs, inputs), ()
         return cls(
             0.0, *(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes)
         )
 
     def add(self, y_RK: torch.Tensor, t_RO: torch.Tensor, weight_R: torch.Tensor) -> None:
-        """Add rows: products inside a call are summed in the type of the rows (fast), calls in float64."""
-        weighed_RK, weighed_RO = y_RK * weight_R[:, None], t_RO * weight_R[:, None]
+        """Add rows y [R, K] and t [R, O] with their weights [R].
+
+        Products inside a call are summed in the type of the rows (fast), calls in float64.
+        """
+        weighted_RK, weighted_RO = y_RK * weight_R[:, None], t_RO * weight_R[:, None]
         self.rows += float(weight_R.sum(dtype=torch.float64))
-        self.sum_K += weighed_RK.sum(0, dtype=torch.float64)
-        self.sum_O += weighed_RO.sum(0, dtype=torch.float64)
-        self.sum_KK += weighed_RK.T @ y_RK
-        self.sum_OK += weighed_RO.T @ y_RK
-        self.sum_t2 += (weighed_RO * t_RO).sum(dtype=torch.float64)
+        self.sum_K += weighted_RK.sum(0, dtype=torch.float64)
+        self.sum_O += weighted_RO.sum(0, dtype=torch.float64)
+        self.sum_KK += weighted_RK.T @ y_RK
+        self.sum_OK += weighted_RO.T @ y_RK
+        self.sum_t2 += (weighted_RO * t_RO).sum(dtype=torch.float64)
 
     def __add__(self, other: Regression) -> Regression:
         return Regression(
@@ -57,10 +71,10 @@ class Regression:
         )
 
     def solve(self, penalty: float, intercept: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight [O, K] and bias [O] of least mean |W y + b - t|² plus λ |W|², λ = ``penalty`` * mean variance of y.
+        """Return the weight W [O, K] and bias b [O] of the least mean |W y + b - t|² plus λ |W|².
 
-        Inputs that never vary predict nothing: their weight is zero. Without ``intercept`` b is zero, and λ is a share of
-        the mean square.
+        λ is ``penalty`` * mean variance of y. Inputs that never vary predict nothing: their weight
+        is zero. Without ``intercept``, b is zero and λ a share of the mean square.
         """
         mean_K, mean_O = self.sum_K / self.rows, self.sum_O / self.rows
         scatter_KK, cross_OK = self.sum_KK / self.rows, self.sum_OK / self.rows
@@ -78,7 +92,7 @@ class Regression:
         return weight_OK, mean_O - weight_OK @ mean_K if intercept else torch.zeros_like(mean_O)
 
     def error(self, weight_OK: torch.Tensor, bias_O: torch.Tensor) -> float:
-        """Weighted mean over the rows of |W y + b - t|²."""
+        """Return the weighted mean over the rows of |W y + b - t|²."""
         fitted = (
             (weight_OK @ self.sum_KK * weight_OK).sum()
             + 2 * bias_O @ weight_OK @ self.sum_K
@@ -94,6 +108,20 @@ def best_penalty(
     intercept: bool = True,
     penalties: Sequence[float] = PENALTIES,
 ) -> float:
-    """The penalty whose fit on the one has the least error on the other; of equals the greater."""
+    """Choose the penalty whose fit on ``fitted`` has the least error on ``held_out``.
+
+    Of equals, the greater one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.pruning.regression import Regression, best_penalty
+    >>> fitted, held_out = Regression.empty(1, 1), Regression.empty(1, 1)
+    >>> y = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
+    >>> fitted.add(y, 3 * y, torch.ones(3))
+    >>> held_out.add(y + 1, 3 * y + 3, torch.ones(3))
+    >>> best_penalty(fitted, held_out)
+    0.0001
+    """
     errors = {penalty: held_out.error(*fitted.solve(penalty, intercept)) for penalty in penalties}
     return min(sorted(errors, reverse=True), key=errors.get)

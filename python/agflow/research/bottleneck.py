@@ -1,7 +1,7 @@
-"""Why AGF prunes well and routes badly: its signal along a training, and AGF as a prior of single images.
+"""Why AGF prunes well and routes badly: its signal during a training, and AGF as a prior of images.
 
-arXiv 2603.12354 says that the gradient signal of converged models is compressed, unfit to route by, and so to "build the
-road with AGF, walk it with confidence". This module measures both halves of that sentence.
+arXiv 2603.12354 says that the gradient signal of converged models is compressed, and therefore to
+prune by AGF and to route by confidence. This module measures both.
 
 Shape suffixes: B images of a batch, N images, R = B * T rows, C channels.
 """
@@ -33,21 +33,22 @@ from agflow.diagnostics.units import PerLayer, Range, diagnose
 from agflow.errors import InvalidValueError
 from agflow.models import PrunableLayer, adapter_for, logits_of
 
-PRIOR = "agf"
-GROUPS = ("mlp", "heads")
+AGF_PRIOR = "agf"
+UTILITY_GROUPS = ("mlp", "heads")
 
 
 def image_utilities(
-    model: nn.Module, loader: Iterable, *, groups: Sequence[str] = GROUPS
+    model: nn.Module, loader: Iterable, *, groups: Sequence[str] = UTILITY_GROUPS
 ) -> np.ndarray:
-    """AGF utility of every image, with the model's own answer for a label: Σ_layers Σ_rows Σ_c |Y_c · ∂L/∂Y_c|.
+    """Compute the AGF utility of every image: Σ_layers Σ_rows Σ_c |Y_c · ∂L/∂Y_c|.
 
-    L is the cross entropy against the class of the greatest logit, for at inference there is no other label; Y and the
-    layers are those of :func:`agflow.calibrate`. The weights are frozen: the backward pass makes no weight gradient.
+    L is the cross entropy of the class of the largest logit, because there is no label at
+    inference; Y and the layers are those of :func:`agflow.calibrate`. The weights are frozen: the
+    backward pass makes no weight gradients.
 
     Parameters
     ----------
-    loader : batches of (images [B, C, H, W], labels); the labels are not looked at
+    loader : batches of (images [B, C, H, W], labels); the labels are not used
     groups : of the layers that count, see :func:`agflow.calibrate`
 
     Returns
@@ -62,6 +63,17 @@ def image_utilities(
         The model has no layer of these groups.
     UnsupportedModelError
         No adapter handles the model.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from torch.utils.data import DataLoader
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:test", preprocessing=preprocessing, limit=64)
+    >>> loader = DataLoader(images, batch_size=32)
+    >>> utilities = agflow.research.image_utilities(model, loader)
+    >>> utilities.shape, bool((utilities > 0).all())
+    ((64,), True)
     """
     return torch.cat([utilities_B for utilities_B, _, _ in _passes(model, loader, groups)]).numpy()
 
@@ -69,8 +81,8 @@ def image_utilities(
 def _passes(
     model: nn.Module, loader: Iterable, groups: Sequence[str]
 ) -> list[tuple[torch.Tensor, torch.Tensor, Any]]:
-    """Utilities [B], logits [B, K] and labels of every batch."""
-    layers, place = _layers(model, groups), next(model.parameters())
+    """Return utilities [B], logits [B, K] and labels of every batch."""
+    layers, parameter = _layers(model, groups), next(model.parameters())
     sums_B: list[torch.Tensor] = []
 
     def add(_: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
@@ -78,27 +90,36 @@ def _passes(
 
     found = []
     with capture(model, layers, add):
-        for images, labels in batches_of(loader, "utility of images"):
-            logits_BK = _backward(model, images.to(place))
+        for images, labels in batches_of(loader, "image utilities"):
+            logits_BK = _backward(model, images.to(parameter))
             found.append((torch.stack(sums_B).sum(0).cpu(), logits_BK.float().cpu(), labels))
             sums_B.clear()
     return found
 
 
-def utility_macs(model: nn.Module, *, groups: Sequence[str] = GROUPS) -> int:
-    """MACs of the backward pass that the utility of one image takes beside the forward pass: about as many again.
+def utility_macs(model: nn.Module, *, groups: Sequence[str] = UTILITY_GROUPS) -> int:
+    """Count the MACs of the backward pass that the utility of one image takes.
 
-    Counted by torch's ``FlopCounterMode`` while the pass runs, with plain attention, whose backward recomputes nothing.
-    With weight gradients it would be twice as many, three forward passes in all.
+    They are about as many as those of the forward pass. Counted by torch's ``FlopCounterMode``
+    while the pass runs, with plain attention, whose backward pass recomputes nothing. Weight
+    gradients would take as many again, three forward passes in all.
 
     Raises
     ------
     InvalidValueError, UnsupportedModelError
         As :func:`image_utilities`.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.research.bottleneck import utility_macs
+    >>> model, _, _ = agflow.load_model("example")
+    >>> round(utility_macs(model) / agflow.count_macs(model), 2)
+    1.0
     """
-    place = next(model.parameters())
+    parameter = next(model.parameters())
     image = torch.zeros(
-        1, *adapter_for(model).input_size(model), device=place.device, dtype=place.dtype
+        1, *adapter_for(model).input_size(model), device=parameter.device, dtype=parameter.dtype
     )
     counter = FlopCounterMode(display=False)
     with (
@@ -117,33 +138,50 @@ def with_utilities(
     light: nn.Module,
     loader: Iterable,
     *,
-    groups: Sequence[str] = GROUPS,
+    groups: Sequence[str] = UTILITY_GROUPS,
 ) -> Predictions:
-    """The predictions with one more prior, ``agf``: minus the utility of each image (:func:`image_utilities`), for what
-    moves less is surer. A cascade that routes by it pays for the backward pass too: :func:`utility_macs`, in the metadata
+    """Add the prior ``agf`` to predictions: minus the utility of each image.
+
+    A small utility stands for a confident prediction (:func:`image_utilities`). A cascade that
+    routes by this prior computes the backward pass, too: :func:`utility_macs`, kept in the metadata
     ``agflow.utility_macs``.
 
     Parameters
     ----------
     predictions : of ``light`` on the images of ``loader``, in its order
+    light : the light expert
+    loader : batches of (images [B, C, H, W], labels); the labels are not used
+    groups : of the layers that count, see :func:`agflow.calibrate`
 
     Raises
     ------
     InvalidValueError
         The loader has more or fewer images than the predictions; or as :func:`image_utilities`.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from torch.utils.data import DataLoader
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:test", preprocessing=preprocessing, limit=64)
+    >>> loader = DataLoader(images, batch_size=32)
+    >>> predictions = agflow.predict(model, model, loader)
+    >>> predictions = agflow.research.with_utilities(predictions, model, loader)
+    >>> predictions.prior("agf").shape
+    (64,)
     """
     utilities_N = image_utilities(light, loader, groups=groups)
     if len(utilities_N) != len(predictions):
         raise InvalidValueError(
-            f"the loader has {len(utilities_N)} images, the predictions {len(predictions)}, expected the same ones: "
-            "pass the loader that they were made with"
+            f"the loader has {len(utilities_N)} images, the predictions {len(predictions)}, "
+            "expected the same ones: pass the loader that they were made with"
         )
     return _with_prior(predictions, utilities_N, utility_macs(light, groups=groups))
 
 
 def _with_prior(predictions: Predictions, utilities_N: np.ndarray, macs: int) -> Predictions:
     batch = predictions.batch.append_column(
-        f"prior_{PRIOR}", pa.array((-utilities_N).astype(np.float32))
+        f"prior_{AGF_PRIOR}", pa.array((-utilities_N).astype(np.float32))
     )
     return Predictions(
         batch.replace_schema_metadata(
@@ -159,55 +197,70 @@ class TracePoint:
     Attributes
     ----------
     epoch : epochs that were over
-    units : spread of the utilities U_c of all units, and inside every layer (:func:`agflow.diagnostics.diagnose`, criterion agf)
+    units : spread of the utilities U_c of all units, and inside every layer
+        (:func:`agflow.diagnostics.diagnose`, criterion agf)
     images : spread of the utilities of single images, see :func:`image_utilities`
-    accuracy : top-1 on those images
-    priors : how well the zero-cost priors and ``agf`` tell the errors on those images
+    accuracy : top-1 on those images, in [0, 1]
+    priors : how well the zero-cost priors and ``agf`` separate correct predictions from errors on
+        those images
     """
 
     epoch: int
-    units: PerLayer[Range]
+    units: PerLayer[Range] = field(repr=False)
     images: Range
     accuracy: float
     priors: tuple[PriorQuality, ...]
 
     @property
     def layer_median(self) -> float | None:
-        """Max over median inside a layer, the median of the layers. Raw utilities fall with depth, which ``units.overall``
-        counts as range and this does not."""
+        """Max over median inside a layer, the median of the layers.
+
+        Raw utilities fall with depth, which counts as range in ``units.overall`` and not here.
+        """
         ratios = [found.max_over_median for found in self.units.layers.values()]
         return None if None in ratios else float(np.median(ratios))
 
 
 @dataclass
 class UtilityTrace:
-    """Watches the utility signal while a model is trained, by whatever loop.
+    """Records the utility signal while a model is trained, by any training loop.
 
-    ``watching`` gives the training's loader with a measurement before each pass over it; call ``record`` once more at the
-    end. A measurement leaves weights, random generators, modes, gradients and flags as they were.
-
-    >>> trace = UtilityTrace(model, calibration, judging)           # doctest: +SKIP
-    >>> agflow.finetune(model, trace.watching(loader), epochs=5)    # doctest: +SKIP
-    >>> trace.record()                                              # doctest: +SKIP
+    ``watching`` returns the training's loader with a measurement before each pass over it; call
+    ``record`` once more at the end. A measurement leaves weights, random generators, modes,
+    gradients and flags as they were.
 
     Parameters
     ----------
     model : the one that is trained
-    calibration : sized iterable of (images, labels) for the utilities of units, all of its batches at each measurement
-    judging : batches of (images, labels) for those of images, that train nothing
+    calibration : sized iterable of (images, labels) for the utilities of units; all of its batches
+        are used at each measurement
+    test_loader : batches of (images, labels) for the utilities of images; not used for training
 
     Attributes
     ----------
     points : list of TracePoint, in order
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from torch.utils.data import DataLoader
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:test", preprocessing=preprocessing, limit=64)
+    >>> loader = DataLoader(images, batch_size=32)
+    >>> trace = agflow.research.UtilityTrace(model, loader, loader)
+    >>> history = agflow.finetune(model, trace.watching(loader), epochs=1)
+    >>> point = trace.record()
+    >>> [point.epoch for point in trace.points]
+    [0, 1]
     """
 
-    model: nn.Module
-    calibration: Iterable
-    judging: Iterable
+    model: nn.Module = field(repr=False)
+    calibration: Iterable = field(repr=False)
+    test_loader: Iterable = field(repr=False)
     points: list[TracePoint] = field(default_factory=list)
 
     def record(self) -> TracePoint:
-        """Measure now.
+        """Measure now, and append the result to ``points``.
 
         Raises
         ------
@@ -217,16 +270,15 @@ class UtilityTrace:
             The model gave NaN or infinity.
         """
         device = next(self.model.parameters()).device
-        with torch.random.fork_rng(
-            [device] if device.type == "cuda" else []
-        ):  # a loader draws its seed even where it shuffles nothing
+        # A loader draws a seed even where it shuffles nothing.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             statistics = calibrate(
                 self.model,
                 self.calibration,
                 batches=len(self.calibration),
-                groups=GROUPS,
+                groups=UTILITY_GROUPS,
             )
-            passes = _passes(self.model, self.judging, GROUPS)
+            passes = _passes(self.model, self.test_loader, UTILITY_GROUPS)
         utilities_N, logits_NK, labels_N = (torch.cat(parts) for parts in zip(*passes, strict=True))
         utilities_N = utilities_N.numpy()
         costs = Costs.of(self.model, self.model)
@@ -237,7 +289,7 @@ class UtilityTrace:
             utilities_N,
             0,
         )
-        units = diagnose(statistics, criteria=[PRIOR]).ranges[PRIOR]
+        units = diagnose(statistics, criteria=[AGF_PRIOR]).ranges[AGF_PRIOR]
         self.points.append(
             TracePoint(
                 len(self.points),
@@ -250,7 +302,7 @@ class UtilityTrace:
         return self.points[-1]
 
     def watching(self, loader: Iterable) -> Iterable:
-        """The same batches, with a measurement before the first one of every pass."""
+        """Return a loader of the same batches that measures before the first one of every pass."""
         return CallbackLoader(loader, begin=self.record)
 
 
@@ -258,13 +310,14 @@ def _layers(model: nn.Module, groups: Sequence[str]) -> list[PrunableLayer]:
     layers = [layer for layer in adapter_for(model).layers(model) if layer.group in groups]
     if not layers:
         raise InvalidValueError(
-            f"groups is {list(groups)}, of which the model has no layer: take some of {', '.join(GROUPS)}"
+            f"groups is {list(groups)}, of which the model has no layer: "
+            f"take some of {', '.join(UTILITY_GROUPS)}"
         )
     return layers
 
 
 def _backward(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
-    """Forward, and backward from the loss of the model's own answers; returns the logits."""
+    """Run forward, and backward from the loss of the predicted classes; returns the logits."""
     logits_BK = logits_of(model(images_BCHW))
     per_image_loss(logits_BK, logits_BK.argmax(1)).backward()
     return logits_BK.detach()

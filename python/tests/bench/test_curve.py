@@ -45,7 +45,7 @@ def by_numpy(columns):
 
 
 def race(n, rounds):
-    """Seconds of the fastest round, wall and processor, of numpy and of agflow, which must agree."""
+    """Wall and processor seconds of the fastest round of numpy and of agflow, which must agree."""
     predictions = samples(n)
     columns = predictions.columns
     best = {}

@@ -1,4 +1,4 @@
-"""A cascade of the real DeiT-Tiny: shared blocks, lower resolution, served; against plain passes."""
+"""A cascade of the real DeiT-Tiny: shared blocks, lower resolution and server, against passes."""
 
 import copy
 

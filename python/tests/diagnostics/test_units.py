@@ -1,4 +1,4 @@
-"""Diagnostics and the two primitives from Python: figures equal numpy's, and mistakes are one clear error."""
+"""Diagnostics and the two primitives: figures equal numpy's, and mistakes are one clear error."""
 
 import copy
 
@@ -6,11 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 import agflow
 from agflow import calibrate
-from agflow.diagnostics.units import against_random, diagnose, stability
+from agflow.diagnostics import RandomControl, against_random, diagnose, stability
 from agflow.errors import (
     DtypeError,
     EmptyError,
@@ -20,7 +19,7 @@ from agflow.errors import (
     UnknownLayerError,
 )
 from agflow.functional import top_k, utility
-from agflow.pruning import planning
+from agflow.pruning import score
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_utility_of_a_layer_is_its_agf_score(make_vit, images):
         model, layers, lambda index, _, y, g: found.update({layers[index].name: utility(y, g)})
     ):
         per_image_loss(model(images[0]), images[1]).backward()
-    scores = planning.score(calibrate(model, [images], groups=["mlp"]))
+    scores = score(calibrate(model, [images], groups=["mlp"]))
     assert (
         all(np.array_equal(scores.of(name), u_C) for name, u_C in found.items()) and len(found) == 3
     )
@@ -121,7 +120,7 @@ def test_top_k_refusals():
 def test_diagnose_equals_numpy(measured):
     statistics = measured[2][0].merge(*measured[2][1:])
     found = diagnose(statistics, criteria=["agf", "magnitude", "activation"], pruning_ratio=0.25)
-    scores = {name: planning.score(statistics, name) for name in found.ranges}
+    scores = {name: score(statistics, name) for name in found.ranges}
     for name, ranges in found.ranges.items():
         values = scores[name].columns["score"]
         assert ranges.overall.max_over_median == pytest.approx(
@@ -180,12 +179,15 @@ def test_stability_grows_with_the_batches_and_follows_the_seed(measured):
 
 
 def test_stability_of_one_draw_is_a_jaccard_of_one_batch(measured):
-    """With the magnitude, which no batch changes, every draw keeps what all batches keep; with agf it is some batch's."""
+    """The magnitude does not depend on batches, so that every draw keeps what all batches keep.
+
+    With agf a draw of one keeps what some batch does.
+    """
     tables = measured[2]
     assert stability(tables, criterion="magnitude", sizes=[1], draws=3).sizes[1].overall.mean == 1
-    whole = planning.score(tables[0].merge(*tables[1:]))
+    whole = score(tables[0].merge(*tables[1:]))
     each = {
-        jaccard(kept(planning.score(table), "blocks.0.mlp", 0.5), kept(whole, "blocks.0.mlp", 0.5))
+        jaccard(kept(score(table), "blocks.0.mlp", 0.5), kept(whole, "blocks.0.mlp", 0.5))
         for table in tables
     }
     assert stability(tables, sizes=[1], draws=1).sizes[1].layers["blocks.0.mlp"].mean in each
@@ -204,8 +206,10 @@ def test_stability_refusals(measured, make_vit, images):
 
 
 def test_a_good_criterion_beats_random(measured):
-    """Half of the hidden channels are read with zero weights, and the labels are the model's own answers: cutting those
-    channels costs nothing, cutting others does."""
+    """Half of the hidden channels have zero reading weights, and the labels are the predictions.
+
+    Removing those channels costs nothing, removing others does.
+    """
     model, batches, _ = measured
     model = copy.deepcopy(model)
     with torch.no_grad():
@@ -214,7 +218,7 @@ def test_a_good_criterion_beats_random(measured):
             block.mlp.fc2.weight *= 10
         own = [(images, model(images).argmax(1)) for images, _ in batches]
     statistics = calibrate(model, own, groups=["mlp"])
-    found = against_random(model, statistics, own, draws=19)
+    found = against_random(model, statistics, own, control=RandomControl(draws=19))
     assert (
         found.verdict == "better than random here"
         and found.p_value == 0.05
@@ -222,32 +226,39 @@ def test_a_good_criterion_beats_random(measured):
     )
     assert found.random_min <= found.random_mean <= found.random_max < found.accuracy == 1
     assert str(found).startswith("better than random here: 100.00 %, random ")
-    few = against_random(model, statistics, own, draws=3)
+    few = against_random(model, statistics, own, control=RandomControl(draws=3))
     assert few.verdict == "insufficient draws" and "19 draws would do" in str(few)
-    itself = against_random(model, statistics, own, criterion="random", seed=7, draws=19)
+    itself = against_random(model, statistics, own, criterion="random", seed=7)
     assert itself.verdict == "not distinguishable from random here", (
         "the first draw is the same model"
     )
 
 
-def test_against_random_repairs_the_cuts(measured):
+def test_against_random_compensates(measured):
     model, batches, _ = measured
     statistics = calibrate(model, batches)
     with pytest.raises(InvalidValueError, match="needs images"):
-        against_random(model, statistics, batches, compensate="ridge", draws=1)
+        against_random(
+            model, statistics, batches, control=RandomControl(compensate="ridge", draws=1)
+        )
     found = against_random(
-        model, statistics, batches, calibration=batches, compensate="mean", draws=1
+        model,
+        statistics,
+        batches,
+        control=RandomControl(calibration=batches, compensate="mean", draws=1),
     )
     assert 0 <= found.accuracy <= 1 and found.draws == 1
 
 
-def test_against_random_needs_loaders_that_begin_again(measured):
+def test_against_random_refusals(measured):
     model, batches, tables = measured
     with pytest.raises(
-        InvalidValueError, match="loader can be gone through only once, but 20 models"
+        InvalidValueError, match="loader can be read only once, but 20 models"
     ):
         against_random(model, tables[0], iter(batches))
-    with pytest.raises(InvalidValueError, match="calibration can be gone through only once"):
-        against_random(model, tables[0], batches, calibration=(batch for batch in batches))
+    with pytest.raises(InvalidValueError, match="calibration can be read only once"):
+        against_random(model, tables[0], batches, control=RandomControl(calibration=iter(batches)))
     with pytest.raises(EmptyError, match="random draws"):
-        against_random(model, tables[0], DataLoader([(batches[0][0][0], 1)]), draws=0)
+        RandomControl(draws=0)
+    with pytest.raises(InvalidValueError, match="confidence is 1"):
+        RandomControl(confidence=1)

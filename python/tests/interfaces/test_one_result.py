@@ -199,7 +199,7 @@ def test_latency_plans_and_their_difference_are_equal(tmp_path, scores_with_cost
         )
         for ms in (8.0, 13.0)
     ]
-    for plan, ms, name in zip(plans, ("8", "13"), "ab"):
+    for plan, ms, name in zip(plans, ("8", "13"), "ab", strict=True):
         command(
             "plan",
             "--scores",
@@ -273,7 +273,7 @@ def test_router_and_curve_are_equal_byte_by_byte(written, predictions, prior, an
 def test_decisions_without_python_are_the_cascades(
     written, predictions, example, light, loader, answers
 ):
-    """The files of logits, routed and answered by the command alone, give each image the answer that Python gives it."""
+    """The command alone, on files of logits, answers each image as Python does."""
     x = torch.cat([x for x, _ in loader("test", 0, 200)])
     calibrated = agflow.calibrate_router(
         predictions, ensemble=answers == "both", tolerance=0.02, confidence=0.9
@@ -316,7 +316,7 @@ def test_decisions_without_python_are_the_cascades(
 
 
 def test_predictions_are_equal_by_both_interfaces(written, example, light):
-    """The command hosts the same Python and the same core; the file of priors has the same bytes."""
+    """The command hosts the same Python and the same core: the files have the same bytes."""
     images = load_dataset("example:test", preprocessing=example[1], limit=100, seed=0, classes=10)
     agflow.save(light, written / "light", preprocessing=example[1])
     agflow.predict(
@@ -353,7 +353,7 @@ def test_command_hosts_python_without_the_extension(written):
 
 
 def test_sums_equal_float64_torch_in_every_bit(example, loader):
-    """AGF of a real ViT: the Go sums against numpy float64 over the same activations, row by row."""
+    """AGF of a real ViT: the Go sums against numpy float64 over the same activations, in order."""
     from agflow.calibration.hooks import capture
     from agflow.models import adapter_for
 

@@ -27,7 +27,7 @@ from agflow.errors import InvalidValueError, UnknownLayerError
 from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of
 from agflow.models.expert import load_expert, save_expert
 from agflow.models.self_attention import SelfAttention
-from agflow.pruning import sequential
+from agflow.pruning import reconstruction, residual_blocks, sequential
 from agflow.pruning.masks import masked
 from agflow.pruning.pruner import prune
 
@@ -608,7 +608,7 @@ def test_the_fold_in_sequence_makes_up_for_every_group(name, plan_of, random_kee
 @torch.no_grad()
 def test_the_fold_into_a_narrower_stream_is_least_squares(monkeypatch):
     """By hand in float64: one branch and a third of the stream are gone, then hidden channels go and what is left is fitted."""
-    monkeypatch.setattr(sequential, "best_penalty", lambda *_: 1e-13)
+    monkeypatch.setattr(reconstruction, "best_penalty", lambda *_: 1e-13)
     torch.manual_seed(3)
     model = (
         of_timm(depth=2, embed_dim=12, num_heads=2, mlp_ratio=1.0, init_values=0.5).double().eval()
@@ -650,7 +650,7 @@ def test_the_fold_into_a_narrower_stream_is_least_squares(monkeypatch):
     )
     weights = {
         reader: block.weights[reader]
-        for block in sequential.row_of_blocks(model, sequential.readers_of(layers.values()), x[:4])
+        for block in residual_blocks.find_residual_blocks(model, sequential.readers_of(layers.values()), x[:4])
         for reader in block.readers
     }
 

@@ -1,4 +1,4 @@
-"""The fold against float64 least squares, its optimality, its limits, and the streamed moments."""
+"""Compensation against float64 least squares, its optimality, its limits; streamed moments."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import adapter_for
-from agflow.pruning.least_squares import Moments, fold, moments
+from agflow.pruning.least_squares import Moments, compensated, moments
 from agflow.pruning.sequential import readers_of
 
 
@@ -31,10 +31,10 @@ def layer_and_rows(seed, rows=400, channels=12, outputs=5):
 
 def test_ridge_tends_to_least_squares_with_intercept():
     y, moment, weight, bias, keep = layer_and_rows(0)
-    folded, folded_bias = fold(weight, bias, keep, moment, ridge=1e-12)
+    new_weight, new_bias = compensated(weight, bias, keep, moment, ridge=1e-12)
     design = np.c_[y[:, keep].numpy(), np.ones(len(y))]
     best = np.linalg.lstsq(design, (y @ weight.T + bias).numpy(), rcond=None)[0]
-    np.testing.assert_allclose(np.c_[folded, folded_bias].T, best, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(np.c_[new_weight, new_bias].T, best, rtol=1e-7, atol=1e-7)
 
 
 def test_ridge_equals_its_formula_by_explicit_inverse():
@@ -46,10 +46,10 @@ def test_ridge_equals_its_formula_by_explicit_inverse():
         torch.linalg.inv(covariance[keep][:, keep] + penalty * torch.eye(len(keep)))
         @ covariance[keep][:, gone]
     )
-    folded, folded_bias = fold(weight, bias, keep, moment, ridge=0.05)
-    torch.testing.assert_close(folded, weight[:, keep] + weight[:, gone] @ mixing.T)
+    new_weight, new_bias = compensated(weight, bias, keep, moment, ridge=0.05)
+    torch.testing.assert_close(new_weight, weight[:, keep] + weight[:, gone] @ mixing.T)
     torch.testing.assert_close(
-        folded_bias, bias + weight[:, gone] @ (y.mean(0)[gone] - mixing.T @ y.mean(0)[keep])
+        new_bias, bias + weight[:, gone] @ (y.mean(0)[gone] - mixing.T @ y.mean(0)[keep])
     )
 
 
@@ -60,62 +60,64 @@ def test_error_falls_from_none_to_mean_to_ridge_on_the_fitted_rows(seed):
     target = y @ weight.T + bias
 
     def error(method):
-        folded, folded_bias = fold(weight, bias, keep, moment, method, ridge=1e-6)
-        return ((y[:, keep] @ folded.T + folded_bias - target) ** 2).mean().item()
+        new_weight, new_bias = compensated(weight, bias, keep, moment, method, ridge=1e-6)
+        return ((y[:, keep] @ new_weight.T + new_bias - target) ** 2).mean().item()
 
     assert error("ridge_at_once") <= error("mean") * (1 + 1e-9) <= error("none") * (1 + 1e-9)
 
 
 def test_mean_keeps_the_mean_output_and_none_only_drops():
     y, moment, weight, bias, keep = layer_and_rows(3)
-    folded, folded_bias = fold(weight, bias, keep, moment, "mean")
+    new_weight, new_bias = compensated(weight, bias, keep, moment, "mean")
     torch.testing.assert_close(
-        (y[:, keep] @ folded.T + folded_bias).mean(0), (y @ weight.T + bias).mean(0)
+        (y[:, keep] @ new_weight.T + new_bias).mean(0), (y @ weight.T + bias).mean(0)
     )
-    folded, folded_bias = fold(weight, bias, keep, None, "none")
-    assert torch.equal(folded, weight[:, keep]) and torch.equal(folded_bias, bias)
+    new_weight, new_bias = compensated(weight, bias, keep, None, "none")
+    assert torch.equal(new_weight, weight[:, keep]) and torch.equal(new_bias, bias)
 
 
-def test_a_copy_of_a_kept_channel_is_folded_without_loss():
+def test_a_copy_of_a_kept_channel_is_removed_without_loss():
     y = torch.randn(100, 4, dtype=torch.float64)
     y[:, 3] = 2 * y[:, 0] - 5
     moment = Moments(100, y.sum(0), y.T @ y)
     weight, bias = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-    folded, folded_bias = fold(weight, bias, torch.tensor([0, 1, 2]), moment, ridge=1e-9)
+    new_weight, new_bias = compensated(weight, bias, torch.tensor([0, 1, 2]), moment, ridge=1e-9)
     torch.testing.assert_close(
-        y[:, :3] @ folded.T + folded_bias, y @ weight.T + bias, atol=1e-6, rtol=1e-6
+        y[:, :3] @ new_weight.T + new_bias, y @ weight.T + bias, atol=1e-6, rtol=1e-6
     )
 
 
 def test_without_bias_ridge_regresses_without_intercept():
     y, moment, weight, _, keep = layer_and_rows(4)
-    folded, folded_bias = fold(weight, None, keep, moment, ridge=1e-12)
+    new_weight, new_bias = compensated(weight, None, keep, moment, ridge=1e-12)
     best = np.linalg.lstsq(y[:, keep].numpy(), (y @ weight.T).numpy(), rcond=None)[0]
-    assert folded_bias is None
-    np.testing.assert_allclose(folded.T, best, rtol=1e-7, atol=1e-7)
+    assert new_bias is None
+    np.testing.assert_allclose(new_weight.T, best, rtol=1e-7, atol=1e-7)
     with pytest.raises(InvalidValueError, match="has none: use 'ridge'"):
-        fold(weight, None, keep, moment, "mean")
+        compensated(weight, None, keep, moment, "mean")
 
 
 def test_constant_channels_predict_nothing_and_break_nothing():
     y = torch.ones(50, 3, dtype=torch.float64)
     weight, bias = torch.randn(2, 3, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    folded, folded_bias = fold(weight, bias, torch.tensor([0]), Moments(50, y.sum(0), y.T @ y))
-    torch.testing.assert_close(y[:, :1] @ folded.T + folded_bias, y @ weight.T)
+    new_weight, new_bias = compensated(
+        weight, bias, torch.tensor([0]), Moments(50, y.sum(0), y.T @ y)
+    )
+    torch.testing.assert_close(y[:, :1] @ new_weight.T + new_bias, y @ weight.T)
 
 
-def test_fold_refusals():
+def test_compensation_refusals():
     _, moment, weight, bias, keep = layer_and_rows(5)
     with pytest.raises(InvalidValueError, match="needs the moments"):
-        fold(weight, bias, keep, None)
+        compensated(weight, bias, keep, None)
     with pytest.raises(
-        InvalidValueError, match="no method 'ridge', expected one of: ridge_at_once, mean, none"
+        InvalidValueError, match="method is 'ridge', expected one of: ridge_at_once, mean, none"
     ):
-        fold(weight, bias, keep, moment, "ridge")
+        compensated(weight, bias, keep, moment, "ridge")
     with pytest.raises(InvalidValueError, match="ridge is 0"):
-        fold(weight, bias, keep, moment, ridge=0)
+        compensated(weight, bias, keep, moment, ridge=0)
     with pytest.raises(ShapeError, match="have 12 channels, the layer reads 13"):
-        fold(torch.randn(5, 13), bias, keep, moment)
+        compensated(torch.randn(5, 13), bias, keep, moment)
 
 
 def test_moments_equal_float64_over_any_batch_split(vit, images):

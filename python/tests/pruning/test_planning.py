@@ -1,4 +1,4 @@
-"""Scores and plans, from Python: what the core promises arrives unchanged."""
+"""Scores and plans from Python: what the Go core guarantees arrives unchanged."""
 
 import numpy as np
 import polars
@@ -64,7 +64,7 @@ def test_no_layer_keeps_less_than_the_floor(statistics):
     )
 
 
-def test_ignored_layers_and_groups_stay_whole(statistics):
+def test_ignored_layers_and_other_groups_keep_all_units(statistics):
     plan = agflow.plan(
         statistics,
         pruning_ratio=0.5,
@@ -88,8 +88,8 @@ def test_kept_units_are_those_with_the_largest_scores(statistics):
             np.testing.assert_array_equal(plan.kept(layer.name), np.sort(largest))
 
 
-def test_widths_follow_their_own_criterion_and_ranks_theirs(statistics):
-    """No MLP gives a step of 8 that is worth more, over its layer's mean, than the last one that another keeps."""
+def test_widths_and_ranks_follow_a_criterion_each(statistics):
+    """No removed step of 8 has more importance, over its layer's mean, than the last kept one."""
     plan = agflow.plan(statistics, pruning_ratio=0.5, allocation=Allocation(groups=["mlp"]))
     assert (plan.widths, plan.metadata["agflow.criterion"]) == ("variance_weighted", "agf")
     widths, last_kept, first_gone = agflow.score(statistics, "variance_weighted"), [], []
@@ -108,7 +108,7 @@ def test_without_reading_weights_the_criterion_shares_units_out(statistics):
     names = statistics.batch.schema.names
     columns = [
         pa.array([0] * len(statistics), pa.int64()) if name == "reader_weights" else column
-        for name, column in zip(names, statistics.batch.columns)
+        for name, column in zip(names, statistics.batch.columns, strict=True)
     ]
     bare = agflow.Statistics(pa.RecordBatch.from_arrays(columns, schema=statistics.batch.schema))
     assert agflow.plan(bare, macs=0.5).batch.equals(
@@ -152,6 +152,26 @@ def test_two_shards_merge_into_the_run_over_both(example, loader):
             )  # signed sums cancel
         else:
             np.testing.assert_array_equal(merged.columns[name], column)
+
+
+def test_plans_and_scores_describe_themselves(statistics):
+    plan = agflow.plan(statistics, macs=0.5, criterion="magnitude")
+    assert (plan.criterion, plan.budget) == ("magnitude", ("macs", "0.5"))
+    kept = plan.columns["keep"].sum()
+    assert repr(plan) == (
+        f"<agflow.Plan: keeps {kept} of {len(plan)} units in {len(plan.layers)} layers, "
+        f"{plan.macs / plan.model_macs:.3f}x of the MACs, budget macs=0.5, criterion magnitude>"
+    )
+    html = plan._repr_html_()
+    for layer in plan.planned:
+        assert f"<td>{layer.name}</td><td>{layer.group}</td><td>{layer.kept}</td>" in html
+    assert "budget" not in html and f"{plan.macs / 1e6:.1f} M of" in html and "macs=0.5" in html
+    ratio = agflow.plan(statistics, pruning_ratio=0.25)
+    assert ratio.budget == ("pruning_ratio", 0.25)
+    scores = agflow.score(statistics, "variance")
+    assert repr(scores) == (
+        f"<agflow.Scores: criterion variance, {len(scores)} units in {len(scores.layers)} layers>"
+    )
 
 
 def test_two_plans_are_compared_layer_by_layer(statistics):
@@ -219,7 +239,7 @@ def test_latency_needs_costs_and_a_table(latency, scores_with_costs, statistics,
         ({}, InvalidValueError, "pruning_ratio"),
         ({"macs": 0.5, "params": 0.5}, InvalidValueError, "exactly one"),
         ({"params": "few"}, InvalidValueError, "few"),
-        ({"macs": 0.5, "allocation": Allocation(floor=1.0)}, InvalidValueError, "floor is 1"),
+        ({"macs": 0.5, "allocation": {"floor": 1.0}}, InvalidValueError, "floor is 1"),
         ({"params": 0.001}, BudgetError, "parameters"),
         ({"macs": 0.5, "pruning_ratio": 0.5}, InvalidValueError, "pruning_ratio"),
         ({"pruning_ratio": 1.5}, InvalidValueError, "1.5"),
@@ -227,19 +247,22 @@ def test_latency_needs_costs_and_a_table(latency, scores_with_costs, statistics,
         ({"macs": 0.001}, BudgetError, "M"),
         ({"macs": 0.5, "criterion": "agff"}, InvalidValueError, "agf_relative"),
         (
-            {"macs": 0.5, "allocation": Allocation(ignored_layers=["blocks.77.mlp"])},
+            {"macs": 0.5, "allocation": {"ignored_layers": ["blocks.77.mlp"]}},
             UnknownLayerError,
             "blocks.77.mlp",
         ),
         (
-            {"macs": 0.5, "allocation": Allocation(widths="evenly")},
+            {"macs": 0.5, "allocation": {"widths": "evenly"}},
             InvalidValueError,
             "variance_weighted",
         ),
-        ({"macs": 0.5, "allocation": Allocation(groups=["mpl"])}, InvalidValueError, "mpl"),
+        ({"macs": 0.5, "allocation": {"groups": ["mpl"]}}, InvalidValueError, "mpl"),
+        ({"macs": 0.5, "allocation": {"groups": "mlp"}}, InvalidValueError, "sequence of names"),
+        ({"macs": 0.5, "allocation": {"round_to": -1}}, InvalidValueError, "round_to is -1"),
     ],
 )
 def test_bad_requests_are_refused_in_one_sentence(statistics, arguments, error, words):
     with pytest.raises(error, match=words) as caught:
-        agflow.plan(statistics, **arguments)
+        allocation = Allocation(**arguments.get("allocation", {}))
+        agflow.plan(statistics, **{**arguments, "allocation": allocation})
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Cuts: the smaller model equals the masked one, the original stays as it is, wrong plans are refused."""
+"""Pruned models equal masked ones, the original stays as it is, wrong plans are refused."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,7 @@ from agflow.errors import (
     UnknownLayerError,
 )
 from agflow.models import adapter_for
-from agflow.pruning import pruner as surgery
-from agflow.pruning.pruner import prune
+from agflow.pruning.pruner import AGREEMENT_TOLERANCE, prune
 
 # The fixtures are read only, so that one model serves all examples.
 shared = settings(
@@ -27,7 +26,7 @@ shared = settings(
 
 @torch.no_grad()
 def masked_logits(model, kept, images):
-    """Logits of the full-size model in which the removed units' activations are set to zero by hooks."""
+    """Logits of the full-size model with the removed units set to zero by hooks."""
     handles = []
     for layer in adapter_for(model).layers(model):
         if layer.name in kept:
@@ -54,7 +53,7 @@ def assert_close(a, b):
     seed=st.integers(0, 2**32 - 1), groups=st.sampled_from([("mlp",), ("heads",), ("mlp", "heads")])
 )
 @shared
-def test_cut_equals_masked(vit, images, plan_of, random_keep, seed, groups):
+def test_pruned_equals_masked(vit, images, plan_of, random_keep, seed, groups):
     kept = random_keep(vit, seed, groups)
     light = prune(vit, plan_of(vit, kept), compensate="none")
     assert_close(light(images[0]), masked_logits(vit, kept, images[0]))
@@ -64,7 +63,7 @@ def test_cut_equals_masked(vit, images, plan_of, random_keep, seed, groups):
     seed=st.integers(0, 2**32 - 1), groups=st.sampled_from([("mlp",), ("heads",), ("mlp", "heads")])
 )
 @settings(shared, max_examples=4)
-def test_cut_equals_masked_on_deit_tiny_and_photographs(
+def test_pruned_equals_masked_on_deit_tiny_and_photographs(
     deit, photographs, plan_of, random_keep, seed, groups
 ):
     model, images = deit[0], next(iter(photographs))[0]
@@ -121,7 +120,7 @@ def test_a_plan_that_keeps_all_gives_an_equal_model(make_vit, plan_of, images):
     assert torch.equal(light(images[0]), model(images[0]))
 
 
-def test_one_shot_loaders_are_gone_through_once(make_vit, plan_of, images):
+def test_loaders_are_read_once(make_vit, plan_of, images):
     model = make_vit()
     plan = plan_of(model, {"blocks.0.mlp": range(50)})
     from_generator = prune(model, plan, (batch for batch in [images, images]))
@@ -129,14 +128,14 @@ def test_one_shot_loaders_are_gone_through_once(make_vit, plan_of, images):
     assert torch.equal(from_generator(images[0]), from_list(images[0]))
 
 
-def test_cutting_twice_goes_on_from_the_cut_model(make_vit, plan_of, images):
+def test_a_pruned_model_can_be_pruned_again(make_vit, plan_of, images):
     model = make_vit()
     once = prune(model, plan_of(model, {"blocks.0.attn": [1, 2, 3]}), compensate="none")
     twice = prune(once, plan_of(once, {"blocks.0.attn": [0, 2]}), compensate="none")
     assert_close(twice(images[0]), masked_logits(model, {"blocks.0.attn": [1, 3]}, images[0]))
 
 
-def test_training_works_after_a_cut(make_vit, plan_of, images):
+def test_training_works_after_pruning(make_vit, plan_of, images):
     model = make_vit()
     light = prune(
         model, plan_of(model, {"blocks.0.mlp": range(8), "blocks.2.attn": [2]}), compensate="none"
@@ -152,7 +151,7 @@ def test_refusals(make_vit, plan_of, images):
         prune(model, plan_of(model, half))
     with pytest.raises(
         InvalidValueError,
-        match="'magic' is unknown, expected one of: ridge, ridge_at_once, mean, none",
+        match="compensate is 'magic', expected one of: ridge, ridge_at_once, mean, none",
     ):
         prune(model, plan_of(model, half), [images], compensate="magic")
     with pytest.raises(EmptyError, match="no batch"):
@@ -167,7 +166,7 @@ def test_refusals(make_vit, plan_of, images):
         prune(make_vit().half(), plan_of(model, half), compensate="none")
 
 
-def test_a_wrong_cut_is_not_handed_over(make_vit, plan_of, monkeypatch):
+def test_a_wrongly_pruned_model_is_not_returned(make_vit, plan_of, monkeypatch):
     model = make_vit()
     adapter = adapter_for(model)
     right = type(adapter).cut
@@ -178,10 +177,10 @@ def test_a_wrong_cut_is_not_handed_over(make_vit, plan_of, monkeypatch):
     )
     with pytest.raises(InternalError, match="differ from the masked one's"):
         prune(model, plan_of(model, {"blocks.0.mlp": np.arange(48)}), compensate="none")
-    assert surgery.TOLERANCE == 1e-5
+    assert AGREEMENT_TOLERANCE == 1e-5
 
 
-def test_a_data_loader_with_workers_repairs_alike(make_vit, plan_of, images):
+def test_a_data_loader_with_workers_gives_the_same_model(make_vit, plan_of, images):
     model = make_vit()
     plan = plan_of(model, {"blocks.0.mlp": range(50)})
     pairs = list(zip(*images, strict=True))

@@ -1,4 +1,4 @@
-"""Every criterion against its formula in float64, from tensors that plain torch hooks collect on the trainable model."""
+"""Every criterion against its formula in float64, on tensors that plain torch hooks collect."""
 
 import copy
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from agflow.models import adapter_for
 
 
 def layers_of(model):
-    """The layers of the two groups that are calibrated unless told otherwise; test_groups.py has the others."""
+    """The layers of the two groups calibrated by default; test_groups.py has the others."""
     return [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
 
 
@@ -90,7 +90,7 @@ def variance(r):
 
 
 def ria(r):
-    """|w| over its column's sum plus |w| over its row's sum, summed over the outputs: the first part is 1 a channel."""
+    """|w| over its column's sum plus |w| over its row's sum, summed over the outputs."""
     size = r.readers_OUW.abs()
     share = size / size.sum(0, keepdim=True) + size / size.sum((1, 2), keepdim=True)
     return share.sum((0, 2)) * rms_U(r, 0.25)
@@ -142,8 +142,9 @@ def test_criteria_of_deit_tiny_on_photographs_equal_their_formulas(deit, photogr
 
 
 def test_reading_weights_times_their_gradients_are_the_activations_times_theirs(make_vit, images):
-    """Scaling a unit's activation or the weights that read it is the same: Σ_i w_ij · ∂L/∂w_ij = Σ_r y_rj · ∂L/∂y_rj.
+    """Scaling a unit's activation or the weights that read it has the same effect.
 
+    Σ_i w_ij · ∂L/∂w_ij = Σ_r y_rj · ∂L/∂y_rj.
     It ties sum_yg, a sum over tokens, to weight gradients, which torch makes in another way.
     """
     model = make_vit()

@@ -1,4 +1,4 @@
-"""The utility of single images is what autograd says of each alone, costs one forward pass more, and watching changes nothing."""
+"""Utilities of images equal autograd's, cost one forward pass more; a trace changes nothing."""
 
 import copy
 
@@ -51,7 +51,10 @@ def test_utilities_are_those_of_each_image_alone(name):
 
 
 def test_the_backward_pass_is_counted():
-    """A product passes one gradient on to its input, attention's two pass two; nothing before the first reader is gone through."""
+    """A product has one gradient, of its input; attention's two have two each.
+
+    Nothing before the first reader has any.
+    """
     model, tokens, width = made(lambda: of_timm(reg_tokens=2)), 19, 32
     patches, queries_keys_values, attention = (
         16 * 192 * width,
@@ -81,9 +84,11 @@ def batches():
 
 def test_watching_a_training_leaves_its_bits(batches):
     """Dropout draws from the global generator; so does every iterator of a DataLoader."""
-    judging = DataLoader(TensorDataset(images_for(made(of_timm), 6), torch.arange(6)), batch_size=4)
+    test_loader = DataLoader(
+        TensorDataset(images_for(made(of_timm), 6), torch.arange(6)), batch_size=4
+    )
     plain, watched = (made(lambda: of_timm(proj_drop_rate=0.2)) for _ in range(2))
-    trace = UtilityTrace(watched, judging, judging)
+    trace = UtilityTrace(watched, test_loader, test_loader)
     arguments = dict(epochs=2, lr=1e-3, seed=3)
     history = agflow.finetune(plain, batches, **arguments)
     assert agflow.finetune(watched, trace.watching(batches), **arguments) == history

@@ -1,0 +1,111 @@
+"""Fit one reader of the pruned network to the dense network by least squares.
+
+The weight predicts, from the units that are kept, a target halfway between the reader's own output
+and the output that would bring the residual stream back to that of the dense network:
+
+    target = o + (s_dense - s) / (2 γ)
+
+with o the output of the reader before its units are removed, s the stream with γ o added, and γ the
+factor of the block (1, or a LayerScale).
+
+Shape suffixes: B images, T tokens, C inputs of the reader before pruning, K kept inputs, D channels
+of the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from agflow.errors import NonFiniteError
+from agflow.pruning.regression import Regression, best_penalty
+from agflow.pruning.residual_blocks import ResidualBlock, non_finite_message
+from agflow.pruning.streams import Streams, run_block, stream_before_reader
+
+# Share of the stream's error that a reader is fitted to remove. Both ends do worse: with 0 errors
+# add up, with 1 the kept units are spent on errors that they cannot predict. From 0.5 to 0.7 it is
+# flat; 0.3, and 0.3 rising to 0.7, are worse.
+STREAM_SHARE = 0.5
+# One image in so many chooses the penalty; with fewer images one token in so many.
+HELD_OUT_EVERY = 8
+
+
+def fit_reader(
+    pruned: nn.Module,
+    block: ResidualBlock,
+    name: str,
+    keep_C: torch.Tensor,
+    dense_behind: list[torch.Tensor],
+    streams: Streams,
+    known_outputs: Mapping[str, list[torch.Tensor]],
+) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+    """Fit the reader ``name`` of ``block`` on the streams before the block.
+
+    For the last reader of the block, ``streams.pruned`` becomes the stream that it adds to.
+
+    Parameters
+    ----------
+    pruned : the reader still has all its inputs
+    keep_C : inputs that it keeps, ascending int64
+    dense_behind : stream of the dense network behind the reader, [B, T, D] by batch
+    known_outputs : by reader of the block that was fitted before, its outputs by batch
+
+    Returns
+    -------
+    weight [D, K], which the penalty draws to the present one, bias [D] or None, and the inputs
+    [B, T, K] by batch
+
+    Raises
+    ------
+    NonFiniteError
+        The inputs or the targets hold NaN or infinity.
+    """
+    reader, scale_D = pruned.get_submodule(name), block.scales[name]
+    keep_C = keep_C.to(reader.weight.device)
+    kept_DK = reader.weight[:, keep_C]
+    fitted, held_out = (
+        Regression.empty(len(keep_C), len(kept_DK), kept_DK.device) for _ in range(2)
+    )
+    few = sum(len(x_BTD) for x_BTD in streams.pruned) < HELD_OUT_EVERY
+    first, inputs = 0, []
+    for i, x_BTD in enumerate(streams.pruned):
+        outputs = {earlier: batches[i] for earlier, batches in known_outputs.items()}
+        _, calls = run_block(
+            pruned, block, x_BTD, streams.arguments[i], until=name, known_outputs=outputs
+        )
+        y_BTC, o_BTD = calls[name]
+        y_BTK, before_BTD = y_BTC[..., keep_C], stream_before_reader(block, name, x_BTD, calls)
+        gap_BTD = dense_behind[i] - before_BTD - scale_D * o_BTD
+        target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
+        missing_BTD = target_BTD - nn.functional.linear(y_BTK, kept_DK, reader.bias)
+        weight_BT = block.weights[name].expand(y_BTK.shape[:2])
+        held_out_BT = _held_out_rows(first, *x_BTD.shape[:2], few).to(x_BTD.device)
+        for sums, rows_BT in ((fitted, ~held_out_BT), (held_out, held_out_BT)):
+            sums.add(y_BTK[rows_BT], missing_BTD[rows_BT], weight_BT[rows_BT])
+        first += len(x_BTD)
+        inputs.append(y_BTK)
+        if name == block.readers[-1]:
+            streams.pruned[i] = before_BTD
+    total = fitted + held_out
+    if not (total.sum_KK.isfinite().all() and total.sum_OK.isfinite().all()):
+        raise NonFiniteError(non_finite_message(name))
+    intercept = reader.bias is not None
+    change_DK, change_D = total.solve(best_penalty(fitted, held_out, intercept), intercept)
+    weight_DK = (kept_DK + change_DK).to(kept_DK)
+    return weight_DK, (reader.bias + change_D).to(reader.bias) if intercept else None, inputs
+
+
+def _held_out_rows(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:
+    """Mark the rows [B, T] that choose the penalty instead of being fitted.
+
+    Whole images are held out, because the rows of one image are alike; single tokens with few
+    images.
+    """
+    number_BT = (
+        first
+        + torch.arange(images)[:, None]
+        + (torch.arange(tokens) if few else torch.zeros(tokens, dtype=torch.int64))
+    )
+    return number_BT % HELD_OUT_EVERY == HELD_OUT_EVERY - 1

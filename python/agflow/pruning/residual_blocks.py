@@ -1,0 +1,247 @@
+"""Find the residual blocks of a model, and the scale and token weights of each reader in them.
+
+A reader is a linear layer that reads prunable units and adds its output to the residual stream.
+
+Shape suffixes: B images, T tokens, K classes, D channels of the residual stream, R = B * T rows,
+L readers of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from agflow.errors import InvalidValueError, NonFiniteError
+from agflow.models import logits_of
+from agflow.pruning.hooks import Calls, recorded_calls, removed_on_exit
+
+SCALE_TOLERANCE = 1e-3  # of the norm of what a block adds to the stream
+
+_NEEDS = "compensate='ridge' reconstructs layer after layer"
+_CURE = "use compensate='ridge_at_once'"
+
+
+@dataclass(frozen=True)
+class ResidualBlock:
+    """A module that adds the scaled outputs of its readers to the residual stream.
+
+    Attributes
+    ----------
+    name : of the module
+    readers : their names, in forward order
+    scales : by reader, the factor γ [D] of its output in the sum (1, or a LayerScale)
+    weights : by reader, the weight of each token [T] in its least-squares fit; mean 1
+    branches : by reader, the outermost module of the block that returns just the reader's output
+    """
+
+    name: str
+    readers: tuple[str, ...]
+    scales: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
+    branches: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _BlockRun:
+    """One call of a block: its name and the residual stream before and after it [B, T, D]."""
+
+    name: str
+    before_BTD: torch.Tensor
+    after_BTD: torch.Tensor
+
+
+def find_residual_blocks(
+    model: nn.Module, readers: Sequence[str], sample: torch.Tensor
+) -> list[ResidualBlock]:
+    """Find the blocks that hold the readers, and check them on a forward pass over ``sample``.
+
+    A block is the innermost item of an nn.ModuleList or nn.Sequential around the module that holds
+    a reader. Each block must run once, on the output of the block before it, and return its input
+    plus its readers' outputs, each channel of which may be scaled.
+
+    Parameters
+    ----------
+    readers : names of nn.Linear modules, in forward order
+    sample : images [B, C, H, W]
+
+    Raises
+    ------
+    InvalidValueError
+        The model is no such sequence of blocks.
+    NonFiniteError
+        A block returned NaN or infinity.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from timm.models.vision_transformer import VisionTransformer
+    >>> from agflow.models import adapter_for
+    >>> from agflow.pruning.residual_blocks import find_residual_blocks
+    >>> from agflow.pruning.sequential import readers_of
+    >>> model = VisionTransformer(img_size=32, embed_dim=48, depth=2, num_heads=4).eval()
+    >>> readers = readers_of(adapter_for(model).layers(model))
+    >>> for block in find_residual_blocks(model, readers, torch.randn(2, 3, 32, 32)):
+    ...     print(block.name, block.readers)
+    blocks.0 ('blocks.0.attn.proj', 'blocks.0.mlp.fc2')
+    blocks.1 ('blocks.1.attn.proj', 'blocks.1.mlp.fc2')
+    """
+    readers_in: dict[str, list[str]] = {}
+    for reader in readers:
+        readers_in.setdefault(_enclosing_block(model, reader), []).append(reader)
+    runs, calls, logits_BK = _run_blocks(model, readers_in, sample)
+    _check_sequence(list(readers_in), runs)
+    outputs = {reader: calls[reader][1] for reader in readers}
+    weights = _token_weights(logits_BK, outputs)
+    return [_residual_block(run, readers_in[run.name], calls, weights) for run in runs]
+
+
+def stream_of(output: Any) -> torch.Tensor:
+    """Return the residual stream in a block's output, which may be a tuple that begins with it."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def non_finite_message(name: str) -> str:
+    """Return the message of the error that the activations of a module are not finite."""
+    return (
+        f"{name}: the activations hold NaN or infinity, so the removed units cannot be "
+        "compensated for; check the images and the weights"
+    )
+
+
+def _enclosing_block(model: nn.Module, reader: str) -> str:
+    name = reader.rpartition(".")[0]
+    while name:
+        parent = name.rpartition(".")[0]
+        if isinstance(model.get_submodule(parent), (nn.ModuleList, nn.Sequential)):
+            return name
+        name = parent
+    raise InvalidValueError(
+        f"{_NEEDS}, and no item of an nn.ModuleList or nn.Sequential holds layer {reader}; {_CURE}"
+    )
+
+
+def _run_blocks(
+    model: nn.Module, readers_in: Mapping[str, list[str]], sample: torch.Tensor
+) -> tuple[list[_BlockRun], Calls, torch.Tensor]:
+    """Run the model on ``sample`` with gradients.
+
+    Returns
+    -------
+    the calls of the blocks in the order in which they ran, the last call of every module between a
+    block and a reader, and the logits [B, K]
+    """
+    runs: list[_BlockRun] = []
+
+    def record(name: str) -> Callable:
+        return lambda _, inputs, output: runs.append(
+            _BlockRun(name, inputs[0].detach(), stream_of(output).detach())
+        )
+
+    modules = [
+        module
+        for name, readers in readers_in.items()
+        for reader in readers
+        for module in _modules_between(name, reader)
+    ]
+    with (
+        torch.enable_grad(),
+        recorded_calls(model, dict.fromkeys(modules)) as calls,
+        removed_on_exit(
+            model.get_submodule(name).register_forward_hook(record(name)) for name in readers_in
+        ),
+    ):
+        images = sample.detach().to(next(model.parameters()), copy=True).requires_grad_()
+        logits_BK = logits_of(model(images))
+    return runs, calls, logits_BK
+
+
+def _modules_between(block: str, reader: str) -> list[str]:
+    """Return the modules of the block that hold the reader, outermost first, the reader last."""
+    steps = reader.removeprefix(f"{block}.").split(".")
+    return [".".join([block, *steps[:depth]]) for depth in range(1, len(steps) + 1)]
+
+
+def _check_sequence(blocks: list[str], runs: list[_BlockRun]) -> None:
+    broken = next((run.name for run in runs if not run.after_BTD.isfinite().all()), None)
+    if broken is not None:
+        raise NonFiniteError(non_finite_message(broken))
+    if [run.name for run in runs] != blocks or not all(
+        torch.equal(first.after_BTD, second.before_BTD) for first, second in pairwise(runs)
+    ):
+        raise InvalidValueError(
+            f"{_NEEDS}: the blocks {', '.join(blocks)} do not run once each, in this order, each "
+            f"on the output of the one before; {_CURE}"
+        )
+
+
+def _token_weights(
+    logits_BK: torch.Tensor, outputs: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Weigh the tokens of each reader by what the logits depend on, mean 1.
+
+    Half of a weight is uniform and half is |∂L/∂output|² as a share of the image's, with L the
+    cross entropy of the class that the model itself predicts.
+    """
+    with torch.enable_grad():
+        loss = (logits_BK.logsumexp(1) - logits_BK.amax(1)).sum()
+    gradients = torch.autograd.grad(loss, list(outputs.values()), materialize_grads=True)
+    tiny = torch.finfo(torch.float64).tiny
+    weights = {}
+    for name, gradient_BTD in zip(outputs, gradients, strict=True):
+        energy_BT = gradient_BTD.double().square().sum(-1)
+        share_T = (energy_BT / energy_BT.sum(1, keepdim=True).clamp(min=tiny)).mean(0)
+        weights[name] = (0.5 + 0.5 * share_T / share_T.mean().clamp(min=tiny)).to(logits_BK.dtype)
+    return weights
+
+
+def _residual_block(
+    run: _BlockRun, readers: list[str], calls: Calls, weights: Mapping[str, torch.Tensor]
+) -> ResidualBlock:
+    outputs = {reader: calls[reader][1] for reader in readers}
+
+    def branch_of(reader: str) -> str:
+        return next(
+            module
+            for module in _modules_between(run.name, reader)
+            if _same(calls[module][1], outputs[reader])
+        )
+
+    return ResidualBlock(
+        run.name,
+        tuple(readers),
+        _residual_scales(run, {reader: output.detach() for reader, output in outputs.items()}),
+        {reader: weights[reader] for reader in readers},
+        {reader: branch_of(reader) for reader in readers},
+    )
+
+
+def _same(output: Any, output_BTD: torch.Tensor) -> bool:
+    return isinstance(output, torch.Tensor) and torch.equal(output, output_BTD)
+
+
+def _residual_scales(
+    run: _BlockRun, outputs: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Solve after - before = Σ γ * output for the γ of every reader, channel by channel."""
+    added_DR1 = (run.after_BTD - run.before_BTD).double().flatten(0, -2).T[:, :, None]
+    outputs_DRL = torch.stack([output.double().flatten(0, -2).T for output in outputs.values()], -1)
+    gram_DLL = outputs_DRL.mT @ outputs_DRL
+    tiny = torch.finfo(torch.float64).tiny
+    scales_DL1 = torch.linalg.solve(
+        gram_DLL
+        + 1e-12
+        * gram_DLL.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=tiny)
+        * torch.eye(len(outputs), dtype=torch.float64, device=gram_DLL.device),
+        outputs_DRL.mT @ added_DR1,
+    )
+    if not (outputs_DRL @ scales_DL1 - added_DR1).norm() <= SCALE_TOLERANCE * added_DR1.norm():
+        raise InvalidValueError(
+            f"{_NEEDS}, and {run.name} does not give its input plus its readers' outputs "
+            f"({', '.join(outputs)}); {_CURE}"
+        )
+    return {reader: scales_DL1[:, i, 0].to(run.after_BTD) for i, reader in enumerate(outputs)}
