@@ -83,7 +83,7 @@ def run(options: dict) -> dict:
     if "macs" not in given and "pruning_ratio" not in given:
         given["macs"] = default("run", "macs")
     result = pipeline.run(RunOptions(**given), say=_say)
-    return {"summary": repr(result), "output": result.options.output, **report.as_dict(result)}
+    return {"summary": result.summary, "output": result.options.output, **report.as_dict(result)}
 
 
 @_command

@@ -32,8 +32,6 @@ from agflow.pruning.planning import plan
 from agflow.pruning.pruner import prune
 from agflow.research.bottleneck import (
     AGF_PRIOR,
-)
-from agflow.research.bottleneck import (
     TracePoint,
     UtilityTrace,
     image_utilities,

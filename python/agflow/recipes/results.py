@@ -93,7 +93,7 @@ class CascadeResult:
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What a run found; its text is the outcome in a few lines.
+    """The outcome of :func:`agflow.recipes.run`.
 
     Attributes
     ----------
@@ -159,7 +159,9 @@ class RunResult:
 
         return pandas.DataFrame(self.rows)
 
-    def __repr__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """The outcome in a few lines, for a terminal."""
         cascade, ledger = self.cascade, self.cascade.ledger
         last = self.stages[self.options.criterion]
         heavy = self.timings["heavy"].images_per_second
@@ -181,6 +183,14 @@ class RunResult:
             *([SLOWER] if self.slower else []),
         ]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        found, ledger = self.cascade, self.cascade.ledger
+        return (
+            f"<agflow.recipes.RunResult {self.options.output}: cascade {100 * found.cascade:.1f} % "
+            f"(heavy {100 * found.heavy:.1f} %, light {100 * found.light:.1f} %) at "
+            f"{ledger.charged:.3f}x charged>"
+        )
 
     def _repr_html_(self) -> str:
         cells = "".join(
