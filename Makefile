@@ -63,7 +63,7 @@ bench: $(VENV)/installed-test ## Measure the statistics pass beside numpy, torch
 	$(BIN)/agflow bench core
 
 notebooks: $(VENV)/installed-test ## Run the notebooks and keep their outputs
-	$(BIN)/python notebooks/run.py
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 native: $(BIN)/python ## Install in place (pip install -e), for work on the sources; again after Go changes
 	$(BIN)/pip install --quiet --editable '.[test]'

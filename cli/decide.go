@@ -3,7 +3,8 @@ package main
 import (
 	"fmt"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/ipcfile"
+	"agflow/bridge/tables"
 	"agflow/core/routing"
 	"agflow/core/tensor"
 
@@ -26,7 +27,7 @@ func decideCommand() *cli.Command {
 			of("decide").output("decisions `FILE` to write"),
 		},
 	}, func(c *cli.Context) (outcome, error) {
-		router, err := arrowfile.ReadRouter(c.String("router"))
+		router, err := tables.ReadRouter(c.String("router"))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -35,7 +36,7 @@ func decideCommand() *cli.Command {
 			return outcome{}, err
 		}
 		path, answered := c.String("output"), c.String("heavy") != ""
-		rec := arrowfile.DecisionsToRecord(memory.DefaultAllocator, decisions, router, answered)
+		rec := tables.DecisionsToRecord(memory.DefaultAllocator, decisions, router, answered)
 		if err := save(path, rec); err != nil {
 			return outcome{}, err
 		}
@@ -55,8 +56,8 @@ func decide(router routing.Router, lightPath, heavyPath string) (routing.Decisio
 			return router.Answer(light, heavy)
 		}
 	}
-	return load(lightPath, arrowfile.KindLogits, func(rec arrow.Record) (routing.Decisions, error) {
-		light, err := arrowfile.LogitsFromRecord(rec)
+	return load(lightPath, tables.KindLogits, func(rec arrow.Record) (routing.Decisions, error) {
+		light, err := tables.LogitsFromRecord(rec)
 		if err != nil {
 			return routing.Decisions{}, err
 		}
@@ -66,11 +67,11 @@ func decide(router routing.Router, lightPath, heavyPath string) (routing.Decisio
 
 // readLogits copies the logits of a file into memory that Go collects.
 func readLogits(path string) (tensor.View, error) {
-	rec, err := arrowfile.Read(path, arrowfile.KindLogits, memory.DefaultAllocator)
+	rec, err := ipcfile.Read(path, tables.KindLogits, memory.DefaultAllocator)
 	if err != nil {
 		return tensor.View{}, err
 	}
-	return arrowfile.LogitsFromRecord(rec)
+	return tables.LogitsFromRecord(rec)
 }
 
 func decided(path string, d routing.Decisions, router routing.Router, answered bool) outcome {

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/routing"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -66,9 +66,9 @@ func readDecisions(t *testing.T) (d routing.Decisions, answers string) {
 	read := func(rec arrow.Record) (routing.Decisions, error) {
 		metadata := rec.Schema().Metadata()
 		answers, _ = metadata.GetValue("agflow.answers")
-		return arrowfile.DecisionsFromRecord(rec)
+		return tables.DecisionsFromRecord(rec)
 	}
-	d, err := load("decisions.arrow", arrowfile.KindDecisions, read)
+	d, err := load("decisions.arrow", tables.KindDecisions, read)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/planning"
 
 	"github.com/urfave/cli/v2"
@@ -22,7 +22,7 @@ func diffCommand() *cli.Command {
 		}
 		var plans [2]planning.Plan
 		for i, path := range c.Args().Slice() {
-			plan, err := load(path, arrowfile.KindPlan, arrowfile.PlanFromRecord)
+			plan, err := load(path, tables.KindPlan, tables.PlanFromRecord)
 			if err != nil {
 				return outcome{}, err
 			}

@@ -7,7 +7,7 @@ import (
 	"runtime"
 	"strings"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/ipcfile"
 	"agflow/core/statistics"
 
 	"github.com/urfave/cli/v2"
@@ -46,8 +46,8 @@ func doctorCommand() *cli.Command {
 }
 
 func checkSelf() check {
-	found := fmt.Sprintf("%s, file format %s, %s kernel, %s %s/%s", arrowfile.Version,
-		arrowfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	found := fmt.Sprintf("%s, file format %s, %s kernel, %s %s/%s", ipcfile.Version,
+		ipcfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return check{Name: "agflow", OK: true, Found: found}
 }
 

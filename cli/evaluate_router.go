@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/routing"
 
 	"github.com/urfave/cli/v2"
@@ -20,12 +20,12 @@ func evaluateRouterCommand() *cli.Command {
 			need("predictions", "predictions `FILE` of images that chose nothing of the cascade"),
 		},
 	}, func(c *cli.Context) (outcome, error) {
-		router, err := arrowfile.ReadRouter(c.String("router"))
+		router, err := tables.ReadRouter(c.String("router"))
 		if err != nil {
 			return outcome{}, err
 		}
 		samples, err := load(c.String("predictions"),
-			arrowfile.KindPredictions, arrowfile.SamplesFromRecord)
+			tables.KindPredictions, tables.SamplesFromRecord)
 		if err != nil {
 			return outcome{}, err
 		}

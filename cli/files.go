@@ -3,7 +3,8 @@ package main
 import (
 	"fmt"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/ipcfile"
+	"agflow/bridge/tables"
 	"agflow/core/statistics"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -14,7 +15,7 @@ const fileSteps = "Files (no Python needed)"
 
 // load reads the table of a kind out of a file.
 func load[T any](path, kind string, convert func(arrow.Record) (T, error)) (table T, err error) {
-	err = arrowfile.Use(path, kind, func(rec arrow.Record) (err error) {
+	err = ipcfile.Use(path, kind, func(rec arrow.Record) (err error) {
 		table, err = convert(rec)
 		return err
 	})
@@ -24,13 +25,13 @@ func load[T any](path, kind string, convert func(arrow.Record) (T, error)) (tabl
 // save writes a table and releases it.
 func save(path string, rec arrow.Record) error {
 	defer rec.Release()
-	_, err := arrowfile.Write(path, rec)
+	_, err := tables.Write(path, rec)
 	return err
 }
 
 func loadStatistics(paths []string) (tables []statistics.Table, err error) {
 	for _, path := range paths {
-		table, err := load(path, arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
+		table, err := load(path, tables.KindStatistics, tables.StatisticsFromRecord)
 		if err != nil {
 			return nil, err
 		}
@@ -40,7 +41,7 @@ func loadStatistics(paths []string) (tables []statistics.Table, err error) {
 }
 
 func saveStatistics(path string, table statistics.Table) (outcome, error) {
-	rec := arrowfile.StatisticsToRecord(memory.DefaultAllocator, table)
+	rec := tables.StatisticsToRecord(memory.DefaultAllocator, table)
 	if err := save(path, rec); err != nil {
 		return outcome{}, err
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/routing"
 	"agflow/core/statistics"
 	"agflow/core/tensor"
@@ -125,14 +125,14 @@ func statisticsFile(t *testing.T, path string, scale float32) statistics.Table {
 		}
 	}
 	table := sums.Table()
-	write(t, path, arrowfile.StatisticsToRecord(memory.DefaultAllocator, table))
+	write(t, path, tables.StatisticsToRecord(memory.DefaultAllocator, table))
 	return table
 }
 
 // predictionsFile writes n predictions of a light expert that is correct where it is confident.
-func predictionsFile(t *testing.T, path string, n int) arrowfile.Predictions {
+func predictionsFile(t *testing.T, path string, n int) tables.Predictions {
 	t.Helper()
-	p := arrowfile.Predictions{
+	p := tables.Predictions{
 		Temperature: 1, Cost: routing.Cost{Light: 30, Heavy: 100},
 		Priors: []routing.Prior{{Name: "max_probability"}, {Name: "agreement"}},
 	}
@@ -145,7 +145,7 @@ func predictionsFile(t *testing.T, path string, n int) arrowfile.Predictions {
 		p.Light, p.Priors[0].Values = append(p.Light, light), append(p.Priors[0].Values, prior)
 		p.Priors[1].Values = append(p.Priors[1].Values, 0.5)
 	}
-	write(t, path, arrowfile.PredictionsToRecord(memory.DefaultAllocator, p))
+	write(t, path, tables.PredictionsToRecord(memory.DefaultAllocator, p))
 	return p
 }
 
@@ -171,7 +171,7 @@ func routerFile(t *testing.T, path, answers string, weight float64) {
 		Answers: answers, LightWeight: weight,
 		Threshold: routing.Threshold{Threshold: 0.9, Verdict: routing.Pass},
 	}
-	if _, err := arrowfile.WriteRouter(path, router); err != nil {
+	if _, err := tables.WriteRouter(path, router); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,13 +1,12 @@
 package main
 
 import (
+	"agflow/bridge/ipcfile"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
-
-	"agflow/bridge/arrowfile"
 
 	"github.com/urfave/cli/v2"
 )
@@ -17,10 +16,10 @@ func inspectCommand() *cli.Command {
 		Name: "inspect", Usage: "show the columns and metadata of files",
 		Category: fileSteps, ArgsUsage: "FILE...",
 	}, func(c *cli.Context) (outcome, error) {
-		var infos []arrowfile.Info
+		var infos []ipcfile.Info
 		var b strings.Builder
 		for _, path := range c.Args().Slice() {
-			info, err := arrowfile.Inspect(path)
+			info, err := ipcfile.Inspect(path)
 			if err != nil {
 				return outcome{infos, b.String()}, err
 			}
@@ -31,7 +30,7 @@ func inspectCommand() *cli.Command {
 	})
 }
 
-func writeInfo(b *strings.Builder, info arrowfile.Info) {
+func writeInfo(b *strings.Builder, info ipcfile.Info) {
 	fmt.Fprintf(b, "%s: %s, %d rows, %d bytes\n", info.Path, info.Kind, info.Rows, info.Bytes)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, column := range info.Columns {

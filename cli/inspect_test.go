@@ -1,10 +1,9 @@
 package main
 
 import (
+	"agflow/bridge/tables"
 	"strings"
 	"testing"
-
-	"agflow/bridge/arrowfile"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
@@ -13,6 +12,6 @@ func TestInspectShortensLongMetadata(t *testing.T) {
 	t.Chdir(t.TempDir())
 	table := statisticsFile(t, "s.arrow", 1)
 	table.Metadata["agflow.note"] = strings.Repeat("é", 500)
-	write(t, "long.arrow", arrowfile.StatisticsToRecord(memory.DefaultAllocator, table))
+	write(t, "long.arrow", tables.StatisticsToRecord(memory.DefaultAllocator, table))
 	contains(t, must(t, "inspect", "long.arrow"), strings.Repeat("é", 100)+"… (1000 bytes)")
 }

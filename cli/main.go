@@ -13,7 +13,7 @@ import (
 	"strings"
 	"syscall"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/ipcfile"
 	"agflow/core/fault"
 
 	"github.com/urfave/cli/v2"
@@ -54,7 +54,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Name: "agflow",
 		Usage: "prune Vision Transformers by gradient flow, repair them, " +
 			"and send low-confidence images to the full model",
-		Version: arrowfile.Version,
+		Version: ipcfile.Version,
 		Writer:  stdout, ErrWriter: stderr,
 		Flags: globalFlags(), HideHelpCommand: true,
 		Commands: []*cli.Command{

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/planning"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -35,7 +35,7 @@ func planCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		rec, err := arrowfile.PlanToRecord(memory.DefaultAllocator, plan)
+		rec, err := tables.PlanToRecord(memory.DefaultAllocator, plan)
 		if err != nil {
 			return outcome{}, err
 		}

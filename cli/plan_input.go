@@ -3,7 +3,7 @@ package main
 import (
 	"slices"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/criteria"
 	"agflow/core/planning"
 	"agflow/core/statistics"
@@ -26,7 +26,7 @@ func planInput(c *cli.Context) (from planning.Input, err error) {
 	}
 	if path := c.String("latency"); err == nil && path != "" {
 		var table planning.LatencyTable
-		table, err = load(path, arrowfile.KindLatency, arrowfile.LatencyFromRecord)
+		table, err = load(path, tables.KindLatency, tables.LatencyFromRecord)
 		from.Latency = &table
 	}
 	return from, err
@@ -34,7 +34,7 @@ func planInput(c *cli.Context) (from planning.Input, err error) {
 
 // planInputOfScores reads scores and, where --widths names a file, the scores that share widths.
 func planInputOfScores(c *cli.Context, path string) (from planning.Input, err error) {
-	from.Scores, err = load(path, arrowfile.KindScores, arrowfile.ScoresFromRecord)
+	from.Scores, err = load(path, tables.KindScores, tables.ScoresFromRecord)
 	if err != nil {
 		return from, err
 	}
@@ -47,7 +47,7 @@ func planInputOfScores(c *cli.Context, path string) (from planning.Input, err er
 	if widths == "" || widths == planning.Uniform {
 		return from, nil
 	}
-	shared, err := load(widths, arrowfile.KindScores, arrowfile.ScoresFromRecord)
+	shared, err := load(widths, tables.KindScores, tables.ScoresFromRecord)
 	from.Widths = &shared
 	return from, err
 }
@@ -58,7 +58,7 @@ func planInputOfStatistics(c *cli.Context, path string) (from planning.Input, er
 	if err != nil {
 		return from, err
 	}
-	table, err := load(path, arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
+	table, err := load(path, tables.KindStatistics, tables.StatisticsFromRecord)
 	if err != nil {
 		return from, err
 	}

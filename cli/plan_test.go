@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/criteria"
 	"agflow/core/planning"
 	"agflow/core/statistics"
@@ -36,7 +36,7 @@ func TestFilesFromStatisticsToPlan(t *testing.T) {
 	if err != nil || merged[0].SumAbsYG[3] != 16+64 || merged[0].Rows[0] != 2 {
 		t.Errorf("merged %+v, %v", merged, err)
 	}
-	plan, err := load("plan.arrow", arrowfile.KindPlan, arrowfile.PlanFromRecord)
+	plan, err := load("plan.arrow", tables.KindPlan, tables.PlanFromRecord)
 	if err != nil || fmt.Sprint(plan.Keep) != "[false false true true false false true true]" {
 		t.Errorf("plan keeps %v, %v", plan.Keep, err)
 	}
@@ -59,7 +59,7 @@ func readerStatistics(t *testing.T, path string) {
 			table.SumReader2[u] = 1 + float64(u)/100
 		}
 	}
-	write(t, path, arrowfile.StatisticsToRecord(memory.DefaultAllocator, table))
+	write(t, path, tables.StatisticsToRecord(memory.DefaultAllocator, table))
 }
 
 // Statistics give the same plan, byte by byte, as the scores of their criterion with the scores
@@ -185,8 +185,8 @@ func TestLatencyBudget(t *testing.T) {
 		Shape: []string{"linear 1x8x10", "linear 1x8x10"}, Inputs: []int64{1, 8},
 		Outputs: []int64{10, 10}, Heads: []int64{0, 0}, MS: []float64{1, 8},
 	}
-	write(t, "scores.arrow", arrowfile.ScoresToRecord(memory.DefaultAllocator, scores))
-	write(t, "latency.arrow", arrowfile.LatencyToRecord(memory.DefaultAllocator, table))
+	write(t, "scores.arrow", tables.ScoresToRecord(memory.DefaultAllocator, scores))
+	write(t, "latency.arrow", tables.LatencyToRecord(memory.DefaultAllocator, table))
 	out := must(t, "plan", "--scores", "scores.arrow", "--latency-ms", "9.9",
 		"--latency", "latency.arrow", "--round-to", "1")
 	contains(t, out, "8.00 of 16.00 ms", "mlp    mlp    8      4")

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/routing"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -18,7 +18,7 @@ func routeCommand() *cli.Command {
 		Category: fileSteps, Flags: routeFlags(),
 	}, func(c *cli.Context) (outcome, error) {
 		samples, err := load(c.String("predictions"),
-			arrowfile.KindPredictions, arrowfile.SamplesFromRecord)
+			tables.KindPredictions, tables.SamplesFromRecord)
 		if err != nil {
 			return outcome{}, err
 		}
@@ -33,7 +33,7 @@ func routeCommand() *cli.Command {
 			}
 		}
 		path := c.String("output")
-		if _, err := arrowfile.WriteRouter(path, router); err != nil {
+		if _, err := tables.WriteRouter(path, router); err != nil {
 			return outcome{}, err
 		}
 		return outcome{router, routerText(path, router)}, nil
@@ -93,12 +93,12 @@ func routerRequest(c *cli.Context) routing.Request {
 	return r
 }
 
-func saveCurve(path string, samples arrowfile.Samples, prior, answers string, points int) error {
+func saveCurve(path string, samples tables.Samples, prior, answers string, points int) error {
 	curve, err := samples.Curve(prior, answers, points)
 	if err != nil {
 		return err
 	}
-	rec := arrowfile.CurveToRecord(memory.DefaultAllocator, curve, samples, prior, answers)
+	rec := tables.CurveToRecord(memory.DefaultAllocator, curve, samples, prior, answers)
 	return save(path, rec)
 }
 

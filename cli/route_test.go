@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/routing"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -16,12 +16,12 @@ func TestRouteWritesRouterAndCurve(t *testing.T) {
 	t.Chdir(t.TempDir())
 	predictionsFile(t, "predictions.arrow", 4000)
 	out := must(t, "route", "--predictions", "predictions.arrow", "--curve", "curve.arrow")
-	found, err := arrowfile.ReadRouter("router.json")
+	found, err := tables.ReadRouter("router.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	samples, err := load("predictions.arrow",
-		arrowfile.KindPredictions, arrowfile.SamplesFromRecord)
+		tables.KindPredictions, tables.SamplesFromRecord)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestRouteWritesRouterAndCurve(t *testing.T) {
 			"from 4000 images",
 		"an image escalates when its max_probability is below 0.3", "random routing",
 		"expected cost per image: gain", "agreement        0.5000")
-	points, err := load("curve.arrow", arrowfile.KindCurve, arrowfile.CurveFromRecord)
+	points, err := load("curve.arrow", tables.KindCurve, tables.CurveFromRecord)
 	if err != nil || len(points) == 0 || points[0].AccuracyInterval[1] == 0 {
 		t.Error(points, err)
 	}
@@ -85,15 +85,15 @@ func TestRouteKeepsTheLimitAskedFor(t *testing.T) {
 func TestRouteForTheEnsemble(t *testing.T) {
 	t.Chdir(t.TempDir())
 	p := predictionsFile(t, "heavy.arrow", 4000)
-	p.Both, p.LightWeight = p.Heavy, 0.25
+	p.Ensemble, p.LightWeight = p.Heavy, 0.25
 	p.Heavy = append([]int64{}, p.Heavy...)
 	for i := 0; i < len(p.Heavy); i += 8 {
 		p.Heavy[i] = 1 // where the light expert has low confidence, and is wrong too
 	}
-	write(t, "predictions.arrow", arrowfile.PredictionsToRecord(memory.DefaultAllocator, p))
+	write(t, "predictions.arrow", tables.PredictionsToRecord(memory.DefaultAllocator, p))
 	out := must(t, "route", "--predictions", "predictions.arrow", "--ensemble",
 		"--curve", "curve.arrow")
-	found, err := arrowfile.ReadRouter("router.json")
+	found, err := tables.ReadRouter("router.json")
 	if err != nil || found.Answers != routing.EnsembleAnswers || found.LightWeight != 0.25 {
 		t.Errorf("got %+v, %v", found, err)
 	}
@@ -101,7 +101,7 @@ func TestRouteForTheEnsemble(t *testing.T) {
 		t.Errorf("the cascade's %g is not above %g", found.AccuracyCascade, found.AccuracyHeavy)
 	}
 	contains(t, out, "the ensemble of both experts answers it, the light one with weight 0.25")
-	points, err := load("curve.arrow", arrowfile.KindCurve, arrowfile.CurveFromRecord)
+	points, err := load("curve.arrow", tables.KindCurve, tables.CurveFromRecord)
 	if err != nil || points[len(points)-1].Accuracy != 1 {
 		t.Error(points, err)
 	}

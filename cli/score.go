@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	"agflow/bridge/arrowfile"
+	"agflow/bridge/tables"
 	"agflow/core/criteria"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -25,7 +25,7 @@ func scoreCommand() *cli.Command {
 			return outcome{}, err
 		}
 		table, err := load(c.String("statistics"),
-			arrowfile.KindStatistics, arrowfile.StatisticsFromRecord)
+			tables.KindStatistics, tables.StatisticsFromRecord)
 		if err != nil {
 			return outcome{}, err
 		}
@@ -34,7 +34,7 @@ func scoreCommand() *cli.Command {
 			return outcome{}, err
 		}
 		path := c.String("output")
-		rec := arrowfile.ScoresToRecord(memory.DefaultAllocator, scores)
+		rec := tables.ScoresToRecord(memory.DefaultAllocator, scores)
 		if err := save(path, rec); err != nil {
 			return outcome{}, err
 		}

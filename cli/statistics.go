@@ -1,9 +1,8 @@
 package main
 
 import (
+	"agflow/bridge/tensorfolder"
 	"runtime"
-
-	"agflow/bridge/arrowfile"
 
 	"github.com/urfave/cli/v2"
 )
@@ -22,7 +21,7 @@ func statisticsCommand() *cli.Command {
 			},
 		},
 	}, func(c *cli.Context) (outcome, error) {
-		table, err := arrowfile.TensorFiles(c.String("tensors"), c.Int("workers"))
+		table, err := tensorfolder.Statistics(c.String("tensors"), c.Int("workers"))
 		if err != nil {
 			return outcome{}, err
 		}

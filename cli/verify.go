@@ -1,9 +1,8 @@
 package main
 
 import (
+	"agflow/bridge/ipcfile"
 	"strings"
-
-	"agflow/bridge/arrowfile"
 
 	"github.com/urfave/cli/v2"
 )
@@ -24,7 +23,7 @@ func verifyCommand() *cli.Command {
 		var lines []string
 		var first error // decides the exit status; all files are checked
 		for _, path := range c.Args().Slice() {
-			err := arrowfile.Verify(path)
+			err := ipcfile.Verify(path)
 			if err == nil {
 				verdicts = append(verdicts, verdict{Path: path, OK: true})
 				lines = append(lines, path+": ok")

@@ -1,11 +1,13 @@
-"""Builds the native parts of agflow: the extension ``agflow/_core/_native`` and the command ``agflow/_bin/agflow``.
+"""Build the native parts of agflow.
 
-As hatchling's build hook it puts both into the wheel. As a script::
+These are the extension ``agflow/_core/_native`` and the command ``agflow/_bin/agflow``. As
+hatchling's build hook this module puts both into the wheel. As a script::
 
-    python python/build_native.py                # builds in place, for work on the sources
-    python python/build_native.py environment    # prints the shell variables that `go … -tags python` needs
+    python python/build_native.py              # builds in place, for work on the sources
+    python python/build_native.py environment  # prints the variables of `go … -tags python`
 
-The generated sources stand in ``_build/<abi>/`` inside the Go module, because gopy's output must belong to it.
+The generated sources stand in ``_build/<abi>/`` inside the Go module, because gopy's output must
+belong to it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ GO_FLAGS = ["-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
 
 
 class NativeBuildHook(BuildHookInterface):
-    """Adds the extension, the command and the default values to a wheel, or builds in place."""
+    """Add the native parts and the defaults to a wheel, or put them in place."""
 
     def initialize(self, version: str, build_data: dict) -> None:
         extension, command = build()
@@ -75,7 +77,7 @@ def install_in_place(extension: Path, command: Path) -> None:
 
 
 def build_extension(go: str) -> Path:
-    """gopy generates from bridge/native, PyBindGen writes the C half, one ``go build`` makes the shared library."""
+    """Run gopy over bridge/native, PyBindGen for the C half, and one ``go build``."""
     require_python_headers()
     generated, objects, tools = BUILD / "native", BUILD / "cgo", BUILD / "tools"
     shutil.rmtree(generated, ignore_errors=True)
@@ -84,47 +86,22 @@ def build_extension(go: str) -> Path:
     path = {"PATH": os.pathsep.join([str(tools), str(Path(go).parent), os.environ.get("PATH", "")])}
 
     say(f"building the extension for CPython {PYTHON}")
-    run(
-        go,
-        "build",
-        "-o",
-        f"{tools}/",
-        "github.com/go-python/gopy",
-        "golang.org/x/tools/cmd/goimports",
-    )
-    run(
-        tools / "gopy",
-        "gen",
-        "-name=native",
-        f"-output={generated.relative_to(ROOT)}",
-        f"-vm={sys.executable}",
-        "-dynamic-link=true",
-        "-no-make=true",
-        "./bridge/native",
-        **path,
-    )
+    programs = ["github.com/go-python/gopy", "golang.org/x/tools/cmd/goimports"]
+    run(go, "build", "-o", f"{tools}/", *programs)
+    options = ["-name=native", f"-output={generated.relative_to(ROOT)}", f"-vm={sys.executable}"]
+    options += ["-dynamic-link=true", "-no-make=true"]
+    run(tools / "gopy", "gen", *options, "./bridge/native", **path)
     replace_cgo_flags(generated / "native.go")
     run(tools / "goimports", "-w", "native.go", cwd=generated, **path)
-    run(
-        go,
-        "tool",
-        "cgo",
-        "-objdir",
-        f"{objects}/",
-        "-exportheader",
-        "native_go.h",
-        "--",
-        f"-I{INCLUDE}",
-        "native.go",
-        cwd=generated,
-    )
+    options = ["-objdir", f"{objects}/", "-exportheader", "native_go.h", "--", f"-I{INCLUDE}"]
+    run(go, "tool", "cgo", *options, "native.go", cwd=generated)
     run(sys.executable, "build.py", cwd=generated)
     run(go, "build", *GO_FLAGS, "-buildmode=c-shared", "-o", EXTENSION, ".", cwd=generated)
     return generated / EXTENSION
 
 
 def replace_cgo_flags(source: Path) -> None:
-    """Drop gopy's flags: -Ofast changes float results, and libpython must stay out of an extension module."""
+    """Drop gopy's flags: -Ofast changes float results, an extension must not link libpython."""
     text = source.read_text()
     flags = f'#cgo CFLAGS: "-I{INCLUDE}" -O2 -Wno-implicit-function-declaration -Wno-int-conversion'
     text = re.sub(r"(?m)^#cgo CFLAGS:.*$", lambda _: flags, text)
@@ -136,22 +113,26 @@ def replace_cgo_flags(source: Path) -> None:
 
 
 def build_command(go: str) -> Path:
-    """The command hosts Python, unless this Python was built without a shared libpython: then only its file steps work."""
+    """Build the command; it hosts Python only where this Python has a shared libpython."""
     command = BUILD / "agflow"
     if libpython_folder():
         say(f"building the command, linked to libpython{PYTHON}")
         run(go, "build", *GO_FLAGS, "-tags=python", "-o", command, "./cli", **hosting_environment())
     else:
         say(
-            f"{sys.executable} has no shared libpython: the command is built without the steps that host Python "
-            "(run, calibrate, prune, predict); use them from Python, or install with a Python built with --enable-shared"
+            f"{sys.executable} has no shared libpython: the command is built without the steps "
+            "that host Python (run, calibrate, prune, predict); use them from Python, or install "
+            "with a Python built with --enable-shared"
         )
         run(go, "build", *GO_FLAGS, "-o", command, "./cli")
     return command
 
 
 def libpython_folder() -> str | None:
-    """Where the shared libpython of this Python lies. Its own notes may be wrong: some Pythons were moved after their build."""
+    """Return the folder of this Python's shared libpython, or None.
+
+    Python's own notes may be wrong: some Pythons were moved after their build.
+    """
     for folder in (sysconfig.get_config_var("LIBDIR"), os.path.join(sys.base_prefix, "lib")):
         if os.path.exists(os.path.join(folder, f"libpython{PYTHON}.so")):
             return folder
@@ -161,7 +142,8 @@ def libpython_folder() -> str | None:
 def hosting_environment() -> dict[str, str]:
     """Variables for ``go build -tags python``: go-python3 finds this Python through python3.pc."""
     library = libpython_folder() or fail(
-        f"{sys.executable} has no shared libpython{PYTHON}.so: only a Python built with --enable-shared can be hosted"
+        f"{sys.executable} has no shared libpython{PYTHON}.so: only a Python built with "
+        "--enable-shared can be hosted"
     )
     compat = ROOT / "python" / "compat.h"
     cflags = ["-I" + INCLUDE, "-include", str(compat), "-Wno-deprecated-declarations"]
@@ -178,8 +160,8 @@ def hosting_environment() -> dict[str, str]:
     )
     BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "python3.pc").write_text(text)
-    # Go's build cache does not see what python3.pc says; without the hash a second Python of this machine
-    # would get a command that is linked to the first one's libpython.
+    # Go's build cache does not see what python3.pc says; without the hash a second Python of this
+    # machine would get a command that is linked to the first one's libpython.
     return {
         "PKG_CONFIG": f'"{ROOT / "python" / "pkg-config"}"',  # Go splits it at blanks
         "PKG_CONFIG_PATH": str(BUILD),
@@ -195,7 +177,8 @@ def find_go() -> str:
     go = shutil.which("go")
     if go is None:
         fail(
-            f"Go is missing: agflow's core is written in Go; install Go {needed} or newer from https://go.dev/dl and put it on the PATH"
+            f"Go is missing: agflow's core is written in Go; install Go {needed} or newer from "
+            "https://go.dev/dl and put it on the PATH"
         )
     found = subprocess.run([go, "env", "GOVERSION"], cwd=ROOT, capture_output=True, text=True)
     version = re.match(r"go(\d+)\.(\d+)", found.stdout)
@@ -209,14 +192,16 @@ def require_c_compiler(go: str) -> None:
     compiler = subprocess.run([go, "env", "CC"], capture_output=True, text=True).stdout.split()
     if not compiler or shutil.which(compiler[0]) is None:
         fail(
-            f"the C compiler {' '.join(compiler) or 'cc'} is missing: install gcc (Debian: apt-get install gcc libc6-dev), or name another one in CC"
+            f"the C compiler {' '.join(compiler) or 'cc'} is missing: install gcc (Debian: "
+            "apt-get install gcc libc6-dev), or name another one in CC"
         )
 
 
 def require_python_headers() -> None:
     if not Path(INCLUDE, "Python.h").exists():
         fail(
-            f"{INCLUDE}/Python.h is missing: install the headers of CPython {PYTHON} (Debian: apt-get install python3-dev)"
+            f"{INCLUDE}/Python.h is missing: install the headers of CPython {PYTHON} (Debian: "
+            "apt-get install python3-dev)"
         )
 
 

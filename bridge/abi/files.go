@@ -1,33 +1,35 @@
 package abi
 
 import (
-	"agflow/bridge/arrowfile"
-	"agflow/bridge/carrow"
+	"agflow/bridge/ipcfile"
+	"agflow/bridge/tables"
 	"agflow/core/fault"
 
 	"github.com/apache/arrow/go/v15/arrow"
 )
 
-// WriteFile writes a record batch, whose schema metadata names its kind, to a file and returns the file's bytes.
+// WriteFile writes a record batch, whose schema metadata names its kind, to a file and returns the
+// file's bytes.
 func WriteFile(path string, array, schema int64) (bytes int64, err error) {
 	defer fault.Recover(&err)
-	input := carrow.Take("table", array, schema)
-	defer input.Release()
-	err = read(input, func(rec arrow.Record) (err error) {
-		bytes, err = arrowfile.Write(path, rec)
-		return err
+	var c call
+	defer c.release()
+	bytes = read(&c, c.take("table", array, schema), func(rec arrow.Record) (int64, error) {
+		return tables.Write(path, rec)
 	})
-	return bytes, err
+	return bytes, c.err
 }
 
-// ReadFile verifies a file of a kind, or of any kind for "", exports its record batch and returns the rows.
+// ReadFile verifies a file of a kind, or of any kind for "", exports its record batch and returns
+// the rows.
 func ReadFile(path, kind string, outArray, outSchema int64) (rows int64, err error) {
 	defer fault.Recover(&err)
-	out, err := carrow.Fill(outArray, outSchema)
-	if err != nil {
-		return 0, err
+	var c call
+	out := c.fill(outArray, outSchema)
+	if c.err != nil {
+		return 0, c.err
 	}
-	rec, err := arrowfile.Read(path, kind, resultMemory)
+	rec, err := ipcfile.Read(path, kind, resultMemory)
 	if err != nil {
 		return 0, err
 	}

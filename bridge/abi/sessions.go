@@ -14,7 +14,8 @@ type session struct {
 	metadata map[string]string
 }
 
-// sessions gives out numbers instead of pointers: a stale number is refused, a stale pointer would crash.
+// sessions gives out numbers instead of pointers: a stale number is refused, a stale pointer would
+// crash.
 var sessions = struct {
 	mu   sync.Mutex
 	last int64
@@ -67,7 +68,8 @@ func closedSession(id, last int64) error {
 }
 
 // Sessions returns the number of open sessions.
-func Sessions() (int64, error) {
+func Sessions() (count int64, err error) {
+	defer fault.Recover(&err)
 	sessions.mu.Lock()
 	defer sessions.mu.Unlock()
 	return int64(len(sessions.open)), nil

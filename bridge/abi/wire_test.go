@@ -14,7 +14,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory/mallocator"
 )
 
-// caller plays the part of another language: its values lie in memory of C, and all of it must come back.
+// caller plays the part of another language: its values lie in memory of C, and all of it must come
+// back.
 type caller struct {
 	t      testing.TB
 	blocks *cstruct.Memory
@@ -25,7 +26,8 @@ type caller struct {
 type wire struct{ array, schema int64 }
 
 func newCaller(t testing.TB) *caller {
-	c := &caller{t: t, blocks: &cstruct.Memory{}, memory: memory.NewCheckedAllocator(mallocator.NewMallocator())}
+	c := &caller{t: t, blocks: &cstruct.Memory{},
+		memory: memory.NewCheckedAllocator(mallocator.NewMallocator())}
 	t.Cleanup(func() {
 		c.memory.AssertSize(t, 0)
 		if live, _ := LiveBytes(); live != 0 {
@@ -42,7 +44,8 @@ func newCaller(t testing.TB) *caller {
 // empty is two zeroed structs for a result.
 func (c *caller) empty() wire {
 	const arrayBytes, schemaBytes = 80, 72
-	return wire{int64(uintptr(c.blocks.Bytes(arrayBytes))), int64(uintptr(c.blocks.Bytes(schemaBytes)))}
+	return wire{int64(uintptr(c.blocks.Bytes(arrayBytes))),
+		int64(uintptr(c.blocks.Bytes(schemaBytes)))}
 }
 
 // matrix exports rows of channels float32 values.
@@ -65,12 +68,14 @@ func (c *caller) matrix64(channels int, values ...float64) wire {
 func (c *caller) lists(channels int, values arrow.Array) wire {
 	defer values.Release()
 	kind := arrow.FixedSizeListOf(int32(channels), values.DataType())
-	data := array.NewData(kind, values.Len()/channels, []*memory.Buffer{nil}, []arrow.ArrayData{values.Data()}, 0, 0)
+	data := array.NewData(kind, values.Len()/channels, []*memory.Buffer{nil},
+		[]arrow.ArrayData{values.Data()}, 0, 0)
 	defer data.Release()
 	lists := array.NewFixedSizeListData(data)
 	defer lists.Release()
 	w := c.empty()
-	cdata.ExportArrowArray(lists, cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
+	cdata.ExportArrowArray(lists, cdata.ArrayFromPtr(uintptr(w.array)),
+		cdata.SchemaFromPtr(uintptr(w.schema)))
 	return w
 }
 
@@ -78,12 +83,13 @@ func (c *caller) lists(channels int, values arrow.Array) wire {
 func (c *caller) record(rec arrow.Record) wire {
 	defer rec.Release()
 	w := c.empty()
-	cdata.ExportArrowRecordBatch(rec, cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
+	cdata.ExportArrowRecordBatch(rec, cdata.ArrayFromPtr(uintptr(w.array)),
+		cdata.SchemaFromPtr(uintptr(w.schema)))
 	return w
 }
 
 // result reads a record batch that a call made, then frees it.
-func (c *caller) result(w wire, look func(arrow.Record)) {
+func (c *caller) result(w wire, check func(arrow.Record)) {
 	c.t.Helper()
 	in := carrow.Take("result", w.array, w.schema)
 	defer in.Release()
@@ -92,30 +98,31 @@ func (c *caller) result(w wire, look func(arrow.Record)) {
 		c.t.Fatal(err)
 	}
 	defer rec.Release()
-	look(rec)
+	check(rec)
 }
 
 // resultArray reads an array that a call made, then frees it.
-func (c *caller) resultArray(w wire, look func(arrow.Array)) {
+func (c *caller) resultArray(w wire, check func(arrow.Array)) {
 	c.t.Helper()
-	_, values, err := cdata.ImportCArray(cdata.ArrayFromPtr(uintptr(w.array)), cdata.SchemaFromPtr(uintptr(w.schema)))
+	_, values, err := cdata.ImportCArray(cdata.ArrayFromPtr(uintptr(w.array)),
+		cdata.SchemaFromPtr(uintptr(w.schema)))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer values.Release()
-	look(values)
+	check(values)
 }
 
 // free releases a value that nobody reads.
 func free(w wire) { carrow.Take("value", w.array, w.schema).Release() }
 
-// untouched tells whether result structs are still zeroed.
+// untouched reports whether result structs are still zeroed.
 func untouched(w wire) bool {
 	_, err := carrow.Fill(w.array, w.schema)
 	return err == nil
 }
 
-// released tells whether both structs of an input were given back.
+// released reports whether both structs of an input were given back.
 func released(w wire) bool {
 	return *releaseOf(w.array, arrayRelease) == 0 && *releaseOf(w.schema, schemaRelease) == 0
 }

@@ -7,7 +7,8 @@ import (
 	"agflow/bridge/internal/cstruct"
 )
 
-// raw is one Arrow value as its producer sees it: structs in C memory, and how often each was released.
+// raw is one Arrow value as its producer sees it: structs in C memory, and how often each was
+// released.
 type raw struct {
 	*cstruct.Memory
 	array                           *cArray
@@ -16,13 +17,15 @@ type raw struct {
 }
 
 func (r *raw) take(name string) *Input {
-	return Take(name, int64(uintptr(unsafe.Pointer(r.array))), int64(uintptr(unsafe.Pointer(r.schema))))
+	return Take(name, int64(uintptr(unsafe.Pointer(r.array))),
+		int64(uintptr(unsafe.Pointer(r.schema))))
 }
 
 func newRaw(t testing.TB) *raw {
 	m := &cstruct.Memory{}
 	t.Cleanup(m.Free)
-	return &raw{Memory: m, arraysReleased: cstruct.New[int64](m), schemasReleased: cstruct.New[int64](m)}
+	return &raw{Memory: m, arraysReleased: cstruct.New[int64](m),
+		schemasReleased: cstruct.New[int64](m)}
 }
 
 // newArray fills one struct; the first buffer is the validity bitmap.
@@ -50,7 +53,8 @@ func (r *raw) newSchema(format, name string, children ...*cSchema) *cSchema {
 // top makes two structs the value itself: their releases are counted.
 func (r *raw) top(a *cArray, s *cSchema) *raw {
 	r.array, r.schema = a, s
-	a.private, s.private = number(unsafe.Pointer(r.arraysReleased)), number(unsafe.Pointer(r.schemasReleased))
+	a.private, s.private = number(unsafe.Pointer(r.arraysReleased)),
+		number(unsafe.Pointer(r.schemasReleased))
 	return r
 }
 
@@ -61,6 +65,11 @@ func number(p unsafe.Pointer) uintptr { return uintptr(p) }
 
 func pointer[T any](values []T) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(values)) }
 
+// numbers puts numbers into C memory and returns their address.
+func numbers[T any](r *raw, values ...T) uintptr {
+	return number(pointer(cstruct.Slice(r.Memory, values...)))
+}
+
 // rawMatrix is FixedSizeList<float32>[channels].
 func rawMatrix(t testing.TB, channels string, rows int64, values ...float32) *raw {
 	r := newRaw(t)
@@ -70,7 +79,8 @@ func rawMatrix(t testing.TB, channels string, rows int64, values ...float32) *ra
 	return r.top(list, r.newSchema("+w:"+channels, "", r.newSchema("f", "item")))
 }
 
-// rawRecord is a struct array of a utf8, a float64, a bool, an int32, a float16 and a uint16 column of three rows.
+// rawRecord is a struct array of a utf8, a float64, a bool, an int32, a float16 and a uint16 column
+// of three rows.
 func rawRecord(t testing.TB) *raw {
 	r := newRaw(t)
 	offsets := cstruct.Slice[int32](r.Memory, 0, 1, 3, 6)
@@ -86,7 +96,8 @@ func rawRecord(t testing.TB) *raw {
 		r.newArray(3, []unsafe.Pointer{nil, pointer(ints)}),
 		r.newArray(3, []unsafe.Pointer{nil, pointer(halves)}),
 		r.newArray(3, []unsafe.Pointer{nil, pointer(halves)}))
-	schema := r.newSchema("+s", "", r.newSchema("u", "layer"), r.newSchema("g", "score"), r.newSchema("b", "keep"), r.newSchema("i", "unit"),
+	schema := r.newSchema("+s", "", r.newSchema("u", "layer"), r.newSchema("g", "score"),
+		r.newSchema("b", "keep"), r.newSchema("i", "unit"),
 		r.newSchema("e", "float16"), r.newSchema("S", "bfloat16"))
 	schema.metadata = rawMetadata(r, "agflow.kind", "test")
 	return r.top(array, schema)
@@ -95,7 +106,10 @@ func rawRecord(t testing.TB) *raw {
 // rawMetadata encodes pairs as the C data interface does.
 func rawMetadata(r *raw, words ...string) uintptr {
 	var block []byte
-	count := func(n int) { block = append(block, unsafe.Slice((*byte)(unsafe.Pointer(&[]int32{int32(n)}[0])), 4)...) }
+	count := func(n int) {
+		block = append(block,
+			unsafe.Slice((*byte)(unsafe.Pointer(&[]int32{int32(n)}[0])), 4)...)
+	}
 	count(len(words) / 2)
 	for _, word := range words {
 		count(len(word))
@@ -113,4 +127,6 @@ func childSchema(s *cSchema, i int) *cSchema {
 	return at[cSchema](unsafe.Slice(at[uintptr](s.children), s.nChildren)[i])
 }
 
-func bufferOf(a *cArray, i int) *uintptr { return &unsafe.Slice(at[uintptr](a.buffers), a.nBuffers)[i] }
+func bufferOf(a *cArray, i int) *uintptr {
+	return &unsafe.Slice(at[uintptr](a.buffers), a.nBuffers)[i]
+}

@@ -14,7 +14,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory/mallocator"
 )
 
-// TestMatrixIsTheProducersMemory proves zero-copy by equal addresses, offsets of list and values included.
+// TestMatrixIsTheProducersMemory proves zero-copy by equal addresses, offsets of list and values
+// included.
 func TestMatrixIsTheProducersMemory(t *testing.T) {
 	for _, test := range []struct {
 		name                         string
@@ -53,7 +54,8 @@ func floats(m tensor.View) []float32 {
 	return data
 }
 
-// TestUncountedNulls proves that null_count -1 is read as "count them": a bitmap without nulls in use is fine.
+// TestUncountedNulls proves that null_count -1 is read as "count them": a bitmap without nulls in
+// use is fine.
 func TestUncountedNulls(t *testing.T) {
 	r := rawMatrix(t, "2", 2, 1, 2, 3, 4, 5, 6)
 	r.array.offset = 1 // row 0, the null one, is not in use
@@ -77,7 +79,8 @@ func TestEmptyMatrix(t *testing.T) {
 	}
 }
 
-// TestRecordKeepsValuesAndMetadata proves that every column type, the metadata and the slice of a struct arrive.
+// TestRecordKeepsValuesAndMetadata proves that every column type, the metadata and the slice of a
+// struct arrive.
 func TestRecordKeepsValuesAndMetadata(t *testing.T) {
 	for offset := range int64(3) {
 		r := rawRecord(t)
@@ -95,44 +98,51 @@ func TestRecordKeepsValuesAndMetadata(t *testing.T) {
 		halves, brains := rec.Column(4).(*array.Float16), rec.Column(5).(*array.Uint16)
 		for i := range texts.Len() {
 			row := i + int(offset)
-			if texts.Value(i) != []string{"a", "bb", "ccc"}[row] || floats.Value(i) != float64(row)+0.5 ||
+			if texts.Value(i) != []string{"a", "bb", "ccc"}[row] ||
+				floats.Value(i) != float64(row)+0.5 ||
 				bits.Value(i) != (row != 1) || ints.Value(i) != int32(row+7) ||
-				halves.Value(i).Uint16() != []uint16{0x0001, 0x3c00, 0xffff}[row] || brains.Value(i) != halves.Value(i).Uint16() {
+				halves.Value(i).Uint16() != []uint16{0x0001, 0x3c00, 0xffff}[row] ||
+				brains.Value(i) != halves.Value(i).Uint16() {
 				t.Errorf("offset %d, row %d: %v", offset, i, rec)
 			}
 		}
-		if want := *bufferOf(child(r.array, 1), 1); number(unsafe.Pointer(&floats.Float64Values()[0])) != want+uintptr(8*offset) {
+		first := number(unsafe.Pointer(&floats.Float64Values()[0]))
+		if first != *bufferOf(child(r.array, 1), 1)+uintptr(8*offset) {
 			t.Error("the float64 column was copied")
 		}
 		rec.Release()
 		in.Release()
 		if *r.arraysReleased != 1 || *r.schemasReleased != 1 {
-			t.Errorf("array released %d times, schema %d times", *r.arraysReleased, *r.schemasReleased)
+			t.Errorf("array released %d times, schema %d times",
+				*r.arraysReleased, *r.schemasReleased)
 		}
 	}
 }
 
-// TestExportGivesMemoryBack proves the way out: what is exported can be borrowed again, with metadata of schema and
-// field, and the last release frees every byte.
+// TestExportGivesMemoryBack proves the way out: what is exported can be borrowed again, with
+// metadata of schema and field, and the last release frees every byte.
 func TestExportGivesMemoryBack(t *testing.T) {
 	alloc := memory.NewCheckedAllocator(mallocator.NewMallocator())
 	defer alloc.AssertSize(t, 0)
 	b := array.NewFixedSizeListBuilder(alloc, 2, arrow.PrimitiveTypes.Float32)
 	for i := range 3 {
 		b.Append(true)
-		b.ValueBuilder().(*array.Float32Builder).AppendValues([]float32{float32(i), float32(-i)}, nil)
+		b.ValueBuilder().(*array.Float32Builder).AppendValues([]float32{float32(i), float32(-i)},
+			nil)
 	}
 	list := b.NewArray()
 	b.Release()
 	schemaMetadata := arrow.NewMetadata([]string{"agflow.kind"}, []string{"tensor"})
 	fieldMetadata := arrow.NewMetadata([]string{"agflow.role"}, []string{"y"})
-	schema := arrow.NewSchema([]arrow.Field{{Name: "a.y", Type: list.DataType(), Metadata: fieldMetadata}}, &schemaMetadata)
+	schema := arrow.NewSchema([]arrow.Field{{Name: "a.y", Type: list.DataType(),
+		Metadata: fieldMetadata}}, &schemaMetadata)
 	rec := array.NewRecord(schema, []arrow.Array{list}, 3)
 	list.Release()
 
 	m := &cstruct.Memory{}
 	defer m.Free()
-	arrayAddress, schemaAddress := int64(uintptr(unsafe.Pointer(cstruct.New[cArray](m)))), int64(uintptr(unsafe.Pointer(cstruct.New[cSchema](m))))
+	arrayAddress, schemaAddress := int64(uintptr(unsafe.Pointer(cstruct.New[cArray](m)))),
+		int64(uintptr(unsafe.Pointer(cstruct.New[cSchema](m))))
 	out, err := Fill(arrayAddress, schemaAddress)
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +154,8 @@ func TestExportGivesMemoryBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !array.RecordEqual(rec, back) || !back.Schema().Metadata().Equal(schemaMetadata) || !back.Schema().Field(0).Metadata.Equal(fieldMetadata) {
+	if !array.RecordEqual(rec, back) || !back.Schema().Metadata().Equal(schemaMetadata) ||
+		!back.Schema().Field(0).Metadata.Equal(fieldMetadata) {
 		t.Errorf("exported %v, got back %v", rec, back)
 	}
 	back.Release()

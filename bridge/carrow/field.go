@@ -38,14 +38,19 @@ func field(path string, s *cSchema) (arrow.Field, error) {
 	}
 	if leaf, ok := leafTypes[format]; ok {
 		if s.nChildren != 0 {
-			return f, fault.New(fault.Value, "%s: the schema has %d children, a column of format %q has none", path, s.nChildren, format)
+			return f, fault.New(fault.Value,
+				"%s: the schema has %d children, a column of format %q has none",
+				path, s.nChildren, format)
 		}
 		f.Type = leaf
 		return f, nil
 	}
 	size, ok := listSize(format)
 	if !ok {
-		return f, fault.New(fault.Dtype, "%s: Arrow format %q is not one that agflow reads; cast it to float16, float32, float64, uint16, int32, int64, bool, utf8 or a fixed-size list of one of them", path, format)
+		return f, fault.New(fault.Dtype,
+			"%s: Arrow format %q is not one that agflow reads; cast it to float16, float32, "+
+				"float64, uint16, int32, int64, bool, utf8 or a fixed-size list of one of them",
+			path, format)
 	}
 	child, err := onlyChild[cSchema](path, "schema", s.children, s.nChildren)
 	if err != nil {
@@ -56,7 +61,9 @@ func field(path string, s *cSchema) (arrow.Field, error) {
 		return f, err
 	}
 	if item.Type, ok = leafTypes[format]; !ok || child.nChildren != 0 {
-		return f, fault.New(fault.Dtype, "%s: a fixed-size list of Arrow format %q is not one that agflow reads; cast its values to float32", path, format)
+		return f, fault.New(fault.Dtype,
+			"%s: a fixed-size list of Arrow format %q is not one that agflow reads; cast its "+
+				"values to float32", path, format)
 	}
 	f.Type = arrow.FixedSizeListOfField(size, item)
 	return f, nil
@@ -76,7 +83,8 @@ func header(path string, s *cSchema) (f arrow.Field, format string, err error) {
 	err = eachPair(path, s.metadata, func(key, value []byte) {
 		keys, values = append(keys, string(key)), append(values, string(value))
 	})
-	f = arrow.Field{Name: string(name), Nullable: s.flags&flagNullable != 0, Metadata: arrow.NewMetadata(keys, values)}
+	f = arrow.Field{Name: string(name), Nullable: s.flags&flagNullable != 0,
+		Metadata: arrow.NewMetadata(keys, values)}
 	return f, string(letters), err
 }
 
@@ -86,7 +94,9 @@ func formatOf(path string, s *cSchema) ([]byte, error) {
 		return nil, fault.New(fault.Value, "%s: the schema was released before", path)
 	}
 	if s.dictionary != 0 {
-		return nil, fault.New(fault.Dtype, "%s: dictionary (categorical) columns are not read; cast the column to plain values", path)
+		return nil, fault.New(fault.Dtype,
+			"%s: dictionary (categorical) columns are not read; cast the column to plain values",
+			path)
 	}
 	format, ok := cText(s.format, maxText)
 	if !ok || len(format) == 0 {
@@ -102,8 +112,8 @@ func listSize(format string) (int32, bool) {
 	return int32(n), found && err == nil && n > 0
 }
 
-// eachPair shows the pairs of a metadata block: int32 count, then count times (int32 length, key, int32 length, value).
-// visit may not keep the slices.
+// eachPair shows the pairs of a metadata block: int32 count, then count times (int32 length, key,
+// int32 length, value). visit may not keep the slices.
 func eachPair(path string, address uintptr, visit func(key, value []byte)) error {
 	if address == 0 {
 		return nil
@@ -114,13 +124,16 @@ func eachPair(path string, address uintptr, visit func(key, value []byte)) error
 	block := metadataBlock{start: address}
 	count := block.number()
 	if count < 0 || count > maxPairs {
-		return fault.New(fault.Value, "%s: the metadata claims %d entries, at most %d are read", path, count, maxPairs)
+		return fault.New(fault.Value, "%s: the metadata claims %d entries, at most %d are read",
+			path, count, maxPairs)
 	}
 	for range count {
 		key, keyOK := block.text()
 		value, valueOK := block.text()
 		if !keyOK || !valueOK {
-			return fault.New(fault.Value, "%s: the metadata claims a text of more than the %d bytes that are read", path, maxMetadata)
+			return fault.New(fault.Value,
+				"%s: the metadata claims a text of more than the %d bytes that are read",
+				path, maxMetadata)
 		}
 		visit(key, value)
 	}

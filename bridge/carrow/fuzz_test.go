@@ -7,8 +7,8 @@ import (
 	"agflow/bridge/internal/cstruct"
 )
 
-// FuzzStructs spoils fields of well-formed structs, several at once, with telling values. Whatever comes: no crash, and
-// each top-level struct is released exactly once.
+// FuzzStructs spoils fields of well-formed structs, several at once, with telling values. Whatever
+// comes: no crash, and each top-level struct is released exactly once.
 func FuzzStructs(f *testing.F) {
 	for i := range byte(40) {
 		f.Add([]byte{i, 3})
@@ -18,9 +18,11 @@ func FuzzStructs(f *testing.F) {
 		for _, r := range []*raw{rawMatrix(t, "2", 3, 1, 2, 3, 4, 5, 6), rawRecord(t)} {
 			spoil(r, edits)
 			r.top(r.array, r.schema)
-			r.array.release, r.schema.release = number(cstruct.ArrayRelease()), number(cstruct.SchemaRelease())
+			r.array.release, r.schema.release = number(cstruct.ArrayRelease()),
+				number(cstruct.SchemaRelease())
 			in := r.take("value")
-			if m, err := in.Matrix(); err == nil && (m.Rows() < 0 || m.Channels() < 1 || m.Stride() < m.Channels()) {
+			if m, err := in.Matrix(); err == nil &&
+				(m.Rows() < 0 || m.Channels() < 1 || m.Stride() < m.Channels()) {
 				t.Errorf("a matrix of %d x %d, stride %d", m.Rows(), m.Channels(), m.Stride())
 			}
 			if rec, err := in.Record(); err == nil {
@@ -28,19 +30,25 @@ func FuzzStructs(f *testing.F) {
 			}
 			in.Release()
 			if *r.arraysReleased != 1 || *r.schemasReleased != 1 {
-				t.Errorf("array released %d times, schema %d times", *r.arraysReleased, *r.schemasReleased)
+				t.Errorf("array released %d times, schema %d times",
+					*r.arraysReleased, *r.schemasReleased)
 			}
 		}
 	})
 }
 
-// FuzzMatrix gives a matrix any layout. What is accepted must lie within the values, and all of it can be read.
+// FuzzMatrix gives a matrix any layout. What is accepted must lie within the values, and all of it
+// can be read.
 func FuzzMatrix(f *testing.F) {
 	f.Add("2", "f", "", "", int64(3), int64(0), int64(0), int64(6))
 	f.Add("2", "S", "bfloat16", "3", int64(2), int64(1), int64(1), int64(9))
-	f.Add("5", "g", "float64", "9223372036854775807", int64(1)<<40, int64(1)<<40, int64(0), int64(1)<<40)
+	f.Add("5", "g", "float64", "9223372036854775807", int64(1)<<40, int64(1)<<40, int64(0),
+		int64(1)<<40)
 	f.Add("1", "e", "", "1099511627776", int64(0), int64(1), int64(1), int64(0))
-	f.Fuzz(func(t *testing.T, channels, format, dtype, stride string, rows, listOffset, itemOffset, length int64) {
+	f.Fuzz(func(
+		t *testing.T, channels, format, dtype, stride string,
+		rows, listOffset, itemOffset, length int64,
+	) {
 		const held = 64
 		r := newRaw(t)
 		item := r.newArray(length, []unsafe.Pointer{nil, r.Bytes(8 * held)})
@@ -57,7 +65,8 @@ func FuzzMatrix(f *testing.F) {
 		}
 		last := (listOffset+rows-1)*int64(m.Stride()) + int64(m.Channels())
 		if m.Stride() < m.Channels() || last > length {
-			t.Fatalf("%d x %d, stride %d, list offset %d in %d values", m.Rows(), m.Channels(), m.Stride(), listOffset, length)
+			t.Fatalf("%d x %d, stride %d, list offset %d in %d values",
+				m.Rows(), m.Channels(), m.Stride(), listOffset, length)
 		}
 		if itemOffset+length <= held { // more was claimed than is there
 			m.Row(m.Rows()-1, nil)
@@ -65,19 +74,26 @@ func FuzzMatrix(f *testing.F) {
 	})
 }
 
-// spoil sets one 8-byte field of the value or of its first child for every two bytes: where, and to what.
+// spoil sets one 8-byte field of the value or of its first child for every two bytes: where, and to
+// what.
 func spoil(r *raw, edits []byte) {
 	values := []uintptr{0, 1, ^uintptr(0), 2, 5, 1 << 20, 1 << 40, 1 << 62, 4096, unmapped,
-		uintptr(unsafe.Pointer(r.array)) + 4, uintptr(unsafe.Pointer(r.array)), uintptr(unsafe.Pointer(r.schema))}
-	for _, stride := range []string{"", "1", "2", "3", "-2", "1099511627776", "9223372036854775807"} {
-		values = append(values, rawMetadata(r, "agflow.row_stride", stride, "agflow.dtype", "bfloat16"))
+		uintptr(unsafe.Pointer(r.array)) + 4, uintptr(unsafe.Pointer(r.array)),
+		uintptr(unsafe.Pointer(r.schema))}
+	for _, stride := range []string{"", "1", "2", "3", "-2", "1099511627776",
+		"9223372036854775807"} {
+		values = append(values,
+			rawMetadata(r, "agflow.row_stride", stride, "agflow.dtype", "bfloat16"))
 	}
-	for _, format := range []string{"f", "g", "e", "S", "u", "b", "+s", "+w:2", "+w:2147483647", "", "+w:x"} {
+	for _, format := range []string{"f", "g", "e", "S", "u", "b", "+s", "+w:2", "+w:2147483647", "",
+		"+w:x"} {
 		values = append(values, r.text(format))
 	}
 	structs := [][]uintptr{
-		unsafe.Slice((*uintptr)(unsafe.Pointer(r.array)), 10), unsafe.Slice((*uintptr)(unsafe.Pointer(child(r.array, 0))), 10),
-		unsafe.Slice((*uintptr)(unsafe.Pointer(r.schema)), 9), unsafe.Slice((*uintptr)(unsafe.Pointer(childSchema(r.schema, 0))), 9),
+		unsafe.Slice((*uintptr)(unsafe.Pointer(r.array)), 10),
+		unsafe.Slice((*uintptr)(unsafe.Pointer(child(r.array, 0))), 10),
+		unsafe.Slice((*uintptr)(unsafe.Pointer(r.schema)), 9),
+		unsafe.Slice((*uintptr)(unsafe.Pointer(childSchema(r.schema, 0))), 9),
 	}
 	for ; len(edits) >= 2; edits = edits[2:] {
 		fields := structs[edits[0]/16%4]

@@ -1,9 +1,9 @@
-// Package carrow is the door between Arrow data of another language and Go: it borrows what comes in through the
-// Arrow C Data Interface and exports what goes out. Nothing is copied on the way in.
+// Package carrow exchanges Arrow data between another language and Go: it borrows what comes
+// in through the Arrow C Data Interface and exports what goes out. Nothing is copied on the way in.
 //
-// The producer owns all memory. An [Input] borrows it for one call: nothing taken from an Input may be used after
-// Release. Every field of the raw structs is checked before it is trusted; arrow's own importer aborts the process
-// on a malformed child, so it is not used.
+// The producer owns all memory. An [Input] borrows it for one call: nothing taken from an Input may
+// be used after Release. Every field of the raw structs is checked before it is trusted; arrow's
+// own importer aborts the process on a malformed child, so it is not used.
 package carrow
 
 import (
@@ -19,8 +19,9 @@ type Input struct {
 	schema *cSchema
 }
 
-// Take wraps the addresses of a struct ArrowArray and a struct ArrowSchema, which Release gives back. It never fails:
-// what is wrong with the structs is said when they are read. The name is the word for the value in errors.
+// Take wraps the addresses of a struct ArrowArray and a struct ArrowSchema, which Release gives
+// back. It never fails: what is wrong with the structs is said when they are read. The name is the
+// word for the value in errors.
 func Take(name string, array, schema int64) *Input {
 	return &Input{name: name, array: structAt[cArray](array), schema: structAt[cSchema](schema)}
 }
@@ -40,19 +41,26 @@ func (in *Input) Release() {
 func (in *Input) present() error {
 	switch {
 	case in.array == nil || in.schema == nil:
-		return fault.New(fault.Value, "%s: the addresses don't lead to Arrow C structs; pass the structs of one exported array", in.name)
+		return fault.New(fault.Value,
+			"%s: the addresses don't lead to Arrow C structs; pass the structs of one exported "+
+				"array", in.name)
 	case in.array.release == 0 || in.schema.release == 0:
-		return fault.New(fault.Value, "%s: the Arrow structs were released before; export the array again for each call", in.name)
+		return fault.New(fault.Value,
+			"%s: the Arrow structs were released before; export the array again for each call",
+			in.name)
 	}
 	return nil
 }
 
-// guarded runs a read of the structs: an address that leads nowhere becomes an error, not the end of the process.
+// guarded runs a read of the structs: an address that leads nowhere becomes an error, not the end
+// of the process.
 func (in *Input) guarded(read func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if recover() != nil {
-			err = fault.New(fault.Value, "%s: a pointer of the Arrow structs leads to memory that can't be read; export the array again", in.name)
+			err = fault.New(fault.Value,
+				"%s: a pointer of the Arrow structs leads to memory that can't be read; export "+
+					"the array again", in.name)
 		}
 	}()
 	if err := in.present(); err != nil {

@@ -7,9 +7,10 @@ import (
 	"agflow/core/tensor"
 )
 
-// Matrix borrows a FixedSizeList[channels] array of rows lists as a matrix over the same memory. The values are
-// float32, float64, float16, or uint16 with the schema metadata agflow.dtype=bfloat16. With agflow.row_stride=N row r
-// begins at value r*N: its list is the values r*N to r*N+channels.
+// Matrix borrows a FixedSizeList[channels] array of rows lists as a matrix over the same memory.
+// The values are float32, float64, float16, or uint16 with the schema metadata
+// agflow.dtype=bfloat16. With agflow.row_stride=N row r begins at value r*N: its list is the values
+// r*N to r*N+channels.
 func (in *Input) Matrix() (view tensor.View, err error) {
 	err = in.guarded(func() (err error) {
 		view, err = in.matrix()
@@ -32,7 +33,9 @@ func (in *Input) matrix() (view tensor.View, err error) {
 		return view, err
 	}
 	if last := in.array.offset + rows; last > maxRows/kind.stride {
-		return view, fault.New(fault.Value, "%s: %d rows that begin every %d values are more than agflow reads", in.name, last, kind.stride)
+		return view, fault.New(fault.Value,
+			"%s: %d rows that begin every %d values are more than agflow reads",
+			in.name, last, kind.stride)
 	}
 	switch kind.dtype {
 	case tensor.Float32Type:
@@ -46,7 +49,9 @@ func (in *Input) matrix() (view tensor.View, err error) {
 }
 
 // borrow views the values of a matrix whose lists and type are sound.
-func borrow[T tensor.Element](in *Input, kind matrixType, item *cArray) (view tensor.View, err error) {
+func borrow[T tensor.Element](
+	in *Input, kind matrixType, item *cArray,
+) (view tensor.View, err error) {
 	rows, n := in.array.length, int64(0)
 	if rows > 0 {
 		n = (rows-1)*kind.stride + kind.channels

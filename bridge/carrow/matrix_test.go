@@ -27,7 +27,8 @@ func drawStrided(t *rapid.T) rawStrided {
 	return rawStrided{
 		format: kind[0], dtype: kind[1],
 		rows: small.Draw(t, "rows"), channels: channels, stride: channels + small.Draw(t, "gap"),
-		listOffset: small.Draw(t, "list offset"), itemOffset: small.Draw(t, "item offset"), tail: small.Draw(t, "tail"),
+		listOffset: small.Draw(t, "list offset"), itemOffset: small.Draw(t, "item offset"),
+		tail: small.Draw(t, "tail"),
 	}
 }
 
@@ -47,7 +48,8 @@ func (m rawStrided) export(t testing.TB) *raw {
 	case "e":
 		data = fillValues(r, n, func(i int) uint16 { return halfOf(m.value(i)) })
 	case "S":
-		data = fillValues(r, n, func(i int) uint16 { return uint16(math.Float32bits(float32(m.value(i))) >> 16) })
+		data = fillValues(r, n,
+			func(i int) uint16 { return uint16(math.Float32bits(float32(m.value(i))) >> 16) })
 	}
 	item := r.newArray(int64(n-m.itemOffset), []unsafe.Pointer{nil, data})
 	item.offset = int64(m.itemOffset)
@@ -83,7 +85,8 @@ func halfOf(x float64) uint16 {
 	panic("not a float16")
 }
 
-// TestMatrixOfEveryDtype proves that dtype, row stride and both offsets lead to the producer's values, wherever they lie.
+// TestMatrixOfEveryDtype proves that dtype, row stride and both offsets lead to the producer's
+// values, wherever they lie.
 func TestMatrixOfEveryDtype(t *testing.T) {
 	names := map[string]string{"f": "float32", "g": "float64", "e": "float16", "S": "bfloat16"}
 	rapid.Check(t, func(rt *rapid.T) {
@@ -94,8 +97,10 @@ func TestMatrixOfEveryDtype(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		if view.Dtype().String() != names[m.format] || view.Rows() != m.rows || view.Channels() != m.channels || view.Stride() != m.stride {
-			rt.Fatalf("%v [%d, %d], stride %d", view.Dtype(), view.Rows(), view.Channels(), view.Stride())
+		if view.Dtype().String() != names[m.format] || view.Rows() != m.rows ||
+			view.Channels() != m.channels || view.Stride() != m.stride {
+			rt.Fatalf("%v [%d, %d], stride %d",
+				view.Dtype(), view.Rows(), view.Channels(), view.Stride())
 		}
 		for r := range m.rows {
 			for c, got := range view.Row(r, nil) {
@@ -107,7 +112,8 @@ func TestMatrixOfEveryDtype(t *testing.T) {
 	})
 }
 
-// TestMarkReleased proves that the callback handed out marks both structs, called from C as from Go.
+// TestMarkReleased proves that the callback handed out marks both structs, called from C as from
+// Go.
 func TestMarkReleased(t *testing.T) {
 	for _, inC := range []bool{false, true} {
 		r := rawMatrix(t, "2", 1, 1, 2)
@@ -119,13 +125,14 @@ func TestMarkReleased(t *testing.T) {
 		} else {
 			r.take("y").Release()
 		}
-		if r.array.release != 0 || r.schema.release != 0 || r.array.length != 1 || r.schema.nChildren != 1 {
+		if r.array.release != 0 || r.schema.release != 0 || r.array.length != 1 ||
+			r.schema.nChildren != 1 {
 			t.Errorf("in C %v: %+v, %+v", inC, r.array, r.schema)
 		}
 	}
 }
 
-// BenchmarkMatrix is the way of one matrix through the door: take, read, release.
+// BenchmarkMatrix borrows one matrix: take, read, release.
 func BenchmarkMatrix(b *testing.B) {
 	for _, m := range []rawStrided{
 		{format: "f", rows: 2, channels: 8, stride: 8},

@@ -20,7 +20,9 @@ func readMatrixType(name string, s *cSchema) (kind matrixType, err error) {
 	}
 	channels, ok := listSize(string(list))
 	if !ok {
-		return kind, fault.New(fault.Dtype, "%s: expected a fixed-size list of floats, one list a row, found Arrow format %q", name, list)
+		return kind, fault.New(fault.Dtype,
+			"%s: expected a fixed-size list of floats, one list a row, found Arrow format %q",
+			name, list)
 	}
 	child, err := onlyChild[cSchema](name, "schema", s.children, s.nChildren)
 	if err != nil {
@@ -36,11 +38,15 @@ func readMatrixType(name string, s *cSchema) (kind matrixType, err error) {
 	}
 	kind = matrixType{channels: int64(channels), stride: notes.stride}
 	if kind.dtype, ok = elementType(string(item), notes.dtype); !ok || child.nChildren != 0 {
-		return kind, fault.New(fault.Dtype, "%s: expected lists of float32 (f), float64 (g), float16 (e), or uint16 (S) with the metadata agflow.dtype=bfloat16; found Arrow format %q, agflow.dtype=%q",
+		return kind, fault.New(fault.Dtype,
+			"%s: expected lists of float32 (f), float64 (g), float16 (e), or uint16 (S) with the "+
+				"metadata agflow.dtype=bfloat16; found Arrow format %q, agflow.dtype=%q",
 			name, item, notes.dtype)
 	}
 	if notes.bad || kind.stride < kind.channels || kind.stride > maxRows {
-		return kind, fault.New(fault.Shape, "%s: the metadata agflow.row_stride must be the number of values from row to row, at least the %d channels", name, channels)
+		return kind, fault.New(fault.Shape,
+			"%s: the metadata agflow.row_stride must be the number of values from row to row, at "+
+				"least the %d channels", name, channels)
 	}
 	return kind, nil
 }
@@ -62,7 +68,8 @@ func (n *matrixNotes) read(key, value []byte) {
 	}
 }
 
-// elementType reads an Arrow format and the dtype declared for it; only bfloat16, which Arrow lacks, needs one.
+// elementType reads an Arrow format and the dtype declared for it; only bfloat16, which Arrow
+// lacks, needs one.
 func elementType(format, declared string) (tensor.Dtype, bool) {
 	dtype := tensor.BFloat16Type
 	switch format {

@@ -9,7 +9,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/array"
 )
 
-// Record borrows a struct array as a record batch over the same memory, with the metadata of its schema and fields.
+// Record borrows a struct array as a record batch over the same memory, with the metadata of its
+// schema and fields.
 func (in *Input) Record() (record arrow.Record, err error) {
 	err = in.guarded(func() (err error) {
 		record, err = in.record()
@@ -24,11 +25,13 @@ func (in *Input) record() (arrow.Record, error) {
 		return nil, err
 	}
 	if format != "+s" {
-		return nil, fault.New(fault.Dtype, "%s: expected a record batch (struct array), found Arrow format %q", in.name, format)
+		return nil, fault.New(fault.Dtype,
+			"%s: expected a record batch (struct array), found Arrow format %q", in.name, format)
 	}
 	n := in.schema.nChildren
 	if n < 1 || n > maxColumns {
-		return nil, fault.New(fault.Value, "%s: the record batch has %d columns, expected 1 to %d", in.name, n, maxColumns)
+		return nil, fault.New(fault.Value, "%s: the record batch has %d columns, expected 1 to %d",
+			in.name, n, maxColumns)
 	}
 	rows := in.array.length
 	if err := checkArray(in.name, in.array, 1, 0, rows); err != nil {
@@ -48,7 +51,8 @@ func (in *Input) record() (arrow.Record, error) {
 		if fields[i], err = field(path, schemas[i]); err != nil {
 			return nil, err
 		}
-		data, err := column(path+" "+fields[i].Name, arrays[i], fields[i].Type, in.array.offset, rows)
+		data, err := column(path+" "+fields[i].Name, arrays[i], fields[i].Type, in.array.offset,
+			rows)
 		if err != nil {
 			return nil, err
 		}

@@ -1,15 +1,27 @@
 package carrow
 
 /*
-// Calls a release callback as the Arrow C Data Interface asks for. The struct is marked released even when
-// the callback forgets to: arrow's own helper would abort the process there.
+// Calls a release callback as the Arrow C Data Interface asks for. The struct is marked released
+// even when the callback forgets to: arrow's own helper would abort the process there.
 #include <stdint.h>
 
-struct agflow_array  { int64_t counts[5]; void *pointers[3]; void (*release)(struct agflow_array *);  void *private_data; };
-struct agflow_schema { void *texts[3]; int64_t counts[2]; void *pointers[2]; void (*release)(struct agflow_schema *); void *private_data; };
+struct agflow_array {
+	int64_t counts[5];
+	void *pointers[3];
+	void (*release)(struct agflow_array *);
+	void *private_data;
+};
+struct agflow_schema {
+	void *texts[3];
+	int64_t counts[2];
+	void *pointers[2];
+	void (*release)(struct agflow_schema *);
+	void *private_data;
+};
 
-// The callback of structs whose memory their producer keeps: it marks either struct released, and no more. Words 7 and
-// 8 are dictionary and release of an array, release and private_data of a schema; all but release are NULL in them.
+// The callback of structs whose memory their producer keeps: it marks either struct released, and
+// no more. Words 7 and 8 are dictionary and release of an array, release and private_data of a
+// schema; all but release are NULL in them.
 static void agflow_mark_released(void *structs) {
 	void **words = structs;
 	words[7] = words[8] = 0;
@@ -31,8 +43,8 @@ import "C"
 
 import "unsafe"
 
-// MarkReleased is the address of a release callback, for arrays and schemas, that only sets release to NULL: for
-// structs over memory that their producer keeps alive for the whole call anyway.
+// MarkReleased is the address of a release callback, for arrays and schemas, that only sets release
+// to NULL: for structs over memory that their producer keeps alive for the whole call anyway.
 var MarkReleased = uintptr(C.agflow_mark_released_address())
 
 func releaseArray(a *cArray) {

@@ -6,9 +6,9 @@ import (
 	"agflow/core/fault"
 )
 
-// cSchema mirrors struct ArrowSchema of the Arrow C Data Interface, field by field, so that every field can be looked
-// at before anything trusts it. Pointers are kept as numbers until then: Go's own runtime stops the process when it
-// meets a small number in a pointer variable.
+// cSchema mirrors struct ArrowSchema of the Arrow C Data Interface, field by field, so that every
+// field can be checked before anything trusts it. Pointers are kept as numbers until then: Go's
+// own runtime stops the process when it meets a small number in a pointer variable.
 type cSchema struct {
 	format, name, metadata uintptr
 	flags, nChildren       int64
@@ -25,8 +25,8 @@ type cArray struct {
 
 const flagNullable = 2 // ARROW_FLAG_NULLABLE
 
-// plausible tells whether an address can lead to values of a width at all: not into the zero page, not past every
-// address space, aligned.
+// plausible reports whether an address can lead to values of a width at all: not into the zero
+// page, not past every address space, aligned.
 func plausible(address, width uintptr) bool {
 	return address >= 4096 && address < 1<<62 && address%width == 0
 }
@@ -34,7 +34,8 @@ func plausible(address, width uintptr) bool {
 // at follows a plausible address.
 func at[T any](address uintptr) *T { return *(**T)(unsafe.Pointer(&address)) }
 
-// cText borrows a C string of at most max bytes; ok is false when there is none or it is longer. A missing one is empty.
+// cText borrows a C string of at most max bytes; ok is false when there is none or it is longer. A
+// missing one is empty.
 func cText(address uintptr, max int) (s []byte, ok bool) {
 	if address == 0 {
 		return nil, true
@@ -75,7 +76,8 @@ func onlyChild[T any](path, what string, address uintptr, have int64) (*T, error
 
 func checkChildren(path, what string, address uintptr, have, want int64) error {
 	if have != want || !plausible(address, 8) {
-		return fault.New(fault.Value, "%s: the %s has %d children, its type needs %d", path, what, have, want)
+		return fault.New(fault.Value, "%s: the %s has %d children, its type needs %d",
+			path, what, have, want)
 	}
 	return nil
 }

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Find chooses the interpreter whose packages the hosted Python uses: the one asked for, that of the active virtual
-// environment, that of the environment this program is installed in, the first python3 on the PATH.
+// Find chooses the interpreter whose packages the hosted Python uses: the one asked for, that of
+// the active virtual environment, that of the environment this program is installed in, the first
+// python3 on the PATH.
 func Find(asked string) (string, error) {
 	if asked != "" {
 		return locate(asked)
@@ -20,24 +21,28 @@ func Find(asked string) (string, error) {
 	}
 	if program, err := os.Executable(); err == nil {
 		// <environment>/lib/python3.X/site-packages/agflow/_bin/agflow
-		if packages, inside := strings.CutSuffix(program, "/site-packages/agflow/_bin/agflow"); inside {
+		if packages, inside := strings.CutSuffix(program,
+			"/site-packages/agflow/_bin/agflow"); inside {
 			return locate(filepath.Join(packages, "..", "..", "bin", "python3"))
 		}
 	}
 	return locate("python3")
 }
 
-// locate makes the path of an interpreter absolute but follows no link: the place of the link is the environment.
+// locate makes the path of an interpreter absolute but follows no link: the place of the link is
+// the environment.
 func locate(name string) (string, error) {
 	found, err := exec.LookPath(name)
 	if err != nil {
-		return "", fmt.Errorf("no Python interpreter at %s: name one with --python or AGFLOW_PYTHON", name)
+		return "", fmt.Errorf("no Python interpreter at %s: name one with --python or "+
+			"AGFLOW_PYTHON", name)
 	}
 	return filepath.Abs(found)
 }
 
-// CheckVersion refuses an interpreter whose packages a hosted Python of the wanted version ("3.11") cannot use. It
-// must be asked before Python starts: CPython itself starts with the wrong version and silently without packages.
+// CheckVersion refuses an interpreter whose packages a hosted Python of the wanted version ("3.11")
+// cannot use. It must be asked before Python starts: CPython itself starts with the wrong version
+// and silently without packages.
 func CheckVersion(program, wanted string) error {
 	environment := filepath.Dir(filepath.Dir(program))
 	found, err := environmentVersion(filepath.Join(environment, "pyvenv.cfg"))
@@ -48,13 +53,16 @@ func CheckVersion(program, wanted string) error {
 		return checkInstallation(program, wanted)
 	}
 	if found != wanted {
-		return fmt.Errorf("%s is an environment of Python %s, but this agflow was built for Python %s: install agflow into that environment, or name one of Python %s with --python",
+		return fmt.Errorf("%s is an environment of Python %s, but this agflow was built for "+
+			"Python %s: install agflow into that environment, or name one of Python %s with "+
+			"--python",
 			environment, found, wanted, wanted)
 	}
 	return nil
 }
 
-// environmentVersion reads "3.X" from pyvenv.cfg; empty where there is no such file, or it names no version.
+// environmentVersion reads "3.X" from pyvenv.cfg; empty where there is no such file, or it names no
+// version.
 func environmentVersion(config string) (string, error) {
 	file, err := os.Open(config)
 	if os.IsNotExist(err) {
@@ -78,7 +86,8 @@ func environmentVersion(config string) (string, error) {
 	return "", lines.Err()
 }
 
-// checkInstallation wants the standard library of the wanted version beside a Python that is no virtual environment.
+// checkInstallation wants the standard library of the wanted version beside a Python that is no
+// virtual environment.
 func checkInstallation(program, wanted string) error {
 	resolved, err := filepath.EvalSymlinks(program)
 	if err != nil {
@@ -90,6 +99,7 @@ func checkInstallation(program, wanted string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s is not a Python %s (no lib/python%s below %s), but this agflow was built for Python %s: name one, or one of its environments, with --python",
+	return fmt.Errorf("%s is not a Python %s (no lib/python%s below %s), but this agflow was "+
+		"built for Python %s: name one, or one of its environments, with --python",
 		program, wanted, wanted, prefix, wanted)
 }

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// place makes an executable file <root>/bin/python3 with the given other files and returns its path.
+// place makes an executable file <root>/bin/python3 with the given other files and returns its
+// path.
 func place(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -29,15 +30,21 @@ func TestCheckVersion(t *testing.T) {
 		files map[string]string
 		want  string // part of the refusal; empty: accepted
 	}{
-		"venv":                    {map[string]string{"pyvenv.cfg": "home = /usr/bin\nversion = 3.11.7\n"}, ""},
-		"virtualenv":              {map[string]string{"pyvenv.cfg": "version_info = 3.11.7.final.0\n"}, ""},
-		"uv":                      {map[string]string{"pyvenv.cfg": "version_info=3.11\n"}, ""},
-		"venv of another version": {map[string]string{"pyvenv.cfg": "version = 3.12.1\n"}, "is an environment of Python 3.12, but this agflow was built for Python 3.11: install"},
-		"3.1 is not 3.11":         {map[string]string{"pyvenv.cfg": "version = 3.1.1\n"}, "of Python 3.1,"},
-		"no version, no library":  {map[string]string{"pyvenv.cfg": "home = /usr/bin\n"}, "is not a Python 3.11"},
-		"installation":            {map[string]string{"lib/python3.11/os.py": ""}, ""},
-		"installation, lib64":     {map[string]string{"lib64/python3.11/os.py": ""}, ""},
-		"other installation":      {map[string]string{"lib/python3.12/os.py": ""}, "is not a Python 3.11 (no lib/python3.11 below"},
+		"venv": {map[string]string{"pyvenv.cfg": "home = /usr/bin\nversion = " +
+			"3.11.7\n"}, ""},
+		"virtualenv": {map[string]string{"pyvenv.cfg": "version_info = " +
+			"3.11.7.final.0\n"}, ""},
+		"uv": {map[string]string{"pyvenv.cfg": "version_info=3.11\n"}, ""},
+		"venv of another version": {map[string]string{"pyvenv.cfg": "version = 3.12.1\n"},
+			"is an environment of Python 3.12, but this agflow was built for Python 3.11: install"},
+		"3.1 is not 3.11": {map[string]string{"pyvenv.cfg": "version = 3.1.1\n"},
+			"of Python 3.1,"},
+		"no version, no library": {map[string]string{"pyvenv.cfg": "home = /usr/bin\n"},
+			"is not a Python 3.11"},
+		"installation":        {map[string]string{"lib/python3.11/os.py": ""}, ""},
+		"installation, lib64": {map[string]string{"lib64/python3.11/os.py": ""}, ""},
+		"other installation": {map[string]string{"lib/python3.12/os.py": ""},
+			"is not a Python 3.11 (no lib/python3.11 below"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := CheckVersion(place(t, test.files), "3.11")
@@ -52,7 +59,8 @@ func TestCheckVersion(t *testing.T) {
 }
 
 func TestFindPrefersWhatIsAsked(t *testing.T) {
-	asked, active, onPath := place(t, map[string]string{}), place(t, map[string]string{}), place(t, map[string]string{})
+	asked, active, onPath := place(t, map[string]string{}), place(t, map[string]string{}),
+		place(t, map[string]string{})
 	t.Setenv("PATH", filepath.Dir(onPath))
 	t.Setenv("VIRTUAL_ENV", filepath.Dir(filepath.Dir(active)))
 	for option, want := range map[string]string{asked: asked, "python3": onPath, "": active} {
@@ -64,7 +72,9 @@ func TestFindPrefersWhatIsAsked(t *testing.T) {
 	if got, err := Find(""); got != onPath || err != nil {
 		t.Errorf("without an environment Find gave %q, %v; want %q", got, err, onPath)
 	}
-	if _, err := Find("/nowhere/python3"); err == nil || !strings.Contains(err.Error(), "no Python interpreter at /nowhere/python3: name one with --python") {
+	if _, err := Find("/nowhere/python3"); err == nil ||
+		!strings.Contains(err.Error(),
+			"no Python interpreter at /nowhere/python3: name one with --python") {
 		t.Error(err)
 	}
 }

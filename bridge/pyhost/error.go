@@ -1,5 +1,6 @@
-// Package pyhost runs CPython inside this process: the interpreter, its global lock, signals and exceptions. It is the
-// only user of go-python3. Without the build tag "python" only the choice of an interpreter is compiled.
+// Package pyhost runs CPython inside this process: the interpreter, its global lock, signals and
+// exceptions. It is the only user of go-python3. Without the build tag "python" only the choice of
+// an interpreter is compiled.
 package pyhost
 
 // Interrupted is the exit status of a process that SIGINT or SIGTERM ended.
@@ -13,7 +14,8 @@ type Error struct {
 	Traceback string `json:"traceback"` // as Python prints it, causes included
 }
 
-// Error is "Type: message" for foreign exceptions and the sentence alone for those of agflow, which name their cure.
+// Error is "Type: message" for foreign exceptions and the sentence alone for those of agflow, which
+// name their cure.
 func (e *Error) Error() string {
 	switch {
 	case e.Code != "":

@@ -29,8 +29,9 @@ var Version = fmt.Sprintf("%d.%d", C.PY_MAJOR_VERSION, C.PY_MINOR_VERSION)
 //go:embed support.py
 var support string
 
-// Interpreter is the one Python of this process. One goroutine, bound to its thread for ever, is Python's main thread
-// and runs all calls; the global lock is free between them. CPython can't be started a second time after Close.
+// Interpreter is the one Python of this process. One goroutine, bound to its thread for ever, is
+// Python's main thread and runs all calls; the global lock is free between them. CPython can't be
+// started a second time after Close.
 type Interpreter struct {
 	work   chan func()
 	thread C.pthread_t
@@ -40,9 +41,9 @@ type Interpreter struct {
 	closed       bool
 }
 
-// Start starts Python as if program (the path of an interpreter, from Find) had been run: with its environment's
-// packages. From then on SIGINT and SIGTERM raise KeyboardInterrupt in the running call, and a second one ends the
-// process at once with status Interrupted.
+// Start starts Python as if program (the path of an interpreter, from Find) had been run: with its
+// environment's packages. From then on SIGINT and SIGTERM raise KeyboardInterrupt in the running
+// call, and a second one ends the process at once with status Interrupted.
 func Start(program string) (*Interpreter, error) {
 	if err := CheckVersion(program, Version); err != nil {
 		return nil, err
@@ -57,8 +58,8 @@ func Start(program string) (*Interpreter, error) {
 	return p, nil
 }
 
-// Call runs module.function(argument) in Python and returns the text it returned. The error is an *Error when Python
-// raised an exception.
+// Call runs module.function(argument) in Python and returns the text it returned. The error is an
+// *Error when Python raised an exception.
 func (p *Interpreter) Call(module, function, argument string) (string, error) {
 	var answer string
 	var err error
@@ -88,13 +89,14 @@ func (p *Interpreter) Close() error {
 	p.do(func() { status = python3.Py_FinalizeEx() })
 	signal.Reset(os.Interrupt, syscall.SIGTERM)
 	if status != 0 {
-		return errors.New("Python could not flush its output: is the disk full, or the reader of the pipe gone?")
+		return errors.New("Python could not flush its output: is the disk full, or the reader of " +
+			"the pipe gone?")
 	}
 	return nil
 }
 
-// serve is Python's main thread. It never ends: libraries keep destructors for the end of the thread that can't run once
-// Python is gone.
+// serve is Python's main thread. It never ends: libraries keep destructors for the end of the
+// thread that can't run once Python is gone.
 func (p *Interpreter) serve(program string, started chan<- error) {
 	runtime.LockOSThread()
 	p.thread = C.pthread_self()
@@ -114,14 +116,16 @@ func (p *Interpreter) serve(program string, started chan<- error) {
 }
 
 func (p *Interpreter) initialize(program string) error {
-	os.Unsetenv("PYTHONHOME") // it would move the standard library of an environment to where there is none
-	C.Py_UTF8Mode = 1         // file names and output don't depend on the locale
+	// it would move the standard library of an environment to where there is none
+	os.Unsetenv("PYTHONHOME")
+	C.Py_UTF8Mode = 1 // file names and output don't depend on the locale
 	if err := python3.Py_SetProgramName(program); err != nil {
 		return fmt.Errorf("the path of the Python interpreter %q cannot be used: %w", program, err)
 	}
 	python3.Py_InitializeEx(false) // signals stay Go's
 	if python3.PyRun_SimpleString(support) != 0 {
-		return fmt.Errorf("Python did not start with %s: its message stands above; try the interpreter by itself", program)
+		return fmt.Errorf("Python did not start with %s: its message stands above; try the "+
+			"interpreter by itself", program)
 	}
 	main := python3.PyImport_AddModule("__main__")
 	p.call = main.GetAttrString("call")

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Python can be started once a process, so each scenario runs in a process of its own: this test binary again, with
-// the scenario's name in the environment.
+// Python can be started once a process, so each scenario runs in a process of its own: this test
+// binary again, with the scenario's name in the environment.
 const scenarioKey = "AGFLOW_TEST_SCENARIO"
 
 // scenarioPython is Python code the scenarios call by "script".
@@ -54,7 +54,8 @@ class AgflowFault(ValueError):
     code = "shape"
 AgflowFault.__module__ = "agflow.errors"
 def ours(text): raise AgflowFault("y has 3 rows, expected 4: pass both of one batch")
-for f in (echo, number, fail, leave, shout, sleep, spin, busy, child, ours): setattr(script, f.__name__, f)
+for f in (echo, number, fail, leave, shout, sleep, spin, busy, child, ours):
+    setattr(script, f.__name__, f)
 sys.modules["script"] = script
 `
 
@@ -117,7 +118,8 @@ var scenarios = map[string]func() int{
 	},
 	"environment": func() int {
 		return hosted(func(p *Interpreter) int {
-			for _, question := range []string{"__import__('sys').prefix", "__import__('sys').executable", "__import__('sys').flags.utf8_mode"} {
+			for _, question := range []string{"__import__('sys').prefix",
+				"__import__('sys').executable", "__import__('sys').flags.utf8_mode"} {
 				answer, err := p.Call("builtins", "eval", "str("+question+")")
 				fmt.Println(answer, err)
 			}
@@ -161,7 +163,8 @@ func status(err error) int {
 	return 1
 }
 
-// environment makes a virtual environment of the linked Python version, without pip, and returns its python3.
+// environment makes a virtual environment of the linked Python version, without pip, and returns
+// its python3.
 func environment(t *testing.T) string {
 	t.Helper()
 	base, err := exec.LookPath(os.Getenv("AGFLOW_TEST_PYTHON"))
@@ -172,7 +175,8 @@ func environment(t *testing.T) string {
 		t.Skipf("no python%s on the PATH and none in AGFLOW_TEST_PYTHON: %v", Version, err)
 	}
 	folder := filepath.Join(t.TempDir(), "environment é")
-	if out, err := exec.Command(base, "-m", "venv", "--without-pip", folder).CombinedOutput(); err != nil {
+	if out, err := exec.Command(base, "-m", "venv", "--without-pip",
+		folder).CombinedOutput(); err != nil {
 		t.Fatalf("venv: %v\n%s", err, out)
 	}
 	return filepath.Join(folder, "bin", "python3")
@@ -181,7 +185,8 @@ func environment(t *testing.T) string {
 func scenario(t *testing.T, name, program string) *exec.Cmd {
 	t.Helper()
 	command := exec.Command(os.Args[0])
-	command.Env = append(os.Environ(), scenarioKey+"="+name, "VIRTUAL_ENV="+filepath.Dir(filepath.Dir(program)), "LC_ALL=C")
+	command.Env = append(os.Environ(), scenarioKey+"="+name,
+		"VIRTUAL_ENV="+filepath.Dir(filepath.Dir(program)), "LC_ALL=C")
 	return command
 }
 
@@ -206,7 +211,9 @@ func TestCallsFromManyGoroutines(t *testing.T) {
 func TestExceptionsBecomeErrors(t *testing.T) {
 	got := run(t, "errors", environment(t))
 	for _, want := range []string{
-		"fail: ValueError: bad input\n", "KeyError: 'missing'", "The above exception was the direct cause", // the whole chain
+		// the whole chain
+		"fail: ValueError: bad input\n", "KeyError: 'missing'",
+		"The above exception was the direct cause",
 		"leave: SystemExit: 3\n",
 		"ours: y has 3 rows, expected 4: pass both of one batch\nours code \"shape\"\n",
 		"number: script.number did not return text",
@@ -232,7 +239,8 @@ func TestEnvironmentIsTheInterpreters(t *testing.T) {
 	}
 }
 
-// As in a plain Python process: SIGTERM ends the child, SIGINT raises KeyboardInterrupt in it (exit status 1).
+// As in a plain Python process: SIGTERM ends the child, SIGINT raises KeyboardInterrupt in it (exit
+// status 1).
 func TestForkedChildAnswersSignals(t *testing.T) {
 	got := run(t, "child", environment(t))
 	for _, want := range []string{"terminated -15 <nil>\n", "interrupt 1 <nil>\n"} {
@@ -257,7 +265,7 @@ func TestSignalInterrupts(t *testing.T) {
 	}
 }
 
-// C code that never looks at signals holds up the first one; the second ends the process.
+// C code that never checks for signals delays the first one; the second ends the process.
 func TestSecondSignalExitsAtOnce(t *testing.T) {
 	took, code := signalled(t, scenario(t, "busy", environment(t)), syscall.SIGINT, syscall.SIGINT)
 	if code != Interrupted || took > 5*time.Second {
@@ -265,7 +273,8 @@ func TestSecondSignalExitsAtOnce(t *testing.T) {
 	}
 }
 
-// signalled starts a command, waits for its "ready", sends the signals and returns how long it then took to end.
+// signalled starts a command, waits for its "ready", sends the signals and returns how long it then
+// took to end.
 func signalled(t *testing.T, command *exec.Cmd, numbers ...syscall.Signal) (time.Duration, int) {
 	t.Helper()
 	stderr, err := command.StderrPipe()

@@ -9,12 +9,13 @@ import traceback
 
 sys.argv = ["agflow"]
 
-# PyErr_SetInterrupt raises only what Python has a handler for. Go takes the signal itself back afterwards.
+# PyErr_SetInterrupt raises only what Python has a handler for. Go takes the signal itself back
+# afterwards.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _take_signals_in_child():
-    """A forked child has no Go scheduler that would answer its signals: give it those of a plain Python process."""
+    """Give a forked child the signal handlers of a plain Python process: Go does not run in it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -23,7 +24,7 @@ os.register_at_fork(after_in_child=_take_signals_in_child)
 
 
 def call(module, function, argument):
-    """JSON text {"result": …} of module.function(argument), or {"error": …} of the exception it ended with."""
+    """Return JSON {"result": …} of module.function(argument), or {"error": …} of its exception."""
     try:
         result = getattr(importlib.import_module(module), function)(argument)
         sys.stdout.flush()

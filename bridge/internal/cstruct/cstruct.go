@@ -1,14 +1,29 @@
-// Package cstruct gives tests memory of C, where Arrow C structs must live, and release callbacks that count.
+// Package cstruct gives tests memory of C, where Arrow C structs must live, and release callbacks
+// that count.
 package cstruct
 
 /*
 #include <stdint.h>
 #include <stdlib.h>
 
-struct array  { int64_t counts[4]; int64_t n_children; void *buffers; struct array **children; void *dictionary;
-                void (*release)(struct array *); int64_t *released; };
-struct schema { void *texts[3]; int64_t flags; int64_t n_children; struct schema **children; void *dictionary;
-                void (*release)(struct schema *); int64_t *released; };
+struct array {
+	int64_t counts[4];
+	int64_t n_children;
+	void *buffers;
+	struct array **children;
+	void *dictionary;
+	void (*release)(struct array *);
+	int64_t *released;
+};
+struct schema {
+	void *texts[3];
+	int64_t flags;
+	int64_t n_children;
+	struct schema **children;
+	void *dictionary;
+	void (*release)(struct schema *);
+	int64_t *released;
+};
 
 static void count_array(struct array *a)   { if (a->released) ++*a->released; a->release = 0; }
 static void count_schema(struct schema *s) { if (s->released) ++*s->released; s->release = 0; }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agflow._core.calls import ABI, CALLS, Call
+from agflow._core.call import Call
+from agflow._core.calls import ABI, CALLS
 from agflow.errors import from_text
 
 
@@ -21,8 +22,8 @@ class ExtensionCore:
         found = self.version()
         if not found.endswith(f" abi {ABI}"):
             raise ImportError(
-                f"agflow's native part is {found}, this Python part needs abi {ABI}: build both again "
-                "(pip install, or `make native` in the sources)"
+                f"agflow's native part is {found}, this Python part needs abi {ABI}: build both "
+                "again (pip install, or `make native` in the sources)"
             )
 
 
@@ -31,8 +32,8 @@ def _native_module() -> Any:
         from agflow._core import _native
     except ImportError as error:
         raise ImportError(
-            f"agflow's native part cannot be loaded ({error}): install agflow with the Python that runs "
-            "here (pip install), or run `make native` in the sources"
+            f"agflow's native part cannot be loaded ({error}): install agflow with the Python that "
+            "runs here (pip install), or run `make native` in the sources"
         ) from error
     return _native
 
@@ -45,12 +46,8 @@ def _method(call: Call, native: Any) -> Callable[..., Any]:
             return function(*values)
         except RuntimeError as error:
             raise from_text(str(error)) from None
-        except (
-            TypeError,
-            ValueError,
-            OverflowError,
-        ):  # not taken by the extension, whose words are no help
-            call.check(values)
+        except (TypeError, ValueError, OverflowError):
+            call.check(values)  # the extension's own message does not name the argument
             raise
 
     method.__name__ = call.name

@@ -6,7 +6,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from agflow._core.calls import ABI, CALLS, FLOAT, INT, TEXT, Call
+from agflow._core.call import FLOAT, INT, TEXT, Call
+from agflow._core.calls import ABI, CALLS
 from agflow.errors import from_text
 
 _C_TYPES = {INT: ctypes.c_int64, FLOAT: ctypes.c_double, TEXT: ctypes.c_char_p}
@@ -24,11 +25,12 @@ class HostCore:
 
     def __init__(self) -> None:
         process = ctypes.CDLL(None)
+        process.agflow_abi_version.restype = ctypes.c_int64
         found = process.agflow_abi_version()
         if found != ABI:
             raise ImportError(
-                f"the agflow command that hosts this Python has abi {found}, the agflow package needs abi "
-                f"{ABI}: install the same version of both"
+                f"the agflow command that hosts this Python has abi {found}, the agflow package "
+                f"needs abi {ABI}: install the same version of both"
             )
         process.agflow_abi_free.argtypes = [ctypes.c_void_p]
         process.agflow_abi_free.restype = None
@@ -37,11 +39,9 @@ class HostCore:
 
 
 def _method(call: Call, process: ctypes.CDLL) -> Callable[..., Any]:
-    function = process[f"agflow_abi_{'version_text' if call.name == 'version' else call.name}"]
-    function.argtypes = [_C_TYPES[kind] for kind in call.arguments] + [
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-    ]
+    function = process[f"agflow_call_{call.name}"]
+    results = [ctypes.c_void_p, ctypes.c_void_p]  # where the number and the text go
+    function.argtypes = [_C_TYPES[kind] for kind in call.arguments] + results
     function.restype = ctypes.c_int32
 
     def method(*values: Any) -> Any:

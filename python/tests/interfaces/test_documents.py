@@ -1,32 +1,90 @@
-"""The README's Python example and every notebook run as they stand."""
+"""The READMEs: their examples run and gain, their links lead somewhere, the first is short."""
 
 import pathlib
 import re
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 ROOT = pathlib.Path(__file__).parents[3]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def test_readme_example_runs(tmp_path, monkeypatch):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert blocks, "the README has no Python example"
+def python_blocks(readme):
+    return re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
+
+
+def run(block, readme):
+    names = {}
+    exec(compile(block, str(readme), "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+def test_the_example_of_the_first_page_gains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+    (block,) = python_blocks(ROOT / "README.md")
+    router = run(block, "README.md")["router"]
+    assert router.verdict == "PASS" and router.ledger.charged < 0.7
+    assert router.accuracy_cascade > router.accuracy_heavy - 0.02 > router.accuracy_light - 0.02
 
 
+@pytest.mark.parametrize("readme", READMES[1:], ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples_of_the_rooms_run(readme, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in python_blocks(readme):
+        run(block, readme)
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"(?m)^#+ (.*)$", page.read_text())
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(readme):
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", readme.read_text())
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (readme.parent / path).resolve() if path else readme
+        assert target.exists(), f"{readme.name} links to {link}"
+        if anchor:
+            page = target / "README.md" if target.is_dir() else target
+            assert anchor in anchors(page), f"{readme} links to {link}"
+
+
+def test_every_room_has_a_page_and_the_first_page_links_to_it():
+    rooms = {page.parent.name for page in READMES[1:]}
+    assert rooms == {"bridge", "cli", "core", "notebooks", "python"}
+    assert all(f"({room}/README.md)" in READMES[0].read_text() for room in rooms)
+
+
+def test_the_first_page_is_short():
+    lines = READMES[0].read_text().splitlines()
+    assert len(lines) <= 150 and max(map(len, lines)) <= 120
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
-    notebook = nbformat.read(path, as_version=4)
+    import nbformat
+    from nbclient import NotebookClient
+
     NotebookClient(
-        notebook,
+        nbformat.read(path, as_version=4),
         timeout=600,
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_with_their_outputs(path):
+    import nbformat
+
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    assert any(output.get("data", {}).get("image/png") for cell in cells for output in cell.outputs)

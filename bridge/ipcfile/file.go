@@ -1,0 +1,167 @@
+// Package ipcfile keeps record batches in Arrow IPC files, uncompressed, one record batch a file,
+// readable by any Arrow tool. A checksum inside the file is verified before a byte of it is parsed,
+// and a file appears whole or not at all. Reading maps the file into memory and copies nothing
+// (Use), or copies once (Read); no file, damaged or forged, makes it panic or allocate more than a
+// small multiple of the file's size. What the columns of a kind are is the matter of package
+// tables.
+package ipcfile
+
+import (
+	"os"
+
+	"agflow/core/fault"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/ipc"
+	"github.com/apache/arrow/go/v15/arrow/memory"
+)
+
+// Write writes one record batch to a new file, or in place of an older one, and returns its bytes.
+// The schema metadata names the kind; format, producer and checksum are set here. Columns are not
+// checked against the kind: package tables does that.
+func Write(path string, rec arrow.Record) (size int64, err error) {
+	if err := checkColumns(rec); err != nil {
+		return 0, err
+	}
+	content := compact(fileSchema(rec.Schema()), rec)
+	defer content.Release()
+	err = replace(path, func(f *os.File) (err error) {
+		if err := writeIPC(f, path, content); err != nil {
+			return err
+		}
+		size, err = writeChecksum(f, path)
+		return err
+	})
+	return size, err
+}
+
+// fileSchema sets the keys that every file has; the checksum's digits are still zeros.
+func fileSchema(schema *arrow.Schema) *arrow.Schema {
+	pairs := Pairs(schema.Metadata())
+	Stamp(pairs)
+	pairs[KeyChecksum] = checksumPrefix + checksumZeros
+	metadata := arrow.MetadataFrom(pairs)
+	return arrow.NewSchema(schema.Fields(), &metadata)
+}
+
+func writeIPC(f *os.File, path string, rec arrow.Record) error {
+	w, err := ipc.NewFileWriter(f, ipc.WithSchema(rec.Schema()))
+	if err != nil {
+		return IOFault(path, "write", err)
+	}
+	if err := w.Write(rec); err != nil {
+		return IOFault(path, "write", err)
+	}
+	if err := w.Close(); err != nil {
+		return IOFault(path, "write", err)
+	}
+	return nil
+}
+
+// writeChecksum puts the digits in the two places that hold zeros and returns the size of the file.
+func writeChecksum(f *os.File, path string) (size int64, err error) {
+	m, err := openMapping(f.Name())
+	if err != nil {
+		return 0, err
+	}
+	defer m.close()
+	err = guarded(path, func() error {
+		at := checksums(m.bytes)
+		if len(at) != 2 {
+			return fault.New(fault.Value,
+				"%s: a name or the data holds the text of an agflow checksum (%q and %d digits); "+
+					"rename it", path, checksumPrefix, checksumDigits)
+		}
+		digits := []byte(digest(m.bytes, at[0], at[1]))
+		for _, offset := range at {
+			if _, err := f.WriteAt(digits, int64(offset)); err != nil {
+				return IOFault(path, "write", err)
+			}
+		}
+		return nil
+	})
+	return int64(len(m.bytes)), err
+}
+
+// Use verifies a file and lends its record batch to a step, without copying: the columns lie in the
+// file's own pages, mapped into memory. They are the step's until it returns; it may hand them to
+// goroutines that turn faults into panics and recover (debug.SetPanicOnFault), and must copy what
+// it keeps. The kind is the one expected, or "" for any.
+//
+// A file may be replaced by renaming meanwhile. One that is written in place, or cut short, is an
+// error (file), and so is what the step returns, with the file's name before it.
+func Use(path, kind string, step func(arrow.Record) error) error {
+	return withMapping(path, func(m *mapping) error {
+		rec, err := m.read(kind, m.buffer)
+		if err != nil {
+			return err
+		}
+		defer rec.Release()
+		if err := step(rec); err != nil {
+			return Named(path, err)
+		}
+		return nil
+	})
+}
+
+// Read verifies a file and copies its record batch into memory of alloc, where nothing that happens
+// to the file reaches it; the caller releases it. The kind is the one expected, or "" for any.
+func Read(path, kind string, alloc memory.Allocator) (rec arrow.Record, err error) {
+	err = withMapping(path, func(m *mapping) (err error) {
+		rec, err = m.read(kind, copier(alloc))
+		return err
+	})
+	if err != nil && rec != nil {
+		rec.Release()
+		rec = nil
+	}
+	return rec, err
+}
+
+func (m *mapping) read(kind string, place placer) (arrow.Record, error) {
+	if err := verify(m.path, m.bytes); err != nil {
+		return nil, err
+	}
+	return parse(m.path, kind, m.bytes, place)
+}
+
+// parse reads a file that nothing is known about, although its checksum is right: whoever forges a
+// file can forge that.
+func parse(path, kind string, file []byte, place placer) (rec arrow.Record, err error) {
+	schema, message, body, err := readFooter(file)
+	if err == nil {
+		if err := checkHeader(path, kind, schema); err != nil {
+			return nil, err
+		}
+		rec, err = readBatch(tableSchema(schema), message, body, place)
+	}
+	if err != nil {
+		return nil, fault.New(fault.File, "%s can't be read: %s; write it with agflow",
+			path, sentence(err))
+	}
+	return rec, nil
+}
+
+// tableSchema drops the checksum, which belongs to the file: a table that was read equals the one
+// that was written.
+func tableSchema(schema *arrow.Schema) *arrow.Schema {
+	pairs := Pairs(schema.Metadata())
+	delete(pairs, KeyChecksum)
+	metadata := arrow.MetadataFrom(pairs)
+	return arrow.NewSchema(schema.Fields(), &metadata)
+}
+
+// checkHeader compares format and kind with what is expected.
+func checkHeader(path, kind string, schema *arrow.Schema) error {
+	pairs := Pairs(schema.Metadata())
+	if pairs[KeyFormat] != Format {
+		return fault.New(fault.File,
+			"%s has agflow format %q, this version reads %q; use the agflow "+
+				"version that wrote it (%s)", path, pairs[KeyFormat], Format, pairs[KeyProducer])
+	}
+	if kind != "" && pairs[KeyKind] != kind {
+		return fault.New(fault.File, "%s holds agflow %s, expected %s; name a %s file",
+			path, pairs[KeyKind], kind, kind)
+	}
+	return nil
+}

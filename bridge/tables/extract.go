@@ -1,0 +1,190 @@
+package tables
+
+import (
+	"slices"
+	"strings"
+
+	"agflow/bridge/ipcfile"
+	"agflow/core/fault"
+	"agflow/core/statistics"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+)
+
+// extractor copies named columns out of a record batch of one kind. It keeps the first error: later
+// columns are then empty, and the caller checks it once, at the end.
+type extractor struct {
+	rec   arrow.Record
+	kind  string
+	pairs map[string]string
+	err   error
+}
+
+func extract(rec arrow.Record, kind string) *extractor {
+	x := &extractor{rec: rec, kind: kind, pairs: ipcfile.Pairs(rec.Schema().Metadata())}
+	if found := x.pairs[ipcfile.KeyKind]; found != kind {
+		x.err = fault.New(fault.Value,
+			"expected a table of kind %q, its schema metadata says %s=%q; make it with agflow",
+			kind, ipcfile.KeyKind, found)
+	}
+	return x
+}
+
+// column finds a column by name; other columns may be there too and are not read.
+func column[A arrow.Array](x *extractor, name string) (values A, ok bool) {
+	if x.err != nil {
+		return values, false
+	}
+	at := x.rec.Schema().FieldIndices(name)
+	if len(at) != 1 {
+		x.err = fault.New(fault.Value, "the %s table has %d columns %q, expected 1; it has %s",
+			x.kind, len(at), name, strings.Join(columnNames(x.rec), ", "))
+		return values, false
+	}
+	found := x.rec.Column(at[0])
+	values, ok = found.(A)
+	switch {
+	case !ok:
+		x.err = fault.New(fault.Dtype, "column %q of the %s table is %s, expected %s",
+			name, x.kind, found.DataType(), typeName[A]())
+	case found.NullN() > 0:
+		x.err = fault.New(fault.Value, "column %q of the %s table has %d nulls, expected none",
+			name, x.kind, found.NullN())
+	}
+	return values, x.err == nil
+}
+
+func columnNames(rec arrow.Record) (names []string) {
+	for _, f := range rec.Schema().Fields() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+// typeName is the Arrow name of the type that an array type holds.
+func typeName[A arrow.Array]() string {
+	var none A
+	switch any(none).(type) {
+	case *array.String:
+		return "utf8"
+	case *array.Boolean:
+		return "bool"
+	case *array.Int32:
+		return "int32"
+	case *array.Int64:
+		return "int64"
+	case *array.Float32:
+		return "float32"
+	case *array.FixedSizeList:
+		return "a fixed-size list"
+	default:
+		return "float64"
+	}
+}
+
+func (x *extractor) texts(name string) []string {
+	values, ok := column[*array.String](x, name)
+	if !ok {
+		return nil
+	}
+	out := make([]string, values.Len())
+	for i := range out {
+		out[i] = strings.Clone(values.Value(i))
+	}
+	return out
+}
+
+func (x *extractor) bools(name string) []bool {
+	values, ok := column[*array.Boolean](x, name)
+	if !ok {
+		return nil
+	}
+	out := make([]bool, values.Len())
+	for i := range out {
+		out[i] = values.Value(i)
+	}
+	return out
+}
+
+func (x *extractor) int32s(name string) []int32 {
+	values, ok := column[*array.Int32](x, name)
+	if !ok {
+		return nil
+	}
+	return slices.Clone(values.Int32Values())
+}
+
+func (x *extractor) int64s(name string) []int64 {
+	values, ok := column[*array.Int64](x, name)
+	if !ok {
+		return nil
+	}
+	return slices.Clone(values.Int64Values())
+}
+
+func (x *extractor) float32s(name string) []float32 {
+	values, ok := column[*array.Float32](x, name)
+	if !ok {
+		return nil
+	}
+	return slices.Clone(values.Float32Values())
+}
+
+func (x *extractor) float64s(name string) []float64 {
+	values, ok := column[*array.Float64](x, name)
+	if !ok {
+		return nil
+	}
+	return slices.Clone(values.Float64Values())
+}
+
+func (x *extractor) model() (m statistics.Model) {
+	if x.err == nil {
+		m, x.err = getModel(x.pairs)
+	}
+	return m
+}
+
+func (x *extractor) integer(key string) (n int64) {
+	if x.err == nil {
+		n, x.err = getInt(x.pairs, key)
+	}
+	return n
+}
+
+// units folds the columns that name a unit back into layers. Rows of a layer must stand together,
+// units ascending from 0, since every other column is read by that order.
+func (x *extractor) units() (layers []statistics.Layer) {
+	names, groups := x.texts("layer"), x.texts("group")
+	units, widths, parts := x.int32s("unit"), x.int32s("unit_width"), x.int32s("parts")
+	macs, params := x.int64s("unit_macs"), x.int64s("unit_params")
+	if x.err != nil {
+		return nil
+	}
+	for i, name := range names {
+		row := statistics.Layer{Name: name, Group: groups[i], UnitWidth: int(widths[i]),
+			UnitMACs: macs[i], UnitParams: params[i], Parts: int(parts[i])}
+		if units[i] == 0 {
+			layers = append(layers, row)
+		}
+		if len(layers) == 0 {
+			x.err = fault.New(fault.Value,
+				"row 0 of the %s table is unit %d of layer %q, expected unit 0; keep the rows in "+
+					"agflow's order", x.kind, units[i], name)
+			return nil
+		}
+		last := &layers[len(layers)-1]
+		row.Units = last.Units
+		if row != *last || int(units[i]) != last.Units {
+			x.err = fault.New(fault.Value,
+				"row %d of the %s table is unit %d of layer %q, expected unit %d of layer %q with "+
+					"the same sizes; keep the rows in agflow's order",
+				i, x.kind, units[i], name, last.Units, last.Name)
+			return nil
+		}
+		last.Units++
+	}
+	x.err = statistics.ValidateLayers(layers)
+	return layers
+}

@@ -1,0 +1,187 @@
+package tables
+
+import (
+	"strconv"
+	"strings"
+
+	"agflow/core/fault"
+	"agflow/core/routing"
+
+	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/memory"
+)
+
+// Predictions are the answers of the light and the heavy expert to the same labelled samples.
+type Predictions struct {
+	Label       []int64
+	Light       []int64         // class that the light expert predicts
+	Priors      []routing.Prior // its confidence; at least one
+	Heavy       []int64
+	Ensemble    []int64 // class by the ensemble of both experts; may be absent
+	LightWeight float64 // of the light expert in the ensemble
+	Temperature float64 // of the priors named *_scaled
+	Cost        routing.Cost
+	Metadata    map[string]string
+}
+
+// priorPrefix begins the names of the columns of all priors but the first; ensembleColumn is not in
+// every table.
+const (
+	priorPrefix    = "prior_"
+	ensembleColumn = "both_prediction"
+)
+
+// priceKeys are the metadata that hold the MACs of the priors that cost more than the light pass.
+var priceKeys = map[string]string{routing.Agreement: keyViewMACs, routing.Utility: keyUtilityMACs}
+
+// PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32;
+// heavy_prediction int64; where both experts' answers were combined, both_prediction int64; and,
+// for every further prior that was recorded, a float32 column prior_ and its name. Metadata:
+// agflow.prior names what light_prior is; agflow.temperature, where it is not 1, belongs to the
+// priors named *_scaled; agflow.light_weight to both_prediction; and the costs agflow.light_macs,
+// agflow.heavy_macs, agflow.shared_macs of one image. agflow.look_macs and agflow.utility_macs,
+// where they are there, are what the priors agreement and agf cost beside the light pass.
+// agflow.images and agflow.tuning, where they are there, are sketches of the images predicted and
+// of those that tuned the experts.
+func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
+	c := columns{alloc: alloc}
+	c.int64s("label", p.Label)
+	c.int64s("light_prediction", p.Light)
+	c.float32s("light_prior", p.Priors[0].Values)
+	c.int64s("heavy_prediction", p.Heavy)
+	pairs := predictionPairs(p.Metadata, p.Priors[0].Name, p.Temperature, p.Cost)
+	if p.Ensemble != nil {
+		c.int64s(ensembleColumn, p.Ensemble)
+		pairs[keyLightWeight] = formatFloat(p.LightWeight)
+	}
+	for _, prior := range p.Priors[1:] {
+		c.float32s(priorPrefix+prior.Name, prior.Values)
+		if key, known := priceKeys[prior.Name]; known && prior.MACs > 0 {
+			pairs[key] = strconv.FormatInt(prior.MACs, 10)
+		}
+	}
+	return c.record(KindPredictions, pairs)
+}
+
+func predictionPairs(
+	metadata map[string]string, prior string, temperature float64, cost routing.Cost,
+) map[string]string {
+	pairs := copied(metadata)
+	pairs[keyPrior] = prior
+	if temperature != 1 {
+		pairs[keyTemperature] = formatFloat(temperature)
+	}
+	pairs[keyLightMACs] = strconv.FormatInt(cost.Light, 10)
+	pairs[keyHeavyMACs] = strconv.FormatInt(cost.Heavy, 10)
+	pairs[keySharedMACs] = strconv.FormatInt(cost.Shared, 10)
+	return pairs
+}
+
+// predictionKeys are the metadata that are fields of Samples. The sketches of images are kept
+// beside them.
+var predictionKeys = []string{
+	keyPrior, keyTemperature, keyLightWeight, keyLightMACs, keyHeavyMACs, keySharedMACs,
+	keyViewMACs,
+	keyUtilityMACs,
+}
+
+// Samples are predictions as routing needs them: which expert is right, and the light expert's
+// confidence.
+type Samples struct {
+	routing.Samples
+	Metadata map[string]string
+}
+
+// SamplesFromRecord copies the samples out of a record batch of predictions.
+func SamplesFromRecord(rec arrow.Record) (Samples, error) {
+	x := extract(rec, KindPredictions)
+	label, _ := column[*array.Int64](x, "label")
+	s := Samples{Metadata: tableMetadata(x.pairs, predictionKeys...)}
+	s.LightCorrect = x.equal(label, "light_prediction")
+	s.HeavyCorrect = x.equal(label, "heavy_prediction")
+	s.Priors = []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}
+	s.Temperature = x.number(keyTemperature, 1)
+	s.Cost.Light, s.Cost.Heavy = x.integer(keyLightMACs), x.integer(keyHeavyMACs)
+	s.Cost.Shared = x.integer(keySharedMACs)
+	s.Images, s.Tuning = x.pairs[keyImages], x.pairs[keyTuning]
+	for _, name := range columnNames(rec) {
+		if prior, is := strings.CutPrefix(name, priorPrefix); is {
+			s.Priors = append(s.Priors, routing.Prior{Name: prior, Values: x.float32s(name)})
+		}
+	}
+	if rec.Schema().HasField(ensembleColumn) {
+		s.EnsembleCorrect = x.equal(label, ensembleColumn)
+		s.LightWeight = x.number(keyLightWeight, 0)
+	}
+	for i, prior := range s.Priors {
+		if _, given := x.pairs[priceKeys[prior.Name]]; given {
+			s.Priors[i].MACs = x.macs(priceKeys[prior.Name])
+		}
+	}
+	if x.err != nil {
+		return Samples{}, x.err
+	}
+	return s, nil
+}
+
+// equal returns for each row whether a column agrees with the labels.
+func (x *extractor) equal(label *array.Int64, name string) []bool {
+	answers, ok := column[*array.Int64](x, name)
+	if !ok {
+		return nil
+	}
+	right, values := make([]bool, answers.Len()), label.Int64Values()
+	for i, answer := range answers.Int64Values() {
+		right[i] = answer == values[i]
+	}
+	return right
+}
+
+// macs reads a cost of the metadata that may be 0.
+func (x *extractor) macs(key string) int64 {
+	n := x.integer(key)
+	if x.err == nil && n < 0 {
+		x.err = fault.New(fault.Value,
+			"metadata %s is %d, expected a number from 0; make the table with agflow", key, n)
+	}
+	return n
+}
+
+// number reads a number of the metadata, which has a value where it was left out.
+func (x *extractor) number(key string, otherwise float64) float64 {
+	text, given := x.pairs[key]
+	if !given || x.err != nil {
+		return otherwise
+	}
+	number, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		x.err = fault.New(fault.Value,
+			"metadata %s is %q, expected a number; make the table with agflow", key, text)
+	}
+	return number
+}
+
+// LabelsFromRecord copies the column label out of a record batch of any kind.
+func LabelsFromRecord(rec arrow.Record) ([]int64, error) {
+	x := &extractor{rec: rec, kind: "labels"}
+	labels := x.int64s("label")
+	return labels, x.err
+}
+
+// PriorsToRecord has one row a sample: prediction int64 and, for each prior, a float32 column of
+// its name. It is a result, not a file.
+func PriorsToRecord(
+	alloc memory.Allocator, predictions []int32, priors []routing.Prior,
+) arrow.Record {
+	classes := make([]int64, len(predictions))
+	for i, class := range predictions {
+		classes[i] = int64(class)
+	}
+	c := columns{alloc: alloc}
+	c.int64s("prediction", classes)
+	for _, prior := range priors {
+		c.float32s(prior.Name, prior.Values)
+	}
+	return c.record("priors", map[string]string{})
+}
