@@ -29,15 +29,15 @@ func save(path string, rec arrow.Record) error {
 	return err
 }
 
-func loadStatistics(paths []string) (tables []statistics.Table, err error) {
+func loadStatistics(paths []string) (loaded []statistics.Table, err error) {
 	for _, path := range paths {
 		table, err := load(path, tables.KindStatistics, tables.StatisticsFromRecord)
 		if err != nil {
 			return nil, err
 		}
-		tables = append(tables, table)
+		loaded = append(loaded, table)
 	}
-	return tables, nil
+	return loaded, nil
 }
 
 func saveStatistics(path string, table statistics.Table) (outcome, error) {

@@ -23,13 +23,16 @@ import (
 const stub = `
 import ctypes, json, sys, time
 
+host = ctypes.CDLL(None)
+host.agflow_abi_version.restype = ctypes.c_int64
+
 class ShapeError(ValueError):
     code = "shape"
 
 def run(options):
     print("printed by Python", flush=False)
     return json.dumps({"summary": "done", "options": json.loads(options),
-                       "core": ctypes.CDLL(None).agflow_abi_version(),
+                       "core": host.agflow_abi_version(),
                        "native": "agflow._core._native" in sys.modules})
 
 def calibrate(options):
@@ -104,7 +107,7 @@ func TestHostedProcessAnswers(t *testing.T) {
 	}
 	var answer struct {
 		Options map[string]any
-		Core    int
+		Core    int64
 		Native  bool
 	}
 	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &answer); err != nil {

@@ -55,16 +55,6 @@ func (p Plan) Validate() error {
 	return nil
 }
 
-// kept counts the units kept in each layer.
-func (p Plan) kept() []int {
-	kept := make([]int, len(p.Layers))
-	offsets := statistics.Offsets(p.Layers)
-	for i := range p.Layers {
-		kept[i] = count(p.Keep[offsets[i]:offsets[i+1]])
-	}
-	return kept
-}
-
 func count(keep []bool) int {
 	kept := 0
 	for _, k := range keep {

@@ -32,7 +32,7 @@ func TestPlansByHand(t *testing.T) {
 	}{
 		"half":                   {Request{PruningRatio: 0.5}, []int{2, 8}, 240, 0},
 		"half in steps of 6":     {Request{PruningRatio: 0.5, RoundTo: 6}, []int{2, 6}, 230, 0.2},
-		"nine tenths is not ten": {Request{PruningRatio: 0.9}, []int{1, 1}, 155, -0.0},
+		"nine tenths is not ten": {Request{PruningRatio: 0.9}, []int{1, 1}, 155, 0},
 		"three quarters":         {Request{PruningRatio: 0.75}, []int{1, 4}, 170, 0},
 		"heads alone": {
 			Request{PruningRatio: 0.5, Groups: []string{"heads"}}, []int{2, 16}, 280, 0,
