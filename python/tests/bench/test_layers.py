@@ -40,7 +40,7 @@ def latency_ms(table, costs, kept):
         for product in costs["products"]
         if product["kind"] != "parameters"
     )
-    return table.model_ms * total({**costs["sizes"], **kept}) / total(costs["sizes"])
+    return table.model_ms * (total({**costs["sizes"], **kept}) / total(costs["sizes"]))
 
 
 def monotone_grids(table):
