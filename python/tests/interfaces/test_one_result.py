@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import agflow
+from agflow._core.loader import backend_name
 from agflow.calibration.options import CalibrationOptions
 from agflow.data.datasets import load_dataset
 from agflow.models.resolution import image_size
@@ -349,7 +350,7 @@ def test_command_hosts_python_without_the_extension(written):
     assert (
         checks["backend"]["ok"] and checks["backend"]["found"] == "host"
     )  # would say so if the extension were loaded, too
-    assert agflow.backend_name() == "extension"
+    assert backend_name() == "extension"
 
 
 def test_sums_equal_float64_torch_in_every_bit(example, loader):
