@@ -24,7 +24,7 @@ from agflow.cascade.priors import rank
 from agflow.data.datasets import load_dataset
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
-from agflow.evaluation.interleaved import interleaved
+from agflow.evaluation.timing import interleaved
 from agflow.example.train import ARCHITECTURE
 from agflow.models import count_macs, logits_of
 from agflow.models.load import load_model

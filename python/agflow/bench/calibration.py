@@ -22,7 +22,7 @@ from agflow.calibration.loss import per_image_loss
 from agflow.calibration.session import statistics_session
 from agflow.calibration.sink import StatisticsSink
 from agflow.errors import InvalidValueError
-from agflow.evaluation.interleaved import Times, interleaved
+from agflow.evaluation.timing import Timing, interleaved
 from agflow.models import adapter_for
 from agflow.pruning.scoring import score
 
@@ -187,7 +187,7 @@ def group_taylor(model: nn.Module, batches: list[Batch]) -> None:
     model.zero_grad(set_to_none=True)
 
 
-def _table(times: dict[str, Times], unit: str) -> list[dict]:
+def _table(times: dict[str, Timing], unit: str) -> list[dict]:
     return [
         {
             "name": name,

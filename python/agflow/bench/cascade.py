@@ -22,7 +22,7 @@ from agflow.cascade.priors import PRIOR, priors
 from agflow.cascade.server import Server
 from agflow.errors import InvalidValueError
 from agflow.evaluation.durations import Durations, Latency
-from agflow.evaluation.interleaved import interleaved
+from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for
 from agflow.models.resolution import at_image_size
 

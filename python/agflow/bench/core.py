@@ -9,7 +9,7 @@ import torch
 
 from agflow.bench import machine, passes
 from agflow.errors import InvalidValueError
-from agflow.evaluation.interleaved import Times, interleaved
+from agflow.evaluation.timing import Timing, interleaved
 from agflow.functional import top_k, utility
 
 SHAPES = ((12_608, 3072), (3_152, 768))
@@ -121,7 +121,7 @@ def _error(found, exact_C: np.ndarray) -> float:
     )
 
 
-def _table(times: dict[str, Times], errors: dict[str, float]) -> list[dict]:
+def _table(times: dict[str, Timing], errors: dict[str, float]) -> list[dict]:
     return [
         {
             "name": name,

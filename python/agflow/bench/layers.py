@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from agflow.bench.machine import clock
 from agflow.bench.memory import keep_freed
 from agflow.errors import InvalidValueError, UnsupportedModelError
-from agflow.evaluation.interleaved import interleaved
+from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, model_name
 from agflow.models.self_attention import attend
 from agflow.pruning.latency import LatencyTable

@@ -26,7 +26,7 @@ from agflow.data.datasets import load_dataset
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InternalError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, evaluate
-from agflow.evaluation.interleaved import interleaved
+from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, count_params
 from agflow.models.load import load_model
 from agflow.pruning.allocation import Allocation

@@ -1,4 +1,4 @@
-"""Evaluation: accuracy of models and interleaved timings."""
+"""Evaluation: accuracy of models, interleaved timings and latency."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agflow.evaluation.accuracy import (
-        Accuracy as Accuracy,
-    )
-    from agflow.evaluation.accuracy import (
-        evaluate as evaluate,
-    )
-    from agflow.evaluation.accuracy import (
-        logits as logits,
-    )
+    from agflow.evaluation.accuracy import Accuracy as Accuracy
+    from agflow.evaluation.accuracy import evaluate as evaluate
+    from agflow.evaluation.accuracy import logits as logits
     from agflow.evaluation.durations import Latency as Latency
     from agflow.evaluation.timing import Timing as Timing
-    from agflow.evaluation.timing import race as race
+    from agflow.evaluation.timing import interleaved as interleaved
+    from agflow.evaluation.timing import time_models as time_models
 
 _HOMES = {
     "Accuracy": "accuracy",
     "Latency": "durations",
     "Timing": "timing",
     "evaluate": "accuracy",
+    "interleaved": "timing",
     "logits": "accuracy",
-    "race": "timing",
+    "time_models": "timing",
 }
-__all__ = ["Accuracy", "Latency", "Timing", "evaluate", "logits", "race"]
+__all__ = [
+    "Accuracy",
+    "Latency",
+    "Timing",
+    "evaluate",
+    "interleaved",
+    "logits",
+    "time_models",
+]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,4 +1,7 @@
-"""Logits over a loader, accuracy from logits, and wall-clock comparisons that share their noise."""
+"""Logits of a model over a loader, and accuracy from logits.
+
+Shape suffixes: N images, K classes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import nn
 
 from agflow._utils.loaders import batches_of
+from agflow._utils.modes import preserve_training_mode
 from agflow.models import logits_of
 
 
@@ -17,6 +21,11 @@ def logits(
     model: nn.Module, loader: Iterable, *, description: str = "evaluate"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run ``model`` in evaluation mode over every batch of ``loader``.
+
+    Parameters
+    ----------
+    loader : batches of (images [B, C, H, W], labels int64 [B])
+    description : of the progress bar
 
     Returns
     -------
@@ -27,17 +36,23 @@ def logits(
     ------
     EmptyError
         The loader gave no batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.evaluation import logits
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 10))
+    >>> logits_NK, labels_N = logits(model, [(torch.zeros(2, 3, 4, 4), torch.arange(2))])
+    >>> logits_NK.shape, labels_N
+    (torch.Size([2, 10]), tensor([0, 1]))
     """
-    training = model.training
     device = next(model.parameters()).device
-    model.eval()
     rows, labels = [], []
-    try:
+    with preserve_training_mode(model):
+        model.eval()
         for x, label in batches_of(loader, description):
             rows.append(logits_of(model(x.to(device))).float().cpu())
             labels.append(label)
-    finally:
-        model.train(training)
     return torch.cat(rows), torch.cat(labels)
 
 
@@ -58,15 +73,36 @@ def top1(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy over all classes of the model, and among the classes that occur in the data."""
+    """Top-1 accuracy of a model.
+
+    Attributes
+    ----------
+    top1 : over all classes of the model, in [0, 1]
+    among_present : among the classes that occur in the data, in [0, 1]
+    images : evaluated
+    classes : that occur in the data
+
+    Examples
+    --------
+    >>> from agflow.evaluation import Accuracy
+    >>> print(Accuracy(top1=0.5, among_present=0.75, images=8, classes=4))
+    top-1 50.00 % of 8 images (75.00 % among the 4 classes that occur)
+    """
 
     top1: float
     among_present: float
     images: int
     classes: int
 
+    def __str__(self) -> str:
+        return (
+            f"top-1 {100 * self.top1:.2f} % of {self.images} images "
+            f"({100 * self.among_present:.2f} % among the {self.classes} classes that occur)"
+        )
+
 
 def accuracy(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> Accuracy:
+    """Top-1 accuracy of logits that are there already (see :class:`Accuracy`)."""
     present = labels_N.unique()
     return Accuracy(
         top1(logits_NK, labels_N),
@@ -77,11 +113,23 @@ def accuracy(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> Accuracy:
 
 
 def evaluate(model: nn.Module, loader: Iterable) -> Accuracy:
-    """Top-1 accuracy of ``model`` over ``loader`` (see :class:`Accuracy`).
+    """Measure the top-1 accuracy of ``model`` over ``loader`` (see :class:`Accuracy`).
+
+    Parameters
+    ----------
+    model : run in evaluation mode; training modes are left as they were
+    loader : batches of (images [B, C, H, W], labels int64 [B])
 
     Raises
     ------
     EmptyError
         The loader gave no batch.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 10))
+    >>> agflow.evaluate(model, [(torch.zeros(2, 3, 4, 4), torch.arange(2))]).images
+    2
     """
     return accuracy(*logits(model, loader))

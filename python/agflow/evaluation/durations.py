@@ -1,4 +1,4 @@
-"""How long calls and requests took: the usual one and the worst in a hundred."""
+"""Latency of calls and requests: the median and the 99th percentile."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ import numpy as np
 from agflow.errors import EmptyError
 
 KEPT = 10_000
-"""Durations that are remembered, the latest ones, so that a server of many months needs no more memory."""
+"""Latest durations that are kept, so that a server of many months needs no more memory."""
 
 
 class Latency(NamedTuple):
-    """Seconds of calls: half of them took at most ``p50``, 99 of 100 at most ``p99``; ``count`` were looked at."""
+    """Latency percentiles of ``count`` calls, seconds.
+
+    Examples
+    --------
+    >>> from agflow.evaluation import Latency
+    >>> print(Latency(count=100, p50=0.002, p99=0.01))
+    p50 2.00 ms, p99 10.00 ms of 100
+    """
 
     count: int
     p50: float
@@ -25,12 +32,22 @@ class Latency(NamedTuple):
 
 
 class Durations:
-    """Seconds of the latest ``KEPT`` calls. Any thread may add and ask."""
+    """Seconds of the latest calls. Any thread may add to them and read their latency.
+
+    Examples
+    --------
+    >>> from agflow.evaluation.durations import Durations
+    >>> durations = Durations()
+    >>> durations.add(0.25)
+    >>> durations.latency
+    Latency(count=1, p50=0.25, p99=0.25)
+    """
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=KEPT)
 
     def add(self, seconds: float) -> None:
+        """Record the duration of one call."""
         self._seconds.append(seconds)
 
     @property

@@ -1,32 +1,155 @@
-"""Images per second of contenders that take turns."""
+"""Times of contenders that take turns, so that drift of the machine affects all of them alike."""
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import Dataset
 
-from agflow.evaluation.interleaved import interleaved
+Name = TypeVar("Name", bound=Hashable)
+
+_LEAST_SECONDS = 0.03
+_PAUSE_SECONDS = 0.02
+
+
+class Ratios(NamedTuple):
+    """Ratios of two contenders' times over the rounds."""
+
+    median: float
+    min: float
+    max: float
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each round of one contender, and the images a round handles."""
+    """Measured times of one contender.
+
+    Attributes
+    ----------
+    seconds : of one call, one entry a round
+    images : handled by one call
+
+    Examples
+    --------
+    >>> from agflow.evaluation import Timing
+    >>> timing = Timing((0.5, 0.25, 0.2), images=10)
+    >>> timing
+    <agflow.Timing: 40.0 images/s (20.0 to 50.0), 3 rounds>
+    >>> timing.over(Timing((1.0, 1.0, 1.0), images=10))
+    Ratios(median=0.25, min=0.2, max=0.5)
+    """
 
     seconds: tuple[float, ...]
-    images: int
+    images: int = 1
+
+    @property
+    def median(self) -> float:
+        """Median of the rounds, seconds."""
+        return statistics.median(self.seconds)
 
     @property
     def images_per_second(self) -> float:
-        return self.images / statistics.median(self.seconds)
+        """Images per second, median of the rounds."""
+        return self.images / self.median
 
     @property
     def spread(self) -> tuple[float, float]:
         """Slowest and fastest round, in images per second."""
         return self.images / max(self.seconds), self.images / min(self.seconds)
+
+    def over(self, other: Timing) -> Ratios:
+        """How many times as long as ``other`` a call took, round by round."""
+        ratios = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)]
+        return Ratios(statistics.median(ratios), min(ratios), max(ratios))
+
+    def __repr__(self) -> str:
+        slowest, fastest = self.spread
+        return (
+            f"<agflow.Timing: {self.images_per_second:.1f} images/s "
+            f"({slowest:.1f} to {fastest:.1f}), {len(self.seconds)} rounds>"
+        )
+
+
+def interleaved(
+    contenders: Mapping[Name, Callable[[], object]],
+    *,
+    rounds: int,
+    images: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+    least_seconds: float = _LEAST_SECONDS,
+    pause_seconds: float = _PAUSE_SECONDS,
+) -> dict[Name, Timing]:
+    """Time every contender in turn, round by round, after one call that warms it up.
+
+    Parameters
+    ----------
+    images : that one call handles
+    clock : seconds; ``time.perf_counter`` for wall-clock, ``time.process_time`` for CPU time
+    least_seconds : of one measurement: shorter calls are repeated
+    pause_seconds : before each measurement, so that threads of the contender before stop spinning
+
+    Examples
+    --------
+    >>> from agflow.evaluation import interleaved
+    >>> timings = interleaved({"sum": lambda: sum(range(1000)), "len": lambda: len("a")}, rounds=2)
+    >>> sorted(timings), len(timings["sum"].seconds)
+    (['len', 'sum'], 2)
+    """
+    calls = {
+        name: _calls(contender, clock, least_seconds) for name, contender in contenders.items()
+    }
+    seconds: dict[Name, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            time.sleep(pause_seconds)
+            start = clock()
+            for _ in range(calls[name]):
+                contender()
+            seconds[name].append((clock() - start) / calls[name])
+    return {name: Timing(tuple(values), images) for name, values in seconds.items()}
+
+
+@torch.inference_mode()
+def time_models(
+    models: Mapping[str, Callable[[torch.Tensor], object]],
+    x: torch.Tensor,
+    *,
+    batch: int,
+    rounds: int = 5,
+) -> dict[str, Timing]:
+    """Time models on the same images, in turn round by round.
+
+    Parameters
+    ----------
+    models : modules, or other functions of a batch
+    x : float32 [N, C, H, W]
+    batch : images of one forward pass
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.evaluation import time_models
+    >>> timings = time_models({"relu": torch.relu}, torch.zeros(8, 3, 4, 4), batch=4, rounds=2)
+    >>> timings["relu"].images
+    8
+    """
+    batches = x.split(batch)
+
+    def over_all(model: Callable[[torch.Tensor], object]) -> Callable[[], None]:
+        def run() -> None:
+            for piece in batches:
+                model(piece)
+
+        return run
+
+    contenders = {name: over_all(model) for name, model in models.items()}
+    return interleaved(contenders, rounds=rounds, images=len(x))
 
 
 def first_images(dataset: Dataset, most: int) -> torch.Tensor:
@@ -34,29 +157,11 @@ def first_images(dataset: Dataset, most: int) -> torch.Tensor:
     return torch.stack([dataset[i][0] for i in range(min(most, len(dataset)))])
 
 
-@torch.inference_mode()
-def race(
-    contenders: Mapping[str, Callable[[torch.Tensor], object]],
-    x: torch.Tensor,
-    *,
-    batch: int,
-    rounds: int = 5,
-) -> dict[str, Timing]:
-    """Time every contender on the same images, round by round in turn, so that drift hits all alike.
-
-    Parameters
-    ----------
-    x : float32 [N, C, H, W]
-    batch : images per call
-    """
-    batches = x.split(batch)
-
-    def round_of(call: Callable[[torch.Tensor], object]) -> Callable[[], None]:
-        def run() -> None:
-            for piece in batches:
-                call(piece)
-
-        return run
-
-    times = interleaved({name: round_of(call) for name, call in contenders.items()}, rounds=rounds)
-    return {name: Timing(t.seconds, len(x)) for name, t in times.items()}
+def _calls(
+    contender: Callable[[], object], clock: Callable[[], float], least_seconds: float
+) -> int:
+    """How often one measurement calls ``contender``."""
+    contender()
+    start = clock()
+    contender()
+    return max(1, math.ceil(least_seconds / max(clock() - start, 1e-9)))

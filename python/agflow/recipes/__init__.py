@@ -9,20 +9,31 @@ from agflow._utils.lazy import lazy_names
 if TYPE_CHECKING:
     from agflow.recipes.cascade_design import DesignOptions as DesignOptions
     from agflow.recipes.cascade_design import design as design
-    from agflow.recipes.iterative import Step as Step
     from agflow.recipes.iterative import prune_iteratively as prune_iteratively
     from agflow.recipes.pipeline import run as run
     from agflow.recipes.results import RunOptions as RunOptions
     from agflow.recipes.results import RunResult as RunResult
+    from agflow.recipes.step_options import StepOptions as StepOptions
+    from agflow.recipes.steps import Step as Step
 
 _HOMES = {
     "DesignOptions": "cascade_design",
     "RunOptions": "results",
     "RunResult": "results",
-    "Step": "iterative",
+    "Step": "steps",
+    "StepOptions": "step_options",
     "design": "cascade_design",
     "prune_iteratively": "iterative",
     "run": "pipeline",
 }
-__all__ = ["DesignOptions", "RunOptions", "RunResult", "Step", "design", "prune_iteratively", "run"]
+__all__ = [
+    "DesignOptions",
+    "RunOptions",
+    "RunResult",
+    "Step",
+    "StepOptions",
+    "design",
+    "prune_iteratively",
+    "run",
+]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -17,7 +17,7 @@ from agflow.cascade.router_evaluation import RouterEvaluation, evaluate_cascade
 from agflow.data import datasets as data
 from agflow.data.datasets import load_dataset
 from agflow.errors import EmptyError, InvalidValueError
-from agflow.evaluation.timing import Timing, first_images, race
+from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.head import only_classes
 from agflow.models.load import load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
@@ -142,7 +142,7 @@ def design(options: DesignOptions) -> DesignResult:
         _save_evidence(folder, made, calibrating, judging)
     judgement = evaluate_cascade(cascade, parts.judging, judging)
     x = first_images(parts.judging.dataset, TIMED_IMAGES)
-    timings = race(
+    timings = time_models(
         {"heavy": made.heavy, "light": made.light, "cascade": cascade}, x, batch=TIMED_BATCH
     )
     return DesignResult(options, name, made, router, judgement, timings)

@@ -24,7 +24,7 @@ from agflow.data.leakage import sketch_images
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import EmptyError, FileError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
-from agflow.evaluation.timing import Timing, first_images, race
+from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.expert import save_expert
 from agflow.models.load import load_model
 from agflow.pruning.allocation import Allocation
@@ -33,7 +33,8 @@ from agflow.pruning.pruner import prune
 from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.report import write_report
 from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
-from agflow.training.finetuning import finetune, last_block
+from agflow.training.finetuning import finetune
+from agflow.training.objective import last_block
 from agflow.training.options import Distillation
 
 CONTROL = "random"
@@ -385,7 +386,7 @@ def _run_cascade(
     result = replace(logged, ledger=cascade.ledger, cascade=measured)
     x = first_images(test, TIMED_IMAGES)
     contenders = {"heavy": heavy, "light": light, "cascade": cascade}
-    return result, race(contenders, x, batch=TIMED_BATCH)
+    return result, time_models(contenders, x, batch=TIMED_BATCH)
 
 
 def _save_routing(

@@ -24,7 +24,7 @@ from agflow.cascade.router import Router, calibrate_router
 from agflow.data.leakage import ImageSketch
 from agflow.errors import BudgetError, InvalidValueError
 from agflow.evaluation.accuracy import logits
-from agflow.evaluation.interleaved import interleaved
+from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, split
 from agflow.models.resolution import image_size
 from agflow.pruning.planning import Plan

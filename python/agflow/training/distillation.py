@@ -1,4 +1,4 @@
-"""A teacher's answers remembered, so that it looks at every image once and not once an epoch; and how light experts are distilled.
+"""Distillation from a teacher whose logits are cached, and how light experts are distilled.
 
 Shape suffixes: N images in all, B images of a batch, C channels, H height, W width, K classes.
 """
@@ -22,25 +22,26 @@ from agflow.training.options import Distillation, TrainingOptions
 
 # How light experts are distilled, all in one place.
 LR = 1e-4
-DISTILL = 0.5
-TEMPERATURE = 2.0
+CACHED_LOGITS = Distillation(share=0.5, temperature=2.0)
 SMALLEST_CROP = 0.75
 BATCH_SIZE = 32
 
 
 class CachedTeacher:
-    """Shuffled, lightly augmented batches (images float32 [B, C, H, W], labels int64 [B], teacher's logits float32 [B, K]).
+    """Shuffled, lightly augmented batches that bring the cached logits of a teacher.
 
-    A teacher has seen each image once, as it is. An epoch shows it through a window of its own and mirrored half the time
-    (:func:`random_crops`), beside what the teacher said of the whole. All draws are from torch's CPU generator, which
-    :func:`agflow.finetune` seeds.
+    A batch is (images float32 [B, C, H, W], labels int64 [B], logits float32 [B, K]). The teacher
+    has classified each image once, without augmentation. An epoch shows a random crop of it,
+    mirrored half the time (:func:`agflow.data.augmentation.random_crops`), next to these logits.
+    All draws are from torch's CPU generator, which :func:`agflow.finetune` seeds.
 
     Parameters
     ----------
     images_NCHW : as the models take them, of any floating type, in memory
     labels_N : int64
     logits_NK : of the teacher
-    smallest_crop : least side of a window, as a share of the image's; 1 leaves only the mirroring
+    batch_size : images of a batch; the last one of an epoch may be smaller
+    smallest_crop : least side of a crop, as a share of the image's; 1 leaves only the mirroring
 
     Raises
     ------
@@ -49,7 +50,17 @@ class CachedTeacher:
     ShapeError
         The three differ in length.
     InvalidValueError
-        The batch size is below 1, or the window not in (0, 1].
+        The batch size is below 1, or the smallest crop not in (0, 1].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.training import CachedTeacher
+    >>> batches = CachedTeacher(
+    ...     torch.zeros(5, 3, 8, 8), torch.arange(5), torch.zeros(5, 10), batch_size=2
+    ... )
+    >>> len(batches), [tuple(part.shape) for part in next(iter(batches))]
+    (3, [(2, 3, 8, 8), (2,), (2, 10)])
     """
 
     def __init__(
@@ -63,15 +74,18 @@ class CachedTeacher:
     ):
         if not len(images_NCHW) == len(labels_N) == len(logits_NK):
             raise ShapeError(
-                f"there are {len(images_NCHW)} images, {len(labels_N)} labels and {len(logits_NK)} rows of logits, expected as many of each"
+                f"there are {len(images_NCHW)} images, {len(labels_N)} labels and "
+                f"{len(logits_NK)} rows of logits, expected as many of each"
             )
         if len(images_NCHW) == 0:
             raise EmptyError(
-                "there is no image to remember; expected at least one: check the dataset's length and limit"
+                "there is no image to cache logits of; expected at least one: "
+                "check the dataset's length and limit"
             )
         if batch_size < 1 or not 0 < smallest_crop <= 1:
             raise InvalidValueError(
-                f"batch_size is {batch_size} and smallest_crop {smallest_crop}, expected at least 1 and a share in (0, 1]"
+                f"batch_size is {batch_size} and smallest_crop {smallest_crop}, "
+                "expected at least 1 and a share in (0, 1]"
             )
         self.images, self.labels, self.logits = images_NCHW, labels_N, logits_NK
         self.batch_size, self.smallest_crop = batch_size, smallest_crop
@@ -83,16 +97,23 @@ class CachedTeacher:
         loader: Iterable,
         *,
         sketch: ImageSketch | None = None,
-        **options,
+        batch_size: int = BATCH_SIZE,
+        smallest_crop: float = SMALLEST_CROP,
     ) -> CachedTeacher:
-        """Everything ``loader`` gives, gone through once, and what ``teacher`` says of it.
+        """Run ``teacher`` once over the images of ``loader`` and cache its logits.
 
         Parameters
         ----------
-        loader : of (images float32 [B, C, H, W], labels int64 [B]). Images are kept on the CPU in half precision, which
-            tells apart all 256 levels of a pixel at half the memory: 0.3 MB for 3 x 224 x 224.
-        sketch : is given the images, too
-        options : of the constructor
+        loader : of (images float32 [B, C, H, W], labels int64 [B]). Images are kept on the CPU in
+            half precision, which separates all 256 levels of a pixel at half the memory: 0.3 MB for
+            3 x 224 x 224.
+        sketch : gets the images, too
+        batch_size, smallest_crop : of the constructor
+
+        Raises
+        ------
+        EmptyError
+            The loader gave no batch.
         """
         seen = []
         device = next(teacher.parameters()).device
@@ -101,10 +122,10 @@ class CachedTeacher:
             for x, labels in batches_of(loader, "teacher"):
                 if sketch is not None:
                     sketch.add(x)
-                seen.append(
-                    (x.cpu().half(), labels.cpu(), logits_of(teacher(x.to(device))).float().cpu())
-                )
-        return cls(*(torch.cat(parts) for parts in zip(*seen, strict=True)), **options)
+                logits_BK = logits_of(teacher(x.to(device))).float().cpu()
+                seen.append((x.cpu().half(), labels.cpu(), logits_BK))
+        parts = (torch.cat(part) for part in zip(*seen, strict=True))
+        return cls(*parts, batch_size=batch_size, smallest_crop=smallest_crop)
 
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)
@@ -117,8 +138,12 @@ class CachedTeacher:
                 self.logits[rows],
             )
 
+    def __repr__(self) -> str:
+        count, classes = self.logits.shape
+        return f"<agflow.CachedTeacher: {count} images, {classes} classes, {len(self)} batches>"
+
     def plain(self, images: int | None = None) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches (images float32, labels) of the first ``images`` as they are, for measuring and repairing."""
+        """Batches (images float32, labels) of the first ``images`` in order, not augmented."""
         pairs = zip(
             self.images[:images].split(self.batch_size),
             self.labels[:images].split(self.batch_size),
@@ -129,20 +154,51 @@ class CachedTeacher:
 
 def distill(
     light: nn.Module,
-    remembered: CachedTeacher,
+    batches: CachedTeacher,
     *,
     epochs: int,
     lr: float = LR,
     frozen_blocks: int = 0,
     seed: int = 0,
 ) -> list[dict[str, float]]:
-    """Fine-tune ``light`` in place on what a teacher said, by the settings of this module; returns what :func:`agflow.finetune` does."""
+    """Fine-tune ``light`` in place on the cached logits of a teacher.
+
+    Half of the loss is cross entropy, half distillation at temperature 2
+    (:class:`agflow.training.Distillation`).
+
+    Parameters
+    ----------
+    frozen_blocks : of :class:`agflow.training.TrainingOptions`
+    epochs, lr, seed : of :func:`agflow.finetune`
+
+    Returns
+    -------
+    one dict per epoch, as :func:`agflow.finetune` does
+
+    Raises
+    ------
+    AgflowError
+        As :func:`agflow.finetune`.
+
+    Examples
+    --------
+    >>> import timm, torch
+    >>> from agflow.training import CachedTeacher, distill
+    >>> vit = lambda depth: timm.create_model(
+    ...     "vit_tiny_patch16_224", img_size=32, patch_size=8, depth=depth, num_classes=4
+    ... )
+    >>> teacher = CachedTeacher.of(vit(2), [(torch.randn(4, 3, 32, 32), torch.arange(4))])
+    >>> teacher
+    <agflow.CachedTeacher: 4 images, 4 classes, 1 batches>
+    >>> len(distill(vit(1), teacher, epochs=2))
+    2
+    """
     return finetune(
         light,
-        remembered,
+        batches,
         epochs=epochs,
         lr=lr,
-        distillation=Distillation(share=DISTILL, temperature=TEMPERATURE),
+        distillation=CACHED_LOGITS,
         options=TrainingOptions(frozen_blocks=frozen_blocks),
         seed=seed,
     )

@@ -20,8 +20,8 @@ class Distillation:
 
     Parameters
     ----------
-    teacher : evaluated without gradients; it and its training mode are left as they were. None where
-        the batches bring the teacher's logits (:class:`agflow.training.CachedTeacher`)
+    teacher : evaluated without gradients; it and its training mode are left as they were. None
+        where the batches bring the teacher's logits (:class:`agflow.training.CachedTeacher`)
     share : of the teacher's term in the loss, in [0, 1]
     temperature : above 0
     features : weight of one more term, the mean squared error between the token features
@@ -32,6 +32,12 @@ class Distillation:
     ------
     InvalidValueError
         A value is out of range.
+
+    Examples
+    --------
+    >>> from agflow.training import Distillation
+    >>> Distillation(share=0.5)
+    Distillation(share=0.5, temperature=2.0, features=0.0)
     """
 
     teacher: nn.Module | None = field(default=None, repr=False)
@@ -63,6 +69,12 @@ class Checkpointing:
     ------
     InvalidValueError
         A value is out of range.
+
+    Examples
+    --------
+    >>> from agflow.training import Checkpointing
+    >>> Checkpointing("run.safetensors")
+    Checkpointing(path='run.safetensors', every=200)
     """
 
     path: str | os.PathLike
@@ -89,6 +101,12 @@ class TrainingOptions:
     ------
     InvalidValueError
         A value is out of range.
+
+    Examples
+    --------
+    >>> from agflow.training import TrainingOptions
+    >>> TrainingOptions(accumulate=4)
+    TrainingOptions(weight_decay=0.05, accumulate=4, frozen_blocks=0)
     """
 
     weight_decay: float = 0.05

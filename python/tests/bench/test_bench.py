@@ -9,7 +9,7 @@ import torch
 
 from agflow.bench import calibration, core, passes
 from agflow.errors import InvalidValueError
-from agflow.evaluation.interleaved import interleaved
+from agflow.evaluation.timing import interleaved
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 import agflow
 from agflow.bench import layers
 from agflow.errors import InvalidValueError
-from agflow.evaluation.interleaved import interleaved
+from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for
 from agflow.models.self_attention import attend
 

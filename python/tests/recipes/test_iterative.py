@@ -1,8 +1,9 @@
-"""Pruning in steps: budgets met, every step kept, and the bits of an unbroken run after a crash in any place."""
+"""Iterative pruning: budgets, the folder of steps, and the same bits after a crash anywhere."""
 
 import json
 import os
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +12,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from agflow.errors import AgflowError, BudgetError, FileError, InvalidValueError
 from agflow.models import count_macs
 from agflow.models.expert import load_expert
-from agflow.recipes import iterative
+from agflow.pruning import Allocation
+from agflow.recipes import iterative, step_cache
 from agflow.recipes.iterative import prune_iteratively
+from agflow.recipes.step_options import StepOptions
+from agflow.training import Distillation
 
 OPTIONS = {
     "macs": 0.5,
     "steps": 2,
-    "finetune_options": {"epochs": 2, "checkpoint_every": 1},
+    "options": StepOptions(epochs=2, checkpoint_every=1),
 }
 
 
@@ -36,7 +40,7 @@ def loaders(images):
 
 @pytest.fixture(autouse=True)
 def no_warnings_of_chance():
-    """Tiny random models tell the criterion nothing; only its own test wants the warning."""
+    """No criterion separates units of tiny random models; one test alone expects the warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="step .* random units")
         yield
@@ -75,7 +79,8 @@ def test_a_run_broken_anywhere_ends_with_the_same_bits(
     new = lambda: make_vit(drop_rate=0.1)
     whole, records = prune_iteratively(new(), *loaders(), **OPTIONS)
     name = {"checkpoint": "finetune", "record": "save_expert"}.get(place, place)
-    called, function = [], getattr(iterative, name)
+    module = step_cache if name == "save_expert" else iterative
+    called, function = [], getattr(module, name)
 
     def breaking(*arguments, **options):
         called.append(1)
@@ -95,7 +100,7 @@ def test_a_run_broken_anywhere_ends_with_the_same_bits(
         raise Broken
 
     with monkeypatch.context() as patch:
-        patch.setattr(iterative, name, breaking)
+        patch.setattr(module, name, breaking)
         with pytest.raises(Broken):
             prune_iteratively(new(), *loaders(), folder=tmp_path / "run", **OPTIONS)
     light, again = prune_iteratively(new(), *loaders(), folder=tmp_path / "run", **OPTIONS)
@@ -118,7 +123,9 @@ def test_a_finished_run_is_only_read(make_vit, loaders, tmp_path, monkeypatch):
     assert again == records and same(light, found)
 
 
-def test_worse_than_random_is_told_before_the_tuning(make_vit, loaders, monkeypatch):
+def test_a_warning_says_before_the_tuning_that_random_units_are_better(
+    make_vit, loaders, monkeypatch
+):
     accuracies = iter([0.25, 0.5])
     monkeypatch.setattr(
         iterative,
@@ -134,7 +141,7 @@ def test_worse_than_random_is_told_before_the_tuning(make_vit, loaders, monkeypa
         pytest.raises(Broken),
         pytest.warns(
             UserWarning,
-            match="step 1: top-1 is 25.0 % after cut and repair, below the 50.0 % of random units",
+            match="step 1: top-1 is 25.0 % .* below the 50.0 % of random units",
         ),
     ):
         prune_iteratively(make_vit(), *loaders(), **OPTIONS)
@@ -153,7 +160,7 @@ def test_refusals(make_vit, loaders, tmp_path):
     for changed, name in (
         ({"macs": 0.6}, "macs: 0.5 then, 0.6 now"),
         ({"steps": 2}, "steps"),
-        ({"plan_options": {"criterion": "magnitude"}}, "plan"),
+        ({"options": replace(OPTIONS["options"], criterion="magnitude")}, "plan"),
     ):
         with pytest.raises(InvalidValueError, match=f"is of another run .{name}"):
             prune_iteratively(
@@ -172,3 +179,53 @@ def test_refusals(make_vit, loaders, tmp_path):
             prune_iteratively(
                 make_vit(), *loaders(), folder=tmp_path / "run", **{**OPTIONS, "steps": 1}
             )
+
+
+def test_a_folder_that_names_only_the_given_options_is_taken_up(make_vit, loaders, tmp_path):
+    """As earlier versions wrote run.json: what is not named had the defaults of then."""
+    options = replace(OPTIONS["options"], batches=16)
+    run = lambda: prune_iteratively(
+        make_vit(), *loaders(), folder=tmp_path, macs=0.5, steps=1, options=options
+    )
+    _, records = run()
+    content = json.loads((tmp_path / "run.json").read_text())
+    earlier = {
+        "calibrate": {},
+        "plan": {},
+        "prune": {},
+        "finetune": {"epochs": 2, "checkpoint_every": 1},
+    }
+    (tmp_path / "run.json").write_text(json.dumps({**content, **earlier}))
+    assert run()[1] == records
+    options = replace(options, batches=20)
+    with pytest.raises(InvalidValueError, match="is of another run .calibrate"):
+        run()
+
+
+def test_options_out_of_range_are_refused():
+    for name, options in {
+        "batches is 0": {"batches": 0},
+        "epochs is 0": {"epochs": 0},
+        "checkpoint_every is 0": {"checkpoint_every": 0},
+        "lr is 0": {"lr": 0},
+        "compensate is 'glue'": {"compensate": "glue"},
+    }.items():
+        with pytest.raises(InvalidValueError, match=name):
+            StepOptions(**options)
+
+
+def test_weight_gradients_are_recorded_where_a_criterion_reads_them():
+    assert not StepOptions().weight_gradients
+    assert StepOptions(criterion="taylor_weight").weight_gradients
+    assert StepOptions(allocation=Allocation(widths="taylor_weight")).weight_gradients
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_another_teacher_and_none(make_vit, loaders, tmp_path, teacher):
+    distillation = Distillation(make_vit(depth=2)) if teacher else None
+    options = replace(OPTIONS["options"], distillation=distillation)
+    arguments = {"folder": tmp_path, "macs": 0.5, "steps": 1, "options": options}
+    light, _ = prune_iteratively(make_vit(), *loaders(), **arguments)
+    assert same(light, prune_iteratively(make_vit(), *loaders(), **arguments)[0])
+    with pytest.raises(InvalidValueError, match="is of another run .finetune"):
+        prune_iteratively(make_vit(), *loaders(), **{**arguments, "options": OPTIONS["options"]})

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import agflow
-from agflow.evaluation.timing import race
+from agflow.evaluation.timing import time_models
 from agflow.models.expert import load_expert
 from agflow.recipes.report import as_speed_table
 from agflow.recipes.results import SLOWER, RunResult
@@ -173,7 +173,7 @@ def test_an_expert_slower_than_the_dense_model_is_called_a_failure(example):
     )
 
     def timed(light, heavy):
-        timings = race({"heavy": heavy, "light": light, "cascade": heavy}, images, batch=32)
+        timings = time_models({"heavy": heavy, "light": light, "cascade": heavy}, images, batch=32)
         return RunResult(**{field.name: None for field in fields(RunResult)} | {"timings": timings})
 
     assert timed(slow, model).slower and SLOWER in as_speed_table(timed(slow, model))

@@ -1,4 +1,4 @@
-"""Checkpoints of fine-tuning: whatever breaks a run, SIGKILL included, it ends with the bits of an unbroken one."""
+"""Checkpoints: a run broken anywhere, by SIGKILL too, ends with the bits of an unbroken one."""
 
 import os
 import random
@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, TensorDataset
 
 from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
-from agflow.training.checkpoint import Progress, read, write
+from agflow.training.checkpoint import Progress
+from agflow.training.checkpoint_file import read, write
 from agflow.training.finetuning import finetune
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
@@ -104,7 +105,7 @@ def test_a_run_broken_at_any_step_ends_with_the_same_bits(
 
 
 def test_workers_and_a_loader_that_went_on(make_vit, data, tmp_path):
-    """The same with worker processes, and when the very loader of the broken run, its generator moved on, takes it up."""
+    """With worker processes, and with the loader of the broken run, its generator moved on."""
     loader = lambda: DataLoader(
         data, batch_size=4, shuffle=True, num_workers=2, generator=torch.Generator().manual_seed(7)
     )
@@ -149,14 +150,13 @@ def test_a_finished_run_is_only_read(make_vit, data, tmp_path):
     assert torch.equal(torch.get_rng_state(), state) and os.listdir(tmp_path) == ["run"]
 
 
-TRAINING = """
-import sys
+KILLING = """
+import os, random, signal, sys, time
 import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.data import DataLoader, TensorDataset
-from agflow.training.finetuning import finetune
-from agflow.training.options import Checkpointing, Distillation, TrainingOptions
+from agflow.training import Checkpointing, Distillation, finetune
 
 class Augmented(TensorDataset):
     def __getitem__(self, index):
@@ -165,44 +165,50 @@ class Augmented(TensorDataset):
 
 def vit(**options):
     torch.manual_seed(0)
-    return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=48, num_heads=4, mlp_ratio=2.0, **options)
+    return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=48, num_heads=4,
+                             mlp_ratio=2.0, **options)
+
+def train(weights, checkpointing=None):
+    model, teacher = vit(depth=3, drop_rate=0.1), vit(depth=2)
+    generator = torch.Generator().manual_seed(1)
+    data = Augmented(torch.randn(14, 3, 32, 32, generator=generator), torch.arange(14) % 10)
+    finetune(model, DataLoader(data, batch_size=4, shuffle=True), epochs=8, seed=3, lr=1e-3,
+             distillation=Distillation(teacher), checkpointing=checkpointing)
+    save_file(model.state_dict(), weights)
+
+def ended(seconds, *arguments):  # whether a process that trains ends in time; else it is killed
+    child = os.fork()
+    if child == 0:
+        train(*arguments)
+        os._exit(0)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            assert status == 0
+            return True
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
 
 torch.set_num_threads(1)
-model, teacher = vit(depth=3, drop_rate=0.1), vit(depth=2)
-data = Augmented(torch.randn(14, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.arange(14) % 10)
-print("ready", flush=True)
-finetune(model, DataLoader(data, batch_size=4, shuffle=True), distillation=Distillation(teacher), epochs=8, seed=3, lr=1e-3,
-         checkpointing=Checkpointing(sys.argv[2], every=1) if len(sys.argv) > 2 else None)
-save_file(model.state_dict(), sys.argv[1])
+folder, draw, kills = sys.argv[1], random.Random(1), 0
+assert ended(120, folder + "/whole")
+checkpointing = Checkpointing(folder + "/run", every=1)
+while not ended(draw.uniform(0.05, 0.15 + 0.05 * kills), folder + "/again", checkpointing):
+    kills += 1
+    assert kills < 60, "never finished"
+print(kills)
 """
 
 
-def train(*arguments):
-    """A process that trains, at the beginning of its training."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def killed_until_done(seed, *arguments):
-    """Train in processes that are killed at random places, until one reaches its end; returns the number of kills."""
-    draw = random.Random(seed)
-    for kills in range(60):
-        with train(*arguments) as process:
-            try:
-                assert process.wait(draw.uniform(0.05, 0.15 + 0.05 * kills)) == 0
-                return kills
-            except subprocess.TimeoutExpired:
-                process.kill()
-    raise AssertionError("never finished")
-
-
 def test_sigkill_in_the_middle_of_epochs(tmp_path):
-    with train(tmp_path / "whole") as process:
-        assert process.wait(120) == 0
-    assert killed_until_done(1, tmp_path / "again", tmp_path / "run") >= 2
+    """Each process that is killed is a fork of one that has imported torch."""
+    command = [sys.executable, "-c", KILLING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 2
     whole, again = load_file(tmp_path / "whole"), load_file(tmp_path / "again")
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 

@@ -1,4 +1,4 @@
-"""A teacher's answers remembered: they teach as the teacher would, beside images that are only a little other than it saw."""
+"""Distillation from cached logits: the same bits as with the teacher itself, batches, refusals."""
 
 import copy
 
@@ -17,7 +17,7 @@ def batches(images, size=3):
 
 
 @torch.no_grad()
-def taught(pairs, teacher):
+def with_logits(pairs, teacher):
     return [(x, labels, teacher(x)) for x, labels in pairs]
 
 
@@ -30,14 +30,14 @@ def same(a, b):
 
 def test_every_image_is_seen_once_an_epoch_with_its_own_label_and_logits():
     x = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 1, 4, 4)
-    remembered = CachedTeacher(
+    cached = CachedTeacher(
         x, torch.arange(10), torch.arange(10.0)[:, None].expand(10, 3), batch_size=4
     )
     torch.manual_seed(3)
-    first, second, again = list(remembered), list(remembered), None
+    first, second, again = list(cached), list(cached), None
     torch.manual_seed(3)
-    again = list(remembered)
-    assert [len(labels) for _, labels, _ in first] == [4, 4, 2] and len(remembered) == 3
+    again = list(cached)
+    assert [len(labels) for _, labels, _ in first] == [4, 4, 2] and len(cached) == 3
     for x_BCHW, labels, logits in first:
         assert torch.allclose(x_BCHW[:, 0, 0, 0], labels.float(), atol=1e-5) and torch.equal(
             logits[:, 2], labels.float()
@@ -53,11 +53,11 @@ def test_every_image_is_seen_once_an_epoch_with_its_own_label_and_logits():
 
 def test_of_a_teacher(make_vit, images):
     teacher = make_vit().train()
-    remembered = CachedTeacher.of(teacher, batches(images))
-    assert teacher.training and remembered.images.dtype is torch.float16
+    cached = CachedTeacher.of(teacher, batches(images))
+    assert teacher.training and cached.images.dtype is torch.float16
     with torch.no_grad():
-        assert torch.allclose(remembered.logits, teacher.eval()(images[0]), atol=1e-5)
-    plain = remembered.plain(5)
+        assert torch.allclose(cached.logits, teacher.eval()(images[0]), atol=1e-5)
+    plain = cached.plain(5)
     assert (
         torch.allclose(torch.cat([x for x, _ in plain]), images[0][:5], atol=2e-3)
         and plain[0][0].dtype is torch.float32
@@ -66,28 +66,27 @@ def test_of_a_teacher(make_vit, images):
         CachedTeacher.of(teacher, [])
 
 
-def test_half_precision_tells_all_levels_of_a_pixel_apart():
+def test_half_precision_separates_all_levels_of_a_pixel():
     levels = ((torch.arange(256.0) / 255 - 0.485) / 0.225).half()
     assert len(levels.unique()) == 256
 
 
-def test_remembered_logits_teach_as_the_teacher_does(make_vit, images):
-    teacher, present, remembered = make_vit(depth=2), make_vit(), make_vit()
+def test_cached_logits_train_the_same_bits_as_the_teacher(make_vit, images):
+    teacher, first, second = make_vit(depth=2), make_vit(), make_vit()
     with_teacher = finetune(
-        present, batches(images), epochs=3, distillation=Distillation(teacher, share=0.7)
+        first, batches(images), epochs=3, distillation=Distillation(teacher, share=0.7)
     )
-    without = finetune(
-        remembered, taught(batches(images), teacher), epochs=3, distillation=Distillation(share=0.7)
-    )
-    assert with_teacher == without and same(present, remembered)
+    cached = with_logits(batches(images), teacher)
+    without = finetune(second, cached, epochs=3, distillation=Distillation(share=0.7))
+    assert with_teacher == without and same(first, second)
 
 
-def test_distillation_goes_on_from_its_checkpoint_with_the_same_bits(make_vit, images, tmp_path):
-    remembered = CachedTeacher.of(make_vit(depth=2), batches(images), batch_size=3)
+def test_distillation_resumes_from_its_checkpoint_with_the_same_bits(make_vit, images, tmp_path):
+    cached = CachedTeacher.of(make_vit(depth=2), batches(images), batch_size=3)
     whole, broken = make_vit(drop_rate=0.1), make_vit(drop_rate=0.1)
     finetune(
         whole,
-        remembered,
+        cached,
         epochs=3,
         checkpointing=Checkpointing(tmp_path / "whole", every=2),
     )
@@ -103,7 +102,7 @@ def test_distillation_goes_on_from_its_checkpoint_with_the_same_bits(make_vit, i
                 yield batch
 
     with pytest.raises(KeyboardInterrupt):
-        stops = Stops(remembered.images, remembered.labels, remembered.logits, batch_size=3)
+        stops = Stops(cached.images, cached.labels, cached.logits, batch_size=3)
         finetune(
             broken,
             stops,
@@ -113,7 +112,7 @@ def test_distillation_goes_on_from_its_checkpoint_with_the_same_bits(make_vit, i
     broken = make_vit(drop_rate=0.1)
     finetune(
         broken,
-        remembered,
+        cached,
         epochs=3,
         checkpointing=Checkpointing(tmp_path / "broken", every=2),
     )
@@ -121,7 +120,7 @@ def test_distillation_goes_on_from_its_checkpoint_with_the_same_bits(make_vit, i
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_frozen_blocks_keep_their_bits_and_all_else_learns(make_vit, images, blocks):
+def test_frozen_blocks_keep_their_bits_and_all_others_are_trained(make_vit, images, blocks):
     model = make_vit(drop_path_rate=0.5, proj_drop_rate=0.5)
     before, flags = (
         copy.deepcopy(model),
@@ -154,9 +153,9 @@ def test_frozen_blocks_keep_their_bits_and_all_else_learns(make_vit, images, blo
 def test_refusals(make_vit, images):
     model, teacher = make_vit(), make_vit(depth=2)
     with pytest.raises(InvalidValueError, match="leave teacher out"):
-        finetune(model, taught(batches(images), teacher), distillation=Distillation(teacher))
+        finetune(model, with_logits(batches(images), teacher), distillation=Distillation(teacher))
     with pytest.raises(ShapeError, match=r"logits of a batch are \[3, 4\], the model's \[3, 10\]"):
-        finetune(model, taught(batches(images), make_vit(num_classes=4)))
+        finetune(model, with_logits(batches(images), make_vit(num_classes=4)))
     with pytest.raises(InvalidValueError, match="expected 0 to 3"):
         finetune(model, batches(images), options=TrainingOptions(frozen_blocks=4))
     with pytest.raises(InvalidValueError, match="frozen_blocks is -1"):

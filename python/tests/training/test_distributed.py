@@ -1,4 +1,4 @@
-"""Processes started by torchrun: equal weights on every rank, those of one process with the larger batch, and merged statistics."""
+"""Processes of torchrun: equal weights, those of one larger batch, and merged statistics."""
 
 import json
 import socket
@@ -27,19 +27,25 @@ import agflow._utils.ranks
 from agflow.errors import AgflowError
 from agflow.training import Checkpointing, Distillation
 
-rank, ranks, folder = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), pathlib.Path(sys.argv[1])
+rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+folder = pathlib.Path(sys.argv[1])
 torch.set_num_threads(1)
 
 def vit(seed=0):
     torch.manual_seed(seed)
-    return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2.0).eval()
+    return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=32, depth=2,
+                             num_heads=4, mlp_ratio=2.0).eval()
 
 generator = torch.Generator().manual_seed(1)
 data = TensorDataset(torch.randn(24, 3, 32, 32, generator=generator), torch.arange(24) % 10)
-shard = lambda batch, **options: DataLoader(data, batch, sampler=DistributedSampler(data, ranks, rank, **options))
+
+def shard(batch, **options):
+    return DataLoader(data, batch, sampler=DistributedSampler(data, ranks, rank, **options))
 
 def tune(model, **options):
-    return agflow.finetune(model, shard(4, shuffle=False), distillation=Distillation(vit()), epochs=2, **options)
+    distillation = Distillation(vit())
+    batches = shard(4, shuffle=False)
+    return agflow.finetune(model, batches, distillation=distillation, epochs=2, **options)
 
 if "tune" in sys.argv:
     model = vit(rank)  # every rank gets the weights of rank 0
@@ -47,14 +53,16 @@ if "tune" in sys.argv:
     save_file(model.state_dict(), folder / f"tuned-{rank}")
 
     broken = vit(rank)
-    hook = broken.register_forward_pre_hook(lambda module, inputs: 1 / 0 if len(steps) == 4 else steps.append(1))
+    breaking = lambda module, inputs: 1 / 0 if len(steps) == 4 else steps.append(1)
+    hook = broken.register_forward_pre_hook(breaking)
     steps = []
     try:
         tune(broken, checkpointing=Checkpointing(folder / "run", every=1))
     except ZeroDivisionError:
         hook.remove()
     again = vit(rank)
-    (folder / f"history-{rank}").write_text(json.dumps([history, tune(again, checkpointing=Checkpointing(folder / "run", every=1))]))
+    histories = [history, tune(again, checkpointing=Checkpointing(folder / "run", every=1))]
+    (folder / f"history-{rank}").write_text(json.dumps(histories))
     save_file(again.state_dict(), folder / f"again-{rank}")
 
     try:
@@ -64,13 +72,14 @@ if "tune" in sys.argv:
 
 own = agflow.calibrate(vit(), shard(3))
 own.save(folder / f"own-{rank}.arrow")
-agflow.calibration.gather.gather_statistics(own).save(folder / f"merged-{rank}.arrow")
+agflow.calibration.gather_statistics(own).save(folder / f"merged-{rank}.arrow")
 """
 
 
 FORKING = """
 import os, sys
-import timm, agflow.calibration, agflow._utils.ranks  # once for all ranks; the Go core starts in each
+# Imported once for all ranks; the Go core starts in each.
+import timm, agflow.calibration, agflow._utils.ranks
 
 script, port, ranks = sys.argv[2:]
 os.environ |= {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
@@ -142,13 +151,13 @@ def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
         for name, tensor in model.state_dict().items()
     )
 
-    told = [json.loads((tmp_path / f"history-{rank}").read_text()) for rank in range(2)]
-    assert told[0] == told[1]
-    for entry, expected in zip(told[0][0], history, strict=True):
+    reported = [json.loads((tmp_path / f"history-{rank}").read_text()) for rank in range(2)]
+    assert reported[0] == reported[1]
+    for entry, expected in zip(reported[0][0], history, strict=True):
         assert entry == pytest.approx(expected, rel=1e-4)
 
     # Broken in the second epoch and taken up: the same bits and history. Only rank 0 writes.
-    assert told[0][0] == told[0][1]
+    assert reported[0][0] == reported[0][1]
     again = [load_file(tmp_path / f"again-{rank}") for rank in range(2)]
     assert all(
         torch.equal(tensor, each[name]) for each in again for name, tensor in tuned[0].items()

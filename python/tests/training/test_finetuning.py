@@ -13,7 +13,8 @@ from agflow.errors import (
     ShapeError,
     UnsupportedModelError,
 )
-from agflow.training.finetuning import finetune, last_block
+from agflow.training.finetuning import finetune
+from agflow.training.objective import last_block
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 
@@ -90,7 +91,7 @@ def test_the_last_group_of_an_epoch_may_be_short(make_vit, images):
 
 
 def test_features_pull_the_last_block_towards_the_teachers(make_vit, images):
-    """And the term is their mean squared error, each token at mean 0 and variance 1, times the weight."""
+    """The term is the weight times the mean squared error of normalised tokens."""
     model, teacher = make_vit(), make_vit(depth=5)
 
     def tokens(of):

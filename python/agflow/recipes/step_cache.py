@@ -1,0 +1,175 @@
+"""Folder of a run of iterative pruning, from which the same run goes on after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from agflow.errors import CorruptFileError, FileError, InvalidValueError
+from agflow.models.expert import load_expert, save_expert
+from agflow.pruning.planning import Plan
+from agflow.recipes.step_options import StepOptions
+from agflow.recipes.steps import Step, StepExpert
+from agflow.training.digests import digest_of
+from agflow.training.options import Distillation
+
+# run.json of an earlier version names only the options that were given; these were the others.
+_EARLIER_DEFAULTS = StepOptions(batches=16)
+
+
+class StepCache:
+    """Keeps the experts of a run in a folder, and finds those that are there.
+
+    ``run.json`` holds the request. Step n is the expert folder ``step-n`` with its record
+    ``step-n.json``; before its fine-tuning has ended it is ``step-n-cut`` with ``step-n-cut.json``
+    and the checkpoint ``step-n-checkpoint``. A record is written last, when its expert is whole.
+
+    Parameters
+    ----------
+    request : what the run was asked for next to ``model`` and ``options``: JSON-ready values
+
+    Raises
+    ------
+    FileError, CorruptFileError
+        The folder holds something else, cannot be read or written, or ``run.json`` is damaged.
+    InvalidValueError
+        The folder is of another run; the message names the first difference.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        model: nn.Module,
+        request: dict[str, Any],
+        options: StepOptions,
+    ):
+        self.folder, self.preprocessing = pathlib.Path(folder), options.preprocessing
+        now = _as_json({"model": model, **request, **_by_function(options)})
+        if not (self.folder / "run.json").exists():
+            self._check_empty()
+            self._write("run", now)
+        then = self._read("run")
+        for name, options_then in _as_json(_by_function(_EARLIER_DEFAULTS)).items():
+            then[name] = {**options_then, **then.get(name, {})}
+        for name, value in now.items():
+            if then.get(name) != value:
+                raise InvalidValueError(
+                    f"{self.folder} is of another run ({name}: {then.get(name)} then, "
+                    f"{value} now): repeat that one, or choose another folder"
+                )
+
+    def find(self, number: int, *, tuned: bool) -> StepExpert | None:
+        """The expert of a step on the CPU, after or before its fine-tuning; None without one."""
+        name = _name(number, tuned)
+        if not (self.folder / f"{name}.json").exists():
+            return None
+        try:
+            content = self._read(name)
+            record = Step(**{**content, "history": tuple(content["history"])})
+        except (TypeError, KeyError) as error:
+            raise CorruptFileError(
+                f"{self.folder / name}.json is no record of a step ({error}): "
+                "delete it to repeat the step"
+            ) from error
+        expert = self.folder / name
+        return StepExpert(load_expert(expert), Plan.load(expert / "plan.arrow"), record)
+
+    def keep(self, expert: StepExpert, *, tuned: bool) -> None:
+        """Write the expert of a step and then its record."""
+        name = _name(expert.record.number, tuned)
+        save_expert(expert.model, self.folder / name, expert.plan, self.preprocessing)
+        self._write(name, asdict(expert.record))
+
+    def clear(self, number: int) -> None:
+        """Remove what a finished step was made from, and what killed processes left behind."""
+        pruned = self.folder / _name(number, tuned=False)
+        pruned.with_suffix(".json").unlink(missing_ok=True)
+        self.checkpoint(number).unlink(missing_ok=True)
+        for folder in (pruned, *self.folder.glob(".step-*.*")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def checkpoint(self, number: int) -> pathlib.Path:
+        """File of the fine-tuning under way in a step."""
+        return self.folder / f"step-{number}-checkpoint"
+
+    def _check_empty(self) -> None:
+        """FileError unless the folder is missing or holds no more than a half-written run.json."""
+        if self.folder.exists() and (
+            not self.folder.is_dir()
+            or any(entry.name != ".run.unfinished" for entry in self.folder.iterdir())
+        ):
+            raise FileError(
+                f"{self.folder} exists and holds no run of prune_iteratively: choose another folder"
+            )
+
+    def _write(self, name: str, content: dict) -> None:
+        path, unfinished = self.folder / f"{name}.json", self.folder / f".{name}.unfinished"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("w") as file:
+                file.write(json.dumps(content, indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except OSError as error:
+            raise FileError(
+                f"{path} was not written: {error.strerror}: choose a writable folder with space"
+            ) from error
+
+    def _read(self, name: str) -> dict:
+        path = self.folder / f"{name}.json"
+        try:
+            content = json.loads(path.read_text())
+            if not isinstance(content, dict):
+                raise ValueError("it holds no JSON object")
+            return content
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {error.strerror}: check the path") from error
+        except ValueError as error:
+            raise CorruptFileError(
+                f"{path} is damaged ({error}): delete it to repeat the step"
+            ) from error
+
+
+def _name(number: int, tuned: bool) -> str:
+    return f"step-{number}" if tuned else f"step-{number}-cut"
+
+
+def _by_function(options: StepOptions) -> dict[str, dict[str, Any]]:
+    """Options as ``run.json`` has them: under the function that they decide."""
+    distillation, teacher = options.distillation or Distillation(), None
+    if options.distillation is not None:
+        teacher = "model" if distillation.teacher is None else distillation.teacher
+    return {
+        "calibrate": {
+            "batches": options.batches,
+            "groups": list(options.groups),
+            "image_size": options.image_size,
+            "weight_gradients": options.weight_gradients,
+            **vars(options.calibration),
+        },
+        "plan": {"criterion": options.criterion, **vars(options.allocation)},
+        "prune": {"compensate": options.compensate},
+        "finetune": {
+            "teacher": teacher,
+            "epochs": options.epochs,
+            "lr": options.lr,
+            "temperature": distillation.temperature,
+            "distill": distillation.share,
+            "features": distillation.features,
+            **vars(options.training),
+            "checkpoint_every": options.checkpoint_every,
+        },
+    }
+
+
+def _as_json(request: dict[str, Any]) -> dict[str, Any]:
+    """``request`` as it is when read from a file: models by their digests."""
+    digest = lambda value: digest_of(value) if isinstance(value, nn.Module) else repr(value)
+    return json.loads(json.dumps(request, default=digest))

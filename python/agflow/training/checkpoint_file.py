@@ -1,0 +1,78 @@
+"""Checkpoint files: safetensors with a checksum, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from agflow.errors import CorruptFileError, FileError
+from agflow.training.digests import hash_tensors
+
+CHECKPOINT_FORMAT = 1
+
+
+def write(path: pathlib.Path, content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Write JSON-ready ``content`` and ``tensors`` with a checksum over both.
+
+    Raises
+    ------
+    FileError
+        The file cannot be written; an older one of that name is still there.
+    """
+    text = json.dumps({"format": CHECKPOINT_FORMAT, **content})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"agflow.checkpoint": text, "sha256": hash_tensors(tensors, text).hexdigest()}
+    # The same name every time: what a killed run leaves is overwritten.
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(tensors, unfinished, metadata)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise FileError(
+            f"checkpoint {path} was not written ({error}): choose a writable folder with space"
+        ) from error
+
+
+def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Content and tensors of a file that :func:`write` made.
+
+    Raises
+    ------
+    FileError, CorruptFileError
+        The file cannot be read; it is damaged, no checkpoint or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+        text = metadata["agflow.checkpoint"]
+        content = json.loads(text)
+        if content.pop("format") != CHECKPOINT_FORMAT:
+            raise CorruptFileError(
+                f"checkpoint {path} is of another format than {CHECKPOINT_FORMAT}: continue with "
+                "the agflow that wrote it, or delete it to start again"
+            )
+    except OSError as error:
+        raise FileError(f"checkpoint {path} cannot be read ({error}): check its rights") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        if isinstance(error, CorruptFileError):
+            raise
+        raise CorruptFileError(
+            f"{path} is damaged or no checkpoint ({type(error).__name__}: {error}): "
+            "delete it to start again, or name another file"
+        ) from error
+    if hash_tensors(tensors, text).hexdigest() != metadata.get("sha256"):
+        raise CorruptFileError(
+            f"checkpoint {path} is damaged: its checksum does not hold; delete it to start again"
+        )
+    return content, tensors
