@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.calibration.calibration import calibrate
 from agflow.cascade.curves import curve
@@ -60,20 +61,20 @@ class BottleneckBenchOptions:
         for ``model="example"`` alone
     """
 
-    model: str = "example"
+    model: str = default("common", "model")
     weights: str | None = None
-    data: str = "example:train"
-    eval: str = "example:test"
+    data: str = default("common", "data")
+    eval: str = default("common", "test_data")
     label: str | None = None
-    macs: str = "0.35"
-    calibration: int = 256
-    tune: int = 2400
-    eval_limit: int | None = 1000
-    epochs: int = 3
-    scratch_epochs: int = 8
-    lr: float = 3e-4
-    rounds: int = 5
-    seed: int = 0
+    macs: str = default("bench_bottleneck", "macs")
+    calibration: int = default("bench_bottleneck", "calibration")
+    tune: int = default("bench_bottleneck", "tune")
+    eval_limit: int | None = default("bench_bottleneck", "eval_limit")
+    epochs: int = default("bench_bottleneck", "epochs")
+    scratch_epochs: int = default("bench_bottleneck", "scratch_epochs")
+    lr: float = default("bench_bottleneck", "lr")
+    rounds: int = default("bench_bottleneck", "rounds")
+    seed: int = default("common", "seed")
 
 
 def measure(options: BottleneckBenchOptions, say: Callable[[str], None] = print) -> dict:

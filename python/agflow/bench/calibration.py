@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow.bench import machine, passes
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.hooks import capture
@@ -36,10 +37,10 @@ TORCH_PRUNING = "torch-pruning GroupTaylor"
 
 def measure(
     *,
-    model: str = "deit_tiny_patch16_224",
-    batch_size: int = 16,
-    batches: int = 10,
-    rounds: int = 5,
+    model: str = default("bench_calibration", "model"),
+    batch_size: int = default("bench_calibration", "batch_size"),
+    batches: int = default("bench_calibration", "batches"),
+    rounds: int = default("bench_calibration", "rounds"),
 ) -> dict:
     """Measure a calibration beside the bare forward and backward pass and torch-pruning's scores.
 

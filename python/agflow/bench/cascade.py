@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.bench.memory import keep_freed
 from agflow.cascade.cascade import Cascade
@@ -34,12 +35,12 @@ MAX_WAIT_MS = 5.0
 @torch.no_grad()
 def measure(
     *,
-    model: str = "deit_tiny_patch16_224",
-    image_size: int = 112,
-    escalation: float = 0.2,
-    batch_sizes: tuple[int, ...] = (1, 32),
-    images: int = 64,
-    rounds: int = 7,
+    model: str = default("bench_cascade", "model"),
+    image_size: int = default("bench_cascade", "image_size"),
+    escalation: float = default("bench_cascade", "escalation"),
+    batch_sizes: tuple[int, ...] = default("bench_cascade", "batch_sizes"),
+    images: int = default("bench_cascade", "images"),
+    rounds: int = default("bench_cascade", "rounds"),
 ) -> dict:
     """Measure a cascade, its server and its experts on the same images.
 

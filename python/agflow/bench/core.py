@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from agflow._utils.defaults import default
 from agflow.bench import machine, passes
 from agflow.errors import InvalidValueError
 from agflow.evaluation.timing import Timing, interleaved
@@ -22,10 +23,10 @@ def measure(
     *,
     shapes: Sequence[tuple[int, int]] = SHAPES,
     dtypes: Sequence[torch.dtype] = DTYPES,
-    threads: Sequence[int] = (1, 2),
-    rounds: int = 9,
+    threads: Sequence[int] = default("bench_core", "threads"),
+    rounds: int = default("bench_core", "rounds"),
     scores: int = 10_000_000,
-    seed: int = 0,
+    seed: int = default("common", "seed"),
 ) -> dict:
     """Measure the statistics pass, top-k and one call across the bridge beside their peers.
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from agflow._utils.defaults import default
 from agflow.bench.machine import clock
 from agflow.bench.memory import keep_freed
 from agflow.errors import InvalidValueError, UnsupportedModelError
@@ -92,7 +93,12 @@ def shapes_of(costs: dict) -> list[Shape]:
     return [_shape(*dense, *moves) for dense, moves in moved.items()]
 
 
-def measure(model: nn.Module, *, batch: int = 32, rounds: int = 5) -> LatencyTable:
+def measure(
+    model: nn.Module,
+    *,
+    batch: int = default("bench_layers", "batch"),
+    rounds: int = default("bench_layers", "rounds"),
+) -> LatencyTable:
     """Measure the milliseconds of every size of every product, and of the whole model.
 
     Times are those of a batch on the model's device, medians of interleaved rounds. From then on

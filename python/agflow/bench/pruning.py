@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from agflow import errors
+from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.bench.contenders import AGFLOW, CONTENDERS, chosen, macs_of
 from agflow.bench.memory import keep_freed, peak_of
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 32)  # images a batch whose speed is measured
 TIMED_IMAGES = {1: 8, 32: 32}
 TEST_BATCH = 32
-MACS = "0.6"
+MACS = default("bench_pruning", "macs")
 _COLOURS = {
     "agflow": "#2a9d8f",
     "random": "#9aa0a6",
@@ -60,22 +61,22 @@ class PruningBenchOptions:
     eval : test images, ``eval_limit`` of them
     """
 
-    model: str = "example"
+    model: str = default("common", "model")
     weights: str | None = None
-    data: str = "example:train"
-    eval: str = "example:test"
+    data: str = default("common", "data")
+    eval: str = default("common", "test_data")
     label: str | None = None
     macs: str | None = None
     pruning_ratio: float | None = None
     contenders: tuple[str, ...] = ()
-    calibration: int = 256
-    tune: int = 1500
-    eval_limit: int | None = 1000
-    epochs: int = 1
-    lr: float = 3e-4
-    round_to: int = 8
-    rounds: int = 5
-    seed: int = 0
+    calibration: int = default("bench_pruning", "calibration")
+    tune: int = default("bench_pruning", "tune")
+    eval_limit: int | None = default("bench_pruning", "eval_limit")
+    epochs: int = default("bench_pruning", "epochs")
+    lr: float = default("bench_pruning", "lr")
+    round_to: int = default("plan", "round_to")
+    rounds: int = default("bench_pruning", "rounds")
+    seed: int = default("common", "seed")
 
 
 def measure(options: PruningBenchOptions, say: Callable[[str], None] = print) -> dict:

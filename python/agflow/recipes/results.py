@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import Dataset
 
+from agflow._utils.defaults import default
 from agflow.cascade.curves import Curve
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.predictions import Predictions
@@ -39,27 +40,27 @@ class RunOptions:
         does not lose more (:func:`agflow.calibrate_router`)
     """
 
-    model: str = "example"
+    model: str = default("common", "model")
     weights: str | None = None
-    data: str = "example:train"
-    eval: str = "example:test"
-    output: str = "agflow-run"
+    data: str = default("common", "data")
+    eval: str = default("common", "test_data")
+    output: str = default("run", "output")
     macs: str | None = None
     pruning_ratio: float | None = None
-    criterion: str = "agf"
-    round_to: int = 8
-    groups: tuple[str, ...] = ("mlp", "heads")
+    criterion: str = default("score", "criterion")
+    round_to: int = default("plan", "round_to")
+    groups: tuple[str, ...] = default("calibrate", "groups")
     ignored_layers: tuple[str, ...] = ()
-    compensate: str = "ridge_at_once"
-    batches: int = 20
-    batch_size: int = 32
-    epochs: int = 24
-    lr: float = 1e-3
+    compensate: str = default("run", "compensate")
+    batches: int = default("calibrate", "batches")
+    batch_size: int = default("common", "batch_size")
+    epochs: int = default("run", "epochs")
+    lr: float = default("run", "lr")
     limit: int | None = None
     eval_limit: int | None = None
-    tolerance: float = 0.005
-    confidence: float = 0.95
-    seed: int = 0
+    tolerance: float = default("route", "tolerance")
+    confidence: float = default("route", "confidence")
+    seed: int = default("common", "seed")
     label: str | None = None
 
 
