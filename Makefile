@@ -14,6 +14,8 @@ GO_PYTHON = eval "$$($(BIN)/python python/build_native.py environment)" \
 # A worker a core, with one torch thread each: two thread pools would fight for the cores.
 PYTEST = PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest
 JOBS  ?= $(shell nproc)
+# Go leaves its slow tests to make test-all.
+SHORT ?= -short
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all test-go test-python lint format bench notebooks native \
@@ -30,17 +32,17 @@ run: $(VENV)/installed ## Set up, then the whole pipeline on the shipped example
 
 test: lint test-go test-python ## Set up, then lint and the fast proof of every claim
 
-test-all: lint test-go ## Set up, then everything: the slow proofs and the benchmarks' tests, too
-	go test -run '^Fuzz' ./bridge/... ./core/...
+test-all: lint ## Set up, then everything: the slow proofs and the benchmarks' tests, too
+	$(MAKE) test-go SHORT=
 	$(PYTEST) python/tests -n $(JOBS) -m 'not bench'
 	$(PYTEST) python/tests -m bench
 
 test-go: $(VENV)/installed-test ## Go: core without cgo and assembly, bridge with the race detector
 	CGO_ENABLED=0 GOARCH=arm64 go vet ./core/...
-	CGO_ENABLED=0 go test ./core/... ./cli
-	CGO_ENABLED=0 go test -tags purego ./core/internal/kernel ./core/statistics ./core/planning
-	go test -race ./bridge/...
-	$(GO_PYTHON) test -tags python ./bridge/pyhost ./cli
+	CGO_ENABLED=0 go test $(SHORT) ./core/... ./cli
+	CGO_ENABLED=0 go test $(SHORT) -tags purego ./core/internal/kernel ./core/statistics ./core/planning
+	go test $(SHORT) -race ./bridge/...
+	$(GO_PYTHON) test $(SHORT) -tags python ./bridge/pyhost ./cli
 
 test-python: $(VENV)/installed-test ## Python: pytest against the installed package, fast tests only
 	$(PYTEST) python/tests -n $(JOBS) -m 'not slow and not bench'

@@ -103,3 +103,11 @@ func randomOutcomes(r *rand.Rand, n, distinct int) Outcomes {
 	}
 	return o
 }
+
+// skipSlow leaves a test of many seconds to make test-all.
+func skipSlow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes many seconds: make test-all runs it")
+	}
+}

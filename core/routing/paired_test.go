@@ -133,11 +133,11 @@ func needed(passes func(n float64) bool) int {
 // Clopper-Pearson limits that share alpha; and betting (Waudby-Smith and Ramdas 2024), here a
 // mixture of bets, which depends on the counts alone.
 func TestFewerSamplesThanOtherBounds(t *testing.T) {
+	skipSlow(t)
 	const alpha = 0.05
 	for _, c := range []struct{ losses, gains, tolerance float64 }{
-		{0, 0, 0.005}, {0.001, 0, 0.005}, {0.002, 0.001, 0.005}, {0.006, 0.004, 0.005}, {
-			0.03, 0.03, 0.005,
-		}, {0.02, 0.01, 0.02}, {0.1, 0.1, 0.02},
+		{0, 0, 0.005}, {0.001, 0, 0.005}, {0.002, 0.001, 0.005}, {0.006, 0.004, 0.005},
+		{0.03, 0.03, 0.005}, {0.02, 0.01, 0.02}, {0.1, 0.1, 0.02},
 	} {
 		exact := needed(func(n float64) bool {
 			n = math.Floor(n)

@@ -272,6 +272,7 @@ func (l labelled) samples(t *testing.T, weight float64) Samples {
 // weight is fitted on a quarter, the threshold calibrated on the rest, and the true accuracy
 // measured on many other images.
 func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
+	skipSlow(t)
 	const draws, n, many, classes, tolerance, confidence = 200, 800, 6000, 3, 0.02, 0.8
 	r := rand.New(rand.NewPCG(61, 62))
 	others := drawLabelled(t, r, many, classes)

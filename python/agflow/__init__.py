@@ -1,91 +1,51 @@
-"""agflow: measure gradient flow in a vision network, prune what carries none, and route images between both sizes.
+"""Prune vision networks by the gradients that flow through them, and route images between experts.
 
-The public names load at first use, so that ``import agflow`` starts neither torch nor the Go core.
+Public names load at first use: ``import agflow`` imports neither torch nor the Go core.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from agflow._utils.lazy import lazy_names
 
+TYPE_CHECKING = False  # typing.TYPE_CHECKING to type checkers; importing typing would take longest
 if TYPE_CHECKING:
     from agflow import (
         bench as bench,
-    )
-    from agflow import (
         calibration as calibration,
-    )
-    from agflow import (
         cascade as cascade,
-    )
-    from agflow import (
         data as data,
-    )
-    from agflow import (
         diagnostics as diagnostics,
-    )
-    from agflow import (
         errors as errors,
-    )
-    from agflow import (
         evaluation as evaluation,
-    )
-    from agflow import (
         example as example,
-    )
-    from agflow import (
         exporting as exporting,
-    )
-    from agflow import (
         functional as functional,
-    )
-    from agflow import (
         models as models,
-    )
-    from agflow import (
         plotting as plotting,
-    )
-    from agflow import (
         pruning as pruning,
-    )
-    from agflow import (
         recipes as recipes,
-    )
-    from agflow import (
         research as research,
-    )
-    from agflow import (
         search as search,
-    )
-    from agflow import (
         table as table,
-    )
-    from agflow import (
         training as training,
     )
+    from agflow._version import __version__ as __version__
     from agflow.calibration.calibration import calibrate as calibrate
     from agflow.calibration.statistics import Statistics as Statistics
     from agflow.cascade.cascade import Cascade as Cascade
-    from agflow.cascade.folder import load as load
-    from agflow.cascade.folder import save as save
-    from agflow.cascade.predictions import Predictions as Predictions
-    from agflow.cascade.predictions import predict as predict
-    from agflow.cascade.router import Router as Router
-    from agflow.cascade.router import calibrate_router as calibrate_router
+    from agflow.cascade.folder import load as load, save as save
+    from agflow.cascade.predictions import Predictions as Predictions, predict as predict
+    from agflow.cascade.router import Router as Router, calibrate_router as calibrate_router
     from agflow.cascade.router_evaluation import evaluate_router as evaluate_router
     from agflow.cascade.server import Server as Server
     from agflow.data.datasets import load_dataset as load_dataset
     from agflow.evaluation.accuracy import evaluate as evaluate
     from agflow.exporting.models import export as export
-    from agflow.models import count_macs as count_macs
-    from agflow.models import load_model as load_model
-    from agflow.pruning.planning import Plan as Plan
-    from agflow.pruning.planning import plan as plan
+    from agflow.models.load import load_model as load_model
+    from agflow.models.registry import count_macs as count_macs
+    from agflow.pruning.planning import Plan as Plan, plan as plan
     from agflow.pruning.pruner import prune as prune
-    from agflow.pruning.scoring import Scores as Scores
-    from agflow.pruning.scoring import criteria as criteria
-    from agflow.pruning.scoring import score as score
+    from agflow.pruning.scoring import Scores as Scores, criteria as criteria, score as score
     from agflow.recipes.iterative import prune_iteratively as prune_iteratively
     from agflow.search.halving import design_cascade as design_cascade
     from agflow.training.finetuning import finetune as finetune
@@ -98,9 +58,10 @@ _HOMES = {
     "Scores": "pruning.scoring",
     "Server": "cascade.server",
     "Statistics": "calibration.statistics",
+    "__version__": "_version",
     "calibrate": "calibration.calibration",
     "calibrate_router": "cascade.router",
-    "count_macs": "models",
+    "count_macs": "models.registry",
     "criteria": "pruning.scoring",
     "design_cascade": "search.halving",
     "evaluate": "evaluation.accuracy",
@@ -109,7 +70,7 @@ _HOMES = {
     "finetune": "training.finetuning",
     "load": "cascade.folder",
     "load_dataset": "data.datasets",
-    "load_model": "models",
+    "load_model": "models.load",
     "plan": "pruning.planning",
     "predict": "cascade.predictions",
     "prune": "pruning.pruner",

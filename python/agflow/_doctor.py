@@ -1,4 +1,4 @@
-"""What ``agflow doctor`` asks of the Python that the command hosts."""
+"""Checks of the Python that the command hosts, for ``agflow doctor``."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LIBRARIES = ("numpy", "pyarrow", "torch", "timm", "safetensors", "PIL", "matplot
 
 
 def report(_options: str) -> str:
-    """JSON list of checks: name, ok, found, cure."""
+    """Run all checks; returns a JSON list of their name, ok, found and cure."""
     checks = [_python(), _package(), _backend(), *map(_library, LIBRARIES)]
     return json.dumps(checks)
 
 
 def _check(name: str, found: str, cure: str = "") -> dict:
-    """A check fails when it names a cure."""
+    """A check's result; it has failed when it names a cure."""
     return {"name": name, "ok": not cure, "found": found, "cure": cure}
 
 

@@ -1,30 +1,41 @@
-"""Starts the ``agflow`` command, a Go program, so that it hosts this very Python."""
+"""Start the ``agflow`` command, a Go program, so that it hosts this very Python.
+
+Only what every Python has loaded at its start is imported: each ``agflow`` waits for this module.
+"""
 
 from __future__ import annotations
 
 import os
-import pathlib
 import sys
-import sysconfig
-from typing import NoReturn
 
-COMMAND = pathlib.Path(__file__).parent / "_bin" / "agflow"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+COMMAND = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "agflow")
 
 
 def main() -> NoReturn:
-    """Become the command: same process, same arguments, this interpreter's environment and libpython."""
+    """Replace this process by the command, with its arguments, environment and libpython."""
     environment = dict(os.environ)
     environment.setdefault("AGFLOW_PYTHON", sys.executable)
-    libraries = [
-        sysconfig.get_config_var("LIBDIR"),
-        os.path.join(sys.base_prefix, "lib"),
-        environment.get("LD_LIBRARY_PATH"),
-    ]
-    environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+    folders = [*_library_folders(), environment.get("LD_LIBRARY_PATH")]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, folders))
     try:
         os.execve(COMMAND, ["agflow", *sys.argv[1:]], environment)
     except OSError as error:
         sys.exit(
-            f"agflow: the command {COMMAND} cannot be started ({error.strerror}): reinstall it with "
-            f"{sys.executable} -m pip install --force-reinstall --no-deps agflow"
+            f"agflow: the command {COMMAND} cannot be started ({error.strerror}): reinstall it "
+            f"with {sys.executable} -m pip install --force-reinstall --no-deps agflow"
         )
+
+
+def _library_folders() -> list[str | None]:
+    """Where libpython may lie."""
+    folder = os.path.join(sys.base_prefix, "lib")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
+    if os.path.exists(os.path.join(folder, f"libpython{version}.so.1.0")):
+        return [folder]
+    import sysconfig  # slow: it reads all variables of Python's build
+
+    return [sysconfig.get_config_var("LIBDIR"), folder]

@@ -1,6 +1,7 @@
-"""Every error that agflow raises. All are :class:`AgflowError`; most are also the builtin that fits.
+"""Every error that agflow raises: an :class:`AgflowError` and, mostly, the fitting builtin.
 
-The message says what was found, what was expected and what to do; ``code`` is the same short word in Go and Python.
+The message says what was found, what was expected and what to do; ``code`` is the same short word
+in Go and Python.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two primitives on any matrices: how much gradient flows through each channel, and which channels carry most."""
+"""The two primitives of pruning, on any matrices: utility of channels, and the top k of scores."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from agflow.errors import DtypeError, EmptyError, ShapeError
 
 
 def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
-    """AGF utility of every channel, U_c = E|Y_c · G_c| over the rows (arXiv 2603.12354).
+    """Compute the AGF utility of every channel, U_c = E|Y_c · G_c| (arXiv 2603.12354).
 
-    Every channel is one chain of float64 additions in row order: the same bits for any number of workers.
+    The mean is over the rows. Every channel is one chain of float64 additions in row order: the
+    same bits for any number of workers.
 
     Parameters
     ----------
-    y_RC, g_RC : activations and their gradients [R, C], one row a token: torch tensors on the CPU, numpy arrays or Arrow
-        arrays of fixed-size lists, float32, float64, float16 or bfloat16, both of one type (see :func:`agflow._core.matrix`)
+    y_RC, g_RC : activations and their gradients [R, C], one row a token: torch tensors on the CPU,
+        numpy arrays or Arrow arrays of fixed-size lists, float32, float64, float16 or bfloat16,
+        both of one type (see :func:`agflow._core.matrix`)
     workers : threads at most
 
     Returns
@@ -35,24 +37,38 @@ def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
         They have no rows.
     NonFiniteError
         An element is NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agflow.functional import utility
+    >>> activations = np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> gradients = np.array([[0.5, 0.0], [-0.5, 1.0]])
+    >>> utility(activations, gradients)
+    array([1., 2.])
     """
     y, g = arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g")
     sum_C = arrow.call_for_array(core().abs_yg, workers, y, g)
     if not y.rows:
         raise EmptyError(
-            "y and g have no rows, expected at least one to take a mean over: pass a batch with tokens"
+            "y and g have no rows, expected at least one to take a mean over: pass a batch with "
+            "tokens"
         )
     return sum_C.to_numpy() / y.rows
 
 
 def top_k(scores_N: Any, k: int, *, workers: int = 1) -> pa.BooleanArray:
-    """Which of the scores are among the ``k`` greatest; of equal scores those with the lower index.
+    """Mark the ``k`` greatest scores; of equal scores those with the lower index come first.
 
     Parameters
     ----------
     scores_N : numbers [N], as a numpy array or anything numpy can see as one; taken as float64
     k : from 0 to N
     workers : threads at most; the result does not depend on it
+
+    Returns
+    -------
+    booleans [N]
 
     Raises
     ------
@@ -62,12 +78,19 @@ def top_k(scores_N: Any, k: int, *, workers: int = 1) -> pa.BooleanArray:
         ``k`` is out of range.
     NonFiniteError
         A score is NaN; infinite ones are ranked.
+
+    Examples
+    --------
+    >>> from agflow.functional import top_k
+    >>> top_k([0.1, 0.9, 0.5, 0.9], 2).to_pylist()
+    [False, True, False, True]
     """
     try:
         scores_N = np.ascontiguousarray(scores_N, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DtypeError(
-            f"scores: {type(scores_N).__name__} is nothing numpy can see as float64 ({error}): pass an array of numbers"
+            f"scores: {type(scores_N).__name__} is nothing numpy can see as float64 ({error}): "
+            "pass an array of numbers"
         ) from error
     if scores_N.ndim != 1:
         raise ShapeError(

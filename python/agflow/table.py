@@ -1,27 +1,37 @@
-"""Arrow record batches with a kind, metadata and a file: the base of statistics, scores, plans and predictions."""
+"""Tables of results: the base of statistics, scores, plans and predictions."""
 
 from __future__ import annotations
 
+import html
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
-from agflow.errors import UnknownLayerError
+from agflow.errors import InvalidValueError, UnknownLayerError
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self  # for type checkers alone: typing has it from 3.11 on
+
+
+HTML_ROWS = 10
 
 
 class Table:
-    """An immutable Arrow record batch whose schema metadata names its kind.
+    """An immutable Arrow record batch with metadata and a kind, which can be saved to a file.
 
-    Any Arrow tool can take it: ``pyarrow.record_batch(table)``, ``polars.DataFrame(table)``.
+    ``table["column"]`` is a numpy array, ``table.to_pandas()`` a DataFrame, and any Arrow tool
+    takes the table itself: ``pyarrow.record_batch(table)``, ``polars.DataFrame(table)``.
+
+    Attributes
+    ----------
+    batch : pyarrow.RecordBatch
     """
 
     kind: ClassVar[str]
@@ -39,11 +49,37 @@ class Table:
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
-        """Every column as a numpy array."""
+        """Every column as a numpy array, by name."""
         return {
             name: self.batch.column(name).to_numpy(zero_copy_only=False)
             for name in self.batch.schema.names
         }
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        """A column as a numpy array; InvalidValueError for one that the table does not have."""
+        if column not in self.columns:
+            raise InvalidValueError(
+                f"column {column!r} is not in this {type(self).__name__}, "
+                f"expected one of: {', '.join(self.columns)}"
+            )
+        return self.columns[column]
+
+    def to_pandas(self) -> Any:
+        """Convert to a pandas DataFrame with the same columns.
+
+        Raises
+        ------
+        ImportError
+            pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: F401 (no dependency: pyarrow's own error would not name the cure)
+        except ImportError as error:
+            raise ImportError(
+                f"pandas cannot be imported ({error}), and to_pandas needs it: pip install pandas, "
+                "or take numpy arrays from .columns"
+            ) from error
+        return self.batch.to_pandas()
 
     def save(self, path: str | os.PathLike) -> None:
         """Write an Arrow IPC file with a checksum; the file appears whole or not at all.
@@ -74,18 +110,47 @@ class Table:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and self.batch.equals(other.batch, check_metadata=True)
 
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __arrow_c_array__(self, requested_schema=None):
         return self.batch.__arrow_c_array__(requested_schema)
 
     def __repr__(self) -> str:
-        return f"<agflow.{type(self).__name__}: {len(self)} rows>"
+        return f"<agflow.{type(self).__name__}: {self._summary()}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        header, rows = self._html_rows()
+        lines = [_html_row("th", header), *(_html_row("td", row) for row in rows)]
+        return (
+            f"<b>{type(self).__name__}</b>: {html.escape(self._summary())}"
+            f"<table>{''.join(lines)}</table>"
+        )
+
+    def _summary(self) -> str:
+        """The contents in a few words, for ``repr`` and HTML."""
+        return f"{len(self)} rows"
+
+    def _html_rows(self) -> tuple[Sequence, Iterable[Sequence]]:
+        """Header and rows of the HTML: the first rows."""
+        shown = self.batch.slice(0, HTML_ROWS)
+        return self.batch.schema.names, zip(*shown.to_pydict().values(), strict=True)
+
+
+def _html_row(tag: str, cells: Iterable) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
 
 
 @dataclass(frozen=True)
 class LayerRows:
-    """Where a layer's units stand in a table of units."""
+    """The rows of one layer in a table of units.
+
+    Attributes
+    ----------
+    name, group : of the layer
+    first : its first row
+    units : how many rows it has
+    """
 
     name: str
     group: str
@@ -98,6 +163,7 @@ class UnitTable(Table):
 
     @cached_property
     def layers(self) -> list[LayerRows]:
+        """Layers in forward order."""
         names, groups = self.columns["layer"], self.columns["group"]
         starts = (
             np.flatnonzero(np.r_[True, (names[1:] != names[:-1]) | (groups[1:] != groups[:-1])])
@@ -111,6 +177,7 @@ class UnitTable(Table):
         ]
 
     def rows_of(self, layer: str) -> slice:
+        """The rows of a layer; UnknownLayerError for one that the table does not have."""
         for rows in self.layers:
             if rows.name == layer:
                 return slice(rows.first, rows.first + rows.units)
@@ -119,6 +186,7 @@ class UnitTable(Table):
 
     @property
     def model(self) -> str:
+        """Name of the dense model."""
         return self.metadata["agflow.model"]
 
     @property
@@ -128,16 +196,19 @@ class UnitTable(Table):
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width, pixels, at which the dense model was measured (``calibrate(image_size=…)``); None at its own."""
-        text = self.metadata.get("agflow.image_size")
-        return None if text is None else tuple(map(int, text.split("x")))
+        """Height and width, pixels, at which the dense model was measured; None for its own.
 
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{rows.name}</td><td>{rows.group}</td><td>{rows.units}</td></tr>"
-            for rows in self.layers
-        )
-        return (
-            f"<b>{type(self).__name__}</b> of {self.model}, {len(self)} units"
-            f"<table><tr><th>layer</th><th>group</th><th>units</th></tr>{rows}</table>"
-        )
+        It is the ``image_size`` of :func:`agflow.calibrate`.
+        """
+        text = self.metadata.get("agflow.image_size")
+        if text is None:
+            return None
+        height, width = map(int, text.split("x"))
+        return height, width
+
+    def _summary(self) -> str:
+        return f"{self.model}, {len(self.layers)} layers, {len(self)} units"
+
+    def _html_rows(self) -> tuple[Sequence, Iterable[Sequence]]:
+        rows = ((rows.name, rows.group, rows.units) for rows in self.layers)
+        return ("layer", "group", "units"), rows

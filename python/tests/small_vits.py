@@ -55,7 +55,7 @@ def of_transformers(kind="ViT", suffix="", depth=2, **overrides):
 
 
 def made(build):
-    """A model whose weights hide nothing: fresh biases, gates and classifiers would be (almost) zero."""
+    """Draw weights that hide nothing: fresh biases, gates and classifiers are almost zero."""
     torch.manual_seed(0)
     model = build()
     with torch.no_grad():

@@ -1,1 +1,1 @@
-"""The door to the Go core: which calls there are, and the two ways to reach them."""
+"""The Go core: the list of its calls, and the two backends that reach them."""

@@ -1,8 +1,8 @@
 """Arrow values into and out of the Go core through the Arrow C Data Interface, without copying.
 
-Two C structs carry each value; those of a matrix are filled here (see :mod:`agflow._core.matrix`), those of other values
-by pyarrow. A call into Go releases what it was given before it returns; a result belongs to Python from then on and is
-freed when the last Python object that sees it is gone.
+Two C structs carry each value; those of a matrix are filled here (see :mod:`agflow._core.matrix`),
+those of other values by pyarrow. A call into Go releases what it was given before it returns; a
+result belongs to Python from then on and is freed when the last Python object that sees it is gone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,9 @@ import pyarrow as pa
 from agflow._core.matrix import DTYPES, Dtype, Matrix
 from agflow.errors import DeviceError, DtypeError, InvalidValueError, ShapeError
 
-_ArrayStruct = (
-    ctypes.c_int64 * 10
-)  # struct ArrowArray, 80 bytes; the ninth word is its release callback
+_ArrayStruct = ctypes.c_int64 * 10  # struct ArrowArray, 80 bytes
 _SchemaStruct = ctypes.c_int64 * 9  # struct ArrowSchema, 72 bytes
-_RELEASE = 8
+_RELEASE = 8  # the word of ArrowArray that is its release callback
 _SCALARS = frozenset((int, float, str))
 
 
@@ -38,13 +36,16 @@ class CStructs:
         self.addresses = ctypes.addressof(self.array), ctypes.addressof(self.schema)
 
     def release(self) -> None:
-        """Give up a value that nobody took over."""
+        """Release a value that nobody took over."""
         if self.array[_RELEASE]:
             pa.Array._import_from_c(*self.addresses)
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of the core whose arguments include Arrow values (see :func:`matrix`, :func:`record_batch`)."""
+    """Call a function of the core whose arguments include Arrow values.
+
+    Arrow values are what :func:`matrix` and :func:`record_batch` return, and arrays of pyarrow.
+    """
     flat: list[Any] = []
     alive: list[Any] = []
     inputs: list[CStructs] = []
@@ -91,14 +92,15 @@ def call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str,
 
 
 def matrix(value: Any, name: str = "matrix") -> Matrix:
-    """See a matrix as the Go core reads it, over the same memory.
+    """Describe a matrix for the Go core, over the same memory.
 
     Parameters
     ----------
     value : float32, float64, float16 or bfloat16 [rows, channels]
-        A torch tensor on the CPU (with or without a gradient graph) or a numpy array, whose channels lie next to each
-        other and whose rows do not overlap; or an Arrow array of fixed-size lists (pyarrow, polars, any object with
-        ``__arrow_c_array__`` or ``__arrow_c_stream__``) without nulls. bfloat16 comes from torch or ml_dtypes.
+        A torch tensor on the CPU (with or without a gradient graph) or a numpy array, whose
+        channels lie next to each other and whose rows do not overlap; or an Arrow array of
+        fixed-size lists (pyarrow, polars, any object with ``__arrow_c_array__`` or
+        ``__arrow_c_stream__``) without nulls. bfloat16 comes from torch or ml_dtypes.
     name : str
         The word for the value in errors.
 
@@ -109,7 +111,8 @@ def matrix(value: Any, name: str = "matrix") -> Matrix:
     DeviceError
         The tensor does not lie in the memory of the CPU.
     ShapeError
-        The value has not two dimensions, has no channels, its channels lie apart, or its rows overlap.
+        The value has not two dimensions, has no channels, its channels lie apart, or its rows
+        overlap.
     InvalidValueError
         Arrow values are null.
     """
@@ -129,11 +132,13 @@ def _tensor_matrix(tensor: Any, name: str, torch: Any) -> Matrix:
     dtype = _torch_dtype(tensor.dtype)
     if dtype is None:
         raise DtypeError(
-            f"{name}: the tensor is {tensor.dtype}, expected torch.float32, float64, float16 or bfloat16: use .float() first"
+            f"{name}: the tensor is {tensor.dtype}, expected torch.float32, float64, float16 or "
+            "bfloat16: use .float() first"
         )
     if tensor.layout is not torch.strided:
         raise ShapeError(
-            f"{name}: the tensor is stored as {tensor.layout}, expected torch.strided: use .to_dense() first"
+            f"{name}: the tensor is stored as {tensor.layout}, expected torch.strided: use "
+            ".to_dense() first"
         )
     rows, channels = _rows_and_channels(name, tensor.shape)
     stride = (
@@ -141,12 +146,10 @@ def _tensor_matrix(tensor: Any, name: str, torch: Any) -> Matrix:
         if tensor.is_contiguous()
         else _row_stride(name, tensor.shape, tensor.stride(), ".contiguous()")
     )
-    return Matrix(
-        rows, channels, stride, dtype, tensor.data_ptr(), tensor
-    )  # a gradient graph does not matter
+    return Matrix(rows, channels, stride, dtype, tensor.data_ptr(), tensor)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _torch_dtype(dtype: Any) -> Dtype | None:
     return DTYPES.get(str(dtype).removeprefix("torch."))
 
@@ -155,27 +158,21 @@ def _numpy_matrix(array: np.ndarray, name: str) -> Matrix:
     dtype = _numpy_dtype(array.dtype)
     if dtype is None:
         raise DtypeError(
-            f"{name}: the array is {array.dtype!r}, expected native float32, float64, float16 or bfloat16: use .astype('float32') first"
+            f"{name}: the array is {array.dtype!r}, expected native float32, float64, float16 or "
+            "bfloat16: use .astype('float32') first"
         )
     rows, channels = _rows_and_channels(name, array.shape)
     stride = channels
     if not array.flags.c_contiguous:
-        stride = int(
-            _row_stride(
-                name,
-                array.shape,
-                [step / dtype.bytes for step in array.strides],
-                "numpy.ascontiguousarray",
-            )
-        )
+        strides = [step / dtype.bytes for step in array.strides]
+        stride = _row_stride(name, (rows, channels), strides, "numpy.ascontiguousarray")
     return Matrix(rows, channels, stride, dtype, array.__array_interface__["data"][0], array)
 
 
 @lru_cache(maxsize=256)
 def _numpy_dtype(dtype: np.dtype) -> Dtype | None:
-    return (
-        DTYPES.get(dtype.name) if dtype.isnative else None
-    )  # bfloat16 is ml_dtypes', which need not be here
+    # By name: bfloat16 is a dtype of ml_dtypes, which need not be installed.
+    return DTYPES.get(dtype.name) if dtype.isnative else None
 
 
 def _rows_and_channels(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -193,9 +190,10 @@ def _row_stride(name: str, shape: tuple[int, int], strides: Sequence[float], cur
         row_step = channels
     if channels > 1 and channel_step != 1 or row_step < channels or row_step % 1:
         raise ShapeError(
-            f"{name}: the channels of a row do not lie next to each other, or rows overlap: use {cure} first"
+            f"{name}: the channels of a row do not lie next to each other, or rows overlap: use "
+            f"{cure} first"
         )
-    return row_step
+    return int(row_step)
 
 
 def _arrow_matrix(value: Any, name: str) -> Matrix:
@@ -209,14 +207,16 @@ def _arrow_matrix(value: Any, name: str) -> Matrix:
     )
     if dtype is None:
         raise DtypeError(
-            f"{name}: the Arrow type is {lists.type}, expected fixed-size lists of float32, float64 or float16: cast it first"
+            f"{name}: the Arrow type is {lists.type}, expected fixed-size lists of float32, "
+            "float64 or float16: cast it first"
         )
     rows, channels = _rows_and_channels(name, (len(lists), lists.type.list_size))
     values = lists.flatten()  # a view, unless a list is null
     nulls = lists.null_count or values.null_count
     if nulls:
         raise InvalidValueError(
-            f"{name}: {nulls} of {rows if lists.null_count else len(values)} values are null: fill or drop them first"
+            f"{name}: {nulls} of {rows if lists.null_count else len(values)} values are null: fill "
+            "or drop them first"
         )
     buffer = values.buffers()[1]
     address = buffer.address + values.offset * dtype.bytes if rows else 0
@@ -239,17 +239,19 @@ def _arrow_array(value: Any, name: str) -> pa.Array:
         chunks = pa.chunked_array(value) if not isinstance(value, pa.ChunkedArray) else value
         return chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
     raise DtypeError(
-        f"{name}: expected a torch tensor, a numpy array or an Arrow array, got {type(value).__name__}"
+        f"{name}: expected a torch tensor, a numpy array or an Arrow array, got "
+        f"{type(value).__name__}"
     )
 
 
 def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
-    """See a table of any Arrow tool as one record batch with plain text columns.
+    """Convert a table of any Arrow tool to one record batch with plain text columns.
 
     Parameters
     ----------
-    value : pyarrow RecordBatch or Table, polars DataFrame, or any object with ``__arrow_c_array__`` or
-        ``__arrow_c_stream__``. Text columns of any Arrow encoding (large, view, dictionary) become utf8.
+    value : pyarrow RecordBatch or Table, polars DataFrame, or any object with ``__arrow_c_array__``
+        or ``__arrow_c_stream__``. Text columns of any Arrow encoding (large, view, dictionary)
+        become utf8.
 
     Raises
     ------
@@ -275,8 +277,5 @@ def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return str(kind) in (
-        "string",
-        "large_string",
-        "string_view",
-    )  # pyarrow 15 knows no is_string_view
+    # By name: pyarrow 15 has no is_string_view.
+    return str(kind) in ("string", "large_string", "string_view")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import Any
 
 from agflow._core.extension import ExtensionCore
 from agflow._core.host import HostCore, hosted
@@ -18,8 +19,10 @@ _core: ExtensionCore | HostCore | None = None
 _forked = False
 
 
-def core() -> ExtensionCore | HostCore:
+def core() -> Any:
     """The Go core: an object with a method for every call of :mod:`agflow._core.calls`.
+
+    For type checkers it is Any: the methods are made of the list of calls.
 
     Raises
     ------

@@ -1,8 +1,9 @@
-"""A matrix in foreign memory, and the two C structs of the Arrow C Data Interface that show it to the Go core.
+"""A matrix in foreign memory, and the two Arrow C structs that pass it to the Go core.
 
-A call is only microseconds away from its kernel when nothing is built per call but these structs: pyarrow's own export
-takes longer than many a kernel. Go gives the structs back through a callback that only marks them; the memory of the
-values and of the structs is kept alive by Python for the whole call.
+A call is only microseconds away from its kernel when nothing is built per call but these structs:
+pyarrow's own export takes longer than many a kernel. Go gives the structs back through a callback
+that only marks them; the memory of the values and of the structs is kept alive by Python for the
+whole call.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ DTYPES = {
     )
 }  # Arrow has no bfloat16: uint16 with metadata
 
-# A block holds, in words: ArrowArray of the rows, ArrowArray of the values, ArrowSchema of the rows, and what they point to.
+# A block holds, in words of 8 bytes: ArrowArray of the rows, ArrowArray of the values, ArrowSchema
+# of the rows, and what they point to.
 _ROWS, _VALUES, _SCHEMA, _BUFFERS, _CHILDREN = 0, 10, 20, 29, 31
 _WORD = 8
 
 
 class Matrix:
-    """Rows of channels in memory that ``owner`` keeps alive; row r begins ``r * stride`` elements after ``address``."""
+    """Rows of channels in memory that ``owner`` keeps alive.
+
+    Row r begins ``r * stride`` elements after ``address``.
+    """
 
     __slots__ = ("rows", "channels", "stride", "dtype", "address", "owner")
 
@@ -55,7 +60,7 @@ class Matrix:
         self.owner = owner
 
     def export(self) -> tuple[int, int, Any]:
-        """The addresses of the array and of the schema, and what must live until the call returns."""
+        """Addresses of the array and of the schema, and what must live until the call returns."""
         template = _template(self.dtype, self.channels, self.stride)
         words = template.words[:]
         start = words.buffer_info()[0]
@@ -69,55 +74,36 @@ class Matrix:
 
 
 class _Template:
-    """The block of all matrices of one dtype, number of channels and row stride, but for rows and addresses."""
+    """The block that matrices of one dtype, channel count and row stride share.
+
+    Rows and addresses differ by matrix and are filled in by :meth:`Matrix.export`.
+    """
 
     def __init__(self, dtype: Dtype, channels: int, stride: int) -> None:
         self._kept: list[Any] = []
         release = core().release_address()
-        value_schema = self._words(
+        # struct ArrowArray: length, null_count, offset, n_buffers, n_children, buffers, children,
+        # dictionary, release, private_data
+        rows_array = [0, 0, 0, 1, 1, 0, 0, 0, release, 0]
+        values_array = [0, 0, 0, 2, 0, 0, 0, 0, release, 0]
+        # struct ArrowSchema: format, name, metadata, flags, n_children, children, dictionary,
+        # release, private_data
+        values_schema = self._words(
             self._text(dtype.arrow_format), self._text(b"item"), 0, 0, 0, 0, 0, release, 0
         )
-        self.words = array(
-            "q",
-            [
-                0,
-                0,
-                0,
-                1,
-                1,
-                0,
-                0,
-                0,
-                release,
-                0,  # length, nulls, offset, n_buffers, n_children, buffers, children, dictionary, release, private
-                0,
-                0,
-                0,
-                2,
-                0,
-                0,
-                0,
-                0,
-                release,
-                0,
-                # format, name, metadata, flags, n_children, children, dictionary, release, private
-                self._text(b"+w:%d" % channels),
-                0,
-                self._metadata(dtype, channels, stride),
-                0,
-                1,
-                self._words(value_schema),
-                0,
-                release,
-                0,
-                0,
-                0,  # buffers: no validity bitmap, the values
-                0,  # children: the values
-            ],
-        )
+        rows_schema = [
+            *(self._text(b"+w:%d" % channels), 0, self._metadata(dtype, channels, stride)),
+            *(0, 1, self._words(values_schema), 0, release, 0),
+        ]
+        buffers = [0, 0]  # no validity bitmap, the values
+        children = [0]  # the values
+        self.words = array("q", [*rows_array, *values_array, *rows_schema, *buffers, *children])
 
     def _metadata(self, dtype: Dtype, channels: int, stride: int) -> int:
-        """What Arrow cannot say, as it encodes it: int32 count, then int32 length and text of each key and value."""
+        """Address of the schema's metadata: bfloat16 and row strides, which Arrow has no word for.
+
+        Encoded as Arrow does: int32 count, then int32 length and text of each key and value.
+        """
         pairs = {}
         if dtype.name == "bfloat16":
             pairs[b"agflow.dtype"] = b"bfloat16"

@@ -1,0 +1,1 @@
+"""Helpers that several rooms share: files, hooks, loaders, modes, devices, progress, ranks."""

@@ -14,12 +14,15 @@ from agflow.errors import FileError
 
 @contextmanager
 def atomic_directory(folder: str | os.PathLike, kind: str, marker: str) -> Iterator[pathlib.Path]:
-    """A new folder to fill, which takes the name ``folder`` when the block ends without an error, and else vanishes.
+    """A new folder to fill, which gets the name ``folder`` when the block ends without an error.
+
+    After an error it is removed, and what had the name before is still there.
 
     Parameters
     ----------
     kind : such as "an expert folder", for errors
-    marker : name of a file that every folder of this kind holds: an older one is replaced, any other folder is left alone
+    marker : name of a file that every folder of this kind holds: an older folder with it is
+        replaced, any other folder is left alone
 
     Raises
     ------
@@ -35,19 +38,44 @@ def atomic_directory(folder: str | os.PathLike, kind: str, marker: str) -> Itera
         raise FileError(
             f"{folder} exists and is not {kind}, so it is not replaced; choose another name"
         )
-    try:
+    with _file_errors(f"{kind} {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             made = pathlib.Path(scratch) / "new"
             made.mkdir()
             yield made
             _put_in_place(made, folder, pathlib.Path(scratch) / "old")
-    except OSError as error:
-        if isinstance(error, FileError):
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike, kind: str) -> Iterator[pathlib.Path]:
+    """A path to write to; the file there gets the name ``path`` when the block ends without an
+    error, and is removed after one.
+
+    The path is the same every time and keeps the suffix: ``.report.unfinished.json`` beside
+    ``report.json``. What a killed process leaves there is overwritten by the next one.
+
+    Parameters
+    ----------
+    kind : such as "checkpoint", for errors
+
+    Raises
+    ------
+    FileError
+        The file cannot be written; an older file of that name is still there.
+    """
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    with _file_errors(f"{kind} {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            with unfinished.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
             raise
-        raise FileError(
-            f"{kind} {folder} cannot be written: {error.strerror}; check the path, the rights and the free space"
-        ) from error
 
 
 def write(path: pathlib.Path, content: bytes) -> None:
@@ -56,6 +84,20 @@ def write(path: pathlib.Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def _file_errors(thing: str) -> Iterator[None]:
+    """Turn the operating system's errors into FileError with the name of the thing."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(
+            f"{thing} cannot be written: {error.strerror or error}; "
+            "check the path, the rights and the free space"
+        ) from error
 
 
 def _put_in_place(made: pathlib.Path, folder: pathlib.Path, aside: pathlib.Path) -> None:

@@ -31,9 +31,10 @@ def batches_of(loader: Iterable, description: str, *, total: int | None = None) 
 
 
 class CallbackLoader:
-    """The batches of ``loader``; ``begin()`` is called before the first one of every pass, ``see(batch)`` before each is handed on.
+    """A loader that calls ``begin()`` before every pass and ``see(batch)`` before each batch.
 
-    What else a loader has, such as samplers and generators that :func:`agflow.finetune` looks for, is the loader's own.
+    All other attributes, such as the samplers and generators that :func:`agflow.finetune` reads,
+    are those of ``loader``.
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class CallbackLoader:
         begin: Callable[[], Any] | None = None,
         see: Callable[[Any], Any] | None = None,
     ):
-        self._loader, self._begin, self._see = loader, begin, see
+        self._loader: Any = loader
+        self._begin, self._see = begin, see
 
     def __iter__(self) -> Iterator[Any]:
         if self._begin is not None:

@@ -1,4 +1,4 @@
-"""Training and evaluation mode of modules, borrowed and given back."""
+"""Training and evaluation mode of modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def preserve_training_mode(*models: nn.Module) -> Iterator[None]:
-    """On exit every submodule has the mode again that it had on entry, mixed modes included."""
+    """Restore every submodule's own mode on exit; submodules may differ in theirs."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         yield

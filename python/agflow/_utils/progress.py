@@ -1,4 +1,4 @@
-"""Progress bars: one place decides where they appear and what they look like."""
+"""Progress bars: where they appear, and how."""
 
 from __future__ import annotations
 

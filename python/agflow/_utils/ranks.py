@@ -1,4 +1,4 @@
-"""Processes that ``torchrun`` started to work together: what they must agree on, and what is summed over them."""
+"""Processes that ``torchrun`` started together: checks of agreement, and sums over them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from agflow.errors import DeviceError, InvalidValueError
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train together, and this one among them; without torchrun it is alone."""
+    """How many processes train together, and this one's rank; without torchrun 1 and 0."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def of_process(cls) -> Ranks:
-        """The initialised process group, or the one torchrun's environment describes, which is initialised then."""
+        """Those of the process group; one that torchrun's environment describes is initialised."""
         if not dist.is_available():
             return cls()
         if (
@@ -45,11 +45,12 @@ class Ranks:
         """DeviceError when the process group cannot sum tensors of ``device``."""
         if self.size > 1 and f"{device.type}:" not in dist.get_backend_config():
             raise DeviceError(
-                f"the model is on {device}, but the process group is of {dist.get_backend_config()}: move the model, or choose another backend"
+                f"the model is on {device}, but the process group is of "
+                f"{dist.get_backend_config()}: move the model, or choose another backend"
             )
 
     def gather(self, payload: bytes) -> list[bytes]:
-        """What every rank passed, in rank order, on every rank."""
+        """Every rank's payload, in rank order, on every rank."""
         if self.size == 1:
             return [payload]
         device = torch.device("cpu" if "cpu:" in dist.get_backend_config() else "cuda")
@@ -67,7 +68,13 @@ class Ranks:
         ]
 
     def agree(self, **values: Any) -> None:
-        """InvalidValueError on every rank when one has another value, which the message names; JSON-ready values."""
+        """Check that all ranks have the same JSON-ready values.
+
+        Raises
+        ------
+        InvalidValueError
+            One has another value, which the message names; raised on every rank.
+        """
         first, *others = [
             json.loads(gathered) for gathered in self.gather(json.dumps(values).encode())
         ]
@@ -75,8 +82,10 @@ class Ranks:
             for name in values:
                 if other[name] != first[name]:
                     raise InvalidValueError(
-                        f"{name} is {_short(first[name])} on rank 0 and {_short(other[name])} on rank {rank}, expected the same on all: "
-                        "give every rank the same arguments, and shard the data with a DistributedSampler"
+                        f"{name} is {_short(first[name])} on rank 0 and "
+                        f"{_short(other[name])} on rank {rank}, expected the same on all: give "
+                        "every rank the same arguments, and shard the data with a "
+                        "DistributedSampler"
                     )
 
     def share(self, model: nn.Module) -> None:
@@ -86,20 +95,26 @@ class Ranks:
                 dist.broadcast(tensor.detach(), 0)
 
     def average(
-        self, parameters: Iterable[nn.Parameter], loss: torch.Tensor, hits: int, images: int
+        self, parameters: Iterable[nn.Parameter], loss: torch.Tensor, correct: int, images: int
     ) -> tuple[torch.Tensor, int, int]:
-        """Make this step's gradients, each the mean over its rank's images, the mean over the images of all ranks.
+        """Average this step's gradients in place, weighted by the images of each rank.
+
+        Parameters
+        ----------
+        parameters : their ``.grad`` is the mean over this rank's images
+        loss : mean over this rank's images
+        correct, images : counts of this rank
 
         Returns
         -------
-        mean loss, hits and images over all ranks
+        mean loss, correct and images of all ranks
         """
         if self.size == 1:
-            return loss, hits, images
+            return loss, correct, images
         sums = torch.stack(
             [
                 loss.detach().double() * images,
-                *torch.tensor([hits, images], dtype=torch.float64, device=loss.device),
+                *torch.tensor([correct, images], dtype=torch.float64, device=loss.device),
             ]
         )
         dist.all_reduce(sums)

@@ -1,6 +1,6 @@
-"""The eight sums of activations and gradients, made on the device where the tensors lie: only [8, C] has to leave it.
+"""Sums of activations and gradients on the device of the tensors: only [8, C] has to leave it.
 
-The same sums as the Go core's kernel, for tensors it cannot read.
+They are the eight sums of the Go core's kernel, for tensors that it cannot read.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ BLOCK_ELEMENTS = 1 << 22
 def device_sums(
     y_RC: torch.Tensor, g_RC: torch.Tensor, rows_per_block: int | None = None
 ) -> torch.Tensor:
-    """Per-channel sums over the rows: Σ|y·g|, Σ y·g, Σ (y·g)², Σ|y|, Σ y, Σ y², Σ g², max |y·g|, in this order.
+    """Compute eight sums over the rows of each channel, in float64.
 
-    Rows are widened to float64 a block at a time, so that no float64 copy of the whole is made. Equal tensors give
-    equal bits on one device; those of another device or block size agree up to the rounding of float64 additions
-    (about 1e-15 of Σ|·|). NaN and infinity show in the sums of their channel.
+    In this order: Σ|y·g|, Σ y·g, Σ (y·g)², Σ|y|, Σ y, Σ y², Σ g², max |y·g|.
+
+    Rows are widened to float64 a block at a time, so that no float64 copy of the whole is made.
+    Equal tensors give equal bits on one device; those of another device or block size agree up to
+    the rounding of float64 additions (about 1e-15 of Σ|·|). NaN and infinity show in the sums of
+    their channel.
 
     Parameters
     ----------
@@ -40,6 +43,14 @@ def device_sums(
         Their types differ or are not floating-point.
     DeviceError
         They lie on two devices.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.calibration import device_sums
+    >>> y, g = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [-1.0]])
+    >>> device_sums(y, g).flatten().tolist()
+    [5.0, 1.0, 13.0, 3.0, 3.0, 5.0, 10.0, 3.0]
     """
     _check(y_RC, g_RC)
     rows, channels = y_RC.shape
@@ -51,7 +62,11 @@ def device_sums(
 
 
 def _add(sums_8C: torch.Tensor, y_NC: torch.Tensor, g_NC: torch.Tensor) -> None:
-    """Add a block of rows. One temporary serves all products in turn; y and g are only read: float64 ones are views of the tensors."""
+    """Add a block of rows.
+
+    One temporary serves all products in turn; y and g, views of the tensors where these are
+    float64, are only read.
+    """
     abs_yg_C, yg_C, yg2_C, abs_y_C, y_C, y2_C, g2_C, max_abs_yg_C = sums_8C
     product_NC = y_NC * g_NC
     yg_C += product_NC.sum(0)
@@ -68,14 +83,17 @@ def _add(sums_8C: torch.Tensor, y_NC: torch.Tensor, g_NC: torch.Tensor) -> None:
 def _check(y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
     if y_RC.ndim != 2 or y_RC.shape != g_RC.shape:
         raise ShapeError(
-            f"y is {list(y_RC.shape)} and g {list(g_RC.shape)}, expected two matrices [rows, channels] of one shape: "
+            f"y is {list(y_RC.shape)} and g {list(g_RC.shape)}, expected two matrices [rows, "
+            "channels] of one shape: "
             "flatten images and tokens into rows"
         )
     if y_RC.dtype != g_RC.dtype or not y_RC.is_floating_point():
         raise DtypeError(
-            f"y is {y_RC.dtype} and g {g_RC.dtype}, expected one floating-point type for both: cast one to the other's"
+            f"y is {y_RC.dtype} and g {g_RC.dtype}, expected one floating-point type for both: "
+            "cast one to the other's"
         )
     if y_RC.device != g_RC.device:
         raise DeviceError(
-            f"y lies on {y_RC.device} and g on {g_RC.device}, expected one device: move one to the other's"
+            f"y lies on {y_RC.device} and g on {g_RC.device}, expected one device: move one to the "
+            "other's"
         )

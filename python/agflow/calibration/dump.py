@@ -1,4 +1,4 @@
-"""Raw activations, gradients and weights as Arrow files, so that the file road starts from the very same numbers."""
+"""Raw activations, gradients and weights as Arrow files, for ``agflow statistics``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from agflow.models import PrunableLayer
 
 
 class TensorFolder:
-    """A folder of tensor files: ``batch-0000.arrow``, ``batch-0001.arrow``, … and, last of all, ``weights.arrow``.
+    """A folder of tensor files: ``batch-0000.arrow``, … and, last of all, ``weights.arrow``.
 
     A batch has one row per image and the columns ``<layer>.y`` and ``<layer>.g``, [T, C] as
-    ``arrow.fixed_shape_tensor``; the weights file has one row and the columns ``<layer>.w0``, ``<layer>.w1``, ….
-    Values are float32, float64 or float16; Arrow has no bfloat16, so these are uint16 and the field's metadata says
-    ``agflow.dtype=bfloat16``.
+    ``arrow.fixed_shape_tensor``; the weights file has one row and the columns ``<layer>.w0``,
+    ``<layer>.w1``, …. Values are float32, float64 or float16; Arrow has no bfloat16, so these are
+    uint16 and the field's metadata says ``agflow.dtype=bfloat16``.
 
     Raises
     ------
@@ -41,7 +41,8 @@ class TensorFolder:
             ) from error
         if any(self._folder.glob("*.arrow")):
             raise FileError(
-                f"dump folder {folder} already holds Arrow files, which would mix with the new ones; choose an empty folder"
+                f"dump folder {folder} already holds Arrow files, which would mix with the new "
+                "ones; choose an empty folder"
             )
 
     def write_batch(
@@ -61,7 +62,12 @@ class TensorFolder:
         weights: Iterable[tuple[PrunableLayer, int, int, torch.Tensor]],
         metadata: dict[str, str],
     ) -> None:
-        """Write (layer, number, unit axis, weight [R, C]) of all layers, and metadata known at the end only."""
+        """Write the weights of all layers, with metadata that is known at the end only.
+
+        Parameters
+        ----------
+        weights : (layer, number within the layer, unit axis, weight [R, C])
+        """
         columns = [
             _column(layer, f"w{number}", weight_RC, 1, unit_axis)
             for layer, number, unit_axis, weight_RC in weights
@@ -86,12 +92,11 @@ def _column(
     rows: int,
     unit_axis: int | None = None,
 ) -> tuple[pa.Field, pa.Array]:
-    """A column of ``rows`` tensors over the memory of ``tensor_RC``, which is on the CPU, without a copy."""
+    """A column of ``rows`` tensors over the memory of ``tensor_RC``, which lies on the CPU."""
     shape = [len(tensor_RC) // rows, tensor_RC.shape[1]]
     bfloat16 = tensor_RC.dtype is torch.bfloat16
-    flat = (
-        tensor_RC.view(torch.int16).numpy().view(np.uint16) if bfloat16 else tensor_RC.numpy()
-    )  # torch 2.2 has no uint16
+    # By way of int16: torch 2.2 has no uint16.
+    flat = tensor_RC.view(torch.int16).numpy().view(np.uint16) if bfloat16 else tensor_RC.numpy()
     values = pa.array(flat.reshape(-1))
     array = pa.FixedSizeListArray.from_arrays(values, shape[0] * shape[1])
     metadata = {

@@ -1,4 +1,4 @@
-"""Statistics sessions of the Go core: sums over batches that have not become a table yet."""
+"""Statistics sessions of the Go core: sums over the batches of a calibration that runs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def statistics_session(
     workers: int = 1,
     metadata: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
-    """The number of a session over ``layers``, closed on exit.
+    """Open a session over ``layers`` and give its number; it is closed on exit.
 
     Parameters
     ----------
     model : name, macs and params of the dense model
-    workers : threads at most that share a batch's channels out
+    workers : threads at most, among which the channels of a batch are divided
     metadata : of the table
     """
     described = [{field: getattr(layer, field) for field in _DESCRIBED} for layer in layers]

@@ -1,4 +1,4 @@
-"""What a calibration's hooks see, handed on to the statistics session and to the dump.
+"""Where a calibration's hooks send activations and gradients: the session and the dump.
 
 Shape suffixes: R rows (image tokens), C channels.
 """
@@ -19,24 +19,26 @@ from agflow.models import PrunableLayer
 
 
 class StatisticsSink:
-    """Hands what :func:`agflow.calibration.capture` sees to a statistics session, and counts what it may leave out."""
+    """The sink of :func:`agflow.calibration.capture` that adds to a statistics session.
+
+    Attributes
+    ----------
+    batches : how many are finished
+    """
 
     def __init__(
         self, session: int, layers: list[PrunableLayer], nonfinite: str, folder: TensorFolder | None
     ):
         self.batches = 0
-        self._session, self._layers, self._skip, self._folder = (
-            session,
-            layers,
-            nonfinite == "skip",
-            folder,
-        )
-        self._left_out: set[int] = set()  # indices of the layers that this batch cannot be added to
+        self._session, self._layers, self._folder = session, layers, folder
+        self._skip = nonfinite == "skip"
+        self._left_out: set[int] = set()  # indices of the layers that this batch is left out of
         self._times_left_out: Counter[int] = Counter()
         self._on_device: list[tuple[int, int, int, torch.Tensor]] = []
         self._to_dump: list[tuple[int, int, torch.Tensor, torch.Tensor]] = []
 
     def take(self, index: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
+        """Add a layer's part of a batch; called during the backward pass."""
         if y_RC.is_cpu:
             self._add(
                 index,
@@ -59,8 +61,8 @@ class StatisticsSink:
         self._on_device.clear()
         if self._folder is not None:
             self._folder.write_batch(
-                (self._layers[index], *rest)
-                for index, *rest in sorted(self._to_dump, key=lambda pair: pair[0])
+                (self._layers[index], images, y_RC, g_RC)
+                for index, images, y_RC, g_RC in sorted(self._to_dump, key=lambda of: of[0])
             )
             self._to_dump.clear()
         self.batches += 1
@@ -69,14 +71,21 @@ class StatisticsSink:
         return left_out
 
     def skipped(self) -> dict[str, int]:
-        """Layers and how many batches they were left out of; NonFiniteError for a layer that has no batch left."""
+        """By layer, how many batches were left out.
+
+        Raises
+        ------
+        NonFiniteError
+            A layer has no batch left.
+        """
         skipped = {
             self._layers[index].name: count for index, count in sorted(self._times_left_out.items())
         }
         lost = [name for name, count in skipped.items() if count == self.batches]
         if lost:
             raise NonFiniteError(
-                f"all {self.batches} batches of {', '.join(lost)} hold NaN or infinity, expected some finite ones to measure: "
+                f"all {self.batches} batches of {', '.join(lost)} hold NaN or infinity, expected "
+                "some finite ones to measure: "
                 "check the images and weights, or calibrate in float32"
             )
         return skipped

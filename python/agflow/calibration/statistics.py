@@ -1,4 +1,4 @@
-"""Per-unit sums of activations and gradients: what a calibration leaves behind, mergeable and complete."""
+"""Statistics: per-unit sums of activations and gradients, the result of a calibration."""
 
 from __future__ import annotations
 
@@ -10,20 +10,44 @@ from agflow.table import UnitTable
 class Statistics(UnitTable):
     """Sums over calibration batches, one row per prunable unit.
 
-    Columns: layer, group, unit, unit_width, parts, unit_macs, unit_params; rows, samples, batches (counts);
-    sum_abs_yg, sum_yg, sum_yg2, sum_abs_y, sum_y, sum_y2, sum_g2, max_abs_yg (float64, Y the input of the reading
-    layer or where else :func:`agflow.calibrate` sees the units, G the gradient of the per-image loss with respect to Y);
-    weights, sum_abs_w, sum_w2 (of the unit's weights);
-    reader_weights, sum_abs_reader, sum_reader2, sum_relative_reader (of those that read the unit, such as fc2; the last
-    is Σ|w| with each |w| divided by the sum over its output's row); weight_gradients, sum_wg (Σ w · ∂L/∂w of the unit's
-    weights, zero unless calibrated with ``weight_gradients=True``).
+    Y is the input of the layer that reads the units, or where else :func:`agflow.calibrate` sees
+    them; G is the gradient of the per-image loss with respect to Y. Sums are float64.
+
+    ========================================= ====================================================
+    layer, group, unit                        which unit
+    unit_width, parts, unit_macs, unit_params its channels of Y, the parts of its layer, its cost
+    rows, samples, batches                    how many rows of Y, images and batches were summed
+    sum_abs_yg, sum_yg, sum_yg2, max_abs_yg   Σ|y·g|, Σ y·g, Σ (y·g)², max |y·g|
+    sum_abs_y, sum_y, sum_y2, sum_g2          Σ|y|, Σ y, Σ y², Σ g²
+    weights, sum_abs_w, sum_w2                number, Σ|w| and Σ w² of the unit's weights
+    reader_weights, sum_abs_reader,           the same of the weights that read the unit, such as
+    sum_reader2                               fc2's
+    sum_relative_reader                       Σ|w| of these, each divided by the sum of its row
+    weight_gradients, sum_wg                  number and Σ w · ∂L/∂w of the unit's weights; zero
+                                              without ``calibrate(…, weight_gradients=True)``
+    ========================================= ====================================================
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from torch.utils.data import DataLoader
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=32)
+    >>> one, other = (agflow.calibrate(model, [batch]) for batch in DataLoader(images, 16))
+    >>> one.merge(other)
+    <agflow.Statistics: vit_tiny_patch16_224, 12 layers, 3096 units, 32 images, 2 batches>
+    >>> utility = one["sum_abs_yg"] / one["rows"]  # criterion "agf"
+    >>> utility.shape
+    (3096,)
     """
 
     kind = "statistics"
 
     def merge(self, *others: Statistics) -> Statistics:
-        """Add the sums of ``others`` in the given order: the same bits as one run over all batches in that order
-        up to the rounding of one addition per shard.
+        """Add the sums of ``others``, in the given order.
+
+        The result is that of one run over all batches in that order, up to the rounding of one
+        addition per shard.
 
         Raises
         ------
@@ -38,3 +62,7 @@ class Statistics(UnitTable):
                 arrow.call_for_batch(core().statistics_merge, merged.batch, other.batch)
             )
         return merged
+
+    def _summary(self) -> str:
+        images, batches = (self.columns[name].max(initial=0) for name in ("samples", "batches"))
+        return f"{super()._summary()}, {images} images, {batches} batches"

@@ -1,4 +1,4 @@
-"""Gradients of the weights attached to prunable units, summed over batches without touching the model's own."""
+"""Gradients of the weights attached to prunable units, summed over batches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from agflow.models import Adapter, PrunableLayer
 
 
 class WeightGradients:
-    """While entered, ``.grad`` of the attached parameters holds the last batch alone; :meth:`add_batch` adds it up.
+    """Sums of weight gradients over batches, kept beside the model's own ``.grad``.
 
-    The sums are float32, or float64 for such models: sixteen bits would lose small batches. On exit the parameters
-    have the ``.grad`` again that they had.
+    While entered, ``.grad`` of the attached parameters holds the last batch alone, and
+    :meth:`add_batch` adds it to the sums.
+
+    The sums are float32, or float64 for such models: sixteen bits would lose small batches. On exit
+    the parameters have the ``.grad`` again that they had.
     """
 
     def __init__(self, adapter: Adapter, model: nn.Module, layers: Sequence[PrunableLayer]):
@@ -45,7 +48,7 @@ class WeightGradients:
             parameter.grad = gradient
 
     def add_batch(self, left_out: Collection[int]) -> None:
-        """Add the gradients of a batch, except for parameters of the layers with an index in ``left_out``."""
+        """Add the last batch's gradients, but for the layers whose index is in ``left_out``."""
         without = {
             parameter for index in left_out if self._of_layer for parameter in self._of_layer[index]
         }
@@ -55,14 +58,13 @@ class WeightGradients:
         self._clear()
 
     def as_model(self) -> nn.Module:
-        """A stand-in for the model with the sums where it has its weights: an adapter reads them alike."""
+        """A copy of the model with the sums in place of its weights, for an adapter to read."""
         stand_ins = {
             id(parameter): self._totals.get(parameter, parameter)
             for parameter in self._model.parameters()
         }
-        return copy.deepcopy(
-            self._model, stand_ins
-        )  # what the memo names is taken from it and not copied
+        # deepcopy takes what its memo names from there, and copies nothing of it.
+        return copy.deepcopy(self._model, stand_ins)
 
     def _clear(self) -> None:
         for parameter in self.parameters:

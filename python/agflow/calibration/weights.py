@@ -24,7 +24,11 @@ def attached_weights(
     layers: list[PrunableLayer],
     as_it_is: Callable[..., torch.Tensor] = torch.eye,
 ) -> Iterator[Weight]:
-    """Everything attached to the units of the layers, on the CPU. The stream takes a branch as it is: weights ``as_it_is`` read it."""
+    """The weights attached to the units of the layers, on the CPU.
+
+    Nothing weighs a residual branch where it enters the stream: ``as_it_is(width, width)`` stands
+    for the weights that read it.
+    """
     for index, layer in enumerate(layers):
         attached = [
             (weight_RC.detach().cpu().contiguous(), unit_axis)
@@ -39,6 +43,7 @@ def attached_weights(
 
 
 def add_weights(session: int, weights: Iterable[Weight]) -> None:
+    """Add the weights to a statistics session."""
     for index, _, unit_axis, weight_RC in weights:
         arrow.call(
             core().statistics_add_weight,
@@ -52,6 +57,7 @@ def add_weights(session: int, weights: Iterable[Weight]) -> None:
 def add_weight_gradients(
     session: int, weights: Iterable[Weight], gradients: Iterable[Weight]
 ) -> None:
+    """Add weight gradients, in the order of the weights, to a statistics session."""
     for (index, _, unit_axis, weight_RC), (*_, gradient_RC) in zip(weights, gradients, strict=True):
         arrow.call(
             core().statistics_add_weight_gradient,

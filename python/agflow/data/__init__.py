@@ -9,17 +9,11 @@ from agflow._utils.lazy import lazy_names
 if TYPE_CHECKING:
     from agflow.data.augmentation import (
         random_crops as random_crops,
-    )
-    from agflow.data.augmentation import (
         random_shifts as random_shifts,
-    )
-    from agflow.data.augmentation import (
         shifting_batch as shifting_batch,
     )
-    from agflow.data.datasets import Dataset as Dataset
-    from agflow.data.datasets import load_dataset as load_dataset
-    from agflow.data.leakage import ImageSketch as ImageSketch
-    from agflow.data.leakage import sketch_images as sketch_images
+    from agflow.data.datasets import Dataset as Dataset, load_dataset as load_dataset
+    from agflow.data.leakage import ImageSketch as ImageSketch, sketch_images as sketch_images
     from agflow.data.preprocessing import Preprocessing as Preprocessing
 
 _HOMES = {

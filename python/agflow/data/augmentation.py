@@ -1,32 +1,63 @@
-"""Other views of the same images, which a light expert learns from; all draws are from torch's CPU generator.
+"""Augmentation: random shifts and crops of a batch, drawn from torch's CPU generator.
 
 Shape suffixes: B images of a batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
-SHIFT = 1 / 28  # of an image's side
+GREATEST_SHIFT = 1 / 28  # of an image's side
 
 
-def shifting_batch(samples: Sequence[tuple]) -> tuple[torch.Tensor, ...]:
-    """A batch of ``samples`` (image [C, H, W], and what else belongs to it), its images [B, C, H, W] under :func:`random_shifts`.
+def shifting_batch(samples: list[tuple]) -> tuple[torch.Tensor, ...]:
+    """Collate samples into a batch whose images are moved by :func:`random_shifts`.
 
-    It is for ``DataLoader(…, collate_fn=shifting_batch)``.
+    For ``DataLoader(…, collate_fn=shifting_batch)``.
+
+    Parameters
+    ----------
+    samples : (image [C, H, W], label, …)
+
+    Returns
+    -------
+    images [B, C, H, W], labels [B], …
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.data import shifting_batch
+    >>> images, labels = shifting_batch([(torch.rand(3, 32, 32), label) for label in range(4)])
+    >>> images.shape, labels
+    (torch.Size([4, 3, 32, 32]), tensor([0, 1, 2, 3]))
     """
     images_BCHW, *others = default_collate(samples)
     return random_shifts(images_BCHW), *others
 
 
-def random_shifts(images_BCHW: torch.Tensor, most: float = SHIFT) -> torch.Tensor:
-    """Each image [C, H, W] moved by whole pixels, up to ``most`` of a side and at least up to one pixel, mirrored half the time.
+def random_shifts(images_BCHW: torch.Tensor, most: float = GREATEST_SHIFT) -> torch.Tensor:
+    """Move each image by a random number of whole pixels, and mirror half of the images.
 
-    The edge is repeated where the image has moved away. Nothing is interpolated, which would blur small images.
+    The edge is repeated where the image has moved away. Nothing is interpolated, which would blur
+    small images.
+
+    Parameters
+    ----------
+    images_BCHW : float [B, C, H, W]
+    most : the greatest shift as a share of a side, at least one pixel
+
+    Returns
+    -------
+    images of the same shape, dtype and device
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.data import random_shifts
+    >>> random_shifts(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 3, 32, 32])
     """
     height, width = images_BCHW.shape[2:]
     down, across = max(1, round(most * height)), max(1, round(most * width))
@@ -46,9 +77,26 @@ def random_shifts(images_BCHW: torch.Tensor, most: float = SHIFT) -> torch.Tenso
 
 
 def random_crops(images_BCHW: torch.Tensor, smallest: float) -> torch.Tensor:
-    """Each image [C, H, W] through a square window of its own, brought back to its size bilinearly, mirrored half the time.
+    """Crop a random square window of each image, resize it back, and mirror half of the images.
 
-    The side of a window is uniform in [smallest, 1] of the image's, its place uniform.
+    The window's side is uniform in [smallest, 1] of the image's, its place uniform; the resize is
+    bilinear.
+
+    Parameters
+    ----------
+    images_BCHW : float [B, C, H, W]
+    smallest : the least side of a window, as a share of the image's, in (0, 1]
+
+    Returns
+    -------
+    images of the same shape, dtype and device
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.data import random_crops
+    >>> random_crops(torch.rand(2, 3, 32, 32), smallest=0.5).shape
+    torch.Size([2, 3, 32, 32])
     """
     side_B, mirrored_B, place_B2 = (
         torch.rand(len(images_BCHW)),

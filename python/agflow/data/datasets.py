@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, EmptyError, FileError, InvalidValueError
@@ -26,7 +25,9 @@ IMAGENET_CLASSES = 1000
 
 
 class Dataset(torch.utils.data.Dataset):
-    """Labelled images: item i is (float32 [C, H, W], int label). Each image is decoded once and kept as uint8.
+    """Labelled images: item i is (float32 [C, H, W], int label).
+
+    Each image is decoded once and kept as uint8.
 
     Attributes
     ----------
@@ -52,7 +53,7 @@ class Dataset(torch.utils.data.Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Raises CorruptFileError for an image that cannot be decoded; the message names its row."""
+        """Image and label; CorruptFileError with its row for an image that cannot be decoded."""
         if not self._decoded[index]:
             try:
                 self._pixels[index] = self.preprocessing.pixels(self._open_image(index))
@@ -64,7 +65,8 @@ class Dataset(torch.utils.data.Dataset):
                 Image.DecompressionBombError,
             ) as error:
                 raise CorruptFileError(
-                    f"image {index} of {self._source} cannot be decoded ({error}); remove it or repair the file"
+                    f"image {index} of {self._source} cannot be decoded ({error}); remove it or "
+                    "repair the file"
                 ) from error
             self._decoded[index] = True
         return self.preprocessing.normalise(self._pixels[index]), int(self.labels[index])
@@ -81,40 +83,56 @@ def load_dataset(
     classes: int | None = None,
     only: Sequence[int] | None = None,
 ) -> Dataset:
-    """Labelled images by a short name.
+    """Load labelled images by a short name.
 
-    ===================== ==========================================================================================
-    ``parquet:FILE``      column ``image`` (struct of bytes and path, as Hugging Face writes it) and a label column
-    ``npz:FILE``          arrays x, y or x_train, y_train; ``npz:FILE#test`` reads x_test, y_test; uint8 [N, H, W(, 3)]
-    ``imagefolder:DIR``   one folder of images per class, classes in alphabetical order
-    ``example:train``     the shipped Fashion-MNIST sample, 4,000 images; ``example:test``, 1,000 images
-    ===================== ==========================================================================================
+    =================== ==========================================================================
+    ``parquet:FILE``    column ``image`` (struct of bytes and path, as Hugging Face writes it) and a
+                        label column
+    ``npz:FILE``        arrays x, y or x_train, y_train, with ``npz:FILE#test`` x_test, y_test; x is
+                        uint8 [N, H, W] or [N, H, W, 3]
+    ``imagefolder:DIR`` one folder of images per class, classes in alphabetical order
+    ``example:train``   the shipped Fashion-MNIST sample of 4,000 images; ``example:test`` has 1,000
+    =================== ==========================================================================
 
     Parameters
     ----------
-    preprocessing : of the model that will see the images
-    label : label column of a parquet file; by default ``label``, or ``imagenet_label`` where the file has it and
-        the model has the 1,000 classes of ImageNet
+    spec : one of these names
+    preprocessing : of the model that gets the images, such as :func:`agflow.load_model` returns
+    label : label column of a parquet file; by default ``label``, or ``imagenet_label`` where the
+        file has it and the model has the 1,000 classes of ImageNet
     limit, offset : take ``limit`` images after skipping ``offset``
-    seed : take the images class by class in turn, each class in seeded random order, so that any first n are
-        balanced; without a seed in file order
+    seed : take the images class by class in turn, each class in seeded random order, so that any
+        first n are balanced; without a seed in file order
     classes : number of classes of the model; a label outside it is refused
-    only : leave out images of all classes but these, whose labels become their places in this list, as those of
-        :func:`agflow.models.only_classes` are
+    only : leave out images of all classes but these, whose labels become their places in this list,
+        as those of :func:`agflow.models.only_classes` are
 
     Raises
     ------
     InvalidValueError
-        Unknown prefix, missing column or array, labels outside the model's classes, a negative limit or offset.
+        Unknown prefix, missing column or array, labels outside the model's classes, a negative
+        limit or offset.
     FileError, CorruptFileError
         The file is missing or not readable; damaged or of another format.
     EmptyError
         No image is left.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> model, preprocessing, name = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:test", preprocessing=preprocessing, limit=20, seed=0)
+    >>> image, label = images[0]
+    >>> len(images), image.dtype, image.shape
+    (20, torch.float32, torch.Size([1, 28, 28]))
+    >>> sorted(images.labels.tolist())[:6]  # balanced, as a seed makes them
+    [0, 0, 1, 1, 2, 2]
     """
     prefix, _, rest = spec.partition(":")
     if prefix not in _READERS or not rest:
         raise InvalidValueError(
-            f"data {spec!r} is not understood, expected one of: parquet:FILE, npz:FILE, npz:FILE#test, imagefolder:DIR, example:train, example:test"
+            f"data {spec!r} is not understood, expected one of: parquet:FILE, npz:FILE, "
+            "npz:FILE#test, imagefolder:DIR, example:train, example:test"
         )
     if offset < 0 or (limit is not None and limit < 0):
         raise InvalidValueError(
@@ -130,13 +148,14 @@ def load_dataset(
     rows = order[offset : None if limit is None else offset + limit]
     if len(rows) == 0:
         raise EmptyError(
-            f"{spec} has {len(labels_N)} images and none is left after offset {offset} and limit {limit}; expected at least one"
+            f"{spec} has {len(labels_N)} images and none is left after offset {offset} and limit "
+            f"{limit}; expected at least one"
         )
     return Dataset(spec, opener(rows), torch.from_numpy(labels_N[rows]), preprocessing)
 
 
 def _in_turn(labels_N: np.ndarray, seed: int) -> np.ndarray:
-    """Rows such that the classes come in turn, each class in seeded random order."""
+    """Order the rows such that the classes alternate, each in seeded random order."""
     shuffled = np.random.default_rng(seed).permutation(len(labels_N))
     by_class = shuffled[np.argsort(labels_N[shuffled], kind="stable")]
     sizes = np.unique(labels_N, return_counts=True)[1]
@@ -150,7 +169,8 @@ def _check_labels(labels_N: np.ndarray, classes: int | None, spec: str) -> None:
     low, high = labels_N.min(), labels_N.max()
     if low < 0 or high >= classes:
         raise InvalidValueError(
-            f"labels of {spec} run from {low} to {high}, the model has {classes} classes (0 to {classes - 1}): "
+            f"labels of {spec} run from {low} to {high}, the model has {classes} classes (0 to "
+            f"{classes - 1}): "
             "name the right column with label, or take a model of these classes"
         )
 
@@ -201,12 +221,14 @@ def _read_parquet(path: str, label: str | None, classes: int | None):
         labels_N = file.read([label]).column(0)
     if not pa.types.is_integer(labels_N.type) or labels_N.null_count:
         raise InvalidValueError(
-            f"column {label!r} of {path} is {labels_N.type} with {labels_N.null_count} nulls, expected integers without nulls"
+            f"column {label!r} of {path} is {labels_N.type} with {labels_N.null_count} nulls, "
+            "expected integers without nulls"
         )
     image_type = file.schema_arrow.field("image").type
     if not pa.types.is_struct(image_type) or image_type.get_field_index("bytes") < 0:
         raise InvalidValueError(
-            f"column 'image' of {path} is {image_type}, expected a struct with a field 'bytes' as Hugging Face writes it"
+            f"column 'image' of {path} is {image_type}, expected a struct with a field 'bytes' as "
+            "Hugging Face writes it"
         )
 
     def opener(rows: np.ndarray):
@@ -229,16 +251,20 @@ def _read_npz(path: str, label: str | None, classes: int | None):
         x_NHW, labels_N = arrays[x_name], arrays[y_name]
     if x_NHW.dtype != np.uint8 or x_NHW.ndim not in (3, 4):
         raise InvalidValueError(
-            f"array {x_name!r} of {path} is {x_NHW.dtype} {x_NHW.shape}, expected uint8 [N, H, W] or [N, H, W, 3]"
+            f"array {x_name!r} of {path} is {x_NHW.dtype} {x_NHW.shape}, expected uint8 [N, H, W] "
+            "or [N, H, W, 3]"
         )
     if labels_N.shape != x_NHW.shape[:1] or labels_N.dtype.kind not in "iu":
         raise InvalidValueError(
-            f"array {y_name!r} of {path} is {labels_N.dtype} {labels_N.shape}, expected {len(x_NHW)} integers"
+            f"array {y_name!r} of {path} is {labels_N.dtype} {labels_N.shape}, expected "
+            f"{len(x_NHW)} integers"
         )
     return labels_N.astype(np.int64), lambda rows: partial(_open_array, x_NHW[rows])
 
 
 def _read_imagefolder(path: str, label: str | None, classes: int | None):
+    from torchvision.datasets import ImageFolder  # slow to import
+
     try:
         samples = ImageFolder(path).samples
     except OSError as error:
@@ -257,8 +283,8 @@ def _read_example(part: str, label: str | None, classes: int | None):
     return _read_npz(f"{EXAMPLE / 'fashion_mnist_mini.npz'}#{part}", label, classes)
 
 
-# Each takes (path, label, classes) and gives the labels, int64 [N], and a function from the rows to take to a
-# function that opens image i of those rows.
+# Each takes (path, label, classes) and returns the labels, int64 [N], and a function from the rows
+# to take to a function that opens image i of those rows.
 _READERS = {
     "parquet": _read_parquet,
     "npz": _read_npz,
@@ -277,5 +303,6 @@ def _require(path: str, found: list[str], wanted: list[str], what: str) -> None:
 
 def missing_file(path: str | os.PathLike) -> FileError:
     return FileError(
-        f"{os.fspath(path)} is missing or not a readable file: check the path and its rights (working folder {pathlib.Path.cwd()})"
+        f"{os.fspath(path)} is missing or not a readable file: check the path and its rights "
+        f"(working folder {pathlib.Path.cwd()})"
     )

@@ -1,4 +1,4 @@
-"""A digest of the images and labels that a calibration saw."""
+"""A digest of the images and labels that a calibration used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class ImageDigest:
-    """SHA-256 of the images and labels seen, the same for any batch size."""
+    """SHA-256 of the images and labels added, the same for any batch size."""
 
     def __init__(self):
         self._pixels, self._labels = hashlib.sha256(), hashlib.sha256()

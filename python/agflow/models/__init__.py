@@ -1,7 +1,7 @@
-"""Model families that can be measured, cut and rebuilt, and how to add one's own.
+"""Models: load and save them, count and describe them; how to add a model family.
 
-A model of one's own needs an :class:`Adapter`: where its units are, how to cut them, how to rebuild it. Take a small
-Vision Transformer whose blocks may differ in width:
+A model of one's own needs an :class:`Adapter`: where its units are, how to cut them, how to rebuild
+it. Take a small Vision Transformer whose blocks may differ in width:
 
 >>> import torch
 >>> from torch import nn
@@ -10,9 +10,11 @@ Vision Transformer whose blocks may differ in width:
 ...     def __init__(self, dim, heads, head_width):
 ...         super().__init__()
 ...         self.heads, self.head_width = heads, head_width
-...         self.qkv, self.out = nn.Linear(dim, 3 * heads * head_width), nn.Linear(heads * head_width, dim)
+...         self.qkv = nn.Linear(dim, 3 * heads * head_width)
+...         self.out = nn.Linear(heads * head_width, dim)
 ...     def forward(self, x):
-...         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_width)).permute(2, 0, 3, 1, 4)
+...         qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_width))
+...         q, k, v = qkv.permute(2, 0, 3, 1, 4)
 ...         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 >>> class Mlp(nn.Module):
 ...     def __init__(self, dim, hidden):
@@ -31,8 +33,10 @@ Vision Transformer whose blocks may differ in width:
 >>> class TinyViT(nn.Module):
 ...     def __init__(self, heads=(4, 4), hidden=(64, 64), dim=32, head_width=8, classes=10):
 ...         super().__init__()
-...         self.patches, self.position = nn.Conv2d(3, dim, 8, stride=8), nn.Parameter(torch.randn(16, dim))
-...         self.blocks = nn.Sequential(*(Block(dim, n, head_width, m) for n, m in zip(heads, hidden, strict=True)))
+...         self.patches = nn.Conv2d(3, dim, 8, stride=8)
+...         self.position = nn.Parameter(torch.randn(16, dim))
+...         sizes = zip(heads, hidden, strict=True)
+...         self.blocks = nn.Sequential(*(Block(dim, n, head_width, m) for n, m in sizes))
 ...         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, classes)
 ...     def forward(self, images):
 ...         x = self.patches(images).flatten(2).transpose(1, 2) + self.position
@@ -43,13 +47,17 @@ Its adapter says between which linear layers the units lie, and what else depend
 >>> from agflow.models import Adapter, LinearUnits, channels_of, macs_of_layers, register
 >>> UNITS = {"heads": LinearUnits({"qkv": 3}, "out"), "mlp": LinearUnits({"up": 1}, "down")}
 >>> class TinyViTAdapter(Adapter):
-...     family, models = "tiny_vit", "TinyViT"
+...     family, models, kind = "tiny_vit", "TinyViT", TinyViT
 ...     def recognises(self, model):
-...         return type(model) is TinyViT
+...         return type(model) is self.kind
 ...     def layers(self, model):
-...         return [layer for i, block in enumerate(model.blocks) for layer in (
-...             UNITS["heads"].layer(f"blocks.{i}.attention", "heads", block.attention, tokens=16, unit_width=block.attention.head_width),
-...             UNITS["mlp"].layer(f"blocks.{i}.mlp", "mlp", block.mlp, tokens=16))]
+...         found = []
+...         for i, block in enumerate(model.blocks):
+...             width = block.attention.head_width
+...             found.append(UNITS["heads"].layer(
+...                 f"blocks.{i}.attention", "heads", block.attention, tokens=16, unit_width=width))
+...             found.append(UNITS["mlp"].layer(f"blocks.{i}.mlp", "mlp", block.mlp, tokens=16))
+...         return found
 ...     def weights(self, model, layer):
 ...         return UNITS[layer.group].weights(model.get_submodule(layer.name))
 ...     def cut(self, model, layer, keep_U):
@@ -60,11 +68,13 @@ Its adapter says between which linear layers the units lie, and what else depend
 ...     def input_size(self, model):
 ...         return 3, 32, 32
 ...     def macs(self, model):
-...         return 16 * model.patches.weight.numel() + macs_of_layers(self.layers(model)) + model.head.weight.numel()
+...         outside = 16 * model.patches.weight.numel() + model.head.weight.numel()
+...         return outside + macs_of_layers(self.layers(model))
 ...     def describe(self, model):
-...         return {"heads": [block.attention.heads for block in model.blocks], "hidden": [block.mlp.up.out_features for block in model.blocks]}
+...         return {"heads": [block.attention.heads for block in model.blocks],
+...                 "hidden": [block.mlp.up.out_features for block in model.blocks]}
 ...     def build(self, description):
-...         return TinyViT(**description)
+...         return self.kind(**description)
 
 From here on TinyViT is measured, cut, repaired, saved and loaded like any other family:
 
@@ -79,26 +89,71 @@ From here on TinyViT is measured, cut, repaired, saved and loaded like any other
 {'family': 'tiny_vit', 'heads': [2, 4], 'hidden': [64, 64]}
 """
 
-from agflow.models.adapter import Adapter, PrunableLayer, Tap, channels_of, macs_of_layers
-from agflow.models.expert import expert_preprocessing, expert_tuning, load_expert, save_expert
-from agflow.models.head import only_classes
-from agflow.models.linear_units import LinearUnits
-from agflow.models.load import load_model
-from agflow.models.outputs import logits_of
-from agflow.models.preprocessing import preprocessing_of
-from agflow.models.registry import (
-    adapter_for,
-    build,
-    count_macs,
-    count_params,
-    describe,
-    model_name,
-    prefix_macs,
-    register,
-    split,
-)
-from agflow.models.resolution import at_image_size, image_size
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from agflow._utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from agflow.models.adapter import (
+        Adapter as Adapter,
+        PrunableLayer as PrunableLayer,
+        Tap as Tap,
+        channels_of as channels_of,
+        macs_of_layers as macs_of_layers,
+    )
+    from agflow.models.expert import (
+        expert_preprocessing as expert_preprocessing,
+        expert_tuning as expert_tuning,
+        load_expert as load_expert,
+        save_expert as save_expert,
+    )
+    from agflow.models.head import only_classes as only_classes
+    from agflow.models.linear_units import LinearUnits as LinearUnits
+    from agflow.models.load import load_model as load_model
+    from agflow.models.outputs import logits_of as logits_of
+    from agflow.models.preprocessing import preprocessing_of as preprocessing_of
+    from agflow.models.registry import (
+        adapter_for as adapter_for,
+        build as build,
+        count_macs as count_macs,
+        count_params as count_params,
+        describe as describe,
+        model_name as model_name,
+        prefix_macs as prefix_macs,
+        register as register,
+        split as split,
+    )
+    from agflow.models.resolution import at_image_size as at_image_size, image_size as image_size
+
+_HOMES = {
+    "Adapter": "adapter",
+    "LinearUnits": "linear_units",
+    "PrunableLayer": "adapter",
+    "Tap": "adapter",
+    "adapter_for": "registry",
+    "at_image_size": "resolution",
+    "build": "registry",
+    "channels_of": "adapter",
+    "count_macs": "registry",
+    "count_params": "registry",
+    "describe": "registry",
+    "expert_preprocessing": "expert",
+    "expert_tuning": "expert",
+    "image_size": "resolution",
+    "load_expert": "expert",
+    "load_model": "load",
+    "logits_of": "outputs",
+    "macs_of_layers": "adapter",
+    "model_name": "registry",
+    "only_classes": "head",
+    "prefix_macs": "registry",
+    "preprocessing_of": "preprocessing",
+    "register": "registry",
+    "save_expert": "expert",
+    "split": "registry",
+}
 __all__ = [
     "Adapter",
     "LinearUnits",
@@ -120,9 +175,10 @@ __all__ = [
     "macs_of_layers",
     "model_name",
     "only_classes",
-    "preprocessing_of",
     "prefix_macs",
+    "preprocessing_of",
     "register",
     "save_expert",
     "split",
 ]
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""What agflow needs to know of a model family: where its prunable units are, how to cut them, how to rebuild it."""
+"""Adapters: what agflow needs to know of a model family to measure, cut and rebuild its models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agflow.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class Tap:
-    """A place where units are seen while the model runs.
+    """A place where the channels of units can be observed while the model runs.
 
     Attributes
     ----------
@@ -31,26 +31,31 @@ class Tap:
 
     @property
     def channels(self) -> slice:
+        """The channels as a slice."""
         return slice(self.first, None if self.count is None else self.first + self.count)
 
 
 @dataclass(frozen=True)
 class PrunableLayer:
-    """A row of units that can be removed one by one.
+    """A layer whose units can be removed one by one.
 
     Attributes
     ----------
-    name : the module that holds the units, such as ``"blocks.0.mlp"``, or a name below it: ``"blocks.0.attn.qk"``
-    group : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels of the values inside the
-        heads, or pairs of a query and a key channel), ``"embed"`` (channels of the residual stream) or ``"block"`` (a
-        residual branch, which is one unit)
+    name : the module that holds the units, such as ``"blocks.0.mlp"``, or a name below it:
+        ``"blocks.0.attn.qk"``
+    group : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels of
+        the values inside the heads, or pairs of a query and a key channel), ``"embed"`` (channels
+        of the residual stream) or ``"block"`` (a residual branch, which is one unit)
     units : units present now
-    unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for a branch, else 1)
+    unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for
+        a branch, else 1)
     unit_macs : multiply-accumulates per image that leave when this one unit does
     unit_params : parameters that leave with it
-    reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is Y. Empty where units
-        go without a repair: pairs of query and key, stream channels and branches
-    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer), else 1
+    reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is
+        Y. Empty where units go without a repair: pairs of query and key, stream channels and
+        branches
+    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer),
+        else 1
     taps : where Y is seen if not at the reader's input; rows of several places are one Y
     """
 
@@ -66,15 +71,18 @@ class PrunableLayer:
 
     @property
     def seen_at(self) -> tuple[Tap, ...]:
+        """Where Y can be observed: the taps, or the reader's input."""
         return self.taps or (Tap(self.reader),)
 
 
 class Adapter(ABC):
-    """Knowledge of one model family. Stateless: a layer found in one model names the same place in its copies.
+    """Base of adapters, each of which knows one model family.
 
-    The models map images [B, C, H, W] to logits [B, K], or to an object that has them as ``.logits``. A cut must leave
-    the function that the model computes with the removed channels of Y set to zero; where a norm reads Y (``embed``), with
-    the norm over the kept channels. Layers of the groups ``"mlp"`` and ``"heads"`` are enough for an adapter.
+    Adapters are stateless: a layer found in one model names the same place in its copies. The
+    models map images [B, C, H, W] to logits [B, K], or to an object that has them as
+    ``.logits``. A cut must leave the function that the model computes with the removed channels of
+    Y set to zero; where a norm reads Y (``embed``), with the norm over the kept channels. Layers of
+    the groups ``"mlp"`` and ``"heads"`` are enough for an adapter.
 
     Attributes
     ----------
@@ -87,10 +95,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def recognises(self, model: nn.Module) -> bool:
-        """Whether ``model`` is of this family, even where :meth:`refusal` has a reason against it."""
+        """Whether ``model`` is of this family, supported or not (see :meth:`refusal`)."""
 
     def refusal(self, model: nn.Module) -> str | None:
-        """Why a model of this family cannot be handled; None when it can."""
+        """Why a model of this family is not supported; None when it is."""
         return None
 
     @abstractmethod
@@ -99,27 +107,30 @@ class Adapter(ABC):
 
     @abstractmethod
     def weights(self, model: nn.Module, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
-        """The 2-D weights attached to the layer's units, each with the axis the unit channels run along."""
+        """The 2-D weights attached to the layer's units, each with the axis of their channels."""
 
     @abstractmethod
     def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
-        """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place, with smaller modules.
+        """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place.
 
-        ``layer`` is of the model before any cut of its plan: other layers may have been cut since. The order is
-        branches, stream, queries and keys, values, heads. The names of readers must stay.
+        ``layer`` is of the model before any cut of its plan: other layers may have been cut since.
+        The order is branches, stream, queries and keys, values, heads. The names of readers must
+        stay.
         """
 
     def costs(self, model: nn.Module) -> dict[str, Any] | None:
-        """What the model costs at any sizes, as JSON (:class:`agflow.models.costs.Costs`).
+        """Costs of the model at any sizes, as JSON (:class:`agflow.models.costs.Costs`).
 
-        None, where an adapter does not know, makes costs additive: each unit its ``unit_macs`` and ``unit_params``.
+        None, where an adapter does not know, makes costs additive: each unit its ``unit_macs`` and
+        ``unit_params``.
         """
         return None
 
     def watchable(self, model: nn.Module) -> AbstractContextManager:
-        """While entered, every module where a layer's Y is seen is called, so that hooks on it see Y.
+        """Make the model call every module that has a tap, while entered, so that hooks on it fire.
 
-        To be overridden for models that use such a module's weight without calling it; on exit the model is what it was.
+        To be overridden for models that use such a module's weight without calling it; on exit the
+        model is what it was.
         """
         return nullcontext()
 
@@ -128,17 +139,26 @@ class Adapter(ABC):
         """Channels, height and width of the images the model takes."""
 
     def class_count(self, model: nn.Module) -> int:
-        """Classes that the model answers; UnsupportedModelError where the adapter does not know."""
+        """Number of classes; UnsupportedModelError where the adapter does not know."""
         raise UnsupportedModelError(
-            f"the classes of {type(model).__name__} cannot be changed: its adapter has no class_count and keep_classes"
+            f"the classes of {type(model).__name__} cannot be changed: its adapter has no "
+            "class_count and keep_classes"
         )
 
     def keep_classes(self, model: nn.Module, keep_K: torch.Tensor) -> None:
-        """Make the model, in place, answer only the classes ``keep_K`` (int64, in that order); UnsupportedModelError likewise."""
+        """Keep only the classes ``keep_K`` (int64, in that order) of the classifier, in place.
+
+        Raises
+        ------
+        UnsupportedModelError
+            The adapter does not know how.
+        """
         self.class_count(model)
 
     def set_image_size(self, model: nn.Module, height: int, width: int) -> None:
-        """Make the model, in place, one for images of ``height`` x ``width`` pixels; what it knows of places is interpolated.
+        """Change the model, in place, to images of ``height`` x ``width`` pixels.
+
+        Position embeddings are interpolated.
 
         Raises
         ------
@@ -148,19 +168,21 @@ class Adapter(ABC):
             The adapter does not know how, or this model cannot be changed.
         """
         raise UnsupportedModelError(
-            f"{type(model).__name__} cannot be given another image size: its adapter has no set_image_size"
+            f"{type(model).__name__} cannot be given another image size: its adapter has no "
+            "set_image_size"
         )
 
     def split(self, model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
-        """As :func:`agflow.models.split`; UnsupportedModelError where the adapter does not know how."""
+        """As :func:`agflow.models.split`; UnsupportedModelError where it is not known how."""
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be split behind a block: its adapter has no split"
         )
 
     def prefix_macs(self, model: nn.Module, blocks: int) -> int:
-        """As :func:`agflow.models.prefix_macs`; UnsupportedModelError where the adapter does not know how."""
+        """As :func:`agflow.models.prefix_macs`; UnsupportedModelError where it is not known."""
         raise UnsupportedModelError(
-            f"the MACs of the first blocks of {type(model).__name__} are not known: its adapter has no prefix_macs"
+            f"the MACs of the first blocks of {type(model).__name__} are not known: its adapter "
+            "has no prefix_macs"
         )
 
     @abstractmethod
@@ -177,10 +199,38 @@ class Adapter(ABC):
 
 
 def channels_of(units_U: torch.Tensor, unit_width: int) -> torch.Tensor:
-    """Indices of the channels that the units fill, ascending when the units are."""
+    """Indices of the channels that the units fill, ascending when the units are.
+
+    Parameters
+    ----------
+    units_U : int64 [U]
+    unit_width : channels of a unit
+
+    Returns
+    -------
+    int64 [U * unit_width]
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models import channels_of
+    >>> channels_of(torch.tensor([0, 2]), 3)
+    tensor([0, 1, 2, 6, 7, 8])
+    """
     return (units_U[:, None] * unit_width + torch.arange(unit_width)).flatten()
 
 
 def macs_of_layers(layers: list[PrunableLayer]) -> int:
-    """Multiply-accumulates per image of the layers as they are, which must have none in common: ``"mlp"`` and ``"heads"``."""
+    """Multiply-accumulates per image of layers that have none in common: ``"mlp"``, ``"heads"``.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models import adapter_for, macs_of_layers
+    >>> model, _, _ = agflow.load_model("example")
+    >>> layers = adapter_for(model).layers(model)
+    >>> mlps = macs_of_layers([layer for layer in layers if layer.group == "mlp"])
+    >>> 0 < mlps < agflow.count_macs(model)
+    True
+    """
     return sum(layer.units * layer.unit_macs for layer in layers)

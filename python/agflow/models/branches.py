@@ -8,15 +8,17 @@ import torch
 from torch import nn
 
 Chain = tuple[str, ...]
-"""The modules of a residual branch below their block, in the order in which the stream goes through them."""
+"""Names of a residual branch's modules below their block, in the order in which they are called."""
 
 
 class Branches(nn.Module):
-    """Takes the place of a family's own pre-norm block: x + branch(x) for each branch left, modules named as before.
+    """A pre-norm block that has lost branches: x + branch(x) for each branch that is left.
+
+    It replaces the family's own block; its modules keep their names.
 
     Attributes
     ----------
-    chains : what is left; without any the block gives what it gets
+    chains : the branches that are left; without any the block returns its input
     """
 
     def __init__(self, block: nn.Module, chains: Iterable[Chain]):
@@ -29,17 +31,17 @@ class Branches(nn.Module):
         self.training = block.training
 
     def forward(self, x_BTD: torch.Tensor, *_, **__) -> torch.Tensor:
-        """The stream behind the block; masks, which none of the blocks is given, are not looked at."""
+        """The stream behind the block; masks, which no model here passes, are ignored."""
         for chain in self.chains:
             y_BTD = x_BTD
             for name in chain:
                 y_BTD = self.get_submodule(name)(y_BTD)
-                if isinstance(y_BTD, tuple):  # an attention that would also give its weights
+                if isinstance(y_BTD, tuple):  # of an attention: output and weights
                     y_BTD = y_BTD[0]
             x_BTD = x_BTD + y_BTD
         return x_BTD
 
 
 def chains_of(block: nn.Module, whole: Iterable[Chain]) -> tuple[Chain, ...]:
-    """The branches a block has: those of ``whole`` unless some were dropped."""
+    """The branches of a block: those of ``whole`` unless some were dropped."""
     return block.chains if type(block) is Branches else tuple(whole)

@@ -1,7 +1,8 @@
-"""What a model costs at any sizes of its layers: multiply-accumulates and parameters as sums of products of sizes.
+"""Costs of a model as functions of its layers' sizes: multiply-accumulates and parameters.
 
-Cuts of different groups meet in one matrix (its rows lose units of one layer, its columns of another), so that what a unit
-saves depends on the others: costs are not additive.
+Both are sums of products of sizes.
+Cuts of different groups meet in one matrix (its rows lose units of one layer, its columns of
+another), so that what a unit saves depends on the others: costs are not additive.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Size = tuple[tuple[int, tuple[str, ...]], ...]
 
 
 def size(*terms: int | str | tuple) -> Size:
-    """A size from terms: a number, the name of a layer, or (coefficient, name, …)."""
+    """Make a size of terms: a number, the name of a layer, or (coefficient, name, …)."""
     read = {
         int: lambda term: (term, ()),
         str: lambda term: (1, (term,)),
@@ -27,12 +28,13 @@ def size(*terms: int | str | tuple) -> Size:
 
 @dataclass(frozen=True)
 class Product:
-    """A piece of the model that costs something.
+    """A part of the model that costs multiply-accumulates or parameters.
 
-    MACs and parameters by kind, with r the rows: ``linear`` r·inputs·outputs and inputs·outputs (+ outputs with a bias);
-    ``attention`` r·r·(inputs + outputs), inputs the width of all queries and outputs that of all values, and none (zeros that
-    fill up the narrower of the two for a fused kernel are not counted);
-    ``pointwise`` none and none; ``norm`` none and 2·outputs; ``parameters`` none and outputs.
+    MACs and parameters by kind, with r the rows: ``linear`` r·inputs·outputs and inputs·outputs (+
+    outputs with a bias); ``attention`` r·r·(inputs + outputs), inputs the width of all queries and
+    outputs that of all values, and none (zeros that fill up the narrower of the two for a fused
+    kernel are not counted); ``pointwise`` none and none; ``norm`` none and 2·outputs;
+    ``parameters`` none and outputs.
 
     Attributes
     ----------
@@ -61,6 +63,7 @@ class Product:
         } | set(self.times)
 
     def macs(self, sizes: Mapping[str, int]) -> int:
+        """Multiply-accumulates per image at these sizes."""
         inputs, outputs = value(self.inputs, sizes), value(self.outputs, sizes)
         count = {
             "linear": self.rows * inputs * outputs,
@@ -69,6 +72,7 @@ class Product:
         return count * prod(sizes[branch] for branch in self.times)
 
     def params(self, sizes: Mapping[str, int]) -> int:
+        """Parameters at these sizes."""
         inputs, outputs = value(self.inputs, sizes), value(self.outputs, sizes)
         count = {
             "linear": (inputs + self.bias) * outputs,
@@ -95,7 +99,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Costs:
-    """All products of a model.
+    """Costs of a model: all its products, and its own sizes.
 
     Attributes
     ----------
@@ -116,7 +120,12 @@ class Costs:
         return sum(product.params(sizes) for product in self.products)
 
     def of_unit(self, layer: str, parts: int = 1) -> tuple[int, int]:
-        """MACs and parameters that leave with one unit of a layer of ``parts`` parts while all else stays."""
+        """MACs and parameters that one unit of a layer saves while all else stays.
+
+        Parameters
+        ----------
+        parts : of the layer (see :class:`agflow.models.PrunableLayer`)
+        """
         about = replace(
             self, products=tuple(product for product in self.products if layer in product.layers)
         )
@@ -134,4 +143,5 @@ class Costs:
 
 
 def value(size: Size, sizes: Mapping[str, int]) -> int:
+    """Evaluate a size."""
     return sum(factor * prod(sizes[name] for name in names) for factor, names in size)

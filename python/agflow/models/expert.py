@@ -1,4 +1,7 @@
-"""Experts on disk: a folder of config.json, model.safetensors, plan.arrow and README.md; nothing in it is executed."""
+"""Experts on disk: folders of config.json, model.safetensors, plan.arrow and README.md.
+
+Loading one executes nothing from it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from agflow._utils.devices import first_parameter
 from agflow._utils.files import atomic_directory, write
 from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
@@ -31,7 +35,7 @@ from agflow.models.resolution import image_size, resize_to_own
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
 
-FORMAT = 1
+CONFIG_FORMAT = 1
 CONFIG, WEIGHTS, PLAN, README = "config.json", "model.safetensors", "plan.arrow", "README.md"
 
 
@@ -43,18 +47,20 @@ def save_expert(
     *,
     tuning: str = "",
 ) -> None:
-    """Save a dense or cut model as an expert folder, which appears whole or not at all.
+    """Save a dense or pruned model as an expert folder, which appears whole or not at all.
 
-    A model that brings images to its own size (:func:`agflow.models.at_image_size`) does so again when it is loaded.
+    A model that resizes its images (:func:`agflow.models.at_image_size`) does so again when it is
+    loaded.
 
-    The folder is loaded back and compared bit for bit on random input before it gets its name. An expert folder of
-    that name is replaced; any other folder is left alone.
+    The folder is loaded back and compared bit for bit on random input before it gets its name. An
+    expert folder of that name is replaced; any other folder is left alone.
 
     Parameters
     ----------
     plan : the plan the model was cut by, kept as plan.arrow
     preprocessing : what the model's images need, kept in config.json
-    tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned the model, kept in config.json
+    tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned the model, kept in
+        config.json
 
     Raises
     ------
@@ -62,12 +68,24 @@ def save_expert(
         No adapter can describe the model, or it holds more than its description does.
     FileError
         The folder holds something else or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import agflow
+    >>> from agflow.models import load_expert, save_expert
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_expert(model, f"{folder}/expert", preprocessing=preprocessing)
+    ...     again = load_expert(f"{folder}/expert")
+    >>> all(bool((a == b).all()) for a, b in zip(model.parameters(), again.parameters()))
+    True
     """
     weights = safetensors.torch.save(
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     )
     config = {
-        "format": FORMAT,
+        "format": CONFIG_FORMAT,
         "name": model_name(model),
         "architecture": describe(model),
         "resizes": resize_of(model) is not None,
@@ -87,7 +105,7 @@ def save_expert(
 
 
 def load_expert(folder: str | os.PathLike) -> nn.Module:
-    """Rebuild the model of an expert folder, in evaluation mode on the CPU.
+    """Load the model of an expert folder, in evaluation mode on the CPU.
 
     Raises
     ------
@@ -95,16 +113,24 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
         The folder or one of its files is missing or not readable.
     CorruptFileError
         A file is damaged or was not made by :func:`save_expert`; the message names it.
+
+    Examples
+    --------
+    >>> from agflow.data.datasets import EXAMPLE
+    >>> from agflow.models import load_expert
+    >>> model = load_expert(EXAMPLE / "heavy")
     """
     folder = pathlib.Path(folder)
     config = _read_config(folder)
     raw = _read(folder, WEIGHTS)
     if hashlib.sha256(raw).hexdigest() != config["weights_sha256"]:
         raise CorruptFileError(
-            f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy or save the expert again"
+            f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy or save "
+            "the expert again"
         )
     try:
-        # Shapes are compared before any memory is taken: on the meta device even an absurd config.json costs nothing.
+        # Shapes are compared before any memory is taken: on the meta device even an absurd
+        # config.json costs nothing.
         with torch.device("meta"):
             model = build(config["architecture"])
         model.load_state_dict(safetensors.torch.load(raw), strict=True, assign=True)
@@ -112,25 +138,30 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
         raise
     except Exception as error:  # whatever a damaged description provokes in the constructors
         raise CorruptFileError(
-            f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); save the expert again"
+            f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); "
+            "save the expert again"
         ) from error
-    if config.get(
-        "resizes"
-    ):  # experts saved before models could be at another image size do not say
+    if config.get("resizes"):  # not in the experts of older versions
         resize_to_own(model)
-    model.pretrained_cfg = {
-        "architecture": config["name"]
-    }  # where timm, and so model_name, keeps it
+    # Where timm, and so model_name, keeps the name.
+    model.pretrained_cfg = {"architecture": config["name"]}
     return model.eval()
 
 
 def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:
-    """The preprocessing stored with an expert.
+    """Load the preprocessing of an expert folder.
 
     Raises
     ------
     FileError, CorruptFileError
         As :func:`load_expert`; also when the expert was saved without preprocessing.
+
+    Examples
+    --------
+    >>> from agflow.data.datasets import EXAMPLE
+    >>> from agflow.models import expert_preprocessing
+    >>> expert_preprocessing(EXAMPLE / "heavy").input_size
+    (28, 28)
     """
     folder = pathlib.Path(folder)
     values = _read_config(folder)["preprocessing"]
@@ -142,17 +173,24 @@ def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:
         return Preprocessing.from_dict(values)
     except (TypeError, KeyError, InvalidValueError) as error:
         raise CorruptFileError(
-            f"preprocessing in {folder / CONFIG} is damaged ({_first_line(error)}); save the expert again"
+            f"preprocessing in {folder / CONFIG} is damaged ({_first_line(error)}); save the "
+            "expert again"
         ) from error
 
 
 def expert_tuning(folder: str | os.PathLike) -> str:
-    """Sketch of the images that tuned an expert, "" where none was recorded.
+    """Load the sketch of the images that tuned an expert; "" where none was recorded.
 
     Raises
     ------
     FileError, CorruptFileError
         As :func:`load_expert`.
+
+    Examples
+    --------
+    >>> from agflow.data.datasets import EXAMPLE
+    >>> from agflow.models import expert_tuning
+    >>> sketch = expert_tuning(EXAMPLE / "heavy")
     """
     return str(_read_config(pathlib.Path(folder)).get("tuning", ""))
 
@@ -166,10 +204,11 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
         raise CorruptFileError(
             f"{folder / CONFIG} is not JSON ({error}); save the expert again"
         ) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or config.get("format") != CONFIG_FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise CorruptFileError(
-            f"{folder / CONFIG} has format {found!r}, expected {FORMAT}: it was not made by this version's save_expert"
+            f"{folder / CONFIG} has format {found!r}, expected {CONFIG_FORMAT}: it was not made "
+            "by this version's save_expert"
         )
     missing = {"name", "architecture", "weights_sha256", "preprocessing"} - config.keys()
     if missing:
@@ -184,14 +223,15 @@ def _read(folder: pathlib.Path, name: str) -> bytes:
         return (folder / name).read_bytes()
     except OSError as error:
         raise FileError(
-            f"{folder / name} cannot be read: {error.strerror}; an expert folder needs {CONFIG} and {WEIGHTS}"
+            f"{folder / name} cannot be read: {error.strerror}; an expert folder needs {CONFIG} "
+            f"and {WEIGHTS}"
         ) from error
 
 
 @torch.no_grad()
 def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
-    """The rebuilt model gives the same bits, so the description in config.json is complete."""
-    weight = next(model.parameters())
+    """Check that the rebuilt model gives the same bits: config.json describes all of it."""
+    weight = first_parameter(model)
     channels, *size = adapter_for(model).input_size(model)
     if resize_of(model) is not None:
         size = [2 * pixels for pixels in size]
@@ -203,7 +243,8 @@ def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
     if not same:
         raise UnsupportedModelError(
             f"{type(model).__name__} holds something its architecture's description does not: "
-            "the rebuilt model gives other logits, so nothing was saved; take hooks and the like off first"
+            "the rebuilt model gives other logits, so nothing was saved; take hooks and the like "
+            "off first"
         )
 
 
@@ -221,10 +262,12 @@ def _readme(model: nn.Module, config: dict[str, Any]) -> str:
     }
     return (
         f"# {config['name']}: expert for agflow\n\n"
-        f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; takes {takes}.\n\n"
+        f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; "
+        f"takes {takes}.\n\n"
         + "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items())
         + "\n"
-        f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; `{PLAN}`, where present, "
+        f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; "
+        f"`{PLAN}`, where present, "
         "says which units of the dense model stayed.\n\n"
         '```python\nimport agflow\nmodel = agflow.load("path of this folder")\n```\n'
     )

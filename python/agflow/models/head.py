@@ -1,4 +1,4 @@
-"""A model that answers some of its classes only: who serves 10 of 1,000 need not tell the other 990 apart."""
+"""Models restricted to some of their classes: 10 of 1,000, for instance."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from agflow.models.registry import adapter_for
 
 
 def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
-    """A copy of ``model`` whose classifier answers these classes alone, in this order.
+    """Copy ``model`` with a classifier for these classes alone, in this order.
 
-    Logit i of the copy is logit ``classes[i]`` of the model, to rounding: the other rows of its last linear layer are gone,
-    and nothing else changes. Label i means class ``classes[i]`` to it.
+    Logit i of the copy is logit ``classes[i]`` of the model, to rounding: the other rows of its
+    last linear layer are gone, and nothing else changes. Its label i is class ``classes[i]``.
 
     Raises
     ------
     InvalidValueError
-        Fewer than two classes, one that is named twice or that the model has not.
+        Fewer than two classes, or one that is named twice or that the model does not have.
     UnsupportedModelError
         No adapter handles the model, or its adapter cannot drop classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import agflow
+    >>> from agflow.models import only_classes
+    >>> model, _, _ = agflow.load_model("example")
+    >>> only_classes(model, [0, 3])(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 2])
     """
     fewer = copy.deepcopy(model)
     keep_K = [int(index) for index in classes]
@@ -35,7 +44,8 @@ def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
         or not all(0 <= index < present for index in keep_K)
     ):
         raise InvalidValueError(
-            f"classes are {list(classes)}, expected at least two different ones, each from 0 to {present - 1}"
+            f"classes are {list(classes)}, expected at least two different ones, each from 0 to "
+            f"{present - 1}"
         )
     adapter.keep_classes(fewer, torch.tensor(keep_K))
     return fewer

@@ -1,4 +1,4 @@
-"""Units between linear layers: rows of the layers that write them, columns of the one that reads them."""
+"""Units between linear layers: rows of the writing layers, columns of the reading one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from agflow.models.adapter import PrunableLayer
 
 @dataclass(frozen=True)
 class LinearUnits:
-    """Where a module (an MLP, an attention) has its units.
+    """The linear layers between which a module (an MLP, an attention) has its units.
 
     Attributes
     ----------
-    writers : names of the ``nn.Linear`` inside the module whose outputs make the units, each with how many rows of
-        units its outputs hold one after the other: 1, 2 for the gate and the value of a GLU, 3 for a fused qkv.
-        All of a unit's rows are cut together.
+    writers : names of the ``nn.Linear`` inside the module whose outputs make the units, each with
+        how many rows of units its outputs hold one after the other: 1, 2 for the gate and the value
+        of a GLU, 3 for a fused qkv. All of a unit's rows are cut together.
     reader : name of the ``nn.Linear`` inside the module whose inputs the units are
     """
 
@@ -29,7 +29,10 @@ class LinearUnits:
     def layer(
         self, name: str, group: str, module: nn.Module, *, tokens: int, unit_width: int = 1
     ) -> PrunableLayer:
-        """The layer of ``module``, which the model has under ``name``; in ``"heads"`` q·k and a·v count, too."""
+        """Describe the layer that the module ``name`` of the model is.
+
+        In the group ``"heads"`` the products q·k and a·v count, too.
+        """
         channels = self.channels(module)
         weights = sum(weight.numel() for weight, _ in self.weights(module)) // channels
         biases = sum(
@@ -49,10 +52,11 @@ class LinearUnits:
         )
 
     def channels(self, module: nn.Module) -> int:
+        """How many channels the units fill."""
         return module.get_submodule(self.reader).in_features
 
     def refusal(self, module: nn.Module) -> str | None:
-        """Why the units cannot be cut; None when they can."""
+        """Why the units cannot be cut; None if they can."""
         present = dict(module.named_modules())
         kinds = {name: type(present.get(name)) for name in (*self.writers, self.reader)}
         return next(
@@ -89,7 +93,7 @@ class LinearUnits:
         put(module, self.reader, keep_inputs(module.get_submodule(self.reader), keep_C))
 
     def resize(self, module: nn.Module, channels: int) -> None:
-        """Give the module ``channels`` channels; their weights are not set."""
+        """Change the number of channels; the new weights are not set."""
         for name, rows in self.writers.items():
             linear = module.get_submodule(name)
             put(module, name, resized(linear, linear.in_features, rows * channels))
@@ -98,7 +102,7 @@ class LinearUnits:
 
 
 def resized(linear: nn.Linear, in_features: int, out_features: int) -> nn.Linear:
-    """An uninitialised Linear of another size that is like ``linear`` in everything else."""
+    """Make an uninitialised Linear of another size, else like ``linear``."""
     weight = linear.weight
     new = nn.utils.skip_init(
         nn.Linear,
@@ -116,7 +120,7 @@ def resized(linear: nn.Linear, in_features: int, out_features: int) -> nn.Linear
 
 @torch.no_grad()
 def keep_outputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
-    """A Linear that gives only the outputs ``keep`` of ``linear``."""
+    """Make a Linear with the outputs ``keep`` of ``linear`` only."""
     new = resized(linear, linear.in_features, len(keep))
     new.weight.copy_(linear.weight[keep])
     if linear.bias is not None:
@@ -126,7 +130,7 @@ def keep_outputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
 
 @torch.no_grad()
 def keep_inputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
-    """A Linear that reads only the inputs ``keep`` of ``linear``."""
+    """Make a Linear with the inputs ``keep`` of ``linear`` only."""
     new = resized(linear, len(keep), linear.out_features)
     new.weight.copy_(linear.weight[:, keep])
     if linear.bias is not None:
@@ -135,6 +139,6 @@ def keep_inputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
 
 
 def put(module: nn.Module, name: str, new: nn.Module) -> None:
-    """Give ``module`` another submodule ``name``."""
+    """Replace the submodule ``name`` of ``module``."""
     parent, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(parent), leaf, new)

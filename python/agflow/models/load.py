@@ -8,7 +8,6 @@ import os
 import pathlib
 
 import safetensors.torch
-import timm
 from safetensors import SafetensorError
 from torch import nn
 
@@ -23,31 +22,48 @@ from agflow.models.registry import model_name
 def load_model(
     spec: str, weights: str | os.PathLike | None = None
 ) -> tuple[nn.Module, Preprocessing, str]:
-    """A model in evaluation mode, its preprocessing and its name, by a short name.
+    """Load a model by a short name.
 
-    =================== ============================================================================================
-    ``timm:NAME``       a timm model, with ``weights`` or, without, the published weights (fetched by timm)
-    ``FOLDER``          an expert folder
+    =================== =======================================================================
+    ``timm:NAME``       a timm model, with ``weights`` or else its published weights, which timm
+                        fetches
+    ``FOLDER``          an expert folder (:func:`agflow.save`)
     ``module:function`` the result of calling the function, with ``weights`` loaded if given
     ``example``         the shipped expert, a small Vision Transformer trained on Fashion-MNIST
-    =================== ============================================================================================
+    =================== =======================================================================
 
     Parameters
     ----------
+    spec : one of these names
     weights : a safetensors file whose tensors are the model's, by name and shape
+
+    Returns
+    -------
+    model : in evaluation mode, on the CPU
+    preprocessing : what its images need, for :func:`agflow.load_dataset`
+    name : of the architecture or the folder
 
     Raises
     ------
     InvalidValueError
-        Unknown form, unknown timm name, a function that cannot be found or gives no model, weights beside an expert.
+        Unknown form, unknown timm name, a function that cannot be found or gives no model, weights
+        beside an expert.
     FileError, CorruptFileError
         Weights or folder are missing, damaged or belong to another model.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> model, preprocessing, name = agflow.load_model("example")
+    >>> name, preprocessing.input_size, agflow.count_macs(model)
+    ('example', (28, 28), 62924032)
     """
     prefix, _, rest = spec.partition(":")
     if spec == "example" or pathlib.Path(spec).is_dir():
         if weights is not None:
             raise InvalidValueError(
-                f"{spec} is an expert folder and brings its own weights: leave weights={os.fspath(weights)!r} out"
+                f"{spec} is an expert folder and brings its own weights: leave "
+                f"weights={os.fspath(weights)!r} out"
             )
         folder = EXAMPLE / "heavy" if spec == "example" else pathlib.Path(spec)
         return (
@@ -63,7 +79,8 @@ def load_model(
         name = model_name(model)
     else:
         raise InvalidValueError(
-            f"model {spec!r} is not understood and is no folder, expected timm:NAME, an expert folder, module:function or example"
+            f"model {spec!r} is not understood and is no folder, expected timm:NAME, an expert "
+            "folder, module:function or example"
         )
     if weights is not None:
         _load_weights(model, pathlib.Path(weights))
@@ -71,6 +88,8 @@ def load_model(
 
 
 def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
+    import timm  # seconds to import, and needed for timm's models only
+
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         raise InvalidValueError(
@@ -79,13 +98,13 @@ def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
         )
     try:
         return timm.create_model(name, pretrained=pretrained)
-    except (
-        Exception
-    ) as error:  # no network, no published weights, a damaged cache: each raises its own kind
+    # No network, no published weights, a damaged cache: each raises its own kind.
+    except Exception as error:
         if not pretrained:
             raise
         raise FileError(
-            f"the published weights of {name} cannot be fetched ({error}): name a safetensors file with weights"
+            f"the published weights of {name} cannot be fetched ({error}): name a safetensors file "
+            "with weights"
         ) from error
 
 
@@ -94,7 +113,8 @@ def _call(module: str, function: str) -> nn.Module:
         model = getattr(importlib.import_module(module), function)()
     except (ImportError, AttributeError) as error:
         raise InvalidValueError(
-            f"model {module}:{function} cannot be made ({error}): expected module:function with the module on Python's path"
+            f"model {module}:{function} cannot be made ({error}): expected module:function with "
+            "the module on Python's path"
         ) from error
     if not isinstance(model, nn.Module):
         raise InvalidValueError(
@@ -104,7 +124,7 @@ def _call(module: str, function: str) -> nn.Module:
 
 
 def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
-    """Load a safetensors file strictly; the model is left alone when anything does not fit."""
+    """Load a safetensors file strictly; the model is not changed when anything does not fit."""
     try:
         tensors = safetensors.torch.load(path.read_bytes())
     except FileNotFoundError as error:
@@ -113,7 +133,8 @@ def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
         raise FileError(f"weights {path} cannot be read: {error.strerror}") from error
     except SafetensorError as error:
         raise CorruptFileError(
-            f"weights {path} are not a safetensors file ({error}); convert other formats with safetensors.torch.save_file"
+            f"weights {path} are not a safetensors file ({error}); convert other formats with "
+            "safetensors.torch.save_file"
         ) from error
     expected = model.state_dict()
     faults = [f"{name} is missing" for name in expected.keys() - tensors.keys()]

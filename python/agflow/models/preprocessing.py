@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import timm.data
 from torch import nn
 
 from agflow.data.preprocessing import Preprocessing
@@ -21,7 +20,16 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
     InvalidValueError
         The model takes another number of channels than the weights timm describes, so their mean
         and std do not apply.
+
+    Examples
+    --------
+    >>> import timm
+    >>> from agflow.models import preprocessing_of
+    >>> preprocessing_of(timm.create_model("vit_tiny_patch16_224")).input_size
+    (224, 224)
     """
+    import timm.data  # seconds to import
+
     config = timm.data.resolve_model_data_config(model)
     # timm reports the size of the published weights, even of a model created for another size.
     channels, *size = adapter_for(model).input_size(model)

@@ -1,4 +1,4 @@
-"""Images of any size for a model of one size.
+"""A hook that resizes images of any size to the size of a model.
 
 Shape suffixes: B images, C channels, H height, W width.
 """
@@ -15,7 +15,7 @@ from agflow.errors import InvalidValueError, ShapeError
 
 
 class Resize:
-    """Forward pre-hook that brings images [B, C, H, W], a module's first argument, to one size.
+    """Forward pre-hook that resizes images [B, C, H, W], a module's first argument.
 
     Attributes
     ----------
@@ -28,13 +28,13 @@ class Resize:
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if not inputs:
             raise InvalidValueError(
-                f"{type(module).__name__} at image size {self.size[0]}x{self.size[1]} got no positional argument, "
-                "expected the images as the first: call model(images)"
+                f"{type(module).__name__} at image size {self.size[0]}x{self.size[1]} got no "
+                "positional argument, expected the images as the first: call model(images)"
             )
         return self.resized(inputs[0]), *inputs[1:]
 
     def resized(self, images: torch.Tensor) -> torch.Tensor:
-        """Images of that size, bilinear and antialiased; those that have it come back as they are.
+        """Resize images, bilinear and antialiased; those of the size are returned as they are.
 
         Raises
         ------
@@ -47,9 +47,8 @@ class Resize:
             )
         if images.shape[2:] == self.size:
             return images
-        wide = images.to(
-            torch.promote_types(images.dtype, torch.float32)
-        )  # on the CPU torch has no such kernel for sixteen bits
+        # On the CPU torch has no such kernel for sixteen bits.
+        wide = images.to(torch.promote_types(images.dtype, torch.float32))
         return F.interpolate(wide, self.size, mode="bilinear", antialias=True).to(images.dtype)
 
     def __repr__(self) -> str:
@@ -57,7 +56,7 @@ class Resize:
 
 
 def resize_of(model: nn.Module) -> Resize | None:
-    """The hook by which ``model`` brings images to its size; None for a model that takes its own size only."""
+    """The hook that resizes the images of ``model``; None for a model that takes one size only."""
     return next(
         (hook for hook in model._forward_pre_hooks.values() if isinstance(hook, Resize)), None
     )

@@ -1,6 +1,7 @@
-"""Cheaper looks: a model at another image size, which shrinks what it is given by itself.
+"""Input resolution: a model at another image size, which resizes its images itself.
 
-An image of half the height and width has a quarter of the patches, so that every block costs a quarter or less.
+An image of half the height and width has a quarter of the patches, so that every block costs a
+quarter or less.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from agflow.models.resizing import Resize, resize_of
 
 
 def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
-    """A copy of ``model`` that works at another image size and takes images float32 [B, C, H, W] of any size.
+    """Copy ``model`` for another input resolution; the copy resizes images of any size itself.
 
-    Its position embeddings are interpolated to the patches of that size, bicubic and antialiased, class and other prefix
-    tokens left out (timm's ``resample_abs_pos_embed``); all other weights are those of ``model``. Images are brought to the
-    size before anything else, bilinear and antialiased (:class:`agflow.models.resizing.Resize`). MACs, layers and budgets
-    of the copy are those at its size; it is measured, cut, trained, saved and served like any other model.
+    Its position embeddings are interpolated to the patches of that size, bicubic and antialiased,
+    class and other prefix tokens left out (timm's ``resample_abs_pos_embed``); all other weights
+    are those of ``model``. Images, float32 [B, C, H, W], are resized before anything else, bilinear
+    and antialiased (:class:`agflow.models.resizing.Resize`). MACs, layers and budgets of the copy
+    are those at its size; it is measured, cut, trained, saved and served like any other model.
 
     Parameters
     ----------
@@ -30,7 +32,20 @@ def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
     InvalidValueError
         The size is no multiple of the patches, or the family takes square images only.
     UnsupportedModelError
-        No adapter handles the model, or it has no image size of its own (timm's ``dynamic_img_size``).
+        No adapter handles the model, or it has no image size of its own (timm's
+        ``dynamic_img_size``).
+
+    Examples
+    --------
+    >>> import torch
+    >>> import agflow
+    >>> from agflow.models import at_image_size, count_macs
+    >>> model, _, _ = agflow.load_model("example")
+    >>> small = at_image_size(model, 16)
+    >>> small(torch.rand(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    >>> round(count_macs(small) / count_macs(model), 2)
+    0.33
     """
     height, width = (size, size) if isinstance(size, int) else size
     small = copy.deepcopy(model)
@@ -40,12 +55,25 @@ def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
 
 
 def image_size(model: nn.Module) -> tuple[int, int]:
-    """Height and width of the images that the model works at, pixels; UnsupportedModelError for a model no adapter handles."""
+    """Height and width in pixels of the images that the model works at.
+
+    Raises
+    ------
+    UnsupportedModelError
+        No adapter handles the model.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models import image_size
+    >>> image_size(agflow.load_model("example")[0])
+    (28, 28)
+    """
     return adapter_for(model).input_size(model)[1:]
 
 
 def resize_to_own(model: nn.Module) -> None:
-    """From now on ``model`` brings images of any size to its own."""
+    """Make ``model``, in place, resize images of any size to its own."""
     hook = resize_of(model)
     if hook is None:
         model.register_forward_pre_hook(Resize(*image_size(model)), prepend=True)

@@ -1,6 +1,6 @@
-"""Self-attention whose heads may be wider for the values than for queries and keys: what cuts inside heads leave.
+"""Self-attention whose values may differ in width from queries and keys, after cuts inside heads.
 
-Shape suffixes: B images, T tokens, D embedding, N heads, W head width, A attention channels (N * W).
+Shape suffixes: B images, T tokens, D embedding, N heads, W head width, A = N * W channels.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from torch.nn import functional as F
 
 
 class SelfAttention(nn.Module):
-    """Takes the place of a family's own attention, with linear layers and norms of the same names.
+    """Attention that replaces a family's own, with linear layers and norms of the same names.
 
-    Queries and keys have ``qk_width`` channels a head, values ``v_width``. Products are scaled by 1/sqrt(``head_dim``), the
-    head width of the uncut model, whatever is left of it. Masks and attention weights are not given.
+    Queries and keys have ``qk_width`` channels a head, values ``v_width``. Products are scaled by
+    1/sqrt(``head_dim``), the head width of the dense model, whatever is left of it. Masks are not
+    supported, and attention weights not returned.
 
     Parameters
     ----------
-    projections : one linear layer for queries, keys and values one after the other, or one for each, by name
+    projections : one linear layer for queries, keys and values one after the other, or one for
+        each, by name
     output : the linear layer behind the heads, by name; none where the model calls it itself
-    others : modules by name: ``q_norm`` and ``k_norm``, through which queries and keys go head by head, ``proj_drop``,
-        through which the output goes
+    others : modules by name: ``q_norm`` and ``k_norm``, through which queries and keys go head by
+        head, ``proj_drop``, through which the output goes
     dropout : probability for attention weights, in training
-    in_tuple : the model expects a tuple that begins with the output
+    in_tuple : return (output, None), as the model expects
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class SelfAttention(nn.Module):
         self.dropout, self.in_tuple, self.training = dropout, in_tuple, training
 
     def forward(self, x_BTD: torch.Tensor, *_, **__) -> torch.Tensor | tuple[torch.Tensor, None]:
-        """Output [B, T, D]; what else a block passes (key and value, which are x, and no mask) is not looked at."""
+        """Output [B, T, D]; other arguments (key and value, which are x) are ignored."""
         projected = [getattr(self, name)(x_BTD) for name in self.projections]
         if len(projected) == 1:
             qk, v = self.num_heads * self.qk_width, self.num_heads * self.v_width
@@ -76,7 +78,7 @@ class SelfAttention(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, torch.Tensor], prefix: str, *rest
     ) -> None:
-        """Experts cut from torchvision's models before heads had inner widths have nn.MultiheadAttention's names."""
+        """Accept the names of nn.MultiheadAttention, which older experts of torchvision have."""
         for part in ("weight", "bias"):
             with suppress(KeyError):
                 state_dict[f"{prefix}in_proj.{part}"] = state_dict.pop(f"{prefix}in_proj_{part}")
@@ -93,10 +95,10 @@ def attend(
     q_norm: nn.Module | None = None,
     k_norm: nn.Module | None = None,
 ) -> torch.Tensor:
-    """The heads' outputs [B, T, A of the values].
+    """Scaled dot-product attention of all heads: outputs [B, T, A of the values].
 
-    Where queries and values differ in width the narrower get zeros, which change nothing: for equal widths alone torch has a
-    fused kernel on the CPU, which takes half the time or less.
+    Where queries and values differ in width, the narrower are padded with zeros, which change
+    nothing: torch's fused kernel on the CPU, which takes half the time or less, needs equal widths.
     """
     q, k, v = (
         x_BTA.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x_BTA in (q_BTA, k_BTA, v_BTA)

@@ -1,4 +1,4 @@
-"""A Vision Transformer in two halves that share its parameters: up to the tokens behind some block, and on from there.
+"""A Vision Transformer in two parts that share its parameters: up to a block, and from there on.
 
 Shape suffixes: B images, T tokens, D channels of the residual stream, K classes.
 """
@@ -23,7 +23,7 @@ class _Half(nn.Module):
 
     Attributes
     ----------
-    model : a copy with the original's parameters that lacks the others
+    model : a copy with the original's parameters, but without the other blocks
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Rest(_Half):
 
 
 def _without(model: nn.Module, names: Iterable[str]) -> nn.Module:
-    """A copy of ``model`` that shares its parameters and lacks the modules and parameters of these names."""
+    """Copy ``model``, sharing its parameters, without the modules and parameters of these names."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     view = copy.deepcopy(model, shared)
     for name in names:

@@ -1,10 +1,12 @@
-"""What the Vision Transformers of every family have in common: five groups of units, how they are cut, what they cost.
+"""The base of the adapters of all Vision Transformers: groups of units, cuts and costs.
 
-An adapter of a family says where the parts of a model are (:class:`Anatomy`) and how its own modules count their heads; all
-else is here.
+An adapter of a family says where the parts of a model are (:class:`Anatomy`) and how its own
+modules count their heads; all else is here.
 
-Shape suffixes: B images, T tokens, D channels of the residual stream, C channels of Y, U kept units.
+Shape suffixes: B images, T tokens, D channels of the residual stream, C channels of Y, U kept
+units.
 """
+# Long because: it holds one class, which is long.
 
 from __future__ import annotations
 
@@ -14,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from agflow.errors import InvalidValueError
@@ -26,7 +27,7 @@ from agflow.models.self_attention import SelfAttention
 from agflow.models.splitting import Prefix, Rest
 
 Refusals = Callable[[nn.Module], Iterator[str]]
-"""Gives every reason against a module."""
+"""Yields every reason against a module."""
 
 STREAM = "embed"  # the name of the layer that the channels of the residual stream are
 
@@ -61,7 +62,8 @@ class Anatomy:
     patches, tokens : per image; tokens are patches and class, distillation and register tokens
     patch : the convolution
     embeddings : parameters [..., D]
-    positions : the one of them that holds what is added to each place, [1, T, D] or without prefix tokens; None without any
+    positions : the one of them that holds what is added to each place, [1, T, D] or without prefix
+        tokens; None without any
     attention, mlp : by block, the branch of that kind; None where it was dropped
     before, after : norms before the blocks and behind them, each with its rows per image
     classifiers : linear layers that read the last stream
@@ -90,7 +92,7 @@ class Anatomy:
         )
 
     def stream_readers(self) -> tuple[str, ...]:
-        """The norms that read the stream, in forward order; behind the blocks the classifiers where there is no norm."""
+        """The modules that read the stream, in forward order: norms, else classifiers."""
         return (
             *(name for name, _ in self.before),
             *(branch.norm for branch in self.branches()),
@@ -99,7 +101,14 @@ class Anatomy:
 
 
 class Heads(NamedTuple):
-    """Sizes of an attention: heads, head width of the uncut model, width of a query or key and of a value."""
+    """Sizes of an attention.
+
+    Attributes
+    ----------
+    count : heads
+    head_dim : width of a head of the dense model
+    qk, v : widths of a query or key, and of a value
+    """
 
     count: int
     head_dim: int
@@ -107,11 +116,12 @@ class Heads(NamedTuple):
     v: int
 
 
+# Long because: the five groups of units share one view of the model's parts.
 class VisionTransformerAdapter(Adapter):
     """Base of the adapters of pre-norm Vision Transformers."""
 
     rigid: bool = False
-    """The family's own attention cannot be cut at all, nor be called with the stream alone."""
+    """Whether the family's own attention cannot be cut, nor be called with the stream alone."""
 
     @abstractmethod
     def anatomy(self, model: nn.Module) -> Anatomy:
@@ -119,31 +129,34 @@ class VisionTransformerAdapter(Adapter):
 
     @abstractmethod
     def chains(self, model: nn.Module) -> tuple[Chain, Chain]:
-        """The branches of an uncut block, attention and MLP."""
+        """The branches of a dense block, attention and MLP."""
 
     @abstractmethod
     def hidden(self, mlp: nn.Module) -> LinearUnits:
-        """Where an MLP has its hidden channels."""
+        """The linear layers between which an MLP has its hidden channels."""
 
     @abstractmethod
     def projections(self, attention: nn.Module) -> tuple[str, ...]:
-        """Names below an attention of the linear layers that give queries, keys and values: one for all, or three."""
+        """Names of the linear layers of queries, keys and values: one for all, or three."""
 
     @abstractmethod
     def own_heads(self, attention: nn.Module) -> Heads:
         """Sizes of the family's own attention."""
 
     def count_heads(self, attention: nn.Module, heads: Heads) -> None:
-        """Tell the family's own attention, whose linear layers have other sizes now, what heads it has; not called where ``rigid``."""
+        """Set the sizes of the family's own attention to those of its new linear layers.
+
+        Not called where ``rigid``.
+        """
         raise NotImplementedError(type(self).__name__)
 
     @abstractmethod
     def free(self, attention: nn.Module) -> nn.Module:
-        """The family's own attention with what computes the heads replaced by a :class:`SelfAttention` of the same weights."""
+        """The attention, its heads computed by a :class:`SelfAttention` of the same weights."""
 
     @abstractmethod
     def blocks(self, model: nn.Module) -> nn.Sequential | nn.ModuleList:
-        """The row of blocks, each of which takes the stream alone and gives it."""
+        """The blocks, each of which takes the stream alone and returns it."""
 
     @abstractmethod
     def embed(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -155,15 +168,15 @@ class VisionTransformerAdapter(Adapter):
 
     @abstractmethod
     def note_image_size(self, model: nn.Module, height: int, width: int) -> None:
-        """Tell the model the size of its images, whose patches its position embeddings fit."""
+        """Set the size of the model's images, which its position embeddings fit already."""
 
     @abstractmethod
     def note_classes(self, model: nn.Module, classes: list[int]) -> None:
-        """Tell the model which of its classes its classifier still answers."""
+        """Set the model's classes to those that its classifier still has."""
 
     @abstractmethod
     def set_stream(self, model: nn.Module, channels: int) -> None:
-        """Tell the model how many channels its stream has now."""
+        """Set how many channels the model's stream has."""
 
     def self_attention(self, attention: nn.Module) -> SelfAttention | None:
         """The :class:`SelfAttention` that an attention is or holds; None for the family's own."""
@@ -172,14 +185,15 @@ class VisionTransformerAdapter(Adapter):
         )
 
     def projection(self, attention: nn.Module, name: str) -> nn.Linear:
-        """The layer of that name, to be looked at only."""
+        """The layer of that name, to be read only."""
         return attention.get_submodule(name)
 
     def has_norm(self, attention: nn.Module) -> bool:
-        """Whether queries and keys are normalised: with fewer channels that would be another function."""
+        """Whether queries and keys are normalised, so that they cannot lose channels."""
         return isinstance(getattr(attention, "q_norm", None), nn.LayerNorm)
 
     def heads(self, attention: nn.Module) -> Heads:
+        """Sizes of an attention, whether the family's own or a :class:`SelfAttention`."""
         free = self.self_attention(attention)
         return (
             self.own_heads(attention)
@@ -205,12 +219,18 @@ class VisionTransformerAdapter(Adapter):
 
     @torch.no_grad()
     def set_image_size(self, model: nn.Module, height: int, width: int) -> None:
-        """As :meth:`Adapter.set_image_size`: position embeddings are interpolated as timm does it, bicubic and antialiased."""
+        """As :meth:`Adapter.set_image_size`; embeddings are interpolated as timm does it.
+
+        That is bicubic and antialiased.
+        """
+        from timm.layers import resample_abs_pos_embed  # seconds to import
+
         anatomy = self.anatomy(model)
         patch_height, patch_width = model.get_submodule(anatomy.patch).kernel_size
         if height < 1 or width < 1 or height % patch_height or width % patch_width:
             raise InvalidValueError(
-                f"the image size is {height}x{width}, expected multiples of the model's patches of {patch_height}x{patch_width} pixels"
+                f"the image size is {height}x{width}, expected multiples of the model's patches of "
+                f"{patch_height}x{patch_width} pixels"
             )
         old, new = (
             (h // patch_height, w // patch_width)
@@ -257,7 +277,8 @@ class VisionTransformerAdapter(Adapter):
         present = len(self.blocks(model))
         if not 0 <= blocks <= present:
             raise InvalidValueError(
-                f"a split behind {blocks} blocks was asked for, expected 0 to {present}, the blocks that {type(model).__name__} has"
+                f"a split behind {blocks} blocks was asked for, expected 0 to {present}, the "
+                f"blocks that {type(model).__name__} has"
             )
 
     # Layers
@@ -287,45 +308,25 @@ class VisionTransformerAdapter(Adapter):
         for attention, mlp in zip(anatomy.attention, anatomy.mlp, strict=True):
             if attention is not None:
                 name, module = attention.units, model.get_submodule(attention.units)
-                heads = self.heads(module)
+                heads, reader = self.heads(module), attention.reader
+                qk, v = heads.count * heads.qk, heads.count * heads.v
                 if not self.has_norm(module):
-                    queries = Tap(
-                        f"{name}.{self.projections(module)[0]}", "output", 0, heads.count * heads.qk
-                    )
-                    found.append(
-                        layer(
-                            f"{name}.qk",
-                            "head_dim",
-                            heads.count * heads.qk,
-                            1,
-                            "",
-                            heads.count,
-                            queries,
-                        )
-                    )
-                found.append(layer(name, "heads", heads.count, heads.v, attention.reader))
-                found.append(
-                    layer(
-                        f"{name}.v",
-                        "head_dim",
-                        heads.count * heads.v,
-                        1,
-                        attention.reader,
-                        heads.count,
-                    )
-                )
+                    queries = Tap(f"{name}.{self.projections(module)[0]}", "output", 0, qk)
+                    found.append(layer(f"{name}.qk", "head_dim", qk, 1, "", heads.count, queries))
+                found.append(layer(name, "heads", heads.count, heads.v, reader))
+                found.append(layer(f"{name}.v", "head_dim", v, 1, reader, heads.count))
                 found.append(branch(attention))
             if mlp is not None:
-                channels = self.hidden(model.get_submodule(mlp.units)).channels(
-                    model.get_submodule(mlp.units)
-                )
+                module = model.get_submodule(mlp.units)
+                channels = self.hidden(module).channels(module)
                 found += [layer(mlp.units, "mlp", channels, 1, mlp.reader), branch(mlp)]
         return found
 
     def weights(self, model: nn.Module, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
         """As :meth:`Adapter.weights`. The keys' weights count as what reads the queries.
 
-        The heads of an attention whose queries are not as wide as its values have the values' weights only.
+        The heads of an attention whose queries are not as wide as its values have the values'
+        weights only.
         """
         if layer.group == "embed":
             return self._stream_weights(model)
@@ -350,7 +351,7 @@ class VisionTransformerAdapter(Adapter):
         return [(v, 0), (reader, 1)] if layer.reader else [(q, 0), (k.T, 1)]
 
     def _stream_weights(self, model: nn.Module) -> list[tuple[torch.Tensor, int]]:
-        """Of everything that writes the stream, and of everything that reads it, norms in between or not."""
+        """The weights of all that writes the stream and of all that reads it, by a norm or not."""
         anatomy = self.anatomy(model)
         written = [
             model.get_submodule(anatomy.patch).weight.flatten(1),
@@ -587,7 +588,11 @@ class VisionTransformerAdapter(Adapter):
     # Descriptions
 
     def shapes(self, model: nn.Module) -> dict[str, Any]:
-        """Sizes of all branches for a description: 0 where one was dropped, ``inner`` widths where an attention is a :class:`SelfAttention`."""
+        """Sizes of all branches, for a description.
+
+        0 where a branch was dropped; ``inner`` widths where an attention is a
+        :class:`SelfAttention`.
+        """
         anatomy = self.anatomy(model)
         attentions = [branch and model.get_submodule(branch.units) for branch in anatomy.attention]
         mlps = [branch and model.get_submodule(branch.units) for branch in anatomy.mlp]
@@ -605,7 +610,7 @@ class VisionTransformerAdapter(Adapter):
         }
 
     def reshape(self, model: nn.Module, shapes: dict[str, Any]) -> None:
-        """Give all branches of a new model, whose stream is as wide as it should be, the sizes of :meth:`shapes`."""
+        """Give the branches of a new model the sizes of :meth:`shapes`; its stream has its own."""
         anatomy, head_dim = self.anatomy(model), shapes["head_dim"]
         for attention, mlp, count, inner, hidden in zip(
             anatomy.attention,
@@ -658,11 +663,13 @@ def block_refusals(
     attention_refusals: Refusals,
     mlp_refusals: Refusals,
 ) -> Iterator[str]:
-    """Every reason against a block of a known class, whose branches begin with a norm and go on with what holds the units.
+    """Yield every reason against a block of a known class.
+
+    Its branches begin with a norm, and what follows the norm holds the units.
 
     Parameters
     ----------
-    whole : the branches of an uncut block, attention and MLP
+    whole : the branches of a dense block, attention and MLP
     norm_kind, norm_name : the class that the norms must have, and what messages call it
     attention_refusals, mlp_refusals : reasons against the modules that hold the units
     """
@@ -672,7 +679,10 @@ def block_refusals(
             yield from refusals(getattr(block, chain[1]))
     for norm, *_ in left:
         if type(getattr(block, norm)) is not norm_kind:
-            yield f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected {norm_name}"
+            yield (
+                f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected "
+                f"{norm_name}"
+            )
 
 
 def _linear(name: str, layer: nn.Module, rows: int, inputs: Size, outputs: Size) -> Product:

@@ -21,7 +21,7 @@ def flushing():
 
 
 def subnormals(dtype, channels, seed):
-    """[rows, channels] of elements below the least normal number, as exponents allow: those of bfloat16 are float32's."""
+    """[rows, channels] of elements below the least normal number of the dtype."""
     tiny = torch.finfo(dtype).tiny
     values = (
         torch.rand(9, channels, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

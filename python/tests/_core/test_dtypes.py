@@ -1,12 +1,11 @@
-"""Every dtype, row stride and offset gives numpy's float64 sums, bit for bit, through both ways into the kernel."""
+"""Every dtype, row stride and offset gives numpy's float64 sums, bit for bit, by both calls."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from agflow._core import arrow
 from agflow._core.loader import core
@@ -17,7 +16,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 @st.composite
 def batches(draw):
-    """(y, g) of one dtype: slices of larger tensors, each with a row stride and an offset of its own."""
+    """(y, g) of one dtype: slices of larger tensors, of different row strides and offsets."""
     dtype, rows, channels = (
         draw(st.sampled_from(DTYPES)),
         draw(st.integers(1, 40)),

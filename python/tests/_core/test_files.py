@@ -1,4 +1,4 @@
-"""Every kind of file is read by pyarrow and polars alone, and damage is found before anything is parsed."""
+"""pyarrow and polars read every kind of file, and damage is found before anything is parsed."""
 
 import hashlib
 import json
@@ -92,7 +92,7 @@ def tensor_batch(pair, dtype):
     if dtype == "bfloat16":
         pairs["agflow.dtype"] = dtype
     fields, columns = [], []
-    for role, values in zip("yg", pair):
+    for role, values in zip("yg", pair, strict=True):
         values = (
             (values.view(np.uint32) >> 16).astype(np.uint16)
             if dtype == "bfloat16"
@@ -261,7 +261,7 @@ def test_a_tensor_file_has_tensors(tensor, tmp_path, pairs):
                 pa.DictionaryArray.from_arrays(pa.array([0] * 8), ["mlp"])
                 if name == "group"
                 else column
-                for name, column in zip(table.schema.names, table.columns)
+                for name, column in zip(table.schema.names, table.columns, strict=True)
             ],
             names=table.schema.names,
         ),
@@ -292,7 +292,7 @@ def lists(values, size, offset):
 
 @pytest.mark.parametrize("first, rows", [(0, 200), (1, 1), (13, 100), (64, 65), (199, 1), (7, 0)])
 def test_a_sliced_batch_is_its_rows(predictions, tmp_path, first, rows):
-    """Slices and offsets of every type, our columns and others, become the file that a copy of their rows becomes."""
+    """Slices of every type, of our columns and others, are written as copies of their rows are."""
     more = {
         "text": pa.array(["é" * (i % 4) for i in range(203)])[3:],
         "flag": pa.array([i % 3 == 0 for i in range(209)])[9:],
@@ -367,7 +367,7 @@ ZEROS = b"agflow-sha256-" + b"0" * 64
 
 
 def write_with_pyarrow(path, table, batches=None, options=None):
-    """An agflow file without agflow: the two checksums are the SHA-256 of the file in which both are zeros."""
+    """Without agflow: both checksums are the SHA-256 of the file in which they are zeros."""
     schema = table.schema.with_metadata(
         {**table.schema.metadata, b"agflow.format": b"3", b"agflow.checksum": ZEROS}
     )
@@ -467,13 +467,15 @@ def test_unwritable(scores, path):
 
 
 def test_a_full_disk_leaves_nothing(scores, tmp_path):
-    """A limit on the size of files is to a writer what a full disk is; it holds in a child process only."""
+    """A limit on the size of files, in a child process, is like a full disk to a writer."""
     source = tmp_path / "source.arrow"
     arrow.call(core().write_file, str(source), scores)
     target = tmp_path / "out"
     target.mkdir()
     code = (
-        "import sys, signal, resource; from agflow import arrow; from agflow._core.loader import core\n"
+        "import sys, signal, resource\n"
+        "from agflow._core import arrow\n"
+        "from agflow._core.loader import core\n"
         "table = arrow.call_for_batch(core().read_file, sys.argv[1], 'scores')\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))\n"

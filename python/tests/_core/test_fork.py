@@ -1,4 +1,4 @@
-"""Forked children: a clear error where the parent had loaded the core, free use where it had not."""
+"""Forked children get a clear error if the parent had loaded the core, and else the core."""
 
 import os
 import subprocess
@@ -44,7 +44,10 @@ def test_a_child_of_a_process_that_only_imported_agflow_may_load_it():
 
 
 def test_import_does_not_load_the_core():
-    code = "import sys, agflow, agflow.arrow, agflow.errors, agflow._core.loader; print('agflow._core._native' in sys.modules)"
+    code = (
+        "import sys, agflow, agflow._core.arrow, agflow.errors, agflow._core.loader; "
+        "print('agflow._core._native' in sys.modules)"
+    )
     done = run(code)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -1,4 +1,4 @@
-"""Matrices of torch, numpy, pyarrow and polars reach Go over their own memory; everything else is refused by name."""
+"""Matrices of torch, numpy, pyarrow and polars reach Go without a copy; others are refused."""
 
 import ctypes
 import gc

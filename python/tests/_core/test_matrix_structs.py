@@ -1,4 +1,4 @@
-"""The C structs that Python fills itself are sound Arrow, are released once, and keep their memory for the call."""
+"""The C structs that Python fills are valid Arrow, released once, and keep their memory."""
 
 import gc
 import weakref
@@ -30,7 +30,10 @@ def exported(value):
 @pytest.mark.parametrize("dtype", ARROW_TYPES)
 @pytest.mark.parametrize("columns", [6, 4])
 def test_pyarrow_reads_them(dtype, columns):
-    """An independent reader finds type, metadata and values. Of rows that lie apart it knows nothing: it sees the values in between."""
+    """pyarrow finds type, metadata and values.
+
+    It knows nothing of row strides: where rows lie apart, it sees the values in between.
+    """
     tensor = NUMBERS.to(dtype)[:, :columns]
     array, schema, memory = exported(tensor)
     field = pa.Field._import_from_c(schema)
@@ -83,7 +86,7 @@ def test_go_releases_both_structs(session, layer):
 
 
 class Owner(np.ndarray):
-    """An array that can be watched."""
+    """An array that takes weak references."""
 
 
 def test_memory_lives_until_the_call_returns(session):
@@ -104,7 +107,7 @@ def test_memory_lives_until_the_call_returns(session):
     assert alive[0]() is None
 
 
-def test_more_layouts_than_are_remembered():
+def test_more_layouts_than_are_cached():
     """Structs stay sound while the templates of their layout come and go."""
     for channels in range(1, 600):
         value = torch.full((2, channels), 2.0)

@@ -36,8 +36,8 @@ def test_results_come_back(live, spec, pairs):
     assert live() == 0
 
 
-def test_the_whole_road_comes_back(live, spec, pairs, tmp_path):
-    def road():
+def test_all_calls_give_memory_back(live, spec, pairs, tmp_path):
+    def all_calls():
         number = core().statistics_open(spec)
         for index, (y, g) in enumerate(pairs):
             arrow.call(core().statistics_add, number, index, 2, arrow.matrix(y), arrow.matrix(g))
@@ -57,7 +57,7 @@ def test_the_whole_road_comes_back(live, spec, pairs, tmp_path):
         arrow.call(core().diagnose, json.dumps({"criteria": ["agf"], "pruning_ratio": 0.5}), merged)
 
     for _ in range(3):
-        road()
+        all_calls()
         assert live() == 0
 
 

@@ -1,12 +1,11 @@
-"""What the core says about choices of units: the top k of scores, diagnoses, stability, the test against random."""
+"""Choices of units in the core: top k, diagnoses, stability, the test against random ones."""
 
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from agflow._core import arrow
 from agflow._core.loader import core
@@ -51,9 +50,9 @@ def test_workers_have_bounds():
     ones = arrow.matrix(np.ones((2, 3)))
     for workers in (0, -1, 2**62, 2**63 - 1):
         for call in (
-            lambda: top_k(np.ones(3), 1, workers),
-            lambda: arrow.call_for_array(core().abs_yg, workers, ones, ones),
-            lambda: arrow.call(core().read_limit, workers, ones),
+            lambda workers=workers: top_k(np.ones(3), 1, workers),
+            lambda workers=workers: arrow.call_for_array(core().abs_yg, workers, ones, ones),
+            lambda workers=workers: arrow.call(core().read_limit, workers, ones),
         ):
             with pytest.raises(InvalidValueError, match="workers"):
                 call()

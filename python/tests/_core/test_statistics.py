@@ -1,12 +1,11 @@
-"""The sums equal numpy's in float64, bit for bit, however the rows are split over calls, sessions and threads."""
+"""The sums equal numpy's in float64, bit for bit, for any split over calls and threads."""
 
 import json
 import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from agflow._core import arrow
 from agflow._core.loader import core
@@ -37,7 +36,7 @@ def by_unit(channels, name, width):
 
 
 def test_sums_equal_numpy(statistics, pairs):
-    for (first, last, width), (y, g) in zip([(0, 6, 1), (6, 8, 4)], pairs):
+    for (first, last, width), (y, g) in zip([(0, 6, 1), (6, 8, 4)], pairs, strict=True):
         for name, channels in reference(y, g).items():
             assert (
                 statistics[name].to_numpy()[first:last] == by_unit(channels, name, width)
@@ -94,7 +93,7 @@ def test_any_split_gives_the_same_bits(rows, channels, workers, seed, data):
         )
     )
     try:
-        for start, stop in zip([0, *cuts], [*cuts, rows]):
+        for start, stop in zip([0, *cuts], [*cuts, rows], strict=True):
             if start < stop:
                 arrow.call(
                     core().statistics_add,
@@ -127,7 +126,7 @@ def test_closed_sessions_are_refused(spec):
 
 
 def test_threads(session, spec):
-    """8 threads of 200 calls, into one shared session and into sessions of their own; whole numbers, so order is free."""
+    """8 threads of 200 calls, into one session and into 8; whole numbers, so order is free."""
     y, g = np.full((3, 6), 2, np.float32), np.full((3, 6), 5, np.float32)
     failures = []
 

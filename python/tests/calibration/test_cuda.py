@@ -1,11 +1,10 @@
-"""Sums made by torch: the same as the core's for every type, whatever the blocks, without copies of the whole."""
+"""Sums by torch equal the core's for every type and block size, without whole copies."""
 
 import json
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agflow._core import arrow
@@ -141,10 +140,10 @@ def test_what_is_not_finite_shows_in_its_channel_and_is_refused_by_the_core():
         with pytest.raises(NonFiniteError):
             through_core(
                 4,
-                lambda session: arrow.call(
+                lambda session, sums_8C=sums_8C: arrow.call(
                     core().statistics_add_sums, session, 0, 1, 10, arrow.matrix(sums_8C)
                 ),
-            )  # noqa: B023
+            )
 
 
 class LargestTensor(TorchDispatchMode):

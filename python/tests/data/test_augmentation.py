@@ -1,8 +1,7 @@
-"""Views of images show nothing that is not in the image, and mirror and move it wholly or not at all."""
+"""Shifts and crops show nothing that is not in the image, and mirror all of it or nothing."""
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.utils.data import DataLoader
 
 from agflow.data.augmentation import random_crops, random_shifts, shifting_batch

@@ -1,4 +1,4 @@
-"""Images and models by name: what comes out, and one clear error for everything that can be wrong."""
+"""Images and models by name: the results, and one clear error for everything wrong."""
 
 import io
 import pickle
@@ -32,7 +32,7 @@ def jpeg(shade, size=(40, 24)):
 
 @pytest.fixture
 def parquet(tmp_path):
-    """Nine images, image i of shade 10 * i; three classes; class index and ImageNet index in columns of their own."""
+    """Nine images, image i of shade 10 * i; three classes, with class and ImageNet index."""
     labels = [0, 0, 0, 0, 0, 1, 1, 1, 2]
     table = pa.table(
         {
@@ -82,7 +82,7 @@ def test_imagenet_labels_for_a_model_of_imagenet(parquet):
 
 def test_limit_and_offset_cut_the_same_order(parquet):
     for seed in (None, 4):
-        load = lambda **options: shades(
+        load = lambda seed=seed, **options: shades(
             load_dataset(f"parquet:{parquet}", preprocessing=SMALL, seed=seed, **options)
         )
         assert load(limit=4) + load(offset=4) == load()
@@ -99,7 +99,7 @@ def test_a_seed_takes_the_classes_in_turn(parquet):
 
 
 def test_preprocessing_equals_timm(folder, deit):
-    """Decoding to uint8 and normalising later gives the very tensor of timm's own evaluation transform."""
+    """Decoding to uint8 and normalising later equals timm's own evaluation transform."""
     path = folder / "imagenette160_val.parquet"
     dataset = load_dataset(f"parquet:{path}", preprocessing=deit[1], classes=1000, limit=3)
     transform = timm.data.create_transform(
@@ -288,7 +288,8 @@ def test_expert_folder_and_function(tmp_path, monkeypatch):
     assert torch.equal(loaded(x), model(x))
     (tmp_path / "zoo.py").write_text(
         "import timm\nWIDTH = 3\ndef small():\n    return timm.create_model("
-        "'vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=4, num_classes=3)\n"
+        "'vit_tiny_patch16_224', img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=4, "
+        "num_classes=3)\n"
         "def number():\n    return 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

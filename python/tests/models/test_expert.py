@@ -1,4 +1,4 @@
-"""Expert folders: a round trip without any difference, and one clear error for everything that can be wrong."""
+"""Expert folders: an exact round trip, and one clear error for everything wrong."""
 
 import hashlib
 import json
@@ -8,8 +8,7 @@ import pathlib
 import pytest
 import timm
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, FileError, UnsupportedModelError

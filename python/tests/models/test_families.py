@@ -1,4 +1,4 @@
-"""Every family alike: cuts equal masks, MACs are torch's, experts come back to the bit, and the rest is refused by name."""
+"""Every family: cuts equal masks, MACs are torch's, experts are exact, others are refused."""
 
 import contextlib
 import copy
@@ -12,8 +12,7 @@ import timm
 import torch
 import torchvision
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from small_vits import images_for, made, of_timm, of_torchvision, of_transformers
 from timm.layers import GluMlp, SwiGLU, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
@@ -80,13 +79,13 @@ def family(request):
 
 
 def layers_of(model):
-    """The layers of the two groups that are calibrated unless told otherwise; test_groups.py has the others."""
+    """The layers of the two groups calibrated by default; test_groups.py has the others."""
     return [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
 
 
 @torch.no_grad()
 def masked_logits(model, kept, images):
-    """Logits of the full-size model in which the removed units' activations are set to zero by hooks on the readers."""
+    """Logits of the dense model whose hooks set the removed units' activations to zero."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(adapter_for(model).watchable(model))
         for layer in adapter_for(model).layers(model):
@@ -102,7 +101,7 @@ def masked_logits(model, kept, images):
 
 
 def counted_macs(model):
-    """torch's own count. With gradients on, for torchvision's attention has a fused inference path that is not counted."""
+    """torch's own count; with gradients, as it misses torchvision's fused inference path."""
     counter = FlopCounterMode(display=False)
     with counter:
         model(images_for(model, 1))
@@ -123,7 +122,7 @@ def test_cut_equals_masked_and_leaves_the_original(family, plan_of, random_keep,
 
 
 def test_masks_matter(family, random_keep):
-    """The oracle is no constant: masking half of every layer moves the logits, so the readers' hooks do fire."""
+    """Masking half of every layer changes the logits, so the oracle's hooks do fire."""
     images = images_for(family)
     kept = {layer.name: range(layer.units // 2) for layer in layers_of(family)}
     whole = masked_logits(family, {}, images)
@@ -226,7 +225,10 @@ def test_moments_see_the_readers_inputs(family):
 
 
 def test_capture_sees_what_plain_autograd_says(family):
-    """Σ_rows y_c g_c = Σ_o W_oc ∂L/∂W_oc for the reader's weight W: the right side comes from the model as it is, without hooks."""
+    """Σ_rows y_c g_c = Σ_o W_oc ∂L/∂W_oc for the reader's weight W.
+
+    The right side comes from the model without hooks.
+    """
     model = copy.deepcopy(family)
     layers, captured = layers_of(model), {}
     images, labels = images_for(model, 2), torch.tensor([1, 7])
@@ -251,8 +253,8 @@ def test_capture_sees_what_plain_autograd_says(family):
         assert captured[layer.name].abs().max() > 1e-3
 
 
-def test_the_whole_road(family, plan_of, random_keep):
-    """From calibration with weight gradients to a cascade whose experts both answer; the heavy one keeps its bits."""
+def test_the_whole_pipeline(family, plan_of, random_keep):
+    """From weight gradients to a cascade with an ensemble; the heavy expert keeps its bits."""
     images, labels = images_for(family, 8), torch.arange(8)
     before = {name: tensor.clone() for name, tensor in family.state_dict().items()}
     statistics = agflow.calibrate(family, [(images, labels)], weight_gradients=True)
@@ -312,7 +314,7 @@ def test_distilled_deit_averages_its_heads_and_has_a_loss():
 
 
 def test_torchvision_attention_is_only_lent_out():
-    """Hooks on out_proj fire while watching and never otherwise; a forward of the user's own survives."""
+    """Hooks on out_proj fire inside and never outside; the user's own forward survives."""
     model, fired = make("torchvision"), []
     images, attention = images_for(model), model.encoder.layers[0].self_attention
     attention.out_proj.register_forward_pre_hook(lambda *_: fired.append(1))
@@ -320,9 +322,9 @@ def test_torchvision_attention_is_only_lent_out():
         plain = model(images)
         assert not fired
         with adapter_for(model).watchable(model):
-            watched = model(images)
+            observed = model(images)
         assert fired == [1] and "forward" not in vars(attention)
-        torch.testing.assert_close(watched, plain, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(observed, plain, rtol=1e-5, atol=1e-5)
         assert torch.equal(model(images), plain) and fired == [1]
     attention.forward = own = lambda query, key, value, need_weights: (query, None)
     with pytest.raises(ZeroDivisionError), adapter_for(model).watchable(model):
@@ -432,7 +434,8 @@ def changed(model, change):
         ),
         (
             lambda: nn.Sequential(of_torchvision()),
-            r"Sequential is not supported: no adapter knows this class; expected timm's .*not a wrapper.*models.register",
+            r"Sequential is not supported: no adapter knows this class; "
+            r"expected timm's .*not a wrapper.*models.register",
         ),
         (hybrid, "convolutional stems are not supported"),
         (lambda: Subclass(32, 8, 1, 4, 32, 64), "Subclass is not supported: it is a subclass"),
@@ -495,7 +498,7 @@ def test_layers_that_were_exchanged_or_taken_out_are_named(family):
 @pytest.fixture
 def own_family(monkeypatch):
     """The example of agflow.models, run; what it registers is forgotten after the test."""
-    monkeypatch.setattr(registry, "_adapters", list(registry._adapters))
+    monkeypatch.setattr(registry, "_registered", list(registry._registered))
     names = {}
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
     example = parser.get_doctest(
@@ -531,9 +534,9 @@ def test_registration(own_family):
         InvalidValueError, match="expected an instance of a subclass of agflow.models.Adapter"
     ):
         register(own_family["TinyViTAdapter"])
-    families = [adapter.family for adapter in registry._adapters]
+    families = [adapter.family for adapter in registry.known_adapters()]
     register(own_family["TinyViTAdapter"]())
-    assert [adapter.family for adapter in registry._adapters] == families, (
+    assert [adapter.family for adapter in registry.known_adapters()] == families, (
         "the later adapter of a family replaces the earlier one"
     )
     with pytest.raises(TypeError, match="abstract"):
@@ -542,7 +545,8 @@ def test_registration(own_family):
 
 def test_importing_agflow_imports_no_framework_and_looking_for_an_adapter_no_transformers():
     code = (
-        "import sys, agflow; assert not {'torch', 'torchvision', 'transformers'} & sys.modules.keys(); "
+        "import sys, agflow; assert not {'torch', 'torchvision', 'transformers'} & "
+        "sys.modules.keys(); "
         "import torch; from agflow.models import adapter_for\n"
         "try: adapter_for(torch.nn.Linear(1, 1))\n"
         "except TypeError: pass\n"

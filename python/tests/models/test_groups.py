@@ -1,4 +1,7 @@
-"""Head dimensions, stream channels and branches in every family: measured, cut, checked, counted, saved; in any mix with the rest."""
+"""Head dimensions, stream channels and branches of every family, in any mix with the rest.
+
+They are measured, cut, checked, counted and saved.
+"""
 
 import copy
 import json
@@ -12,8 +15,7 @@ import small_vits
 import timm.layers
 import torch
 import torch_pruning
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from small_vits import images_for, made
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
@@ -133,7 +135,7 @@ class NormOfSome(nn.Module):
 
 @torch.no_grad()
 def with_zeros(model, kept):
-    """A full-size copy in which the weights of removed units are zero, and norms of the stream look at the kept channels."""
+    """A dense copy with zero weights of removed units, and norms over the kept channels."""
     model, layers = copy.deepcopy(model), all_layers(model)
     for name, keep in kept.items():
         layer, gone = layers[name], np.setdiff1d(np.arange(layers[name].units), keep)
@@ -190,7 +192,7 @@ def cost_of(costs, sizes, what):
 
 
 def counted_macs(model):
-    """torch's own count, less the zeros that fill up narrower queries or values for torch's fused attention."""
+    """torch's own count, without the zeros that pad queries or values for fused attention."""
     counter = FlopCounterMode(display=False)
     with counter:
         model(images_for(model, 1))
@@ -302,7 +304,7 @@ def test_groups_are_offered_where_they_make_sense(family):
 
 
 def plain_autograd(model, images, labels):
-    """{layer: [(y, g) at every place]} in float64, by hooks of the test's own on a model whose weights are trainable."""
+    """{layer: [(y, g) of every tap]} in float64, by hooks of the test's own."""
     model = copy.deepcopy(model).double().requires_grad_(True)
     seen = defaultdict(list)
 
@@ -429,7 +431,7 @@ def _gradients_of(model):
 
 
 def test_the_stream_is_seen_place_after_place_within_an_image():
-    """Whatever the batch: rows of an image stay together, so that dumped batches hold the same rows."""
+    """The rows of an image stay together, so that dumped batches hold the same rows."""
     model = make("timm_average_pool")
     layer, found = all_layers(model)["embed"], []
     assert [tap.module for tap in layer.taps] == [
@@ -576,7 +578,7 @@ def test_a_dropped_branch_leaves_nothing(family, plan_of):
 
 @pytest.mark.parametrize("mix", [("embed",), ("block",), ("head_dim",), GROUPS], ids="+".join)
 @pytest.mark.parametrize("name", ["timm_dinov2", "torchvision", "transformers_vit"])
-def test_the_fold_in_sequence_makes_up_for_every_group(name, plan_of, random_keep, mix):
+def test_sequential_reconstruction_helps_every_group(name, plan_of, random_keep, mix):
     model = make(name)
     images, kept = images_for(model, 12), random_keep(model, 9, mix)
     if "embed" in mix:
@@ -606,8 +608,11 @@ def test_the_fold_in_sequence_makes_up_for_every_group(name, plan_of, random_kee
 
 
 @torch.no_grad()
-def test_the_fold_into_a_narrower_stream_is_least_squares(monkeypatch):
-    """By hand in float64: one branch and a third of the stream are gone, then hidden channels go and what is left is fitted."""
+def test_reconstruction_of_a_narrower_stream_is_least_squares(monkeypatch):
+    """In float64: without one branch and a third of the stream, then hidden channels go.
+
+    What is left is fitted.
+    """
     monkeypatch.setattr(reconstruction, "best_penalty", lambda *_: 1e-13)
     torch.manual_seed(3)
     model = (
@@ -648,15 +653,16 @@ def test_the_fold_into_a_narrower_stream_is_least_squares(monkeypatch):
         apply,
         kept_stream_D=stream_D,
     )
+    readers = sequential.readers_of(layers.values())
     weights = {
         reader: block.weights[reader]
-        for block in residual_blocks.find_residual_blocks(model, sequential.readers_of(layers.values()), x[:4])
+        for block in residual_blocks.find_residual_blocks(model, readers, x[:4])
         for reader in block.readers
     }
 
-    def fit(reader, inputs, uncut, scale, behind, cut):
+    def fit(reader, inputs, dense, scale, behind, cut):
         """The reader by least squares, and the cut network's stream behind it."""
-        target = uncut + 0.5 * (behind[..., stream_D] - cut - scale * uncut) / scale
+        target = dense + 0.5 * (behind[..., stream_D] - cut - scale * dense) / scale
         design = torch.cat([inputs[..., keep[reader]], torch.ones_like(inputs[..., :1])], -1)
         root_T1 = weights[reader].sqrt()[:, None]
         solution = torch.linalg.lstsq(
@@ -693,7 +699,7 @@ def test_a_branch_that_gives_a_constant_goes_without_loss(plan_of):
 
 
 def old_description(model):
-    """As it was written before heads had inner widths, the stream could be cut and branches dropped."""
+    """A description from before heads had inner widths and branches could be dropped."""
     description = describe(model)
     head_dim = description.pop("head_dim")
     del description["inner"]
@@ -769,7 +775,8 @@ def test_plans_that_cannot_be_cut_are_refused(plan_of):
     model = make("timm")
     with pytest.raises(
         InvalidValueError,
-        match=r"keeps 1 to 2 units in the 4 parts of layer blocks.0.attn.v, expected as many in each",
+        match="keeps 1 to 2 units in the 4 parts of layer blocks.0.attn.v, "
+        "expected as many in each",
     ):
         prune(model, plan_of(model, {"blocks.0.attn.v": [0, 1, 8, 16, 24]}), compensate="none")
     with pytest.raises(InvalidValueError, match="keeps no unit of layer embed"):
@@ -803,7 +810,7 @@ def test_what_a_plan_says_of_a_dropped_branch_does_not_matter(plan_of):
 
 
 def test_every_group_of_deit_tiny_in_one_plan(deit, photographs, plan_of):
-    """Real weights: the self-check holds at full size, costs are exact, and the fold brings the logits nearer."""
+    """Real weights: self-check and costs hold at full size, and reconstruction helps."""
     model = deit[0]
     each = lambda count, of, heads=3: np.concatenate(
         [part * of + np.arange(count) for part in range(heads)]

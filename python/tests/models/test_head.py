@@ -1,4 +1,4 @@
-"""A model of some of its classes: the same logits, in every family, saved and loaded like any other."""
+"""Models of some of their classes: the same logits in every family, saved and loaded."""
 
 import pytest
 import torch

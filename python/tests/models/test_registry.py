@@ -90,7 +90,8 @@ def test_description_of_a_timm_model_with_overrides():
     [
         (
             lambda: nn.Linear(3, 3),
-            "Linear is not supported: no adapter knows this class; expected timm's VisionTransformer",
+            "Linear is not supported: no adapter knows this class; expected timm's "
+            "VisionTransformer",
         ),
         (lambda: timm.create_model("resnet18"), "ResNet"),
         (

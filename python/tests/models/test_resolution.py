@@ -1,4 +1,4 @@
-"""Models at another image size: the weights a model of that size would get, images of any size, and the whole road."""
+"""Models at another image size: their weights, images of any size, and the whole pipeline."""
 
 import copy
 import io
@@ -11,8 +11,7 @@ import timm
 import torch
 import torchvision
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -110,7 +109,7 @@ def photos(*size, count=2):
 
 
 def made_at(name, model, size):
-    """A model that was created at ``size``, with ``model``'s weights and its positions interpolated here."""
+    """A model created at ``size``, with ``model``'s weights and interpolated positions."""
     made = make(name, size)
     state = model.state_dict()
     position = next((key for key in POSITIONS if key in state), None)
@@ -250,7 +249,7 @@ def test_what_cannot_be_done_is_refused_by_name(monkeypatch):
             at_image_size(of_timm(**dynamic), 16)
     with pytest.raises(UnsupportedModelError, match="ResNet"):
         at_image_size(torchvision.models.resnet18(), 112)
-    monkeypatch.setattr(registry, "_adapters", list(registry._adapters))
+    monkeypatch.setattr(registry, "_registered", list(registry._registered))
     register(PlainAdapter())
     with pytest.raises(UnsupportedModelError, match="Plain.*set_image_size"):
         at_image_size(Plain(), 16)
@@ -312,7 +311,7 @@ def test_exported_files_take_the_models_own_size(tmp_path):
     assert about["image_size"] == [16, 16]
 
 
-# The road
+# The pipeline
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +396,7 @@ def test_a_plan_at_a_size_cuts_the_model_at_that_size(name, compensate, batches)
 
 
 @pytest.mark.parametrize("name", ["timm_registers", "torchvision", "transformers_deit"])
-def test_the_whole_road_at_a_quarter_of_the_patches(name, batches, tmp_path):
+def test_the_whole_pipeline_at_a_quarter_of_the_patches(name, batches, tmp_path):
     heavy = make(name)
     plan = agflow.plan(
         agflow.calibrate(heavy, batches, image_size=16, groups=("mlp", "heads", "block")),
@@ -412,7 +411,7 @@ def test_the_whole_road_at_a_quarter_of_the_patches(name, batches, tmp_path):
     assert int(predictions.metadata["agflow.light_macs"]) == plan.macs == count_macs(light)
     cascade = agflow.Cascade(light, heavy, 0.5)
     assert cascade(batches[0][0]).shape == (8, 10) and cascade.costs.light == plan.macs
-    agflow.save(light, tmp_path / "light", plan)
+    agflow.save(light, tmp_path / "light", plan=plan)
     assert torch.equal(
         logits_of(agflow.load(tmp_path / "light")(batches[0][0])),
         logits_of(light.eval()(batches[0][0])),

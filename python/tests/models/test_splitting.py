@@ -1,4 +1,4 @@
-"""A model in two halves: the same bits as the whole, the same parameters, and what the first half costs."""
+"""A model in two parts: the same bits, the same parameters, and the cost of the first part."""
 
 import copy
 import pickle
@@ -7,8 +7,7 @@ import pytest
 import torch
 import torchvision
 import transformers
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 from timm.layers import SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
@@ -116,7 +115,7 @@ def photos(count=3):
 
 
 def counted_macs(call, *arguments):
-    """torch's own count. With gradients on, for torchvision's attention has a fused inference path that is not counted."""
+    """torch's own count; with gradients, as it misses torchvision's fused inference path."""
     counter = FlopCounterMode(display=False)
     with counter:
         call(*arguments)
@@ -153,7 +152,7 @@ def test_the_halves_give_the_bits_of_the_whole_and_the_first_costs_what_was_said
 )
 @settings(
     max_examples=4, deadline=None, phases=[Phase.generate]
-)  # a shrunk example would not tell more
+)  # a shrunk example would not show more
 def test_cut_models_in_halves(family, plan_of, random_keep, seed, blocks, groups):
     light = prune(
         family,
@@ -272,7 +271,7 @@ class PlainAdapter(Adapter):
 
 
 def test_an_adapter_that_does_not_know_how_says_so(monkeypatch):
-    monkeypatch.setattr(registry, "_adapters", list(registry._adapters))
+    monkeypatch.setattr(registry, "_registered", list(registry._registered))
     register(PlainAdapter())
     for function in (split, prefix_macs):
         with pytest.raises(UnsupportedModelError, match="Plain"):

@@ -16,6 +16,7 @@ import agflow
 from agflow import _launcher
 
 PACKAGE = pathlib.Path(agflow.__file__).parent
+COMMAND = pathlib.Path(_launcher.COMMAND)
 SOURCES = pathlib.Path(__file__).resolve().parents[3]
 EXTENSION = PACKAGE / "_core" / ("_native" + sysconfig.get_config_var("EXT_SUFFIX"))
 DISTRIBUTION = importlib.metadata.distribution("agflow")
@@ -25,7 +26,7 @@ needs_wheel = pytest.mark.skipif(
     reason="agflow is installed in place (pip install -e): this looks at what a wheel installs",
 )
 hosts_python = pytest.mark.skipif(
-    b"agflow_abi_version" not in _launcher.COMMAND.read_bytes(),
+    b"agflow_abi_version" not in COMMAND.read_bytes(),
     reason="this Python has no shared libpython, so the command hosts none",
 )
 
@@ -84,11 +85,11 @@ def test_extension_exports_its_entry():
 
 @hosts_python
 def test_command_exports_the_core_and_finds_libpython():
-    assert " T agflow_abi_version\n" in output("nm", "--dynamic", _launcher.COMMAND)
-    section = dynamic_section(_launcher.COMMAND)
+    assert " T agflow_abi_version\n" in output("nm", "--dynamic", COMMAND)
+    section = dynamic_section(COMMAND)
     assert f"libpython{sys.version_info.major}.{sys.version_info.minor}" in section
     assert "RUNPATH" in section or "RPATH" in section
-    assert str(SOURCES).encode() not in _launcher.COMMAND.read_bytes()
+    assert str(SOURCES).encode() not in COMMAND.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""timm's VisionTransformer: ViT and DeiT, class token or average pooling, LayerScale, registers, QKV bias or not, GLUs."""
+"""timm's VisionTransformer: ViT and DeiT in all their variants.
+
+Class token or average pooling, LayerScale, registers, QKV bias or not, GLUs.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ _BLOCK_REASONS = {
 
 
 class TimmVisionTransformer(VisionTransformerAdapter):
-    """Adapter for timm's pre-norm Vision Transformers, distilled ones (two averaged classifiers) included."""
+    """Adapter for timm's pre-norm Vision Transformers, of one or two averaged classifiers."""
 
     family = "timm_vit"
     models = "timm's VisionTransformer and VisionTransformerDistilled"
@@ -159,7 +162,8 @@ class TimmVisionTransformer(VisionTransformerAdapter):
     def set_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
         if model.dynamic_img_size or model.patch_embed.dynamic_img_pad:
             raise UnsupportedModelError(
-                "the model takes images of any size as they are (dynamic_img_size or dynamic_img_pad), so its cost has none: "
+                "the model takes images of any size as they are (dynamic_img_size or "
+                "dynamic_img_pad), so its cost has none: "
                 "create it without, and load the same weights"
             )
         super().set_image_size(model, height, width)
@@ -204,11 +208,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
                 "drop_rate": model.head_drop.p,
                 "pos_drop_rate": model.pos_drop.p,
                 "patch_drop_rate": getattr(model.patch_drop, "prob", 0.0),
-                "proj_drop_rate": attention.proj_drop.p
-                if attention is not None
-                else 0.0
-                if mlp is None
-                else mlp.drop2.p,
+                "proj_drop_rate": _projection_dropout(attention, mlp),
                 "attn_drop_rate": _attention_dropout(attention),
                 "drop_path_rate": _drop_path_rate(model),
             },
@@ -222,7 +222,8 @@ class TimmVisionTransformer(VisionTransformerAdapter):
         }
 
     def build(self, description: dict[str, Any]) -> VisionTransformer:
-        # Experts saved before there was a choice have neither "distilled" nor "mlp_layer", and until cuts inside heads no "head_dim".
+        # Experts saved before there was a choice have neither "distilled" nor "mlp_layer", and
+        # until cuts inside heads no "head_dim".
         arguments = dict(description["arguments"])
         heads = arguments.pop("num_heads", None)
         shapes = {
@@ -262,6 +263,12 @@ def _branches(name: str, block: nn.Module) -> tuple[Branch | None, Branch | None
     )
 
 
+def _projection_dropout(attention: nn.Module | None, mlp: nn.Module | None) -> float:
+    if attention is not None:
+        return attention.proj_drop.p
+    return 0.0 if mlp is None else mlp.drop2.p
+
+
 def _attention_dropout(attention: nn.Module | None) -> float:
     if attention is None:
         return 0.0
@@ -269,7 +276,7 @@ def _attention_dropout(attention: nn.Module | None) -> float:
 
 
 def _drop_path_rate(model: VisionTransformer) -> float:
-    """The rate of the last block: they rise evenly from 0. Blocks without branches do not tell."""
+    """The rate of the last block, also where it has no branches: rates rise evenly from 0."""
     last = len(model.blocks) - 1
     i, rate = max(
         (
@@ -284,24 +291,39 @@ def _drop_path_rate(model: VisionTransformer) -> float:
 
 
 def _refusals(model: VisionTransformer) -> Iterator[str]:
-    """Every reason against ``model``, the most telling first; later ones may rely on earlier ones not holding."""
+    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
-        yield f"it is a subclass, which may compute something else; expected {TimmVisionTransformer.models} themselves"
+        yield (
+            "it is a subclass, which may compute something else; expected "
+            f"{TimmVisionTransformer.models} themselves"
+        )
     if type(model.patch_embed) is not PatchEmbed or not isinstance(
         model.patch_embed.norm, nn.Identity
     ):
-        yield "the patch embedding must be one convolution: hybrid and normalised embeddings are not supported"
+        yield (
+            "the patch embedding must be one convolution: hybrid and normalised embeddings are not "
+            "supported"
+        )
     if model.attn_pool is not None or not model.global_pool:
-        yield f"global_pool={model.global_pool!r} is not supported, expected token, avg, avgmax or max"
+        yield (
+            f"global_pool={model.global_pool!r} is not supported, expected token, avg, avgmax or "
+            "max"
+        )
     classifiers = (
         (model.head, model.head_dist)
         if isinstance(model, VisionTransformerDistilled)
         else (model.head,)
     )
     if any(type(head) is not nn.Linear for head in classifiers):
-        yield "the model has no linear classifier head (num_classes=0?), so there is no loss to take gradients of"
+        yield (
+            "the model has no linear classifier head (num_classes=0?), so there is no loss to take "
+            "gradients of"
+        )
     if model.grad_checkpointing:
-        yield "gradient checkpointing runs the forward pass twice: call model.set_grad_checkpointing(False)"
+        yield (
+            "gradient checkpointing runs the forward pass twice: call "
+            "model.set_grad_checkpointing(False)"
+        )
     for i, block in enumerate(model.blocks):
         for reason in _block_refusals(block):
             yield f"blocks.{i}: {reason}"
@@ -309,7 +331,10 @@ def _refusals(model: VisionTransformer) -> Iterator[str]:
 
 def _block_refusals(block: nn.Module) -> Iterator[str]:
     if type(block) not in (Block, Branches):
-        yield f"{_BLOCK_REASONS.get(type(block).__name__, type(block).__name__)} are not supported, expected pre-norm blocks"
+        yield (
+            f"{_BLOCK_REASONS.get(type(block).__name__, type(block).__name__)} are not supported, "
+            "expected pre-norm blocks"
+        )
     yield from block_refusals(
         block, _CHAINS, LayerNorm, "timm.layers.LayerNorm", _attention_refusals, _mlp_refusals
     )
@@ -329,11 +354,17 @@ def _attention_refusals(attn: nn.Module) -> Iterator[str]:
 
 def _mlp_refusals(mlp: nn.Module) -> Iterator[str]:
     if type(mlp) not in _HIDDEN:
-        yield f"an MLP of class {type(mlp).__name__} is not supported, expected {', '.join(kind.__name__ for kind in _HIDDEN)}"
+        yield (
+            f"an MLP of class {type(mlp).__name__} is not supported, expected "
+            f"{', '.join(kind.__name__ for kind in _HIDDEN)}"
+        )
     if not isinstance(mlp.norm, nn.Identity):
         yield "a norm over the hidden channels of the MLP is not supported"
     if _activation_name(mlp.act) is None:
-        yield f"activation {type(mlp.act).__name__} is not supported, expected one of {', '.join(_ACTIVATIONS)}"
+        yield (
+            f"activation {type(mlp.act).__name__} is not supported, expected one of "
+            f"{', '.join(_ACTIVATIONS)}"
+        )
     reason = _HIDDEN[type(mlp)].refusal(mlp)
     if reason is not None:
         yield f"mlp.{reason}"
@@ -346,9 +377,8 @@ def _mlp_layer_name(mlp: nn.Module) -> str:
 
 
 def _activation_name(act: nn.Module) -> str | None:
-    """timm's name of an elementwise activation; None for one that is not known to act on each channel alone."""
-    if (
-        type(act) is nn.GELU
-    ):  # timm's default; its own GELU class, which "gelu" names, computes the same
+    """timm's name of an activation; None for one that may not act on each channel alone."""
+    # nn.GELU is timm's default; its own GELU class, which "gelu" names, computes the same.
+    if type(act) is nn.GELU:
         return "gelu" if act.approximate == "none" else "gelu_tanh"
     return next((name for name in _ACTIVATIONS if type(act) is get_act_layer(name)), None)

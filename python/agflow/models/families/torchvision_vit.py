@@ -1,4 +1,4 @@
-"""torchvision's VisionTransformer: blocks of LayerNorm, nn.MultiheadAttention and an MLP of two layers."""
+"""torchvision's VisionTransformer: LayerNorm, nn.MultiheadAttention and MLPs of two layers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ _CHAINS = ("ln_1", "self_attention", "dropout"), ("ln_2", "mlp")
 class TorchvisionVisionTransformer(VisionTransformerAdapter):
     """Adapter for torchvision's Vision Transformers.
 
-    An attention that loses heads, or something inside them, becomes a :class:`agflow.models.self_attention.SelfAttention`:
-    :class:`torch.nn.MultiheadAttention` ties the channels of the heads to those of the stream.
+    An attention that loses heads, or something inside them, becomes a
+    :class:`agflow.models.self_attention.SelfAttention`: :class:`torch.nn.MultiheadAttention` ties
+    the channels of the heads to those of the stream.
     """
 
     family = "torchvision_vit"
@@ -76,9 +77,7 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
         return ("in_proj",)
 
     def projection(self, attention: nn.Module, name: str) -> nn.Module | SimpleNamespace:
-        if isinstance(
-            attention, nn.MultiheadAttention
-        ):  # the parameters of its projection are its own
+        if isinstance(attention, nn.MultiheadAttention):  # it has the parameters, but no layer
             return SimpleNamespace(weight=attention.in_proj_weight, bias=attention.in_proj_bias)
         return attention.get_submodule(name)
 
@@ -135,7 +134,8 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
     def set_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
         if height != width:
             raise InvalidValueError(
-                f"the image size is {height}x{width}, expected as high as wide: torchvision's VisionTransformer takes square images only"
+                f"the image size is {height}x{width}, expected as high as wide: torchvision's "
+                "VisionTransformer takes square images only"
             )
         super().set_image_size(model, height, width)
 
@@ -218,10 +218,10 @@ def _linear_of(weight_OI: nn.Parameter, bias_O: nn.Parameter | None) -> nn.Linea
 
 @contextmanager
 def _layers_called(attention: nn.MultiheadAttention) -> Iterator[None]:
-    """While open, ``attention`` calls its ``out_proj``, and an ``in_proj`` on what its projection gives, so that hooks on
-    these fire; it gives no attention weights.
+    """Make ``attention`` call its ``out_proj``, and an ``in_proj``, so that hooks on them fire.
 
-    PyTorch's own forward hands the weights to a fused function instead.
+    PyTorch's own forward passes the weights to a fused function instead. ``in_proj`` is an identity
+    on the projection's output. No attention weights are returned meanwhile.
     """
     before = vars(attention).get("forward")
     attention.in_proj = nn.Identity()
@@ -251,16 +251,22 @@ def _forward(
 
 
 def _refusals(model: VisionTransformer) -> Iterator[str]:
-    """Every reason against ``model``, the most telling first; later ones may rely on earlier ones not holding."""
+    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
     if type(model) is not VisionTransformer:
-        yield f"it is a subclass, which may compute something else; expected {TorchvisionVisionTransformer.models} itself"
+        yield (
+            "it is a subclass, which may compute something else; expected "
+            f"{TorchvisionVisionTransformer.models} itself"
+        )
     if type(model.conv_proj) is not nn.Conv2d:
         yield "the patch embedding must be one convolution: convolutional stems are not supported"
     if (
         type(model.heads) is not nn.Sequential
         or type(getattr(model.heads, "head", None)) is not nn.Linear
     ):
-        yield "the classifier must be model.heads with a torch.nn.Linear named head at its end: replace model.heads.head, not model.heads"
+        yield (
+            "the classifier must be model.heads with a torch.nn.Linear named head at its end: "
+            "replace model.heads.head, not model.heads"
+        )
     for name, block in model.encoder.layers.named_children():
         for reason in _block_refusals(block):
             yield f"encoder.layers.{name}: {reason}"
@@ -276,19 +282,28 @@ def _block_refusals(block: nn.Module) -> Iterator[str]:
 
 def _attention_refusals(attention: nn.Module) -> Iterator[str]:
     if type(attention) not in (nn.MultiheadAttention, SelfAttention):
-        yield f"attention of class {type(attention).__name__} is not supported, expected torch.nn.MultiheadAttention"
+        yield (
+            f"attention of class {type(attention).__name__} is not supported, expected "
+            "torch.nn.MultiheadAttention"
+        )
     if type(attention) is nn.MultiheadAttention and (
         not attention.batch_first
         or attention.in_proj_weight is None
         or attention.bias_k is not None
         or attention.add_zero_attn
     ):
-        yield "self_attention must be batch first with one input projection and without added key and value rows"
+        yield (
+            "self_attention must be batch first with one input projection and without added key "
+            "and value rows"
+        )
 
 
 def _mlp_refusals(mlp: nn.Module) -> Iterator[str]:
     if type(mlp) is not MLPBlock or type(mlp[1]) is not nn.GELU:
-        yield f"an MLP of class {type(mlp).__name__} is not supported, expected torchvision's MLPBlock with GELU"
+        yield (
+            f"an MLP of class {type(mlp).__name__} is not supported, expected torchvision's "
+            "MLPBlock with GELU"
+        )
     reason = _HIDDEN.refusal(mlp)
     if reason is not None:
         yield f"mlp.{reason}"

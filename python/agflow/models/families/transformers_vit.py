@@ -1,4 +1,7 @@
-"""Hugging Face's ViT and DeiT for image classification. transformers is imported only when such a model is built."""
+"""Hugging Face's ViT and DeiT for image classification.
+
+transformers is imported only when such a model is built.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +46,17 @@ _ACTIVATIONS = (
     "silu",
     "swish",
 )
-_ATTENTIONS = (
-    "sdpa",
-    "eager",
-)  # transformers would fetch and run code for other names: an expert folder must not ask for it
+# For other names transformers would fetch and run code, which an expert folder must not ask for.
+_ATTENTIONS = ("sdpa", "eager")
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a version of transformers has the blocks below the base model, and what it has below a block.
+    """The modules of a version of transformers: its blocks, and what a block holds.
 
     Attributes
     ----------
+    blocks : the blocks, below the base model
     chains : of attention and MLP
     attention, mlp : the modules that hold the units
     heads, hidden : the units in them
@@ -95,11 +97,12 @@ _LAYOUTS = (
 
 
 class TransformersVit(VisionTransformerAdapter):
-    """Adapter for transformers' ViT and DeiT classifiers, DeiT's with two averaged classifiers included.
+    """Adapter for transformers' ViT and DeiT classifiers, of one or two averaged classifiers.
 
-    A cut changes the model's modules and leaves its config, which has one width for all layers: save such models with
-    :func:`agflow.save`, not with ``save_pretrained``. An expert loads with the major version of transformers it
-    was saved with, for the names of its weights are that version's.
+    A cut changes the model's modules and leaves its config, which has one width for all layers:
+    save such models with :func:`agflow.save`, not with ``save_pretrained``. An expert loads with
+    the major version of transformers it was saved with, for the names of its weights are that
+    version's.
     """
 
     family = "transformers_vit"
@@ -203,7 +206,7 @@ class TransformersVit(VisionTransformerAdapter):
         model.num_labels = len(classes)
 
     def set_stream(self, model: nn.Module, channels: int) -> None:
-        """Nothing to do: modules do not look it up, and the config stays that of the uncut model."""
+        """Nothing to do: no module reads it, and the config stays that of the dense model."""
 
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         return model.config.num_channels, *model.base_model.embeddings.patch_embeddings.image_size
@@ -240,7 +243,8 @@ class TransformersVit(VisionTransformerAdapter):
             or arguments["hidden_act"] not in _ACTIVATIONS
         ):
             raise ValueError(
-                f"{name!r} with attention {attention!r} and activation {arguments['hidden_act']!r} is not supported"
+                f"{name!r} with attention {attention!r} and activation {arguments['hidden_act']!r} "
+                "is not supported"
             )
         heads = arguments.get("num_attention_heads")  # in experts saved before cuts inside heads
         shapes = {
@@ -320,26 +324,39 @@ def _classifiers(model: nn.Module) -> list[nn.Module]:
 
 
 def _refusals(model: nn.Module) -> Iterator[str]:
-    """Every reason against ``model``, the most telling first; later ones may rely on earlier ones not holding."""
+    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
     config, layout = model.config, _layout(model)
     if not _is_ours(type(model)):
-        yield f"it is a subclass, which may compute something else; expected {TransformersVit.models} themselves"
+        yield (
+            "it is a subclass, which may compute something else; expected "
+            f"{TransformersVit.models} themselves"
+        )
     if layout is None:
-        yield "this version of transformers lays its blocks out in a way that is not known, expected version 4 or 5"
+        yield (
+            "this version of transformers lays its blocks out in a way that is not known, expected "
+            "version 4 or 5"
+        )
     if any(
         type(classifier) is not nn.Linear or classifier.out_features != config.num_labels
         for classifier in _classifiers(model)
     ):
-        yield f"the classifier must be one torch.nn.Linear with num_labels={config.num_labels} outputs, as the config says"
+        yield (
+            f"the classifier must be one torch.nn.Linear with num_labels={config.num_labels} "
+            "outputs, as the config says"
+        )
     if not config.return_dict:
         yield "it returns tuples: set model.config.return_dict = True"
     if config._attn_implementation not in _ATTENTIONS:
         yield (
-            f"attention implementation {config._attn_implementation!r} is not supported, expected one of {', '.join(_ATTENTIONS)}: "
+            f"attention implementation {config._attn_implementation!r} is not supported, expected "
+            f"one of {', '.join(_ATTENTIONS)}: "
             f"call model.set_attn_implementation({_ATTENTIONS[0]!r})"
         )
     if config.hidden_act not in _ACTIVATIONS:
-        yield f"activation {config.hidden_act!r} is not supported, expected one of {', '.join(_ACTIVATIONS)}"
+        yield (
+            f"activation {config.hidden_act!r} is not supported, expected one of "
+            f"{', '.join(_ACTIVATIONS)}"
+        )
     for name, block in _blocks(model):
         left = chains_of(block, layout.chains)
         for chain, inside, units in zip(
