@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from agflow._utils.defaults import default
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
@@ -28,7 +29,7 @@ from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.expert import save_expert
 from agflow.models.load import load_model
 from agflow.pruning.allocation import Allocation
-from agflow.pruning.planning import UNIFORM, Plan, plan
+from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
 from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.report import write_report
@@ -39,8 +40,9 @@ from agflow.training.options import Distillation
 
 CONTROL = "random"
 THRESHOLD_SHARE = 0.4
-TEACHER_SHARE = 0.9  # of the loss
-TOKENS_WEIGHT = 4.0  # of the error of the last block's tokens
+TEACHER_SHARE = default("finetune", "distill")  # of the loss
+TOKENS_WEIGHT = default("run", "features")  # of the error of the last block's tokens
+WIDTHS = default("run", "widths")
 TIMED_IMAGES = 256
 TIMED_BATCH = 32
 
@@ -239,7 +241,7 @@ def _plans(statistics: Statistics, options: RunOptions) -> dict[str, Plan]:
     end no higher.
     """
     allocation = Allocation(
-        widths=UNIFORM,
+        widths=WIDTHS,
         round_to=options.round_to,
         groups=options.groups,
         ignored_layers=options.ignored_layers,

@@ -23,7 +23,7 @@ from agflow.training.options import Distillation, TrainingOptions
 
 # How light experts are distilled, all in one place.
 LR = default("design", "lr")
-CACHED_LOGITS = Distillation(share=0.5, temperature=2.0)
+CACHED_LOGITS = Distillation(share=default("design", "distill"))
 SMALLEST_CROP = 0.75
 BATCH_SIZE = default("common", "batch_size")
 
