@@ -63,6 +63,16 @@ def plot_utilities(scores: Scores, *, group: str = "mlp", ax: Axes | None = None
     ----------
     scores : agflow.Scores
     group : "mlp", "heads" or another group that the scores have
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=8)
+    >>> loader = torch.utils.data.DataLoader(images, batch_size=8)
+    >>> scores = agflow.score(agflow.calibrate(model, loader, batches=1))
+    >>> plot_utilities(scores, group="heads").get_ylabel()
+    'agf per unit'
     """
     ax = _axes(ax, (8, 4))
     layers = [layer for layer in scores.layers if layer.group == group]
@@ -91,6 +101,15 @@ def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     result : of :func:`agflow.recipes.run`; its dense model is a dashed line
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as Result
+    >>> stage = lambda top1: Result(top1=top1)
+    >>> stages = Result(cut=stage(0.2), repaired=stage(0.7), tuned=stage(0.85))
+    >>> ax = plot_stages(Result(stages={"agf": stages}, dense=stage(0.9)))
+    >>> [bar.get_height() for bar in ax.containers[0]]
+    [0.2, 0.7, 0.85]
     """
     ax = _axes(ax, (7, 4))
     width = 0.8 / len(result.stages)
@@ -137,6 +156,18 @@ def plot_cascade(
     ------
     InvalidValueError
         As :func:`agflow.evaluate_router`; or an ensemble is asked for and not recorded.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> from agflow.cascade import CascadeCosts, join_predictions
+    >>> labels = torch.arange(200) % 5
+    >>> noise = torch.randn(2, 200, 5, generator=torch.Generator().manual_seed(0))
+    >>> light, heavy = torch.eye(5)[labels] * torch.tensor([3.0, 5.0])[:, None, None] + noise
+    >>> predictions = join_predictions(light, heavy, labels, CascadeCosts(1, 4))
+    >>> router = agflow.calibrate_router(predictions, tolerance=0.1, confidence=0.9)
+    >>> plot_cascade(predictions, router).get_ylabel()
+    'top-1 accuracy'
     """
     ax = _axes(ax, (8, 5))
     found = evaluate_router(predictions, router)
@@ -238,6 +269,15 @@ def plot_reliability(
     ------
     InvalidValueError
         There is no such prior, or its values are not all in [0, 1].
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> from agflow.cascade import CascadeCosts, join_predictions
+    >>> logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    >>> predictions = join_predictions(logits, logits, logits.argmax(1), CascadeCosts(1, 4))
+    >>> plot_reliability(predictions).get_ylabel()
+    'share of correct answers'
     """
     ax = _axes(ax, (5, 4.5))
     found = reliability(predictions, prior=prior, bins=bins)
@@ -290,6 +330,17 @@ def plot_escalated(
     ------
     InvalidValueError
         Images and predictions differ in number, or there is no such prior.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> from agflow.cascade import CascadeCosts, join_predictions
+    >>> logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    >>> predictions = join_predictions(logits, logits, logits.argmax(1), CascadeCosts(1, 4))
+    >>> router = agflow.calibrate_router(predictions, escalation=0.3)
+    >>> ax = plot_escalated(torch.rand(200, 3, 8, 8), predictions, router, columns=4, rows=1)
+    >>> len(ax.images)
+    8
     """
     if len(images) != len(predictions):
         raise InvalidValueError(

@@ -31,9 +31,9 @@ def paired_counts(
     Examples
     --------
     >>> import agflow, torch
-    >>> from agflow.cascade import Costs, join_predictions
+    >>> from agflow.cascade import CascadeCosts, join_predictions
     >>> light, heavy = torch.eye(4)[[0, 1, 1, 1]], torch.eye(4)[[0, 0, 1, 3]]
-    >>> predictions = join_predictions(light, heavy, torch.tensor([0, 1, 2, 3]), Costs(1, 4))
+    >>> predictions = join_predictions(light, heavy, torch.tensor([0, 1, 2, 3]), CascadeCosts(1, 4))
     >>> router = agflow.calibrate_router(predictions, tolerance=0.5, confidence=0.5)
     >>> [counts.tolist() for counts in paired_counts(predictions, router, np.array([0, 4]))]
     [[1, 0], [1, 0]]
@@ -69,7 +69,7 @@ def paired_interval(
     --------
     >>> low, high = paired_interval(np.array([3]), np.array([9]), 100)
     >>> print(f"{low[0]:.4f} to {high[0]:.4f}")
-    -0.0083 to 0.1372
+    -0.0091 to 0.1377
     """
     quantile = NormalDist().inv_cdf((1 + confidence) / 2)
     observed_T = (gained_T - lost_T) / images

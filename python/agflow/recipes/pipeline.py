@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from agflow._utils.defaults import default
 from agflow.calibration.calibration import calibrate
@@ -20,10 +20,8 @@ from agflow.cascade.predictions import Predictions, join_predictions
 from agflow.cascade.priors import escalations
 from agflow.cascade.router import calibrate_router
 from agflow.data.augmentation import shifting_batch
-from agflow.data.datasets import load_dataset
 from agflow.data.leakage import sketch_images
-from agflow.data.preprocessing import Preprocessing
-from agflow.errors import EmptyError, FileError, InvalidValueError, UnsupportedModelError
+from agflow.errors import FileError, UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
 from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.expert import save_expert
@@ -34,12 +32,12 @@ from agflow.pruning.pruner import prune
 from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.report import write_report
 from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
+from agflow.recipes.splits import Splits, split_images
 from agflow.training.finetuning import finetune
 from agflow.training.objective import last_block
 from agflow.training.options import Distillation
 
 CONTROL = "random"
-THRESHOLD_SHARE = 0.4
 TEACHER_SHARE = default("finetune", "distill")  # of the loss
 TOKENS_WEIGHT = default("run", "features")  # of the error of the last block's tokens
 WIDTHS = default("run", "widths")
@@ -47,34 +45,6 @@ TIMED_IMAGES = 256
 TIMED_BATCH = 32
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The images of a run by use.
-
-    Attributes
-    ----------
-    calibration : measure the units and repair the pruned model; the first of ``tune``
-    tune : train the light expert
-    threshold : calibrate the router
-    test : evaluate, and are used for nothing else
-    """
-
-    calibration: Dataset
-    tune: Dataset
-    threshold: Dataset
-    test: Dataset
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of images by use, in the words of the report."""
-        return {
-            "calibration": len(self.calibration),
-            "fine-tuning": len(self.tune),
-            "threshold": len(self.threshold),
-            "test": len(self.test),
-        }
 
 
 @dataclass(frozen=True)
@@ -108,11 +78,21 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     AgflowError
         Any step refuses its input; the message says which and what to do. Files that were written
         before stay.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> options = agflow.recipes.RunOptions(
+    ...     output="small-run", macs="0.5", epochs=0, batches=1, limit=100, eval_limit=50
+    ... )
+    >>> result = agflow.recipes.run(options, say=lambda line: None)
+    >>> sorted(result.stages), result.images["test"]
+    (['agf', 'random'], 50)
     """
     folder = _run_folder(options.output)
     heavy, preprocessing, name = load_model(options.model, options.weights)
     heavy.eval()
-    splits = _split(options, preprocessing, heavy)
+    splits = split_images(options, preprocessing, heavy)
     say(f"{name}: {', '.join(f'{n} {use}' for use, n in splits.counts.items())} images")
 
     say("1/6 calibrate: activations and gradients to the Go core")
@@ -185,42 +165,6 @@ def _run_folder(path: str) -> pathlib.Path:
             f"folder {folder} holds files that no agflow run has written: choose an empty --output"
         )
     return folder
-
-
-def _split(options: RunOptions, preprocessing: Preprocessing, heavy: nn.Module) -> Splits:
-    """Shuffle the data once by the seed; the last share calibrates the threshold and no more."""
-
-    def load(spec: str, limit: int | None) -> Dataset:
-        return load_dataset(
-            spec,
-            preprocessing=preprocessing,
-            label=options.label,
-            limit=limit,
-            seed=options.seed,
-            classes=heavy.num_classes,
-        )
-
-    if options.eval == options.data:
-        raise InvalidValueError(
-            f"data and eval are both {options.data}: give test images that nothing else has seen"
-        )
-    source = load(options.data, options.limit)
-    order = torch.randperm(
-        len(source), generator=torch.Generator().manual_seed(options.seed)
-    ).tolist()
-    tuned = round(len(order) * (1 - THRESHOLD_SHARE))
-    if not 0 < tuned < len(order):
-        raise EmptyError(
-            f"{options.data} has {len(order)} images, expected at least 2: some tune the light "
-            "expert, others calibrate the threshold"
-        )
-    calibrating = min(tuned, options.batches * options.batch_size)
-    return Splits(
-        calibration=Subset(source, order[:calibrating]),
-        tune=Subset(source, order[:tuned]),
-        threshold=Subset(source, order[tuned:]),
-        test=load(options.eval, options.eval_limit),
-    )
 
 
 def _calibrate(heavy: nn.Module, splits: Splits, options: RunOptions) -> Statistics:
