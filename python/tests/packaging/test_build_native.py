@@ -1,4 +1,4 @@
-"""The build's own errors: one sentence with the cure. The build itself is proved by what is installed."""
+"""The build's own errors: one sentence with the cure. Other tests check what it installs."""
 
 from __future__ import annotations
 
