@@ -108,7 +108,7 @@ def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
     >>> stage = lambda top1: Result(top1=top1)
     >>> stages = Result(cut=stage(0.2), repaired=stage(0.7), tuned=stage(0.85))
     >>> ax = plot_stages(Result(stages={"agf": stages}, dense=stage(0.9)))
-    >>> [bar.get_height() for bar in ax.containers[0]]
+    >>> [float(bar.get_height()) for bar in ax.containers[0]]
     [0.2, 0.7, 0.85]
     """
     ax = _axes(ax, (7, 4))
@@ -337,7 +337,7 @@ def plot_escalated(
     >>> from agflow.cascade import CascadeCosts, join_predictions
     >>> logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
     >>> predictions = join_predictions(logits, logits, logits.argmax(1), CascadeCosts(1, 4))
-    >>> router = agflow.calibrate_router(predictions, escalation=0.3)
+    >>> router = agflow.calibrate_router(predictions, escalation=0.5)
     >>> ax = plot_escalated(torch.rand(200, 3, 8, 8), predictions, router, columns=4, rows=1)
     >>> len(ax.images)
     8

@@ -6,6 +6,7 @@ import json
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._utils.defaults import default
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
 from agflow.cascade.predictions import Predictions
 from agflow.table import Table
@@ -33,7 +34,11 @@ class Curve(Table):
 
 
 def curve(
-    predictions: Predictions, *, prior: str | None = None, points: int = 200, ensemble: bool = False
+    predictions: Predictions,
+    *,
+    prior: str | None = None,
+    points: int = default("route", "points"),
+    ensemble: bool = default("route", "ensemble"),
 ) -> Curve:
     """Compute the exact accuracy and cost of a cascade at every threshold of a prior.
 
@@ -70,7 +75,9 @@ def curve(
     return Curve(arrow.call_for_batch(core().curve, json.dumps(request), predictions.batch))
 
 
-def oracle(predictions: Predictions, *, ensemble: bool = False) -> dict[str, float | list[float]]:
+def oracle(
+    predictions: Predictions, *, ensemble: bool = default("route", "ensemble")
+) -> dict[str, float | list[float]]:
     """Compute accuracy and cost of the best possible routing.
 
     Exactly the images that the light expert gets wrong and escalation puts right escalate. No

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import (
     ExtraPriors,
@@ -36,8 +37,8 @@ def predict(
     loader: Iterable,
     *,
     router: Router | None = None,
-    features: bool = False,
-    second_view: bool | nn.Module = False,
+    features: bool = default("predict", "features"),
+    second_view: bool | nn.Module = default("predict", "second_view"),
     shared_blocks: int = 0,
     tuning: str = "",
 ) -> Predictions:

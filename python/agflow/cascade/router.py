@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._utils.defaults import default
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.priors import PriorQuality
 
-DEFAULT_TOLERANCE = 0.005
+DEFAULT_TOLERANCE = default("route", "tolerance")
 ESCALATES_ALL = 2.0**128
 """Thresholds from here on are above every float32 prior, their negatives below (core/routing)."""
 
@@ -157,8 +158,8 @@ def calibrate_router(
     tolerance: float | None = None,
     charged: float | None = None,
     escalation: float | None = None,
-    confidence: float = 0.95,
-    ensemble: bool = False,
+    confidence: float = default("route", "confidence"),
+    ensemble: bool = default("route", "ensemble"),
 ) -> Router:
     """Calibrate the threshold of a cascade on held-out images.
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
     DtypeError,
@@ -42,7 +43,7 @@ def export(
     format: str | None = None,
     images: torch.Tensor | None = None,
     preprocessing: Preprocessing | None = None,
-    opset: int = 18,
+    opset: int = default("export", "opset"),
 ) -> float:
     """Write a dense or pruned model as a file for another runtime.
 
@@ -124,7 +125,7 @@ def export_module(
     *,
     signature: Signature = IMAGES_TO_LOGITS,
     format: str | None = None,
-    opset: int = 18,
+    opset: int = default("export", "opset"),
 ) -> float:
     """:func:`export` for any module of one input and one output, such as a part of a model.
 

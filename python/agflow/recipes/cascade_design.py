@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from agflow._utils.defaults import default
 from agflow._utils.files import atomic_directory
 from agflow.cascade.ensemble import HEAVY_ANSWERS
 from agflow.cascade.folder import save_cascade
@@ -24,9 +25,8 @@ from agflow.models.head import only_classes
 from agflow.models.load import load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
 from agflow.search.design import CascadeDesign
-from agflow.search.halving import DESIGN_EPOCHS, design_cascade
-from agflow.search.space import SEARCHED_MACS, SearchSpace
-from agflow.training.distillation import BATCH_SIZE, LR
+from agflow.search.halving import design_cascade
+from agflow.search.space import SearchSpace
 
 TUNING_SHARE = 0.5  # of the images train a design, where no others are held out
 # Of the held-out images: to choose the light expert, to calibrate the threshold; the rest tests.
@@ -64,23 +64,23 @@ class DesignOptions:
     """
 
     output: str
-    model: str = "example"
+    model: str = default("common", "model")
     weights: str | None = None
-    data: str = "example:train"
+    data: str = default("common", "data")
     held_out: str | None = None
     classes: tuple[int, ...] = ()
     image_sizes: tuple[int, ...] = ()
-    macs: tuple[float, ...] = SEARCHED_MACS
-    groups: tuple[str, ...] = ("mlp", "heads")
-    shared_blocks: tuple[int, ...] = (0,)
-    ensemble: bool = False
-    cost: str = "macs"
-    epochs: int = DESIGN_EPOCHS
-    lr: float = LR
-    tolerance: float = 0.005
-    confidence: float = 0.95
-    batch_size: int = BATCH_SIZE
-    seed: int = 0
+    macs: tuple[float, ...] = default("design", "macs")
+    groups: tuple[str, ...] = default("calibrate", "groups")
+    shared_blocks: tuple[int, ...] = default("design", "shared_blocks")
+    ensemble: bool = default("route", "ensemble")
+    cost: str = default("design", "cost")
+    epochs: int = default("design", "epochs")
+    lr: float = default("design", "lr")
+    tolerance: float = default("route", "tolerance")
+    confidence: float = default("route", "confidence")
+    batch_size: int = default("common", "batch_size")
+    seed: int = default("common", "seed")
     label: str | None = None
     limit: int | None = None
 

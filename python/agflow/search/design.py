@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS
 from agflow.cascade.expert_passes import predict
@@ -70,7 +71,7 @@ class CascadeDesign:
         held_out: Iterable | Predictions,
         *,
         tolerance: float | None = None,
-        confidence: float = 0.95,
+        confidence: float = default("route", "confidence"),
     ) -> Router:
         """Calibrate the threshold on images that neither trained nor chose the light expert.
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from agflow._utils.defaults import default
 from agflow._utils.modes import preserve_training_mode
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
@@ -32,9 +33,8 @@ from agflow.search.candidates import Candidate, candidates, prune_candidate
 from agflow.search.design import CascadeDesign
 from agflow.search.frontier import EvaluatedCandidate, Frontier, evaluate_candidate
 from agflow.search.space import SearchSpace, Size
-from agflow.training.distillation import LR, CachedTeacher, distill
+from agflow.training.distillation import CachedTeacher, distill
 
-DESIGN_EPOCHS = 8
 FINALISTS = 2
 LITTLE_SHARE = 0.25  # of the epochs, after which the finalists are chosen
 REPAIR_IMAGES = 256  # tuning images that calibrate and repair the candidates
@@ -46,11 +46,11 @@ def design_cascade(
     tuning: Iterable,
     choosing: Iterable,
     *,
-    tolerance: float = 0.0,
+    tolerance: float = default("route", "tolerance"),
     space: SearchSpace = SearchSpace(),
-    epochs: int = DESIGN_EPOCHS,
-    lr: float = LR,
-    seed: int = 0,
+    epochs: int = default("design", "epochs"),
+    lr: float = default("design", "lr"),
+    seed: int = default("common", "seed"),
 ) -> CascadeDesign:
     """Choose the light expert whose cascade costs least at the heavy expert's accuracy.
 

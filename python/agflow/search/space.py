@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agflow._utils.defaults import default
 from agflow.errors import InvalidValueError
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-SEARCHED_MACS = (1.0, 0.5)
 COST_UNITS = ("macs", "seconds")
 
 
@@ -47,11 +47,11 @@ class SearchSpace:
     """
 
     image_sizes: Sequence[int | Size] | None = None
-    macs: Sequence[float] = SEARCHED_MACS
-    groups: Sequence[str] = ("mlp", "heads")
-    shared_blocks: Sequence[int] = (0,)
-    ensemble: bool = False
-    cost: str = "macs"
+    macs: Sequence[float] = default("design", "macs")
+    groups: Sequence[str] = default("calibrate", "groups")
+    shared_blocks: Sequence[int] = default("design", "shared_blocks")
+    ensemble: bool = default("route", "ensemble")
+    cost: str = default("design", "cost")
 
     def __post_init__(self):
         if not all(0 < share <= 1 for share in self.macs):
