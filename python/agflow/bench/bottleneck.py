@@ -19,9 +19,9 @@ from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.calibration.calibration import calibrate
 from agflow.cascade.curves import curve
-from agflow.cascade.predictions import Predictions, predict
-from agflow.cascade.priors import PRIOR as MAX_PROBABILITY
-from agflow.cascade.priors import rank
+from agflow.cascade.expert_passes import predict
+from agflow.cascade.predictions import Predictions
+from agflow.cascade.priors import MAX_PROBABILITY, rank
 from agflow.data.datasets import load_dataset
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError

@@ -19,7 +19,7 @@ from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.bench.memory import keep_freed
 from agflow.cascade.cascade import Cascade
-from agflow.cascade.priors import PRIOR, priors
+from agflow.cascade.priors import MAX_PROBABILITY, priors
 from agflow.cascade.server import Server
 from agflow.errors import InvalidValueError
 from agflow.evaluation.durations import Durations, Latency
@@ -100,7 +100,7 @@ def _threshold(
     light: torch.nn.Module, x: torch.Tensor, escalation: float
 ) -> tuple[float, torch.Tensor]:
     """A threshold that makes the share escalate, and which images are below it, bool [N]."""
-    confidence_N = torch.tensor(priors(light(x))[1][PRIOR])
+    confidence_N = torch.tensor(priors(light(x))[1][MAX_PROBABILITY])
     below = round(escalation * len(x))
     ascending = np.concatenate([[-1.0], np.sort(confidence_N.numpy().astype(np.float64)), [2.0]])
     threshold = float(ascending[below : below + 2].mean())

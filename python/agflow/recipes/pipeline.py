@@ -15,7 +15,7 @@ from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.curves import curve
-from agflow.cascade.ledger import Costs, Ledger
+from agflow.cascade.ledger import CascadeCosts, Ledger
 from agflow.cascade.predictions import Predictions, join_predictions
 from agflow.cascade.priors import escalations
 from agflow.cascade.router import calibrate_router
@@ -115,7 +115,7 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     save_expert(light, folder / "light", chosen, preprocessing=preprocessing, tuning=sketch)
 
     say("4/6 calibrate the threshold on held-out images")
-    costs = Costs.of(light, heavy)
+    costs = CascadeCosts.of(light, heavy)
     light_NK, _ = logits(light, test, description="light expert")
     tested = Answers(light_NK, heavy_NK, labels_N)
     held_out = _answers(light, heavy, _loader(splits.threshold, options))
@@ -276,7 +276,7 @@ def _answers(light: nn.Module, heavy: nn.Module, loader: DataLoader) -> Answers:
 
 
 def _route(
-    held_out: Answers, tested: Answers, costs: Costs, options: RunOptions
+    held_out: Answers, tested: Answers, costs: CascadeCosts, options: RunOptions
 ) -> tuple[CascadeResult, Predictions, Predictions]:
     """Calibrate the threshold on ``held_out`` and evaluate it on ``tested``.
 
@@ -314,7 +314,7 @@ def _route(
 
 
 def _route_among_present(
-    held_out: Answers, tested: Answers, costs: Costs, options: RunOptions
+    held_out: Answers, tested: Answers, costs: CascadeCosts, options: RunOptions
 ) -> CascadeResult | None:
     """The result with both experts restricted to the classes that occur; None where all do."""
     present = torch.cat([held_out.labels_N, tested.labels_N]).unique()

@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import agflow
 from agflow.cascade.curves import curve, oracle
-from agflow.cascade.ledger import Costs
-from agflow.cascade.predictions import join_predictions
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.predictions import FixedParameters, join_predictions
 from agflow.cascade.priors import rank
 from agflow.cascade.router import calibrate_router
 from agflow.diagnostics.confidence import reliability
@@ -34,7 +33,7 @@ def closed():
 
 def predictions_of(light_NK, heavy_NK, labels_N):
     return join_predictions(
-        light_NK, heavy_NK, labels_N, Costs(light=20, heavy=100), temperature=1.0, light_weight=0.3
+        light_NK, heavy_NK, labels_N, CascadeCosts(20, 100), fixed=FixedParameters(1.0, 0.3)
     )
 
 
