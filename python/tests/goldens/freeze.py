@@ -1,6 +1,6 @@
 """Freeze what users compute, as SHA-256 of files and arrays: a later state must be the same.
 
-    python python/tests/goldens/freeze.py inputs FOLDER          # stored inputs of the portable part
+    python python/tests/goldens/freeze.py inputs FOLDER          # the stored inputs
     python python/tests/goldens/freeze.py portable OUT.json      # what the Go core makes of them
     python python/tests/goldens/freeze.py torch OUT.json [DATA]  # depends on torch and processor
 
