@@ -101,6 +101,7 @@ def test_every_kind_of_model(vit, images, tmp_path):
     export(vit, tmp_path / "model.pt2", images=images[0])
 
 
+@pytest.mark.slow
 def test_real_images(deit, photographs, tmp_path):
     """DeiT-Tiny on photographs, in both formats."""
     photos = next(iter(photographs))[0]

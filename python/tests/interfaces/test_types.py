@@ -28,7 +28,7 @@ TYPES = {
     "preprocessing": "Preprocessing",
     "agflow.evaluate_router(predictions, router)": "RouterEvaluation",
     "agflow.evaluate(light, held_out).top1": "float",
-    "agflow.search.SearchSpace().macs": "tuple[float, ...]",
+    "agflow.search.SearchSpace().macs": "Sequence[float]",
 }
 
 

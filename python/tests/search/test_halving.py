@@ -113,6 +113,7 @@ def test_the_light_expert_is_the_one_that_was_evaluated(design, example, splits)
     ) and cascade.ledger.charged == pytest.approx(design.chosen.charged)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits_and_the_heavy_expert_is_left_alone(design, example, splits):
     before = copy.deepcopy(example[0])
     torch.manual_seed(99)
@@ -204,6 +205,7 @@ def test_the_cheapest_threshold_is_that_of_a_search_through_all(seed, answers):
     assert row.oracle == pytest.approx(0.3 + 0.9 * max(0.0, goal + 0.02 - row.light_accuracy))
 
 
+@pytest.mark.bench
 def test_seconds_are_measured_here(example, splits):
     found = design_cascade(
         example[0],

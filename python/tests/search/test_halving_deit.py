@@ -10,6 +10,7 @@ from agflow.models.head import only_classes
 from agflow.search.halving import design_cascade
 from agflow.search.space import SearchSpace
 
+pytestmark = pytest.mark.slow
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 
 
