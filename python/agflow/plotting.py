@@ -336,7 +336,7 @@ def plot_escalated(
     >>> import agflow, torch
     >>> from agflow.cascade import CascadeCosts, join_predictions
     >>> logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
-    >>> predictions = join_predictions(logits, logits, logits.argmax(1), CascadeCosts(1, 4))
+    >>> predictions = join_predictions(logits.flip(1), logits, logits.argmax(1), CascadeCosts(1, 4))
     >>> router = agflow.calibrate_router(predictions, escalation=0.5)
     >>> ax = plot_escalated(torch.rand(200, 3, 8, 8), predictions, router, columns=4, rows=1)
     >>> len(ax.images)
