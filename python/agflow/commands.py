@@ -91,7 +91,10 @@ def design(options: dict) -> dict:
     """Design, calibrate and evaluate a cascade; see :func:`agflow.recipes.design`."""
     from agflow.recipes import cascade_design
 
-    found = cascade_design.design(cascade_design.DesignOptions(**_given(options)))
+    given = _given(options)
+    if "macs" in given:
+        given["macs"] = tuple(map(float, given["macs"]))  # JSON writes 1.0 as 1
+    found = cascade_design.design(cascade_design.DesignOptions(**given))
     return {
         "summary": found.summary,
         "output": found.options.output,
