@@ -34,7 +34,7 @@ class Call:
         """
         if len(values) != len(self.arguments):
             raise TypeError(f"{self.name} takes {len(self.arguments)} arguments, got {len(values)}")
-        return [_CHECKS[kind](value) for kind, value in zip(self.arguments, values)]
+        return [_CHECKS[kind](value) for kind, value in zip(self.arguments, values, strict=True)]
 
 
 def _integer(value: Any) -> int:

@@ -7,27 +7,16 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agflow.diagnostics.confidence import Reliability as Reliability
-    from agflow.diagnostics.confidence import reliability as reliability
+    from agflow.diagnostics.confidence import Reliability as Reliability, reliability as reliability
     from agflow.diagnostics.random_control import (
         RandomControl as RandomControl,
-    )
-    from agflow.diagnostics.random_control import (
         Verdict as Verdict,
-    )
-    from agflow.diagnostics.random_control import (
         against_random as against_random,
     )
     from agflow.diagnostics.units import (
         Diagnosis as Diagnosis,
-    )
-    from agflow.diagnostics.units import (
         Stability as Stability,
-    )
-    from agflow.diagnostics.units import (
         diagnose as diagnose,
-    )
-    from agflow.diagnostics.units import (
         stability as stability,
     )
 

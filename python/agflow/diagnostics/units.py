@@ -15,7 +15,7 @@ from agflow._core.loader import core
 from agflow.errors import EmptyError
 from agflow.table import Table
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", bound="Match | Range | Spread")
 
 
 @dataclass(frozen=True)

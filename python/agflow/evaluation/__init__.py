@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agflow.evaluation.accuracy import Accuracy as Accuracy
-    from agflow.evaluation.accuracy import evaluate as evaluate
-    from agflow.evaluation.accuracy import logits as logits
+    from agflow.evaluation.accuracy import (
+        Accuracy as Accuracy,
+        evaluate as evaluate,
+        logits as logits,
+    )
     from agflow.evaluation.durations import Latency as Latency
-    from agflow.evaluation.timing import Timing as Timing
-    from agflow.evaluation.timing import interleaved as interleaved
-    from agflow.evaluation.timing import time_models as time_models
+    from agflow.evaluation.timing import (
+        Timing as Timing,
+        interleaved as interleaved,
+        time_models as time_models,
+    )
 
 _HOMES = {
     "Accuracy": "accuracy",

@@ -1,9 +1,11 @@
 """Train the shipped heavy expert: a small ViT on Fashion-MNIST.
 
-    python -m agflow.example.train --data /usr/share/datasets/fashion-mnist --mini fashion_mnist_mini.npz --out heavy
+    python -m agflow.example.train --data /usr/share/datasets/fashion-mnist \
+        --mini fashion_mnist_mini.npz --out heavy
 
-The 4,000 training images of the shipped sample are left out, so that they can calibrate, fine-tune and set
-thresholds for a model that never saw them; its 1,000 test images are part of the 10,000 the model is judged on.
+The 4,000 training images of the shipped sample are left out, so that they can calibrate, fine-tune
+and set thresholds for a model that never saw them; its 1,000 test images are part of the 10,000
+that the model is evaluated on.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import pathlib
+from typing import Any
 
 import numpy as np
 import timm
@@ -21,11 +24,12 @@ from tqdm.auto import tqdm
 from agflow.data.preprocessing import Preprocessing
 from agflow.models.expert import save_expert
 
-# (epochs, batch size, peak learning rate, largest shift in pixels): large steps first, then many small ones.
+# (epochs, batch size, peak learning rate, largest shift in pixels): large steps first, then many
+# small ones.
 PHASES = ((10, 256, 1.5e-3, 2), (5, 64, 8e-4, 0))
 
 MEAN, DEVIATION = 0.286, 0.353
-ARCHITECTURE = dict(
+ARCHITECTURE: dict[str, Any] = dict(
     model_name="vit_tiny_patch16_224",
     img_size=28,
     patch_size=4,
@@ -38,7 +42,7 @@ ARCHITECTURE = dict(
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-    """An IDX file (gzip) as a uint8 array; the header holds the number of axes and their lengths."""
+    """An IDX file (gzip) as a uint8 array; its header holds the number and lengths of the axes."""
     raw = gzip.decompress(path.read_bytes())
     axes = raw[3]
     shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes)]
@@ -67,16 +71,18 @@ def normalise(images: np.ndarray) -> torch.Tensor:
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
     model.eval()
-    hits = sum(
-        int((model(b).argmax(1) == l).sum()) for b, l in zip(x.split(500), labels.split(500))
-    )
-    return hits / len(x)
+    batches = zip(x.split(500), labels.split(500), strict=True)
+    correct = sum(int((model(images).argmax(1) == label).sum()) for images, label in batches)
+    return correct / len(x)
 
 
 def train(
     model: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor, phase: int, seed: int
 ) -> None:
-    """One phase of the recipe, in place: AdamW, one-cycle schedule, label smoothing, clipped gradients."""
+    """One phase of the recipe, in place.
+
+    AdamW, one-cycle schedule, label smoothing, clipped gradients.
+    """
     epochs, batch, rate, shift = PHASES[phase]
     torch.manual_seed(seed + phase)
     generator = torch.Generator().manual_seed(seed + phase)

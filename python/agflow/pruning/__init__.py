@@ -11,20 +11,12 @@ if TYPE_CHECKING:
     from agflow.pruning.latency import LatencyTable as LatencyTable
     from agflow.pruning.planning import (
         Plan as Plan,
-    )
-    from agflow.pruning.planning import (
         PlanDiff as PlanDiff,
-    )
-    from agflow.pruning.planning import (
         PlannedLayer as PlannedLayer,
-    )
-    from agflow.pruning.planning import (
         plan as plan,
     )
     from agflow.pruning.pruner import prune as prune
-    from agflow.pruning.scoring import Scores as Scores
-    from agflow.pruning.scoring import criteria as criteria
-    from agflow.pruning.scoring import score as score
+    from agflow.pruning.scoring import Scores as Scores, criteria as criteria, score as score
 
 _HOMES = {
     "Allocation": "allocation",

@@ -9,11 +9,7 @@ from agflow._utils.lazy import lazy_names
 if TYPE_CHECKING:
     from agflow.research.bottleneck import (
         UtilityTrace as UtilityTrace,
-    )
-    from agflow.research.bottleneck import (
         image_utilities as image_utilities,
-    )
-    from agflow.research.bottleneck import (
         with_utilities as with_utilities,
     )
 

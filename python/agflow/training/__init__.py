@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agflow.training.distillation import CachedTeacher as CachedTeacher
-    from agflow.training.distillation import distill as distill
+    from agflow.training.distillation import CachedTeacher as CachedTeacher, distill as distill
     from agflow.training.finetuning import finetune as finetune
-    from agflow.training.options import Checkpointing as Checkpointing
-    from agflow.training.options import Distillation as Distillation
-    from agflow.training.options import TrainingOptions as TrainingOptions
+    from agflow.training.options import (
+        Checkpointing as Checkpointing,
+        Distillation as Distillation,
+        TrainingOptions as TrainingOptions,
+    )
 
 _HOMES = {
     "CachedTeacher": "distillation",

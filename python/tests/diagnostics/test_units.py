@@ -252,9 +252,7 @@ def test_against_random_compensates(measured):
 
 def test_against_random_refusals(measured):
     model, batches, tables = measured
-    with pytest.raises(
-        InvalidValueError, match="loader can be read only once, but 20 models"
-    ):
+    with pytest.raises(InvalidValueError, match="loader can be read only once, but 20 models"):
         against_random(model, tables[0], iter(batches))
     with pytest.raises(InvalidValueError, match="calibration can be read only once"):
         against_random(model, tables[0], batches, control=RandomControl(calibration=iter(batches)))

@@ -9,9 +9,7 @@ from torch.utils.data import DataLoader, Subset
 import agflow
 from agflow.cascade import curve, oracle  # noqa: F401
 from agflow.pruning import Allocation
-from agflow.recipes import DesignOptions, RunOptions
-from agflow.recipes import design as design_recipe
-from agflow.recipes import run as run_recipe
+from agflow.recipes import DesignOptions, RunOptions, design as design_recipe, run as run_recipe
 
 criteria, score, prune = agflow.criteria, agflow.score, agflow.prune
 Statistics, Predictions, Cascade = agflow.Statistics, agflow.Predictions, agflow.Cascade

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import adapter_for
