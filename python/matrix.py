@@ -1,4 +1,7 @@
-"""Builds the wheel on every CPython 3.10 to 3.13 of this machine and tries it in a fresh environment without torch."""
+"""Build the wheel on every CPython 3.10 to 3.13 of this machine, and try it without torch.
+
+Each wheel is tried in a fresh environment.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,12 @@ TRIAL = """
 import json, numpy, pyarrow
 from agflow._core import arrow
 from agflow._core.loader import core, backend_name
-layer = {"name": "blocks.0.mlp", "group": "mlp", "units": 2, "unit_width": 1, "unit_macs": 1, "unit_params": 1}
-spec = {"model": {"name": "trial", "macs": 2, "params": 2}, "layers": [layer], "workers": 1, "metadata": {}}
+layer = {
+    "name": "blocks.0.mlp", "group": "mlp",
+    "units": 2, "unit_width": 1, "unit_macs": 1, "unit_params": 1,
+}
+model = {"name": "trial", "macs": 2, "params": 2}
+spec = {"model": model, "layers": [layer], "workers": 1, "metadata": {}}
 session = core().statistics_open(json.dumps(spec))
 y, g = numpy.array([[1, -2], [3, 4]], "f4"), numpy.array([[1, 1], [-1, 0.5]], "f4")
 assert arrow.call(core().statistics_add, session, 0, 2, arrow.matrix(y), arrow.matrix(g)) == 2

@@ -75,7 +75,7 @@ def images():
 
 @pytest.fixture(scope="session")
 def plan_of():
-    """Make a Plan from {layer name: kept units} without the Go core; layers that are not named are not in it."""
+    """Make a Plan from {layer name: kept units} without the Go core, of the named layers alone."""
 
     def make(model, kept):
         layers = [layer for layer in adapter_for(model).layers(model) if layer.name in kept]
@@ -105,7 +105,8 @@ def folder():
     )
     if not (place / "deit_tiny_patch16_224.safetensors").exists():
         pytest.skip(
-            f"no development data in {place}: set AGFLOW_TEST_DATA to the folder with deit_tiny_patch16_224.safetensors"
+            f"no development data in {place}: set AGFLOW_TEST_DATA to the folder with "
+            "deit_tiny_patch16_224.safetensors"
         )
     return place
 
@@ -144,7 +145,10 @@ def photographs(imagenette):
 
 @pytest.fixture(scope="session")
 def random_keep():
-    """Keep a random choice of units in some layers of a model: as many in each part, a branch wholly or not at all."""
+    """Keep a random choice of units in some layers of a model.
+
+    As many in each part; a branch wholly or not at all.
+    """
 
     def make(model, seed, groups=("mlp", "heads")):
         random = np.random.default_rng(seed)
@@ -211,7 +215,10 @@ def light(example, loader, statistics):
 
 @pytest.fixture(scope="session")
 def scores_with_costs():
-    """Scores of a model that is one linear layer, 8 channels to 10, and its costs: channel 7 is worth most."""
+    """Scores of a model that is one linear layer, 8 channels to 10, and its costs.
+
+    Channel 7 has the greatest score.
+    """
 
     costs = {
         "sizes": {"mlp": 8},

@@ -1,4 +1,4 @@
-"""The build's own errors: one sentence with the cure. The build itself is proved by what is installed."""
+"""The build's own errors: one sentence with the cure. What is installed proves the build."""
 
 from __future__ import annotations
 

@@ -120,6 +120,7 @@ def test_launcher_names_the_cure_when_the_command_is_gone(monkeypatch, tmp_path)
     monkeypatch.setattr(_launcher, "COMMAND", tmp_path / "agflow")
     with pytest.raises(
         SystemExit,
-        match=r"cannot be started \(No such file or directory\): reinstall it with .* -m pip install",
+        match=r"cannot be started \(No such file or directory\): "
+        r"reinstall it with .* -m pip install",
     ):
         _launcher.main()
