@@ -30,6 +30,7 @@ except ModuleNotFoundError:  # run as a script: no wheel is made
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "agflow"
+DEFAULTS = ROOT / "core" / "defaults" / "defaults.json"
 BUILD = ROOT / "_build" / sysconfig.get_config_var("SOABI")
 INCLUDE = sysconfig.get_path("include")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -38,7 +39,7 @@ GO_FLAGS = ["-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
 
 
 class NativeBuildHook(BuildHookInterface):
-    """Add the native parts to a wheel, or build them in place for an editable install."""
+    """Add the native parts and the defaults to a wheel, or put them in place."""
 
     def initialize(self, version: str, build_data: dict) -> None:
         extension, command = build()
@@ -47,6 +48,7 @@ class NativeBuildHook(BuildHookInterface):
         else:
             build_data["force_include"][str(extension)] = f"agflow/_core/{extension.name}"
             build_data["force_include"][str(command)] = f"agflow/_bin/{command.name}"
+            build_data["force_include"][str(DEFAULTS)] = f"agflow/{DEFAULTS.name}"
         build_data["pure_python"] = False
         build_data["infer_tag"] = True  # cp3X-cp3X-linux_<machine>
 
@@ -62,8 +64,9 @@ def build() -> tuple[Path, Path]:
 
 
 def install_in_place(extension: Path, command: Path) -> None:
-    """Put both parts beside the sources; a rename, so that a running process keeps its own file."""
-    for built, folder in ((extension, PACKAGE / "_core"), (command, PACKAGE / "_bin")):
+    """Put all parts beside the sources; a rename, so that a running process keeps its own file."""
+    places = ((extension, PACKAGE / "_core"), (command, PACKAGE / "_bin"), (DEFAULTS, PACKAGE))
+    for built, folder in places:
         folder.mkdir(exist_ok=True)
         fresh = folder / f".{built.name}.new"
         shutil.copy2(built, fresh)

@@ -1,7 +1,4 @@
-"""Build the wheel on every CPython 3.10 to 3.13 of this machine, and try it without torch.
-
-Each wheel is tried in a fresh environment.
-"""
+"""Build the wheel on every CPython 3.10 to 3.13 found here and try it without torch."""
 
 from __future__ import annotations
 
@@ -20,10 +17,8 @@ TRIAL = """
 import json, numpy, pyarrow
 from agflow._core import arrow
 from agflow._core.loader import core, backend_name
-layer = {
-    "name": "blocks.0.mlp", "group": "mlp",
-    "units": 2, "unit_width": 1, "unit_macs": 1, "unit_params": 1,
-}
+layer = {"name": "blocks.0.mlp", "group": "mlp", "units": 2}
+layer |= {"unit_width": 1, "unit_macs": 1, "unit_params": 1}
 model = {"name": "trial", "macs": 2, "params": 2}
 spec = {"model": model, "layers": [layer], "workers": 1, "metadata": {}}
 session = core().statistics_open(json.dumps(spec))

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from agflow.calibration.calibration import calibrate as calibrate
     from agflow.calibration.statistics import Statistics as Statistics
     from agflow.cascade.cascade import Cascade as Cascade
+    from agflow.cascade.expert_passes import predict as predict
     from agflow.cascade.folder import load as load, save as save
-    from agflow.cascade.predictions import Predictions as Predictions, predict as predict
+    from agflow.cascade.predictions import Predictions as Predictions
     from agflow.cascade.router import Router as Router, calibrate_router as calibrate_router
     from agflow.cascade.router_evaluation import evaluate_router as evaluate_router
     from agflow.cascade.server import Server as Server
@@ -72,7 +73,7 @@ _HOMES = {
     "load_dataset": "data.datasets",
     "load_model": "models.load",
     "plan": "pruning.planning",
-    "predict": "cascade.predictions",
+    "predict": "cascade.expert_passes",
     "prune": "pruning.pruner",
     "prune_iteratively": "recipes.iterative",
     "save": "cascade.folder",

@@ -1,44 +1,78 @@
-"""Pictures of utilities, accuracies and the cascade; each function draws on, and returns, a matplotlib Axes."""
+"""Plots of results: utilities, pruning stages, cascades, reliability and what escalates.
+
+Every function takes results as they are, draws on a matplotlib Axes (a new one by default) and
+returns it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 
+from agflow.cascade.curves import Curve, curve, oracle
+from agflow.cascade.router_evaluation import evaluate_router
 from agflow.diagnostics.confidence import reliability
+from agflow.diagnostics.paired import paired_counts, paired_interval
 from agflow.errors import InvalidValueError
 
-HEAVY, LIGHT, CASCADE, RANDOM, BOTH, ORACLE = (
-    "#33415c",
-    "#f4a261",
-    "#2a9d8f",
-    "#9aa0a6",
-    "#7b2cbf",
-    "#b8860b",
-)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from agflow.cascade.predictions import Predictions
+    from agflow.cascade.router import Router
+    from agflow.cascade.router_evaluation import RouterEvaluation
+    from agflow.pruning.scoring import Scores
+    from agflow.recipes.results import RunResult
+
+HEAVY_COLOUR = "#33415c"
+LIGHT_COLOUR = "#f4a261"
+CASCADE_COLOUR = "#2a9d8f"
+RANDOM_COLOUR = "#9aa0a6"
+ENSEMBLE_COLOUR = "#7b2cbf"
+ORACLE_COLOUR = "#b8860b"
+CHOSEN_COLOUR = WRONG_COLOUR = "#d62828"
 CRITERION_COLOURS = {
-    "agf": CASCADE,
+    "agf": CASCADE_COLOUR,
     "agf_relative": "#1d6f65",
-    "magnitude": LIGHT,
-    "random": RANDOM,
+    "magnitude": LIGHT_COLOUR,
+    "random": RANDOM_COLOUR,
 }
+BAND_CONFIDENCE = 0.95
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    return ax if ax is not None else plt.subplots(figsize=size, layout="constrained")[1]
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=size, layout="constrained")[1]
 
 
-def plot_utilities(scores, *, group: str = "mlp", ax: Axes | None = None) -> Axes:
-    """Spread of the utilities in every layer of one group, on a logarithmic axis.
+def _percent_ticks(ax: Axes, decimals: int | None = None) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
+
+
+def plot_utilities(scores: Scores, *, group: str = "mlp", ax: Axes | None = None) -> Axes:
+    """Plot the spread of the utilities in every layer of one group, on a logarithmic axis.
 
     Parameters
     ----------
     scores : agflow.Scores
-    group : "mlp" or "heads"
+    group : "mlp", "heads" or another group that the scores have
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> model, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=8)
+    >>> loader = torch.utils.data.DataLoader(images, batch_size=8)
+    >>> scores = agflow.score(agflow.calibrate(model, loader, batches=1))
+    >>> plot_utilities(scores, group="heads").get_ylabel()
+    'agf per unit'
     """
     ax = _axes(ax, (8, 4))
     layers = [layer for layer in scores.layers if layer.group == group]
@@ -49,184 +83,219 @@ def plot_utilities(scores, *, group: str = "mlp", ax: Axes | None = None) -> Axe
         showfliers=False,
         patch_artist=True,
         widths=0.6,
-        boxprops=dict(facecolor=CASCADE, alpha=0.45, edgecolor=HEAVY),
-        medianprops=dict(color=HEAVY),
+        boxprops=dict(facecolor=CASCADE_COLOUR, alpha=0.45, edgecolor=HEAVY_COLOUR),
+        medianprops=dict(color=HEAVY_COLOUR),
     )
     ax.set_yscale("log")
-    ax.set_xticks(
-        range(1, len(layers) + 1),
-        [layer.name.removeprefix("blocks.") for layer in layers],
-        rotation=45,
-        ha="right",
-    )
+    names = [layer.name.removeprefix("blocks.") for layer in layers]
+    ax.set_xticks(range(1, len(layers) + 1), names, rotation=45, ha="right")
     ax.set_xlabel("layer (blocks.)")
     ax.set_ylabel(f"{scores.criterion} per unit")
-    ax.set_title(f"Gradient flow per {group} unit: box = quartiles, whiskers = 1 % and 99 %")
+    ax.set_title(f"Utility of each {group} unit: box = quartiles, whiskers = 1 % and 99 %")
     return ax
 
 
-def plot_stages(
-    accuracies: Mapping[str, Sequence[float]],
-    stages: Sequence[str],
-    dense: float,
-    *,
-    ax: Axes | None = None,
-) -> Axes:
-    """Accuracy after each stage, one bar a criterion, the dense model as a line.
+def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
+    """Plot the light expert's accuracy after pruning, repair and fine-tuning, one bar a criterion.
 
     Parameters
     ----------
-    accuracies : criterion -> accuracy in [0, 1] after each of ``stages``
+    result : of :func:`agflow.recipes.run`; its dense model is a dashed line
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as Result
+    >>> stage = lambda top1: Result(top1=top1)
+    >>> stages = Result(cut=stage(0.2), repaired=stage(0.7), tuned=stage(0.85))
+    >>> ax = plot_stages(Result(stages={"agf": stages}, dense=stage(0.9)))
+    >>> [bar.get_height() for bar in ax.containers[0]]
+    [0.2, 0.7, 0.85]
     """
     ax = _axes(ax, (7, 4))
-    width = 0.8 / len(accuracies)
-    for i, (criterion, values) in enumerate(accuracies.items()):
-        at = np.arange(len(stages)) + (i - (len(accuracies) - 1) / 2) * width
-        bars = ax.bar(
-            at, values, width * 0.92, label=criterion, color=CRITERION_COLOURS.get(criterion)
-        )
-        ax.bar_label(
-            bars,
-            [f"{100 * value:.1f}" for value in values],
-            label_type="center",
-            color="white",
-            fontsize=8,
-        )
-    ax.axhline(dense, color=HEAVY, linestyle="--", linewidth=1, label=f"dense {100 * dense:.1f} %")
-    ax.set_xticks(range(len(stages)), stages)
+    width = 0.8 / len(result.stages)
+    for i, (criterion, stages) in enumerate(result.stages.items()):
+        values = [stages.cut.top1, stages.repaired.top1, stages.tuned.top1]
+        at = np.arange(len(values)) + (i - (len(result.stages) - 1) / 2) * width
+        colour = CRITERION_COLOURS.get(criterion)
+        bars = ax.bar(at, values, width * 0.92, label=criterion, color=colour)
+        texts = [f"{100 * value:.1f}" for value in values]
+        ax.bar_label(bars, texts, label_type="center", color="white", fontsize=8)
+    dense = result.dense.top1
+    label = f"dense {100 * dense:.1f} %"
+    ax.axhline(dense, color=HEAVY_COLOUR, linestyle="--", linewidth=1, label=label)
+    ax.set_xticks(range(3), ["pruned", "repaired", "fine-tuned"])
     ax.set_ylim(0, 1.12)  # room for the legend
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _percent_ticks(ax)
     ax.set_ylabel("top-1 accuracy")
-    ax.legend(ncols=len(accuracies) + 1, loc="upper center", fontsize=8, frameon=False)
+    columns = len(result.stages) + 1
+    ax.legend(ncols=columns, loc="upper center", fontsize=8, frameon=False)
     return ax
 
 
 def plot_cascade(
-    curve,
-    *,
-    light: tuple[float, float],
-    heavy: tuple[float, float],
-    chosen: tuple[float, float],
-    both=None,
-    oracle: tuple[float, float] | None = None,
-    ax: Axes | None = None,
+    predictions: Predictions, router: Router, *, ensemble: bool = False, ax: Axes | None = None
 ) -> Axes:
-    """Accuracy against charged cost over every threshold, with its interval of 95 % confidence, both experts and the chosen threshold.
+    """Plot a cascade's accuracy against its expected cost per image, over all thresholds.
+
+    The band is the 95 % confidence interval of the difference to the heavy expert on the same
+    images, one threshold at a time; the axis on the right reads it in points. Where its lower edge
+    stands above -X, the cascade is not worse than the heavy expert by more than X points. It is
+    Tango's score interval for paired proportions (1998, Statistics in Medicine 17, 891-908), from
+    the numbers of images that only the heavy expert or only the cascade gets right.
 
     Parameters
     ----------
-    curve : agflow.cascade.Curve, of the heavy expert's answers to what escalates
-    light, heavy, chosen : (charged cost as a ratio of the heavy expert, accuracy in [0, 1])
-    both : agflow.cascade.Curve of both experts' answers (``agflow.cascade.curve(predictions, ensemble=True)``)
-    oracle : the same pair of the cascade that no router beats (:func:`agflow.cascade.curves.oracle`); the line to it from the light
-        expert is what a perfect order of the images would reach
+    predictions : of test images, made with the router's temperature and light weight
+    router : its prior orders the images, its answers are the curve's, its threshold is the star;
+        a tolerance of accuracy is a dotted line
+    ensemble : also draw the curve of both experts' averaged log-probabilities, where the
+        predictions have it
+
+    Raises
+    ------
+    InvalidValueError
+        As :func:`agflow.evaluate_router`; or an ensemble is asked for and not recorded.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> from agflow.cascade import CascadeCosts, join_predictions
+    >>> labels = torch.arange(200) % 5
+    >>> noise = torch.randn(2, 200, 5, generator=torch.Generator().manual_seed(0))
+    >>> light, heavy = torch.eye(5)[labels] * torch.tensor([3.0, 5.0])[:, None, None] + noise
+    >>> predictions = join_predictions(light, heavy, labels, CascadeCosts(1, 4))
+    >>> router = agflow.calibrate_router(predictions, tolerance=0.1, confidence=0.9)
+    >>> plot_cascade(predictions, router).get_ylabel()
+    'top-1 accuracy'
     """
-    ax = _axes(ax, (7, 4.5))
-    table = curve.columns
-    ax.fill_between(
-        table["charged"],
-        table["accuracy_low"],
-        table["accuracy_high"],
-        color=CASCADE,
-        alpha=0.15,
-        linewidth=0,
-    )
+    ax = _axes(ax, (8, 5))
+    found = evaluate_router(predictions, router)
+    averaged = router.answers == "both"
+    table = curve(predictions, prior=router.prior, ensemble=averaged)
+    heavy = predictions.heavy_accuracy
+    _draw_curves(ax, predictions, table)
+    _draw_band(ax, predictions, router, table)
+    if ensemble and not averaged:
+        columns = curve(predictions, prior=router.prior, ensemble=True).columns
+        style = dict(color=ENSEMBLE_COLOUR, linewidth=1.5, label="cascade, both experts answer")
+        ax.plot(columns["charged"], columns["accuracy"], **style)
+    best = oracle(predictions, ensemble=averaged or ensemble)
+    light = int(predictions.metadata["agflow.light_macs"]) / found.ledger.heavy_macs
     ax.plot(
-        table["charged"],
-        table["accuracy"],
-        color=CASCADE,
-        linewidth=2,
-        label="cascade, by confidence (band: 95 %)",
-    )
-    if both is not None:
-        ax.plot(
-            both.columns["charged"],
-            both.columns["accuracy"],
-            color=BOTH,
-            linewidth=1.5,
-            label="the same, both experts answer",
-        )
-    ax.plot(
-        table["charged"],
-        table["random_accuracy"],
-        color=RANDOM,
-        linestyle=":",
-        label="cascade, random routing",
-    )
-    ax.plot(
-        table["uncharged"],
-        table["accuracy"],
-        color=CASCADE,
+        [light, best["charged"], table.columns["charged"].max()],
+        [found.light, best["accuracy"], best["accuracy"]],
+        color=ORACLE_COLOUR,
+        linestyle="-.",
         linewidth=1,
-        alpha=0.4,
-        linestyle="--",
-        label="cascade, light pass of escalated images not charged",
+        label="oracle: no router is better",
     )
-    if oracle is not None:
-        ax.plot(
-            [light[0], oracle[0], table["charged"].max()],
-            [light[1], oracle[1], oracle[1]],
-            color=ORACLE,
-            linestyle="-.",
-            linewidth=1,
-            label="oracle: no router is better",
-        )
-    ax.axvline(1.0, color=HEAVY, linewidth=0.8, alpha=0.5)
-    ax.scatter(*light, color=LIGHT, zorder=3, s=70, label="light expert alone")
-    ax.scatter(*heavy, color=HEAVY, zorder=3, s=70, label="heavy expert alone")
-    ax.scatter(*chosen, color="#d62828", zorder=4, s=110, marker="*", label="chosen threshold")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-    ax.set_xlabel("MACs per image, charged, as a ratio of the heavy expert")
-    ax.set_ylabel("top-1 accuracy")
-    ax.legend(fontsize=8, frameon=False, loc="lower right")
+    ax.axhline(heavy, color=HEAVY_COLOUR, linewidth=0.8, alpha=0.5)
+    ax.axvline(1.0, color=HEAVY_COLOUR, linewidth=0.8, alpha=0.5)
+    point = dict(zorder=3, s=70)
+    ax.scatter(light, found.light, color=LIGHT_COLOUR, label="light expert alone", **point)
+    ax.scatter(1.0, heavy, color=HEAVY_COLOUR, label="heavy expert alone", **point)
+    chosen = dict(color=CHOSEN_COLOUR, zorder=4, s=130, marker="*", label=_chosen_label(found))
+    ax.scatter(found.ledger.charged, found.cascade, **chosen)
+    _label_cascade(ax, heavy)
     return ax
 
 
+def _draw_band(ax: Axes, predictions: Predictions, router: Router, table: Curve) -> None:
+    heavy, charged = predictions.heavy_accuracy, table.columns["charged"]
+    counts = paired_counts(predictions, router, table.columns["escalated"])
+    low_T, high_T = paired_interval(*counts, len(predictions), confidence=BAND_CONFIDENCE)
+    band = dict(color=CASCADE_COLOUR, alpha=0.15, linewidth=0)
+    label = f"{100 * BAND_CONFIDENCE:.0f} % interval of the difference to the heavy expert"
+    ax.fill_between(charged, heavy + low_T, heavy + high_T, label=label, **band)
+    if router.target == "accuracy":
+        label = f"tolerance: {100 * router.limit:g} points below the heavy expert"
+        line = dict(color=CHOSEN_COLOUR, linestyle=":", linewidth=1)
+        ax.axhline(heavy - router.limit, label=label, **line)
+
+
+def _draw_curves(ax: Axes, predictions: Predictions, table: Curve) -> None:
+    columns, prior = table.columns, table.metadata.get("agflow.prior", "confidence")
+    line = dict(color=CASCADE_COLOUR, linewidth=2, label=f"cascade, by {prior}")
+    ax.plot(columns["charged"], columns["accuracy"], **line)
+    line = dict(color=CASCADE_COLOUR, linewidth=1, alpha=0.5, linestyle="--")
+    label = "cascade, light pass of escalated images not charged"
+    ax.plot(columns["uncharged"], columns["accuracy"], label=label, **line)
+    line = dict(color=RANDOM_COLOUR, linestyle=":", label="cascade, random routing")
+    ax.plot(columns["charged"], columns["random_accuracy"], **line)
+
+
+def _chosen_label(found: RouterEvaluation) -> str:
+    counts = np.array([found.lost]), np.array([found.gained])
+    low, high = paired_interval(*counts, found.images, confidence=BAND_CONFIDENCE)
+    return (
+        f"the router's threshold: {100 * (found.cascade - found.heavy):+.1f} points "
+        f"({100 * low[0]:+.1f} to {100 * high[0]:+.1f})"
+    )
+
+
+def _label_cascade(ax: Axes, heavy: float) -> None:
+    _percent_ticks(ax, decimals=1)
+    ax.set_xlabel("expected MACs per image, all passes charged, as a ratio of the heavy expert")
+    ax.set_ylabel("top-1 accuracy")
+    points = ax.secondary_yaxis(
+        "right",
+        functions=(lambda y: 100 * (y - heavy), lambda difference: heavy + difference / 100),
+    )
+    points.set_ylabel("difference to the heavy expert, points")
+    below = dict(loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    ax.legend(ncols=2, fontsize=8, frameon=False, **below)
+
+
 def plot_reliability(
-    predictions, *, prior: str = "max_probability", bins: int = 10, ax: Axes | None = None
+    predictions: Predictions,
+    *,
+    prior: str = "max_probability",
+    bins: int = 10,
+    ax: Axes | None = None,
 ) -> Axes:
-    """How often the light expert is right, where its prior says how sure it is: a reliability diagram, with the number of
-    images of each bin and the expected calibration error (:func:`agflow.diagnostics.confidence.reliability`).
+    """Plot a reliability diagram: how often the light expert is right against its confidence.
+
+    Numbers above the bars count the images of a bin; the title has the expected calibration error
+    (:func:`agflow.diagnostics.reliability`).
 
     Parameters
     ----------
     predictions : agflow.Predictions
-    prior : one whose values are probabilities, such as "max_probability" or "max_probability_scaled"
+    prior : one whose values are probabilities, such as "max_probability_scaled"
     bins : of equal width over [0, 1]
 
     Raises
     ------
     InvalidValueError
         There is no such prior, or its values are not all in [0, 1].
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> from agflow.cascade import CascadeCosts, join_predictions
+    >>> logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    >>> predictions = join_predictions(logits, logits, logits.argmax(1), CascadeCosts(1, 4))
+    >>> plot_reliability(predictions).get_ylabel()
+    'share of correct answers'
     """
     ax = _axes(ax, (5, 4.5))
     found = reliability(predictions, prior=prior, bins=bins)
     filled = found.counts > 0
     middles = (found.edges[:-1] + found.edges[1:])[filled] / 2
-    ax.bar(
-        middles,
-        found.accuracy[filled],
-        0.92 / bins,
-        color=CASCADE,
-        alpha=0.7,
-        label="right answers",
-    )
-    ax.plot([0, 1], [0, 1], color=HEAVY, linestyle="--", linewidth=1, label="calibrated")
-    ax.scatter(
-        found.confidence[filled],
-        found.accuracy[filled],
-        color=HEAVY,
-        zorder=3,
-        s=18,
-        label="mean of the prior in the bin",
-    )
-    for x, share, count in zip(middles, found.accuracy[filled], found.counts[filled], strict=True):
-        ax.text(x, share + 0.03, str(count), ha="center", fontsize=7, color=HEAVY)
+    accuracy, confidence = found.accuracy[filled], found.confidence[filled]
+    bars = dict(color=CASCADE_COLOUR, alpha=0.7, label="correct answers")
+    ax.bar(middles, accuracy, 0.92 / bins, **bars)
+    diagonal = dict(color=HEAVY_COLOUR, linestyle="--", linewidth=1, label="calibrated")
+    ax.plot([0, 1], [0, 1], **diagonal)
+    means = dict(color=HEAVY_COLOUR, zorder=3, s=18, label="mean of the prior in the bin")
+    ax.scatter(confidence, accuracy, **means)
+    for x, share, count in zip(middles, accuracy, found.counts[filled], strict=True):
+        ax.text(x, share + 0.03, str(count), ha="center", fontsize=7, color=HEAVY_COLOUR)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1.08)
     ax.set_xlabel(f"{prior} of the light expert")
-    ax.set_ylabel("share of right answers")
+    ax.set_ylabel("share of correct answers")
     ax.set_title(f"{len(predictions)} images, expected calibration error {100 * found.ece:.1f} %")
     ax.legend(fontsize=8, frameon=False, loc="upper left")
     return ax
@@ -234,23 +303,25 @@ def plot_reliability(
 
 def plot_escalated(
     images: Sequence,
-    predictions,
-    router,
+    predictions: Predictions,
+    router: Router,
     *,
     columns: int = 8,
     rows: int = 2,
     classes: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """A grid of what escalates, above one of what the light expert answers alone, each from the least sure image to the surest.
+    """Show images that escalate above images that the light expert answers alone.
 
-    Every image is titled by the light expert's answer, of an escalated one followed by that of the router's ``answers``; a wrong last
-    answer is red, with the true class in brackets behind it.
+    Both grids run from low to high confidence. The title of an image is the light expert's answer,
+    followed by the final answer where the image escalates; a wrong final answer is red, with the
+    true class in brackets.
 
     Parameters
     ----------
-    images : images [C, H, W] by the rows of ``predictions``, or pairs of an image and its label such as those of a dataset
-    predictions : agflow.Predictions, with the prior that the router goes by, at the router's temperature
+    images : images [C, H, W] by the rows of ``predictions``, or pairs of an image and its label
+        such as those of a dataset
+    predictions : with the router's prior at the router's temperature
     router : agflow.Router
     columns, rows : of each of the two grids; images are taken at even steps where there are more
     classes : names of the classes, by default their numbers
@@ -259,55 +330,56 @@ def plot_escalated(
     ------
     InvalidValueError
         Images and predictions differ in number, or there is no such prior.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> from agflow.cascade import CascadeCosts, join_predictions
+    >>> logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    >>> predictions = join_predictions(logits, logits, logits.argmax(1), CascadeCosts(1, 4))
+    >>> router = agflow.calibrate_router(predictions, escalation=0.3)
+    >>> ax = plot_escalated(torch.rand(200, 3, 8, 8), predictions, router, columns=4, rows=1)
+    >>> len(ax.images)
+    8
     """
     if len(images) != len(predictions):
         raise InvalidValueError(
-            f"{len(images)} images and {len(predictions)} predictions were given, expected one of each an image: "
-            "pass the images that were predicted, in their order"
+            f"{len(images)} images and {len(predictions)} predictions were given, expected one of "
+            "each an image: pass the images that were predicted, in their order"
         )
     ax = _axes(ax, (1.15 * columns, 2.9 * rows))
-    prior_N = predictions.prior(router.prior).astype(
-        np.float64
-    )  # as Go compares: a float32 prior, widened
+    prior_N = predictions.prior(router.prior).astype(np.float64)  # Go compares in float64, too
     order, escalated_N = np.argsort(prior_N, kind="stable"), prior_N < router.threshold
     parts = {
         "escalated": order[escalated_N[order]],
         "answered by the light expert alone": order[~escalated_N[order]],
     }
-    for part, (what, all_rows) in enumerate(parts.items()):
+    for part, (what, members) in enumerate(parts.items()):
         top = -part * (rows + 0.4)
-        ax.text(
-            0,
-            top + 0.15,
-            f"{what}: {len(all_rows)} of {len(order)} images",
-            fontsize=9,
-            weight="bold",
-            color=HEAVY,
-        )
-        shown = (
-            all_rows[np.unique(np.linspace(0, len(all_rows) - 1, columns * rows).astype(int))]
-            if len(all_rows)
-            else all_rows
-        )
-        for place, row in enumerate(shown):
-            _tile(
-                ax,
-                images[row],
-                place % columns,
-                top - place // columns,
-                *_title(predictions, row, router.answers if escalated_N[row] else None, classes),
-            )
+        title = f"{what}: {len(members)} of {len(order)} images"
+        ax.text(0, top + 0.15, title, fontsize=9, weight="bold", color=HEAVY_COLOUR)
+        for place, row in enumerate(_evenly(members, columns * rows)):
+            final = router.answers if escalated_N[row] else None
+            text = _title(predictions, row, final, classes)
+            _tile(ax, images[row], place % columns, top - place // columns, *text)
     ax.set_xlim(0, columns)
     ax.set_ylim(-2 * rows - 0.4, 0.4)
     ax.set_axis_off()
     return ax
 
 
+def _evenly(members: np.ndarray, most: int) -> np.ndarray:
+    """At most ``most`` members at even steps, the first and the last among them."""
+    if not len(members):
+        return members
+    return members[np.unique(np.linspace(0, len(members) - 1, most).astype(int))]
+
+
 def _title(
-    predictions, row: int, then: str | None, classes: Sequence[str] | None
+    predictions: Predictions, row: int, final: str | None, classes: Sequence[str] | None
 ) -> tuple[str, bool]:
-    """The light expert's answer to an image, and what answers ``then``, in words; and whether the last one is right."""
-    columns = ["label", "light_prediction", *([f"{then}_prediction"] if then else [])]
+    """The answers to an image, the light expert's first, and whether the last is right."""
+    columns = ["label", "light_prediction", *([f"{final}_prediction"] if final else [])]
     label, *answers = (int(predictions.columns[column][row]) for column in columns)
     name = str if classes is None else classes.__getitem__
     right = answers[-1] == label
@@ -315,17 +387,12 @@ def _title(
 
 
 def _tile(ax: Axes, image, x: float, top: float, title: str, right: bool) -> None:
-    """One image below its title, in the cell of width and height 1 whose upper left corner is (x, top)."""
+    """Draw an image below its title, in the unit square with the upper left corner (x, top)."""
     image_CHW = np.asarray(image[0] if isinstance(image, tuple) else image, dtype=float)
     low, high = image_CHW.min(), image_CHW.max()
     shown_HWC = ((image_CHW - low) / max(high - low, 1e-12)).transpose(1, 2, 0)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if shown_HWC.shape[2] == 1 else {}
-    ax.imshow(
-        shown_HWC.squeeze(),
-        extent=(x + 0.1, x + 0.9, top - 0.97, top - 0.17),
-        aspect="auto",
-        **grey,
-    )
-    ax.text(
-        x + 0.5, top - 0.14, title, ha="center", fontsize=6, color=HEAVY if right else "#d62828"
-    )
+    place = (x + 0.1, x + 0.9, top - 0.97, top - 0.17)
+    ax.imshow(shown_HWC.squeeze(), extent=place, aspect="auto", **grey)
+    colour = HEAVY_COLOUR if right else WRONG_COLOUR
+    ax.text(x + 0.5, top - 0.14, title, ha="center", fontsize=6, color=colour)

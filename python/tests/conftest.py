@@ -30,10 +30,6 @@ VARIANTS = {
 }
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: measures accuracy on real images, a few minutes")
-
-
 def small_vit(**overrides):
     torch.manual_seed(0)
     model = VisionTransformer(
@@ -75,7 +71,7 @@ def images():
 
 @pytest.fixture(scope="session")
 def plan_of():
-    """Make a Plan from {layer name: kept units} without the Go core, of the named layers alone."""
+    """Make a Plan from {layer name: kept units} without the Go core; other layers are left out."""
 
     def make(model, kept):
         layers = [layer for layer in adapter_for(model).layers(model) if layer.name in kept]
@@ -145,10 +141,7 @@ def photographs(imagenette):
 
 @pytest.fixture(scope="session")
 def random_keep():
-    """Keep a random choice of units in some layers of a model.
-
-    As many in each part; a branch wholly or not at all.
-    """
+    """Keep random units in some layers: as many in each part, a branch wholly or not at all."""
 
     def make(model, seed, groups=("mlp", "heads")):
         random = np.random.default_rng(seed)
@@ -215,10 +208,7 @@ def light(example, loader, statistics):
 
 @pytest.fixture(scope="session")
 def scores_with_costs():
-    """Scores of a model that is one linear layer, 8 channels to 10, and its costs.
-
-    Channel 7 has the greatest score.
-    """
+    """Scores and costs of one linear layer, 8 channels to 10; channel 7 has the highest score."""
 
     costs = {
         "sizes": {"mlp": 8},

@@ -1,1 +1,1 @@
-"""What ``agflow bench`` measures: agflow and its peers on the same data, in one interleaved run."""
+"""Benchmarks of ``agflow bench``: agflow and its peers on the same data, in one interleaved run."""

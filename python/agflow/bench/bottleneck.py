@@ -1,29 +1,29 @@
-"""``agflow bench bottleneck``: is AGF's signal compressed as a model converges, and does AGF route as well as confidence?
+"""``agflow bench bottleneck``: the range of AGF's signal during training, and AGF as a router.
 
-arXiv 2603.12354 reports that the dynamic range of the gradient signal falls from 149.4x to 21.4x in converged models, and
-concludes that one should "build the road with AGF, walk it with confidence". Here is what a training from random weights, a
-fine-tuning after a cut, and the cascade of the two experts show of both sentences.
+arXiv 2603.12354 reports that the dynamic range of the gradient signal falls from 149.4x to 21.4x in
+converged models, and concludes that AGF should prune and confidence should route. This benchmark
+tests both claims on a training from random weights, a fine-tuning after pruning, and the cascade of
+the two experts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 
-import timm
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.calibration.calibration import calibrate
 from agflow.cascade.curves import curve
-from agflow.cascade.predictions import Predictions, predict
-from agflow.cascade.priors import PRIOR as CONFIDENCE
-from agflow.cascade.priors import rank
-from agflow.data import datasets as data
+from agflow.cascade.expert_passes import predict
+from agflow.cascade.predictions import Predictions
+from agflow.cascade.priors import MAX_PROBABILITY, rank
 from agflow.data.datasets import load_dataset
+from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
 from agflow.evaluation.timing import interleaved
 from agflow.example.train import ARCHITECTURE
@@ -45,41 +45,53 @@ from agflow.training.options import Distillation
 BATCH = 32
 SCRATCH_LR = 1e-3
 EVERY_THRESHOLD = 10**6
+FROM_SCRATCH, AFTER_PRUNING = "from random weights", "light expert, after the cut"
 
 
 @dataclass(frozen=True)
-class Options:
-    """Of one comparison; the command's flags have the same names.
+class BottleneckBenchOptions:
+    """Options of one comparison; the command's flags have the same names.
 
     Attributes
     ----------
-    data : its first ``calibration`` images measure the utilities of units and repair the cut, the next ``tune`` ones train
-    eval : ``eval_limit`` images of it train nothing: utilities of images, AUROC and cost are theirs
-    scratch_epochs : of a training from random weights, of the shipped example's architecture and for ``model="example"`` alone
+    data : its first ``calibration`` images measure the utilities of units and repair the pruned
+        model, the next ``tune`` ones train
+    eval : test images, ``eval_limit`` of them: utilities of images, AUROC and cost are theirs
+    scratch_epochs : of a training from random weights, of the shipped example's architecture and
+        for ``model="example"`` alone
     """
 
-    model: str = "example"
+    model: str = default("common", "model")
     weights: str | None = None
-    data: str = "example:train"
-    eval: str = "example:test"
+    data: str = default("common", "data")
+    eval: str = default("common", "test_data")
     label: str | None = None
-    macs: str = "0.35"
-    calibration: int = 256
-    tune: int = 2400
-    eval_limit: int | None = 1000
-    epochs: int = 3
-    scratch_epochs: int = 8
-    lr: float = 3e-4
-    rounds: int = 5
-    seed: int = 0
+    macs: str = default("bench_bottleneck", "macs")
+    calibration: int = default("bench_bottleneck", "calibration")
+    tune: int = default("bench_bottleneck", "tune")
+    eval_limit: int | None = default("bench_bottleneck", "eval_limit")
+    epochs: int = default("bench_bottleneck", "epochs")
+    scratch_epochs: int = default("bench_bottleneck", "scratch_epochs")
+    lr: float = default("bench_bottleneck", "lr")
+    rounds: int = default("bench_bottleneck", "rounds")
+    seed: int = default("common", "seed")
 
 
-def measure(options: Options, say: Callable[[str], None] = print) -> dict:
-    """Every figure of ``agflow bench bottleneck``, ready for JSON.
+def measure(options: BottleneckBenchOptions, say: Callable[[str], None] = print) -> dict:
+    """Trace the utilities during trainings, and compare AGF with the other priors as a router.
 
-    The light expert is cut by AGF to ``macs``, repaired, and fine-tuned with the heavy one as its teacher, watched; the heavy
-    expert is measured as it comes. The least charged cost of a prior is that of its best threshold on the judging images: too
-    kind, but to all priors alike.
+    The light expert is pruned by AGF to ``macs``, repaired, and fine-tuned with the heavy one as
+    its teacher, and traced meanwhile; the heavy expert is measured as it is. The least charged cost
+    of a prior is that of its best threshold on the test images: optimistic, but for all priors
+    alike.
+
+    Parameters
+    ----------
+    say : receives the figures of every epoch as text
+
+    Returns
+    -------
+    figures ready for JSON
 
     Raises
     ------
@@ -89,35 +101,21 @@ def measure(options: Options, say: Callable[[str], None] = print) -> dict:
     _check(options)
     heavy, preprocessing, name = load_model(options.model, options.weights)
     images = _images(options, preprocessing, heavy)
-    calibration, judging = (
-        DataLoader(images[use], batch_size=BATCH) for use in ("calibration", "judge")
+    calibration, test = (
+        DataLoader(images[use], batch_size=BATCH) for use in ("calibration", "test")
     )
-    watch = lambda model: UtilityTrace(model, calibration, judging)
-    converged = _row(watch(heavy).record())
+    trace = lambda model: UtilityTrace(model, calibration, test)
+    converged = _row(trace(heavy).record())
     say("\n".join([_HEADER, _line("heavy", converged)]))
     trainings = {}
     if options.model == "example" and options.scratch_epochs:
-        torch.manual_seed(options.seed)
-        fresh = timm.create_model(**ARCHITECTURE)
-        trainings["from random weights"] = _train(
-            watch(fresh),
-            images["tune"],
-            replace(options, epochs=options.scratch_epochs, lr=SCRATCH_LR),
-            None,
-            say,
-        )
-    light = prune(
-        heavy,
-        plan(
-            calibrate(heavy, calibration, batches=len(calibration), seed=options.seed),
-            macs=options.macs,
-        ),
-        calibration,
-    )
-    trainings["light expert, after the cut"] = _train(
-        watch(light), images["tune"], options, heavy, say
-    )
-    predictions = with_utilities(predict(light, heavy, judging, features=True), light, judging)
+        scratch = replace(options, epochs=options.scratch_epochs, lr=SCRATCH_LR)
+        fresh = _fresh_model(options.seed)
+        trainings[FROM_SCRATCH] = _train(trace(fresh), images["tune"], scratch, None, say)
+    statistics = calibrate(heavy, calibration, batches=len(calibration), seed=options.seed)
+    light = prune(heavy, plan(statistics, macs=options.macs), calibration)
+    trainings[AFTER_PRUNING] = _train(trace(light), images["tune"], options, heavy, say)
+    predictions = with_utilities(predict(light, heavy, test, features=True), light, test)
     return {
         "machine": machine.describe(),
         "threads": torch.get_num_threads(),
@@ -132,42 +130,50 @@ def measure(options: Options, say: Callable[[str], None] = print) -> dict:
             {**asdict(quality), "least_charged": _least_charged(predictions, quality.prior)}
             for quality in rank(predictions)
         ],
-        "cost": _cost(light, images["judge"], options.rounds),
+        "cost": _cost(light, images["test"], options.rounds),
     }
 
 
-def _check(options: Options) -> None:
+def _fresh_model(seed: int) -> nn.Module:
+    import timm
+
+    torch.manual_seed(seed)
+    return timm.create_model(**ARCHITECTURE)
+
+
+def _check(options: BottleneckBenchOptions) -> None:
     if (
         min(options.calibration, options.tune, options.epochs, options.rounds) < 1
         or options.scratch_epochs < 0
     ):
         raise InvalidValueError(
-            f"calibration is {options.calibration}, tune {options.tune}, epochs {options.epochs}, rounds {options.rounds} and "
-            f"scratch_epochs {options.scratch_epochs}, expected whole numbers from 1, scratch_epochs from 0"
+            f"calibration is {options.calibration}, tune {options.tune}, epochs {options.epochs}, "
+            f"rounds {options.rounds} and scratch_epochs {options.scratch_epochs}, expected whole "
+            "numbers from 1, scratch_epochs from 0"
         )
 
 
 def _images(
-    options: Options, preprocessing: data.Preprocessing, model: nn.Module
+    options: BottleneckBenchOptions, preprocessing: Preprocessing, model: nn.Module
 ) -> dict[str, Dataset]:
-    load = partial(
-        load_dataset,
-        preprocessing=preprocessing,
-        label=options.label,
-        seed=options.seed,
-        classes=model.num_classes,
-    )
+    how = {
+        "preprocessing": preprocessing,
+        "label": options.label,
+        "seed": options.seed,
+        "classes": model.num_classes,
+    }
+    first = options.calibration
     return {
-        "calibration": load(options.data, limit=options.calibration),
-        "tune": load(options.data, offset=options.calibration, limit=options.tune),
-        "judge": load(options.eval, limit=options.eval_limit),
+        "calibration": load_dataset(options.data, limit=first, **how),
+        "tune": load_dataset(options.data, offset=first, limit=options.tune, **how),
+        "test": load_dataset(options.eval, limit=options.eval_limit, **how),
     }
 
 
 def _train(
     trace: UtilityTrace,
     images: Dataset,
-    options: Options,
+    options: BottleneckBenchOptions,
     teacher: nn.Module | None,
     say: Callable[[str], None],
 ) -> list[dict]:
@@ -192,14 +198,14 @@ def _train(
 
 
 def _least_charged(predictions: Predictions, prior: str) -> float | None:
-    """The least charged cost among the thresholds at which the cascade is right as often as the heavy expert; None where none is."""
+    """The least charged cost of a threshold that reaches the heavy expert's accuracy, or None."""
     table = curve(predictions, prior=prior, points=EVERY_THRESHOLD).columns
     enough = table["charged"][table["accuracy"] >= predictions.heavy_accuracy]
     return float(enough.min()) if len(enough) else None
 
 
 def _cost(light: nn.Module, images: Dataset, rounds: int) -> dict:
-    """What a utility costs beside a light pass of the same images: MACs and time, as multiples of that pass."""
+    """MACs and time of the utilities of images, beside a light pass of the same images."""
     x = torch.stack([images[i % len(images)][0] for i in range(BATCH)])
 
     @torch.inference_mode()
@@ -207,14 +213,8 @@ def _cost(light: nn.Module, images: Dataset, rounds: int) -> dict:
         logits_of(light(x))
 
     light.eval()
-    times = interleaved(
-        {
-            "forward": forward,
-            "utility": lambda: image_utilities(light, [(x, None)]),
-        },
-        rounds=rounds,
-        clock=machine.clock(x.device),
-    )
+    runs = {"forward": forward, "utility": lambda: image_utilities(light, [(x, None)])}
+    times = interleaved(runs, rounds=rounds, clock=machine.clock(x.device))
     return {
         "light_macs": count_macs(light),
         "utility_macs": utility_macs(light),
@@ -223,45 +223,50 @@ def _cost(light: nn.Module, images: Dataset, rounds: int) -> dict:
 
 
 def text(found: dict) -> str:
-    """The figures for people, and what they say of the paper's claim."""
+    """The figures as text, and what they show of the paper's claims."""
     options, cost = found["options"], found["cost"]
     lines = [
         machine.sentence(found["machine"]),
-        f"{found['model']}, cut to {options['macs']} of its MACs; {options['calibration']} images measure units, {options['tune']} train, "
-        f"{found['priors'][0]['errors']} errors of the light expert among the judging images "
-        f"(light {100 * found['light_accuracy']:.1f} %, heavy {100 * found['heavy_accuracy']:.1f} %)",
+        f"{found['model']}, pruned to {options['macs']} of its MACs; {options['calibration']} "
+        f"images measure units, {options['tune']} train, {found['priors'][0]['errors']} errors of "
+        f"the light expert among the test images (light {100 * found['light_accuracy']:.1f} %, "
+        f"heavy {100 * found['heavy_accuracy']:.1f} %)",
         "",
-        "dynamic range of the AGF signal, max/median: over all units, inside a layer (median of layers), over the images that judge",
+        "dynamic range of the AGF signal, max/median: over all units, inside a layer (median of "
+        "layers), over the test images",
         _HEADER,
         _line("heavy", found["heavy"]),
     ]
     for training, rows in found["trainings"].items():
         lines += [training, *(_line(f"  epoch {row['epoch']}", row) for row in rows)]
+    lines += ["", *_prior_lines(found["priors"])]
+    time, macs = cost["time"], cost["utility_macs"] / cost["light_macs"]
     lines += [
         "",
-        f"{'prior of the light expert':<26} {'AUROC':>6} {'95 %':>14}   least charged cost at the heavy expert's accuracy",
-    ]
-    for prior in found["priors"]:
-        least = (
-            "none reaches it"
-            if prior["least_charged"] is None
-            else f"{prior['least_charged']:.3f}x"
-        )
-        lines.append(
-            f"{prior['prior']:<26} {prior['auroc']:6.3f} {prior['low']:6.3f} to {prior['high']:.3f}   {least}"
-        )
-    time = cost["time"]
-    lines += [
-        "",
-        f"agf costs {cost['utility_macs'] / cost['light_macs']:.2f}x the MACs of a light pass beside it; both together take "
+        f"agf costs {macs:.2f}x the MACs of a light pass beside it; both together take "
         f"{time['median']:.2f}x ({time['min']:.2f} to {time['max']:.2f}) its time",
         *verdict(found),
     ]
     return "\n".join(lines)
 
 
+def _prior_lines(priors: list[dict]) -> list[str]:
+    lines = [
+        f"{'prior of the light expert':<26} {'AUROC':>6} {'95 %':>14}   "
+        "least charged cost at the heavy expert's accuracy"
+    ]
+    for prior in priors:
+        least = prior["least_charged"]
+        lines.append(
+            f"{prior['prior']:<26} {prior['auroc']:6.3f} "
+            f"{prior['low']:6.3f} to {prior['high']:.3f}   "
+            f"{'none reaches it' if least is None else f'{least:.3f}x'}"
+        )
+    return lines
+
+
 def verdict(found: dict) -> list[str]:
-    """What the figures say of the two sentences of the paper, a line a figure."""
+    """What the figures show of the two claims of the paper, a line a figure."""
     lines = []
     for training, rows in found["trainings"].items():
         for what, spread in (
@@ -270,27 +275,28 @@ def verdict(found: dict) -> list[str]:
         ):
             *earlier, last = [spread(row)["max_over_median"] for row in rows]
             if last and None not in earlier:
-                said = (
-                    "reproduced"
-                    if last < max(earlier) / 2
-                    else "not clear"
-                    if last < max(earlier)
-                    else "refuted"
-                )
+                most = max(earlier)
+                shown = "refuted" if last >= most else "not clear"
+                shown = "reproduced" if last < most / 2 else shown
                 lines.append(
-                    f"signal compression, {training}, over {what}: from at most {max(earlier):.1f} to {last:.1f} at the end: {said} here"
+                    f"signal compression, {training}, over {what}: from at most {most:.1f} to "
+                    f"{last:.1f} at the end: {shown} here"
                 )
     priors = {prior["prior"]: prior for prior in found["priors"]}
-    agf, confidence = priors[AGF_PRIOR], priors[CONFIDENCE]
+    agf, confidence = priors[AGF_PRIOR], priors[MAX_PROBABILITY]
     better, worse = agf["low"] > confidence["high"], agf["high"] < confidence["low"]
-    told = "better than" if better else "worse than" if worse else "about as well as"
+    compared = "better than" if better else "worse than" if worse else "about as well as"
     lines.append(
-        f"walk it with confidence: {AGF_PRIOR} tells errors {told} {CONFIDENCE}, for a backward pass more: {'refuted' if better else 'reproduced'} here"
+        f"route by confidence: {AGF_PRIOR} predicts errors {compared} {MAX_PROBABILITY}, for a "
+        f"backward pass more: {'refuted' if better else 'reproduced'} here"
     )
     return lines
 
 
-_HEADER = f"{'':<26} {'units':>7} {'layer':>7} {'images':>7} {'right %':>7}   AUROC of {AGF_PRIOR}, of {CONFIDENCE}"
+_HEADER = (
+    f"{'':<26} {'units':>7} {'layer':>7} {'images':>7} {'right %':>7}   "
+    f"AUROC of {AGF_PRIOR}, of {MAX_PROBABILITY}"
+)
 
 
 def _row(point: TracePoint) -> dict:
@@ -311,5 +317,5 @@ def _line(what: str, row: dict) -> str:
     return (
         f"{what:<26} "
         + " ".join(f"{'–' if ratio is None else format(ratio, '.1f'):>7}" for ratio in ratios)
-        + f" {100 * row['accuracy']:7.1f}   {auroc[AGF_PRIOR]:.3f}, {auroc[CONFIDENCE]:.3f}"
+        + f" {100 * row['accuracy']:7.1f}   {auroc[AGF_PRIOR]:.3f}, {auroc[MAX_PROBABILITY]:.3f}"
     )

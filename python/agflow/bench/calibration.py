@@ -1,4 +1,4 @@
-"""``agflow bench calibration``: what a calibration costs over the bare forward and backward pass, in time and memory.
+"""``agflow bench calibration``: time and memory of a calibration over its bare passes.
 
 Weights and images are random: neither matters to the cost.
 """
@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import timm
 import torch
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow.bench import machine, passes
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.hooks import capture
@@ -37,17 +37,21 @@ TORCH_PRUNING = "torch-pruning GroupTaylor"
 
 def measure(
     *,
-    model: str = "deit_tiny_patch16_224",
-    batch_size: int = 16,
-    batches: int = 10,
-    rounds: int = 5,
+    model: str = default("bench_calibration", "model"),
+    batch_size: int = default("bench_calibration", "batch_size"),
+    batches: int = default("bench_calibration", "batches"),
+    rounds: int = default("bench_calibration", "rounds"),
 ) -> dict:
-    """Every figure of ``agflow bench calibration``, ready for JSON; CPU seconds with one torch thread, memory in bytes.
+    """Measure a calibration beside the bare forward and backward pass and torch-pruning's scores.
 
     Parameters
     ----------
     model : name of a timm VisionTransformer
     batches : of the whole calibration
+
+    Returns
+    -------
+    figures ready for JSON: CPU seconds with one torch thread, memory in bytes
 
     Raises
     ------
@@ -56,8 +60,11 @@ def measure(
     """
     if min(rounds, batches, batch_size) < 1:
         raise InvalidValueError(
-            f"rounds is {rounds}, batches {batches} and batch_size {batch_size}, expected whole numbers from 1"
+            f"rounds is {rounds}, batches {batches} and batch_size {batch_size}, expected whole "
+            "numbers from 1"
         )
+    import timm
+
     if not timm.is_model(model):
         raise InvalidValueError(f"timm has no model {model!r}: see timm.list_models('*vit*')")
     vit, batch = build(model), images(model, batch_size)
@@ -93,7 +100,7 @@ def measure(
 
 
 def contenders() -> dict[str, Callable[[nn.Module, list[Batch]], object]]:
-    """The whole way from images to scores, and the bare steps beside it."""
+    """Ways from images to scores, and the bare steps beside them."""
     found = {BARE: bare, OURS: ours}
     try:
         import torch_pruning  # noqa: F401
@@ -103,29 +110,33 @@ def contenders() -> dict[str, Callable[[nn.Module, list[Batch]], object]]:
 
 
 def build(name: str) -> nn.Module:
+    """A timm model with random weights, the same at every call."""
+    import timm
+
     torch.manual_seed(0)
     return timm.create_model(name).eval()
 
 
 def images(name: str, batch_size: int) -> Batch:
+    """Random images of the size that a timm model takes, and labels."""
+    import timm
+
     generator = torch.Generator().manual_seed(0)
-    size = (
-        timm.get_pretrained_cfg(name).input_size if timm.get_pretrained_cfg(name) else (3, 224, 224)
-    )
-    return torch.randn(batch_size, *size, generator=generator), torch.randint(
-        1000, (batch_size,), generator=generator
-    )
+    known = timm.get_pretrained_cfg(name)
+    size = known.input_size if known else (3, 224, 224)
+    x = torch.randn(batch_size, *size, generator=generator)
+    return x, torch.randint(1000, (batch_size,), generator=generator)
 
 
 def bare(model: nn.Module, batches: list[Batch]) -> None:
-    """What a training step computes: gradients of all weights."""
+    """Compute what a training step does: gradients of all weights."""
     for x, labels in batches:
         per_image_loss(model(x), labels).backward()
     model.zero_grad(set_to_none=True)
 
 
 def bare_frozen(model: nn.Module, batches: list[Batch]) -> None:
-    """Gradients of the activations alone, as in a calibration that measured nothing."""
+    """Compute gradients of the activations alone, as a calibration that measures nothing."""
     model.requires_grad_(False)
     try:
         for x, labels in batches:
@@ -142,23 +153,26 @@ def measuring(model: nn.Module) -> Iterator[Callable[[Batch], None]]:
         layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")
     ]
     with statistics_session(passes.NO_MODEL, layers) as session:
-        intake = StatisticsSink(session, layers, "refuse", None)
+        sink = StatisticsSink(session, layers, "refuse", None)
 
         def step(batch: Batch) -> None:
             per_image_loss(model(batch[0]), batch[1]).backward()
-            intake.end_batch()
+            sink.end_batch()
 
-        with capture(model, layers, intake.take):
+        with capture(model, layers, sink.take):
             yield step
 
 
 def ours(model: nn.Module, batches: list[Batch]) -> None:
-    """A whole calibration: weights and all sums of every MLP channel and attention head, and the scores."""
+    """Run a whole calibration of every MLP channel and attention head, and score them."""
     score(calibrate(model, batches, batches=len(batches)), "agf")
 
 
 def group_taylor(model: nn.Module, batches: list[Batch]) -> None:
-    """Torch-Pruning's way to its Taylor scores: dependency graph, gradients of all weights, importance of every group."""
+    """Compute torch-pruning's Taylor scores.
+
+    It takes a dependency graph, gradients of all weights and the importance of every group.
+    """
     import torch_pruning
 
     for block in model.blocks:
@@ -187,7 +201,7 @@ def _table(times: dict[str, Timing], unit: str) -> list[dict]:
 
 
 def _peak_of(model: str, batch_size: int, name: str) -> int:
-    """Peak resident memory above that of the model and its images, of two steps in a process of its own."""
+    """Peak memory of two steps in a process of its own, above that of the model and its images."""
     request = json.dumps({"model": model, "batch_size": batch_size, "name": name})
     done = subprocess.run(
         [sys.executable, "-m", "agflow.bench.memory", request],
@@ -199,11 +213,12 @@ def _peak_of(model: str, batch_size: int, name: str) -> int:
 
 
 def text(found: dict) -> str:
-    """The figures for people."""
+    """The figures as text."""
     lines = [
         machine.sentence(found["machine"]),
         f"{found['model']}, batch {found['batch_size']}, float32, one torch thread, CPU time; "
-        f"medians of {found['rounds']} interleaved rounds, in brackets the least and greatest ratio of a round",
+        f"medians of {found['rounds']} interleaved rounds, in brackets the least and greatest "
+        "ratio of a round",
     ]
     for title, part in {
         "one step": "step",
@@ -213,12 +228,11 @@ def text(found: dict) -> str:
         for one in found[part]:
             ratio = one["over_bare"]
             lines.append(
-                f"  {one['name']:<28} {one['median']:8.3f} s  {ratio['median']:.3f}x the bare step's "
-                f"({ratio['min']:.3f} to {ratio['max']:.3f})"
+                f"  {one['name']:<28} {one['median']:8.3f} s  {ratio['median']:.3f}x the bare "
+                f"step's ({ratio['min']:.3f} to {ratio['max']:.3f})"
             )
     lines.append("\npeak memory of a step, above the model and its images")
-    for name, peak in found["peak_memory"].items():
-        lines.append(
-            f"  {name:<28} {peak / 2**20:8.0f} MiB  {peak / found['peak_memory'][BARE]:.3f}x"
-        )
+    peaks = found["peak_memory"]
+    for name, peak in peaks.items():
+        lines.append(f"  {name:<28} {peak / 2**20:8.0f} MiB  {peak / peaks[BARE]:.3f}x")
     return "\n".join(lines)

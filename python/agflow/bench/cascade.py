@@ -1,6 +1,7 @@
-"""``agflow bench cascade``: what a cascade adds to the two bare passes, and how many images a second it answers.
+"""``agflow bench cascade``: a cascade's overhead over its two bare passes, and its images a second.
 
-Weights and images are random, and the threshold makes a given share escalate: none of these matters to the time.
+Weights and images are random, and the threshold makes a given share escalate: none of these matters
+to the time.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
-import timm
 import torch
 
+from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.bench.memory import keep_freed
 from agflow.cascade.cascade import Cascade
-from agflow.cascade.priors import PRIOR, priors
+from agflow.cascade.priors import MAX_PROBABILITY, priors
 from agflow.cascade.server import Server
 from agflow.errors import InvalidValueError
 from agflow.evaluation.durations import Durations, Latency
@@ -26,23 +27,24 @@ from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for
 from agflow.models.resolution import at_image_size
 
-HEAVY, LIGHT, CASCADE, SERVER, BARE = "heavy", "light", "cascade", "server", "two bare passes"
+HEAVY, LIGHT, CASCADE, SERVER = "heavy", "light", "cascade", "server"  # contenders by name
+BARE_PASSES = "two bare passes"
 MAX_WAIT_MS = 5.0
 
 
 @torch.no_grad()
 def measure(
     *,
-    model: str = "deit_tiny_patch16_224",
-    image_size: int = 112,
-    escalation: float = 0.2,
-    batch_sizes: tuple[int, ...] = (1, 32),
-    images: int = 64,
-    rounds: int = 7,
+    model: str = default("bench_cascade", "model"),
+    image_size: int = default("bench_cascade", "image_size"),
+    escalation: float = default("bench_cascade", "escalation"),
+    batch_sizes: tuple[int, ...] = default("bench_cascade", "batch_sizes"),
+    images: int = default("bench_cascade", "images"),
+    rounds: int = default("bench_cascade", "rounds"),
 ) -> dict:
-    """Every figure of ``agflow bench cascade``, ready for JSON.
+    """Measure a cascade, its server and its experts on the same images.
 
-    This process keeps the memory it frees from then on (:func:`agflow.bench.memory.keep_freed`).
+    From then on this process keeps the memory it frees (:func:`agflow.bench.memory.keep_freed`).
 
     Parameters
     ----------
@@ -51,17 +53,23 @@ def measure(
     escalation : share of the images that escalate
     images : of a round
 
+    Returns
+    -------
+    figures ready for JSON
+
     Raises
     ------
     InvalidValueError
-        timm has no such model, it cannot have that image size, the share is not in [0, 1], or there is less than one round,
-        image or batch.
+        timm has no such model, it cannot have that image size, the share is not in [0, 1], or there
+        is less than one round, image or batch.
     """
     if min(rounds, images, *batch_sizes) < 1 or not 0 <= escalation <= 1:
         raise InvalidValueError(
-            f"rounds is {rounds}, images {images}, batch_sizes {list(batch_sizes)} and escalation {escalation}, "
-            "expected whole numbers from 1 and a share from 0 to 1"
+            f"rounds is {rounds}, images {images}, batch_sizes {list(batch_sizes)} and escalation "
+            f"{escalation}, expected whole numbers from 1 and a share from 0 to 1"
         )
+    import timm
+
     if not timm.is_model(model):
         raise InvalidValueError(f"timm has no model {model!r}: see timm.list_models('*vit*')")
     keep_freed()
@@ -91,42 +99,47 @@ def measure(
 def _threshold(
     light: torch.nn.Module, x: torch.Tensor, escalation: float
 ) -> tuple[float, torch.Tensor]:
-    """A threshold between two images, below which the share is, and which images these are."""
-    certainty_N = torch.tensor(priors(light(x))[1][PRIOR])
+    """A threshold that makes the share escalate, and which images are below it, bool [N]."""
+    confidence_N = torch.tensor(priors(light(x))[1][MAX_PROBABILITY])
     below = round(escalation * len(x))
-    ascending = np.concatenate([[-1.0], np.sort(certainty_N.numpy().astype(np.float64)), [2.0]])
+    ascending = np.concatenate([[-1.0], np.sort(confidence_N.numpy().astype(np.float64)), [2.0]])
     threshold = float(ascending[below : below + 2].mean())
-    return threshold, certainty_N < threshold
+    return threshold, confidence_N < threshold
 
 
 def _overhead(
     cascade: Cascade, x: torch.Tensor, escalated_N: torch.Tensor, batch: int, rounds: int
 ) -> dict:
-    """The cascade over its passes alone, which are told beforehand what escalates."""
+    """The cascade over its passes alone, which know beforehand what escalates."""
     pieces = x.split(batch)
     compacted = [piece[rows] for piece, rows in zip(pieces, escalated_N.split(batch), strict=True)]
 
     def bare() -> None:
-        for piece, unsure in zip(pieces, compacted, strict=True):
+        for piece, escalated in zip(pieces, compacted, strict=True):
             cascade.light(piece)
-            if len(unsure):
-                cascade.heavy(unsure)
+            if len(escalated):
+                cascade.heavy(escalated)
 
     def ours() -> None:
         for piece in pieces:
             cascade(piece)
 
-    times = interleaved({BARE: bare, CASCADE: ours}, rounds=rounds, clock=machine.clock(x.device))
+    runs = {BARE_PASSES: bare, CASCADE: ours}
+    times = interleaved(runs, rounds=rounds, clock=machine.clock(x.device))
     return {
         "batch": batch,
-        "bare_seconds": list(times[BARE].seconds),
+        "bare_seconds": list(times[BARE_PASSES].seconds),
         "cascade_seconds": list(times[CASCADE].seconds),
-        "over_bare": times[CASCADE].over(times[BARE])._asdict(),
+        "over_bare": times[CASCADE].over(times[BARE_PASSES])._asdict(),
     }
 
 
 def _speed(cascade: Cascade, x: torch.Tensor, batch: int, rounds: int) -> list[dict]:
-    """Images a second by the wall's clock, and what a caller waits: for a batch, or for an image of a server with as many callers."""
+    """Images a second by the wall's clock, and how long a caller waits.
+
+    A caller waits for a batch, or for one image of a server that has as many callers as a batch has
+    images.
+    """
     with _serving(cascade, batch) as (serve, server):
         waited = {name: Durations() for name in (HEAVY, LIGHT, CASCADE)}
         runs = {
@@ -164,7 +177,10 @@ def _batch_by_batch(
 def _serving(
     cascade: Cascade, batch: int
 ) -> Iterator[tuple[Callable[[torch.Tensor], None], Server]]:
-    """A server, and a function that has ``batch`` callers ask it for images, each for the next one when it has its answer."""
+    """A server, and a function that sends images to it from ``batch`` callers.
+
+    Each caller sends its next image when it has the answer to the last.
+    """
     with (
         Server(cascade, max_batch=batch, max_wait_ms=MAX_WAIT_MS) as server,
         ThreadPoolExecutor(batch) as callers,
@@ -189,28 +205,32 @@ def _row(batch: int, name: str, images: int, seconds: list[float], latency: Late
 
 
 def text(found: dict) -> str:
-    """The figures for people."""
+    """The figures as text."""
     lines = [
         machine.sentence(found["machine"]),
-        f"{found['model']}, light expert at {found['image_size']} pixels, float32, {found['threads']} torch thread(s); "
-        f"{100 * found['escalation']:.1f} % escalated, {found['charged']:.3f}x charged; "
-        f"medians of {found['rounds']} interleaved rounds of {found['images']} images, in brackets the extremes",
+        f"{found['model']}, light expert at {found['image_size']} pixels, float32, "
+        f"{found['threads']} torch thread(s); {100 * found['escalation']:.1f} % escalated, "
+        f"{found['charged']:.3f}x charged; medians of {found['rounds']} interleaved rounds of "
+        f"{found['images']} images, in brackets the extremes",
         "\nthe cascade over its two bare passes",
     ]
     for one in found["overhead"]:
         ratio = one["over_bare"]
         lines.append(
-            f"  batch {one['batch']:<4} {ratio['median']:.3f}x ({ratio['min']:.3f} to {ratio['max']:.3f})"
+            f"  batch {one['batch']:<4} {ratio['median']:.3f}x "
+            f"({ratio['min']:.3f} to {ratio['max']:.3f})"
         )
     for batch in dict.fromkeys(one["batch"] for one in found["speed"]):
         lines.append(
-            f"\nbatch {batch}: images/s, and milliseconds of a call (server: of a request, {batch} caller(s) at a time)"
+            f"\nbatch {batch}: images/s, and milliseconds of a call "
+            f"(server: of a request, {batch} caller(s) at a time)"
         )
         rows = {one["name"]: one for one in found["speed"] if one["batch"] == batch}
         for name, one in rows.items():
             over = one["images_per_second"] / rows[HEAVY]["images_per_second"]
             lines.append(
-                f"  {name:<8} {one['images_per_second']:8.1f} ({one['slowest']:.1f} to {one['fastest']:.1f})  {over:.2f}x  "
+                f"  {name:<8} {one['images_per_second']:8.1f} "
+                f"({one['slowest']:.1f} to {one['fastest']:.1f})  {over:.2f}x  "
                 f"p50 {one['p50_ms']:8.2f}  p99 {one['p99_ms']:8.2f}"
             )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Ways from a trained Vision Transformer and some images to a smaller one: agflow's, its random control, and torch-pruning's."""
+"""Contenders that prune a Vision Transformer: agflow, its random control, and torch-pruning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from timm.layers import Attention, Mlp
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -25,18 +24,20 @@ from agflow.pruning.pruner import prune
 GRADIENT_BATCHES = 10
 GRADIENT_IMAGES = 8  # a batch
 
-Cut = Callable[[Dataset], nn.Module]
-"""The whole prune step: calibration images in, pruned model out."""
+PruneStep = Callable[[Dataset], nn.Module]
+"""Calibration images in, pruned model out."""
 
 
 @dataclass(frozen=True)
 class Agflow:
-    """Calibrate on the first images, plan, cut, repair on all of them."""
+    """Calibrate on the first images, plan, prune, repair on all of them."""
 
     criterion: str
     groups: tuple[str, ...]
 
-    def cut(self, model: nn.Module, macs: int, round_to: int, seed: int) -> Cut:
+    def step(self, model: nn.Module, macs: int, round_to: int, seed: int) -> PruneStep:
+        """A step that prunes ``model`` to ``macs``."""
+
         def run(images: Dataset) -> nn.Module:
             statistics = calibrate(
                 model,
@@ -58,21 +59,29 @@ class Agflow:
 
 @dataclass(frozen=True)
 class TorchPruning:
-    """torch-pruning as examples/transformers/prune_timm_vit.py of its repository has it: local ranking, ``round_to`` 2, one step.
+    """torch-pruning by its own recipe: local ranking, ``round_to`` 2, one step.
+
+    The recipe is examples/transformers/prune_timm_vit.py of its repository.
 
     Attributes
     ----------
-    taylor : rank by GroupTaylorImportance, on the gradients of all images; else by GroupMagnitudeImportance (L2)
-    embedding : cut the embedding, too; else only inside of blocks (the example's --bottleneck)
-    heads : cut whole ``"heads"`` (--prune_num_heads) or ``"dims"`` of every head (the default), or ``"none"``
+    taylor : rank by GroupTaylorImportance, on the gradients of all images; else by
+        GroupMagnitudeImportance (L2)
+    embedding : prune the embedding, too; else only inside of blocks (the example's --bottleneck)
+    heads : prune whole ``"heads"`` (--prune_num_heads), ``"dims"`` of every head (the default), or
+        ``"none"``
     """
 
     taylor: bool
     embedding: bool
     heads: str
 
-    def cut(self, model: nn.Module, macs: int, round_to: int, seed: int) -> Cut:
-        """Its ratio is a share of channels: the one whose MACs are nearest is searched here, before the step itself."""
+    def step(self, model: nn.Module, macs: int, round_to: int, seed: int) -> PruneStep:
+        """A step that prunes ``model`` nearly to ``macs``.
+
+        torch-pruning's ratio is a share of channels: the one whose MACs are nearest is searched
+        here, before the step itself.
+        """
         import torch_pruning
 
         heads = (1 - macs / macs_of(model)) if self.heads == "heads" else 0.0
@@ -90,29 +99,26 @@ class TorchPruning:
         if self.taylor:
             for x, labels in DataLoader(images, batch_size=GRADIENT_IMAGES):
                 F.cross_entropy(light(x), labels).backward()
-        return self._pruned(
-            model,
-            light,
-            ratio,
-            heads,
+        ranked = (
             importance.GroupTaylorImportance()
             if self.taylor
-            else importance.GroupMagnitudeImportance(p=2),
+            else importance.GroupMagnitudeImportance(p=2)
         )
+        return self._pruned(model, light, ratio, heads, ranked)
 
     def _pruned(
         self, model: nn.Module, light: nn.Module, ratio: float, heads: float, importance: Callable
     ) -> nn.Module:
         import torch_pruning
+        from timm.layers import Attention, Mlp
 
         attentions = [module for module in light.modules() if isinstance(module, Attention)]
         hidden = [module.fc2 for module in light.modules() if isinstance(module, Mlp)]
         for attention in attentions:
             attention.fused_attn = False  # the graph can't be traced through it
+        count = attentions[0].num_heads
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # it tells that it found the class token and the positions
+            warnings.simplefilter("ignore")  # about the class token and the positions it found
             pruner = torch_pruning.pruner.MetaPruner(
                 light,
                 torch.randn(1, *adapter_for(model).input_size(model)),
@@ -123,20 +129,14 @@ class TorchPruning:
                 num_heads={attention.qkv: attention.num_heads for attention in attentions},
                 prune_num_heads=self.heads == "heads",
                 prune_head_dims=self.heads == "dims",
-                head_pruning_ratio=int(heads * attentions[0].num_heads + 1e-6)
-                / attentions[0].num_heads
-                - 1e-9,
+                head_pruning_ratio=int(heads * count + 1e-6) / count - 1e-9,
             )
             pruner.step()
         for attention in attentions:
-            attention.num_heads, attention.attn_dim = (
-                pruner.num_heads[attention.qkv],
-                attention.qkv.out_features // 3,
-            )
-            attention.head_dim, attention.fused_attn = (
-                attention.attn_dim // attention.num_heads,
-                True,
-            )
+            attention.num_heads = pruner.num_heads[attention.qkv]
+            attention.attn_dim = attention.qkv.out_features // 3
+            attention.head_dim = attention.attn_dim // attention.num_heads
+            attention.fused_attn = True
         light.zero_grad(set_to_none=True)
         return light
 
@@ -163,11 +163,11 @@ CONTENDERS: Mapping[str, Agflow | TorchPruning] = {
     "torch-pruning magnitude all": TorchPruning(False, True, "dims"),
     "torch-pruning magnitude mlp": TorchPruning(False, False, "none"),
 }
-"""By name and by what is cut. "taylor all" is the setting that torch-pruning's own page recommends for Vision Transformers."""
+"""By name and pruned parts. torch-pruning recommends "taylor all" for Vision Transformers."""
 
 
 def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The contenders of these names; without names all that are installed.
+    """Check the names of contenders; without names return all that are installed.
 
     Raises
     ------
@@ -185,7 +185,8 @@ def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
         missing = [name for name in names if isinstance(CONTENDERS[name], TorchPruning)]
         if missing:
             raise InvalidValueError(
-                f"the contender {missing[0]!r} needs torch-pruning, which is not installed: pip install 'agflow[bench]'"
+                f"the contender {missing[0]!r} needs torch-pruning, which is not installed: "
+                "pip install 'agflow[bench]'"
             ) from None
         return names or tuple(name for name, way in CONTENDERS.items() if isinstance(way, Agflow))
     return names or tuple(CONTENDERS)
@@ -193,7 +194,7 @@ def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @torch.no_grad()
 def macs_of(model: nn.Module) -> int:
-    """Multiply-accumulates per image as torch counts them in a forward pass, whoever cut the model."""
+    """Count multiply-accumulates per image in a forward pass by torch, whoever pruned the model."""
     channels, size = model.patch_embed.proj.in_channels, model.patch_embed.img_size
     with FlopCounterMode(display=False) as counter:
         model(next(model.parameters()).new_zeros(1, channels, *size))

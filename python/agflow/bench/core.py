@@ -1,4 +1,4 @@
-"""``agflow bench core``: the statistics pass, top-k and one call across the bridge, each beside its peers."""
+"""``agflow bench core``: the statistics pass, top-k and one bridge call, each beside its peers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from agflow._utils.defaults import default
 from agflow.bench import machine, passes
 from agflow.errors import InvalidValueError
 from agflow.evaluation.timing import Timing, interleaved
@@ -22,17 +23,23 @@ def measure(
     *,
     shapes: Sequence[tuple[int, int]] = SHAPES,
     dtypes: Sequence[torch.dtype] = DTYPES,
-    threads: Sequence[int] = (1, 2),
-    rounds: int = 9,
+    threads: Sequence[int] = default("bench_core", "threads"),
+    rounds: int = default("bench_core", "rounds"),
     scores: int = 10_000_000,
-    seed: int = 0,
+    seed: int = default("common", "seed"),
 ) -> dict:
-    """Every figure of ``agflow bench core``, ready for JSON; seconds, and ratios in units of agflow's time.
+    """Measure the statistics pass, top-k and one call across the bridge beside their peers.
 
     Parameters
     ----------
     shapes : (rows, channels) of Y and G; the first in every dtype, the others in float32
+    threads : numbers of threads, one after the other
+    rounds : interleaved rounds of every measurement
     scores : length of the array that top-k selects a quarter of
+
+    Returns
+    -------
+    figures ready for JSON: seconds, and ratios in units of agflow's time
 
     Raises
     ------
@@ -61,7 +68,7 @@ def measure(
 def _inputs(
     shapes: Sequence[tuple[int, int]], dtypes: Sequence[torch.dtype]
 ) -> list[tuple[tuple[int, int], torch.dtype]]:
-    """Compiling the peers takes longest, so that not every shape is measured in every type."""
+    """Compiling the peers takes longest, so not every shape is measured in every type."""
     return [
         *((shapes[0], dtype) for dtype in dtypes),
         *((shape, torch.float32) for shape in shapes[1:]),
@@ -153,14 +160,16 @@ def _bridge(rounds: int) -> dict:
 
 
 def text(found: dict) -> str:
-    """The figures for people: one table a pass."""
+    """The figures as text, one table a pass."""
     lines = [
         machine.sentence(found["machine"]),
-        f"medians of {found['rounds']} interleaved rounds; in brackets the least and greatest ratio of a round",
+        f"medians of {found['rounds']} interleaved rounds; "
+        "in brackets the least and greatest ratio of a round",
     ]
     for entry in found["passes"]:
         lines.append(
-            f"\n{entry['pass']}, {entry['dtype']}, {entry['rows']} x {entry['channels']}, {entry['threads']} thread(s)"
+            f"\n{entry['pass']}, {entry['dtype']}, {entry['rows']} x {entry['channels']}, "
+            f"{entry['threads']} thread(s)"
         )
         lines += _lines(entry["contenders"])
     for entry in found["top_k"]:
@@ -168,9 +177,10 @@ def text(found: dict) -> str:
             f"\ntop {entry['k']} of {entry['scores']} float64 scores, {entry['threads']} thread(s)"
         )
         lines += _lines(entry["contenders"])
+    microseconds = [1e6 * seconds for seconds in found["bridge"]["seconds"]]
     lines.append(
         f"\none call across the bridge, two tensors: {1e6 * found['bridge']['median']:.1f} µs "
-        f"({1e6 * min(found['bridge']['seconds']):.1f} to {1e6 * max(found['bridge']['seconds']):.1f})"
+        f"({min(microseconds):.1f} to {max(microseconds):.1f})"
     )
     return "\n".join(lines)
 
@@ -180,6 +190,7 @@ def _lines(contenders: list[dict]) -> Iterator[str]:
         ratio = one["over_agflow"]
         error = f"   relative error {one['relative_error']:.0e}" if "relative_error" in one else ""
         yield (
-            f"  {one['name']:<28} {1e3 * one['median']:9.2f} ms  {ratio['median']:6.2f}x agflow's time "
+            f"  {one['name']:<28} {1e3 * one['median']:9.2f} ms  "
+            f"{ratio['median']:6.2f}x agflow's time "
             f"({ratio['min']:.2f} to {ratio['max']:.2f}){error}"
         )

@@ -1,8 +1,9 @@
-"""``agflow bench layers``: how long the products of a model take at every size that a cut may leave them, on this device.
+"""``agflow bench layers``: the time of a model's products at all sizes that pruning may leave.
 
-The table it makes is read by ``agflow plan --latency-ms``. Weights and activations are random: neither matters to the time.
+``agflow plan --latency-ms`` reads the table it makes. Weights and activations are random: neither
+matters to the time.
 
-Shape suffixes: B images, T rows of an image (tokens), I inputs, O outputs, N heads, W width of a head.
+Shape suffixes: B images, T rows of an image (tokens), I inputs, O outputs, N heads.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from agflow._utils.defaults import default
 from agflow.bench.machine import clock
 from agflow.bench.memory import keep_freed
 from agflow.errors import InvalidValueError, UnsupportedModelError
@@ -29,8 +31,8 @@ KINDS = ("linear", "attention", "pointwise", "norm")
 """Products that take time; "parameters" only take memory."""
 
 STEP = 8  # sizes are multiples of it where the dense size has room for some
-VALUES = 6  # of a dimension that a cut moves
-WIDTHS = 4  # of a head: between them the time of attention is all but linear
+VALUES = 6  # of a dimension that pruning changes
+HEAD_WIDTHS = 4  # between them the time of attention is all but linear
 MODEL = "model"
 
 _LEAST_SECONDS = 0.01  # of one measurement: so short that all sizes take turns within seconds
@@ -38,12 +40,13 @@ _LEAST_SECONDS = 0.01  # of one measurement: so short that all sizes take turns 
 
 @dataclass(frozen=True)
 class Shape:
-    """What products of one kind and one dense size share: one full grid of sizes.
+    """The grid of sizes that products of one kind and one dense size share.
 
     Attributes
     ----------
-    inputs, outputs, heads : sizes of the grid, ascending, the dense one last; [0] where the kind has none. For attention
-        inputs are the query channels and outputs the value channels of all heads together.
+    inputs, outputs, heads : sizes of the grid, ascending, the dense one last; [0] where the kind
+        has none. For attention inputs are the query channels and outputs the value channels of all
+        heads together.
     """
 
     kind: str
@@ -63,6 +66,7 @@ class Shape:
 
     @property
     def cells(self) -> Iterator[tuple[int, int, int]]:
+        """Every size of the grid, as (inputs, outputs, heads)."""
         return itertools.product(self.inputs, self.outputs, self.heads)
 
 
@@ -71,7 +75,8 @@ def shapes_of(costs: dict) -> list[Shape]:
 
     Parameters
     ----------
-    costs : as the metadata ``agflow.costs`` has them; a size is a sum of terms [coefficient, layer, layer, …]
+    costs : as the metadata ``agflow.costs`` has them; a size is a sum of terms
+        [coefficient, layer, layer, …]
     """
     moved: dict[tuple, tuple[bool, ...]] = {}
     for product in costs["products"]:
@@ -88,15 +93,25 @@ def shapes_of(costs: dict) -> list[Shape]:
     return [_shape(*dense, *moves) for dense, moves in moved.items()]
 
 
-def measure(model: nn.Module, *, batch: int = 32, rounds: int = 5) -> LatencyTable:
-    """Milliseconds a batch of every size of every shape and of the whole model, on the model's device, medians of interleaved rounds.
+def measure(
+    model: nn.Module,
+    *,
+    batch: int = default("bench_layers", "batch"),
+    rounds: int = default("bench_layers", "rounds"),
+) -> LatencyTable:
+    """Measure the milliseconds of every size of every product, and of the whole model.
 
-    This process keeps the memory it frees from then on (:func:`agflow.bench.memory.keep_freed`).
+    Times are those of a batch on the model's device, medians of interleaved rounds. From then on
+    this process keeps the memory it frees (:func:`agflow.bench.memory.keep_freed`).
+
+    Parameters
+    ----------
+    batch : images of a batch
 
     Raises
     ------
     UnsupportedModelError
-        No adapter handles the model, or its adapter does not tell its costs.
+        No adapter handles the model, or its adapter reports no costs.
     InvalidValueError
         Fewer than one image or round.
     """
@@ -109,7 +124,8 @@ def measure(model: nn.Module, *, batch: int = 32, rounds: int = 5) -> LatencyTab
     costs = adapter.costs(model)
     if costs is None:
         raise UnsupportedModelError(
-            f"the adapter of {type(model).__name__} does not tell what its products cost at other sizes: give it a method costs"
+            f"the adapter of {type(model).__name__} does not report what its products cost at "
+            "other sizes: give it a method costs"
         )
     shapes = shapes_of(costs)
     x = torch.randn(batch, *adapter.input_size(model), device=like.device, dtype=like.dtype)
@@ -181,7 +197,7 @@ def _shape(
             (0,),
         )
     channels = [
-        tuple(heads * width for width in _axis(total // heads, move, WIDTHS))
+        tuple(heads * width for width in _axis(total // heads, move, HEAD_WIDTHS))
         for total, move in ((inputs, inputs_move), (outputs, outputs_move))
     ]
     whole = tuple(
@@ -208,7 +224,10 @@ def _axis(dense: int, moves: bool, values: int) -> tuple[int, ...]:
 def _calls(
     shapes: list[Shape], batch: int, like: torch.Tensor
 ) -> dict[tuple[Shape, tuple[int, int, int]], Callable[[], object]]:
-    """One call for each size, all on the same memory: in a model, too, a product reads what has just been written."""
+    """One call for each size, all on the same memory.
+
+    In a model, too, a product reads what has just been written.
+    """
     memory = torch.randn(
         max(max(2 * i + o, o) * shape.rows * batch for shape in shapes for i, o, _ in shape.cells),
         device=like.device,
@@ -249,16 +268,17 @@ def _device(device: torch.device) -> str:
 
 
 def text(table: LatencyTable) -> str:
-    """The table in a few lines."""
+    """The table as text, in a few lines."""
     about = {name.removeprefix("agflow."): value for name, value in table.metadata.items()}
     lines = [
-        f"{about['model']}, batch {about['batch']}, {about['device']}, {about['threads']} thread(s), torch {about['torch']}: "
-        f"{table.model_ms:.2f} ms a batch"
+        f"{about['model']}, batch {about['batch']}, {about['device']}, "
+        f"{about['threads']} thread(s), torch {about['torch']}: {table.model_ms:.2f} ms a batch"
     ]
     shapes, ms = table.columns["shape"], table.columns["ms"]
     for shape in dict.fromkeys(shapes):
         of_shape = ms[shapes == shape]  # the dense size is the last
         lines.append(
-            f"  {shape:<28} {len(of_shape):4d} sizes  {of_shape.min():9.3f} to {of_shape[-1]:9.3f} ms"
+            f"  {shape:<28} {len(of_shape):4d} sizes  "
+            f"{of_shape.min():9.3f} to {of_shape[-1]:9.3f} ms"
         )
     return "\n".join(lines)

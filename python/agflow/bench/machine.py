@@ -1,4 +1,4 @@
-"""The machine and the versions that a figure belongs to, and the clock that measures it."""
+"""Machine and versions that a figure belongs to, and the clock that measures it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIBRARIES = ("agflow", "numpy", "torch", "numexpr", "torch-pruning", "timm", "p
 
 
 def describe() -> dict[str, str]:
-    """CPU, cores that this process may use, agflow's kernel and backend, versions of the contenders."""
+    """CPU, usable cores, agflow's kernel and backend, and the contenders' versions, by name."""
     return {
         "cpu": _cpu(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -30,11 +30,16 @@ def describe() -> dict[str, str]:
 
 
 def sentence(machine: dict[str, str]) -> str:
+    """What :func:`describe` found, on one line."""
     return ", ".join(f"{name} {value}" for name, value in machine.items())
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Seconds of work on ``device``: the CPU's own where torch has one thread, so that other processes don't count; else the wall's."""
+    """A clock of work on ``device``, in seconds.
+
+    On a CPU with one torch thread it counts the CPU time of this process, so that other processes
+    don't disturb it; otherwise the wall's time, on a GPU after its work is done.
+    """
     if device.type == "cuda":
 
         def synchronised() -> float:

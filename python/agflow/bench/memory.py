@@ -1,6 +1,7 @@
-"""Memory of this process: the peak of one action, and freed memory kept, so that contenders in turn don't pay for each other.
+"""Peak memory of one action, and freed memory kept so that contenders don't pay for each other.
 
-``python -m agflow.bench.memory REQUEST`` prints the peak of one way to run a step, in a process that does nothing else.
+``python -m agflow.bench.memory REQUEST`` prints the peak of one step of
+:mod:`agflow.bench.calibration`, in a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def main(request: str) -> None:
+    """Print the peak memory of the step that ``request`` names, in bytes.
+
+    Parameters
+    ----------
+    request : JSON object of model, batch_size and name, one of the contenders
+    """
     asked = json.loads(request)
     torch.set_num_threads(1)
     model, batch = (
@@ -40,7 +47,10 @@ def main(request: str) -> None:
 
 
 def peak_of(action: Callable[[], Result]) -> tuple[Result, int]:
-    """What ``action`` returns, and the greatest resident memory while it ran, in bytes above that before it."""
+    """Run ``action``; return its result and its peak resident memory.
+
+    The peak is in bytes above the resident memory before the call.
+    """
     gc.collect()
     _libc("malloc_trim", 0)  # what was freed before would hide what is needed now
     before = _memory("VmRSS")
@@ -49,10 +59,11 @@ def peak_of(action: Callable[[], Result]) -> tuple[Result, int]:
 
 
 def keep_freed() -> None:
-    """From here on this process keeps the memory it frees.
+    """Make this process keep the memory that it frees, from now on.
 
-    glibc gives large blocks back, and the next that needs them pays for fresh pages: models timed in turn are slowed, each as
-    the history of the process has it (DeiT-Tiny, batch 32: by 5 % alone, by 20 % among smaller ones).
+    glibc gives large blocks back, and the next allocation pays for fresh pages: models timed in
+    turn are slowed, each by another amount (DeiT-Tiny, batch 32: by 5 % alone, by 20 % among
+    smaller ones).
     """
     _libc("mallopt", _TRIM_THRESHOLD, 2**31 - 1)
     _libc("mallopt", _MMAP_MAX, 0)

@@ -1,4 +1,4 @@
-"""One pass over Y and G: agflow and everything else that can do it, as calls without arguments.
+"""One pass over Y and G, by agflow and by its peers, as calls without arguments.
 
 Shape suffixes: R rows, C channels.
 """
@@ -28,7 +28,7 @@ NO_MODEL = {"name": "bench", "macs": 0, "params": 0}
 
 
 def reading(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Contenders:
-    """Nothing but the reading of both tensors: what no pass can be faster than."""
+    """The reading of both tensors alone, which no pass can be faster than."""
 
     def read() -> None:
         arrow.call(core().read_limit, threads, arrow.matrix(y_RC, "y"))
@@ -93,9 +93,9 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def row_by_row(y_RC: torch.Tensor, g_RC: torch.Tensor) -> np.ndarray:
-    """Σ|y·g| by numpy in float64, rows in order: what agflow must equal in every bit. float64 [C]."""
+    """Σ|y·g| by numpy, rows in order: agflow must equal it in every bit. float64 [C]."""
     total_C = np.zeros(y_RC.shape[1])
-    for y, g in zip(y_RC.split(1024), g_RC.split(1024)):
+    for y, g in zip(y_RC.split(1024), g_RC.split(1024), strict=True):
         product = np.abs(y.double().numpy() * g.double().numpy())
         total_C = np.concatenate([total_C[None], product]).sum(0)
     return total_C
@@ -131,7 +131,10 @@ def _sums_float64(y_RC: torch.Tensor, g_RC: torch.Tensor) -> tuple[torch.Tensor,
 def _compiled(
     as_they_come: Callable[..., object], float64: Callable[..., object], *arguments: torch.Tensor
 ) -> Contenders:
-    """Calls compiled for just these arguments and the number of threads set now; none where there is no C++ compiler."""
+    """Calls compiled for these arguments and the current number of threads.
+
+    There are none where there is no C++ compiler.
+    """
     torch.compiler.reset()  # kernels have the number of threads compiled in
     contenders: Contenders = {}
     with inductor.patch(force_disable_caches=True):

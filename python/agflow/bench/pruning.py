@@ -1,7 +1,7 @@
-"""``agflow bench pruning``: the whole prune step beside torch-pruning's, at the same MACs, on the same images.
+"""``agflow bench pruning``: the prune step beside torch-pruning's, at the same MACs and images.
 
-Each contender has a process of its own (``python -m agflow.bench.pruning REQUEST``), in which it prunes, is judged, fine-tuned,
-judged again and timed in turn with the uncut model.
+Each contender has a process of its own (``python -m agflow.bench.pruning REQUEST``), in which it
+prunes, is evaluated, fine-tuned, evaluated again and timed in turn with the dense model.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from timm.layers import Attention, Mlp
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from agflow import errors
+from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.bench.contenders import AGFLOW, CONTENDERS, chosen, macs_of
 from agflow.bench.memory import keep_freed, peak_of
 from agflow.calibration.calibration import calibrate
-from agflow.data import datasets as data
 from agflow.data.datasets import load_dataset
+from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InternalError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, evaluate
 from agflow.evaluation.timing import interleaved
@@ -35,60 +35,80 @@ from agflow.pruning.planning import plan
 from agflow.training.finetuning import finetune
 from agflow.training.options import Distillation
 
-BATCHES = (1, 32)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BATCHES = (1, 32)  # images a batch whose speed is measured
 TIMED_IMAGES = {1: 8, 32: 32}
-JUDGED_BATCH = 32
-MACS = "0.6"
+TEST_BATCH = 32
+MACS = default("bench_pruning", "macs")
+_COLOURS = {
+    "agflow": "#2a9d8f",
+    "random": "#9aa0a6",
+    "torch-pruning": "#e76f51",
+    "dense": "#33415c",
+}
 
 
 @dataclass(frozen=True)
-class Options:
-    """Of one comparison; the command's flags have the same names.
+class PruningBenchOptions:
+    """Options of one comparison; the command's flags have the same names.
 
     Attributes
     ----------
-    data : its first ``calibration`` images serve the prune step, the next ``tune`` ones the fine-tuning
-    eval : judges, ``eval_limit`` images of it
+    data : its first ``calibration`` images serve the prune step, the next ``tune`` ones the
+        fine-tuning
+    eval : test images, ``eval_limit`` of them
     """
 
-    model: str = "example"
+    model: str = default("common", "model")
     weights: str | None = None
-    data: str = "example:train"
-    eval: str = "example:test"
+    data: str = default("common", "data")
+    eval: str = default("common", "test_data")
     label: str | None = None
     macs: str | None = None
     pruning_ratio: float | None = None
     contenders: tuple[str, ...] = ()
-    calibration: int = 256
-    tune: int = 1500
-    eval_limit: int | None = 1000
-    epochs: int = 1
-    lr: float = 3e-4
-    round_to: int = 8
-    rounds: int = 5
-    seed: int = 0
+    calibration: int = default("bench_pruning", "calibration")
+    tune: int = default("bench_pruning", "tune")
+    eval_limit: int | None = default("bench_pruning", "eval_limit")
+    epochs: int = default("bench_pruning", "epochs")
+    lr: float = default("bench_pruning", "lr")
+    round_to: int = default("plan", "round_to")
+    rounds: int = default("bench_pruning", "rounds")
+    seed: int = default("common", "seed")
 
 
-def measure(options: Options, say: Callable[[str], None] = print) -> dict:
-    """Every figure of ``agflow bench pruning``, ready for JSON: a row a contender.
+def measure(options: PruningBenchOptions, say: Callable[[str], None] = print) -> dict:
+    """Prune, evaluate, fine-tune and time the same model by every contender.
 
-    All contenders get as near to the same MACs as they can (those of agflow's plan), the same images, and the same fine-tuning
-    with the uncut model as the teacher. Seconds are the CPU's where torch has one thread, else the wall's.
+    All contenders get as near to the same MACs as they can (those of agflow's plan), the same
+    images, and the same fine-tuning with the dense model as the teacher.
+
+    Parameters
+    ----------
+    say : receives the row of every contender as text
+
+    Returns
+    -------
+    figures ready for JSON, a row a contender; seconds are CPU time where torch has one thread, else
+    the wall's
 
     Raises
     ------
     InvalidValueError
         An unknown contender, two budgets, fewer than one round or image.
     UnsupportedModelError
-        The model is no plain Vision Transformer of timm's, which torch-pruning's recipe is written for.
+        The model is no plain Vision Transformer of timm's, which torch-pruning's recipe is written
+        for.
     """
     names = chosen(options.contenders)
     _check(options)
     model, preprocessing, name = load_model(options.model, options.weights)
     _check_model(model)
-    macs = _target(model, _images(options, preprocessing, model)["calibration"], options)
-    judge = _images(options, preprocessing, model)["judge"]
-    dense = evaluate(model, DataLoader(judge, batch_size=JUDGED_BATCH))
+    images = _images(options, preprocessing, model)
+    macs = _target(model, images["calibration"], options)
+    dense = evaluate(model, DataLoader(images["test"], batch_size=TEST_BATCH))
     found = {
         "machine": machine.describe(),
         "threads": torch.get_num_threads(),
@@ -107,29 +127,31 @@ def measure(options: Options, say: Callable[[str], None] = print) -> dict:
     return found
 
 
-def _check(options: Options) -> None:
+def _check(options: PruningBenchOptions) -> None:
     if min(options.calibration, options.tune, options.rounds) < 1 or options.epochs < 0:
         raise InvalidValueError(
-            f"calibration is {options.calibration}, tune {options.tune}, rounds {options.rounds} and epochs {options.epochs}, "
-            "expected whole numbers from 1, epochs from 0"
+            f"calibration is {options.calibration}, tune {options.tune}, rounds {options.rounds} "
+            f"and epochs {options.epochs}, expected whole numbers from 1, epochs from 0"
         )
     if options.macs is not None and options.pruning_ratio is not None:
         raise InvalidValueError("macs and pruning_ratio were both given: give one budget")
 
 
 def _check_model(model: nn.Module) -> None:
+    from timm.layers import Attention, Mlp
+
     adapter = adapter_for(model)
     if adapter.family != "timm_vit" or any(
         type(block.attn) is not Attention or type(block.mlp) is not Mlp for block in model.blocks
     ):
         raise UnsupportedModelError(
-            f"{type(model).__name__} is not supported by this comparison, expected an uncut VisionTransformer of timm's "
-            "with a plain MLP: torch-pruning's recipe is written for it"
+            f"{type(model).__name__} is not supported by this comparison, expected a dense "
+            "VisionTransformer of timm's with a plain MLP: torch-pruning's recipe is written for it"
         )
 
 
-def _target(model: nn.Module, images: Dataset, options: Options) -> int:
-    """The MACs of agflow's plan under the budget, which every contender is held to."""
+def _target(model: nn.Module, images: Dataset, options: PruningBenchOptions) -> int:
+    """The MACs of agflow's plan under the budget, which every contender must meet."""
     statistics = calibrate(
         model,
         DataLoader(images, batch_size=1),
@@ -141,44 +163,44 @@ def _target(model: nn.Module, images: Dataset, options: Options) -> int:
         if options.pruning_ratio is not None
         else {"macs": options.macs or MACS}
     )
-    return plan(
-        statistics, **budget, allocation=Allocation(round_to=options.round_to), seed=options.seed
-    ).macs
+    allocation = Allocation(round_to=options.round_to)
+    return plan(statistics, **budget, allocation=allocation, seed=options.seed).macs
 
 
 def _images(
-    options: Options, preprocessing: data.Preprocessing, model: nn.Module
+    options: PruningBenchOptions, preprocessing: Preprocessing, model: nn.Module
 ) -> dict[str, Dataset]:
-    load = partial(
-        load_dataset,
-        preprocessing=preprocessing,
-        label=options.label,
-        seed=options.seed,
-        classes=model.num_classes,
-    )
+    how = {
+        "preprocessing": preprocessing,
+        "label": options.label,
+        "seed": options.seed,
+        "classes": model.num_classes,
+    }
+    first = options.calibration
     return {
-        "calibration": load(options.data, limit=options.calibration),
-        "tune": load(options.data, offset=options.calibration, limit=options.tune),
-        "judge": load(options.eval, limit=options.eval_limit),
+        "calibration": load_dataset(options.data, limit=first, **how),
+        "tune": load_dataset(options.data, offset=first, limit=options.tune, **how),
+        "test": load_dataset(options.eval, limit=options.eval_limit, **how),
     }
 
 
-def _in_process(options: Options, contender: str, macs: int) -> dict:
+def _in_process(options: PruningBenchOptions, contender: str, macs: int) -> dict:
     """One contender's row; where it cannot meet the budget, {"error": why}."""
     request = json.dumps({"options": asdict(options), "contender": contender, "macs": macs})
-    done = subprocess.run(
-        [sys.executable, "-m", "agflow.bench.pruning", request], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "agflow.bench.pruning", request]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise InternalError(
-            f"the process of contender {contender!r} ended with status {done.returncode}: what it said stands above"
+            f"the process of contender {contender!r} ended with status {done.returncode}: "
+            "its output stands above"
         )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(request: str) -> None:
+    """Print the row of one contender as JSON; ``request`` is a JSON object."""
     asked = json.loads(request)
-    options = Options(**{**asked["options"], "contenders": ()})
+    options = PruningBenchOptions(**{**asked["options"], "contenders": ()})
     try:
         found = _row(options, asked["contender"], asked["macs"])
     except errors.BudgetError as error:
@@ -186,54 +208,57 @@ def main(request: str) -> None:
     print(json.dumps(found))
 
 
-def _row(options: Options, contender: str, macs: int) -> dict:
+def _row(options: PruningBenchOptions, contender: str, macs: int) -> dict:
     model, preprocessing, _ = load_model(options.model, options.weights)
     images = _images(options, preprocessing, model)
     for i in range(len(images["calibration"])):
         images["calibration"][i]  # decodes it
+    test = DataLoader(images["test"], batch_size=TEST_BATCH)
     clock = machine.clock(torch.device("cpu"))
     begin = clock()
-    cut = CONTENDERS[contender].cut(model, macs, options.round_to, options.seed)
+    prune_step = CONTENDERS[contender].step(model, macs, options.round_to, options.seed)
     prepared = clock()
-    light, peak = peak_of(lambda: cut(images["calibration"]).eval())
+    light, peak = peak_of(lambda: prune_step(images["calibration"]).eval())
     seconds = clock() - prepared
-    judge = lambda: asdict(evaluate(light, DataLoader(images["judge"], batch_size=JUDGED_BATCH)))
     row = {
         "macs": macs_of(light),
         "params": count_params(light),
         "search_seconds": prepared - begin,
         "seconds": seconds,
         "peak_memory": peak,
-        "cut": judge(),
-        "speed": [
-            _speed(model, light, images["judge"], batch, options.rounds) for batch in BATCHES
-        ],
+        "cut": asdict(evaluate(light, test)),
+        "speed": [_speed(model, light, images["test"], batch, options.rounds) for batch in BATCHES],
     }
     if options.epochs:
-        shuffled = DataLoader(
-            images["tune"],
-            batch_size=32,
-            shuffle=True,
-            generator=torch.Generator().manual_seed(options.seed),
-        )
-        finetune(
-            light,
-            shuffled,
-            epochs=options.epochs,
-            lr=options.lr,
-            distillation=Distillation(model),
-            seed=options.seed,
-        )
-        row["tuned"] = judge()
-    return {
-        **row,
-        "slower": [one["batch"] for one in row["speed"] if one["gain"]["max"] < 1],
-    }  # in every round
+        _finetune(light, model, images["tune"], options)
+        row["tuned"] = asdict(evaluate(light, test))
+    # slower in every round
+    slower = [one["batch"] for one in row["speed"] if one["gain"]["max"] < 1]
+    return {**row, "slower": slower}
+
+
+def _finetune(
+    light: nn.Module, dense: nn.Module, images: Dataset, options: PruningBenchOptions
+) -> None:
+    shuffled = DataLoader(
+        images,
+        batch_size=32,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+    finetune(
+        light,
+        shuffled,
+        epochs=options.epochs,
+        lr=options.lr,
+        distillation=Distillation(dense),
+        seed=options.seed,
+    )
 
 
 @torch.inference_mode()
 def _speed(dense: nn.Module, light: nn.Module, images: Dataset, batch: int, rounds: int) -> dict:
-    """Images per second of both, timed in turn, and how many times as fast as the uncut model the cut one is."""
+    """Images per second of both models, timed in turn, and the light one's gain over the dense."""
     keep_freed()
     x = torch.stack([images[i % len(images)][0] for i in range(TIMED_IMAGES[batch])])
     pieces = x.split(batch)
@@ -253,17 +278,20 @@ def _speed(dense: nn.Module, light: nn.Module, images: Dataset, batch: int, roun
 
 
 def text(found: dict) -> str:
-    """The figures for people."""
+    """The figures as text."""
     options, dense = found["options"], Accuracy(**found["dense"])
     lines = [
         machine.sentence(found["machine"]),
-        f"{found['model']}: {found['macs'] / 1e6:.1f} M MACs, {found['params'] / 1e6:.2f} M parameters, {100 * dense.top1:.1f} % of {dense.images} judging "
-        f"images; all cut to {found['target_macs'] / found['macs']:.3f}x MACs",
-        f"{options['calibration']} calibration images, {options['epochs']} epochs of distillation on {options['tune']} others, "
-        f"{found['threads']} thread(s){', CPU time' if found['threads'] == 1 else ''}; in brackets how many times as fast as the uncut model",
+        f"{found['model']}: {found['macs'] / 1e6:.1f} M MACs, {found['params'] / 1e6:.2f} M "
+        f"parameters, {100 * dense.top1:.1f} % of {dense.images} test images; all pruned to "
+        f"{found['target_macs'] / found['macs']:.3f}x MACs",
+        f"{options['calibration']} calibration images, {options['epochs']} epochs of distillation "
+        f"on {options['tune']} others, {found['threads']} thread(s)"
+        f"{', CPU time' if found['threads'] == 1 else ''}; in brackets how many times as fast as "
+        "the dense model",
         "",
-        f"{'':<36} {'MACs':>6} {'params':>6} {'cut %':>6} {'tuned %':>7} {'step s':>7} {'MiB':>6}"
-        + "".join(f"   batch {batch:<2} images/s" for batch in BATCHES),
+        f"{'':<36} {'MACs':>6} {'params':>6} {'pruned %':>8} {'tuned %':>7} {'step s':>7} "
+        f"{'MiB':>6}" + "".join(f"   batch {batch:<2} images/s" for batch in BATCHES),
     ]
     for row in found["contenders"]:
         lines += _lines(row, found)
@@ -277,18 +305,54 @@ def _lines(row: dict, found: dict) -> list[str]:
     speed = "".join(
         f"   {one['light']:8.1f} ({one['gain']['median']:5.2f}x)" for one in row["speed"]
     )
+    macs, params = row["macs"] / found["macs"], row["params"] / found["params"]
     lines = [
-        f"{row['name']:<36} {row['macs'] / found['macs']:5.3f}x {row['params'] / found['params']:5.3f}x {100 * row['cut']['top1']:6.1f} {tuned} "
+        f"{row['name']:<36} {macs:5.3f}x {params:5.3f}x {100 * row['cut']['top1']:8.1f} {tuned} "
         f"{row['seconds']:7.1f} {row['peak_memory'] / 2**20:6.0f}{speed}"
     ]
     missed = row["macs"] / found["target_macs"] - 1
     if abs(missed) > 0.01:
         lines.append(f"    {100 * missed:+.1f} % off the MACs of the others")
     if row["slower"]:
-        lines.append(
-            f"    FAILURE: slower than the uncut model at batch {' and '.join(map(str, row['slower']))}"
-        )
+        batches = " and ".join(map(str, row["slower"]))
+        lines.append(f"    FAILURE: slower than the dense model at batch {batches}")
     return lines
+
+
+def plot(found: dict, *, ax: Axes | None = None) -> Axes:
+    """Plot each contender's accuracy from the dense model through pruning to fine-tuning.
+
+    Parameters
+    ----------
+    found : as of :func:`measure`; read are ``model``, ``macs``, ``target_macs`` and ``dense``, and
+        ``name``, ``cut`` and ``tuned`` of the contenders
+    ax : matplotlib Axes, by default a new one
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import PercentFormatter
+
+    if ax is None:
+        ax = plt.subplots(figsize=(9, 5), layout="constrained")[1]
+    dense, rows = found["dense"]["top1"], found["contenders"]
+    label_at = -1.0
+    for row in sorted(rows, key=lambda row: row["tuned"]["top1"]):
+        accuracies = [dense, row["cut"]["top1"], row["tuned"]["top1"]]
+        colour = next(_COLOURS[who] for who in _COLOURS if row["name"].lower().startswith(who))
+        ax.plot([0, 1, 2], accuracies, color=colour, linewidth=2, marker="o")
+        label_at = max(accuracies[-1], label_at + 0.045)  # labels do not overlap
+        text = f"{100 * accuracies[-1]:.1f} %  {row['name']}"
+        ax.text(2.06, label_at, text, va="center", fontsize=9, color=colour)
+    ax.scatter(0, dense, color=_COLOURS["dense"], zorder=3, s=90)
+    ax.text(0, dense + 0.05, f"{100 * dense:.1f} %", ha="center", color=_COLOURS["dense"])
+    share = found["target_macs"] / found["macs"]
+    steps = ("dense\n1.00x", f"pruned, not trained\n{share:.2f}x", f"fine-tuned\n{share:.2f}x")
+    ax.set_xticks([0, 1, 2], steps)
+    ax.set_xlim(-0.2, 3.3)
+    ax.set_ylim(-0.04, 1.0)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.set_ylabel("top-1 accuracy")
+    ax.set_xlabel(f"{found['model']}, MACs per image as a ratio of the dense model")
+    return ax
 
 
 if __name__ == "__main__":

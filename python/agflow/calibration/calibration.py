@@ -16,6 +16,7 @@ from torch import nn
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._utils.defaults import default
 from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.loaders import batches_of
 from agflow.calibration.dump import TensorFolder
@@ -47,12 +48,12 @@ def calibrate(
     model: nn.Module,
     loader: Iterable,
     *,
-    batches: int = 20,
-    groups: Sequence[str] = ("mlp", "heads"),
+    batches: int = default("calibrate", "batches"),
+    groups: Sequence[str] = default("calibrate", "groups"),
     image_size: int | tuple[int, int] | None = None,
-    weight_gradients: bool = False,
+    weight_gradients: bool = default("calibrate", "weight_gradients"),
     options: CalibrationOptions = CalibrationOptions(),
-    seed: int = 0,
+    seed: int = default("common", "seed"),
 ) -> Statistics:
     """Measure the prunable units of a model: sums of activations and gradients over some batches.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from agflow._utils.defaults import default
 from agflow.errors import InvalidValueError
 
 NONFINITE_ACTIONS = ("refuse", "skip")
@@ -29,7 +30,7 @@ class CalibrationOptions:
         whole.
     """
 
-    nonfinite: str = "refuse"
+    nonfinite: str = default("calibrate", "nonfinite")
     dump: str | os.PathLike | None = None
 
     def __post_init__(self):

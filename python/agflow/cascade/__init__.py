@@ -7,60 +7,44 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agflow.cascade.cascade import Call as Call
-    from agflow.cascade.cascade import Cascade as Cascade
-    from agflow.cascade.curves import Curve as Curve
-    from agflow.cascade.curves import curve as curve
-    from agflow.cascade.curves import oracle as oracle
-    from agflow.cascade.ensemble import combine as combine
-    from agflow.cascade.ensemble import fit_light_weight as fit_light_weight
-    from agflow.cascade.folder import load_cascade as load_cascade
-    from agflow.cascade.folder import save_cascade as save_cascade
-    from agflow.cascade.ledger import Costs as Costs
-    from agflow.cascade.ledger import Ledger as Ledger
-    from agflow.cascade.logits import Decisions as Decisions
-    from agflow.cascade.logits import Logits as Logits
+    from agflow.cascade.cascade import Cascade as Cascade, CascadeCall as CascadeCall
+    from agflow.cascade.curves import Curve as Curve, curve as curve, oracle as oracle
+    from agflow.cascade.ensemble import combine as combine, fit_light_weight as fit_light_weight
+    from agflow.cascade.expert_passes import predict as predict
+    from agflow.cascade.folder import load_cascade as load_cascade, save_cascade as save_cascade
+    from agflow.cascade.ledger import CascadeCosts as CascadeCosts, Ledger as Ledger
+    from agflow.cascade.logits import Decisions as Decisions, Logits as Logits
     from agflow.cascade.predictions import (
+        ExtraPriors as ExtraPriors,
+        FixedParameters as FixedParameters,
+        ImageSketches as ImageSketches,
         Predictions as Predictions,
-    )
-    from agflow.cascade.predictions import (
         join_predictions as join_predictions,
-    )
-    from agflow.cascade.predictions import (
-        predict as predict,
     )
     from agflow.cascade.priors import (
         PriorQuality as PriorQuality,
-    )
-    from agflow.cascade.priors import (
         agreement as agreement,
-    )
-    from agflow.cascade.priors import (
         escalations as escalations,
-    )
-    from agflow.cascade.priors import (
         fit_temperature as fit_temperature,
     )
-    from agflow.cascade.router import Router as Router
-    from agflow.cascade.router import calibrate_router as calibrate_router
+    from agflow.cascade.router import Router as Router, calibrate_router as calibrate_router
     from agflow.cascade.router_evaluation import (
         RouterEvaluation as RouterEvaluation,
-    )
-    from agflow.cascade.router_evaluation import (
         evaluate_cascade as evaluate_cascade,
-    )
-    from agflow.cascade.router_evaluation import (
         evaluate_router as evaluate_router,
     )
     from agflow.cascade.server import Server as Server
     from agflow.cascade.shared_prefix import shared_halves as shared_halves
 
 _HOMES = {
-    "Call": "cascade",
     "Cascade": "cascade",
-    "Costs": "ledger",
+    "CascadeCall": "cascade",
+    "CascadeCosts": "ledger",
     "Curve": "curves",
     "Decisions": "logits",
+    "ExtraPriors": "predictions",
+    "FixedParameters": "predictions",
+    "ImageSketches": "predictions",
     "Ledger": "ledger",
     "Logits": "logits",
     "Predictions": "predictions",
@@ -80,16 +64,19 @@ _HOMES = {
     "join_predictions": "predictions",
     "load_cascade": "folder",
     "oracle": "curves",
-    "predict": "predictions",
+    "predict": "expert_passes",
     "save_cascade": "folder",
     "shared_halves": "shared_prefix",
 }
 __all__ = [
-    "Call",
     "Cascade",
-    "Costs",
+    "CascadeCall",
+    "CascadeCosts",
     "Curve",
     "Decisions",
+    "ExtraPriors",
+    "FixedParameters",
+    "ImageSketches",
     "Ledger",
     "Logits",
     "Predictions",

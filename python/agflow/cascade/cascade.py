@@ -1,4 +1,4 @@
-"""Light expert first, heavy expert for what it is unsure of, as one module.
+"""A light and a heavy expert as one module that routes each image.
 
 Shape suffixes: B images of a call, E escalated ones, K classes.
 """
@@ -11,25 +11,32 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from agflow.cascade.ensemble import BOTH, HEAVY, combine
-from agflow.cascade.ledger import Costs, Ledger
-from agflow.cascade.priors import LOGIT_PRIORS, PRIOR, SCALED, escalations
-from agflow.cascade.router import Router
+from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS, combine
+from agflow.cascade.ledger import CascadeCosts, Ledger
+from agflow.cascade.markup import facts_html
+from agflow.cascade.priors import LOGIT_PRIORS, MAX_PROBABILITY, SCALED_SUFFIX, escalations
+from agflow.cascade.router import Router, escalation_rule
 from agflow.cascade.shared_prefix import shared_halves
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.evaluation.durations import Durations, Latency
-from agflow.models import logits_of
+from agflow.models import logits_of, model_name
 
 
 @dataclass(frozen=True)
-class Call:
-    """What one call of a cascade did.
+class CascadeCall:
+    """The counts and the time of one call of a cascade.
 
     Attributes
     ----------
-    images, escalated : of the call
-    seconds : from the images to the answers
-    charged : MACs per image as a ratio of the heavy expert's, as :class:`Ledger` has it
+    images, escalated : numbers of images
+    seconds : from the images to the logits
+    charged : charged cost per image, as a ratio of the heavy expert's (:class:`Ledger`)
+
+    Examples
+    --------
+    >>> import agflow
+    >>> agflow.cascade.CascadeCall(images=32, escalated=8, seconds=0.01, charged=0.45).escalated
+    8
     """
 
     images: int
@@ -39,38 +46,52 @@ class Call:
 
 
 class Cascade(nn.Module):
-    """``cascade(x) -> logits``: the light expert answers, images below the router's threshold go on to the heavy one.
+    """Answer images by the light expert, and those of low confidence by the heavy one.
 
-    Escalated images are compacted into one heavy batch and their answers scattered back, so the order of the batch
-    is kept. Where the router answers by both experts, the logits of an escalated image are their combined log-probabilities
-    (:func:`agflow.cascade.ensemble.combine`). For inference only; no gradient flows. The counts behind the ledger are those of calls one after the other:
-    let threads share a cascade through :class:`agflow.Server`.
+    An image escalates when the router's prior of its light logits is below the router's threshold.
+    Escalated images form one heavy batch, and its logits are put back in their places, so the order
+    of the batch is kept. Where the router's answers are the ensemble's, the logits of an escalated
+    image are the averaged log-probabilities of both experts (:func:`agflow.cascade.combine`). A
+    cascade is for inference only; no gradient flows. The counts behind the ledger are those of
+    calls one after the other: let threads share a cascade through :class:`agflow.Server`.
 
     Parameters
     ----------
     light, heavy : models that map float32 [B, C, H, W] to logits [B, K] on the same device
     router : Router, or a bare threshold of the maximum probability, in [0, 1]
-    shared_blocks : the embeddings and first blocks that are the same in both experts, bit for bit. Each image goes through
-        them once, and an escalated one goes on from the tokens behind them. 0 shares nothing
-    max_batch : no expert sees more images at once; a larger batch goes through both passes in pieces
+    shared_blocks : first blocks that, with the embeddings, are the same in both experts, bit for
+        bit. Each image passes them once, and an escalated one goes on from their tokens. 0 shares
+        nothing
+    max_batch : greatest number of images in a pass; a larger batch goes through both passes in
+        pieces. None sets no limit
 
     Attributes
     ----------
     ledger : Ledger
-        Images seen since construction or :meth:`reset_ledger`, escalations, charged and uncharged cost.
-    last_call : Call
+        Images since construction or :meth:`reset_ledger`, escalations, charged and uncharged cost.
+    last_call : CascadeCall
         The same of the latest call alone, and its time.
     latency : Latency
-        p50 and p99 of a call, whatever its batch: what the caller waits for. Of at most the latest 10,000 calls since
-        :meth:`reset_ledger`.
+        p50 and p99 of a call, whatever its batch, in seconds, over at most the latest 10,000 calls
+        since :meth:`reset_ledger`.
 
     Raises
     ------
     InvalidValueError
-        The threshold is NaN, logits do not give the router's prior, the experts do not share ``shared_blocks``
-        (:func:`agflow.cascade.shared_prefix.shared_halves`), or ``max_batch`` is below 1.
+        The threshold is NaN, logits do not give the router's prior, the experts do not share
+        ``shared_blocks`` (:func:`agflow.cascade.shared_halves`), or ``max_batch`` is below 1.
     UnsupportedModelError
         No adapter handles an expert.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> heavy, _, _ = agflow.load_model("example")
+    >>> cascade = agflow.Cascade(agflow.models.at_image_size(heavy, 20), heavy, 0.8)
+    >>> cascade(torch.zeros(4, 1, 28, 28)).shape
+    torch.Size([4, 10])
+    >>> cascade.last_call.images
+    4
     """
 
     def __init__(
@@ -87,66 +108,60 @@ class Cascade(nn.Module):
         calibrated = isinstance(router, Router)
         self.threshold = float(router.threshold if calibrated else router)
         self.prior, self.temperature = (
-            (router.prior, router.temperature) if calibrated else (PRIOR, 1.0)
+            (router.prior, router.temperature) if calibrated else (MAX_PROBABILITY, 1.0)
         )
         self.answers, self.light_weight = (
-            (router.answers, router.light_weight) if calibrated else (HEAVY, 0.0)
+            (router.answers, router.light_weight) if calibrated else (HEAVY_ANSWERS, 0.0)
         )
-        if self.threshold != self.threshold:
-            raise InvalidValueError(
-                f"threshold is {self.threshold}, expected a number: calibrate one with calibrate_router"
-            )
-        if self.prior.removesuffix(SCALED) not in LOGIT_PRIORS:
-            raise InvalidValueError(
-                f"the router's prior is {self.prior!r}, a cascade computes {', '.join(LOGIT_PRIORS)} from the logits: "
-                "calibrate with one of these"
-            )
-        if max_batch is not None and max_batch < 1:
-            raise InvalidValueError(
-                f"max_batch is {max_batch}, expected a whole number from 1, or None for no limit"
-            )
+        _check(self.threshold, self.prior, max_batch)
         self.shared_blocks, self.max_batch = shared_blocks, max_batch
         if shared_blocks:
             self._prefix, self._light_rest, self._heavy_rest = shared_halves(
                 light, heavy, shared_blocks
             )
-        self.costs = Costs.of(light, heavy, shared_blocks)
+        self.costs = CascadeCosts.of(light, heavy, shared_blocks)
         self.reset_ledger()
 
     def reset_ledger(self) -> None:
-        """Forget all calls so far."""
+        """Start the ledger, the latest call and the latency anew."""
         self._samples = self._escalated = 0
         self._last = (0, 0, 0.0)
         self._durations = Durations()
 
     @property
     def ledger(self) -> Ledger:
+        """Cost of all calls since :meth:`reset_ledger`; EmptyError before the first."""
         return Ledger.of(self.costs, self._samples, self._escalated)
 
     @property
-    def last_call(self) -> Call:
+    def last_call(self) -> CascadeCall:
+        """Counts and time of the latest call; EmptyError before the first."""
         images, escalated, seconds = self._last
-        return Call(images, escalated, seconds, Ledger.of(self.costs, images, escalated).charged)
+        charged = Ledger.of(self.costs, images, escalated).charged
+        return CascadeCall(images, escalated, seconds, charged)
 
     @property
     def latency(self) -> Latency:
+        """Percentiles of the calls' times in seconds; EmptyError before the first call."""
         return self._durations.latency
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [B, K] for images [B, C, H, W]. On a GPU the call waits for its answers.
+        """Return the logits [B, K] of images [B, C, H, W]. On a GPU the call waits for its result.
 
         Raises
         ------
         EmptyError, ShapeError
-            There is no image, x is not [B, C, H, W], or the experts answer for different numbers of classes.
+            There is no image, x is not [B, C, H, W], or the experts have different numbers of
+            classes.
         NonFiniteError
-            An expert gave a logit that is NaN or infinite; the heavy expert's are looked at where both answer.
+            A logit is NaN or infinite; the heavy expert's are checked where the ensemble answers.
         """
         start = time.perf_counter()
         if x.ndim != 4:
             raise ShapeError(
-                f"the images have the shape {tuple(x.shape)}, expected [B, C, H, W]: give a single image as image[None]"
+                f"the images have the shape {tuple(x.shape)}, expected [B, C, H, W]: "
+                "give a single image as image[None]"
             )
         if not len(x):
             raise EmptyError("the batch has no image; expected at least one")
@@ -155,7 +170,7 @@ class Cascade(nn.Module):
         if len(escalated_E):
             heavy = self._heavy_rest if self.shared_blocks else self.heavy
             heavy_EK = _joined([logits_of(heavy(piece)) for piece in seen_E.split(size)])
-            logits_BK = self._answered(logits_BK, escalated_E, heavy_EK)
+            logits_BK = self._with_escalated(logits_BK, escalated_E, heavy_EK)
         if x.is_cuda:
             torch.cuda.current_stream(x.device).synchronize()
         self._record(len(x), len(escalated_E), time.perf_counter() - start)
@@ -164,7 +179,8 @@ class Cascade(nn.Module):
     def _light_pass(
         self, x: torch.Tensor, size: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Logits of all images; which of them escalate, ascending; what the heavy expert goes on from, images or tokens, of these."""
+        """Light logits of all images, indices of those that escalate, and what the heavy expert
+        takes for these, images or tokens."""
         light = self._light_rest if self.shared_blocks else self.light
         logits, escalated, compacted = [], [], []
         for number, piece in enumerate(x.split(size)):
@@ -177,16 +193,17 @@ class Cascade(nn.Module):
             compacted.append(seen.index_select(0, rows))
         return _joined(logits), _joined(escalated), _joined(compacted)
 
-    def _answered(
+    def _with_escalated(
         self, logits_BK: torch.Tensor, escalated_E: torch.Tensor, heavy_EK: torch.Tensor
     ) -> torch.Tensor:
-        """The light expert's logits with the answers to escalated images in their places."""
+        """The light logits with those of escalated images replaced."""
         if heavy_EK.shape[1] != logits_BK.shape[1]:
             raise ShapeError(
-                f"the heavy expert answers for {heavy_EK.shape[1]} classes, the light one for {logits_BK.shape[1]}: "
+                f"the heavy expert answers for {heavy_EK.shape[1]} classes, "
+                f"the light one for {logits_BK.shape[1]}: "
                 "both must know the same classes in the same order"
             )
-        if self.answers == BOTH:
+        if self.answers == ENSEMBLE_ANSWERS:
             heavy_EK = combine(logits_BK.index_select(0, escalated_E), heavy_EK, self.light_weight)
         return logits_BK.index_copy(0, escalated_E, heavy_EK.to(logits_BK.dtype))
 
@@ -195,6 +212,53 @@ class Cascade(nn.Module):
         self._escalated += escalated
         self._last = (images, escalated, seconds)
         self._durations.add(seconds)
+
+    def __repr__(self) -> str:
+        light, heavy = self.costs.light, self.costs.heavy
+        return (
+            f"<agflow.Cascade: {model_name(self.heavy)}: {self._rule}; "
+            f"light {light / 1e6:.1f} M, heavy {heavy / 1e6:.1f} M MACs, {self._charged}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            f"Cascade of {model_name(self.heavy)}",
+            {
+                "light expert": f"{self.costs.light / 1e6:.1f} M MACs per image",
+                "heavy expert": f"{self.costs.heavy / 1e6:.1f} M MACs per image",
+                "shared first blocks": str(self.shared_blocks),
+                "rule": self._rule,
+                "cost": self._charged,
+            },
+        )
+
+    @property
+    def _rule(self) -> str:
+        return escalation_rule(self.prior, self.threshold)
+
+    @property
+    def _charged(self) -> str:
+        if self._samples:
+            return f"{self.ledger.charged:.3f}x charged on {self._samples} images"
+        if isinstance(self.router, Router):
+            return f"{self.router.ledger.charged:.3f}x charged as calibrated"
+        return "no image yet"
+
+
+def _check(threshold: float, prior: str, max_batch: int | None) -> None:
+    if threshold != threshold:
+        raise InvalidValueError(
+            f"threshold is {threshold}, expected a number: calibrate one with calibrate_router"
+        )
+    if prior.removesuffix(SCALED_SUFFIX) not in LOGIT_PRIORS:
+        raise InvalidValueError(
+            f"the router's prior is {prior!r}, expected one that logits give "
+            f"({', '.join(LOGIT_PRIORS)}): calibrate with one of these"
+        )
+    if max_batch is not None and max_batch < 1:
+        raise InvalidValueError(
+            f"max_batch is {max_batch}, expected a whole number from 1, or None for no limit"
+        )
 
 
 def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:

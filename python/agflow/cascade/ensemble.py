@@ -1,4 +1,4 @@
-"""The answer of both experts together: averaged log-probabilities."""
+"""The ensemble of both experts: averaged log-probabilities."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from agflow._core.loader import core
 from agflow.cascade.priors import are_classes, label_batch, matrix_on_cpu
 from agflow.errors import EmptyError
 
-HEAVY, BOTH = "heavy", "both"
+HEAVY_ANSWERS, ENSEMBLE_ANSWERS = "heavy", "both"
+"""What answers an image that escalates, as files name it: the heavy expert, or the ensemble."""
 
 
 def combine(light_EK: torch.Tensor, heavy_EK: torch.Tensor, weight: float) -> torch.Tensor:
-    """Answers to images that both experts have seen: ``w log softmax(light) + (1 - w) log softmax(heavy)``.
+    """Average the log-probabilities of both experts: ``w log p_light + (1 - w) log p_heavy``.
 
-    A product of experts (Hinton 2002, Neural Computation 14, 1771-1800), made in float64: log-probabilities up to a
-    constant of each row.
+    A product of experts (Hinton 2002, Neural Computation 14, 1771-1800), computed in float64; the
+    result is log-probabilities up to a constant of each row.
 
     Parameters
     ----------
@@ -32,11 +33,18 @@ def combine(light_EK: torch.Tensor, heavy_EK: torch.Tensor, weight: float) -> to
     Raises
     ------
     ShapeError
-        The two are of other images or classes.
+        The two are of different images or classes.
     NonFiniteError
         A logit is NaN or infinite.
     InvalidValueError
         The weight is not in [0, 1].
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> light_EK, heavy_EK = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]])
+    >>> [int(agflow.cascade.combine(light_EK, heavy_EK, w).argmax()) for w in (0.0, 0.5, 1.0)]
+    [1, 1, 0]
     """
     combined = arrow.call_for_array(
         core().combine, float(weight), matrix_on_cpu(light_EK), matrix_on_cpu(heavy_EK)
@@ -47,14 +55,32 @@ def combine(light_EK: torch.Tensor, heavy_EK: torch.Tensor, weight: float) -> to
 def fit_light_weight(
     light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor
 ) -> float | None:
-    """The weight of :func:`combine` of greatest likelihood, on the quarter of the rows that calibrates no threshold.
+    """Fit the weight of :func:`combine` that maximises the likelihood of the labels.
 
-    None when no row is left for it, the experts have other classes, or a label is no class of theirs.
+    The fit uses a quarter of the rows, which calibrates no threshold.
+
+    Parameters
+    ----------
+    light_NK, heavy_NK : logits, float32 [N, K]
+    labels_N : int64 [N]
+
+    Returns
+    -------
+    None when no row is left for the fit, the experts have different classes, or a label is no class
+    of theirs
 
     Raises
     ------
     NonFiniteError
         A logit is NaN or infinite.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> labels_N = torch.arange(400) % 4
+    >>> right_NK = torch.nn.functional.one_hot(labels_N, 4).float()
+    >>> agflow.cascade.fit_light_weight(-right_NK, right_NK, labels_N)
+    0.0
     """
     if light_NK.shape != heavy_NK.shape or not are_classes(labels_N, light_NK):
         return None

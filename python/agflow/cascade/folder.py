@@ -1,4 +1,4 @@
-"""A cascade on disk: both experts and the router as one folder, and as files for other runtimes."""
+"""A cascade on disk: both experts and the router as one folder, in which nothing is executed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from torch import nn
 
 from agflow._utils.files import atomic_directory, write
 from agflow.cascade.cascade import Cascade
-from agflow.cascade.ensemble import BOTH
+from agflow.cascade.readme import (
+    CASCADE_FILE,
+    HEAVY_FOLDER,
+    LIGHT_FOLDER,
+    README_FILE,
+    ROUTER_FILE,
+    cascade_readme,
+)
 from agflow.cascade.router import Router
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
-from agflow.models import model_name
 from agflow.models.expert import CONFIG, load_expert, save_expert
 
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
 
-FORMAT = 1
-CASCADE, LIGHT, HEAVY, ROUTER, README = "cascade.json", "light", "heavy", "router.json", "README.md"
-PARTS = (f"{LIGHT}/{CONFIG}", f"{HEAVY}/{CONFIG}", ROUTER)
+CASCADE_FORMAT = 1
+HASHED_PARTS = (f"{LIGHT_FOLDER}/{CONFIG}", f"{HEAVY_FOLDER}/{CONFIG}", ROUTER_FILE)
 """Files whose SHA-256 cascade.json holds; an expert's config.json holds that of its weights."""
 
 
@@ -36,14 +41,17 @@ def save_cascade(
     tuning: str = "",
     plan: Plan | None = None,
 ) -> None:
-    """Save a cascade as a folder, which appears whole or not at all: the experts' folders ``light`` and ``heavy``, ``router.json``,
-    ``cascade.json`` and a README. A cascade folder of that name is replaced; any other folder is left alone.
+    """Save a cascade as a folder, which appears whole or not at all.
+
+    The folder holds the experts' folders ``light`` and ``heavy``, ``router.json``, ``cascade.json``
+    and a README. A cascade folder of the same name is replaced; any other folder is left alone.
 
     Parameters
     ----------
-    preprocessing : what the images of the cascade need, kept with both experts
-    tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned an expert, kept with both
-    plan : the plan that the light expert was cut by, kept with it
+    preprocessing : of the cascade's images, kept with both experts
+    tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned an expert, kept
+        with both
+    plan : the plan that the light expert was pruned by, kept with it
 
     Raises
     ------
@@ -53,24 +61,40 @@ def save_cascade(
         An expert cannot be saved (:func:`agflow.save`).
     FileError
         The folder holds something else or cannot be written.
+
+    Examples
+    --------
+    >>> import agflow, tempfile, torch
+    >>> heavy, _, _ = agflow.load_model("example")
+    >>> batches = [(torch.zeros(8, 1, 28, 28), torch.arange(8))]
+    >>> router = agflow.calibrate_router(agflow.predict(heavy, heavy, batches), escalation=0.9)
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     cascade = agflow.Cascade(heavy, heavy, router, shared_blocks=1)
+    ...     agflow.cascade.save_cascade(cascade, f"{scratch}/cascade")
+    ...     loaded = agflow.cascade.load_cascade(f"{scratch}/cascade")
+    >>> loaded.shared_blocks
+    1
     """
     router = router_of(cascade)
-    with atomic_directory(folder, "a cascade folder", CASCADE) as made:
-        save_expert(cascade.light, made / LIGHT, plan, preprocessing=preprocessing, tuning=tuning)
-        save_expert(cascade.heavy, made / HEAVY, preprocessing=preprocessing, tuning=tuning)
-        router.save(made / ROUTER)
+    kept = {"preprocessing": preprocessing, "tuning": tuning}
+    with atomic_directory(folder, "a cascade folder", CASCADE_FILE) as made:
+        save_expert(cascade.light, made / LIGHT_FOLDER, plan, **kept)
+        save_expert(cascade.heavy, made / HEAVY_FOLDER, **kept)
+        router.save(made / ROUTER_FILE)
         config = {
-            "format": FORMAT,
+            "format": CASCADE_FORMAT,
             "shared_blocks": cascade.shared_blocks,
             "max_batch": cascade.max_batch,
-            "sha256": {part: _sha256((made / part).read_bytes()) for part in PARTS},
+            "sha256": {part: _sha256((made / part).read_bytes()) for part in HASHED_PARTS},
         }
-        write(made / CASCADE, (json.dumps(config, indent=2) + "\n").encode())
-        write(made / README, _readme(cascade, router).encode())
+        write(made / CASCADE_FILE, (json.dumps(config, indent=2) + "\n").encode())
+        write(made / README_FILE, cascade_readme(cascade, router).encode())
 
 
 def load_cascade(folder: str | os.PathLike) -> Cascade:
-    """Rebuild the cascade of a folder that :func:`save_cascade` made, in evaluation mode on the CPU; nothing in it is executed.
+    """Load the cascade of a folder that :func:`save_cascade` made, in evaluation mode on the CPU.
+
+    Nothing in the folder is executed.
 
     Raises
     ------
@@ -78,31 +102,37 @@ def load_cascade(folder: str | os.PathLike) -> Cascade:
         The folder or one of its files is missing or not readable.
     CorruptFileError
         A file is damaged, or belongs to another cascade; the message names it.
+
+    Examples
+    --------
+    >>> import agflow, tempfile, torch
+    >>> heavy, _, _ = agflow.load_model("example")
+    >>> batches = [(torch.zeros(8, 1, 28, 28), torch.arange(8))]
+    >>> router = agflow.calibrate_router(agflow.predict(heavy, heavy, batches), escalation=0.9)
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     cascade = agflow.Cascade(heavy, heavy, router, shared_blocks=2)
+    ...     agflow.cascade.save_cascade(cascade, f"{scratch}/cascade")
+    ...     loaded = agflow.cascade.load_cascade(f"{scratch}/cascade")
+    >>> loaded.shared_blocks
+    2
     """
     folder = pathlib.Path(folder)
     config = _read_config(folder)
     for part, sha256 in config["sha256"].items():
         if _sha256(_read(folder / part)) != sha256:
             raise CorruptFileError(
-                f"{folder / part} is damaged or of another cascade: its SHA-256 is not the one in {CASCADE}; "
-                "copy or save the cascade again"
+                f"{folder / part} is damaged or of another cascade: its SHA-256 is not the one in "
+                f"{CASCADE_FILE}; copy or save the cascade again"
             )
-    light, heavy, router = (
-        load_expert(folder / LIGHT),
-        load_expert(folder / HEAVY),
-        Router.load(folder / ROUTER),
-    )
+    light, heavy = load_expert(folder / LIGHT_FOLDER), load_expert(folder / HEAVY_FOLDER)
+    router = Router.load(folder / ROUTER_FILE)
+    limits = {name: config[name] for name in ("shared_blocks", "max_batch")}
     try:
-        return Cascade(
-            light,
-            heavy,
-            router,
-            shared_blocks=config["shared_blocks"],
-            max_batch=config["max_batch"],
-        ).eval()
+        return Cascade(light, heavy, router, **limits).eval()
     except AgflowError as error:
         raise CorruptFileError(
-            f"{folder / CASCADE} does not fit the experts and the router beside it ({error}); save the cascade again"
+            f"{folder / CASCADE_FILE} does not fit the experts and the router beside it ({error}); "
+            "save the cascade again"
         ) from error
 
 
@@ -134,15 +164,26 @@ def save(
         A cascade has a bare threshold and no router.
     FileError
         The folder holds something else or cannot be written.
+
+    Examples
+    --------
+    >>> import agflow, tempfile
+    >>> heavy, preprocessing, _ = agflow.load_model("example")
+    >>> light = agflow.models.at_image_size(heavy, 20)
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     agflow.save(light, f"{scratch}/light", preprocessing=preprocessing)
+    ...     loaded = agflow.load(f"{scratch}/light")
+    >>> agflow.count_macs(loaded) == agflow.count_macs(light)
+    True
     """
     kept = {"plan": plan, "preprocessing": preprocessing, "tuning": tuning}
     (save_cascade if isinstance(model, Cascade) else save_expert)(model, folder, **kept)
 
 
 def load(folder: str | os.PathLike) -> nn.Module:
-    """Load the expert or the cascade of a folder made by :func:`save`, in evaluation mode on the CPU.
+    """Load the expert or the cascade of a folder made by :func:`save`.
 
-    Nothing in the folder is executed.
+    It is in evaluation mode on the CPU; nothing in the folder is executed.
 
     Returns
     -------
@@ -154,16 +195,34 @@ def load(folder: str | os.PathLike) -> nn.Module:
         The folder or one of its files is missing or not readable.
     CorruptFileError
         A file is damaged or was not made by :func:`save`; the message names it.
+
+    Examples
+    --------
+    >>> import agflow, tempfile, torch
+    >>> heavy, _, _ = agflow.load_model("example")
+    >>> light = agflow.models.at_image_size(heavy, 20)
+    >>> batches = [(torch.zeros(8, 1, 28, 28), torch.arange(8))]
+    >>> router = agflow.calibrate_router(agflow.predict(light, heavy, batches), escalation=0.9)
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     agflow.save(agflow.Cascade(light, heavy, router), f"{scratch}/cascade")
+    ...     loaded = agflow.load(f"{scratch}/cascade")
+    >>> loaded.router == router
+    True
     """
-    is_cascade = (pathlib.Path(folder) / CASCADE).exists()
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"folder {folder} is missing, expected one made by agflow.save")
+    # Either file marks a cascade, so that one without the other is reported as damaged.
+    is_cascade = any((folder / file).exists() for file in (CASCADE_FILE, ROUTER_FILE))
     return load_cascade(folder) if is_cascade else load_expert(folder)
 
 
 def router_of(cascade: Cascade) -> Router:
+    """The calibrated router of a cascade, without which it is not written."""
     if not isinstance(cascade.router, Router):
         raise InvalidValueError(
-            f"the cascade has the bare threshold {cascade.threshold:g}, expected a router, which says what its threshold promises: "
-            "calibrate one with calibrate_router"
+            f"the cascade has the bare threshold {cascade.threshold:g}, expected a router, "
+            "which holds what its threshold guarantees: calibrate one with calibrate_router"
         )
     return cascade.router
 
@@ -174,15 +233,16 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
             f"cascade folder {folder} is missing; expected a folder made by save_cascade"
         )
     try:
-        config = json.loads(_read(folder / CASCADE))
+        config = json.loads(_read(folder / CASCADE_FILE))
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(
-            f"{folder / CASCADE} is not JSON ({error}); save the cascade again"
+            f"{folder / CASCADE_FILE} is not JSON ({error}); save the cascade again"
         ) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or config.get("format") != CASCADE_FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise CorruptFileError(
-            f"{folder / CASCADE} has format {found!r}, expected {FORMAT}: it was not made by this version's save_cascade"
+            f"{folder / CASCADE_FILE} has format {found!r}, expected {CASCADE_FORMAT}: "
+            "it was not made by this version's save_cascade"
         )
     shared_blocks, max_batch, sha256 = (
         config.get(name) for name in ("shared_blocks", "max_batch", "sha256")
@@ -193,10 +253,11 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
         or max_batch is not None
         and type(max_batch) is not int
         or not isinstance(sha256, dict)
-        or sha256.keys() != set(PARTS)
+        or sha256.keys() != set(HASHED_PARTS)
     ):
         raise CorruptFileError(
-            f"{folder / CASCADE} lacks shared_blocks, max_batch or the SHA-256 of {', '.join(PARTS)}; save the cascade again"
+            f"{folder / CASCADE_FILE} lacks shared_blocks, max_batch or the SHA-256 of "
+            f"{', '.join(HASHED_PARTS)}; save the cascade again"
         )
     return config
 
@@ -206,45 +267,10 @@ def _read(path: pathlib.Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FileError(
-            f"{path} cannot be read: {error.strerror}; a cascade folder needs {CASCADE}, {', '.join(PARTS)}"
+            f"{path} cannot be read: {error.strerror}; "
+            f"a cascade folder needs {CASCADE_FILE}, {', '.join(HASHED_PARTS)}"
         ) from error
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def cascade_summary(cascade: Cascade, router: Router) -> str:
-    costs, blocks = cascade.costs, cascade.shared_blocks
-    shared = (
-        f"; they share the embeddings and the first {'block' if blocks == 1 else f'{blocks} blocks'}, which run once"
-        if blocks
-        else ""
-    )
-    answers = (
-        f" Both experts answer these, the light one with weight {router.light_weight:.3g}."
-        if router.answers == BOTH
-        else ""
-    )
-    return (
-        f"The light expert costs {costs.light / 1e6:.1f} M MACs per image, the heavy one {costs.heavy / 1e6:.1f} M{shared}.\n\n"
-        f"Routing: {router.rule}.{answers} {router.verdict}: calibrated for {router.target} (limit {router.limit:g}) with confidence "
-        f"{router.confidence:g} on {router.samples} held-out images, of which {100 * router.escalation:.1f} % escalated: "
-        f"{router.ledger.charged:.3f}x of the heavy expert's MACs, charged.\n\n"
-    )
-
-
-def _readme(cascade: Cascade, router: Router) -> str:
-    return (
-        f"# {model_name(cascade.heavy)}: cascade for agflow\n\n{cascade_summary(cascade, router)}"
-        f"`{LIGHT}` and `{HEAVY}` are expert folders, `{ROUTER}` is what `agflow route` writes, `{CASCADE}` holds what else the cascade "
-        "needs and the SHA-256 of its parts.\n\n"
-        "With agflow:\n\n"
-        "```python\nimport agflow\n"
-        'cascade = agflow.load("path of this folder")\n'
-        "logits = cascade(images)  # float32 [B, C, H, W]\n"
-        "with agflow.Server(cascade) as server:\n"
-        "    future = server.submit(image)  # float32 [C, H, W], from any thread\n```\n\n"
-        'What the images need is `agflow.models.expert.expert_preprocessing("path of this folder/heavy")`, where it was saved.\n\n'
-        'Without torch: `agflow.exporting.export_cascade(cascade, "exported")` writes both experts as ONNX, with a README of its own.\n'
-    )

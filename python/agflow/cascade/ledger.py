@@ -1,4 +1,18 @@
-"""The cost of a cascade: what is charged for an image, and when that is a loss."""
+"""The cost of a cascade.
+
+The *charged cost* is the expected cost per image as a ratio of the heavy expert's, where both
+passes of an escalated image are paid::
+
+    charged = (c_light + escalation * (c_heavy - c_shared)) / c_heavy
+
+The costs c of one image are in MACs or in any other unit; ``escalation`` is the share of images
+that escalate, and c_shared is the cost of the first blocks that both experts share, which run once.
+A prior that needs a second view adds the cost of that view to c_light. The *uncharged cost* leaves
+out the light pass of escalated images and is there for comparison with papers that report it (arXiv
+2603.12354)::
+
+    uncharged = ((1 - escalation) * c_light + escalation * c_heavy) / c_heavy
+"""
 
 from __future__ import annotations
 
@@ -8,22 +22,42 @@ from dataclasses import dataclass
 from torch import nn
 
 from agflow._core.loader import core
+from agflow.cascade.markup import facts_html
 from agflow.models import count_macs, prefix_macs
 
 
 @dataclass(frozen=True)
-class Costs:
-    """MACs per image of the light expert, the heavy expert, what an escalated image need not pay again, and of the second
-    look behind the prior agreement, which only a cascade that routes by this prior pays."""
+class CascadeCosts:
+    """Costs of one image in a cascade, in MACs or in any other unit.
+
+    Attributes
+    ----------
+    light, heavy : a pass through the expert
+    shared : the first blocks that both experts share, which an escalated image does not pay again
+    second_view : the second view behind the prior ``agreement``; only a cascade that routes by this
+        prior pays it
+
+    Examples
+    --------
+    >>> import agflow
+    >>> agflow.cascade.CascadeCosts(light=20, heavy=100)
+    CascadeCosts(light=20, heavy=100, shared=0, second_view=0)
+    """
 
     light: int
     heavy: int
     shared: int = 0
-    look: int = 0
+    second_view: int = 0
 
     @classmethod
-    def of(cls, light: nn.Module, heavy: nn.Module, shared_blocks: int = 0) -> Costs:
-        """Of two experts whose embeddings and first ``shared_blocks`` blocks are computed once for both; 0 shares nothing."""
+    def of(cls, light: nn.Module, heavy: nn.Module, shared_blocks: int = 0) -> CascadeCosts:
+        """Count the MACs of two experts.
+
+        Parameters
+        ----------
+        shared_blocks : first blocks that, with the embeddings, run once for both experts; 0 shares
+            nothing
+        """
         return cls(
             count_macs(light),
             count_macs(heavy),
@@ -31,12 +65,26 @@ class Costs:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ledger:
-    """What a cascade has cost so far, per image, as ratios of the heavy expert.
+    """The cost of a number of images that went through a cascade.
 
-    charged = (c_light + escalation * (c_heavy - c_shared)) / c_heavy; uncharged leaves out the light pass of escalated
-    images. ``break_even`` is the escalation at which charged = 1; at or above it the verdict is "loss".
+    Attributes
+    ----------
+    samples, escalated : numbers of images
+    escalation : escalated / samples
+    light_macs, heavy_macs, shared_macs : the costs of one image (:class:`CascadeCosts`)
+    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`)
+    uncharged : the same without the light pass of escalated images
+    break_even : the escalation at which ``charged`` is 1; 0 where none saves anything
+    verdict : ``"loss"`` where ``charged`` is 1 or more, else ``"gain"``
+
+    Examples
+    --------
+    >>> import agflow
+    >>> costs = agflow.cascade.CascadeCosts(light=20, heavy=100)
+    >>> agflow.cascade.Ledger.of(costs, samples=1000, escalated=250).charged
+    0.45
     """
 
     samples: int
@@ -51,7 +99,17 @@ class Ledger:
     verdict: str
 
     @classmethod
-    def of(cls, costs: Costs, samples: int, escalated: int) -> Ledger:
+    def of(cls, costs: CascadeCosts, samples: int, escalated: int) -> Ledger:
+        """Compute the ledger of ``samples`` images, of which ``escalated`` went on.
+
+        Raises
+        ------
+        EmptyError
+            There is no sample.
+        InvalidValueError
+            A cost is below 1, the shared cost exceeds an expert's, or more images escalated than
+            there are.
+        """
         request = {
             "light_macs": costs.light,
             "heavy_macs": costs.heavy,
@@ -63,6 +121,24 @@ class Ledger:
 
     def __str__(self) -> str:
         return (
-            f"{self.samples} images, {100 * self.escalation:.1f} % escalated: {self.charged:.3f}x charged "
-            f"({self.uncharged:.3f}x uncharged), break-even at {100 * self.break_even:.1f} %: {self.verdict}"
+            f"{self.samples} images, {100 * self.escalation:.1f} % escalated: "
+            f"{self.charged:.3f}x charged ({self.uncharged:.3f}x uncharged), "
+            f"break-even at {100 * self.break_even:.1f} %: {self.verdict}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<agflow.Ledger: {self}>"
+
+    def _repr_html_(self) -> str:
+        return facts_html(
+            f"Ledger of {self.samples} images: {self.verdict}",
+            {
+                "charged cost per image": f"{self.charged:.3f}x of the heavy expert's",
+                "without the light pass of escalated images": f"{self.uncharged:.3f}x",
+                "escalated": f"{self.escalated} ({100 * self.escalation:.1f} %)",
+                "break-even at": f"{100 * self.break_even:.1f} % escalated",
+                "light expert": f"{self.light_macs / 1e6:.1f} M MACs per image",
+                "heavy expert": f"{self.heavy_macs / 1e6:.1f} M MACs per image",
+                "shared by both": f"{self.shared_macs / 1e6:.1f} M MACs per image",
+            },
         )

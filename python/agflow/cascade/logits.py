@@ -1,4 +1,4 @@
-"""The files of ``agflow decide``, which routes the logits of experts that run elsewhere: neither needs torch."""
+"""Tables of ``agflow decide``, which routes logits of experts that run elsewhere, without torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ from agflow.table import Table
 
 
 class Logits(Table):
-    """Logits of images through one expert: one row an image, column logits [K] of float32, float64 or float16.
+    """Logits of images by one expert, one row an image.
 
-    The column is an ``arrow.fixed_shape_tensor``.
+    Column: logits [K] of float32, float64 or float16, an ``arrow.fixed_shape_tensor``.
+
+    Examples
+    --------
+    >>> import agflow, numpy
+    >>> len(agflow.cascade.Logits.of(numpy.zeros((4, 10), numpy.float32)))
+    4
     """
 
     kind = "logits"
 
     @classmethod
     def of(cls, logits_NK: Any) -> Logits:
-        """A table of logits [N, K]: a numpy array or what numpy can read, of float32, float64 or float16.
+        """Make the table of logits [N, K].
+
+        Parameters
+        ----------
+        logits_NK : a numpy array or what numpy can read, of float32, float64 or float16
 
         Raises
         ------
@@ -45,12 +55,25 @@ class Logits(Table):
         )
         return cls(pa.RecordBatch.from_arrays([column], schema=schema))
 
+    def _summary(self) -> str:
+        classes = self.batch.schema.field("logits").type.list_size
+        return f"{len(self)} images, {classes} classes"
+
 
 class Decisions(Table):
-    """What a router makes of images: one row each, in the order of their logits.
+    """Decisions of a router, one row an image in the order of the logits, from ``agflow decide``.
 
-    Columns: index int64, prediction int64, prior float32, escalate bool. Where metadata agflow.answers is "heavy" or
-    "both", the predictions are the cascade's answers; without it they are the light expert's.
+    Columns: index int64, prediction int64, prior float32, escalate bool. The predictions are the
+    cascade's answers where metadata agflow.answers is "heavy" or "both"; without it they are the
+    light expert's.
+
+    Examples
+    --------
+    >>> import agflow, pyarrow
+    >>> columns = {"index": [0, 1], "prediction": [7, 2], "prior": [0.9, 0.4]}
+    >>> batch = pyarrow.RecordBatch.from_pydict({**columns, "escalate": [False, True]})
+    >>> agflow.cascade.Decisions(batch).escalated
+    array([1])
     """
 
     kind = "decisions"
@@ -59,3 +82,6 @@ class Decisions(Table):
     def escalated(self) -> np.ndarray:
         """Indices of the images that escalate, ascending int64."""
         return np.flatnonzero(self.columns["escalate"])
+
+    def _summary(self) -> str:
+        return f"{len(self)} images, {len(self.escalated)} of them escalate"

@@ -1,34 +1,32 @@
-"""Predictions of both experts, the calibrated threshold, and the honest cost: decided by the Go core."""
+"""Predictions of both experts on the same images, with the priors that can route them.
+
+Shape suffixes: N images, C features, K classes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
 
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.cascade.ensemble import combine, fit_light_weight
-from agflow.cascade.ledger import Costs
+from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.priors import (
     AGREEMENT,
     LOGIT_PRIORS,
-    PRIOR,
-    SCALED,
+    MAX_PROBABILITY,
+    SCALED_SUFFIX,
     agreement,
     fit_temperature,
     priors,
 )
-from agflow.data.leakage import ImageSketch
-from agflow.errors import InvalidValueError, UnsupportedModelError
-from agflow.evaluation.accuracy import logits
-from agflow.models import count_macs
+from agflow.errors import InvalidValueError
 from agflow.table import Table
 
 if TYPE_CHECKING:
@@ -36,29 +34,51 @@ if TYPE_CHECKING:
 
 
 class Predictions(Table):
-    """What both experts say about the same images.
+    """Predictions of a light and a heavy expert on the same images, one row an image.
 
     Columns: label int64, light_prediction int64, light_prior float32 (maximum softmax probability),
-    heavy_prediction int64; then, for every other prior, a float32 column ``prior_NAME``, higher where the light expert
-    is surer: margin (the two greatest probabilities apart), entropy (sum of p log p, which is minus the entropy),
-    energy (log-sum-exp of the logits), each also with ``_scaled`` behind it, from logits over ``temperature``;
-    l1_norm of the features, agreement of a second look (see :func:`agreement`) and others, where they were recorded.
-    both_prediction int64, where it was recorded, is the class by the answers of both experts, combined with
-    ``light_weight`` (see :func:`combine`). Metadata: the MACs of both experts, of what they share, and of a second look.
+    heavy_prediction int64; then a float32 column ``prior_NAME`` for every other prior, higher where
+    the light expert is more confident: margin (difference of the two greatest probabilities),
+    entropy (sum of p log p, the negative entropy), energy (log-sum-exp of the logits), each also
+    with ``_scaled`` behind it, from logits over ``temperature``; where they were recorded, l1_norm
+    of the features, agreement of a second view (:func:`agflow.cascade.agreement`) and others.
+    both_prediction int64, where it was recorded, is the class by the ensemble of both experts with
+    ``light_weight`` (:func:`agflow.cascade.combine`).
+
+    Metadata: the MACs of both experts, of the blocks they share and of a second view; temperature
+    and light weight; sketches of the images and of those that tuned the experts.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> logits_NK = torch.eye(3)
+    >>> predictions = agflow.cascade.join_predictions(
+    ...     logits_NK.roll(1, 0), logits_NK, torch.arange(3), agflow.cascade.CascadeCosts(20, 100)
+    ... )
+    >>> predictions.light_accuracy, predictions.heavy_accuracy
+    (0.0, 1.0)
     """
 
     kind = "predictions"
 
     @property
     def light_accuracy(self) -> float:
+        """Top-1 accuracy of the light expert, in [0, 1]."""
         return float((self.columns["light_prediction"] == self.columns["label"]).mean())
 
     @property
     def heavy_accuracy(self) -> float:
+        """Top-1 accuracy of the heavy expert, in [0, 1]."""
         return float((self.columns["heavy_prediction"] == self.columns["label"]).mean())
 
+    @property
+    def priors(self) -> list[str]:
+        """Names of the priors that were recorded."""
+        others = [name for name in self.columns if name.startswith("prior_")]
+        return [self.metadata["agflow.prior"], *(name.removeprefix("prior_") for name in others)]
+
     def prior(self, name: str) -> np.ndarray:
-        """The column of a prior, float32 [N].
+        """Return the column of a prior, float32 [N].
 
         Raises
         ------
@@ -67,103 +87,180 @@ class Predictions(Table):
         """
         if name == self.metadata["agflow.prior"]:
             return self.columns["light_prior"]
-        if f"prior_{name}" not in self.columns:
-            known = [
-                self.metadata["agflow.prior"],
-                *(
-                    column.removeprefix("prior_")
-                    for column in self.columns
-                    if column.startswith("prior_")
-                ),
-            ]
+        if name not in self.priors:
             raise InvalidValueError(
-                f"the predictions have no prior {name!r}; they have {', '.join(known)}"
+                f"the predictions have no prior {name!r}; they have {', '.join(self.priors)}"
             )
         return self.columns[f"prior_{name}"]
 
     @property
     def temperature(self) -> float:
-        """Of the logits behind the priors named ``*_scaled``."""
+        """Temperature of the logits behind the priors named ``*_scaled``."""
         return float(self.metadata.get("agflow.temperature", 1.0))
 
     @property
     def light_weight(self) -> float:
-        """The light expert's in ``both_prediction``; 0 where there is none."""
+        """Weight of the light expert in ``both_prediction``; 0 where there is none."""
         return float(self.metadata.get("agflow.light_weight", 0.0))
+
+    def _summary(self) -> str:
+        if not len(self):
+            return "0 images"
+        return (
+            f"{len(self)} images, light {100 * self.light_accuracy:.1f} %, "
+            f"heavy {100 * self.heavy_accuracy:.1f} %, priors {', '.join(self.priors)}"
+        )
+
+    def _html_rows(self) -> tuple[Sequence, Iterable[Sequence]]:
+        accuracies = {"light": self.light_accuracy, "heavy": self.heavy_accuracy}
+        rows = [
+            (
+                f"{expert} expert",
+                f"{100 * accuracy:.2f} %",
+                f"{int(self.metadata[f'agflow.{expert}_macs']) / 1e6:.1f} M",
+            )
+            for expert, accuracy in accuracies.items()
+        ]
+        return ("", "top-1 accuracy", "MACs per image"), rows
+
+
+@dataclass(frozen=True)
+class FixedParameters:
+    """Parameters of scaled priors and ensemble that are given; what is None is fitted.
+
+    Attributes
+    ----------
+    temperature : of the logits behind the scaled priors; None fits it
+        (:func:`agflow.cascade.fit_temperature`)
+    light_weight : weight of the light expert in the ensemble; None fits it
+        (:func:`agflow.cascade.fit_light_weight`)
+
+    Examples
+    --------
+    >>> import agflow
+    >>> agflow.cascade.FixedParameters(temperature=1.0)
+    FixedParameters(temperature=1.0, light_weight=None)
+    """
+
+    temperature: float | None = None
+    light_weight: float | None = None
+
+    @classmethod
+    def of(cls, router: Router | None) -> FixedParameters:
+        """The parameters of a router, for test images; none for None."""
+        return cls() if router is None else cls(router.temperature, router.light_weight)
+
+
+@dataclass(frozen=True, eq=False)
+class ExtraPriors:
+    """What priors are made of beside the light expert's logits.
+
+    Attributes
+    ----------
+    features_NC : the light expert's last features, for the prior ``l1_norm``
+    second_view_NK : logits of a second view, for the prior ``agreement``
+    recorded : further priors by name, float32 [N], higher where the light expert is more confident
+
+    Examples
+    --------
+    >>> import agflow, numpy
+    >>> extra = agflow.cascade.ExtraPriors(recorded={"sharpness": numpy.ones(3, numpy.float32)})
+    """
+
+    features_NC: torch.Tensor | None = None
+    second_view_NK: torch.Tensor | None = None
+    recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageSketches:
+    """Sketches (:func:`agflow.data.sketch_images`) that show whether a router is calibrated on
+    images that tuned an expert; "" where none was made.
+
+    Attributes
+    ----------
+    images : of the predicted images
+    tuning : of the images that tuned the experts
+
+    Examples
+    --------
+    >>> import agflow
+    >>> agflow.cascade.ImageSketches()
+    ImageSketches(images='', tuning='')
+    """
+
+    images: str = ""
+    tuning: str = ""
+
+
+NOTHING_FIXED, NO_EXTRA_PRIORS, NO_SKETCHES = FixedParameters(), ExtraPriors(), ImageSketches()
 
 
 def join_predictions(
     light_NK: torch.Tensor,
     heavy_NK: torch.Tensor,
     labels_N: torch.Tensor,
-    costs: Costs,
+    costs: CascadeCosts,
     *,
-    temperature: float | None = None,
-    light_weight: float | None = None,
-    features_NC: torch.Tensor | None = None,
-    second_view_NK: torch.Tensor | None = None,
-    recorded: Mapping[str, np.ndarray] | None = None,
-    images: str = "",
-    tuning: str = "",
+    fixed: FixedParameters = NOTHING_FIXED,
+    extra: ExtraPriors = NO_EXTRA_PRIORS,
+    sketches: ImageSketches = NO_SKETCHES,
 ) -> Predictions:
-    """Predictions table from the logits of both experts on the same images.
+    """Make the predictions table of both experts' logits on the same images.
+
+    Experts of different classes have no ``both_prediction``.
 
     Parameters
     ----------
-    temperature : of the scaled priors; by default fitted by :func:`fit_temperature`. Pass the router's for images that
-        judge it.
-    light_weight : of both_prediction; by default fitted by :func:`fit_light_weight`. Pass the router's for images that judge
-        it. Experts of other classes have no both_prediction.
-    features_NC : the light expert's last features, for the prior l1_norm
-    second_view_NK : logits of a second look, for the prior agreement, which is charged ``costs.look``
-    recorded : further priors by name, float32 [N], higher where the light expert is surer
-    images, tuning : sketches (:func:`agflow.data.sketch_images`) of these images, and of those that tuned the experts
+    light_NK, heavy_NK : logits, float32 [N, K]
+    labels_N : int64 [N]
+    costs : of one image, in MACs
+    fixed : temperature and light weight that are given; for test images the router's
+    extra : what further priors are made of
+    sketches : of these images, and of those that tuned the experts
+
+    Raises
+    ------
+    NonFiniteError
+        A logit is NaN or infinite.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> labels_N = torch.arange(300) % 3
+    >>> right_NK = torch.nn.functional.one_hot(labels_N, 3).float()
+    >>> noise_NK = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    >>> agflow.cascade.join_predictions(
+    ...     right_NK + noise_NK, 9 * right_NK, labels_N, agflow.cascade.CascadeCosts(20, 100)
+    ... ).heavy_accuracy
+    1.0
     """
     light_prediction, plain = priors(light_NK)
     heavy_prediction, _ = priors(heavy_NK)
-    light_weight = (
-        fit_light_weight(light_NK, heavy_NK, labels_N) if light_weight is None else light_weight
-    )
-    both = {}
-    if light_weight is not None and light_NK.shape == heavy_NK.shape:
-        both["both_prediction"], _ = priors(combine(light_NK, heavy_NK, light_weight))
-    temperature = fit_temperature(light_NK, labels_N) if temperature is None else temperature
-    more = {name: plain[name] for name in LOGIT_PRIORS[1:]}
-    if temperature is not None:
-        more |= {name + SCALED: values for name, values in priors(light_NK, temperature)[1].items()}
-    if features_NC is not None:
-        more["l1_norm"] = arrow.call_for_array(
-            core().feature_norms, arrow.matrix(features_NC)
-        ).to_numpy()
-    if second_view_NK is not None:
-        more[AGREEMENT] = agreement(light_NK, second_view_NK)
-    more |= recorded or {}
-    metadata = {
-        "agflow.kind": Predictions.kind,
-        "agflow.prior": PRIOR,
-        "agflow.light_macs": str(costs.light),
-        "agflow.heavy_macs": str(costs.heavy),
-        "agflow.shared_macs": str(costs.shared),
-    }
-    if temperature is not None and temperature != 1.0:
-        metadata["agflow.temperature"] = repr(temperature)
-    if both:
-        metadata["agflow.light_weight"] = repr(float(light_weight))
-    if second_view_NK is not None:
-        metadata["agflow.look_macs"] = str(costs.look)
-    metadata |= {
-        key: sketch
-        for key, sketch in (("agflow.images", images), ("agflow.tuning", tuning))
-        if sketch
-    }
     columns = {
         "label": labels_N.numpy().astype(np.int64),
         "light_prediction": light_prediction,
-        "light_prior": plain[PRIOR],
+        "light_prior": plain[MAX_PROBABILITY],
         "heavy_prediction": heavy_prediction,
-        **both,
-        **{f"prior_{name}": np.asarray(values, np.float32) for name, values in more.items()},
     }
+    light_weight, temperature = fixed.light_weight, fixed.temperature
+    if light_NK.shape != heavy_NK.shape:
+        light_weight = None
+    elif light_weight is None:
+        light_weight = fit_light_weight(light_NK, heavy_NK, labels_N)
+    if light_weight is not None:
+        columns["both_prediction"], _ = priors(combine(light_NK, heavy_NK, light_weight))
+    if temperature is None:
+        temperature = fit_temperature(light_NK, labels_N)
+    others = {name: plain[name] for name in LOGIT_PRIORS[1:]}
+    if temperature is not None:
+        _, scaled = priors(light_NK, temperature)
+        others |= {name + SCALED_SUFFIX: values for name, values in scaled.items()}
+    others |= _extra_columns(light_NK, extra)
+    columns |= {f"prior_{name}": np.asarray(values, np.float32) for name, values in others.items()}
+    metadata = _metadata(
+        costs, temperature, light_weight, sketches, second_view=extra.second_view_NK is not None
+    )
     schema = pa.schema(
         [(name, pa.from_numpy_dtype(column.dtype)) for name, column in columns.items()], metadata
     )
@@ -172,90 +269,39 @@ def join_predictions(
     )
 
 
-def predict(
-    light: nn.Module,
-    heavy: nn.Module,
-    loader: Iterable,
+def _extra_columns(light_NK: torch.Tensor, extra: ExtraPriors) -> dict[str, np.ndarray]:
+    found = {}
+    if extra.features_NC is not None:
+        norms = arrow.call_for_array(core().feature_norms, arrow.matrix(extra.features_NC))
+        found["l1_norm"] = norms.to_numpy()
+    if extra.second_view_NK is not None:
+        found[AGREEMENT] = agreement(light_NK, extra.second_view_NK)
+    return {**found, **extra.recorded}
+
+
+def _metadata(
+    costs: CascadeCosts,
+    temperature: float | None,
+    light_weight: float | None,
+    sketches: ImageSketches,
     *,
-    router: Router | None = None,
-    features: bool = False,
-    second_view: bool | nn.Module = False,
-    shared_blocks: int = 0,
-    tuning: str = "",
-) -> Predictions:
-    """Run both experts over ``loader`` (its order must not change between passes).
-
-    Parameters
-    ----------
-    router : for test images: its temperature and light weight are used. By default both are fitted
-        to a quarter of the images (:func:`join_predictions`)
-    features : also record the prior l1_norm, of what enters the light expert's last linear layer
-    second_view : also record the prior agreement, with what the light expert says of the mirrored image (True), or with what
-        another light expert says of the image (that expert). A cascade that routes by it pays for the second pass too.
-    shared_blocks : of the cascade to come (:class:`agflow.Cascade`), for its cost: an escalated image does not pay for them again
-    tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned an expert; a router is not calibrated on
-        predictions that share images with it, as far as a sketch can tell
-
-    Raises
-    ------
-    EmptyError
-        The loader gave no batch.
-    NonFiniteError
-        An expert gave a logit that is NaN or infinite.
-    UnsupportedModelError
-        Features were asked for and the light expert has no linear layer.
-    """
-    with _last_features(light, features) as seen:
-        images = ImageSketch()
-        light_NK, labels = logits(light, images.watching(loader), description="light expert")
-    costs, second_view_NK = Costs.of(light, heavy, shared_blocks), None
-    if second_view is not False:
-        looker, looked_at = (
-            (light, _Mirrored(loader)) if second_view is True else (second_view, loader)
-        )
-        second_view_NK, _ = logits(looker, looked_at, description="second look")
-        costs = replace(costs, look=count_macs(looker))
-    heavy_NK, _ = logits(heavy, loader, description="heavy expert")
-    return join_predictions(
-        light_NK,
-        heavy_NK,
-        labels,
-        costs,
-        temperature=router and router.temperature,
-        light_weight=router and router.light_weight,
-        features_NC=torch.cat(seen) if features else None,
-        second_view_NK=second_view_NK,
-        images=str(images),
-        tuning=tuning,
-    )
-
-
-@dataclass(frozen=True)
-class _Mirrored:
-    """A loader whose images are mirrored, left for right."""
-
-    loader: Iterable
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return ((x.flip(-1), label) for x, label in self.loader)
-
-
-@contextmanager
-def _last_features(model: nn.Module, wanted: bool) -> Iterator[list[torch.Tensor]]:
-    """While open, forward passes append float32 [B, C], the input of the last linear layer, where that is wanted."""
-    seen: list[torch.Tensor] = []
-    if not wanted:
-        yield seen
-        return
-    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not heads:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has no linear layer, so its last features are unknown: leave features out"
-        )
-    hook = heads[-1].register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0].detach().float().cpu())
-    )
-    try:
-        yield seen
-    finally:
-        hook.remove()
+    second_view: bool,
+) -> dict[str, str]:
+    found = {
+        "agflow.kind": Predictions.kind,
+        "agflow.prior": MAX_PROBABILITY,
+        "agflow.light_macs": str(costs.light),
+        "agflow.heavy_macs": str(costs.heavy),
+        "agflow.shared_macs": str(costs.shared),
+    }
+    if temperature is not None and temperature != 1.0:
+        found["agflow.temperature"] = repr(temperature)
+    if light_weight is not None:
+        found["agflow.light_weight"] = repr(float(light_weight))
+    if second_view:
+        found["agflow.look_macs"] = str(costs.second_view)
+    if sketches.images:
+        found["agflow.images"] = sketches.images
+    if sketches.tuning:
+        found["agflow.tuning"] = sketches.tuning
+    return found

@@ -1,4 +1,7 @@
-"""Priors: what the light expert's logits say about its confidence, and how well that predicts its errors."""
+"""Priors: the light expert's confidence by its logits, and how well each predicts its errors.
+
+Shape suffixes: N images, B images of a batch, K classes.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,29 @@ from agflow.errors import EmptyError
 if TYPE_CHECKING:
     from agflow.cascade.predictions import Predictions
 
-PRIOR = "max_probability"
-LOGIT_PRIORS = (PRIOR, "margin", "entropy", "energy")
-SCALED = "_scaled"
+MAX_PROBABILITY = "max_probability"
+LOGIT_PRIORS = (MAX_PROBABILITY, "margin", "entropy", "energy")
 AGREEMENT = "agreement"
+SCALED_SUFFIX = "_scaled"
 
 
 @dataclass(frozen=True)
 class PriorQuality:
-    """How well a prior tells the light expert's errors: AUROC (ties count half) with its interval of 95 % confidence."""
+    """How well a prior separates the images that the light expert gets right from its errors.
+
+    Attributes
+    ----------
+    prior : its name
+    auroc : area under the ROC curve, ties count half
+    low, high : ends of its interval of 95 % confidence
+    errors : number of images that the light expert gets wrong
+
+    Examples
+    --------
+    >>> import agflow
+    >>> agflow.cascade.PriorQuality("margin", auroc=0.9, low=0.87, high=0.93, errors=120).auroc
+    0.9
+    """
 
     prior: str
     auroc: float
@@ -37,12 +54,12 @@ class PriorQuality:
 def priors(
     logits_NK: torch.Tensor, temperature: float = 1.0
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Answer and priors of every row, from the logits over a temperature.
+    """Compute the predicted class and the priors of every row of logits over a temperature.
 
     Returns
     -------
     prediction : int64 [N]
-    priors : float32 [N] each, by the names of ``LOGIT_PRIORS``, made in float64
+    priors : float32 [N] each, by the names of ``LOGIT_PRIORS``, computed in float64
 
     Raises
     ------
@@ -58,14 +75,32 @@ def priors(
 
 
 def fit_temperature(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> float | None:
-    """The temperature of greatest likelihood, on the quarter of the rows that calibrates no threshold.
+    """Fit the temperature that maximises the likelihood of the labels.
 
-    None when no row is left for it, or a label is no class of the logits.
+    Temperature scaling (Guo et al. 2017, arXiv 1706.04599) on a quarter of the rows, which
+    calibrates no threshold.
+
+    Parameters
+    ----------
+    logits_NK : float32 [N, K]
+    labels_N : int64 [N]
+
+    Returns
+    -------
+    None when no row is left for the fit, or a label is no class of the logits
 
     Raises
     ------
     NonFiniteError
         A logit is NaN or infinite.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> logits_NK = 4 * torch.randn(4000, 10, generator=torch.Generator().manual_seed(0))
+    >>> labels_N = logits_NK.argmax(1)
+    >>> agflow.cascade.fit_temperature(logits_NK, labels_N) < 1  # these logits are underconfident
+    True
     """
     if not are_classes(labels_N, logits_NK):
         return None
@@ -78,37 +113,56 @@ def fit_temperature(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> float | 
 
 
 def agreement(first_NK: torch.Tensor, second_NK: torch.Tensor) -> np.ndarray:
-    """The prior of a second look, float32 [N] in [0, 1]: the sum over the classes of the lesser of the two probabilities,
-    which is 1 less their total variation distance, from the logits of both looks.
+    """Compute the prior of a second view: the overlap of two predicted distributions.
+
+    The sum over the classes of the lesser of the two probabilities, which is 1 minus their total
+    variation distance.
+
+    Parameters
+    ----------
+    first_NK, second_NK : logits of both views
+
+    Returns
+    -------
+    float32 [N] in [0, 1]
 
     Raises
     ------
     ShapeError
-        The two are of other images or classes.
+        The two are of different images or classes.
     NonFiniteError
         A logit is NaN or infinite.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> logits_NK = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    >>> agflow.cascade.agreement(logits_NK, logits_NK)
+    array([1., 1.], dtype=float32)
     """
     return arrow.call_for_array(
         core().agreement, matrix_on_cpu(first_NK), matrix_on_cpu(second_NK)
     ).to_numpy()
 
 
-def matrix_on_cpu(logits_BK: torch.Tensor) -> arrow.Matrix:
-    return arrow.matrix(logits_BK.contiguous().cpu())
-
-
-def are_classes(labels_N: torch.Tensor, logits_NK: torch.Tensor) -> bool:
-    return len(labels_N) > 0 and labels_N.min() >= 0 and labels_N.max() < logits_NK.shape[1]
-
-
-def label_batch(labels_N: torch.Tensor) -> pa.RecordBatch:
-    return pa.record_batch({"label": labels_N.numpy().astype(np.int64)})
-
-
 def escalations(
-    logits_BK: torch.Tensor, threshold: float, *, prior: str = PRIOR, temperature: float = 1.0
+    logits_BK: torch.Tensor,
+    threshold: float,
+    *,
+    prior: str = MAX_PROBABILITY,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
-    """Indices of the rows whose prior is below ``threshold``, ascending int64, on the logits' device.
+    """Find the rows whose prior is below ``threshold``.
+
+    Parameters
+    ----------
+    logits_BK : of the light expert, any floating dtype
+    prior : one of ``LOGIT_PRIORS``, or one with ``_scaled`` behind it, which divides the logits by
+        ``temperature``
+
+    Returns
+    -------
+    indices, ascending int64, on the logits' device
 
     Raises
     ------
@@ -116,6 +170,13 @@ def escalations(
         A logit is NaN or infinite.
     InvalidValueError
         Logits do not give this prior.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> logits_BK = torch.tensor([[5.0, 0.0], [0.1, 0.0]])
+    >>> agflow.cascade.escalations(logits_BK, threshold=0.9)
+    tensor([1])
     """
     onto_cpu = logits_BK.float().contiguous().cpu()
     indices = arrow.call_for_array(
@@ -125,8 +186,23 @@ def escalations(
 
 
 def rank(predictions: Predictions) -> tuple[PriorQuality, ...]:
-    """How well every prior tells the light expert's errors, in the order of the predictions' priors."""
+    """Measure how well every prior predicts the light expert's errors, in the priors' order."""
     return tuple(
         PriorQuality(**quality)
         for quality in json.loads(arrow.call(core().rank, predictions.batch))
     )
+
+
+def matrix_on_cpu(logits_BK: torch.Tensor) -> arrow.Matrix:
+    """Logits of any device and stride as the core takes them."""
+    return arrow.matrix(logits_BK.contiguous().cpu())
+
+
+def are_classes(labels_N: torch.Tensor, logits_NK: torch.Tensor) -> bool:
+    """Whether there are labels and all of them are columns of the logits."""
+    return len(labels_N) > 0 and labels_N.min() >= 0 and labels_N.max() < logits_NK.shape[1]
+
+
+def label_batch(labels_N: torch.Tensor) -> pa.RecordBatch:
+    """Labels as the core takes them."""
+    return pa.record_batch({"label": labels_N.numpy().astype(np.int64)})

@@ -1,4 +1,4 @@
-"""The calibrated threshold of a cascade: what was asked for, what was shown, and on which images."""
+"""The calibrated threshold of a cascade, with the evidence behind it."""
 
 from __future__ import annotations
 
@@ -8,33 +8,55 @@ from dataclasses import asdict, dataclass, field
 
 from agflow._core import arrow
 from agflow._core.loader import core
-from agflow.cascade.ensemble import BOTH, HEAVY
+from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
 from agflow.cascade.ledger import Ledger
+from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.priors import PriorQuality
 
-TOLERANCE = 0.005
+DEFAULT_TOLERANCE = 0.005
+ESCALATES_ALL = 2.0**128
+"""Thresholds from here on are above every float32 prior, their negatives below (core/routing)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Router:
     """A calibrated threshold: an image escalates when its ``prior`` is below ``threshold``.
 
-    ``answers`` says what answers it then: "heavy", or "both" experts, combined with ``light_weight`` (:func:`combine`).
+    Attributes
+    ----------
+    prior, temperature : the prior, and the temperature of its logits where it is a scaled one
+    answers : what answers an escalated image: ``"heavy"``, the heavy expert, or ``"both"``, the
+        ensemble of both experts with ``light_weight`` (:func:`agflow.cascade.combine`)
+    threshold : of the prior
+    verdict : ``"PASS"`` when, with probability ``confidence`` over the draw of the held-out
+        images, the ``target`` keeps its ``limit``; ``"FAIL"`` when the observed rates break the
+        limit; ``"INSUFFICIENT DATA"`` when about ``needed_samples`` images could show it. Unless it
+        is PASS every image escalates (with a limit of cost or escalation: none does) and the heavy
+        expert alone answers
+    target, limit :
+        ========== =======================================================
+        accuracy   accuracy(cascade) >= accuracy(heavy) - limit
+        charged    charged cost (:mod:`agflow.cascade.ledger`) <= limit
+        escalation escalation <= limit
+        ========== =======================================================
+    bound : the confidence limit of the target, which the verdict compares with ``limit``
+    samples, escalation, accuracy_light, accuracy_heavy, accuracy_cascade : of the held-out images
+        at this threshold; ``point`` has them with intervals and ``ledger`` has the cost in MACs
+    priors : how well every recorded prior predicts the light expert's errors
 
-    ``verdict`` is PASS when, with probability ``confidence`` over the draw of the held-out images, the ``target`` keeps
-    its ``limit``:
-
-    ========== =========================================
-    accuracy   accuracy(cascade) >= accuracy(heavy) - limit
-    charged    charged cost <= limit
-    escalation escalation <= limit
-    ========== =========================================
-
-    ``bound`` is what was shown of it. FAIL: the rates seen break it; INSUFFICIENT DATA: about ``needed_samples`` images
-    would do. Unless the verdict is PASS every image escalates (with a limit of cost or escalation: none) and the heavy
-    expert alone answers. The other fields describe the held-out images at this threshold; ``point`` does so with
-    intervals, ``ledger`` in MACs, and ``priors`` rates every prior there was.
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> labels_N = torch.arange(900) % 3
+    >>> right_NK = torch.nn.functional.one_hot(labels_N, 3).float()
+    >>> noise_NK = torch.randn(900, 3, generator=torch.Generator().manual_seed(0))
+    >>> predictions = agflow.cascade.join_predictions(
+    ...     3 * right_NK + noise_NK, 9 * right_NK, labels_N, agflow.cascade.CascadeCosts(20, 100)
+    ... )
+    >>> router = agflow.calibrate_router(predictions, tolerance=0.05)
+    >>> router.verdict, router.target, router.limit
+    ('PASS', 'accuracy', 0.05)
     """
 
     prior: str
@@ -67,18 +89,16 @@ class Router:
 
     @property
     def tolerance(self) -> float:
-        """The accuracy that may be lost; 1 where the limit is one of cost or escalation."""
+        """Accepted loss of accuracy; 1 where the limit is one of cost or escalation."""
         return self.limit if self.target == "accuracy" else 1.0
 
     @property
     def rule(self) -> str:
-        """What escalates, in words."""
-        if abs(self.threshold) >= 2.0**128:  # routing.EscalateAll and EscalateNone
-            return "every image escalates" if self.threshold > 0 else "no image escalates"
-        return f"an image escalates when its {self.prior} is below {self.threshold:.6g}"
+        """The condition on which an image escalates, in words."""
+        return escalation_rule(self.prior, self.threshold)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the router as JSON, whole or not at all: the file that ``agflow route`` writes.
+        """Write the router as JSON, the file that ``agflow route`` writes, whole or not at all.
 
         Raises
         ------
@@ -100,6 +120,35 @@ class Router:
         """
         return cls._of(core().read_router(os.fspath(path)))
 
+    def __repr__(self) -> str:
+        return (
+            f"<agflow.Router: {self.verdict}, {self.rule}; {self.ledger.charged:.3f}x charged, "
+            f"{100 * self.escalation:.1f} % escalated>"
+        )
+
+    def _repr_html_(self) -> str:
+        expert = "heavy expert" if self.answers == HEAVY_ANSWERS else "ensemble"
+        return facts_html(
+            f"Router: {self.verdict}",
+            {
+                "rule": f"{self.rule}; the {expert} answers it",
+                "target": f"{self.target}, limit {self.limit:g} at confidence {self.confidence:g}: "
+                f"bound {self.bound:.4g}",
+                "expected cost per image": f"{self.ledger.charged:.3f}x of the heavy expert's, "
+                f"{100 * self.escalation:.1f} % escalated",
+                "accuracy": f"cascade {100 * self.accuracy_cascade:.2f} %, "
+                f"heavy {100 * self.accuracy_heavy:.2f} %, light {100 * self.accuracy_light:.2f} %",
+                "held-out images": str(self.samples),
+            },
+        )
+
+
+def escalation_rule(prior: str, threshold: float) -> str:
+    """The condition on which an image escalates, in words."""
+    if abs(threshold) >= ESCALATES_ALL:
+        return "every image escalates" if threshold > 0 else "no image escalates"
+    return f"an image escalates when its {prior} is below {threshold:.6g}"
+
 
 def calibrate_router(
     predictions: Predictions,
@@ -111,15 +160,18 @@ def calibrate_router(
     confidence: float = 0.95,
     ensemble: bool = False,
 ) -> Router:
-    """Find the threshold that escalates least while the cascade keeps up with the heavy expert, or
-    the most accurate one within a cost.
+    """Calibrate the threshold of a cascade on held-out images.
 
-    What is asked for holds with probability ``confidence`` over the draw of the images behind
-    ``predictions``. For ``tolerance`` every threshold is tested, from "all escalate" downwards until
-    the first failure (fixed-sequence testing), by an exact unconditional test of the losses and
-    gains, paired with the heavy expert alone (Tango 1998, Sidik 2003). For ``charged`` and
-    ``escalation`` the thresholds are tested upwards by Clopper-Pearson limits of the escalation, and
-    the most accurate that passed is taken; its accuracy is not guaranteed.
+    With a ``tolerance`` it is the threshold that escalates least while the cascade is as accurate
+    as the heavy expert, less the tolerance; with a limit of cost or escalation it is the most
+    accurate one within the limit. The limit holds with probability ``confidence`` over the draw of
+    the images.
+
+    For ``tolerance`` every threshold is tested, from "all escalate" downwards until the first
+    failure (fixed-sequence testing), by an exact unconditional test of the losses and gains, paired
+    with the heavy expert alone (Tango 1998, Sidik 2003). For ``charged`` and ``escalation`` the
+    thresholds are tested upwards by Clopper-Pearson limits of the escalation, and the most accurate
+    that passed is taken; its accuracy is not guaranteed.
 
     Parameters
     ----------
@@ -145,12 +197,24 @@ def calibrate_router(
         the predictions hold no ensemble, or a held-out image is known to have tuned an expert.
     BudgetError
         The light expert alone costs more than ``charged``.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from torch.utils.data import DataLoader
+    >>> heavy, preprocessing, _ = agflow.load_model("example")
+    >>> light = agflow.models.at_image_size(heavy, 20)
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=128)
+    >>> predictions = agflow.predict(light, heavy, DataLoader(images, 64))
+    >>> router = agflow.calibrate_router(predictions, escalation=0.5)
+    >>> router.verdict, router.escalation < 0.5
+    ('PASS', True)
     """
     if tolerance is charged is escalation is None:
-        tolerance = TOLERANCE
+        tolerance = DEFAULT_TOLERANCE
     request = {
         "prior": prior or "",
-        "answers": BOTH if ensemble else HEAVY,
+        "answers": ENSEMBLE_ANSWERS if ensemble else HEAVY_ANSWERS,
         "tolerance": tolerance,
         "charged": charged,
         "escalation": escalation,

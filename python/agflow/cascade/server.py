@@ -1,4 +1,4 @@
-"""Single images from many threads, answered by a cascade in batches."""
+"""A server that collects single images from many threads into batches for a cascade."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Request:
 
     @property
     def kind(self) -> tuple:
-        """What images must have in common to share a batch."""
+        """Shape, dtype and device, which the images of a batch have in common."""
         return self.image_CHW.shape, self.image_CHW.dtype, self.image_CHW.device
 
 
@@ -45,7 +45,7 @@ class _Requests:
         self._changed = threading.Condition()
 
     def put(self, request: _Request, *, wait: bool) -> None:
-        """Append, when there is room or at once."""
+        """Append when there is room, or at once."""
         with self._changed:
             while wait and not self._closed and len(self._waiting) >= self._max_queue:
                 self._changed.wait()
@@ -55,7 +55,8 @@ class _Requests:
             self._changed.notify_all()
 
     def take(self, max_batch: int, max_wait: float) -> list[_Request]:
-        """The next batch, of one kind: full, or as old as it may get. Empty once the queue is closed and drained."""
+        """The next batch, of one kind, full or as old as it may get; empty once the queue is closed
+        and drained."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
@@ -81,31 +82,41 @@ class _Requests:
             if dropped:
                 self._waiting.clear()
             self._changed.notify_all()
-        for request in dropped:  # without the lock, for callbacks of a future may be anything
+        for request in dropped:  # without the lock, which a future's callback may take
             request.future.cancel()
 
 
 class Server:
-    """Collects images that come one by one, from any threads, into batches for a cascade.
+    """Collect single images from any threads into batches for a cascade.
 
-    >>> with Server(cascade) as server:                           # doctest: +SKIP
-    ...     logits_K = server.submit(image_CHW).result()
-
-    One thread of the server's own runs the cascade. A batch goes when ``max_batch`` images wait, or when the oldest has
-    waited for ``max_wait_ms``; images that come while a batch is at work make up the next one. When the interpreter
-    exits, or the server is dropped unclosed, it finishes the batch at work and cancels the images that wait.
+    One thread of the server's own runs the cascade. A batch runs when ``max_batch`` images wait, or
+    when the oldest has waited for ``max_wait_ms``; images that arrive while a batch runs form the
+    next one. When the interpreter exits, or the server is dropped unclosed, it finishes the running
+    batch and cancels the waiting images.
 
     Parameters
     ----------
     cascade : in evaluation mode; nobody else may call it meanwhile
-    max_batch : images a batch
-    max_wait_ms : milliseconds that an image may wait for others; 0 takes what there is
-    max_queue : images that may wait; :meth:`submit` then waits for room, which slows the callers to the cascade's pace
+    max_batch : greatest number of images in a batch
+    max_wait_ms : milliseconds that an image may wait for others; 0 takes the images that wait
+    max_queue : greatest number of waiting images; :meth:`submit` then waits for room, which slows
+        the callers to the cascade's pace
 
     Raises
     ------
     InvalidValueError
         A limit is out of its range.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> heavy, _, _ = agflow.load_model("example")
+    >>> cascade = agflow.Cascade(agflow.models.at_image_size(heavy, 20), heavy, 0.8).eval()
+    >>> with agflow.Server(cascade) as server:
+    ...     futures = [server.submit(image_CHW) for image_CHW in torch.zeros(3, 1, 28, 28)]
+    ...     shapes = [future.result().shape for future in futures]
+    >>> shapes
+    [torch.Size([10]), torch.Size([10]), torch.Size([10])]
     """
 
     def __init__(
@@ -113,13 +124,15 @@ class Server:
     ):
         if max_batch < 1 or max_queue < max_batch:
             raise InvalidValueError(
-                f"max_batch is {max_batch} and max_queue {max_queue}, expected max_batch from 1 and a queue of at least one batch"
+                f"max_batch is {max_batch} and max_queue {max_queue}, "
+                "expected max_batch from 1 and a queue of at least one batch"
             )
         if not 0 <= max_wait_ms < float("inf"):
             raise InvalidValueError(f"max_wait_ms is {max_wait_ms}, expected milliseconds from 0")
         self._pid = os.getpid()
         self._requests, self._durations = _Requests(max_queue), Durations()
-        # The thread knows the queue and not the server, so that a server nobody has any more can go.
+        # The thread refers to the queue and not to the server, so that a server without any other
+        # reference is collected.
         self._thread = threading.Thread(
             target=_serve,
             args=(cascade, self._requests, max_batch, max_wait_ms / 1e3, self._durations),
@@ -132,17 +145,18 @@ class Server:
         )
 
     def submit(self, image_CHW: torch.Tensor) -> Future[torch.Tensor]:
-        """Ask for the logits of an image.
+        """Queue an image and return the future of its logits.
 
         Parameters
         ----------
-        image_CHW : float [C, H, W], as the cascade takes them; not to be changed before the answer. A bad image is
-            refused here, so that it spoils nobody else's batch.
+        image_CHW : float [C, H, W], as the cascade takes them; not to be changed before the result.
+            A bad image is refused here, so that it fails nobody else's batch
 
         Returns
         -------
-        future of the cascade's logits [K], on the CPU. An error of a batch is the error of each of its futures. A
-        callback (``add_done_callback``) runs in the server's thread and holds up the next batch.
+        future of the cascade's logits [K], on the CPU. An error of a batch is the error of each of
+        its futures. A callback (``add_done_callback``) runs in the server's thread and delays the
+        next batch
 
         Raises
         ------
@@ -158,35 +172,42 @@ class Server:
         submitted = time.perf_counter()
         if os.getpid() != self._pid:
             raise ForkedProcessError(
-                "the server runs in the process that opened it, not in this forked child: open one here, "
-                "in a process that was spawned"
+                "the server runs in the process that opened it, not in this forked child: "
+                "open one here, in a process that was spawned"
             )
         if image_CHW.ndim != 3:
             raise ShapeError(
-                f"the image has the shape {tuple(image_CHW.shape)}, expected [C, H, W]: submit one image at a time"
+                f"the image has the shape {tuple(image_CHW.shape)}, expected [C, H, W]: "
+                "submit one image at a time"
             )
         if not image_CHW.isfinite().all():
             raise NonFiniteError(
-                "the image holds NaN or infinite values, expected finite ones: check how it was loaded"
+                "the image holds NaN or infinite values, expected finite ones: "
+                "check how it was loaded"
             )
         request = _Request(image_CHW, submitted)
-        # A callback that submits is run by the one thread that makes room.
+        # A callback that submits runs in the one thread that makes room, so it must not wait.
         self._requests.put(request, wait=threading.current_thread() is not self._thread)
         return request.future
 
     @property
     def latency(self) -> Latency:
-        """p50 and p99 from :meth:`submit` to the answer, of at most the latest 10,000 answers.
+        """p50 and p99 from :meth:`submit` to the result, in seconds, of at most the latest 10,000.
 
         Raises
         ------
         EmptyError
-            There was no answer yet.
+            There was no result yet.
         """
         return self._durations.latency
 
     def close(self, *, drain: bool = True) -> None:
-        """Take no more images, answer those that wait, or cancel them where ``drain`` is False, and end the thread. Again: no effect."""
+        """Refuse further images, answer those that wait and end the thread; again: no effect.
+
+        Parameters
+        ----------
+        drain : False cancels the images that wait instead of answering them
+        """
         _stop(self._requests, self._thread, self._pid, drain=drain)
         self._at_exit.detach()
 
@@ -194,15 +215,13 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close; after an exception, Ctrl-C among them, without answering what still waits."""
+        """Close; after an exception, Ctrl-C included, cancel the images that wait."""
         self.close(drain=kind is None)
 
 
 def _stop(requests: _Requests, thread: threading.Thread, pid: int, *, drain: bool) -> None:
-    if (
-        os.getpid() != pid
-    ):  # a fork has no such thread, and its copy of the lock may be held for ever
-        return
+    if os.getpid() != pid:
+        return  # a fork has no such thread, and its copy of the lock may be held for ever
     requests.close(drain=drain)
     if thread is not threading.current_thread():  # a callback of a future may close
         thread.join()
@@ -212,12 +231,9 @@ def _serve(
     cascade: Cascade, requests: _Requests, max_batch: int, max_wait: float, durations: Durations
 ) -> None:
     while batch := requests.take(max_batch, max_wait):
-        _answer(
-            cascade,
-            [request for request in batch if request.future.set_running_or_notify_cancel()],
-            durations,
-        )
-        del batch  # else the last answers would live until the next come
+        wanted = [request for request in batch if request.future.set_running_or_notify_cancel()]
+        _answer(cascade, wanted, durations)
+        del batch, wanted  # else the last results would live until the next batch
 
 
 def _answer(cascade: Cascade, batch: list[_Request], durations: Durations) -> None:
@@ -226,7 +242,7 @@ def _answer(cascade: Cascade, batch: list[_Request], durations: Durations) -> No
     try:
         device = next(cascade.parameters()).device
         logits_BK = cascade(torch.stack([request.image_CHW for request in batch]).to(device)).cpu()
-    except BaseException as error:  # whatever it is, somebody waits for it
+    except BaseException as error:  # of whatever kind: a caller waits for it
         for request in batch:
             request.future.set_exception(error)
         return

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agflow._core.loader import core
+from agflow._utils.defaults import default
 from agflow._utils.progress import hidden_progress, progress_bar
 from agflow.errors import EmptyError, InvalidValueError
 from agflow.pruning.planning import plan
@@ -98,10 +99,10 @@ def against_random(
     statistics: Table,
     loader: Iterable,
     *,
-    criterion: str = "agf",
-    pruning_ratio: float = 0.5,
+    criterion: str = default("score", "criterion"),
+    pruning_ratio: float = default("diagnose", "pruning_ratio"),
     control: RandomControl = RandomControl(),
-    seed: int = 0,
+    seed: int = default("common", "seed"),
 ) -> Verdict:
     """Prune by a criterion and by random choices of as many units, and compare the accuracies.
 

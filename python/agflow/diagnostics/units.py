@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._utils.defaults import default
 from agflow.errors import EmptyError
 from agflow.table import Table
 
@@ -182,7 +183,11 @@ class Stability:
 
 
 def diagnose(
-    statistics: Table, *, criteria: Sequence[str] = (), pruning_ratio: float = 0.5, seed: int = 0
+    statistics: Table,
+    *,
+    criteria: Sequence[str] = (),
+    pruning_ratio: float = default("diagnose", "pruning_ratio"),
+    seed: int = default("common", "seed"),
 ) -> Diagnosis:
     """Score units by several criteria and compare the scores.
 
@@ -230,11 +235,11 @@ def diagnose(
 def stability(
     statistics: Sequence[Table],
     *,
-    criterion: str = "agf",
-    pruning_ratio: float = 0.5,
-    sizes: Sequence[int] = (10, 100),
-    draws: int = 100,
-    seed: int = 0,
+    criterion: str = default("score", "criterion"),
+    pruning_ratio: float = default("diagnose", "pruning_ratio"),
+    sizes: Sequence[int] = default("diagnose", "sizes"),
+    draws: int = default("diagnose", "draws"),
+    seed: int = default("common", "seed"),
 ) -> Stability:
     """Measure by bootstrap over batches whether few batches keep the units that all batches keep.
 

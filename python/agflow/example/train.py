@@ -1,11 +1,10 @@
 """Train the shipped heavy expert: a small ViT on Fashion-MNIST.
 
-    python -m agflow.example.train --data /usr/share/datasets/fashion-mnist \
-        --mini fashion_mnist_mini.npz --out heavy
+    python -m agflow.example.train --data fashion-mnist/ --mini fashion_mnist_mini.npz --out heavy
 
 The 4,000 training images of the shipped sample are left out, so that they can calibrate, fine-tune
-and set thresholds for a model that never saw them; its 1,000 test images are part of the 10,000
-that the model is evaluated on.
+and set thresholds for a model that never saw them; its 1,000 test images are among the 10,000 that
+the model is evaluated on.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -24,7 +22,7 @@ from tqdm.auto import tqdm
 from agflow.data.preprocessing import Preprocessing
 from agflow.models.expert import save_expert
 
-# (epochs, batch size, peak learning rate, largest shift in pixels): large steps first, then many
+# Epochs, batch size, peak learning rate and largest shift in pixels: large steps first, then many
 # small ones.
 PHASES = ((10, 256, 1.5e-3, 2), (5, 64, 8e-4, 0))
 
@@ -42,7 +40,7 @@ ARCHITECTURE: dict[str, Any] = dict(
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-    """An IDX file (gzip) as a uint8 array; its header holds the number and lengths of the axes."""
+    """Read a gzipped IDX file as a uint8 array; its header holds the axes and their lengths."""
     raw = gzip.decompress(path.read_bytes())
     axes = raw[3]
     shape = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(axes)]
@@ -70,18 +68,23 @@ def normalise(images: np.ndarray) -> torch.Tensor:
 
 @torch.no_grad()
 def accuracy(model: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
+    """Top-1 accuracy on images [N, 1, 28, 28] with labels int64 [N], in [0, 1]."""
     model.eval()
     batches = zip(x.split(500), labels.split(500), strict=True)
-    correct = sum(int((model(images).argmax(1) == label).sum()) for images, label in batches)
+    correct = sum(int((model(images).argmax(1) == truth).sum()) for images, truth in batches)
     return correct / len(x)
 
 
 def train(
     model: torch.nn.Module, x: torch.Tensor, labels: torch.Tensor, phase: int, seed: int
 ) -> None:
-    """One phase of the recipe, in place.
+    """Train for one phase, in place: AdamW, one-cycle schedule, label smoothing, clipped gradients.
 
-    AdamW, one-cycle schedule, label smoothing, clipped gradients.
+    Parameters
+    ----------
+    x : float32 [N, 1, 28, 28]
+    labels : int64 [N]
+    phase : index into ``PHASES``
     """
     epochs, batch, rate, shift = PHASES[phase]
     torch.manual_seed(seed + phase)
@@ -112,6 +115,9 @@ def train(
 
 
 def main() -> None:
+    """Train the expert from the command line and save its folder."""
+    import timm
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

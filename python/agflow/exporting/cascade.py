@@ -10,24 +10,25 @@ import torch
 
 from agflow._utils.files import atomic_directory, write
 from agflow.cascade.cascade import Cascade
-from agflow.cascade.folder import (
-    FORMAT,
-    HEAVY,
-    LIGHT,
-    README,
-    ROUTER,
-    cascade_summary,
-    router_of,
-)
-from agflow.cascade.router import Router
+from agflow.cascade.folder import router_of
+from agflow.cascade.readme import README_FILE, ROUTER_FILE
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
-from agflow.exporting.models import CHECKED_IMAGES, FORMATS, export, export_module
-from agflow.models import adapter_for, model_name, split
-from agflow.models.resizing import resize_of
+from agflow.exporting.models import (
+    CHECKED_IMAGES,
+    ENDINGS,
+    Signature,
+    at_own_size,
+    export,
+    export_module,
+    random_images,
+)
+from agflow.exporting.readme import HEAVY_ROLE, LIGHT_ROLE, PREFIX_ROLE, export_readme
+from agflow.models import model_name, split
 from agflow.models.resolution import image_size
 
-EXPORTED = "export.json"
+EXPORT_FILE, EXPORT_FORMAT = "export.json", 1
+IMAGES_TO_TOKENS, TOKENS_TO_LOGITS = Signature("images", "tokens"), Signature("tokens", "logits")
 
 
 def export_cascade(
@@ -38,43 +39,56 @@ def export_cascade(
     images: torch.Tensor | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Write a cascade for other runtimes, as a folder that appears whole or not at all: ``light.onnx``, ``heavy.onnx`` (or
-    ``.pt2``), ``router.json``, ``export.json`` (which file takes what) and a README that tells how they work together without torch.
+    """Write a cascade for other runtimes, as a folder that appears whole or not at all.
 
-    Each file is compared with the model first (:func:`agflow.export`). Experts with a shared prefix become three files:
-    ``prefix.onnx`` from images to tokens, the others from tokens to logits. An older export of that name is replaced, any
-    other folder is left alone.
+    The folder holds ``light.onnx`` and ``heavy.onnx`` (or ``.pt2``), ``router.json``,
+    ``export.json``, which names the inputs and outputs of the files, and a README that runs them
+    together without torch. Each file is compared with the model first (:func:`agflow.export`).
+    Experts with a shared prefix become three files: ``prefix.onnx`` from images to tokens, the
+    others from tokens to logits. An older export of the same name is replaced, any other folder is
+    left alone.
 
     Parameters
     ----------
     format : ``"onnx"`` or ``"torch"``
-    images : some real images to compare on, float32 [B, C, H, W], as the cascade takes them; random ones when left out
-    preprocessing : what the images of the cascade need, kept in the files
+    images : real images to compare on, float32 [B, C, H, W], as the cascade takes them; by default
+        random ones
+    preprocessing : of the cascade's images, kept in the files
 
     Raises
     ------
     InvalidValueError
-        The cascade has a bare threshold and no router, the format is unknown, or a package of the format is not installed.
-    DtypeError, UnsupportedModelError
+        The cascade has a bare threshold and no router, the format is unknown, or a package of the
+        format is not installed.
+    DtypeError, UnsupportedModelError, InternalError
         As :func:`agflow.export`.
     FileError
         The folder holds something else or cannot be written.
+
+    Examples
+    --------
+    >>> import agflow, os, tempfile, torch
+    >>> from timm.models.vision_transformer import VisionTransformer
+    >>> small = {"img_size": 16, "patch_size": 8, "num_classes": 8, "embed_dim": 32, "num_heads": 2}
+    >>> light, heavy = VisionTransformer(depth=1, **small), VisionTransformer(depth=2, **small)
+    >>> batches = [(torch.randn(8, 3, 16, 16), torch.arange(8))]
+    >>> router = agflow.calibrate_router(agflow.predict(light, heavy, batches), escalation=0.9)
+    >>> with tempfile.TemporaryDirectory() as scratch:
+    ...     cascade = agflow.Cascade(light, heavy, router)
+    ...     agflow.exporting.export_cascade(cascade, f"{scratch}/exported", format="torch")
+    ...     sorted(os.listdir(f"{scratch}/exported"))
+    ['README.md', 'export.json', 'heavy.pt2', 'light.pt2', 'router.json']
     """
     router = router_of(cascade)
-    if format not in FORMATS:
-        raise InvalidValueError(f"the format is {format!r}, expected one of {', '.join(FORMATS)}")
-    with atomic_directory(folder, "an export of a cascade", EXPORTED) as made:
-        files = (
-            _export_halves(cascade, made, FORMATS[format], images, preprocessing)
-            if cascade.shared_blocks
-            else _export_experts(cascade, made, FORMATS[format], images, preprocessing)
-        )
-        router.save(made / ROUTER)
-        write(
-            made / EXPORTED,
-            (json.dumps({"format": FORMAT, "files": files}, indent=2) + "\n").encode(),
-        )
-        write(made / README, _export_readme(cascade, router, files).encode())
+    if format not in ENDINGS:
+        raise InvalidValueError(f"the format is {format!r}, expected one of {', '.join(ENDINGS)}")
+    write_files = _export_halves if cascade.shared_blocks else _export_experts
+    with atomic_directory(folder, "an export of a cascade", EXPORT_FILE) as made:
+        files = write_files(cascade, made, ENDINGS[format], images, preprocessing)
+        router.save(made / ROUTER_FILE)
+        content = json.dumps({"format": EXPORT_FORMAT, "files": files}, indent=2) + "\n"
+        write(made / EXPORT_FILE, content.encode())
+        write(made / README_FILE, export_readme(cascade, router, files, format).encode())
 
 
 def _export_experts(
@@ -85,16 +99,11 @@ def _export_experts(
     preprocessing: Preprocessing | None,
 ) -> list[dict]:
     files = []
-    for role, model in ((LIGHT, cascade.light), (HEAVY, cascade.heavy)):
-        export(model, folder / (role + ending), images=images, preprocessing=preprocessing)
-        files.append(
-            {
-                "file": role + ending,
-                "takes": "images",
-                "gives": "logits",
-                "image_size": list(image_size(model)),
-            }
-        )
+    for role, model in ((LIGHT_ROLE, cascade.light), (HEAVY_ROLE, cascade.heavy)):
+        file = role + ending
+        export(model, folder / file, images=images, preprocessing=preprocessing)
+        size = list(image_size(model))
+        files.append({"file": file, "takes": "images", "gives": "logits", "image_size": size})
     return files
 
 
@@ -105,89 +114,27 @@ def _export_halves(
     images: torch.Tensor | None,
     preprocessing: Preprocessing | None,
 ) -> list[dict]:
-    heavy = cascade.heavy
-    (prefix, heavy_rest), (_, light_rest) = (
-        split(heavy, cascade.shared_blocks),
-        split(cascade.light, cascade.shared_blocks),
-    )
-    parameter = next(heavy.parameters())
-    if images is None:
-        images = torch.randn(
-            CHECKED_IMAGES,
-            *adapter_for(heavy).input_size(heavy),
-            generator=torch.Generator().manual_seed(0),
-        )
-    resize = resize_of(heavy)
-    images = (
-        images[:CHECKED_IMAGES].to(parameter)
-        if resize is None
-        else resize.resized(images[:CHECKED_IMAGES].to(parameter))
-    )
+    """The shared prefix, and behind it the rest of either expert."""
+    heavy, size = cascade.heavy, list(image_size(cascade.heavy))
+    prefix, heavy_rest = split(heavy, cascade.shared_blocks)
+    _, light_rest = split(cascade.light, cascade.shared_blocks)
+    images = random_images(heavy) if images is None else images[:CHECKED_IMAGES]
+    images = at_own_size(heavy, images.to(next(heavy.parameters())))
     with torch.no_grad():
         tokens = prefix(images)
     about = {
         "shared_blocks": cascade.shared_blocks,
-        "image_size": list(image_size(heavy)),
+        "image_size": size,
         "preprocessing": preprocessing and preprocessing.to_dict(),
     }
-    export_module(
-        prefix,
-        folder / f"prefix{ending}",
-        images,
-        {"name": model_name(heavy), **about},
-        outlet="tokens",
-    )
-    export_module(
-        light_rest,
-        folder / (LIGHT + ending),
-        tokens,
-        {"name": model_name(cascade.light), **about},
-        inlet="tokens",
-    )
-    export_module(
-        heavy_rest,
-        folder / (HEAVY + ending),
-        tokens,
-        {"name": model_name(heavy), **about},
-        inlet="tokens",
-    )
-    return [
-        {
-            "file": f"prefix{ending}",
-            "takes": "images",
-            "gives": "tokens",
-            "image_size": about["image_size"],
-        },
-        *({"file": role + ending, "takes": "tokens", "gives": "logits"} for role in (LIGHT, HEAVY)),
-    ]
-
-
-def _export_readme(cascade: Cascade, router: Router, files: list[dict]) -> str:
-    light, heavy = (
-        next(entry["file"] for entry in files if entry["file"].startswith(role))
-        for role in (LIGHT, HEAVY)
-    )
-    size = lambda entry: (
-        " of {}x{} pixels".format(*entry["image_size"]) if "image_size" in entry else ""
-    )
-    listed = "".join(
-        f"- `{entry['file']}`: {entry['takes']}{size(entry)} to {entry['gives']}\n"
-        for entry in files
-    )
-    shared = cascade.shared_blocks
-    resized = image_size(cascade.light) != image_size(cascade.heavy)
-    return (
-        f"# {model_name(cascade.heavy)}: cascade for other runtimes\n\n{cascade_summary(cascade, router)}{listed}- `{ROUTER}`: the calibrated decision\n\n"
-        + (
-            "The light expert looks at smaller images: shrink the images of the heavy one bilinear and antialiased.\n\n"
-            if resized
-            else ""
-        )
-        + "An answer takes four steps. The second and the fourth need agflow, without torch.\n\n"
-        f"1. {f'Run the prefix on the images, then `{light}` on its tokens' if shared else f'Run `{light}` on the images'}.\n"
-        f"2. Ask which images escalate: `agflow decide --router {ROUTER} --light light.arrow --output decisions.arrow`.\n"
-        f"3. Run `{heavy}` on {'the tokens of these images' if shared else 'these images'}, in their order.\n"
-        f"4. Ask for the answers: `agflow decide --router {ROUTER} --light light.arrow --heavy heavy.arrow --output answers.arrow`.\n\n"
-        'The files of logits are written by `agflow.cascade.Logits.of(logits).save("light.arrow")`, those of decisions read by any Arrow '
-        "tool. A Go program does without files: package `agflow/core/routing`, `Router.Decide` and `Router.Answer`.\n"
-    )
+    files = []
+    for role, whole, module, examples, signature in (
+        (PREFIX_ROLE, heavy, prefix, images, IMAGES_TO_TOKENS),
+        (LIGHT_ROLE, cascade.light, light_rest, tokens, TOKENS_TO_LOGITS),
+        (HEAVY_ROLE, heavy, heavy_rest, tokens, TOKENS_TO_LOGITS),
+    ):
+        file, text = role + ending, {"name": model_name(whole), **about}
+        export_module(module, folder / file, examples, text, signature=signature)
+        files.append({"file": file, "takes": signature.takes, "gives": signature.gives})
+    files[0]["image_size"] = size
+    return files

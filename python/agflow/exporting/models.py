@@ -1,4 +1,7 @@
-"""Models for other runtimes: ONNX, and torch's own ExportedProgram, each compared with the model before the file appears."""
+"""Models as files for other runtimes: ONNX, and torch's own ExportedProgram.
+
+Every file is compared with the model before it appears. Shape suffixes: B images, K classes.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,10 +29,10 @@ from agflow.errors import (
 from agflow.models import adapter_for, count_params, logits_of, model_name
 from agflow.models.resizing import resize_of
 
-FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
+ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CHECKED_IMAGES = 3
-TOLERANCE = 1e-4
+LOGIT_TOLERANCE = 1e-4  # of the largest logit
 
 
 def export(
@@ -40,23 +44,28 @@ def export(
     preprocessing: Preprocessing | None = None,
     opset: int = 18,
 ) -> float:
-    """Write a dense or cut model as a file for another runtime: input ``images`` float32 [batch, C, H, W], output ``logits``
-    [batch, K], any batch size. C, H and W are the model's own: the file of a model that brings images to its size
-    (:func:`agflow.models.at_image_size`) takes them at that size, and has it as ``image_size`` in the text below where the
-    preprocessing makes larger ones; shrink these bilinear and antialiased.
+    """Write a dense or pruned model as a file for another runtime.
 
-    The file is loaded again, by onnxruntime or by ``torch.export.load``, and must give the logits of the model before
-    it gets its name. A JSON text beside the graph (ONNX metadata ``agflow``, extra file ``agflow.json``) names the model
-    and what its images need.
+    The file maps input ``images`` float32 [batch, C, H, W] to output ``logits`` [batch, K], for any
+    batch size. C, H and W are the model's own: the file of a model that resizes its images
+    (:func:`agflow.models.at_image_size`) takes them at that size, which its JSON text holds as
+    ``image_size``; where the preprocessing makes larger images, shrink them bilinear and
+    antialiased.
 
-    A ``.pt2`` file that this writes holds JSON and raw numbers, no pickle. But ``torch.export.load`` unpickles what it
-    finds pickled in a file of anybody else's: load only files you trust, as torch's manual says. ONNX has no such door.
+    The file is loaded again, by onnxruntime or by ``torch.export.load``, and must give the model's
+    logits before it gets its name. A JSON text beside the graph (ONNX metadata ``agflow``, extra
+    file ``agflow.json``) holds the model's name and the preprocessing.
+
+    A ``.pt2`` file of this function holds JSON and raw numbers, no pickle. But
+    ``torch.export.load`` unpickles what it finds pickled in any file: load only files you trust, as
+    torch's manual says. ONNX files hold no code.
 
     Parameters
     ----------
-    format : ``"onnx"`` (needs the packages onnx, onnxscript and onnxruntime) or ``"torch"``; by default after the
-        ending of ``path``, .onnx or .pt2
-    images : some real images to compare on, float32 [B, C, H, W], as ``model`` takes them; random ones when left out
+    format : ``"onnx"`` (needs the packages onnx, onnxscript and onnxruntime) or ``"torch"``; by
+        default after the ending of ``path``, .onnx or .pt2
+    images : real images to compare on, float32 [B, C, H, W], as ``model`` takes them; by default
+        random ones
     preprocessing : kept in the file
     opset : version of ONNX's operators
 
@@ -67,13 +76,26 @@ def export(
     Raises
     ------
     InvalidValueError
-        Unknown format, or a package of the format is not installed.
+        The format is unknown, or a package of the format is not installed.
     DtypeError, UnsupportedModelError
-        The model is not float32, or torch cannot export it, or no adapter knows the size of its images.
+        The model is not float32, torch cannot export it, or no adapter finds the size of its
+        images.
+    InternalError
+        The file gives other logits than the model.
     FileError
         The file cannot be written.
+
+    Examples
+    --------
+    >>> import agflow, tempfile, torch
+    >>> model, _, _ = agflow.load_model("example")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     difference = agflow.export(model, f"{folder}/model.pt2")
+    ...     exported = torch.export.load(f"{folder}/model.pt2").module()
+    >>> difference < 1e-4, exported(torch.zeros(5, 1, 28, 28)).shape
+    (True, torch.Size([5, 10]))
     """
-    images = _images(model) if images is None else _at_own_size(model, images)
+    images = random_images(model) if images is None else at_own_size(model, images)
     about = {
         "name": model_name(model),
         "params": count_params(model),
@@ -83,14 +105,24 @@ def export(
     return export_module(model, path, images, about, format=format, opset=opset)
 
 
+@dataclass(frozen=True)
+class Signature:
+    """Names of the input and of the output of an exported module."""
+
+    takes: str
+    gives: str
+
+
+IMAGES_TO_LOGITS = Signature("images", "logits")
+
+
 def export_module(
     module: nn.Module,
     path: str | os.PathLike,
     examples: torch.Tensor,
     about: dict[str, Any],
     *,
-    inlet: str = "images",
-    outlet: str = "logits",
+    signature: Signature = IMAGES_TO_LOGITS,
     format: str | None = None,
     opset: int = 18,
 ) -> float:
@@ -98,9 +130,8 @@ def export_module(
 
     Parameters
     ----------
-    examples : some inputs to compare on, float32 [N, …]; any N is then possible
+    examples : inputs to compare on, float32 [N, …]; any N is then possible
     about : JSON values, kept in the file
-    inlet, outlet : names of input and output
     """
     path = pathlib.Path(path)
     format = _format(path, format)
@@ -114,12 +145,11 @@ def export_module(
             made = pathlib.Path(scratch) / path.name
             program = _program(plain, examples)
             if format == "onnx":
-                _write_onnx(program, made, text, opset, inlet, outlet)
+                _write_onnx(program, made, text, opset, signature)
             else:
                 _write_torch(program, made, text)
-            difference = _compare(
-                plain, _run_onnx(made) if format == "onnx" else _run_torch(made), examples
-            )
+            exported = _run_onnx(made) if format == "onnx" else _run_torch(made)
+            difference = _compare(plain, exported, examples)
             with made.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(made, path)
@@ -127,13 +157,14 @@ def export_module(
         if isinstance(error, FileError):
             raise
         raise FileError(
-            f"{path} cannot be written: {error.strerror}; check the path, the rights and the free space"
+            f"{path} cannot be written: {error.strerror}; "
+            "check the path, the rights and the free space"
         ) from error
     return difference
 
 
 class _Plain(nn.Module):
-    """Images to logits and nothing else, whatever the model calls its input and packs its output in."""
+    """A model whose input is named ``images`` and whose output is a bare tensor."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -145,21 +176,23 @@ class _Plain(nn.Module):
 
 def _format(path: pathlib.Path, format: str | None) -> str:
     if format is None:
-        format = next((name for name, ending in FORMATS.items() if path.suffix == ending), None)
-    if format not in FORMATS:
+        format = next((name for name, ending in ENDINGS.items() if path.suffix == ending), None)
+    if format not in ENDINGS:
         raise InvalidValueError(
-            f"the format of {path} is {format!r}, expected one of {', '.join(FORMATS)}: "
-            f"give format=, or a path that ends in {' or '.join(FORMATS.values())}"
+            f"the format of {path} is {format!r}, expected one of {', '.join(ENDINGS)}: "
+            f"give format=, or a path that ends in {' or '.join(ENDINGS.values())}"
         )
     missing = [name for name in ONNX_PACKAGES if format == "onnx" and find_spec(name) is None]
     if missing:
         raise InvalidValueError(
-            f"ONNX export needs {', '.join(missing)}, which this Python does not have: pip install {' '.join(ONNX_PACKAGES)}"
+            f"ONNX export needs {', '.join(missing)}, which this Python does not have: "
+            f"pip install {' '.join(ONNX_PACKAGES)}"
         )
     return format
 
 
-def _images(model: nn.Module) -> torch.Tensor:
+def random_images(model: nn.Module) -> torch.Tensor:
+    """Images at a model's own size, the same at every call."""
     return torch.randn(
         CHECKED_IMAGES,
         *adapter_for(model).input_size(model),
@@ -167,19 +200,20 @@ def _images(model: nn.Module) -> torch.Tensor:
     )
 
 
-def _at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Images as a model with a resize sees them behind it."""
     resize = resize_of(model)
     return images if resize is None else resize.resized(images)
 
 
 def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgram:
-    twice = torch.cat([images, images])  # torch takes a batch of one for a constant
+    twice = torch.cat([images, images])  # torch treats a batch of one as a constant
     try:
         with torch.no_grad():
             program = torch.export.export(
                 plain, (twice,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
             )
-    except Exception as error:  # whatever in a model the tracer cannot follow
+    except Exception as error:  # the tracer raises any kind for what it cannot follow
         raise UnsupportedModelError(
             f"torch cannot export {type(plain.model).__name__}: {_first_line(error)}"
         ) from error
@@ -192,8 +226,7 @@ def _write_onnx(
     path: pathlib.Path,
     about: str,
     opset: int,
-    inlet: str,
-    outlet: str,
+    signature: Signature,
 ) -> None:
     import onnx
 
@@ -201,16 +234,14 @@ def _write_onnx(
         made = torch.onnx.export(
             program,
             (),
-            input_names=[inlet],
-            output_names=[outlet],
+            input_names=[signature.takes],
+            output_names=[signature.gives],
             opset_version=opset,
             dynamo=True,
             verbose=False,
         )
         proto = made.model_proto
-    except (
-        Exception
-    ) as error:  # operators without an ONNX counterpart, an unknown opset, more than 2 GB
+    except Exception as error:  # operators without an ONNX counterpart, an opset, more than 2 GB
         raise UnsupportedModelError(
             f"the model cannot be written as ONNX of opset {opset}: {_first_line(error)}"
         ) from error
@@ -219,7 +250,7 @@ def _write_onnx(
     }
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in symbols:  # torch numbers its symbols
+            if dim.dim_param in symbols:  # torch names its symbols s0, s1, …
                 dim.dim_param = "batch"
     onnx.helper.set_model_props(proto, {"agflow": about})
     onnx.checker.check_model(proto)
@@ -239,8 +270,8 @@ def _write_torch(program: torch.export.ExportedProgram, path: pathlib.Path, abou
     pickled = _pickled(path)
     if pickled:
         raise UnsupportedModelError(
-            f"torch {torch.__version__} writes pickles into .pt2 files ({', '.join(pickled)}), and agflow writes none: "
-            "use a newer torch, or format='onnx'"
+            f"torch {torch.__version__} writes pickles into .pt2 files ({', '.join(pickled)}), "
+            "and agflow writes none: use a newer torch, or format='onnx'"
         )
 
 
@@ -268,16 +299,17 @@ def _pickled(path: pathlib.Path) -> list[str]:
 
 @torch.no_grad()
 def _compare(plain: _Plain, exported, images: torch.Tensor) -> float:
-    """On a batch and on a single image, for either batch size might have been built in."""
+    """Largest difference on a batch and on a single image: either size might be built in."""
     differences = []
     for batch in (images, images[:1]):
         expected_BK = plain(batch)
         differences.append(
             float((exported(batch) - expected_BK).abs().max() / expected_BK.abs().max())
         )
-    if not max(differences) <= TOLERANCE:
+    if not max(differences) <= LOGIT_TOLERANCE:
         raise InternalError(
-            f"the exported model's logits differ from torch's by {max(differences):.1e} of the largest, expected at most {TOLERANCE:.0e}: "
+            f"the exported model's logits differ from torch's by {max(differences):.1e} of the "
+            f"largest, expected at most {LOGIT_TOLERANCE:.0e}: "
             "nothing was written; please report the model"
         )
     return max(differences)

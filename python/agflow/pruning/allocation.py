@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agflow._utils.defaults import default
 from agflow.errors import InvalidValueError
 from agflow.pruning.latency import LatencyTable
 
@@ -49,9 +50,9 @@ class Allocation:
     """
 
     widths: str | None = None
-    joint: bool = False
-    floor: float = 0.0
-    round_to: int = 8
+    joint: bool = default("plan", "joint")
+    floor: float = default("plan", "floor")
+    round_to: int = default("plan", "round_to")
     groups: Sequence[str] = ()
     ignored_layers: Sequence[str] = ()
     latency: LatencyTable | str | os.PathLike | None = None

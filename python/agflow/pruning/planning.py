@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._utils.defaults import default
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.latency import LatencyTable
 from agflow.pruning.scoring import Scores
@@ -21,7 +22,7 @@ from agflow.table import Table, UnitTable
 # How units are shared out among the layers by default. DeiT-Tiny, MLPs pruned by AGF and
 # compensated on 250 images, top-1 on 250 images of other classes (dense 80.8 %): 63.2 % at half and
 # 37.2 % at three quarters; with uniform widths 60.8 % and 30.0 %.
-DEFAULT_WIDTHS = "variance_weighted"
+DEFAULT_WIDTHS = default("plan", "widths")
 UNIFORM = "uniform"
 BUDGETS = ("macs", "params", "latency_ms", "pruning_ratio")
 
@@ -238,9 +239,9 @@ def plan(
     params: float | str | None = None,
     latency_ms: float | None = None,
     pruning_ratio: float | None = None,
-    criterion: str = "agf",
+    criterion: str = default("score", "criterion"),
     allocation: Allocation = Allocation(),
-    seed: int = 0,
+    seed: int = default("common", "seed"),
 ) -> Plan:
     """Choose the units to keep under one budget.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.loaders import EMPTY
 from agflow._utils.modules import linear_at
@@ -44,7 +45,7 @@ def prune(
     plan: Plan,
     loader: Iterable | None = None,
     *,
-    compensate: str = "ridge",
+    compensate: str = default("prune", "compensate"),
 ) -> nn.Module:
     """Return a smaller copy of ``model`` that has only the units that ``plan`` keeps.
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._utils.defaults import default
 from agflow.table import Table, UnitTable
 
 
@@ -82,7 +83,12 @@ def needs_weight_gradients(criterion: str) -> bool:
     )
 
 
-def score(statistics: Table, criterion: str = "agf", *, seed: int = 0) -> Scores:
+def score(
+    statistics: Table,
+    criterion: str = default("score", "criterion"),
+    *,
+    seed: int = default("common", "seed"),
+) -> Scores:
     """Score every prunable unit by a criterion.
 
     Parameters

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agflow.recipes.cascade_design import DesignOptions as DesignOptions
-    from agflow.recipes.cascade_design import design as design
+    from agflow.recipes.cascade_design import DesignOptions as DesignOptions, design as design
     from agflow.recipes.iterative import prune_iteratively as prune_iteratively
     from agflow.recipes.pipeline import run as run
-    from agflow.recipes.results import RunOptions as RunOptions
-    from agflow.recipes.results import RunResult as RunResult
+    from agflow.recipes.results import RunOptions as RunOptions, RunResult as RunResult
     from agflow.recipes.step_options import StepOptions as StepOptions
     from agflow.recipes.steps import Step as Step
 

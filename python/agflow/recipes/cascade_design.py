@@ -1,4 +1,4 @@
-"""The road of ``agflow design``: images dealt out, a cascade designed, its threshold calibrated, all of it judged and kept."""
+"""The pipeline of ``agflow design``: split images, design a cascade, calibrate and evaluate it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from agflow._utils.files import atomic_directory
-from agflow.cascade.folder import CASCADE, save_cascade
+from agflow.cascade.ensemble import HEAVY_ANSWERS
+from agflow.cascade.folder import save_cascade
 from agflow.cascade.predictions import Predictions
+from agflow.cascade.readme import CASCADE_FILE
 from agflow.cascade.router import Router
 from agflow.cascade.router_evaluation import RouterEvaluation, evaluate_cascade
 from agflow.data import datasets as data
@@ -21,20 +23,45 @@ from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.head import only_classes
 from agflow.models.load import load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
-from agflow.search.halving import EPOCHS, CascadeDesign, design_cascade
+from agflow.search.design import CascadeDesign
+from agflow.search.halving import DESIGN_EPOCHS, design_cascade
 from agflow.search.space import SEARCHED_MACS, SearchSpace
 from agflow.training.distillation import BATCH_SIZE, LR
 
-TUNING_SHARE = 0.5  # of the images trains a design, where no others are held out
-HELD_OUT_SHARES = (
-    0.25,
-    0.35,
-)  # of the images held out choose, and calibrate the threshold; the rest judges
+TUNING_SHARE = 0.5  # of the images train a design, where no others are held out
+# Of the held-out images: to choose the light expert, to calibrate the threshold; the rest tests.
+HELD_OUT_SHARES = (0.25, 0.35)
 
 
 @dataclass(frozen=True)
 class DesignOptions:
-    """Options of :func:`design`; the command's flags have the same names."""
+    """Options of :func:`design`; the command's flags have the same names.
+
+    Attributes
+    ----------
+    output : the cascade folder to make
+    model, weights : heavy expert (:func:`agflow.load_model`)
+    data, held_out : data sets (:func:`agflow.load_dataset`); without ``held_out``, half of ``data``
+        is held out
+    classes : classes to keep; () keeps all
+    image_sizes, macs, groups, shared_blocks, ensemble, cost : :class:`agflow.search.SearchSpace`;
+        no image size stands for its default
+    epochs, lr, seed : :func:`agflow.design_cascade`
+    tolerance, confidence : :func:`agflow.calibrate_router`
+    batch_size : of all loaders
+    label, limit : :func:`agflow.load_dataset`
+
+    Raises
+    ------
+    InvalidValueError
+        The tolerance is not above 0 and below 1.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> agflow.recipes.DesignOptions(output="designed", image_sizes=(16, 20)).model
+    'example'
+    """
 
     output: str
     model: str = "example"
@@ -48,7 +75,7 @@ class DesignOptions:
     shared_blocks: tuple[int, ...] = (0,)
     ensemble: bool = False
     cost: str = "macs"
-    epochs: int = EPOCHS
+    epochs: int = DESIGN_EPOCHS
     lr: float = LR
     tolerance: float = 0.005
     confidence: float = 0.95
@@ -57,72 +84,113 @@ class DesignOptions:
     label: str | None = None
     limit: int | None = None
 
+    def __post_init__(self):
+        if not 0 < self.tolerance < 1:  # refused before the training rather than after it
+            raise InvalidValueError(
+                f"tolerance is {self.tolerance:g}, expected an accepted loss of accuracy above 0 "
+                "and below 1, such as 0.005"
+            )
 
-@dataclass(frozen=True)
+    @property
+    def space(self) -> SearchSpace:
+        """The candidates, and the cost to minimise."""
+        return SearchSpace(
+            image_sizes=self.image_sizes or None,
+            macs=self.macs,
+            groups=self.groups,
+            shared_blocks=self.shared_blocks,
+            ensemble=self.ensemble,
+            cost=self.cost,
+        )
+
+
+@dataclass(frozen=True, repr=False)
 class DesignResult:
-    """A cascade on images that neither trained, chose nor calibrated it; ``timings`` are of heavy, light and cascade."""
+    """A designed cascade, calibrated and evaluated on images of their own.
+
+    Attributes
+    ----------
+    options : of the run
+    name : of the model
+    design, router : what was designed and calibrated
+    evaluation : on the test images
+    timings : images per second of ``"heavy"``, ``"light"`` and ``"cascade"``
+
+    Examples
+    --------
+    See :func:`design`, which returns one.
+    """
 
     options: DesignOptions
     name: str
     design: CascadeDesign
     router: Router
-    judgement: RouterEvaluation
+    evaluation: RouterEvaluation
     timings: dict[str, Timing]
 
     @property
     def summary(self) -> str:
-        """What was searched, chosen, promised and found, in words."""
+        """The frontier, the router, its evaluation and the speeds, in words."""
         speeds = ", ".join(
-            f"{contender} {timing.images_per_second:.1f} ({timing.spread[0]:.1f} to {timing.spread[1]:.1f})"
+            f"{contender} {timing.images_per_second:.1f} "
+            f"({timing.spread[0]:.1f} to {timing.spread[1]:.1f})"
             for contender, timing in self.timings.items()
         )
         router = self.router
         return (
             f"{self.design}\n"
-            f"{self.options.output}: {self.name} as a cascade. {router.verdict} on {router.samples} images: {router.rule}, and the answers are then of {router.answers}\n"
-            f"on {self.judgement.images} other images: {self.judgement}\n"
+            f"{self.options.output}: {self.name} as a cascade. {router.verdict} on "
+            f"{router.samples} images: {router.rule}, which {_answerer(router)} then answers\n"
+            f"on {self.evaluation.images} test images: {self.evaluation}\n"
             f"images/s in batches of {TIMED_BATCH}, median (slowest to fastest round): {speeds}"
         )
+
+    def __repr__(self) -> str:
+        return f"<agflow.DesignResult: {self.options.output}: {self.evaluation}>"
+
+
+def _answerer(router: Router) -> str:
+    return "the heavy expert" if router.answers == HEAVY_ANSWERS else "the ensemble of both"
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """Loaders of the images that train, choose, calibrate the threshold and judge."""
+    """Loaders of disjoint images, each named by what it is for."""
 
     tuning: DataLoader
     choosing: DataLoader
     calibrating: DataLoader
-    judging: DataLoader
+    test: DataLoader
 
 
 def design(options: DesignOptions) -> DesignResult:
-    """Design a cascade, calibrate its threshold and judge it, each on images of its own.
+    """Design a cascade, calibrate its threshold and evaluate it, each on images of its own.
 
-    Fills a cascade folder (:func:`agflow.save`), with predictions-threshold.arrow, predictions.arrow (of the images
-    that judge), frontier.arrow and frontier.md beside the experts.
+    The run fills a cascade folder (:func:`agflow.save`), with predictions-threshold.arrow,
+    predictions.arrow (of the test images), frontier.arrow and frontier.md beside the experts.
 
     Raises
     ------
     AgflowError
         Any step refuses its input; the message says which and what to do. An older folder stays.
+
+    Examples
+    --------
+    >>> import agflow, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = agflow.recipes.DesignOptions(
+    ...         f"{folder}/designed", limit=240, image_sizes=(16,), macs=(1.0,), epochs=1
+    ...     )
+    ...     result = agflow.recipes.design(options)
+    >>> result.evaluation.images
+    48
     """
-    if not 0 < options.tolerance < 1:  # before the training rather than after it
-        raise InvalidValueError(
-            f"tolerance is {options.tolerance:g}; it is the accuracy that may be lost, above 0 and below 1, such as 0.005"
-        )
-    space = SearchSpace(
-        image_sizes=options.image_sizes or None,
-        macs=options.macs,
-        groups=options.groups,
-        shared_blocks=options.shared_blocks,
-        ensemble=options.ensemble,
-        cost=options.cost,
-    )
+    space = options.space
     heavy, preprocessing, name = load_model(options.model, options.weights)
-    parts = _deal(options, preprocessing, heavy.num_classes)
+    parts = _parts(options, preprocessing, heavy.num_classes)
     if options.classes:
         heavy = only_classes(heavy, options.classes)
-    with atomic_directory(options.output, "a cascade folder", CASCADE) as folder:
+    with atomic_directory(options.output, "a cascade folder", CASCADE_FILE) as folder:
         made = design_cascade(
             heavy,
             parts.tuning,
@@ -135,20 +203,20 @@ def design(options: DesignOptions) -> DesignResult:
         )
         calibrating = made.predict(parts.calibrating)
         router = made.calibrate(calibrating, confidence=options.confidence)
-        judging, cascade = made.predict(parts.judging, router), made.cascade(router)
+        predictions, cascade = made.predict(parts.test, router), made.cascade(router)
         save_cascade(
             cascade, folder, preprocessing=preprocessing, tuning=made.tuning, plan=made.plan
         )
-        _save_evidence(folder, made, calibrating, judging)
-    judgement = evaluate_cascade(cascade, parts.judging, judging)
-    x = first_images(parts.judging.dataset, TIMED_IMAGES)
+        _save_tables(folder, made, calibrating, predictions)
+    evaluation = evaluate_cascade(cascade, parts.test, predictions)
+    x = first_images(parts.test.dataset, TIMED_IMAGES)
     timings = time_models(
         {"heavy": made.heavy, "light": made.light, "cascade": cascade}, x, batch=TIMED_BATCH
     )
-    return DesignResult(options, name, made, router, judgement, timings)
+    return DesignResult(options, name, made, router, evaluation, timings)
 
 
-def _deal(options: DesignOptions, preprocessing: data.Preprocessing, known: int) -> _Parts:
+def _parts(options: DesignOptions, preprocessing: data.Preprocessing, known: int) -> _Parts:
     load = lambda spec: load_dataset(
         spec,
         preprocessing=preprocessing,
@@ -169,7 +237,7 @@ def _deal(options: DesignOptions, preprocessing: data.Preprocessing, known: int)
 
 
 def _split(images: Dataset, shares: tuple[float, ...], seed: int) -> list[Subset]:
-    """The images in seeded random order, dealt out by ``shares``; the last part gets what they leave."""
+    """Split the images in seeded random order by ``shares``; the last part gets the rest."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
     ends = [round(len(order) * share) for share in itertools.accumulate(shares)]
     parts = [
@@ -178,17 +246,18 @@ def _split(images: Dataset, shares: tuple[float, ...], seed: int) -> list[Subset
     ]
     if not all(parts):
         raise EmptyError(
-            f"there are {len(order)} images, too few for {len(parts)} parts: those that train, choose, calibrate the threshold and judge differ"
+            f"there are {len(order)} images, too few for {len(parts)} parts, expected others to "
+            "tune, to choose, to calibrate and to test: give more images"
         )
     return parts
 
 
-def _save_evidence(
-    folder: pathlib.Path, made: CascadeDesign, calibrating: Predictions, judging: Predictions
+def _save_tables(
+    folder: pathlib.Path, made: CascadeDesign, calibrating: Predictions, predictions: Predictions
 ) -> None:
     for file, table in (
         ("predictions-threshold", calibrating),
-        ("predictions", judging),
+        ("predictions", predictions),
         ("frontier", made.frontier),
     ):
         table.save(folder / f"{file}.arrow")

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow._utils.ranks import Ranks
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
@@ -37,7 +38,7 @@ def prune_iteratively(
     steps: int = 3,
     options: StepOptions = StepOptions(),
     folder: str | os.PathLike | None = None,
-    seed: int = 0,
+    seed: int = default("common", "seed"),
 ) -> tuple[nn.Module, list[Step]]:
     """Prune ``model`` to ``macs`` in ``steps`` steps: calibrate, plan, prune, repair, fine-tune.
 

@@ -8,73 +8,50 @@ import platform
 from dataclasses import asdict
 from importlib.metadata import version
 
-import matplotlib
-from matplotlib.figure import Figure
+from agflow.recipes.results import SLOWER, CascadeResult, RunResult
 
-from agflow import plotting
-from agflow.cascade.curves import oracle
-from agflow.recipes.results import CascadeResult, RunResult, Stages
-
-STAGES = ("cut", "repaired", "fine-tuned")
+STAGES = ("pruned", "repaired", "fine-tuned")
 LIBRARIES = ("agflow", "torch", "timm", "pyarrow", "numpy")
-SLOWER = (
-    "FAILURE: the light expert is slower than the heavy one on this machine, whatever its MACs: plan with a greater round_to or "
-    "with latency_ms (agflow bench layers)."
-)
 
 
 def write_report(result: RunResult, folder: pathlib.Path) -> None:
-    """Write report.md, report.json, utilities.png, stages.png, cascade.png, reliability.png and escalated.png into ``folder``."""
+    """Write report.md, report.json and five pictures into ``folder``.
+
+    The pictures are utilities.png, stages.png, cascade.png, reliability.png and escalated.png.
+    """
     _pictures(result, folder)
     (folder / "report.json").write_text(json.dumps(as_dict(result), indent=2) + "\n")
     (folder / "report.md").write_text(as_markdown(result))
 
 
 def _pictures(result: RunResult, folder: pathlib.Path) -> None:
-    with matplotlib.rc_context(
-        {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 120}
-    ):
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from agflow import plotting
+
+    def axes(width: float, height: float, rows: int = 1):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure.subplots(rows, squeeze=False)[:, 0]
+
+    style = {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 120}
+    with matplotlib.rc_context(style):
         groups = sorted({layer.group for layer in result.scores.layers}, reverse=True)
-        figure = Figure(figsize=(9, 3.6 * len(groups)), layout="constrained")
-        for ax, group in zip(
-            figure.subplots(len(groups), squeeze=False)[:, 0], groups, strict=True
-        ):
+        rows = axes(9, 3.6 * len(groups), len(groups))
+        for ax, group in zip(rows, groups, strict=True):
             plotting.plot_utilities(result.scores, group=group, ax=ax)
-        figure.savefig(folder / "utilities.png")
-
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        plotting.plot_stages(
-            {name: _top1(stages) for name, stages in result.stages.items()},
-            STAGES,
-            result.dense.top1,
-            ax=figure.subplots(),
-        )
-        figure.savefig(folder / "stages.png")
-
-        cascade = result.cascade
-        light_cost = cascade.ledger.light_macs / cascade.ledger.heavy_macs
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        best = oracle(result.predictions)
-        plotting.plot_cascade(
-            cascade.curve,
-            light=(light_cost, cascade.light),
-            heavy=(1.0, cascade.heavy),
-            chosen=(cascade.ledger.charged, cascade.cascade),
-            oracle=(best["charged"], best["accuracy"]),
-            ax=figure.subplots(),
-        )
-        figure.savefig(folder / "cascade.png")
-
-        plotting.plot_reliability(result.predictions).figure.savefig(
-            folder / "reliability.png", bbox_inches="tight"
-        )
-        plotting.plot_escalated(result.judged, result.predictions, cascade.router).figure.savefig(
-            folder / "escalated.png", bbox_inches="tight"
-        )
-
-
-def _top1(stages: Stages) -> list[float]:
-    return [stages.cut.top1, stages.repaired.top1, stages.tuned.top1]
+        predictions, router = result.predictions, result.cascade.router
+        drawn = {
+            "utilities": rows[0],
+            "stages": plotting.plot_stages(result, ax=axes(8, 4)[0]),
+            "cascade": plotting.plot_cascade(predictions, router, ax=axes(8, 5)[0]),
+            "reliability": plotting.plot_reliability(predictions, ax=axes(5, 4.5)[0]),
+            "escalated": plotting.plot_escalated(
+                result.test, predictions, router, ax=axes(9.2, 5.8)[0]
+            ),
+        }
+        for name, ax in drawn.items():
+            ax.figure.savefig(folder / f"{name}.png")
 
 
 def environment() -> dict[str, str]:
@@ -82,14 +59,8 @@ def environment() -> dict[str, str]:
     cpu = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
-        cpu = next(
-            (
-                line.split(":", 1)[1].strip()
-                for line in info.read_text().splitlines()
-                if line.startswith("model name")
-            ),
-            cpu,
-        )
+        models = (line for line in info.read_text().splitlines() if line.startswith("model name"))
+        cpu = next((line.split(":", 1)[1].strip() for line in models), cpu)
     return {
         "python": platform.python_version(),
         "cpu": cpu,
@@ -99,24 +70,13 @@ def environment() -> dict[str, str]:
 
 def as_dict(result: RunResult) -> dict:
     """The run as JSON values: every figure of the Markdown report."""
-
-    def cascade(part: CascadeResult | None) -> dict | None:
-        if part is None:
-            return None
-        return {
-            "router": asdict(part.router),
-            "ledger": asdict(part.ledger),
-            "light": part.light,
-            "heavy": part.heavy,
-            "cascade": part.cascade,
-            "random": part.random,
-        }
-
+    images = dict(result.images)
+    images["judging"] = images.pop("test")  # the key that report.json has for the test images
     return {
         "options": asdict(result.options),
         "model": result.name,
         "classes": result.classes,
-        "images": result.images,
+        "images": images,
         "fingerprint": result.fingerprint,
         "environment": environment(),
         "plan": {
@@ -127,8 +87,8 @@ def as_dict(result: RunResult) -> dict:
         },
         "dense": asdict(result.dense),
         "stages": {name: asdict(stages) for name, stages in result.stages.items()},
-        "cascade": cascade(result.cascade),
-        "cascade_among_present": cascade(result.cascade_among_present),
+        "cascade": _cascade_dict(result.cascade),
+        "cascade_among_present": _cascade_dict(result.cascade_among_present),
         "images_per_second": {
             name: {"median": t.images_per_second, "slowest": t.spread[0], "fastest": t.spread[1]}
             for name, t in result.timings.items()
@@ -137,120 +97,126 @@ def as_dict(result: RunResult) -> dict:
     }
 
 
+def _cascade_dict(found: CascadeResult | None) -> dict | None:
+    if found is None:
+        return None
+    return {
+        "router": asdict(found.router),
+        "ledger": asdict(found.ledger),
+        "light": found.light,
+        "heavy": found.heavy,
+        "cascade": found.cascade,
+        "random": found.random,
+    }
+
+
 def as_markdown(result: RunResult) -> str:
+    """The text of report.md."""
+    sections = [
+        _introduction(result),
+        ["## Accuracy of the light expert", "", *_accuracy_table(result)],
+        ["![accuracy after each step](stages.png)"],
+        ["## Cascade", "", *_cascade_table(result.cascade, f"all {result.classes} classes")],
+    ]
+    if result.cascade_among_present:
+        classes = f"the {result.dense.classes} classes of the data"
+        sections.append(_cascade_table(result.cascade_among_present, classes))
+    sections += [
+        ["![accuracy against charged cost](cascade.png)"],
+        ["## Speed", "", *as_speed_table(result)],
+        ["## Utilities and plan", "", *_plan_table(result)],
+        ["![utilities](utilities.png)"],
+        ["## Reproduce", "", *_reproduction(result)],
+    ]
+    return "\n".join(line for section in sections for line in [*section, ""])
+
+
+def _introduction(result: RunResult) -> list[str]:
     options, plan = result.options, result.plan
-    seen = ", ".join(f"{count} {use}" for use, count in result.images.items())
-    return "\n".join(
-        [
-            f"# agflow: {result.name}",
-            "",
-            f"Plan: criterion `{options.criterion}`, {plan.macs / 1e6:.1f} M of {plan.model_macs / 1e6:.1f} M MACs per image "
-            f"({plan.macs / plan.model_macs:.3f}x), repair `{options.compensate}`, {options.epochs} epochs of distillation, seed {options.seed}.",
-            f"Images: {seen}; no image serves two of tuning, threshold and judging.",
-            "",
-            "## Accuracy of the light expert",
-            "",
-            *_accuracy_table(result),
-            "",
-            "![accuracy after each step](stages.png)",
-            "",
-            "## Cascade",
-            "",
-            *_cascade_table(result.cascade, f"all {result.classes} classes"),
-            "",
-            *(
-                _cascade_table(
-                    result.cascade_among_present, f"the {result.dense.classes} classes of the data"
-                )
-                + [""]
-                if result.cascade_among_present
-                else []
-            ),
-            "![accuracy against charged cost](cascade.png)",
-            "",
-            "## Speed",
-            "",
-            *as_speed_table(result),
-            "",
-            "## Utilities and plan",
-            "",
-            *_plan_table(result),
-            "",
-            "![utilities](utilities.png)",
-            "",
-            "## Reproduce",
-            "",
-            "```json",
-            json.dumps(
-                {
-                    "options": asdict(options),
-                    "environment": environment(),
-                    "data": result.fingerprint,
-                },
-                indent=2,
-            ),
-            "```",
-            "",
-        ]
-    )
+    counts = ", ".join(f"{count} {use}" for use, count in result.images.items())
+    return [
+        f"# agflow: {result.name}",
+        "",
+        f"Plan: criterion `{options.criterion}`, {plan.macs / 1e6:.1f} M of "
+        f"{plan.model_macs / 1e6:.1f} M MACs per image ({plan.macs / plan.model_macs:.3f}x), "
+        f"repair `{options.compensate}`, {options.epochs} epochs of distillation, "
+        f"seed {options.seed}.",
+        f"Images: {counts}; no image serves two of fine-tuning, threshold and test.",
+    ]
 
 
 def _accuracy_table(result: RunResult) -> list[str]:
     partial = result.dense.classes < result.classes
-    cell = lambda a: f"{100 * a.top1:.1f}" + (f" ({100 * a.among_present:.1f})" if partial else "")
-    rows = [
-        f"Top-1 % on {result.dense.images} judging images; dense {cell(result.dense)}."
-        + (
-            f" In brackets: among the {result.dense.classes} classes of the data."
-            if partial
-            else ""
-        ),
+    among = f" In brackets: among the {result.dense.classes} classes of the data."
+
+    def cell(found) -> str:
+        return f"{100 * found.top1:.1f}" + (f" ({100 * found.among_present:.1f})" * partial)
+
+    return [
+        f"Top-1 % on {result.dense.images} test images; dense {cell(result.dense)}."
+        + among * partial,
         "",
         "| criterion | " + " | ".join(STAGES) + " |",
         "|---|" + "---|" * len(STAGES),
-    ]
-    return rows + [
-        f"| {name} | {cell(s.cut)} | {cell(s.repaired)} | {cell(s.tuned)} |"
-        for name, s in result.stages.items()
+        *(
+            f"| {name} | {cell(stages.cut)} | {cell(stages.repaired)} | {cell(stages.tuned)} |"
+            for name, stages in result.stages.items()
+        ),
     ]
 
 
-def _cascade_table(cascade: CascadeResult, classes: str) -> list[str]:
-    router, ledger = cascade.router, cascade.ledger
-    light_cost = ledger.light_macs / ledger.heavy_macs
-    promise = f"accuracy(cascade) >= accuracy(heavy) - {router.tolerance:g} with confidence {router.confidence:g}, from {router.samples} held-out images"
-    verdict = {
-        "PASS": f"PASS: {promise}",
-        "FAIL": f"FAIL: not shown: {promise}; every image escalates",
-        "INSUFFICIENT DATA": f"INSUFFICIENT DATA for {promise}; about {router.needed_samples} would do; every image escalates",
-    }[router.verdict]
+def _cascade_table(found: CascadeResult, classes: str) -> list[str]:
+    router, ledger = found.router, found.ledger
+    light = ledger.light_macs / ledger.heavy_macs
+    shares = f"{100 * ledger.escalation:.1f} | {ledger.charged:.3f}x | {ledger.uncharged:.3f}x"
     return [
-        f"Over {classes}, {router.rule}. {verdict}.",
+        f"Over {classes}, {router.rule}. {_verdict(router)}.",
         "",
-        "| | accuracy % | images to the heavy expert % | MACs charged | MACs, light pass of escalated images not charged |",
+        "| | accuracy % | images to the heavy expert % | MACs charged "
+        "| MACs, light pass of escalated images not charged |",
         "|---|---|---|---|---|",
-        f"| heavy expert | {100 * cascade.heavy:.2f} | 100 | 1.000x | 1.000x |",
-        f"| light expert | {100 * cascade.light:.2f} | 0 | {light_cost:.3f}x | {light_cost:.3f}x |",
-        f"| cascade | {100 * cascade.cascade:.2f} | {100 * ledger.escalation:.1f} | {ledger.charged:.3f}x | {ledger.uncharged:.3f}x |",
-        f"| random routing, same share | {100 * cascade.random:.2f} | {100 * ledger.escalation:.1f} | {ledger.charged:.3f}x | {ledger.uncharged:.3f}x |",
+        f"| heavy expert | {100 * found.heavy:.2f} | 100 | 1.000x | 1.000x |",
+        f"| light expert | {100 * found.light:.2f} | 0 | {light:.3f}x | {light:.3f}x |",
+        f"| cascade | {100 * found.cascade:.2f} | {shares} |",
+        f"| random routing, same share | {100 * found.random:.2f} | {shares} |",
         "",
-        f"Charged cost: **{ledger.verdict}** (break-even at {100 * ledger.break_even:.1f} % escalated).",
+        f"Charged cost: **{ledger.verdict}** "
+        f"(break-even at {100 * ledger.break_even:.1f} % escalated).",
     ]
+
+
+def _verdict(router) -> str:
+    guarantee = (
+        f"accuracy(cascade) >= accuracy(heavy) - {router.tolerance:g} with confidence "
+        f"{router.confidence:g}, from {router.samples} held-out images"
+    )
+    if router.verdict == "PASS":
+        return f"PASS: {guarantee}"
+    if router.verdict == "FAIL":
+        return f"FAIL: not shown: {guarantee}; every image escalates"
+    return (
+        f"INSUFFICIENT DATA for {guarantee}; about {router.needed_samples} would do; "
+        "every image escalates"
+    )
 
 
 def as_speed_table(result: RunResult) -> list[str]:
-    """Lines of Markdown: images per second of heavy, light and cascade, and a failure where the light expert is the slower one."""
+    """Lines of Markdown: images per second of heavy, light and cascade.
+
+    They say FAILURE where the light expert is the slower one.
+    """
     heavy = result.timings["heavy"].images_per_second
-    rows = [
+    return [
         "Images per second, batch 32, rounds interleaved: median (slowest to fastest round).",
         *([SLOWER] if result.slower else []),
         "",
         "| | images/s | over heavy |",
         "|---|---|---|",
-    ]
-    return rows + [
-        f"| {name} | {t.images_per_second:.0f} ({t.spread[0]:.0f} to {t.spread[1]:.0f}) | {t.images_per_second / heavy:.2f}x |"
-        for name, t in result.timings.items()
+        *(
+            f"| {name} | {t.images_per_second:.0f} ({t.spread[0]:.0f} to {t.spread[1]:.0f}) "
+            f"| {t.images_per_second / heavy:.2f}x |"
+            for name, t in result.timings.items()
+        ),
     ]
 
 
@@ -259,22 +225,10 @@ def _plan_table(result: RunResult) -> list[str]:
     return rows + [f"| {p.name} | {p.group} | {p.units} | {p.kept} |" for p in result.plan.planned]
 
 
-def summary(result: RunResult) -> str:
-    """The outcome in a few lines, for a terminal."""
-    cascade, ledger = result.cascade, result.cascade.ledger
-    last = result.stages[result.options.criterion]
-    heavy = result.timings["heavy"].images_per_second
-    lines = [
-        f"light expert   {100 * last.tuned.top1:5.1f} %  {ledger.light_macs / ledger.heavy_macs:.3f}x MACs  (cut {100 * last.cut.top1:.1f}, repaired {100 * last.repaired.top1:.1f})",
-        f"heavy expert   {100 * cascade.heavy:5.1f} %  1.000x MACs",
-        f"cascade        {100 * cascade.cascade:5.1f} %  {ledger.charged:.3f}x MACs charged, {ledger.uncharged:.3f}x uncharged, {100 * ledger.escalation:.1f} % escalated: {ledger.verdict}",
-        f"random routing {100 * cascade.random:5.1f} %  at the same cost",
-        f"threshold      {cascade.router.rule}: {cascade.router.verdict}",
-        "images/s       "
-        + ", ".join(
-            f"{name} {t.images_per_second:.0f} ({t.images_per_second / heavy:.2f}x)"
-            for name, t in result.timings.items()
-        ),
-        *([SLOWER] if result.slower else []),
-    ]
-    return "\n".join(lines)
+def _reproduction(result: RunResult) -> list[str]:
+    recorded = {
+        "options": asdict(result.options),
+        "environment": environment(),
+        "data": result.fingerprint,
+    }
+    return ["```json", json.dumps(recorded, indent=2), "```"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agflow._utils.defaults import default
 from agflow.calibration.options import CalibrationOptions
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
@@ -42,15 +43,15 @@ class StepOptions:
     ('mlp', 'heads')
     """
 
-    batches: int = 20
-    groups: Sequence[str] = ("mlp", "heads")
+    batches: int = default("calibrate", "batches")
+    groups: Sequence[str] = default("calibrate", "groups")
     image_size: int | tuple[int, int] | None = None
     calibration: CalibrationOptions = CalibrationOptions()
-    criterion: str = "agf"
+    criterion: str = default("score", "criterion")
     allocation: Allocation = Allocation()
-    compensate: str = "ridge"
-    epochs: int = 3
-    lr: float = 3e-4
+    compensate: str = default("prune", "compensate")
+    epochs: int = default("finetune", "epochs")
+    lr: float = default("finetune", "lr")
     distillation: Distillation | None = Distillation()
     training: TrainingOptions = TrainingOptions()
     checkpoint_every: int = Checkpointing.every

@@ -27,8 +27,8 @@ from agflow._utils.loaders import CallbackLoader, SizedLoader, batches_of
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
-from agflow.cascade.ledger import Costs
-from agflow.cascade.predictions import Predictions, join_predictions
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.predictions import FixedParameters, Predictions, join_predictions
 from agflow.cascade.priors import PriorQuality, rank
 from agflow.diagnostics.units import PerLayer, Range, diagnose
 from agflow.errors import InvalidValueError
@@ -283,10 +283,10 @@ class UtilityTrace:
             passes = _passes(self.model, self.test_loader, UTILITY_GROUPS)
         utilities_N, logits_NK, labels_N = (torch.cat(parts) for parts in zip(*passes, strict=True))
         utilities_N = utilities_N.numpy()
-        costs = Costs.of(self.model, self.model)
+        costs = CascadeCosts.of(self.model, self.model)
         predictions = _with_prior(
             join_predictions(
-                logits_NK, logits_NK, labels_N, costs, temperature=1.0, light_weight=0.0
+                logits_NK, logits_NK, labels_N, costs, fixed=FixedParameters(1.0, 0.0)
             ),
             utilities_N,
             0,

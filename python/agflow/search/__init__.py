@@ -1,4 +1,4 @@
-"""Search: choose the light expert of a cascade by what the cascade costs."""
+"""Search: choose the light expert of a cascade by its expected cost at the heavy accuracy."""
 
 from __future__ import annotations
 
@@ -8,23 +8,17 @@ from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agflow.search.candidates import Candidate as Candidate
+    from agflow.search.design import CascadeDesign as CascadeDesign
     from agflow.search.frontier import (
         EvaluatedCandidate as EvaluatedCandidate,
-    )
-    from agflow.search.frontier import (
         Frontier as Frontier,
     )
-    from agflow.search.halving import (
-        CascadeDesign as CascadeDesign,
-    )
-    from agflow.search.halving import (
-        design_cascade as design_cascade,
-    )
+    from agflow.search.halving import design_cascade as design_cascade
     from agflow.search.space import SearchSpace as SearchSpace
 
 _HOMES = {
     "Candidate": "candidates",
-    "CascadeDesign": "halving",
+    "CascadeDesign": "design",
     "EvaluatedCandidate": "frontier",
     "Frontier": "frontier",
     "SearchSpace": "space",

@@ -1,4 +1,4 @@
-"""The light experts that a design may choose from: smaller images, narrower layers, fewer branches, shared first blocks."""
+"""The light experts that a search may choose from, and how each is made of the heavy expert."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
 from agflow.search.space import SearchSpace, Size
 
-DEFAULT_IMAGE_SIZES = (1, 5 / 7, 1 / 2, 3 / 7)
-"""Sides of the images that are tried unless told otherwise, as shares of the heavy expert's, rounded to whole patches."""
+DEFAULT_SIZE_SHARES = (1, 5 / 7, 1 / 2, 3 / 7)
+"""Sides of the images tried by default, as shares of the heavy expert's, rounded to patches."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A light expert that could be made of a heavy one.
+    """A light expert that can be made of a heavy one.
 
     Attributes
     ----------
-    image_size : that it works at
-    width : share of the MACs that the heavy expert has at this image size; 1 is uncut
-    drops : whole residual branches may go too
+    image_size : height and width in pixels
+    width : share of the heavy expert's MACs at this image size; 1 is dense
+    drops : whole residual branches may be removed too
     shared_blocks : first blocks that stay the heavy expert's
+
+    Examples
+    --------
+    >>> import agflow
+    >>> agflow.search.Candidate(image_size=(112, 112), width=0.5)
+    Candidate(image_size=(112, 112), width=0.5, drops=False, shared_blocks=0)
     """
 
     image_size: Size
@@ -41,7 +47,10 @@ class Candidate:
 
 
 def candidates(heavy: nn.Module, space: SearchSpace) -> list[Candidate]:
-    """All combinations that make sense: not the heavy expert itself, and shared blocks at its own image size only."""
+    """All combinations of a space, without the heavy expert itself.
+
+    Blocks are shared at the heavy expert's own image size only.
+    """
     own = image_size(heavy)
     sizes = (
         _default_sizes(heavy)
@@ -52,10 +61,10 @@ def candidates(heavy: nn.Module, space: SearchSpace) -> list[Candidate]:
     for size, width, drops, shared in itertools.product(
         sizes, space.macs, (False, True), space.shared_blocks
     ):
-        uncut = width == 1
+        dense = width == 1
         if (
             (shared and size != own)
-            or (uncut and (shared or drops or size == own))
+            or (dense and (shared or drops or size == own))
             or (drops and "block" not in space.groups)
         ):
             continue
@@ -63,22 +72,27 @@ def candidates(heavy: nn.Module, space: SearchSpace) -> list[Candidate]:
     return list(dict.fromkeys(found))
 
 
-def cut(
+def prune_candidate(
     heavy: nn.Module,
     candidate: Candidate,
-    statistics: Statistics,
+    statistics: Statistics | None,
     groups: Sequence[str],
     batches: list,
     *,
     seed: int,
 ) -> tuple[nn.Module, Plan | None] | None:
-    """The candidate, repaired and not trained, and its plan, None for one that is uncut; None where no cut is as small as that.
+    """Make the expert of a candidate, repaired and not trained.
 
     Parameters
     ----------
-    statistics : of the heavy expert at the candidate's image size
-    groups : of units that may be cut
-    batches : images to repair it on
+    statistics : of the heavy expert at the candidate's image size; a dense candidate needs none
+    groups : groups of units that may be pruned
+    batches : (images, labels) to repair the expert on
+
+    Returns
+    -------
+    the expert and the plan that it was pruned by, None for a dense one; None in place of both where
+    no plan is as small as the candidate
     """
     if candidate.width == 1:
         return at_image_size(heavy, candidate.image_size), None
@@ -90,7 +104,7 @@ def cut(
             allocation=Allocation(
                 joint=candidate.drops,
                 groups=groups,
-                ignored_layers=_kept_whole(heavy, candidate.shared_blocks, groups),
+                ignored_layers=_shared_layers(heavy, candidate.shared_blocks, groups),
             ),
             seed=seed,
         )
@@ -108,12 +122,12 @@ def _default_sizes(heavy: nn.Module) -> list[Size]:
         tuple(
             max(1, round(share * side / step)) * step for side, step in zip(own, patch, strict=True)
         )
-        for share in DEFAULT_IMAGE_SIZES
+        for share in DEFAULT_SIZE_SHARES
     ]
 
 
-def _kept_whole(heavy: nn.Module, shared_blocks: int, groups: Collection[str]) -> list[str]:
-    """Names of the layers of ``groups`` that the first blocks have a part in, such as the stream, which they read and write."""
+def _shared_layers(heavy: nn.Module, shared_blocks: int, groups: Collection[str]) -> list[str]:
+    """Names of the layers of ``groups`` that the first blocks contain, or use like the stream."""
     if shared_blocks == 0:
         return []
     held = set(split(heavy, shared_blocks)[0].parameters())

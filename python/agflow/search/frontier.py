@@ -1,41 +1,66 @@
-"""What a search for a cascade has judged, candidate by candidate."""
+"""The candidates that a search has evaluated, with their accuracies and costs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from agflow.cascade.curves import curve
-from agflow.cascade.ensemble import BOTH, HEAVY
-from agflow.cascade.ledger import Costs
-from agflow.cascade.predictions import join_predictions
+from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.predictions import Predictions
 from agflow.search.candidates import Candidate
 from agflow.table import Table
 
-ROUNDING = 1e-12  # of accuracies, which are shares of whole images
+ACCURACY_ROUNDING = 1e-12  # accuracies are shares of whole images
+STAGES = ("cut", "little", "full")
+TABLE_HEADER = (
+    "stage",
+    "image size",
+    "width",
+    "branches",
+    "shared blocks",
+    "light cost",
+    "light accuracy",
+    "escalation",
+    "charged",
+    "images/s",
+)
 
 
 @dataclass(frozen=True)
 class EvaluatedCandidate:
-    """A candidate as it was judged, on the images that choose.
+    """A candidate with the accuracy and the cost of its cascade on the choosing images.
 
     Attributes
     ----------
     stage : ``"cut"``, ``"little"`` or ``"full"``: not trained, distilled a little, distilled fully
-    image_size : ``"112x112"``: height and width in pixels
+    image_size : height and width in pixels, such as ``"112x112"``
     width : share of the heavy expert's MACs at that image size
-    branches : residual branches that are left
+    branches : number of residual branches that are left
     shared_blocks : first blocks that both experts share
-    light : cost of an image of the light expert as a ratio of the heavy one's
-    light_accuracy : its top-1 accuracy
+    light : cost of an image of the light expert, as a ratio of the heavy one's
+    light_accuracy : its top-1 accuracy, in [0, 1]
     threshold : of the maximum probability, below which an image escalates
-    answers : what answers an image that escalates, ``"heavy"`` or ``"both"``
-    escalation, accuracy, charged : of the cascade at this threshold; charged = light + escalation * (1 - shared)
-    images_per_second : of the cascade, by the times of both experts in batches of 32; 0 where costs are MACs
-    oracle : charged cost if only what the light expert loses against the heavy one escalated
+    answers : what answers an escalated image: ``"heavy"``, or ``"both"`` for the ensemble
+    escalation, accuracy, charged : of the cascade at this threshold;
+        charged = light + escalation * (1 - shared) (:mod:`agflow.cascade.ledger`)
+    images_per_second : of the cascade, by the times of both experts in batches of 32; 0 where costs
+        are MACs
+    oracle : charged cost if exactly the images escalated that the light expert loses against the
+        heavy one
+
+    Examples
+    --------
+    >>> import agflow
+    >>> row = agflow.search.EvaluatedCandidate(
+    ...     "cut", "112x112", 1.0, 24, 0, 0.23, 0.7, 0.8, "heavy", 0.25, 0.79, 0.48, 0.0, 0.32
+    ... )
+    >>> row.charged == row.light + row.escalation
+    True
     """
 
     stage: str
@@ -56,87 +81,103 @@ class EvaluatedCandidate:
     def __str__(self) -> str:
         speed = f", {self.images_per_second:.0f} images/s" if self.images_per_second else ""
         return (
-            f"{self.stage:<6} {self.image_size:>9} px  width {self.width:.2f}  {self.branches:>3} branches  {self.shared_blocks:>2} shared  "
-            f"light {self.light:.3f}x {100 * self.light_accuracy:.1f} %  escalates {100 * self.escalation:.1f} %: {self.charged:.3f}x charged{speed}"
+            f"{self.stage:<6} {self.image_size:>9} px  width {self.width:.2f}  "
+            f"{self.branches:>3} branches  {self.shared_blocks:>2} shared  "
+            f"light {self.light:.3f}x {100 * self.light_accuracy:.1f} %  "
+            f"escalates {100 * self.escalation:.1f} %: {self.charged:.3f}x charged{speed}"
+        )
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The columns of ``TABLE_HEADER`` as text."""
+        return (
+            self.stage,
+            self.image_size,
+            f"{self.width:.2f}",
+            str(self.branches),
+            str(self.shared_blocks),
+            f"{self.light:.3f}x",
+            f"{100 * self.light_accuracy:.1f} %",
+            f"{100 * self.escalation:.1f} %",
+            f"{self.charged:.3f}x",
+            f"{self.images_per_second:.0f}" if self.images_per_second else "",
         )
 
 
 class Frontier(Table):
-    """Everything that was judged, one row each, in the order of the search, with the columns of :class:`EvaluatedCandidate`.
+    """All evaluated candidates, one row each, in the order of the search.
 
-    Metadata: ``agflow.cost`` ("macs" or "seconds") that the costs are of, the heavy expert's accuracy
-    ``agflow.heavy_accuracy`` and the ``agflow.tolerance`` against it that was searched with, ``agflow.chosen``, the row of the design, and ``agflow.seed``.
+    The columns are the attributes of :class:`EvaluatedCandidate`. Metadata: ``agflow.cost``, the
+    unit of the costs ("macs" or "seconds"), ``agflow.heavy_accuracy``, ``agflow.tolerance``, the
+    loss of accuracy that the search allowed, ``agflow.chosen``, the row of the design, and
+    ``agflow.seed``.
+
+    Examples
+    --------
+    See :func:`agflow.design_cascade`, which returns one.
     """
 
     kind = "frontier"
 
     @classmethod
     def of(cls, rows: list[EvaluatedCandidate], metadata: dict[str, str]) -> Frontier:
+        """Make the table of evaluated candidates."""
         batch = pa.RecordBatch.from_pylist([asdict(row) for row in rows])
         return cls(batch.replace_schema_metadata({"agflow.kind": cls.kind, **metadata}))
 
     @property
     def rows(self) -> list[EvaluatedCandidate]:
+        """The evaluated candidates."""
         return [EvaluatedCandidate(**row) for row in self.batch.to_pylist()]
 
     @property
     def chosen(self) -> EvaluatedCandidate:
+        """The candidate of the design."""
         return self.rows[int(self.metadata["agflow.chosen"])]
 
     def __str__(self) -> str:
         """The rows of each stage, the cheapest first; an arrow marks the chosen one."""
         chosen, lines = self.chosen, [self._title()]
-        for stage in ("cut", "little", "full"):
-            judged = sorted(
+        for stage in STAGES:
+            rows = sorted(
                 (row for row in self.rows if row.stage == stage), key=lambda row: row.charged
             )
-            lines += [f"{'->' if row == chosen else '  '} {row}" for row in judged]
+            lines += [f"{'->' if row == chosen else '  '} {row}" for row in rows]
         return "\n".join(lines)
 
+    def _summary(self) -> str:
+        chosen = " ".join(str(self.chosen).split())
+        return f"{len(self)} evaluated candidates; chosen {chosen}"
+
+    def _html_rows(self) -> tuple[Sequence, Iterable[Sequence]]:
+        return TABLE_HEADER, (row.cells for row in self.rows)
+
     def markdown(self) -> str:
-        """A page with the same as a table."""
-        names = (
-            "stage",
-            "image size",
-            "width",
-            "branches",
-            "shared blocks",
-            "light cost",
-            "light accuracy",
-            "escalation",
-            "charged",
-            "images/s",
-        )
+        """A Markdown page with all rows as a table."""
         lines = [
-            "# Cascades that were judged",
+            "# Evaluated cascades",
             "",
             self._title(),
             "",
-            f"| {' | '.join(names)} |",
-            "|" + "---|" * len(names),
+            f"| {' | '.join(TABLE_HEADER)} |",
+            "|" + "---|" * len(TABLE_HEADER),
         ]
         for row in self.rows:
-            speed = f"{row.images_per_second:.0f}" if row.images_per_second else ""
-            cells = (
-                row.stage,
-                row.image_size,
-                f"{row.width:.2f}",
-                row.branches,
-                row.shared_blocks,
-                f"{row.light:.3f}x",
-                f"{100 * row.light_accuracy:.1f} %",
-                f"{100 * row.escalation:.1f} %",
-                f"**{row.charged:.3f}x**" if row == self.chosen else f"{row.charged:.3f}x",
-                speed,
-            )
-            lines.append(f"| {' | '.join(map(str, cells))} |")
+            cells = list(row.cells)
+            if row == self.chosen:
+                charged = TABLE_HEADER.index("charged")
+                cells[charged] = f"**{cells[charged]}**"
+            lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
     def _title(self) -> str:
+        heavy, tolerance = (
+            100 * float(self.metadata[f"agflow.{name}"]) for name in ("heavy_accuracy", "tolerance")
+        )
         return (
-            f"Least cost in {self.metadata['agflow.cost']} per image, as a ratio of the heavy expert's, at its accuracy of "
-            f"{100 * float(self.metadata['agflow.heavy_accuracy']):.1f} % less {100 * float(self.metadata['agflow.tolerance']):.2g} points, "
-            "on the images that chose; thresholds are still to be calibrated on others"
+            f"Least expected cost per image in {self.metadata['agflow.cost']}, as a ratio of the "
+            f"heavy expert's, at its accuracy of {heavy:.1f} % less {tolerance:.2g} points on the "
+            "choosing images; the threshold is still to be calibrated on other images"
         )
 
 
@@ -144,47 +185,37 @@ def evaluate_candidate(
     stage: str,
     candidate: Candidate,
     branches: int,
-    light_NK: torch.Tensor,
-    heavy_NK: torch.Tensor,
-    labels_N: torch.Tensor,
-    costs: Costs,
+    predictions: Predictions,
+    costs: CascadeCosts,
     *,
     tolerance: float,
     ensemble: bool,
     heavy_seconds: float = 0.0,
 ) -> EvaluatedCandidate:
-    """The cheapest threshold of a candidate at which its cascade loses at most ``tolerance`` of the heavy expert's accuracy.
+    """Find the cheapest threshold at which a cascade is as accurate as its heavy expert.
 
-    Every threshold is looked at. There always is one: when all images escalate, the heavy expert answers.
+    Every threshold is tried. There always is one: when all images escalate, the heavy expert
+    answers.
 
     Parameters
     ----------
-    costs : in MACs, or any other unit
+    branches : number of residual branches that the light expert has
+    predictions : of the choosing images, with ``costs``
+    costs : of one image, in MACs or in any other unit
+    tolerance : accepted loss of accuracy, as a share of the images
     ensemble : also try the ensemble of both experts for images that escalate
     heavy_seconds : per image; 0 where nothing was timed
     """
-    predictions = join_predictions(light_NK, heavy_NK, labels_N, costs)
-    goal, found = predictions.heavy_accuracy - tolerance - ROUNDING, []
-    for how in (BOTH, HEAVY) if ensemble else (HEAVY,):
-        if how != HEAVY and "both_prediction" not in predictions.columns:
-            continue
-        points = curve(predictions, points=len(predictions) + 1, ensemble=how == BOTH).columns
-        reached = np.flatnonzero(points["accuracy"] >= goal)
-        if len(reached):
-            found.append(
-                (
-                    how,
-                    {
-                        name: float(points[name][reached[0]])
-                        for name in ("threshold", "escalation", "accuracy", "charged")
-                    },
-                )
-            )
-    how, point = min(found, key=lambda pair: pair[1]["charged"])
-    light, lost = (
-        costs.light / costs.heavy,
-        max(0.0, predictions.heavy_accuracy - predictions.light_accuracy),
-    )
+    goal = predictions.heavy_accuracy - tolerance - ACCURACY_ROUNDING
+    ways = [HEAVY_ANSWERS]
+    if ensemble and "both_prediction" in predictions.columns:
+        ways.insert(0, ENSEMBLE_ANSWERS)
+    points = {answers: _cheapest_point(predictions, goal, answers) for answers in ways}
+    points = {answers: point for answers, point in points.items() if point is not None}
+    answers = min(points, key=lambda answers: points[answers]["charged"])
+    light = costs.light / costs.heavy
+    lost = max(0.0, predictions.heavy_accuracy - predictions.light_accuracy)
+    charged = points[answers]["charged"]
     return EvaluatedCandidate(
         stage=stage,
         image_size="x".join(map(str, candidate.image_size)),
@@ -193,8 +224,19 @@ def evaluate_candidate(
         shared_blocks=candidate.shared_blocks,
         light=light,
         light_accuracy=predictions.light_accuracy,
-        answers=how,
-        **point,
-        images_per_second=1 / (point["charged"] * heavy_seconds) if heavy_seconds else 0.0,
+        answers=answers,
+        **points[answers],
+        images_per_second=1 / (charged * heavy_seconds) if heavy_seconds else 0.0,
         oracle=light + lost * (1 - costs.shared / costs.heavy),
     )
+
+
+def _cheapest_point(predictions: Predictions, goal: float, answers: str) -> dict[str, float] | None:
+    """The point of least escalation that reaches an accuracy; None where no point does."""
+    ensemble = answers == ENSEMBLE_ANSWERS
+    points = curve(predictions, points=len(predictions) + 1, ensemble=ensemble).columns
+    reached = np.flatnonzero(points["accuracy"] >= goal)
+    if not len(reached):
+        return None
+    names = ("threshold", "escalation", "accuracy", "charged")
+    return {name: float(points[name][reached[0]]) for name in names}

@@ -1,4 +1,7 @@
-"""A cascade designed as a whole: image size, width, depth, shared blocks and threshold chosen together by what it costs."""
+"""Successive halving: prune all candidates, distil the better half a little, the best fully.
+
+Shape suffixes: N images, B images of a batch, C channels, H height, W width, K classes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import copy
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,11 +19,8 @@ from tqdm.auto import tqdm
 from agflow._utils.modes import preserve_training_mode
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
-from agflow.cascade.cascade import Cascade
-from agflow.cascade.ensemble import BOTH
-from agflow.cascade.ledger import Costs
-from agflow.cascade.predictions import Predictions, predict
-from agflow.cascade.router import Router, calibrate_router
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.predictions import join_predictions
 from agflow.data.leakage import ImageSketch
 from agflow.errors import BudgetError, InvalidValueError
 from agflow.evaluation.accuracy import logits
@@ -28,95 +28,17 @@ from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, split
 from agflow.models.resolution import image_size
 from agflow.pruning.planning import Plan
-from agflow.search.candidates import Candidate, candidates, cut
+from agflow.search.candidates import Candidate, candidates, prune_candidate
+from agflow.search.design import CascadeDesign
 from agflow.search.frontier import EvaluatedCandidate, Frontier, evaluate_candidate
 from agflow.search.space import SearchSpace, Size
 from agflow.training.distillation import LR, CachedTeacher, distill
 
-EPOCHS = 8
+DESIGN_EPOCHS = 8
 FINALISTS = 2
-LITTLE = 0.25  # of the epochs tell which of the better half are the finalists
-REPAIR_IMAGES = 256  # of the tuning images measure the units and repair the cuts
-TIMED_IMAGES = 32
-
-
-@dataclass(frozen=True)
-class CascadeDesign:
-    """The light expert that :func:`design_cascade` chose, beside all it chose from.
-
-    Attributes
-    ----------
-    light, heavy : the experts
-    plan : what the light expert was cut by; None for one that only looks at smaller images
-    chosen : how it was judged, its threshold included, which is to be calibrated on other images (:meth:`calibrate`)
-    frontier : all that was judged
-    tolerance : accepted loss of accuracy, as a share of the images
-    tuning : sketch of the images that trained and chose, on which no router may be calibrated
-    """
-
-    light: nn.Module = field(repr=False)
-    heavy: nn.Module = field(repr=False)
-    plan: Plan | None = field(repr=False)
-    chosen: EvaluatedCandidate
-    frontier: Frontier = field(repr=False)
-    tolerance: float
-    tuning: str = field(repr=False)
-
-    @property
-    def shared_blocks(self) -> int:
-        """First blocks that both experts share."""
-        return self.chosen.shared_blocks
-
-    def predict(self, loader: Iterable, router: Router | None = None) -> Predictions:
-        """What both experts say of the images of ``loader``, whose order must not change between two passes; costs are MACs.
-
-        For images that judge, pass the router: its temperature and weight count, none is fitted on them.
-        """
-        return predict(
-            self.light,
-            self.heavy,
-            loader,
-            router=router,
-            shared_blocks=self.shared_blocks,
-            tuning=self.tuning,
-        )
-
-    def calibrate(
-        self,
-        held_out: Iterable | Predictions,
-        *,
-        tolerance: float | None = None,
-        confidence: float = 0.95,
-    ) -> Router:
-        """The threshold, calibrated as :func:`agflow.calibrate_router` does on images that neither trained nor chose.
-
-        Parameters
-        ----------
-        held_out : loader of such images, or what :meth:`predict` made of it
-        tolerance : accepted loss of accuracy; by default that of the design
-        confidence : in (0, 1)
-
-        Raises
-        ------
-        EmptyError
-            The loader gave no batch.
-        InvalidValueError
-            A value is out of range, or an image is known to have trained or chosen.
-        """
-        predictions = held_out if isinstance(held_out, Predictions) else self.predict(held_out)
-        return calibrate_router(
-            predictions,
-            tolerance=self.tolerance if tolerance is None else tolerance,
-            confidence=confidence,
-            ensemble=self.chosen.answers == BOTH,
-        )
-
-    def cascade(self, router: Router | float) -> Cascade:
-        """Both experts behind ``router``, their shared blocks computed once."""
-        return Cascade(self.light, self.heavy, router, shared_blocks=self.shared_blocks)
-
-    def __str__(self) -> str:
-        return str(self.frontier)
+LITTLE_SHARE = 0.25  # of the epochs, after which the finalists are chosen
+REPAIR_IMAGES = 256  # tuning images that calibrate and repair the candidates
+CLOCKED_IMAGES = 32  # in the batch that measures costs in seconds
 
 
 def design_cascade(
@@ -126,31 +48,34 @@ def design_cascade(
     *,
     tolerance: float = 0.0,
     space: SearchSpace = SearchSpace(),
-    epochs: int = EPOCHS,
+    epochs: int = DESIGN_EPOCHS,
     lr: float = LR,
     seed: int = 0,
 ) -> CascadeDesign:
     """Choose the light expert whose cascade costs least at the heavy expert's accuracy.
 
-    Candidates are all combinations of image size, width, depth and shared blocks. Each is cut and repaired (statistics at
-    its image size, units by AGF, :func:`agflow.prune`) and judged on ``choosing``: its cheapest threshold, of all there
-    are, at which the cascade is right at least as often as the heavy expert, less ``tolerance`` or one standard error of the
-    heavy expert's accuracy there, whichever is more: nearer than that, single images decide. Then successive halving (Jamieson and
-    Talwalkar, arXiv 1502.07943): the better half, by what they would cost if just the images escalated that they lose,
-    which training changes less than their sureness, is distilled for a quarter of the epochs, and the two with the least
-    charged cost then for the others. The heavy expert looks at each tuning image once (:class:`agflow.training.CachedTeacher`).
+    Each candidate of ``space`` is pruned and repaired (statistics at its image size, units by AGF,
+    :func:`agflow.prune`) and evaluated on ``choosing``: the cheapest of all thresholds at which the
+    cascade is as accurate as the heavy expert, less ``tolerance`` or one standard error of the
+    heavy expert's accuracy there, whichever is greater; differences below a standard error depend
+    on single images. Then successive halving (Jamieson and Talwalkar 2015, arXiv 1502.07943): the
+    better half, by the charged cost if exactly the images escalated that they lose, which training
+    changes less than their confidence, is distilled for a quarter of the epochs, and the two of
+    least charged cost then for the rest. The heavy expert sees each tuning image once
+    (:class:`agflow.training.CachedTeacher`).
 
-    The threshold has been chosen with the expert and is an optimist's: calibrate it on images held out from both
-    (:meth:`CascadeDesign.calibrate`). With ``cost="macs"`` equal calls give equal bits on one machine.
+    The threshold is chosen together with the expert, so its accuracy is optimistic: calibrate it on
+    images held out from both (:meth:`agflow.search.CascadeDesign.calibrate`). With costs in MACs,
+    equal calls give equal bits on one machine.
 
     Parameters
     ----------
-    heavy : float32; left as it is
-    tuning, choosing : loaders of (images float32 [B, C, H, W], labels int64 [B]). The first is gone through once and kept in
-        memory in half precision; the order of the second must not change
+    heavy : float32; is not changed
+    tuning, choosing : loaders of (images float32 [B, C, H, W], labels int64 [B]). The first is
+        traversed once and kept in memory in half precision; the order of the second must not change
     tolerance : accepted loss of accuracy, as a share of the images
     space : the candidates, and the cost to minimise
-    epochs : of the finalists
+    epochs : of distillation of the finalists
     lr : peak learning rate of the distillation
 
     Raises
@@ -158,59 +83,58 @@ def design_cascade(
     EmptyError
         A loader gave no batch.
     InvalidValueError
-        A value is out of range, an image size is no multiple of the patches, or no candidate is left.
+        A value is out of range, an image size is no multiple of the patches, or no candidate is
+        left.
     BudgetError
-        No candidate can be cut to its width.
+        No candidate can be pruned to its share of MACs.
     UnsupportedModelError, DtypeError
         No adapter handles the heavy expert, or it cannot be changed so; it is not float32.
     NonFiniteError
         An expert gave NaN or infinity, or the distillation did: try a lower ``lr``.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from torch.utils.data import DataLoader, Subset
+    >>> heavy, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=128)
+    >>> tuning, choosing = (
+    ...     DataLoader(Subset(images, part), 32) for part in (range(64), range(64, 128))
+    ... )
+    >>> space = agflow.search.SearchSpace(image_sizes=(16,), macs=(1.0,))
+    >>> design = agflow.design_cascade(heavy, tuning, choosing, space=space, epochs=1)
+    >>> design.chosen.image_size
+    '16x16'
     """
     _check(tolerance, epochs)
     sought = candidates(heavy, space)
     if not sought:
         raise InvalidValueError(
-            "no candidate is left but the heavy expert itself: allow a width below 1 or a smaller image size"
+            "no candidate is left but the heavy expert itself: "
+            "allow a share of MACs below 1 or a smaller image size"
         )
-    seen = ImageSketch()
-    remembered = CachedTeacher.of(heavy, tuning, sketch=seen)
-    search = _Search(
-        heavy,
-        remembered,
-        choosing,
-        tolerance=tolerance,
-        ensemble=space.ensemble,
-        timed=space.cost == "seconds",
-        lr=lr,
-        seed=seed,
-    )
-    search.look(seen)
-    little = max(1, round(LITTLE * epochs))
-    experts = search.cut(sought, space.groups)
-    experts = sorted(experts, key=lambda expert: expert.judged.oracle)[
-        : max(FINALISTS, math.ceil(len(experts) / 2))
-    ]
+    sketch = ImageSketch()
+    teacher = CachedTeacher.of(heavy, tuning, sketch=sketch)
+    search = _Search(heavy, teacher, choosing, space, tolerance=tolerance, lr=lr, seed=seed)
+    search.evaluate_heavy(sketch)
+    little = max(1, round(LITTLE_SHARE * epochs))
+    experts = search.prune(sought)
+    experts = sorted(experts, key=lambda expert: expert.evaluated.oracle)
+    experts = experts[: max(FINALISTS, math.ceil(len(experts) / 2))]
     experts = [search.train(expert, "little", little) for expert in experts]
-    experts = sorted(experts, key=lambda expert: expert.judged.charged)[:FINALISTS]
+    experts = sorted(experts, key=lambda expert: expert.evaluated.charged)[:FINALISTS]
     if epochs > little:
         for expert in experts:
             search.train(expert, "full", epochs - little)
     best = search.best  # of all stages: on too few images the distillation may do harm
-    metadata = {
-        "agflow.cost": space.cost,
-        "agflow.heavy_accuracy": repr(search.heavy_accuracy),
-        "agflow.tolerance": repr(search.tolerance),
-        "agflow.chosen": str(search.rows.index(best.judged)),
-        "agflow.seed": str(seed),
-    }
     return CascadeDesign(
         best.model.eval(),
         heavy,
         best.plan,
-        best.judged,
-        Frontier.of(search.rows, metadata),
+        best.evaluated,
+        search.frontier(),
         tolerance,
-        str(seen),
+        str(sketch),
     )
 
 
@@ -225,42 +149,43 @@ def _check(tolerance: float, epochs: int) -> None:
 
 @dataclass(frozen=True)
 class _Expert:
-    """A candidate as far as it has come."""
+    """The model of a candidate at one stage."""
 
     candidate: Candidate
     model: nn.Module
     plan: Plan | None
-    judged: EvaluatedCandidate
+    evaluated: EvaluatedCandidate
 
 
 class _Search:
-    """Makes experts of candidates, trains and judges them; keeps every judgement in ``rows``, and the expert of least charged cost in ``best``."""
+    """Prunes, trains and evaluates candidates.
+
+    ``rows`` holds every evaluation in order, ``best`` the expert of least charged cost.
+    """
 
     def __init__(
         self,
         heavy: nn.Module,
-        remembered: CachedTeacher,
+        teacher: CachedTeacher,
         choosing: Iterable,
+        space: SearchSpace,
         *,
         tolerance: float,
-        ensemble: bool,
-        timed: bool,
         lr: float,
         seed: int,
     ):
-        self.heavy, self.remembered, self.choosing = heavy, remembered, choosing
-        self.tolerance, self.ensemble, self.timed = tolerance, ensemble, timed
-        self.lr, self.seed = lr, seed
+        self.heavy, self.teacher, self.choosing, self.space = heavy, teacher, choosing, space
+        self.tolerance, self.lr, self.seed = tolerance, lr, seed
         self.rows: list[EvaluatedCandidate] = []
         self.best: _Expert | None = None
-        self.repairing = remembered.plain(REPAIR_IMAGES)
-        self._costs: dict[Candidate, tuple[Costs, float]] = {}
+        self.repairing = teacher.plain(REPAIR_IMAGES)
+        self._costs: dict[Candidate, tuple[CascadeCosts, float]] = {}
 
-    def look(self, seen: ImageSketch) -> None:
-        """What the heavy expert says of the images that choose, which ``seen`` is given."""
+    def evaluate_heavy(self, sketch: ImageSketch) -> None:
+        """Compute the heavy expert's logits of the choosing images, and add these to ``sketch``."""
         self.heavy_NK, self.labels_N = logits(
             self.heavy,
-            seen.watching(self.choosing),
+            sketch.watching(self.choosing),
             description="heavy expert",
         )
         self.heavy_accuracy = float((self.heavy_NK.argmax(1) == self.labels_N).double().mean())
@@ -269,87 +194,99 @@ class _Search:
             math.sqrt(self.heavy_accuracy * (1 - self.heavy_accuracy) / len(self.labels_N)),
         )
 
-    def cut(self, sought: list[Candidate], groups: Sequence[str]) -> list[_Expert]:
-        """Those that can be made, cut and judged."""
+    def prune(self, sought: Sequence[Candidate]) -> list[_Expert]:
+        """Prune and evaluate the candidates; those that no plan reaches are left out."""
         statistics, experts = {}, []
         for candidate in sought:
             size = candidate.image_size
             if candidate.width < 1 and size not in statistics:
-                statistics[size] = self._statistics(size, groups)
-            made = cut(
+                statistics[size] = self._statistics(size)
+            made = prune_candidate(
                 self.heavy,
                 candidate,
                 statistics.get(size),
-                groups,
+                self.space.groups,
                 self.repairing,
                 seed=self.seed,
             )
             if made is not None:
-                experts.append(self._judged("cut", candidate, *made))
+                experts.append(self._evaluate("cut", candidate, *made))
         if not experts:
             raise BudgetError(
-                f"none of the {len(sought)} candidates can be cut to its width: allow greater shares of MACs, more groups or fewer shared blocks"
+                f"none of the {len(sought)} candidates can be pruned to its share of MACs: "
+                "allow greater shares, more groups or fewer shared blocks"
             )
         return experts
 
     def train(self, expert: _Expert, stage: str, epochs: int) -> _Expert:
+        """Distil a copy of an expert from the teacher and evaluate it."""
         model = copy.deepcopy(expert.model)
         distill(
             model,
-            self.remembered,
+            self.teacher,
             epochs=epochs,
             lr=self.lr,
             frozen_blocks=expert.candidate.shared_blocks,
             seed=self.seed,
         )
-        return self._judged(stage, expert.candidate, model, expert.plan)
+        return self._evaluate(stage, expert.candidate, model, expert.plan)
 
-    def _statistics(self, size: Size, groups: Sequence[str]) -> Statistics:
+    def frontier(self) -> Frontier:
+        """All evaluations so far; the best one is the chosen."""
+        metadata = {
+            "agflow.cost": self.space.cost,
+            "agflow.heavy_accuracy": repr(self.heavy_accuracy),
+            "agflow.tolerance": repr(self.tolerance),
+            "agflow.chosen": str(self.rows.index(self.best.evaluated)),
+            "agflow.seed": str(self.seed),
+        }
+        return Frontier.of(self.rows, metadata)
+
+    def _statistics(self, size: Size) -> Statistics:
         smaller = None if size == image_size(self.heavy) else size
         return calibrate(
             self.heavy,
             self.repairing,
             batches=len(self.repairing),
-            groups=groups,
+            groups=self.space.groups,
             image_size=smaller,
             seed=self.seed,
         )
 
-    def _judged(
+    def _evaluate(
         self, stage: str, candidate: Candidate, model: nn.Module, plan: Plan | None
     ) -> _Expert:
         light_NK, _ = logits(model, self.choosing, description="light expert")
         if candidate not in self._costs:
-            self._costs[candidate] = (
-                self._timed(candidate, model)
-                if self.timed
-                else (Costs.of(model, self.heavy, candidate.shared_blocks), 0.0)
-            )
+            self._costs[candidate] = self._costs_of(candidate, model)
         costs, heavy_seconds = self._costs[candidate]
-        branches = sum(layer.group == "block" for layer in adapter_for(model).layers(model))
         row = evaluate_candidate(
             stage,
             candidate,
-            branches,
-            light_NK,
-            self.heavy_NK,
-            self.labels_N,
+            sum(layer.group == "block" for layer in adapter_for(model).layers(model)),
+            join_predictions(light_NK, self.heavy_NK, self.labels_N, costs),
             costs,
             tolerance=self.tolerance,
-            ensemble=self.ensemble,
+            ensemble=self.space.ensemble,
             heavy_seconds=heavy_seconds,
         )
         self.rows.append(row)
         tqdm.write(str(row), file=sys.stderr)
         expert = _Expert(candidate, model, plan, row)
-        if self.best is None or row.charged < self.best.judged.charged:
+        if self.best is None or row.charged < self.best.evaluated.charged:
             self.best = expert
         return expert
 
+    def _costs_of(self, candidate: Candidate, model: nn.Module) -> tuple[CascadeCosts, float]:
+        """Costs of an image in MACs or nanoseconds, and the heavy expert's seconds, 0 for MACs."""
+        if self.space.cost == "seconds":
+            return self._measured_costs(candidate, model)
+        return CascadeCosts.of(model, self.heavy, candidate.shared_blocks), 0.0
+
     @torch.inference_mode()
-    def _timed(self, candidate: Candidate, model: nn.Module) -> tuple[Costs, float]:
-        """Nanoseconds per image of both experts and of their shared blocks, in turn, so that drift hits all alike; the heavy one's seconds."""
-        x = self.remembered.images[:TIMED_IMAGES].float().to(next(self.heavy.parameters()).device)
+    def _measured_costs(self, candidate: Candidate, model: nn.Module) -> tuple[CascadeCosts, float]:
+        """The contenders take turns, so that drift of the machine affects all alike."""
+        x = self.teacher.images[:CLOCKED_IMAGES].float().to(next(self.heavy.parameters()).device)
         with preserve_training_mode(model, self.heavy):
             contenders = {"light": model.eval(), "heavy": self.heavy.eval()}
             if candidate.shared_blocks:
@@ -360,12 +297,14 @@ class _Search:
         nanoseconds = {
             name: round(1e9 * measured.median / len(x)) for name, measured in times.items()
         }
-        return Costs(
+        costs = CascadeCosts(
             nanoseconds["light"], nanoseconds["heavy"], nanoseconds.get("shared", 0)
-        ), times["heavy"].median / len(x)
+        )
+        return costs, times["heavy"].median / len(x)
 
 
 def _finish(module: nn.Module, x: torch.Tensor) -> None:
+    """Run a module to its end, on a GPU too."""
     module(x)
     if x.is_cuda:
         torch.cuda.synchronize(x.device)

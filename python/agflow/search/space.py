@@ -11,7 +11,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 SEARCHED_MACS = (1.0, 0.5)
-COSTS = ("macs", "seconds")
+COST_UNITS = ("macs", "seconds")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class SearchSpace:
     ------
     InvalidValueError
         A value is out of range.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> agflow.search.SearchSpace(image_sizes=(224, 112), macs=(1.0, 0.75)).cost
+    'macs'
     """
 
     image_sizes: Sequence[int | Size] | None = None
@@ -56,5 +62,5 @@ class SearchSpace:
             raise InvalidValueError(
                 f"shared_blocks are {list(self.shared_blocks)}, expected whole numbers from 0"
             )
-        if self.cost not in COSTS:
+        if self.cost not in COST_UNITS:
             raise InvalidValueError(f"cost is {self.cost!r}, expected 'macs' or 'seconds'")

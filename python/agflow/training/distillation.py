@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
 from agflow._utils.loaders import batches_of
 from agflow._utils.modes import preserve_training_mode
@@ -22,10 +23,10 @@ from agflow.training.finetuning import finetune
 from agflow.training.options import Distillation, TrainingOptions
 
 # How light experts are distilled, all in one place.
-LR = 1e-4
-CACHED_LOGITS = Distillation(share=0.5, temperature=2.0)
+LR = default("design", "lr")
+CACHED_LOGITS = Distillation(share=default("design", "distill"))
 SMALLEST_CROP = 0.75
-BATCH_SIZE = 32
+BATCH_SIZE = default("common", "batch_size")
 
 
 class CachedTeacher:
@@ -159,8 +160,8 @@ def distill(
     *,
     epochs: int,
     lr: float = LR,
-    frozen_blocks: int = 0,
-    seed: int = 0,
+    frozen_blocks: int = default("finetune", "frozen_blocks"),
+    seed: int = default("common", "seed"),
 ) -> list[dict[str, float]]:
     """Fine-tune ``light`` in place on the cached logits of a teacher.
 

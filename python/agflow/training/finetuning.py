@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
 from agflow._utils.loaders import EMPTY
 from agflow._utils.progress import progress_bar
@@ -32,12 +33,12 @@ def finetune(
     model: nn.Module,
     loader: Iterable,
     *,
-    epochs: int = 3,
-    lr: float = 3e-4,
+    epochs: int = default("finetune", "epochs"),
+    lr: float = default("finetune", "lr"),
     distillation: Distillation | None = None,
     checkpointing: Checkpointing | None = None,
     options: TrainingOptions = TrainingOptions(),
-    seed: int = 0,
+    seed: int = default("common", "seed"),
 ) -> list[dict[str, float]]:
     """Train ``model`` in place with AdamW, a short warm-up and cosine decay.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from agflow._utils.defaults import default
 from agflow.errors import InvalidValueError
 
 
@@ -41,9 +42,9 @@ class Distillation:
     """
 
     teacher: nn.Module | None = field(default=None, repr=False)
-    share: float = 0.9
-    temperature: float = 2.0
-    features: float = 0.0
+    share: float = default("finetune", "distill")
+    temperature: float = default("finetune", "temperature")
+    features: float = default("finetune", "features")
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -78,7 +79,7 @@ class Checkpointing:
     """
 
     path: str | os.PathLike
-    every: int = 200
+    every: int = default("finetune", "checkpoint_every")
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -109,9 +110,9 @@ class TrainingOptions:
     TrainingOptions(weight_decay=0.05, accumulate=4, frozen_blocks=0)
     """
 
-    weight_decay: float = 0.05
-    accumulate: int = 1
-    frozen_blocks: int = 0
+    weight_decay: float = default("finetune", "weight_decay")
+    accumulate: int = default("finetune", "accumulate")
+    frozen_blocks: int = default("finetune", "frozen_blocks")
 
     def __post_init__(self) -> None:
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):

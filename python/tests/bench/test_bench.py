@@ -91,7 +91,7 @@ def test_refusals():
 
 
 def test_the_command_prints_one_json_object():
-    """The whole way through the hosted Python, on the smallest figures the command can be asked for."""
+    """The whole way through the hosted Python, on the smallest figures that the command takes."""
     command = [
         sys.executable,
         "-m",

@@ -5,10 +5,12 @@ import json
 
 import pytest
 
-from agflow.bench.bottleneck import Options, measure, text, verdict
+from agflow.bench.bottleneck import BottleneckBenchOptions, measure, text, verdict
 from agflow.errors import InvalidValueError
 
-SMALL = Options(calibration=32, tune=32, eval_limit=80, epochs=1, scratch_epochs=1, rounds=1)
+SMALL = BottleneckBenchOptions(
+    calibration=32, tune=32, eval_limit=80, epochs=1, scratch_epochs=1, rounds=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_every_figure_is_there(found):
             "from random weights",
             "  epoch 1",
             "agf costs 1.0",
-            "walk it with confidence",
+            "route by confidence",
         )
     )
 
@@ -72,4 +74,4 @@ def test_the_verdict_goes_by_the_figures(found):
 
 def test_refusals():
     with pytest.raises(InvalidValueError, match="epochs 0"):
-        measure(Options(epochs=0))
+        measure(BottleneckBenchOptions(epochs=0))

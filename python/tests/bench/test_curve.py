@@ -1,4 +1,4 @@
-"""The exact curve over every threshold beside numpy's argsort and cumulative sum, in interleaved rounds of one run."""
+"""The exact curve over every threshold beside numpy's argsort and cumulative sum, in one run."""
 
 import sys
 import time
@@ -45,7 +45,7 @@ def by_numpy(columns):
 
 
 def race(n, rounds):
-    """Seconds of the fastest round, wall and processor, of numpy and of agflow; each must agree with the other."""
+    """Wall and processor seconds of the fastest round of numpy and of agflow, which must agree."""
     predictions = samples(n)
     columns = predictions.columns
     best = {}
@@ -57,7 +57,7 @@ def race(n, rounds):
             wall, processor = time.perf_counter(), time.process_time()
             found = work()
             took = time.perf_counter() - wall, time.process_time() - processor
-            best[name] = tuple(map(min, zip(best.get(name, took), took)))
+            best[name] = tuple(map(min, zip(best.get(name, took), took, strict=True)))
             if name == "numpy":
                 accuracy = found
     curve = found.columns

@@ -1,4 +1,4 @@
-"""A cascade of the real DeiT-Tiny: shared blocks and a smaller look, against its plain passes, served too."""
+"""A cascade of the real DeiT-Tiny: shared blocks, lower resolution and server, against passes."""
 
 import copy
 
@@ -9,7 +9,7 @@ from agflow.models import adapter_for, prefix_macs
 
 
 @torch.no_grad()
-def test_deit_tiny_with_shared_blocks_and_with_a_smaller_look(deit, photographs):
+def test_deit_tiny_with_shared_blocks_and_at_a_lower_resolution(deit, photographs):
     heavy, _ = deit
     x = torch.cat([images for images, _ in photographs])
     shared, adapter = copy.deepcopy(heavy), adapter_for(heavy)
@@ -18,10 +18,10 @@ def test_deit_tiny_with_shared_blocks_and_with_a_smaller_look(deit, photographs)
             adapter.cut(shared, layer, torch.arange(192))
     for light, blocks in ((shared, 8), (agflow.models.at_image_size(heavy, 112), 0)):
         by_light, by_heavy = light(x), heavy(x)
-        certainty = by_light.softmax(1).amax(1)
-        threshold = float(certainty.sort().values[4:6].double().mean())
+        confidence = by_light.softmax(1).amax(1)
+        threshold = float(confidence.sort().values[4:6].double().mean())
         cascade = agflow.Cascade(light, heavy, threshold, shared_blocks=blocks, max_batch=5)
-        expected = torch.where(certainty[:, None] < threshold, by_heavy, by_light)
+        expected = torch.where(confidence[:, None] < threshold, by_heavy, by_light)
         torch.testing.assert_close(cascade(x), expected, rtol=1e-4, atol=1e-4)
         assert cascade.last_call.escalated == 5 and cascade.costs.shared == (
             prefix_macs(heavy, blocks) if blocks else 0

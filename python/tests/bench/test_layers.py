@@ -1,4 +1,4 @@
-"""The latency table has a full grid for every product of a model, and tells how long really cut models take."""
+"""The latency table has a full grid for every product, and predicts the time of pruned models."""
 
 import copy
 import subprocess
@@ -33,14 +33,14 @@ def table(vit):
 
 
 def latency_ms(table, costs, kept):
-    """The formula of the planner, plainly: the model's time in the proportion in which its products together get faster."""
+    """The planner's formula: the model gets faster in the proportion in which its products do."""
     grids = monotone_grids(table)
     total = lambda sizes: sum(
         product_ms(product, costs["sizes"], sizes, grids)
         for product in costs["products"]
         if product["kind"] != "parameters"
     )
-    return table.model_ms * total({**costs["sizes"], **kept}) / total(costs["sizes"])
+    return table.model_ms * (total({**costs["sizes"], **kept}) / total(costs["sizes"]))
 
 
 def monotone_grids(table):
@@ -142,7 +142,7 @@ def test_attention_of_unequal_widths(qk, v):
 
 
 def test_predicted_latency_is_near_the_measured_one():
-    """A ViT-Tiny cut in five ways; generous, and with three attempts, for machines that do other things meanwhile."""
+    """A ViT-Tiny pruned in five ways; generous, with three attempts, for busy machines."""
     vit = timm.create_model("vit_tiny_patch16_224").eval()
     adapter = adapter_for(vit)
     costs, x = adapter.costs(vit), torch.randn(1, 3, 224, 224)

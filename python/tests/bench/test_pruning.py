@@ -1,4 +1,4 @@
-"""All contenders are held to the same MACs and images, and a cut that is slower than its parent is called a failure."""
+"""All contenders get the same MACs and images; a model slower than the dense one is a failure."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from agflow.bench import contenders, pruning
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models import count_macs
 
-SMALL = pruning.Options(calibration=16, tune=8, eval_limit=20, rounds=1)
+SMALL = pruning.PruningBenchOptions(calibration=16, tune=8, eval_limit=20, rounds=1)
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def test_torch_counts_the_macs_that_agflow_counts(vit):
 
 @pytest.mark.parametrize("name", contenders.CONTENDERS)
 def test_every_contender_comes_near_the_same_macs(vit, images, name):
-    """Within 5 % here, for a small model has few widths to choose from; and the uncut model stays as it is."""
+    """Within 5 %, for a small model has few widths to choose from; the dense model is unchanged."""
     before, macs = copy.deepcopy(vit.state_dict()), round(0.7 * count_macs(vit))
-    light = contenders.CONTENDERS[name].cut(vit, macs, 8, 0)(images)
+    light = contenders.CONTENDERS[name].step(vit, macs, 8, 0)(images)
     assert contenders.macs_of(light) == pytest.approx(macs, rel=0.05)
     assert light(images[:4][0]).shape == (4, 10)
     assert all(torch.equal(before[key], value) for key, value in vit.state_dict().items())
@@ -76,9 +76,9 @@ def test_a_row_has_every_figure(found):
     )
 
 
-def test_a_cut_slower_than_its_parent_is_a_failure(found):
+def test_slower_than_the_dense_model_is_a_failure(found):
     row = {**found["contenders"][0], "name": "odd widths", "slower": [1, 32]}
-    assert "FAILURE: slower than the uncut model at batch 1 and 32" in pruning.text(
+    assert "FAILURE: slower than the dense model at batch 1 and 32" in pruning.text(
         {**found, "contenders": [row]}
     )
     off = {**row, "slower": [], "macs": round(1.05 * found["target_macs"])}
@@ -87,6 +87,14 @@ def test_a_cut_slower_than_its_parent_is_a_failure(found):
     assert "not possible: no plan reaches 1 MAC" in pruning.text(
         {**found, "contenders": [hopeless]}
     )
+
+
+def test_the_plot_has_a_line_a_contender_from_the_dense_model_on(found):
+    lines = pruning.plot(found).get_lines()
+    rows = sorted(found["contenders"], key=lambda row: row["tuned"]["top1"])
+    assert [list(line.get_ydata()) for line in lines] == [
+        [found["dense"]["top1"], row["cut"]["top1"], row["tuned"]["top1"]] for row in rows
+    ]
 
 
 def test_slower_means_in_every_round(monkeypatch):

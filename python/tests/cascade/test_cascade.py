@@ -1,4 +1,4 @@
-"""Routing and the cascade: decisions, order, ledger and the promise of the threshold, on the shipped example."""
+"""Routing and the cascade: decisions, order, ledger and guarantee, on the shipped example."""
 
 import dataclasses
 import json
@@ -7,14 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 import agflow
 from agflow.cascade.ensemble import combine, fit_light_weight
-from agflow.cascade.ledger import Costs
-from agflow.cascade.predictions import join_predictions
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.predictions import FixedParameters, join_predictions
 from agflow.cascade.priors import agreement, fit_temperature, priors
 from agflow.errors import (
     BudgetError,
@@ -78,8 +77,8 @@ def test_predictions_record_every_prior(example, light, loader):
         predictions.columns["prior_max_probability_scaled"], scaled, rtol=1e-3
     )
     router = dataclasses.replace(agflow.calibrate_router(predictions), temperature=3.0)
-    judging = agflow.predict(light, heavy, held_out, router=router)
-    assert (judging.temperature, judging.light_weight) == (3.0, router.light_weight)
+    test = agflow.predict(light, heavy, held_out, router=router)
+    assert (test.temperature, test.light_weight) == (3.0, router.light_weight)
 
 
 def test_temperature_makes_labels_most_likely():
@@ -139,31 +138,33 @@ def test_light_weight_makes_labels_most_likely():
     assert fit_light_weight(light[:0], heavy[:0], labels[:0]) is None
 
 
-def test_both_answers_are_recorded_where_they_can_be():
+def test_the_ensemble_is_recorded_where_it_can_be():
     light, heavy, labels = torch.randn(400, 10), torch.randn(400, 10), torch.randint(0, 9, (400,))
-    predictions = join_predictions(light, heavy, labels, Costs(20, 100))
+    predictions = join_predictions(light, heavy, labels, CascadeCosts(20, 100))
     weight = fit_light_weight(light, heavy, labels)
     assert predictions.light_weight == weight
     np.testing.assert_array_equal(
         predictions.columns["both_prediction"], combine(light, heavy, weight).argmax(1)
     )
     assert "prior_agreement" not in predictions.columns
-    judging = join_predictions(light, heavy, labels, Costs(20, 100), light_weight=0.75)
-    assert judging.light_weight == 0.75
+    given = join_predictions(
+        light, heavy, labels, CascadeCosts(20, 100), fixed=FixedParameters(light_weight=0.75)
+    )
+    assert given.light_weight == 0.75
     np.testing.assert_array_equal(
-        judging.columns["both_prediction"], combine(light, heavy, 0.75).argmax(1)
+        given.columns["both_prediction"], combine(light, heavy, 0.75).argmax(1)
     )
     for other in ({"labels_N": labels + 5}, {"heavy_NK": heavy[:, :9]}):
         without = join_predictions(
             **{"light_NK": light, "heavy_NK": heavy, "labels_N": labels, **other},
-            costs=Costs(20, 100),
+            costs=CascadeCosts(20, 100),
         )
         assert "both_prediction" not in without.columns and without.light_weight == 0.0
         with pytest.raises(InvalidValueError, match="no answers of both"):
             agflow.calibrate_router(without, ensemble=True)
 
 
-def test_router_of_both_answers_is_judged_beside_the_heavy_expert(predictions):
+def test_router_of_the_ensemble_is_measured_against_the_heavy_expert(predictions):
     heavy = agflow.calibrate_router(predictions, tolerance=0.02, confidence=0.9)
     router = agflow.calibrate_router(predictions, tolerance=0.02, confidence=0.9, ensemble=True)
     assert (heavy.answers, heavy.light_weight, heavy.samples) == ("heavy", 0.0, 1000)
@@ -189,7 +190,7 @@ def test_router_of_both_answers_is_judged_beside_the_heavy_expert(predictions):
         )
 
 
-def test_no_threshold_for_both_falls_back_to_the_heavy_expert(predictions):
+def test_no_threshold_for_the_ensemble_falls_back_to_the_heavy_expert(predictions):
     wrong = pa.array((predictions.columns["label"] + 1) % 10)
     at = predictions.batch.schema.get_field_index("both_prediction")
     bad = agflow.Predictions(predictions.batch.set_column(at, "both_prediction", wrong))
@@ -203,15 +204,15 @@ def test_no_threshold_for_both_falls_back_to_the_heavy_expert(predictions):
     assert router.accuracy_cascade == router.accuracy_heavy == router.point["accuracy"]
 
 
-def test_second_look_is_a_prior_that_is_charged(example, light, loader):
+def test_second_view_is_a_prior_that_is_charged(example, light, loader):
     heavy, held_out = example[0], loader("train", 2400, 2528)
     predictions = agflow.predict(light, heavy, held_out, second_view=True)
     with torch.no_grad():
-        looks = [
+        views = [
             torch.cat([light(x.flip(-1) if mirrored else x) for x, _ in held_out])
             for mirrored in (False, True)
         ]
-    np.testing.assert_allclose(predictions.columns["prior_agreement"], agreement(*looks), rtol=1e-5)
+    np.testing.assert_allclose(predictions.columns["prior_agreement"], agreement(*views), rtol=1e-5)
     plain = agflow.calibrate_router(predictions, escalation=0.3)
     routed = agflow.calibrate_router(predictions, escalation=0.3, prior="agreement")
     assert routed.ledger.light_macs == 2 * plain.ledger.light_macs == 2 * agflow.count_macs(light)
@@ -230,7 +231,7 @@ def test_second_look_is_a_prior_that_is_charged(example, light, loader):
     with torch.no_grad():
         by_heavy = torch.cat([heavy(x) for x, _ in held_out])
     np.testing.assert_allclose(
-        other.columns["prior_agreement"], agreement(looks[0], by_heavy), rtol=1e-5
+        other.columns["prior_agreement"], agreement(views[0], by_heavy), rtol=1e-5
     )
 
 
@@ -327,12 +328,12 @@ def test_cascade_gives_each_image_the_answer_of_its_expert_in_order(
         logits = cascade(x)
         with torch.no_grad():
             by_light, by_heavy = light(x), heavy(x)
-        unsure = torch.from_numpy(priors(by_light)[1]["max_probability"] < threshold)
-        escalated += int(unsure.sum())
+        escalates = torch.from_numpy(priors(by_light)[1]["max_probability"] < threshold)
+        escalated += int(escalates.sum())
         torch.testing.assert_close(
-            logits, torch.where(unsure[:, None], by_heavy, by_light), rtol=1e-5, atol=1e-5
+            logits, torch.where(escalates[:, None], by_heavy, by_light), rtol=1e-5, atol=1e-5
         )
-        assert torch.equal(logits[~unsure], by_light[~unsure])
+        assert torch.equal(logits[~escalates], by_light[~escalates])
     assert cascade.ledger.samples == 96
     assert cascade.ledger.escalated == escalated
     assert {0.0: escalated == 0, 1.01: escalated == 96}.get(threshold, True)
@@ -340,7 +341,9 @@ def test_cascade_gives_each_image_the_answer_of_its_expert_in_order(
 
 def test_ledger_charges_the_light_pass_of_escalated_images():
     # The published pair: a light expert at 0.85x that escalates 48.5 %, reported at 0.92x.
-    ledger = agflow.cascade.Ledger.of(Costs(light=85, heavy=100), samples=1000, escalated=485)
+    ledger = agflow.cascade.Ledger.of(
+        CascadeCosts(light=85, heavy=100), samples=1000, escalated=485
+    )
     assert ledger.uncharged == pytest.approx(0.92275)
     assert ledger.charged == pytest.approx(1.335)
     assert ledger.break_even == pytest.approx(0.15)
@@ -359,7 +362,7 @@ def test_curve_equals_a_sweep_over_every_threshold(predictions):
         )
 
 
-def test_router_keeps_its_promise_on_the_images_it_was_set_on(predictions):
+def test_router_keeps_its_limit_on_the_images_that_calibrate_it(predictions):
     router = agflow.calibrate_router(predictions, tolerance=0.02, confidence=0.9)
     assert router.verdict == "PASS"
     assert router.accuracy_cascade >= router.accuracy_heavy - 0.02
@@ -413,4 +416,4 @@ def test_bad_inputs_are_refused(example, light, predictions):
     with pytest.raises(NonFiniteError):
         cascade(torch.full((2, 1, 28, 28), float("nan")))
     with pytest.raises(EmptyError):  # nothing was answered, so nothing is charged
-        cascade.ledger
+        _ = cascade.ledger

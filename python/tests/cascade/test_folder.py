@@ -1,10 +1,11 @@
-"""A cascade as a folder: back without any difference, one clear error for every damage, and at work without torch."""
+"""A cascade as a folder: the same bits, one clear error for every damage, run without torch."""
 
 import copy
 import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -53,7 +54,7 @@ def x():
 
 @pytest.fixture(scope="module")
 def make(experts, x):
-    """A cascade that escalates 15 of the images; the router is calibrated, and then made to."""
+    """Make a cascade that escalates 15 of the images; its router has their threshold."""
     light, heavy = experts
     labels = torch.randint(10, (IMAGES,), generator=torch.Generator().manual_seed(2))
     router = agflow.calibrate_router(agflow.predict(light, heavy, [(x, labels)]), escalation=0.9)
@@ -102,19 +103,42 @@ def test_round_trip_without_difference(make, x, tmp_path, how):
         "router.json",
     ]
     readme = (tmp_path / "cascade" / "README.md").read_text()
-    assert "load_cascade" in readme and ("share the embeddings and the first block" in readme) == (
-        "Both experts answer" in readme
-    ) == bool(how)
+    assert ("share the embeddings and the first block" in readme) == bool(how)
+    assert ("The ensemble of both experts answers these" in readme) == bool(how)
 
 
-def test_both_answers_are_the_combination_of_the_core(make, experts, x):
+def blocks(readme):
+    """(language, code) of every fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_runs(make, x, tmp_path, monkeypatch):
+    cascade = make(shared_blocks=1)
+    agflow.save(cascade, tmp_path / "cascade", preprocessing=PREPROCESSING)
+    readme = (tmp_path / "cascade" / "README.md").read_text()
+    exported = []
+    monkeypatch.setattr(
+        agflow.exporting, "export_cascade", lambda *given: exported.append(given), raising=False
+    )
+    names = {"images": x, "image": x[3]}
+    for language, code in blocks(readme):
+        assert language == "python"
+        exec(code.replace("path of this folder", str(tmp_path / "cascade")), names)
+    assert torch.equal(names["logits"], cascade(x)) and names["preprocessing"] == PREPROCESSING
+    torch.testing.assert_close(names["logits_of_image"], names["logits"][3], rtol=1e-4, atol=1e-5)
+    assert exported == [(names["cascade"], "exported")]
+
+
+def test_the_ensemble_is_the_combination_of_the_core(make, experts, x):
     light, heavy = experts
     logits = make(answers="both")(x)
     with torch.no_grad():
-        unsure = torch.tensor(priors(light(x))[1]["max_probability"] < make().threshold)
+        escalates = torch.tensor(priors(light(x))[1]["max_probability"] < make().threshold)
         expected = 0.4 * light(x).double().log_softmax(1) + 0.6 * heavy(x).double().log_softmax(1)
-    torch.testing.assert_close(logits[unsure].double(), expected[unsure], rtol=1e-5, atol=1e-5)
-    assert torch.equal(logits[~unsure], light(x)[~unsure]) and unsure.sum() == 15
+    torch.testing.assert_close(
+        logits[escalates].double(), expected[escalates], rtol=1e-5, atol=1e-5
+    )
+    assert torch.equal(logits[~escalates], light(x)[~escalates]) and escalates.sum() == 15
 
 
 def test_a_light_expert_of_smaller_images_comes_back(make, experts, x, tmp_path):
@@ -277,65 +301,55 @@ def test_every_byte_of_cascade_json_may_go_wrong(saved, tmp_path):
             agflow.load(folder)
         except AgflowError:
             pass
-    with pytest.raises(
-        FileError, match="nowhere is missing; expected a folder made by save_cascade"
-    ):
+    with pytest.raises(FileError, match="nowhere is missing, expected one made by agflow.save"):
         agflow.load(tmp_path / "nowhere")
 
 
-WITHOUT_TORCH = """
-import subprocess, sys
+RUN_README = """
+import json, pathlib, subprocess, sys
 sys.modules["torch"] = None
-import numpy as np, onnxruntime, agflow
+import numpy as np
 
-def run(name, values):
-    session = onnxruntime.InferenceSession(name, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: values})[0]
-
-def decide(*more):
-    subprocess.run([sys.executable, "-m", "agflow", "decide", "--router", "router.json", "--light", "light.arrow", *more], check=True)
-
-seen = run("prefix.onnx", np.load("../images.npy"))
-agflow.cascade.Logits.of(run("light.onnx", seen)).save("light.arrow")
-decide("--output", "decisions.arrow")
-escalated = agflow.cascade.Decisions.load("decisions.arrow").escalated
-agflow.cascade.Logits.of(run("heavy.onnx", seen[escalated])).save("heavy.arrow")
-decide("--heavy", "heavy.arrow", "--output", "answers.arrow")
-np.save("../answers.npy", agflow.cascade.Decisions.load("answers.arrow").columns["prediction"])
-np.save("../escalated.npy", escalated)
+names = {"images": np.load("../images.npy")}
+for language, code in json.loads(sys.argv[1]):
+    if language == "python":
+        exec(code, names)
+    else:
+        command, *arguments = code.split()
+        assert command == "agflow"
+        subprocess.run([sys.executable, "-m", "agflow", *arguments], check=True)
+np.save("../classes.npy", names["classes"])
+np.save("../escalated.npy", names["escalated"])
 """
 
 
-def test_the_whole_cascade_without_torch(make, x, tmp_path):
+@pytest.mark.parametrize("shared_blocks", [0, 1])
+def test_the_readme_of_an_export_runs_without_torch(make, x, tmp_path, shared_blocks):
     pytest.importorskip("onnxruntime")
-    cascade = make(answers="both", shared_blocks=1)
+    cascade = make(answers="both", shared_blocks=shared_blocks)
     agflow.exporting.export_cascade(
         cascade, tmp_path / "exported", images=x, preprocessing=PREPROCESSING
     )
     files = json.loads((tmp_path / "exported" / "export.json").read_text())["files"]
     readme = (tmp_path / "exported" / "README.md").read_text()
-    assert ["prefix.onnx", "light.onnx", "heavy.onnx"] == [entry["file"] for entry in files]
+    expected = ["prefix.onnx"] * bool(shared_blocks) + ["light.onnx", "heavy.onnx"]
+    assert [entry["file"] for entry in files] == expected
     assert all(
         (tmp_path / "exported" / entry["file"]).exists() and f"`{entry['file']}`: " in readme
         for entry in files
     )
     np.save(tmp_path / "images.npy", x.numpy())
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(pathlib.Path(agflow.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        ),
-    }
+    path = [str(pathlib.Path(agflow.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
+        [sys.executable, "-c", RUN_README, json.dumps(blocks(readme))],
         cwd=tmp_path / "exported",
-        env=environment,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(np.load(tmp_path / "answers.npy"), cascade(x).argmax(1))
+    np.testing.assert_array_equal(np.load(tmp_path / "classes.npy"), cascade(x).argmax(1))
     assert len(np.load(tmp_path / "escalated.npy")) == cascade.last_call.escalated == 15
 
 
@@ -345,11 +359,15 @@ def test_exports_for_torch_and_of_smaller_images(make, experts, x, tmp_path):
     light = torch.export.load(tmp_path / "exported" / "light.pt2").module()
     small = torch.nn.functional.interpolate(x, (16, 16), mode="bilinear", antialias=True)
     torch.testing.assert_close(light(small), cascade.light(x), rtol=1e-4, atol=1e-4)
-    assert (
-        "`light.pt2`: images of 16x16 pixels to logits"
-        in (tmp_path / "exported" / "README.md").read_text()
+    readme = (tmp_path / "exported" / "README.md").read_text()
+    assert "`light.pt2`: images of 16x16 pixels to logits" in readme
+    assert "`light_images` are the same of 16x16 pixels: shrink the images of the heavy" in readme
+    run = blocks(readme)[0][1].replace('"light.pt2"', f'"{tmp_path}/exported/light.pt2"')
+    names = {"light_images": small.numpy()}
+    exec(run.partition("agflow.cascade.Logits")[0], names)
+    torch.testing.assert_close(
+        torch.from_numpy(names["light_logits"]), cascade.light(x), rtol=1e-4, atol=1e-4
     )
-    assert "shrink the images of the heavy one" in (tmp_path / "exported" / "README.md").read_text()
     with pytest.raises(
         InvalidValueError, match="the format is 'tflite', expected one of onnx, torch"
     ):

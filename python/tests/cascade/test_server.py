@@ -1,4 +1,4 @@
-"""The server: every image its own answer, whatever threads, errors, cancellations, exits, signals and forks do meanwhile."""
+"""The server: each image gets its own answer despite threads, errors, exits, signals and forks."""
 
 import gc
 import signal
@@ -24,7 +24,7 @@ SOON = 60  # seconds: what hangs fails
 
 
 class Gate(nn.Module):
-    """In place of a cascade: answers the mean of each image, when it is let to."""
+    """In place of a cascade: answers the mean of each image once it is opened."""
 
     def __init__(self, open=True):
         super().__init__()
@@ -137,7 +137,7 @@ def test_bad_images_are_refused_before_they_spoil_a_batch(cascade):
         with pytest.raises(NonFiniteError, match="NaN or infinite"):
             server.submit(torch.full((3, 16, 16), float("nan")))
         with pytest.raises(EmptyError, match="no call"):
-            server.latency
+            _ = server.latency
 
 
 def test_a_full_queue_holds_callers_back(gate):
@@ -250,7 +250,7 @@ print("ready", flush=True)
 
 
 def ended(script, number=None):
-    """(status, what it said) of a Python that ends soon after it is ready, or after the signal it is sent then."""
+    """(status, output) of a Python that ends once it is ready, or after a signal that follows."""
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

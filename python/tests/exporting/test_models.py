@@ -1,4 +1,4 @@
-"""Exported models: the logits of torch in onnxruntime and in torch.export, for any batch size, without a pickle."""
+"""Exported models: torch's logits in onnxruntime and torch.export, any batch size, no pickle."""
 
 import json
 import os
@@ -101,8 +101,9 @@ def test_every_kind_of_model(vit, images, tmp_path):
     export(vit, tmp_path / "model.pt2", images=images[0])
 
 
+@pytest.mark.slow
 def test_real_images(deit, photographs, tmp_path):
-    """DeiT-Tiny on photographs, by both roads."""
+    """DeiT-Tiny on photographs, in both formats."""
     photos = next(iter(photographs))[0]
     for name in ("deit.onnx", "deit.pt2"):
         assert export(deit[0], tmp_path / name, images=photos, preprocessing=deit[1]) < 1e-5

@@ -1,12 +1,12 @@
-"""Freeze what users compute: SHA-256 of files and arrays, which must not change by a bit.
+"""Freeze what users compute, as SHA-256 of files and arrays: a later state must be the same.
 
-    python python/tests/goldens/freeze.py inputs FOLDER          # the inputs of the portable part
-    python python/tests/goldens/freeze.py portable OUT.json      # by the Go core, of those inputs
-    python python/tests/goldens/freeze.py torch OUT.json [DATA]  # of torch and processor, too
+    python python/tests/goldens/freeze.py inputs FOLDER          # the stored inputs
+    python python/tests/goldens/freeze.py portable OUT.json      # what the Go core makes of them
+    python python/tests/goldens/freeze.py torch OUT.json [DATA]  # depends on torch and processor
 
-``portable`` results are the same on every machine and are compared by ``test_goldens.py``.
-``torch`` results are compared by hand between two states of the sources on one machine: the printed
-names are options, so that a difference says what changed.
+``portable`` results are the same on every machine; ``test_goldens.py`` compares them. ``torch``
+results are compared by hand between two states of the sources on one machine. The names of the
+digests are options, so that a difference says what changed.
 """
 
 from __future__ import annotations

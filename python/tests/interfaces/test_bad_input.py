@@ -1,4 +1,4 @@
-"""Bad input at the public Python door: one sentence, an exception type that means something, nothing changed."""
+"""Bad input to the public Python interface: one sentence, a telling exception, nothing changed."""
 
 import copy
 import json
@@ -76,7 +76,7 @@ def test_unknown_layer(statistics):
     one_sentence(caught)
 
 
-def test_a_plan_of_another_model_is_refused_before_anything_is_cut(example, statistics):
+def test_a_plan_of_another_model_is_refused_before_anything_is_pruned(example, statistics):
     import timm
 
     other = timm.create_model(

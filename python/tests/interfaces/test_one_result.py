@@ -1,4 +1,4 @@
-"""One result by three roads: Python with the extension, the Go command hosting Python, and Arrow files with Go alone.
+"""One result by three interfaces: Python, the command hosting Python, and Go on files alone.
 
 Statistics, scores and plan are compared as files, byte by byte; the threshold as its JSON.
 """
@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import agflow
+from agflow._core.loader import backend_name
 from agflow.calibration.options import CalibrationOptions
 from agflow.data.datasets import load_dataset
 from agflow.models.resolution import image_size
@@ -32,9 +33,9 @@ def command(*arguments):
 
 
 @pytest.fixture(scope="module")
-def roads(tmp_path_factory, example):
-    """statistics.arrow by each road, from the same images: those that the seed draws."""
-    folder = tmp_path_factory.mktemp("roads")
+def written(tmp_path_factory, example):
+    """statistics.arrow by each interface, of the same images: those that the seed draws."""
+    folder = tmp_path_factory.mktemp("interfaces")
     images = load_dataset(
         "example:train", preprocessing=example[1], limit=BATCHES * BATCH_SIZE, seed=0, classes=10
     )
@@ -67,13 +68,13 @@ def roads(tmp_path_factory, example):
     return folder
 
 
-def test_statistics_files_are_equal_byte_by_byte(roads):
-    python = (roads / "python.arrow").read_bytes()
-    assert (roads / "files.arrow").read_bytes() == python
-    assert (roads / "hosted.arrow").read_bytes() == python
+def test_statistics_files_are_equal_byte_by_byte(written):
+    python = (written / "python.arrow").read_bytes()
+    assert (written / "files.arrow").read_bytes() == python
+    assert (written / "hosted.arrow").read_bytes() == python
 
 
-def test_the_command_measures_and_cuts_at_another_image_size_as_python_does(tmp_path, example):
+def test_the_command_prunes_at_another_image_size_as_python_does(tmp_path, example):
     images = load_dataset(
         "example:train", preprocessing=example[1], limit=BATCHES * BATCH_SIZE, seed=0, classes=10
     )
@@ -128,42 +129,42 @@ def test_the_command_measures_and_cuts_at_another_image_size_as_python_does(tmp_
     assert image_size(light) == (16, 16) and light(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
 
 
-def test_scores_and_plan_are_equal_byte_by_byte(roads):
-    statistics = agflow.Statistics.load(roads / "python.arrow")
-    agflow.score(statistics).save(roads / "scores-python.arrow")
-    agflow.plan(statistics, macs=0.5).save(roads / "plan-python.arrow")
+def test_scores_and_plan_are_equal_byte_by_byte(written):
+    statistics = agflow.Statistics.load(written / "python.arrow")
+    agflow.score(statistics).save(written / "scores-python.arrow")
+    agflow.plan(statistics, macs=0.5).save(written / "plan-python.arrow")
     command(
         "score",
         "--statistics",
-        roads / "files.arrow",
+        written / "files.arrow",
         "--criterion",
         "agf",
         "--output",
-        roads / "scores-go.arrow",
+        written / "scores-go.arrow",
     )
     command(
         "score",
         "--statistics",
-        roads / "files.arrow",
+        written / "files.arrow",
         "--criterion",
         "variance_weighted",
         "--output",
-        roads / "widths-go.arrow",
+        written / "widths-go.arrow",
     )
     command(
         "plan",
         "--scores",
-        roads / "scores-go.arrow",
+        written / "scores-go.arrow",
         "--widths",
-        roads / "widths-go.arrow",
+        written / "widths-go.arrow",
         "--macs",
         "0.5",
         "--output",
-        roads / "plan-go.arrow",
+        written / "plan-go.arrow",
     )
     for name in ("scores", "plan"):
-        assert (roads / f"{name}-go.arrow").read_bytes() == (
-            roads / f"{name}-python.arrow"
+        assert (written / f"{name}-go.arrow").read_bytes() == (
+            written / f"{name}-python.arrow"
         ).read_bytes(), name
 
 
@@ -171,21 +172,23 @@ def test_scores_and_plan_are_equal_byte_by_byte(roads):
     "options",
     [{"params": 0.7}, {"macs": "0.6", "joint": True}, {"pruning_ratio": 0.8, "floor": 0.25}],
 )
-def test_plans_of_every_budget_are_equal_byte_by_byte(roads, options):
-    scores = agflow.score(agflow.Statistics.load(roads / "python.arrow"))
-    scores.save(roads / "scores.arrow")
+def test_plans_of_every_budget_are_equal_byte_by_byte(written, options):
+    scores = agflow.score(agflow.Statistics.load(written / "python.arrow"))
+    scores.save(written / "scores.arrow")
     shared_out = {name: value for name, value in options.items() if name in ("joint", "floor")}
     budget = {name: value for name, value in options.items() if name not in shared_out}
     agflow.plan(scores, **budget, allocation=Allocation(**shared_out)).save(
-        roads / "plan-python.arrow"
+        written / "plan-python.arrow"
     )
     flags = [
         part
         for name, value in options.items()
         for part in ([f"--{name}"] if value is True else [f"--{name.replace('_', '-')}", value])
     ]
-    command("plan", "--scores", roads / "scores.arrow", *flags, "--output", roads / "plan-go.arrow")
-    assert (roads / "plan-go.arrow").read_bytes() == (roads / "plan-python.arrow").read_bytes()
+    command(
+        "plan", "--scores", written / "scores.arrow", *flags, "--output", written / "plan-go.arrow"
+    )
+    assert (written / "plan-go.arrow").read_bytes() == (written / "plan-python.arrow").read_bytes()
 
 
 def test_latency_plans_and_their_difference_are_equal(tmp_path, scores_with_costs, latency):
@@ -197,7 +200,7 @@ def test_latency_plans_and_their_difference_are_equal(tmp_path, scores_with_cost
         )
         for ms in (8.0, 13.0)
     ]
-    for plan, ms, name in zip(plans, ("8", "13"), "ab"):
+    for plan, ms, name in zip(plans, ("8", "13"), "ab", strict=True):
         command(
             "plan",
             "--scores",
@@ -220,9 +223,9 @@ def test_latency_plans_and_their_difference_are_equal(tmp_path, scores_with_cost
 
 
 @pytest.fixture(scope="module")
-def predictions(roads, example, light, loader):
+def predictions(written, example, light, loader):
     found = agflow.predict(light, example[0], loader("train", 2400, 3400))
-    found.save(roads / "predictions.arrow")
+    found.save(written / "predictions.arrow")
     return found
 
 
@@ -235,12 +238,12 @@ def predictions(roads, example, light, loader):
     "prior, answers",
     [("max_probability", "heavy"), ("entropy_scaled", "both"), ("auto", "heavy"), ("auto", "both")],
 )
-def test_router_and_curve_are_equal_byte_by_byte(roads, predictions, prior, answers, limit):
+def test_router_and_curve_are_equal_byte_by_byte(written, predictions, prior, answers, limit):
     ((name, value),) = limit.items()
     command(
         "route",
         "--predictions",
-        roads / "predictions.arrow",
+        written / "predictions.arrow",
         "--prior",
         prior,
         *(["--ensemble"] if answers == "both" else []),
@@ -249,35 +252,35 @@ def test_router_and_curve_are_equal_byte_by_byte(roads, predictions, prior, answ
         "--confidence",
         "0.9",
         "--output",
-        roads / "router-go.json",
+        written / "router-go.json",
         "--curve",
-        roads / "curve-go.arrow",
+        written / "curve-go.arrow",
     )
     router = agflow.calibrate_router(
         predictions, prior=prior, ensemble=answers == "both", confidence=0.9, **limit
     )
-    router.save(roads / "router-python.json")
+    router.save(written / "router-python.json")
     agflow.cascade.curve(predictions, prior=router.prior, ensemble=answers == "both").save(
-        roads / "curve-python.arrow"
+        written / "curve-python.arrow"
     )
     for kind in ("router-{}.json", "curve-{}.arrow"):
-        assert (roads / kind.format("go")).read_bytes() == (
-            roads / kind.format("python")
+        assert (written / kind.format("go")).read_bytes() == (
+            written / kind.format("python")
         ).read_bytes(), kind
-    assert agflow.Router.load(roads / "router-go.json") == router
+    assert agflow.Router.load(written / "router-go.json") == router
 
 
 @pytest.mark.parametrize("answers", ["heavy", "both"])
 def test_decisions_without_python_are_the_cascades(
-    roads, predictions, example, light, loader, answers
+    written, predictions, example, light, loader, answers
 ):
-    """The files of logits, routed and answered by the command alone, give each image the answer that Python gives it."""
+    """The command alone, on files of logits, answers each image as Python does."""
     x = torch.cat([x for x, _ in loader("test", 0, 200)])
     calibrated = agflow.calibrate_router(
         predictions, ensemble=answers == "both", tolerance=0.02, confidence=0.9
     )
     router = replace(calibrated, light_weight=0.4 if answers == "both" else 0.0)
-    router.save(roads / "router.json")
+    router.save(written / "router.json")
     with torch.no_grad():
         light_NK = light(x)
         escalated = agflow.cascade.priors.escalations(light_NK, router.threshold)
@@ -288,23 +291,23 @@ def test_decisions_without_python_are_the_cascades(
         if answers == "both"
         else heavy_EK
     )
-    agflow.cascade.Logits.of(light_NK).save(roads / "light.arrow")
+    agflow.cascade.Logits.of(light_NK).save(written / "light.arrow")
     decide = (
         "decide",
         "--router",
-        roads / "router.json",
+        written / "router.json",
         "--light",
-        roads / "light.arrow",
+        written / "light.arrow",
         "--output",
-        roads / "decisions.arrow",
+        written / "decisions.arrow",
     )
     command(*decide)
-    first = agflow.cascade.Decisions.load(roads / "decisions.arrow")
+    first = agflow.cascade.Decisions.load(written / "decisions.arrow")
     np.testing.assert_array_equal(first.escalated, escalated)
     np.testing.assert_array_equal(first.columns["prediction"], light_NK.argmax(1))
-    agflow.cascade.Logits.of(heavy_EK).save(roads / "heavy.arrow")
-    command(*decide, "--heavy", roads / "heavy.arrow")
-    answered = agflow.cascade.Decisions.load(roads / "decisions.arrow")
+    agflow.cascade.Logits.of(heavy_EK).save(written / "heavy.arrow")
+    command(*decide, "--heavy", written / "heavy.arrow")
+    answered = agflow.cascade.Decisions.load(written / "decisions.arrow")
     assert (
         0 < len(escalated) < 200
         and router.answers == answered.metadata["agflow.answers"] == answers
@@ -313,20 +316,20 @@ def test_decisions_without_python_are_the_cascades(
     np.testing.assert_array_equal(answered.columns["index"], np.arange(200))
 
 
-def test_predictions_are_equal_by_both_doors(roads, example, light):
-    """The command hosts the same Python and the same core; the file of priors has the same bytes."""
+def test_predictions_are_equal_by_both_interfaces(written, example, light):
+    """The command hosts the same Python and the same core: the files have the same bytes."""
     images = load_dataset("example:test", preprocessing=example[1], limit=100, seed=0, classes=10)
-    agflow.save(light, roads / "light", preprocessing=example[1])
+    agflow.save(light, written / "light", preprocessing=example[1])
     agflow.predict(
-        agflow.load(roads / "light"),
+        agflow.load(written / "light"),
         example[0],
         DataLoader(images, 32),
         features=True,
-    ).save(roads / "doors-python.arrow")
+    ).save(written / "predictions-python.arrow")
     command(
         "predict",
         "--light",
-        roads / "light",
+        written / "light",
         "--heavy",
         "example",
         "--data",
@@ -335,21 +338,23 @@ def test_predictions_are_equal_by_both_doors(roads, example, light):
         100,
         "--features",
         "--output",
-        roads / "doors-go.arrow",
+        written / "predictions-go.arrow",
     )
-    assert (roads / "doors-go.arrow").read_bytes() == (roads / "doors-python.arrow").read_bytes()
+    assert (written / "predictions-go.arrow").read_bytes() == (
+        written / "predictions-python.arrow"
+    ).read_bytes()
 
 
-def test_command_hosts_python_without_the_extension(roads):
+def test_command_hosts_python_without_the_extension(written):
     checks = {check["name"]: check for check in json.loads(command("--json", "doctor").stdout)}
     assert (
         checks["backend"]["ok"] and checks["backend"]["found"] == "host"
     )  # would say so if the extension were loaded, too
-    assert agflow.backend_name() == "extension"
+    assert backend_name() == "extension"
 
 
 def test_sums_equal_float64_torch_in_every_bit(example, loader):
-    """AGF of a real ViT: the Go sums against numpy float64 over the same activations, row by row."""
+    """AGF of a real ViT: the Go sums against numpy float64 over the same activations, in order."""
     from agflow.calibration.hooks import capture
     from agflow.models import adapter_for
 
@@ -367,7 +372,7 @@ def test_sums_equal_float64_torch_in_every_bit(example, loader):
             torch.nn.functional.cross_entropy(model(x), label, reduction="sum").backward()
     columns = agflow.calibrate(model, batches, batches=BATCHES)
     for index, layer in enumerate(layers):
-        y, g = (torch.cat(part).double().numpy() for part in zip(*seen[index]))
+        y, g = (torch.cat(part).double().numpy() for part in zip(*seen[index], strict=True))
         chain = np.zeros(y.shape[1])
         for row in np.abs(y * g):
             chain += row

@@ -809,6 +809,7 @@ def test_what_a_plan_says_of_a_dropped_branch_does_not_matter(plan_of):
     )
 
 
+@pytest.mark.slow
 def test_every_group_of_deit_tiny_in_one_plan(deit, photographs, plan_of):
     """Real weights: self-check and costs hold at full size, and reconstruction helps."""
     model = deit[0]

@@ -1,4 +1,4 @@
-"""The build's own errors: one sentence with the cure. What is installed proves the build."""
+"""The build's own errors: one sentence with the cure. Other tests check what it installs."""
 
 from __future__ import annotations
 

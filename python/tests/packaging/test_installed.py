@@ -57,6 +57,7 @@ def test_wheel_ships_data_and_licence_and_no_build_files():
     files = {str(file) for file in DISTRIBUTION.files}
     for name in (
         "py.typed",
+        "defaults.json",
         "example/fashion_mnist_mini.npz",
         "example/NOTICE",
         "_bin/agflow",
@@ -102,15 +103,15 @@ def test_command_is_of_the_package_version(start):
 @hosts_python
 def test_doctor_finds_this_python_and_its_packages():
     environment = {"PATH": os.environ["PATH"]}  # nothing to lean on
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "agflow", "doctor", "--json"],
         capture_output=True,
         text=True,
         env=environment,
         timeout=120,
     )
-    checks = {check["name"]: check for check in json.loads(told.stdout)}
-    assert told.returncode == 0, told.stdout + told.stderr
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stdout + done.stderr
     assert checks["interpreter"]["found"] == sys.executable
     assert checks["backend"]["found"] == "host"
     assert str(PACKAGE) in checks["package"]["found"]
@@ -120,7 +121,6 @@ def test_launcher_names_the_cure_when_the_command_is_gone(monkeypatch, tmp_path)
     monkeypatch.setattr(_launcher, "COMMAND", tmp_path / "agflow")
     with pytest.raises(
         SystemExit,
-        match=r"cannot be started \(No such file or directory\): "
-        r"reinstall it with .* -m pip install",
+        match=r"cannot be started \(No such file or directory\): reinstall it with .* pip install",
     ):
         _launcher.main()

@@ -1,4 +1,6 @@
-"""The pictures show the figures they are given; the oracle and the reliability are those of a count by hand."""
+"""Plots show the figures of the results; oracle, reliability and interval equal counts by hand."""
+
+from dataclasses import fields
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -6,18 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import agflow
-from agflow.cascade import curves
-from agflow.cascade.curves import oracle
-from agflow.cascade.ledger import Costs
-from agflow.cascade.predictions import join_predictions
+from agflow.cascade.curves import curve, oracle
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.predictions import FixedParameters, join_predictions
 from agflow.cascade.priors import rank
 from agflow.cascade.router import calibrate_router
 from agflow.diagnostics.confidence import reliability
+from agflow.diagnostics.paired import paired_counts, paired_interval
 from agflow.errors import InvalidValueError
+from agflow.evaluation.accuracy import Accuracy
+from agflow.recipes.results import RunResult, Stages
 
 matplotlib.use("Agg")
 
@@ -30,13 +33,13 @@ def closed():
 
 def predictions_of(light_NK, heavy_NK, labels_N):
     return join_predictions(
-        light_NK, heavy_NK, labels_N, Costs(light=20, heavy=100), temperature=1.0, light_weight=0.3
+        light_NK, heavy_NK, labels_N, CascadeCosts(20, 100), fixed=FixedParameters(1.0, 0.3)
     )
 
 
 @pytest.fixture(scope="module")
 def predictions():
-    """A light expert that is right where it is sure, and a heavy one that is right more often."""
+    """A light expert that is right where it is confident; the heavy one is right more often."""
     torch.manual_seed(0)
     labels_N = torch.arange(300) % 5
     truth_NK = torch.nn.functional.one_hot(labels_N, 5).float()
@@ -64,7 +67,7 @@ def test_the_oracle_is_a_count(predictions, answers):
     )
 
 
-def test_rank_is_what_a_router_says_of_the_priors(predictions):
+def test_rank_equals_the_priors_of_a_router(predictions):
     assert rank(predictions) == calibrate_router(predictions, tolerance=0.1).priors
 
 
@@ -94,31 +97,118 @@ def test_reliability_is_a_count(predictions, values, bins):
     assert seen == len(values) and found.ece == pytest.approx(error / len(values), abs=1e-6)
 
 
-def test_cascade_with_everything(predictions):
-    curve, both, oracle = (
-        agflow.cascade.curve(predictions),
-        agflow.cascade.curve(predictions, ensemble=True),
-        curves.oracle(predictions),
-    )
-    points = dict(
-        light=(0.2, predictions.light_accuracy),
-        heavy=(1.0, predictions.heavy_accuracy),
-        chosen=(0.5, 0.9),
-    )
-    ax = agflow.plotting.plot_cascade(
-        curve, both=both, oracle=(oracle["charged"], oracle["accuracy"]), **points
-    )
+@pytest.fixture(params=[False, True], ids=["heavy", "ensemble"])
+def router(request, predictions):
+    router = calibrate_router(predictions, tolerance=0.05, ensemble=request.param)
+    assert router.verdict == "PASS" and 0 < router.escalation < 1
+    return router
+
+
+def test_cascade_shows_curve_points_and_tolerance(predictions, router):
+    averaged = router.answers == "both"
+    ax = agflow.plotting.plot_cascade(predictions, router)
+    columns = curve(predictions, ensemble=averaged).columns
     lines = {line.get_label(): line for line in ax.get_lines()}
-    np.testing.assert_array_equal(
-        lines["the same, both experts answer"].get_ydata(), both.columns["accuracy"]
+    cascade = lines["cascade, by max_probability"]
+    np.testing.assert_array_equal(cascade.get_xdata(), columns["charged"])
+    np.testing.assert_array_equal(cascade.get_ydata(), columns["accuracy"])
+    best = oracle(predictions, ensemble=averaged)
+    assert max(lines["oracle: no router is better"].get_ydata()) == best["accuracy"]
+    (tolerance,) = lines["tolerance: 5 points below the heavy expert"].get_ydata()[:1]
+    assert tolerance == pytest.approx(predictions.heavy_accuracy - 0.05)
+    points = {
+        points.get_label().split(":")[0]: tuple(points.get_offsets()[0])
+        for points in ax.collections[1:]
+    }
+    found = agflow.evaluate_router(predictions, router)
+    assert points["the router's threshold"] == (found.ledger.charged, found.cascade)
+    assert points["light expert alone"] == (0.2, predictions.light_accuracy)
+    assert points["heavy expert alone"] == (1.0, predictions.heavy_accuracy)
+
+
+def test_the_band_is_the_paired_difference_to_the_heavy_expert(predictions, router):
+    ax = agflow.plotting.plot_cascade(predictions, router, ax=plt.figure().subplots())
+    columns = curve(predictions, ensemble=router.answers == "both").columns
+    right = {
+        name: predictions.columns[f"{name}_prediction"] == predictions.columns["label"]
+        for name in ("light", "heavy", router.answers)
+    }
+    lost, gained = [], []
+    for threshold in columns["threshold"]:
+        escalates = predictions.columns["light_prior"].astype(float) < threshold
+        final = np.where(escalates, right[router.answers], right["light"])
+        lost.append((right["heavy"] & ~final).sum())
+        gained.append((~right["heavy"] & final).sum())
+    counts = paired_counts(predictions, router, columns["escalated"])
+    np.testing.assert_array_equal(counts, (lost, gained))
+    low, high = paired_interval(*counts, len(predictions))
+    band = ax.collections[0].get_paths()[0].vertices[:, 1] - predictions.heavy_accuracy
+    assert band.min() == pytest.approx(low.min()) and band.max() == pytest.approx(high.max())
+    assert (low <= columns["accuracy"] - predictions.heavy_accuracy + 1e-12).all()
+
+
+def test_the_ensemble_is_drawn_where_it_is_asked_for(predictions):
+    router = calibrate_router(predictions, tolerance=0.05)
+    plain, more = (
+        agflow.plotting.plot_cascade(
+            predictions, router, ensemble=ensemble, ax=plt.figure().subplots()
+        )
+        for ensemble in (False, True)
     )
-    assert max(lines["oracle: no router is better"].get_ydata()) == oracle["accuracy"]
-    band = ax.collections[0].get_paths()[0].vertices[:, 1]
-    assert band.min() == pytest.approx(
-        curve.columns["accuracy_low"].min()
-    ) and band.max() == pytest.approx(curve.columns["accuracy_high"].max())
-    plain = agflow.plotting.plot_cascade(curve, **points, ax=plt.figure().subplots())
-    assert len(plain.get_lines()) == len(ax.get_lines()) - 2
+    assert len(more.get_lines()) == len(plain.get_lines()) + 1
+    lines = {line.get_label(): line for line in more.get_lines()}
+    np.testing.assert_array_equal(
+        lines["cascade, both experts answer"].get_ydata(),
+        curve(predictions, ensemble=True).columns["accuracy"],
+    )
+
+
+def score_by_search(lost, gained, images, difference):
+    """Tango's score, with the most likely rates at ``difference`` found by search."""
+    loss = np.linspace(max(0, -difference), (1 - difference) / 2, 200_001)[1:-1]
+    log = (
+        lost * np.log(loss)
+        + gained * np.log(loss + difference)
+        + (images - lost - gained) * np.log(1 - 2 * loss - difference)
+    )
+    best = loss[np.argmax(log)]
+    variance = (2 * best + difference - difference**2) / images
+    return ((gained - lost) / images - difference) / np.sqrt(variance)
+
+
+@pytest.mark.parametrize(("lost", "gained", "images"), [(3, 9, 100), (20, 5, 150), (1, 1, 40)])
+def test_the_ends_of_the_interval_have_the_score_of_the_quantile(lost, gained, images):
+    low, high = paired_interval(np.array([lost]), np.array([gained]), images)
+    for end, quantile in ((low[0], 1.959964), (high[0], -1.959964)):
+        score = score_by_search(lost, gained, images, end)
+        assert score == pytest.approx(quantile, abs=1e-3)
+
+
+def test_the_interval_of_equal_answers_shrinks_with_the_images():
+    none = np.zeros(1, int)
+    low, high = paired_interval(none, none, 1000)
+    assert high[0] == pytest.approx(1.959964**2 / (1000 + 1.959964**2)) and low[0] == -high[0]
+
+
+def test_stages_show_every_accuracy():
+    accuracy = lambda top1: Accuracy(top1, top1, 100, 10)
+    stages = {
+        "agf": Stages(accuracy(0.25), accuracy(0.75), accuracy(0.875)),
+        "random": Stages(accuracy(0.125), accuracy(0.5), accuracy(0.8125)),
+    }
+    result = RunResult(
+        **{field.name: None for field in fields(RunResult)}
+        | {"stages": stages, "dense": accuracy(0.9)}
+    )
+    ax = agflow.plotting.plot_stages(result)
+    heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+    assert heights == [[0.25, 0.75, 0.875], [0.125, 0.5, 0.8125]]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [
+        "pruned",
+        "repaired",
+        "fine-tuned",
+    ]
+    assert ax.get_lines()[0].get_label() == "dense 90.0 %"
 
 
 def test_reliability_shows_counts_and_error(predictions):

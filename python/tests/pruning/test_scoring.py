@@ -137,6 +137,7 @@ def test_criteria_equal_their_formulas(vit, images):
     check_criteria(vit, list(zip(images[0].split(3), images[1].split(3), strict=True)))
 
 
+@pytest.mark.slow
 def test_criteria_of_deit_tiny_on_photographs_equal_their_formulas(deit, photographs):
     check_criteria(deit[0], list(photographs))
 

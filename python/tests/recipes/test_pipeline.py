@@ -1,4 +1,4 @@
-"""The whole road by its command, on the shipped example: files, figures and the way it fails."""
+"""The whole pipeline by its command, on the shipped example: files, figures and refusals."""
 
 import json
 import pathlib
@@ -15,8 +15,8 @@ import torch
 import agflow
 from agflow.evaluation.timing import time_models
 from agflow.models.expert import load_expert
-from agflow.recipes.report import SLOWER, as_speed_table
-from agflow.recipes.results import RunResult
+from agflow.recipes.report import as_speed_table
+from agflow.recipes.results import SLOWER, RunResult
 
 SMALL = (
     "--limit",
@@ -81,8 +81,8 @@ def test_report_is_consistent_with_the_files(folder, example, loader):
     assert set(report["stages"]) == {"agf", "random"}
 
 
-def test_a_run_that_cuts_the_residual_channels_teaches_without_their_features(tmp_path):
-    """The light expert's tokens are narrower than the teacher's, so only its answers can teach."""
+def test_a_run_that_prunes_the_residual_channels_distils_without_their_features(tmp_path):
+    """The light expert's tokens are narrower than the teacher's: the logits alone are distilled."""
     small = (*SMALL, "--limit", "300", "--eval-limit", "64", "--batches", "2")
     done = agflow_command(
         "run", *small, "--groups", "mlp,embed", "--macs", "0.6", "--output", tmp_path / "out"
@@ -139,14 +139,14 @@ def test_ctrl_c_ends_with_130_and_leaves_no_half_file(tmp_path):
         (["run", "--macs", "0.5", "--pruning-ratio", "0.5"], 2, "pruning"),
         (["run", "--ignored-layers", "blocks.99.mlp"], 3, "blocks.99.mlp"),
         (["run", "--limit", "1"], 3, "images"),
-        (["run", "--eval", "example:train"], 2, "judge"),
+        (["run", "--eval", "example:train"], 2, "test images"),
         (["run", "--epoch", "3"], 2, "epoch"),
         (
             ["plan", "--scores", "missing.arrow", "--macs", "0.5", "--output", "p.arrow"],
             1,
             "missing.arrow",
         ),
-        (["verify", __file__], 3, "test_run.py"),
+        (["verify", __file__], 3, "test_pipeline.py"),
     ],
 )
 def test_bad_input_at_the_command_is_one_sentence_and_an_exit_code(
@@ -164,7 +164,7 @@ def test_bad_input_at_the_command_is_one_sentence_and_an_exit_code(
     ]
 
 
-def test_an_expert_slower_than_its_parent_is_called_a_failure(example):
+def test_an_expert_slower_than_the_dense_model_is_called_a_failure(example):
     """Timed for real: the slow one runs the model twice."""
     model = example[0]
     slow, images = (

@@ -203,6 +203,7 @@ print(kills)
 """
 
 
+@pytest.mark.slow
 def test_sigkill_in_the_middle_of_epochs(tmp_path):
     """Each process that is killed is a fork of one that has imported torch."""
     command = [sys.executable, "-c", KILLING, str(tmp_path)]

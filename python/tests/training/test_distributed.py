@@ -173,6 +173,7 @@ def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
     check_statistics(tmp_path, 2)
 
 
+@pytest.mark.slow
 def test_four_ranks_merge_their_statistics(tmp_path, script, free_port):
     run("-c", FORKING, tmp_path, script, free_port, 4)
     check_statistics(tmp_path, 4)

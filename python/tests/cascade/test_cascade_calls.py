@@ -1,11 +1,10 @@
-"""The cascade at work: a shared prefix, pieces, cheaper looks, the call's own account; against plain passes in float64."""
+"""Calls of a cascade: shared prefix, pieces, smaller images, all equal to plain float64 passes."""
 
 import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from timm.models.vision_transformer import VisionTransformer
 
 import agflow
@@ -153,18 +152,18 @@ def test_moving_and_copying_keep_the_halves_with_their_experts(heavy, light, x):
     )
 
 
-def test_the_light_expert_may_look_at_smaller_images(heavy, x):
+def test_the_light_expert_may_take_smaller_images(heavy, x):
     light = agflow.models.at_image_size(heavy, 16)
     cascade = agflow.Cascade(light, heavy, between(certainty(light, x), 5))
     logits = cascade(x)
     with torch.no_grad():
-        unsure = certainty(light, x) < cascade.threshold
+        escalates = certainty(light, x) < cascade.threshold
         torch.testing.assert_close(
-            logits, torch.where(unsure[:, None], heavy(x), light(x)), rtol=1e-10, atol=1e-10
+            logits, torch.where(escalates[:, None], heavy(x), light(x)), rtol=1e-10, atol=1e-10
         )
     assert cascade.ledger.light_macs < 0.4 * cascade.ledger.heavy_macs
     with pytest.raises(
-        InvalidValueError, match="light expert looks at 16x16 pixels, the heavy one at 32x32"
+        InvalidValueError, match="light expert takes images of 16x16 pixels, the heavy one of 32x32"
     ):
         agflow.Cascade(light, heavy, 0.5, shared_blocks=1)
 
@@ -199,7 +198,7 @@ def test_the_call_and_its_time(light, heavy, x):
     assert cascade.latency.count == 2 and 0 < cascade.latency.p50 <= cascade.latency.p99
     cascade.reset_ledger()
     with pytest.raises(EmptyError):
-        cascade.latency
+        _ = cascade.latency
 
 
 def test_what_no_cascade_can_take(light, heavy, x):

@@ -1,0 +1,106 @@
+"""The README of an exported cascade, whose code runs the cascade from its files."""
+
+from __future__ import annotations
+
+from agflow.cascade.cascade import Cascade
+from agflow.cascade.readme import ROUTER_FILE, cascade_summary
+from agflow.cascade.router import Router
+from agflow.models import model_name
+from agflow.models.resolution import image_size
+
+LIGHT_ROLE, HEAVY_ROLE, PREFIX_ROLE = "light", "heavy", "prefix"
+
+_RUN = {
+    "onnx": """\
+import onnxruntime
+
+
+def run(file, values):
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: values})[0]
+""",
+    "torch": """\
+import torch
+
+
+def run(file, values):
+    return torch.export.load(file).module()(torch.from_numpy(values)).detach().numpy()
+""",
+}
+
+
+def export_readme(cascade: Cascade, router: Router, files: list[dict], format: str) -> str:
+    """The Markdown text of README.md; ``files`` are the entries of export.json."""
+    listed = "".join(f"- `{entry['file']}`: {_contract(entry)}\n" for entry in files)
+    names = {entry["file"].partition(".")[0]: entry["file"] for entry in files}
+    return (
+        f"# {model_name(cascade.heavy)}: cascade for other runtimes\n\n"
+        f"{cascade_summary(cascade, router)}{listed}- `{ROUTER_FILE}`: the calibrated router\n\n"
+        f"{_inputs(cascade)}\n\n{_code(cascade, names, format)}\n"
+        "Routing (`agflow decide`, `agflow.cascade.Logits` and `agflow.cascade.Decisions`) needs "
+        "agflow, without torch. A Go program needs no files of logits: package "
+        "`agflow/core/routing`, `Router.Decide` and `Router.Answer`.\n"
+    )
+
+
+def _contract(entry: dict) -> str:
+    size = " of {}x{} pixels".format(*entry["image_size"]) if "image_size" in entry else ""
+    return f"{entry['takes']}{size} to {entry['gives']}"
+
+
+def _inputs(cascade: Cascade) -> str:
+    light, heavy = ("x".join(map(str, image_size(m))) for m in (cascade.light, cascade.heavy))
+    text = f"`images` are float32 [batch, channels, height, width] of {heavy} pixels, a numpy array"
+    if light == heavy:
+        return f"{text}."
+    return (
+        f"{text}, and `light_images` are the same of {light} pixels: "
+        "shrink the images of the heavy expert bilinear and antialiased."
+    )
+
+
+def _code(cascade: Cascade, names: dict[str, str], format: str) -> str:
+    """Five steps from images to answers."""
+    resized = image_size(cascade.light) != image_size(cascade.heavy)
+    light_input, heavy_input = "light_images" if resized else "images", "images"
+    prefix = ""
+    if cascade.shared_blocks:
+        light_input = heavy_input = "tokens"
+        prefix = f'tokens = run("{names[PREFIX_ROLE]}", images)\n'
+    return f"""\
+1. Run the light expert on all images.
+
+```python
+import agflow
+{_RUN[format]}
+
+{prefix}light_logits = run("{names[LIGHT_ROLE]}", {light_input})
+agflow.cascade.Logits.of(light_logits).save("light.arrow")
+```
+
+2. Decide which images escalate.
+
+```sh
+agflow decide --router {ROUTER_FILE} --light light.arrow --output decisions.arrow
+```
+
+3. Run the heavy expert on these images, in their order.
+
+```python
+escalated = agflow.cascade.Decisions.load("decisions.arrow").escalated
+heavy_logits = run("{names[HEAVY_ROLE]}", {heavy_input}[escalated])
+agflow.cascade.Logits.of(heavy_logits).save("heavy.arrow")
+```
+
+4. Decide the answers.
+
+```sh
+agflow decide --router {ROUTER_FILE} --light light.arrow --heavy heavy.arrow --output answers.arrow
+```
+
+5. Read the predicted classes, int64 [batch].
+
+```python
+classes = agflow.cascade.Decisions.load("answers.arrow")["prediction"]
+```
+"""

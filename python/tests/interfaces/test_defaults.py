@@ -1,0 +1,186 @@
+"""Each default stands once: the file, the command's help and Python's signatures agree."""
+
+import functools
+import inspect
+import json
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+import agflow
+from agflow._utils import defaults
+from agflow.bench import bottleneck, calibration, cascade, core, layers, pruning
+from agflow.calibration import CalibrationOptions
+from agflow.diagnostics import diagnose, stability
+from agflow.pruning import Allocation
+from agflow.pruning.planning import DEFAULT_WIDTHS
+from agflow.recipes import DesignOptions, RunOptions, StepOptions, pipeline
+from agflow.search import SearchSpace
+from agflow.training import Checkpointing, Distillation, TrainingOptions
+from agflow.training.distillation import CACHED_LOGITS
+
+FILE = pathlib.Path(__file__).parents[3] / "core" / "defaults" / "defaults.json"
+DEFAULTS = {
+    (step, option): value
+    for step, options in json.loads(FILE.read_text()).items()
+    for option, value in options.items()
+}
+# Options that recipes and steps have from another step, by name.
+OWNERS = {
+    "batches": "calibrate",
+    "groups": "calibrate",
+    "criterion": "score",
+    "pruning_ratio": "diagnose",
+    "round_to": "plan",
+    "compensate": "prune",
+    "tolerance": "route",
+    "confidence": "route",
+    "ensemble": "route",
+}
+ALIASES = {"heavy": "model", "eval": "test_data"}
+TESTING = ("predict", "evaluate")  # their data are test images
+COMMANDS = (
+    "calibrate score diagnose plan prune finetune predict evaluate route decide export run design "
+    "bench_core bench_calibration bench_layers bench_pruning bench_cascade bench_bottleneck"
+).split()
+# What takes the options of a command by their names.
+RECIPES = {
+    "run": RunOptions,
+    "design": DesignOptions,
+    "bench_core": core.measure,
+    "bench_calibration": calibration.measure,
+    "bench_layers": layers.measure,
+    "bench_pruning": pruning.PruningBenchOptions,
+    "bench_cascade": cascade.measure,
+    "bench_bottleneck": bottleneck.BottleneckBenchOptions,
+}
+PYTHON_ONLY = {
+    "finetune": {"temperature", "weight_decay", "frozen_blocks", "checkpoint_every"},
+    "run": {"widths", "features"},
+    "design": {"distill"},
+}
+NEEDED = ("output", "macs", "criterion", "heavy")  # to be given, or not needed with another flag
+# Where a step's option has another name in Python, or belongs to options of their own.
+STEPS = [
+    ("calibrate", agflow.calibrate, ("batches", "groups", "weight_gradients", "seed")),
+    ("calibrate", CalibrationOptions, ("nonfinite",)),
+    ("calibrate", StepOptions, ("batches", "groups", "criterion", "compensate")),
+    ("score", agflow.score, ("criterion", "seed")),
+    ("diagnose", diagnose, ("pruning_ratio", "seed")),
+    ("diagnose", stability, ("criterion", "pruning_ratio", "sizes", "draws", "seed")),
+    ("plan", agflow.plan, ("criterion", "seed")),
+    ("plan", Allocation, ("joint", "floor", "round_to")),
+    ("prune", agflow.prune, ("compensate",)),
+    ("finetune", agflow.finetune, ("epochs", "lr", "seed")),
+    ("finetune", StepOptions, ("epochs", "lr")),
+    ("finetune", Distillation, ("temperature", "features")),
+    ("finetune", TrainingOptions, ("weight_decay", "accumulate", "frozen_blocks")),
+    ("predict", agflow.predict, ("features", "second_view")),
+    ("route", agflow.calibrate_router, ("confidence", "ensemble")),
+    ("route", agflow.cascade.curve, ("points", "ensemble")),
+    ("export", agflow.export, ("opset",)),
+    ("design", agflow.design_cascade, ("tolerance", "epochs", "lr", "seed")),
+    ("design", SearchSpace, ("macs", "groups", "shared_blocks", "ensemble", "cost")),
+]
+
+
+def source(step, option):
+    """The entry of the file that gives the default of an option of a step; None for none."""
+    option = "test_data" if option == "data" and step in TESTING else ALIASES.get(option, option)
+    places = [(place, option) for place in (step, OWNERS.get(option), "common")]
+    return next((place for place in places if place in DEFAULTS), None)
+
+
+def of_python(function, parameter):
+    found = inspect.signature(function).parameters[parameter].default
+    return list(found) if isinstance(found, tuple) else found
+
+
+@functools.cache
+def of_help(command):
+    """Texts of the defaults by option, as the command's help shows them; None where it has none."""
+    words = ["agflow", *command.split("_", 1)] if "bench" in command else ["agflow", command]
+    text = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True).stdout
+    found = {}
+    for line in text.splitlines():
+        if flag := re.match(r" +--([a-z-]+)(?: |$)", line):
+            shown = re.search(r"\(default: (.*)\)(?: \[\$\w+\])?$", line)
+            found[flag[1].replace("-", "_")] = shown and shown[1]
+    return found
+
+
+def shown_as(value):
+    """How the help shows a default."""
+    if isinstance(value, bool):
+        assert value is False  # a switch that is given turns something on
+        return None
+    values = value if isinstance(value, list) else [value]
+    return ", ".join(f'"{one}"' if isinstance(one, str) else f"{one:g}" for one in values)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_shows_the_defaults_of_the_file(command):
+    shown = of_help(command)
+    for option, text in shown.items():
+        entry = source(command, option)
+        if text is None:
+            assert entry is None or DEFAULTS[entry] is False or option in NEEDED, option
+        elif re.match(r'[\d"]', text):  # words say what happens without a value
+            assert text in (shown_as(DEFAULTS[entry]), DEFAULTS[entry]), option
+    expected = {option for step, option in DEFAULTS if step == command}
+    assert expected == shown.keys() & expected | PYTHON_ONLY.get(command, set())
+
+
+@pytest.mark.parametrize("command", RECIPES)
+def test_recipes_have_the_options_and_defaults_of_their_command(command):
+    parameters = inspect.signature(RECIPES[command]).parameters
+    if isinstance(RECIPES[command], type):
+        common = {"help", "json", "debug", "python"}
+        assert set(parameters) == set(of_help(command)) - common
+    for option in parameters.keys() & of_help(command).keys():
+        found, entry = of_python(RECIPES[command], option), source(command, option)
+        if found not in (None, [], inspect.Parameter.empty):
+            assert entry and found == DEFAULTS[entry], option
+
+
+@pytest.mark.parametrize(
+    ("step", "function", "options"), STEPS, ids=lambda of: getattr(of, "__name__", None)
+)
+def test_steps_have_the_defaults_of_the_file(step, function, options):
+    for option in options:
+        found, expected = of_python(function, option), DEFAULTS[source(step, option)]
+        assert found == expected and type(found) is type(expected), option
+
+
+def test_options_that_python_names_otherwise():
+    assert Distillation().share == DEFAULTS["finetune", "distill"]
+    assert Checkpointing("run").every == DEFAULTS["finetune", "checkpoint_every"]
+    assert DEFAULT_WIDTHS == DEFAULTS["plan", "widths"]
+    assert CACHED_LOGITS.share == DEFAULTS["design", "distill"]
+    assert CACHED_LOGITS.temperature == DEFAULTS["finetune", "temperature"]
+    assert pipeline.TEACHER_SHARE == DEFAULTS["finetune", "distill"]
+    assert pipeline.TOKENS_WEIGHT == DEFAULTS["run", "features"]
+    assert pipeline.WIDTHS == DEFAULTS["run", "widths"]
+    assert pruning.MACS == DEFAULTS["bench_pruning", "macs"]
+    predictions = agflow.Predictions.load(
+        pathlib.Path(__file__).parents[1] / "goldens" / "inputs" / "predictions.arrow"
+    )
+    assert agflow.calibrate_router(predictions).limit == DEFAULTS["route", "tolerance"]
+
+
+def test_every_default_of_the_file_is_used():
+    by_command = {source(step, option) for step in COMMANDS for option in of_help(step)}
+    by_python = {source(step, option) for step, _, options in STEPS for option in options}
+    by_recipes = {(step, option) for step, options in PYTHON_ONLY.items() for option in options}
+    assert DEFAULTS.keys() <= by_command | by_python | by_recipes
+
+
+def test_without_the_file_the_error_names_the_cure(monkeypatch, tmp_path):
+    monkeypatch.setattr(defaults, "DEFAULTS_FILE", tmp_path / "defaults.json")
+    defaults._steps.cache_clear()
+    with pytest.raises(ImportError, match="defaults.json is missing, .*make native.* or .* pip"):
+        defaults.default("plan", "floor")
+    monkeypatch.undo()
+    assert defaults.default("plan", "floor") == 0.0
