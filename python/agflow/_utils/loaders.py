@@ -22,6 +22,14 @@ class SizedLoader(Protocol):
     def __len__(self) -> int: ...
 
 
+class SizedDataset(Protocol):
+    """Items by number, and how many there are: a dataset, part of one, a list or a tensor."""
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
 def batches_of(loader: Iterable, description: str, *, total: int | None = None) -> Iterator[Any]:
     """Yield the batches of ``loader`` behind a progress bar.
 

@@ -16,7 +16,7 @@ from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.curves import curve
 from agflow.cascade.ledger import CascadeCosts, Ledger
-from agflow.cascade.predictions import Predictions, join_predictions
+from agflow.cascade.predictions import FixedParameters, Predictions, join_predictions
 from agflow.cascade.priors import escalations
 from agflow.cascade.router import calibrate_router
 from agflow.data.augmentation import shifting_batch
@@ -290,7 +290,7 @@ def _route(
         tested.heavy_NK,
         tested.labels_N,
         costs,
-        temperature=calibrating.temperature,
+        fixed=FixedParameters(temperature=calibrating.temperature),
     )
     router = calibrate_router(
         calibrating, tolerance=options.tolerance, confidence=options.confidence
