@@ -16,47 +16,43 @@ type columns struct {
 	arrays []arrow.Array
 }
 
-func (c *columns) put(name string, b array.Builder) {
-	values := b.NewArray()
+// appender is an Arrow builder of values of one Go type.
+type appender[T any] interface {
+	array.Builder
+	AppendValues(values []T, valid []bool)
+}
+
+// add puts a column of values, none of them null.
+func add[T any](c *columns, name string, b appender[T], values []T) {
+	b.AppendValues(values, nil)
+	column := b.NewArray()
 	b.Release()
-	c.fields = append(c.fields, arrow.Field{Name: name, Type: values.DataType()})
-	c.arrays = append(c.arrays, values)
+	c.fields = append(c.fields, arrow.Field{Name: name, Type: column.DataType()})
+	c.arrays = append(c.arrays, column)
 }
 
 func (c *columns) texts(name string, values []string) {
-	b := array.NewStringBuilder(c.alloc)
-	b.AppendValues(values, nil)
-	c.put(name, b)
+	add(c, name, array.NewStringBuilder(c.alloc), values)
 }
 
 func (c *columns) int32s(name string, values []int32) {
-	b := array.NewInt32Builder(c.alloc)
-	b.AppendValues(values, nil)
-	c.put(name, b)
+	add(c, name, array.NewInt32Builder(c.alloc), values)
 }
 
 func (c *columns) int64s(name string, values []int64) {
-	b := array.NewInt64Builder(c.alloc)
-	b.AppendValues(values, nil)
-	c.put(name, b)
+	add(c, name, array.NewInt64Builder(c.alloc), values)
 }
 
 func (c *columns) float32s(name string, values []float32) {
-	b := array.NewFloat32Builder(c.alloc)
-	b.AppendValues(values, nil)
-	c.put(name, b)
+	add(c, name, array.NewFloat32Builder(c.alloc), values)
 }
 
 func (c *columns) float64s(name string, values []float64) {
-	b := array.NewFloat64Builder(c.alloc)
-	b.AppendValues(values, nil)
-	c.put(name, b)
+	add(c, name, array.NewFloat64Builder(c.alloc), values)
 }
 
 func (c *columns) bools(name string, values []bool) {
-	b := array.NewBooleanBuilder(c.alloc)
-	b.AppendValues(values, nil)
-	c.put(name, b)
+	add(c, name, array.NewBooleanBuilder(c.alloc), values)
 }
 
 // units puts the columns that name a unit: one row a unit, layers in their order, units ascending.

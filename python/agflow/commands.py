@@ -51,6 +51,7 @@ def _images(
     from torch.utils.data import DataLoader
 
     from agflow.data.datasets import load_dataset
+    from agflow.models.head import class_count
 
     seed = options["seed"]
     dataset = load_dataset(
@@ -59,7 +60,7 @@ def _images(
         label=options.get("label"),
         limit=options.get("limit"),
         seed=seed,
-        classes=model.num_classes,
+        classes=class_count(model),
     )
     generator = torch.Generator().manual_seed(seed) if shuffled else None
     size = options["batch_size"]

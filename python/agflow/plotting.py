@@ -7,7 +7,7 @@ returns it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from agflow.errors import InvalidValueError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from agflow._utils.loaders import SizedDataset
     from agflow.cascade.predictions import Predictions
     from agflow.cascade.router import Router
     from agflow.cascade.router_evaluation import RouterEvaluation
@@ -40,6 +41,9 @@ CRITERION_COLOURS = {
     "random": RANDOM_COLOUR,
 }
 BAND_CONFIDENCE = 0.95
+
+Style = dict[str, Any]
+"""Keyword arguments of matplotlib's methods."""
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
@@ -178,7 +182,9 @@ def plot_cascade(
     _draw_band(ax, predictions, router, table)
     if ensemble and not averaged:
         columns = curve(predictions, prior=router.prior, ensemble=True).columns
-        style = dict(color=ENSEMBLE_COLOUR, linewidth=1.5, label="cascade, both experts answer")
+        style: Style = dict(
+            color=ENSEMBLE_COLOUR, linewidth=1.5, label="cascade, both experts answer"
+        )
         ax.plot(columns["charged"], columns["accuracy"], **style)
     best = oracle(predictions, ensemble=averaged or ensemble)
     light = int(predictions.metadata["agflow.light_macs"]) / found.ledger.heavy_macs
@@ -192,10 +198,12 @@ def plot_cascade(
     )
     ax.axhline(heavy, color=HEAVY_COLOUR, linewidth=0.8, alpha=0.5)
     ax.axvline(1.0, color=HEAVY_COLOUR, linewidth=0.8, alpha=0.5)
-    point = dict(zorder=3, s=70)
+    point: Style = dict(zorder=3, s=70)
     ax.scatter(light, found.light, color=LIGHT_COLOUR, label="light expert alone", **point)
     ax.scatter(1.0, heavy, color=HEAVY_COLOUR, label="heavy expert alone", **point)
-    chosen = dict(color=CHOSEN_COLOUR, zorder=4, s=130, marker="*", label=_chosen_label(found))
+    chosen: Style = dict(
+        color=CHOSEN_COLOUR, zorder=4, s=130, marker="*", label=_chosen_label(found)
+    )
     ax.scatter(found.ledger.charged, found.cascade, **chosen)
     _label_cascade(ax, heavy)
     return ax
@@ -205,18 +213,18 @@ def _draw_band(ax: Axes, predictions: Predictions, router: Router, table: Curve)
     heavy, charged = predictions.heavy_accuracy, table.columns["charged"]
     counts = paired_counts(predictions, router, table.columns["escalated"])
     low_T, high_T = paired_interval(*counts, len(predictions), confidence=BAND_CONFIDENCE)
-    band = dict(color=CASCADE_COLOUR, alpha=0.15, linewidth=0)
+    band: Style = dict(color=CASCADE_COLOUR, alpha=0.15, linewidth=0)
     label = f"{100 * BAND_CONFIDENCE:.0f} % interval of the difference to the heavy expert"
     ax.fill_between(charged, heavy + low_T, heavy + high_T, label=label, **band)
     if router.target == "accuracy":
         label = f"tolerance: {100 * router.limit:g} points below the heavy expert"
-        line = dict(color=CHOSEN_COLOUR, linestyle=":", linewidth=1)
+        line: Style = dict(color=CHOSEN_COLOUR, linestyle=":", linewidth=1)
         ax.axhline(heavy - router.limit, label=label, **line)
 
 
 def _draw_curves(ax: Axes, predictions: Predictions, table: Curve) -> None:
     columns, prior = table.columns, table.metadata.get("agflow.prior", "confidence")
-    line = dict(color=CASCADE_COLOUR, linewidth=2, label=f"cascade, by {prior}")
+    line: Style = dict(color=CASCADE_COLOUR, linewidth=2, label=f"cascade, by {prior}")
     ax.plot(columns["charged"], columns["accuracy"], **line)
     line = dict(color=CASCADE_COLOUR, linewidth=1, alpha=0.5, linestyle="--")
     label = "cascade, light pass of escalated images not charged"
@@ -240,10 +248,13 @@ def _label_cascade(ax: Axes, heavy: float) -> None:
     ax.set_ylabel("top-1 accuracy")
     points = ax.secondary_yaxis(
         "right",
-        functions=(lambda y: 100 * (y - heavy), lambda difference: heavy + difference / 100),
+        functions=(
+            lambda y: 100 * (np.asarray(y) - heavy),
+            lambda difference: heavy + np.asarray(difference) / 100,
+        ),
     )
     points.set_ylabel("difference to the heavy expert, points")
-    below = dict(loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    below: Style = dict(loc="upper center", bbox_to_anchor=(0.5, -0.13))
     ax.legend(ncols=2, fontsize=8, frameon=False, **below)
 
 
@@ -284,11 +295,11 @@ def plot_reliability(
     filled = found.counts > 0
     middles = (found.edges[:-1] + found.edges[1:])[filled] / 2
     accuracy, confidence = found.accuracy[filled], found.confidence[filled]
-    bars = dict(color=CASCADE_COLOUR, alpha=0.7, label="correct answers")
+    bars: Style = dict(color=CASCADE_COLOUR, alpha=0.7, label="correct answers")
     ax.bar(middles, accuracy, 0.92 / bins, **bars)
-    diagonal = dict(color=HEAVY_COLOUR, linestyle="--", linewidth=1, label="calibrated")
+    diagonal: Style = dict(color=HEAVY_COLOUR, linestyle="--", linewidth=1, label="calibrated")
     ax.plot([0, 1], [0, 1], **diagonal)
-    means = dict(color=HEAVY_COLOUR, zorder=3, s=18, label="mean of the prior in the bin")
+    means: Style = dict(color=HEAVY_COLOUR, zorder=3, s=18, label="mean of the prior in the bin")
     ax.scatter(confidence, accuracy, **means)
     for x, share, count in zip(middles, accuracy, found.counts[filled], strict=True):
         ax.text(x, share + 0.03, str(count), ha="center", fontsize=7, color=HEAVY_COLOUR)
@@ -302,7 +313,7 @@ def plot_reliability(
 
 
 def plot_escalated(
-    images: Sequence,
+    images: SizedDataset,
     predictions: Predictions,
     router: Router,
     *,

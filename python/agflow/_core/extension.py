@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +18,9 @@ class ExtensionCore:
 
     def __init__(self) -> None:
         native = _native_module()
-        for call in CALLS:
-            setattr(self, call.name, _method(call, native))
-        found = self.version()
+        methods = {call.name: _method(call, native) for call in CALLS}
+        vars(self).update(methods)
+        found = methods["version"]()
         if not found.endswith(f" abi {ABI}"):
             raise ImportError(
                 f"agflow's native part is {found}, this Python part needs abi {ABI}: build both "
@@ -29,13 +30,12 @@ class ExtensionCore:
 
 def _native_module() -> Any:
     try:
-        from agflow._core import _native
+        return importlib.import_module("agflow._core._native")
     except ImportError as error:
         raise ImportError(
             f"agflow's native part cannot be loaded ({error}): install agflow with the Python that "
             "runs here (pip install), or run `make native` in the sources"
         ) from error
-    return _native
 
 
 def _method(call: Call, native: Any) -> Callable[..., Any]:

@@ -53,7 +53,7 @@ def _method(call: Call, process: ctypes.CDLL) -> Callable[..., Any]:
         if not failed and call.result is INT:
             return number.value
         try:
-            answer = ctypes.string_at(text.value).decode("utf-8", "replace")
+            answer = ctypes.string_at(text).decode("utf-8", "replace")
         finally:
             process.agflow_abi_free(text)
         if failed:

@@ -38,7 +38,7 @@ def atomic_directory(folder: str | os.PathLike, kind: str, marker: str) -> Itera
         raise FileError(
             f"{folder} exists and is not {kind}, so it is not replaced; choose another name"
         )
-    with _file_errors(f"{kind} {folder}"):
+    with file_errors(f"{kind} {folder}"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             made = pathlib.Path(scratch) / "new"
@@ -66,7 +66,7 @@ def atomic_file(path: str | os.PathLike, kind: str) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    with _file_errors(f"{kind} {path}"):
+    with file_errors(f"{kind} {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield unfinished
@@ -87,7 +87,7 @@ def write(path: pathlib.Path, content: bytes) -> None:
 
 
 @contextmanager
-def _file_errors(thing: str) -> Iterator[None]:
+def file_errors(thing: str) -> Iterator[None]:
     """Turn the operating system's errors into FileError with the name of the thing."""
     try:
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from agflow._utils.progress import progress_bar
 from agflow.errors import EmptyError
@@ -12,6 +12,22 @@ EMPTY = (
     "the loader gave no batch; expected at least one (images, labels) pair: "
     "check the dataset's length and limit"
 )
+
+
+class SizedLoader(Protocol):
+    """A loader that knows how many batches it gives, such as a DataLoader or a list."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __len__(self) -> int: ...
+
+
+class SizedDataset(Protocol):
+    """Items by number, and how many there are: a dataset, part of one, a list or a tensor."""
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def __len__(self) -> int: ...
 
 
 def batches_of(loader: Iterable, description: str, *, total: int | None = None) -> Iterator[Any]:

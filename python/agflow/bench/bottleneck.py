@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from agflow._utils.defaults import default
 from agflow.bench import machine
@@ -22,12 +22,13 @@ from agflow.cascade.curves import curve
 from agflow.cascade.expert_passes import predict
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.priors import MAX_PROBABILITY, rank
-from agflow.data.datasets import load_dataset
+from agflow.data.datasets import Dataset, load_dataset
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
 from agflow.evaluation.timing import interleaved
 from agflow.example.train import ARCHITECTURE
 from agflow.models import count_macs, logits_of
+from agflow.models.head import class_count
 from agflow.models.load import load_model
 from agflow.pruning.planning import plan
 from agflow.pruning.pruner import prune
@@ -160,7 +161,7 @@ def _images(
         "preprocessing": preprocessing,
         "label": options.label,
         "seed": options.seed,
-        "classes": model.num_classes,
+        "classes": class_count(model),
     }
     first = options.calibration
     return {

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -101,7 +102,7 @@ def measure(
 
 def contenders() -> dict[str, Callable[[nn.Module, list[Batch]], object]]:
     """Ways from images to scores, and the bare steps beside them."""
-    found = {BARE: bare, OURS: ours}
+    found: dict[str, Callable[[nn.Module, list[Batch]], object]] = {BARE: bare, OURS: ours}
     try:
         import torch_pruning  # noqa: F401
     except ImportError:
@@ -175,15 +176,16 @@ def group_taylor(model: nn.Module, batches: list[Batch]) -> None:
     """
     import torch_pruning
 
-    for block in model.blocks:
+    blocks, head = cast(Any, model.blocks), cast(nn.Module, model.head)
+    for block in blocks:
         block.attn.fused_attn = False  # the graph can't be traced through it
     graph = torch_pruning.DependencyGraph().build_dependency(model, batches[0][0][:1])
-    for block in model.blocks:
+    for block in blocks:
         block.attn.fused_attn = True
     for x, labels in batches:
         per_image_loss(model(x), labels).backward()
     importance = torch_pruning.importance.GroupTaylorImportance()
-    for group in graph.get_all_groups(ignored_layers=[model.head], root_module_types=[nn.Linear]):
+    for group in graph.get_all_groups(ignored_layers=[head], root_module_types=[nn.Linear]):
         importance(group)
     model.zero_grad(set_to_none=True)
 

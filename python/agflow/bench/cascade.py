@@ -189,7 +189,10 @@ def _serving(
         def ask(image_CHW: torch.Tensor) -> None:
             server.submit(image_CHW).result()
 
-        yield lambda x: list(callers.map(ask, x)) and None, server
+        def ask_for_all(x_NCHW: torch.Tensor) -> None:
+            list(callers.map(ask, x_NCHW))
+
+        yield ask_for_all, server
 
 
 def _row(batch: int, name: str, images: int, seconds: list[float], latency: Latency) -> dict:

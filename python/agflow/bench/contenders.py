@@ -7,6 +7,7 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from agflow._utils.devices import first_parameter
 from agflow.calibration.calibration import calibrate
 from agflow.errors import InvalidValueError
 from agflow.models import adapter_for
@@ -112,7 +114,10 @@ class TorchPruning:
         import torch_pruning
         from timm.layers import Attention, Mlp
 
-        attentions = [module for module in light.modules() if isinstance(module, Attention)]
+        # Any: torch.jit's Final is for its compiler, not for assignments.
+        attentions: list[Any] = [
+            module for module in light.modules() if isinstance(module, Attention)
+        ]
         hidden = [module.fc2 for module in light.modules() if isinstance(module, Mlp)]
         for attention in attentions:
             attention.fused_attn = False  # the graph can't be traced through it
@@ -125,7 +130,7 @@ class TorchPruning:
                 importance=importance,
                 pruning_ratio=ratio,
                 round_to=2,
-                ignored_layers=[light.head, *([] if self.embedding else hidden)],
+                ignored_layers=[cast(nn.Module, light.head), *([] if self.embedding else hidden)],
                 num_heads={attention.qkv: attention.num_heads for attention in attentions},
                 prune_num_heads=self.heads == "heads",
                 prune_head_dims=self.heads == "dims",
@@ -152,9 +157,10 @@ def _nearest(macs_at: Callable[[float], int], macs: int) -> float:
 
 
 AGFLOW = "agflow mlp+heads"
+MLPS_AND_HEADS = ("mlp", "heads")
 
 CONTENDERS: Mapping[str, Agflow | TorchPruning] = {
-    AGFLOW: Agflow("agf", ("mlp", "heads")),
+    AGFLOW: Agflow("agf", MLPS_AND_HEADS),
     "agflow mlp": Agflow("agf", ("mlp",)),
     "random mlp": Agflow("random", ("mlp",)),
     "torch-pruning taylor all": TorchPruning(True, True, "dims"),
@@ -195,7 +201,8 @@ def chosen(names: tuple[str, ...]) -> tuple[str, ...]:
 @torch.no_grad()
 def macs_of(model: nn.Module) -> int:
     """Count multiply-accumulates per image in a forward pass by torch, whoever pruned the model."""
-    channels, size = model.patch_embed.proj.in_channels, model.patch_embed.img_size
+    patches = cast(Any, model.patch_embed)
+    image = first_parameter(model).new_zeros(1, patches.proj.in_channels, *patches.img_size)
     with FlopCounterMode(display=False) as counter:
-        model(next(model.parameters()).new_zeros(1, channels, *size))
+        model(image)
     return counter.get_total_flops() // 2

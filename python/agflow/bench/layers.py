@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from agflow._utils.defaults import default
+from agflow._utils.devices import first_parameter
 from agflow.bench.machine import clock
 from agflow.bench.memory import keep_freed
 from agflow.errors import InvalidValueError, UnsupportedModelError
@@ -120,7 +121,7 @@ def measure(
             f"batch is {batch} and rounds {rounds}, expected whole numbers from 1"
         )
     keep_freed()
-    adapter, like = adapter_for(model), next(model.parameters())
+    adapter, like = adapter_for(model), first_parameter(model)
     costs = adapter.costs(model)
     if costs is None:
         raise UnsupportedModelError(
@@ -196,14 +197,14 @@ def _shape(
             _axis(outputs, outputs_move, VALUES),
             (0,),
         )
-    channels = [
+    inputs_C, outputs_C = (
         tuple(heads * width for width in _axis(total // heads, move, HEAD_WIDTHS))
         for total, move in ((inputs, inputs_move), (outputs, outputs_move))
-    ]
-    whole = tuple(
-        n for n in range(1, heads + 1) if all(total % n == 0 for axis in channels for total in axis)
     )
-    return Shape(kind, rows, *channels, whole if heads_move else (heads,))
+    whole = tuple(
+        n for n in range(1, heads + 1) if all(total % n == 0 for total in (*inputs_C, *outputs_C))
+    )
+    return Shape(kind, rows, inputs_C, outputs_C, whole if heads_move else (heads,))
 
 
 def _axis(dense: int, moves: bool, values: int) -> tuple[int, ...]:
@@ -252,7 +253,12 @@ def _calls(
             return lambda: F.linear(x_BTI, weight_OI, bias_O)
         if shape.kind == "attention":
             qkv_BTC = tensor(memory, batch, shape.rows, 2 * i + o)
-            return lambda: attend(*qkv_BTC.split((i, i, o), -1), n, i // n)
+
+            def attention() -> torch.Tensor:
+                q_BTC, k_BTC, v_BTC = qkv_BTC.split((i, i, o), -1)
+                return attend(q_BTC, k_BTC, v_BTC, n, i // n)
+
+            return attention
         x_BTO, weight_O = tensor(memory, batch, shape.rows, o), weights[:o]
         return (
             (lambda: F.gelu(x_BTO))

@@ -80,6 +80,7 @@ def _memory(name: str) -> int:
     found = re.search(
         rf"^{name}:\s*(\d+) kB", pathlib.Path("/proc/self/status").read_text(), re.MULTILINE
     )
+    assert found is not None  # Linux has it
     return 1024 * int(found.group(1))
 
 

@@ -11,24 +11,25 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from agflow import errors
 from agflow._utils.defaults import default
 from agflow.bench import machine
-from agflow.bench.contenders import AGFLOW, CONTENDERS, chosen, macs_of
+from agflow.bench.contenders import CONTENDERS, MLPS_AND_HEADS, chosen, macs_of
 from agflow.bench.memory import keep_freed, peak_of
 from agflow.calibration.calibration import calibrate
-from agflow.data.datasets import load_dataset
+from agflow.data.datasets import Dataset, load_dataset
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InternalError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, evaluate
 from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, count_params
+from agflow.models.head import class_count
 from agflow.models.load import load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import plan
@@ -142,7 +143,8 @@ def _check_model(model: nn.Module) -> None:
 
     adapter = adapter_for(model)
     if adapter.family != "timm_vit" or any(
-        type(block.attn) is not Attention or type(block.mlp) is not Mlp for block in model.blocks
+        type(block.attn) is not Attention or type(block.mlp) is not Mlp
+        for block in cast(Any, model.blocks)
     ):
         raise UnsupportedModelError(
             f"{type(model).__name__} is not supported by this comparison, expected a dense "
@@ -156,15 +158,15 @@ def _target(model: nn.Module, images: Dataset, options: PruningBenchOptions) -> 
         model,
         DataLoader(images, batch_size=1),
         batches=1,
-        groups=CONTENDERS[AGFLOW].groups,
+        groups=MLPS_AND_HEADS,
     )
-    budget = (
-        {"pruning_ratio": options.pruning_ratio}
-        if options.pruning_ratio is not None
-        else {"macs": options.macs or MACS}
-    )
-    allocation = Allocation(round_to=options.round_to)
-    return plan(statistics, **budget, allocation=allocation, seed=options.seed).macs
+    return plan(
+        statistics,
+        macs=options.macs or MACS if options.pruning_ratio is None else None,
+        pruning_ratio=options.pruning_ratio,
+        allocation=Allocation(round_to=options.round_to),
+        seed=options.seed,
+    ).macs
 
 
 def _images(
@@ -174,7 +176,7 @@ def _images(
         "preprocessing": preprocessing,
         "label": options.label,
         "seed": options.seed,
-        "classes": model.num_classes,
+        "classes": class_count(model),
     }
     first = options.calibration
     return {

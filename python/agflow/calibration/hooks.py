@@ -134,7 +134,11 @@ def _watch(
 
     if tap.side == "input":
         return module.register_forward_pre_hook(lambda _, inputs: watch(inputs[0]))
-    return module.register_forward_hook(lambda _, inputs, output: watch(output))
+
+    def watch_output(_: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        watch(output)
+
+    return module.register_forward_hook(watch_output)
 
 
 def _rows(x_BTC: torch.Tensor) -> torch.Tensor:

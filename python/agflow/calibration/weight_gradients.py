@@ -54,7 +54,9 @@ class WeightGradients:
         }
         for parameter in self.parameters:
             if parameter not in without:
-                self._totals[parameter] += parameter.grad
+                gradient = parameter.grad
+                assert gradient is not None  # the layer was in the forward pass
+                self._totals[parameter] += gradient
         self._clear()
 
     def as_model(self) -> nn.Module:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.hooks import temporary_hooks
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import (
     ExtraPriors,
@@ -126,7 +127,5 @@ def _last_features(model: nn.Module, wanted: bool) -> Iterator[list[torch.Tensor
     hook = heads[-1].register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0].detach().float().cpu())
     )
-    try:
+    with temporary_hooks([hook]):
         yield seen
-    finally:
-        hook.remove()

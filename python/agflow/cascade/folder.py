@@ -176,8 +176,10 @@ def save(
     >>> agflow.count_macs(loaded) == agflow.count_macs(light)
     True
     """
-    kept = {"plan": plan, "preprocessing": preprocessing, "tuning": tuning}
-    (save_cascade if isinstance(model, Cascade) else save_expert)(model, folder, **kept)
+    if isinstance(model, Cascade):
+        save_cascade(model, folder, plan=plan, preprocessing=preprocessing, tuning=tuning)
+    else:
+        save_expert(model, folder, plan, preprocessing, tuning=tuning)
 
 
 def load(folder: str | os.PathLike) -> nn.Module:

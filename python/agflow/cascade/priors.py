@@ -200,7 +200,9 @@ def matrix_on_cpu(logits_BK: torch.Tensor) -> arrow.Matrix:
 
 def are_classes(labels_N: torch.Tensor, logits_NK: torch.Tensor) -> bool:
     """Whether there are labels and all of them are columns of the logits."""
-    return len(labels_N) > 0 and labels_N.min() >= 0 and labels_N.max() < logits_NK.shape[1]
+    if len(labels_N) == 0:
+        return False
+    return int(labels_N.min()) >= 0 and int(labels_N.max()) < logits_NK.shape[1]
 
 
 def label_batch(labels_N: torch.Tensor) -> pa.RecordBatch:

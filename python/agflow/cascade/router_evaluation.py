@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.folder import router_of
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
@@ -156,8 +157,7 @@ def evaluate_cascade(
     >>> agflow.cascade.evaluate_cascade(cascade, test, predictions).ledger.samples
     64
     """
+    expected = evaluate_router(predictions, router_of(cascade))
     cascade.reset_ledger()
     accuracy = evaluate(cascade, loader)
-    return replace(
-        evaluate_router(predictions, cascade.router), cascade=accuracy.top1, ledger=cascade.ledger
-    )
+    return replace(expected, cascade=accuracy.top1, ledger=cascade.ledger)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from agflow._utils.devices import device_of
 from agflow.cascade.cascade import Cascade
 from agflow.errors import (
     ClosedError,
@@ -240,7 +241,7 @@ def _answer(cascade: Cascade, batch: list[_Request], durations: Durations) -> No
     if not batch:
         return
     try:
-        device = next(cascade.parameters()).device
+        device = device_of(cascade)
         logits_BK = cascade(torch.stack([request.image_CHW for request in batch]).to(device)).cpu()
     except BaseException as error:  # of whatever kind: a caller waits for it
         for request in batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from agflow._utils.devices import first_parameter
 from agflow._utils.modes import preserve_training_mode
 from agflow.errors import InvalidValueError
 from agflow.models import adapter_for, split
@@ -63,7 +64,7 @@ def _difference(light_prefix: nn.Module, prefix: nn.Module, heavy: nn.Module) ->
     for name in sorted(mine.keys() | theirs.keys()):
         if name not in mine or name not in theirs or not torch.equal(mine[name], theirs[name]):
             return f"{name.removeprefix('model.')} is not the same"
-    weight = next(heavy.parameters())
+    weight = first_parameter(heavy)
     image = torch.randn(
         1, *adapter_for(heavy).input_size(heavy), generator=torch.Generator().manual_seed(0)
     ).to(weight)

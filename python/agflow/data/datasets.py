@@ -235,7 +235,10 @@ def _read_parquet(path: str, label: str | None, classes: int | None):
         with _reading(path, "parquet file"):
             return partial(
                 _open_encoded,
-                pc.struct_field(file.read(["image"]).column(0), "bytes").take(pa.array(rows)),
+                # pyarrow makes its compute functions when it is imported.
+                pc.struct_field(  # pyright: ignore[reportAttributeAccessIssue]
+                    file.read(["image"]).column(0), "bytes"
+                ).take(pa.array(rows)),
             )
 
     return labels_N.to_numpy().astype(np.int64), opener

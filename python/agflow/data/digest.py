@@ -6,6 +6,8 @@ import hashlib
 
 import torch
 
+from agflow._utils.tensors import raw_bytes
+
 
 class ImageDigest:
     """SHA-256 of the images and labels added, the same for any batch size."""
@@ -15,7 +17,7 @@ class ImageDigest:
 
     def add(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         for digest, tensor in ((self._pixels, images), (self._labels, labels)):
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(raw_bytes(tensor))
 
     def hexdigest(self) -> str:
         return hashlib.sha256(self._pixels.digest() + self._labels.digest()).hexdigest()

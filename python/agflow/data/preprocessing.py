@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -70,16 +71,18 @@ class Preprocessing:
         return len(self.mean)
 
     @cached_property
-    def _resize_and_crop(self):
+    def _resize_and_crop(self) -> Callable[[Image.Image], torch.Tensor]:
         import timm.data  # seconds to import, and needed only where images are decoded
 
-        return timm.data.create_transform(
+        transform = timm.data.create_transform(
             (self.channels, *self.input_size),
             is_training=False,
             normalize=False,
             interpolation=self.interpolation,
             crop_pct=self.crop_pct,
         )
+        # It would be a tuple with separate=True, and of arrays with use_prefetcher=True.
+        return cast("Callable[[Image.Image], torch.Tensor]", transform)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Decode, resize and crop one image to uint8 [C, H, W]."""

@@ -16,7 +16,7 @@ from agflow._utils.defaults import default
 from agflow.errors import EmptyError
 from agflow.table import Table
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", bound="Match | Range | Spread")
 
 
 @dataclass(frozen=True)

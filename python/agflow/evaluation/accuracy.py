@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from agflow._utils.devices import device_of
 from agflow._utils.loaders import batches_of
 from agflow._utils.modes import preserve_training_mode
 from agflow.models import logits_of
@@ -46,7 +47,7 @@ def logits(
     >>> logits_NK.shape, labels_N
     (torch.Size([2, 10]), tensor([0, 1]))
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     rows, labels = [], []
     with preserve_training_mode(model):
         model.eval()

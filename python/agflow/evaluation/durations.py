@@ -23,7 +23,7 @@ class Latency(NamedTuple):
     p50 2.00 ms, p99 10.00 ms of 100
     """
 
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] (hides the count() of tuples)
     p50: float
     p99: float
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sized
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch.utils.data import Dataset
@@ -153,8 +153,9 @@ def time_models(
 
 
 def first_images(dataset: Dataset, most: int) -> torch.Tensor:
-    """Up to ``most`` images of a dataset of (image, label), [N, C, H, W]."""
-    return torch.stack([dataset[i][0] for i in range(min(most, len(dataset)))])
+    """Up to ``most`` images of a dataset of (image, label) with a length, [N, C, H, W]."""
+    images = min(most, len(cast(Sized, dataset)))
+    return torch.stack([dataset[i][0] for i in range(images)])
 
 
 def _calls(

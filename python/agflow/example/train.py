@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import pathlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from agflow.models.expert import save_expert
 PHASES = ((10, 256, 1.5e-3, 2), (5, 64, 8e-4, 0))
 
 MEAN, DEVIATION = 0.286, 0.353
-ARCHITECTURE = dict(
+ARCHITECTURE: dict[str, Any] = dict(
     model_name="vit_tiny_patch16_224",
     img_size=28,
     patch_size=4,

@@ -8,6 +8,7 @@ import pathlib
 
 import torch
 
+from agflow._utils.devices import first_parameter
 from agflow._utils.files import atomic_directory, write
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.folder import router_of
@@ -119,7 +120,7 @@ def _export_halves(
     prefix, heavy_rest = split(heavy, cascade.shared_blocks)
     _, light_rest = split(cascade.light, cascade.shared_blocks)
     images = random_images(heavy) if images is None else images[:CHECKED_IMAGES]
-    images = at_own_size(heavy, images.to(next(heavy.parameters())))
+    images = at_own_size(heavy, images.to(first_parameter(heavy)))
     with torch.no_grad():
         tokens = prefix(images)
     about = {

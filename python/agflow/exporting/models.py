@@ -13,16 +13,16 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.files import file_errors
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
     DtypeError,
-    FileError,
     InternalError,
     InvalidValueError,
     UnsupportedModelError,
@@ -140,8 +140,9 @@ def export_module(
     if any(parameter.dtype is not torch.float32 for parameter in plain.parameters()):
         raise DtypeError("the model is not wholly float32: call model.float() before the export")
     examples, text = examples[:CHECKED_IMAGES].cpu(), json.dumps(about)
-    try:
+    with file_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Not atomic_file: torch keeps a file's name inside it, so that it must be the final one.
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
             made = pathlib.Path(scratch) / path.name
             program = _program(plain, examples)
@@ -154,13 +155,6 @@ def export_module(
             with made.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(made, path)
-    except OSError as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(
-            f"{path} cannot be written: {error.strerror}; "
-            "check the path, the rights and the free space"
-        ) from error
     return difference
 
 
@@ -241,7 +235,7 @@ def _write_onnx(
             dynamo=True,
             verbose=False,
         )
-        proto = made.model_proto
+        proto = cast("torch.onnx.ONNXProgram", made).model_proto  # of dynamo=True
     except Exception as error:  # operators without an ONNX counterpart, an opset, more than 2 GB
         raise UnsupportedModelError(
             f"the model cannot be written as ONNX of opset {opset}: {_first_line(error)}"

@@ -144,7 +144,7 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
     if config.get("resizes"):  # not in the experts of older versions
         resize_to_own(model)
     # Where timm, and so model_name, keeps the name.
-    model.pretrained_cfg = {"architecture": config["name"]}
+    vars(model)["pretrained_cfg"] = {"architecture": config["name"]}
     return model.eval()
 
 

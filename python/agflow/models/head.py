@@ -12,6 +12,25 @@ from agflow.errors import InvalidValueError
 from agflow.models.registry import adapter_for
 
 
+def class_count(model: nn.Module) -> int:
+    """Return how many classes ``model`` has.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The model does not say, and its adapter does not know.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models.head import class_count
+    >>> class_count(agflow.load_model("example")[0])
+    10
+    """
+    known = getattr(model, "num_classes", None)  # of timm's and torchvision's models
+    return known if isinstance(known, int) else adapter_for(model).class_count(model)
+
+
 def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     """Copy ``model`` with a classifier for these classes alone, in this order.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
 
+from agflow._utils.modules import linear_at
 from agflow.models.adapter import PrunableLayer
 
 
@@ -38,7 +40,7 @@ class LinearUnits:
         biases = sum(
             rows
             for writer, rows in self.writers.items()
-            if module.get_submodule(writer).bias is not None
+            if linear_at(module, writer).bias is not None
         )
         products = 2 * tokens if group == "heads" else 0
         return PrunableLayer(
@@ -53,7 +55,7 @@ class LinearUnits:
 
     def channels(self, module: nn.Module) -> int:
         """How many channels the units fill."""
-        return module.get_submodule(self.reader).in_features
+        return linear_at(module, self.reader).in_features
 
     def refusal(self, module: nn.Module) -> str | None:
         """Why the units cannot be cut; None if they can."""
@@ -73,31 +75,25 @@ class LinearUnits:
         written = [
             (part, 0)
             for name, rows in self.writers.items()
-            for part in module.get_submodule(name).weight.chunk(rows)
+            for part in linear_at(module, name).weight.chunk(rows)
         ]
-        return [*written, (module.get_submodule(self.reader).weight, 1)]
+        return [*written, (linear_at(module, self.reader).weight, 1)]
 
     @torch.no_grad()
     def cut(self, module: nn.Module, keep_C: torch.Tensor) -> None:
         """Keep only the channels ``keep_C`` (ascending int64)."""
         old = self.channels(module)
         for name, rows in self.writers.items():
-            put(
-                module,
-                name,
-                keep_outputs(
-                    module.get_submodule(name),
-                    torch.cat([row * old + keep_C for row in range(rows)]),
-                ),
-            )
-        put(module, self.reader, keep_inputs(module.get_submodule(self.reader), keep_C))
+            kept = torch.cat([row * old + keep_C for row in range(rows)])
+            put(module, name, keep_outputs(linear_at(module, name), kept))
+        put(module, self.reader, keep_inputs(linear_at(module, self.reader), keep_C))
 
     def resize(self, module: nn.Module, channels: int) -> None:
         """Change the number of channels; the new weights are not set."""
         for name, rows in self.writers.items():
-            linear = module.get_submodule(name)
+            linear = linear_at(module, name)
             put(module, name, resized(linear, linear.in_features, rows * channels))
-        reader = module.get_submodule(self.reader)
+        reader = linear_at(module, self.reader)
         put(module, self.reader, resized(reader, channels, reader.out_features))
 
 
@@ -112,6 +108,7 @@ def resized(linear: nn.Linear, in_features: int, out_features: int) -> nn.Linear
         device=weight.device,
         dtype=weight.dtype,
     )
+    new = cast(nn.Linear, new)
     new.weight.requires_grad_(weight.requires_grad)
     if linear.bias is not None:
         new.bias.requires_grad_(linear.bias.requires_grad)

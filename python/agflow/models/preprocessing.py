@@ -32,14 +32,14 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
 
     config = timm.data.resolve_model_data_config(model)
     # timm reports the size of the published weights, even of a model created for another size.
-    channels, *size = adapter_for(model).input_size(model)
+    channels, height, width = adapter_for(model).input_size(model)
     if channels != len(config["mean"]):
         raise InvalidValueError(
             f"timm knows mean and std for {len(config['mean'])} channels, the model takes "
             f"{channels}: give its own Preprocessing(input_size, mean, std)"
         )
     return Preprocessing(
-        tuple(size),
+        (height, width),
         tuple(config["mean"]),
         tuple(config["std"]),
         config["interpolation"],

@@ -61,9 +61,12 @@ class SelfAttention(nn.Module):
         if len(projected) == 1:
             qk, v = self.num_heads * self.qk_width, self.num_heads * self.v_width
             projected = projected[0].split([qk, qk, v], -1)
+        q_BTA, k_BTA, v_BTA = projected
         norms = [getattr(self, name) for name in ("q_norm", "k_norm") if hasattr(self, name)]
         y_BTD = attend(
-            *projected,
+            q_BTA,
+            k_BTA,
+            v_BTA,
             self.num_heads,
             self.head_dim,
             self.dropout if self.training else 0.0,
@@ -71,18 +74,19 @@ class SelfAttention(nn.Module):
         )
         if self.output is not None:
             y_BTD = getattr(self, self.output)(y_BTD)
-        if hasattr(self, "proj_drop"):
-            y_BTD = self.proj_drop(y_BTD)
+        proj_drop = getattr(self, "proj_drop", None)
+        if proj_drop is not None:
+            y_BTD = proj_drop(y_BTD)
         return (y_BTD, None) if self.in_tuple else y_BTD
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, torch.Tensor], prefix: str, *rest
+        self, state_dict: dict[str, torch.Tensor], prefix: str, *args, **kwargs
     ) -> None:
         """Accept the names of nn.MultiheadAttention, which older experts of torchvision have."""
         for part in ("weight", "bias"):
             with suppress(KeyError):
                 state_dict[f"{prefix}in_proj.{part}"] = state_dict.pop(f"{prefix}in_proj_{part}")
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def attend(
@@ -103,7 +107,7 @@ def attend(
     q, k, v = (
         x_BTA.unflatten(-1, (num_heads, -1)).transpose(1, 2) for x_BTA in (q_BTA, k_BTA, v_BTA)
     )
-    if q_norm is not None:
+    if q_norm is not None and k_norm is not None:
         q, k = q_norm(q), k_norm(k)
     v_width, more = v.shape[-1], v.shape[-1] - q.shape[-1]
     if more > 0:

@@ -8,6 +8,11 @@ units.
 """
 # Long because: it holds one class, which is long.
 
+# torch types every submodule as `Tensor | Module`; the adapter knows what its branches name.
+# pyright: reportArgumentType=false, reportReturnType=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 from abc import abstractmethod
@@ -110,7 +115,7 @@ class Heads(NamedTuple):
     qk, v : widths of a query or key, and of a value
     """
 
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] (hides the count() of tuples)
     head_dim: int
     qk: int
     v: int

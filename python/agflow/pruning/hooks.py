@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
+
+from agflow._utils.hooks import temporary_hooks
 
 Calls = dict[str, tuple[Any, Any]]
 """By module name, the first input and the output of its last call."""
@@ -19,21 +20,10 @@ class StopForward(Exception):
 
 
 @contextmanager
-def removed_on_exit(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Remove the hooks when the block ends, also by an error."""
-    handles = list(handles)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
 def recorded_calls(model: nn.Module, names: Iterable[str]) -> Iterator[Calls]:
     """Yield a dictionary that holds the last call of each of the named modules, as they run."""
     calls: Calls = {}
-    with removed_on_exit(
+    with temporary_hooks(
         model.get_submodule(name).register_forward_hook(
             lambda _, inputs, output, name=name: calls.__setitem__(name, (inputs[0], output))
         )

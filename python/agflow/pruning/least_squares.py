@@ -9,14 +9,17 @@ O outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from agflow._utils.devices import device_of
+from agflow._utils.hooks import temporary_hooks
 from agflow._utils.loaders import batches_of
 from agflow._utils.modes import preserve_training_mode
+from agflow._utils.modules import linear_at
 from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import adapter_for
 from agflow.pruning.residual_blocks import non_finite_message
@@ -120,8 +123,8 @@ def moments(model: nn.Module, readers: Sequence[str], loader: Iterable) -> dict[
     >>> found["blocks.0.mlp.fc2"].rows, found["blocks.0.mlp.fc2"].sum_C.shape
     (10, torch.Size([192]))
     """
-    found = {reader: Moments.empty(model.get_submodule(reader).in_features) for reader in readers}
-    device = next(model.parameters()).device
+    found = {reader: Moments.empty(linear_at(model, reader).in_features) for reader in readers}
+    device = device_of(model)
     with _measuring(model, found), torch.no_grad():
         for images, *_ in batches_of(loader, "moments"):
             model(images.to(device))
@@ -138,12 +141,16 @@ def _measuring(model: nn.Module, found: dict[str, Moments]) -> Iterator[None]:
     def add_to(moment: Moments) -> Callable:
         return lambda reader, inputs: moment.add(inputs[0].flatten(0, -2))
 
-    with preserve_training_mode(model), adapter_for(model).watchable(model), ExitStack() as hooks:
+    hooks = (
+        model.get_submodule(reader).register_forward_pre_hook(add_to(moment))
+        for reader, moment in found.items()
+    )
+    with (
+        preserve_training_mode(model),
+        adapter_for(model).watchable(model),
+        temporary_hooks(hooks),
+    ):
         model.eval()
-        for reader, moment in found.items():
-            hooks.callback(
-                model.get_submodule(reader).register_forward_pre_hook(add_to(moment)).remove
-            )
         yield
 
 
@@ -200,7 +207,7 @@ def compensated(
     ([[3.0]], [1.0])
     """
     _check_compensation(weight_OC, bias_O, moment, method, ridge)
-    if method == "none":
+    if method == "none" or moment is None:  # only "none" does without, as was checked
         return weight_OC[:, keep_K], bias_O
     weight = weight_OC.detach().double().cpu()
     removed = torch.ones(weight.shape[1], dtype=torch.bool)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from agflow._utils.hooks import temporary_hooks
 from agflow.models import Adapter, PrunableLayer, Tap
 from agflow.models.adapter import channels_of
 
@@ -42,13 +43,12 @@ def masked(
     >>> torch.equal(model(images), dense)
     True
     """
-    with adapter.watchable(model), ExitStack() as hooks:
-        for layer, keep_U in cuts:
-            for tap in layer.seen_at:
-                hook = _mask(
-                    model.get_submodule(tap.module), tap, channels_of(keep_U, layer.unit_width)
-                )
-                hooks.callback(hook.remove)
+    hooks = (
+        _mask(model.get_submodule(tap.module), tap, channels_of(keep_U, layer.unit_width))
+        for layer, keep_U in cuts
+        for tap in layer.seen_at
+    )
+    with adapter.watchable(model), temporary_hooks(hooks):
         yield
 
 
@@ -61,8 +61,11 @@ def _mask(module: nn.Module, tap: Tap, keep_C: torch.Tensor) -> RemovableHandle:
         mask_C[tap.first + keep_C.to(y.device)] = 1
         return y * mask_C
 
+    def zeroed_output(_: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        return zeroed(output)
+
     if tap.side == "output":
-        return module.register_forward_hook(lambda _, inputs, output: zeroed(output))
+        return module.register_forward_hook(zeroed_output)
     if isinstance(module, nn.LayerNorm):
         return module.register_forward_hook(
             lambda _, inputs, output: _norm_of_kept(module, inputs[0], keep_C)

@@ -136,7 +136,6 @@ class Plan(UnitTable):
         """
         return PlanDiff.of(json.loads(arrow.call(core().diff, self.batch, other.batch)))
 
-    @property
     def _summary(self) -> str:
         size = "" if self.image_size is None else " at {}x{}".format(*self.image_size)
         return (
@@ -147,7 +146,7 @@ class Plan(UnitTable):
 
     def __str__(self) -> str:
         lines = [f"  {p.name:<22} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
-        return "\n".join([self._summary, *lines])
+        return "\n".join([self._summary(), *lines])
 
     def __repr__(self) -> str:
         budget, value = self.budget
@@ -165,7 +164,7 @@ class Plan(UnitTable):
             for p in self.planned
         )
         return (
-            f"<b>Plan</b> of {escape(self.model)} for {budget}={value}: {escape(self._summary)}"
+            f"<b>Plan</b> of {escape(self.model)} for {budget}={value}: {escape(self._summary())}"
             "<table><tr><th>layer</th><th>group</th><th>kept</th><th>units</th></tr>"
             f"{rows}</table>"
         )

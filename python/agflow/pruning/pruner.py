@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.loaders import EMPTY
+from agflow._utils.modules import linear_at
 from agflow.errors import (
     DtypeError,
     EmptyError,
@@ -115,7 +117,7 @@ def prune(
     adapter = adapter_for(model)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
-    dtype = next(model.parameters()).dtype
+    dtype = first_parameter(model).dtype
     if dtype is not torch.float32:
         raise DtypeError(
             f"the model's parameters are {dtype}, expected torch.float32: call model.float() first "
@@ -123,7 +125,7 @@ def prune(
         )
     cuts = _cuts(adapter, model, plan)
     images, batches = (
-        (_random_images(adapter, model), None) if loader is None else _first_images(loader)
+        (_random_images(adapter, model), ()) if loader is None else _first_images(loader)
     )
     pruned, reference = (copy.deepcopy(model).eval() for _ in range(2))
     cuts = _prune_unread(adapter, pruned, cuts)
@@ -237,7 +239,7 @@ class _Pruner:
             if layer.reader:
                 self._cuts.setdefault(layer.reader, []).append((layer, keep_U))
         self.kept_inputs = {
-            reader: _kept_by_all(pruned.get_submodule(reader).in_features, of_reader)
+            reader: _kept_by_all(linear_at(pruned, reader).in_features, of_reader)
             for reader, of_reader in self._cuts.items()
         }
 
@@ -248,7 +250,7 @@ class _Pruner:
         """Remove the inputs that the reader loses, and set its weight [O, K] and bias [O]."""
         for layer, keep_U in self._cuts[reader]:
             self._adapter.cut(self._pruned, layer, keep_U)
-        small, full = self._pruned.get_submodule(reader), self._reference.get_submodule(reader)
+        small, full = (linear_at(model, reader) for model in (self._pruned, self._reference))
         rows_O = torch.arange(full.out_features) if self.stream_D is None else self.stream_D
         small.weight.copy_(weight_OK)
         full.weight[rows_O[:, None], self.kept_inputs[reader]] = weight_OK
@@ -268,14 +270,14 @@ def _kept_by_all(channels: int, cuts: Cuts) -> torch.Tensor:
 def _compensate_at_once(
     pruned: nn.Module,
     kept_inputs: Mapping[str, torch.Tensor],
-    batches: Iterable | None,
+    batches: Iterable,
     compensate: str,
     apply: Apply,
 ) -> None:
     """Compensate every reader from one pass over the images, while all still have their inputs."""
     measured = {} if compensate == "none" else moments(pruned, list(kept_inputs), batches)
     for name, keep_C in kept_inputs.items():
-        reader = pruned.get_submodule(name)
+        reader = linear_at(pruned, name)
         apply(
             name, *compensated(reader.weight, reader.bias, keep_C, measured.get(name), compensate)
         )
@@ -298,14 +300,14 @@ def _first_images(loader: Iterable) -> tuple[torch.Tensor, Iterator]:
 
 
 def _random_images(adapter: Adapter, model: nn.Module) -> torch.Tensor:
-    weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(AGREEMENT_IMAGES, *adapter.input_size(model), generator=generator).to(weight)
+    images = torch.randn(AGREEMENT_IMAGES, *adapter.input_size(model), generator=generator)
+    return images.to(first_parameter(model))
 
 
 @torch.no_grad()
 def _check_agreement(pruned: nn.Module, reference: nn.Module, images: torch.Tensor) -> None:
-    images = images.to(next(pruned.parameters()).device)
+    images = images.to(device_of(pruned))
     expected_BK = logits_of(reference(images))
     difference = (logits_of(pruned(images)) - expected_BK).abs().max()
     largest = expected_BK.abs().max()

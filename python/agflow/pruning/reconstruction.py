@@ -19,10 +19,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from agflow._utils.modules import linear_at
 from agflow.errors import NonFiniteError
 from agflow.pruning.regression import Regression, best_penalty
 from agflow.pruning.residual_blocks import ResidualBlock, non_finite_message
-from agflow.pruning.streams import Streams, run_block, stream_before_reader
+from agflow.pruning.streams import Streams, run_to_reader, stream_before_reader
 
 # Share of the stream's error that a reader is fitted to remove. Both ends do worse: with 0 errors
 # add up, with 1 the kept units are spent on errors that they cannot predict. From 0.5 to 0.7 it is
@@ -62,7 +63,7 @@ def fit_reader(
     NonFiniteError
         The inputs or the targets hold NaN or infinity.
     """
-    reader, scale_D = pruned.get_submodule(name), block.scales[name]
+    reader, scale_D = linear_at(pruned, name), block.scales[name]
     keep_C = keep_C.to(reader.weight.device)
     kept_DK = reader.weight[:, keep_C]
     fitted, held_out = (
@@ -72,8 +73,8 @@ def fit_reader(
     first, inputs = 0, []
     for i, x_BTD in enumerate(streams.pruned):
         outputs = {earlier: batches[i] for earlier, batches in known_outputs.items()}
-        _, calls = run_block(
-            pruned, block, x_BTD, streams.arguments[i], until=name, known_outputs=outputs
+        calls = run_to_reader(
+            pruned, block, name, x_BTD, streams.arguments[i], known_outputs=outputs
         )
         y_BTC, o_BTD = calls[name]
         y_BTK, before_BTD = y_BTC[..., keep_C], stream_before_reader(block, name, x_BTD, calls)
@@ -81,10 +82,11 @@ def fit_reader(
         target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
         missing_BTD = target_BTD - nn.functional.linear(y_BTK, kept_DK, reader.bias)
         weight_BT = block.weights[name].expand(y_BTK.shape[:2])
-        held_out_BT = _held_out_rows(first, *x_BTD.shape[:2], few).to(x_BTD.device)
+        images, tokens = x_BTD.shape[:2]
+        held_out_BT = _held_out_rows(first, images, tokens, few).to(x_BTD.device)
         for sums, rows_BT in ((fitted, ~held_out_BT), (held_out, held_out_BT)):
             sums.add(y_BTK[rows_BT], missing_BTD[rows_BT], weight_BT[rows_BT])
-        first += len(x_BTD)
+        first += images
         inputs.append(y_BTK)
         if name == block.readers[-1]:
             streams.pruned[i] = before_BTD

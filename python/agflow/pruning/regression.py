@@ -124,4 +124,4 @@ def best_penalty(
     0.0001
     """
     errors = {penalty: held_out.error(*fitted.solve(penalty, intercept)) for penalty in penalties}
-    return min(sorted(errors, reverse=True), key=errors.get)
+    return min(sorted(errors, reverse=True), key=lambda penalty: errors[penalty])

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from agflow._utils.devices import first_parameter
+from agflow._utils.hooks import temporary_hooks
 from agflow.errors import InvalidValueError, NonFiniteError
 from agflow.models import logits_of
-from agflow.pruning.hooks import Calls, recorded_calls, removed_on_exit
+from agflow.pruning.hooks import Calls, recorded_calls
 
 SCALE_TOLERANCE = 1e-3  # of the norm of what a block adds to the stream
 
@@ -151,11 +153,11 @@ def _run_blocks(
     with (
         torch.enable_grad(),
         recorded_calls(model, dict.fromkeys(modules)) as calls,
-        removed_on_exit(
+        temporary_hooks(
             model.get_submodule(name).register_forward_hook(record(name)) for name in readers_in
         ),
     ):
-        images = sample.detach().to(next(model.parameters()), copy=True).requires_grad_()
+        images = sample.detach().to(first_parameter(model), copy=True).requires_grad_()
         logits_BK = logits_of(model(images))
     return runs, calls, logits_BK
 

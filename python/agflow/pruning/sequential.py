@@ -27,6 +27,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from agflow._utils.devices import device_of
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.progress import progress_bar
 from agflow.models import Adapter, PrunableLayer
@@ -90,11 +91,7 @@ def reconstruct_sequentially(
         ]
         if not fitted:
             return
-        kept_D = (
-            slice(None)
-            if kept_stream_D is None
-            else kept_stream_D.to(next(dense.parameters()).device)
-        )
+        kept_D = slice(None) if kept_stream_D is None else kept_stream_D.to(device_of(dense))
         streams = streams_before(dense, pruned, blocks[fitted[0]].name, loader)
         for block in progress_bar(blocks[fitted[0] : fitted[-1] + 1], "reconstruction"):
             _reconstruct_block(dense, pruned, block, kept_inputs, streams, apply, kept_D)
@@ -120,7 +117,7 @@ def _reconstruct_block(
     dense_behind = _advance_dense(dense, block, readers, streams, kept_D)
     outputs: dict[str, list[torch.Tensor]] = {}  # by fitted reader, its new outputs by batch
     for reader in readers:
-        *fit, inputs = fit_reader(
+        weight_DK, bias_D, inputs = fit_reader(
             pruned,
             pruned_block,
             reader,
@@ -129,8 +126,10 @@ def _reconstruct_block(
             streams,
             outputs,
         )
-        apply(reader, *fit)
-        outputs[reader] = [nn.functional.linear(inputs.pop(0), *fit) for _ in streams.pruned]
+        apply(reader, weight_DK, bias_D)
+        outputs[reader] = [
+            nn.functional.linear(inputs.pop(0), weight_DK, bias_D) for _ in streams.pruned
+        ]
     _advance_pruned(pruned, pruned_block, streams, outputs)
 
 

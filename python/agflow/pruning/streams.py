@@ -5,8 +5,8 @@ Shape suffixes: B images, T tokens, D channels of the residual stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from agflow._utils.devices import device_of
+from agflow._utils.hooks import temporary_hooks
 from agflow.pruning.hooks import (
     Calls,
     StopForward,
     recorded_calls,
-    removed_on_exit,
     replaced_outputs,
 )
 from agflow.pruning.residual_blocks import ResidualBlock, stream_of
@@ -53,9 +54,9 @@ def streams_before(dense: nn.Module, pruned: nn.Module, block: str, loader: Iter
 
         return stop
 
-    device = next(dense.parameters()).device
+    device = device_of(dense)
     networks = {dense: streams.dense, pruned: streams.pruned}
-    with removed_on_exit(
+    with temporary_hooks(
         network.get_submodule(block).register_forward_pre_hook(stop_at(stream), with_kwargs=True)
         for network, stream in networks.items()
     ):
@@ -72,37 +73,61 @@ def run_block(
     x_BTD: torch.Tensor,
     arguments: tuple[tuple, dict[str, Any]],
     *,
-    until: str | None = None,
     known_outputs: Mapping[str, torch.Tensor] = MappingProxyType({}),
-) -> tuple[torch.Tensor | None, Calls]:
+) -> tuple[torch.Tensor, Calls]:
     """Run one block on the stream before it.
 
     Parameters
     ----------
-    until : the reader behind which the run ends; the whole block when None
     known_outputs : by reader, outputs that need not be computed: their branches do not run
 
     Returns
     -------
-    the stream behind the block, None when the run ended before it, and by reader its input and
-    output
+    the stream behind the block, and by reader its input and output
+    """
+    args, kwargs = arguments
+    with _observed(network, block, known_outputs) as calls:
+        return stream_of(network.get_submodule(block.name)(x_BTD, *args, **kwargs)), calls
+
+
+def run_to_reader(
+    network: nn.Module,
+    block: ResidualBlock,
+    reader: str,
+    x_BTD: torch.Tensor,
+    arguments: tuple[tuple, dict[str, Any]],
+    *,
+    known_outputs: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> Calls:
+    """Run one block as :func:`run_block` does, but no further than ``reader``.
+
+    Returns
+    -------
+    by reader up to that one, its input and output
     """
 
     def stop(*_) -> None:
         raise StopForward
 
     args, kwargs = arguments
-    stops = [] if until is None else [until]
-    branches = {block.branches[reader]: output_BTD for reader, output_BTD in known_outputs.items()}
     with (
-        recorded_calls(network, block.readers) as calls,
-        replaced_outputs(network, branches),
+        _observed(network, block, known_outputs) as calls,
         suppress(StopForward),
-        removed_on_exit(network.get_submodule(name).register_forward_hook(stop) for name in stops),
+        temporary_hooks([network.get_submodule(reader).register_forward_hook(stop)]),
     ):
+        network.get_submodule(block.name)(x_BTD, *args, **kwargs)
+    return calls
+
+
+@contextmanager
+def _observed(
+    network: nn.Module, block: ResidualBlock, known_outputs: Mapping[str, torch.Tensor]
+) -> Iterator[Calls]:
+    """Record the calls of the block's readers; the known outputs stand for their branches."""
+    branches = {block.branches[reader]: output_BTD for reader, output_BTD in known_outputs.items()}
+    with recorded_calls(network, block.readers) as calls, replaced_outputs(network, branches):
         calls.update({reader: (None, output_BTD) for reader, output_BTD in known_outputs.items()})
-        return stream_of(network.get_submodule(block.name)(x_BTD, *args, **kwargs)), calls
-    return None, calls
+        yield calls
 
 
 def stream_before_reader(

@@ -7,7 +7,7 @@ import pathlib
 from dataclasses import dataclass
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from agflow._utils.defaults import default
 from agflow._utils.files import atomic_directory
@@ -21,7 +21,7 @@ from agflow.data import datasets as data
 from agflow.data.datasets import load_dataset
 from agflow.errors import EmptyError, InvalidValueError
 from agflow.evaluation.timing import Timing, first_images, time_models
-from agflow.models.head import only_classes
+from agflow.models.head import class_count, only_classes
 from agflow.models.load import load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
 from agflow.search.design import CascadeDesign
@@ -187,7 +187,7 @@ def design(options: DesignOptions) -> DesignResult:
     """
     space = options.space
     heavy, preprocessing, name = load_model(options.model, options.weights)
-    parts = _parts(options, preprocessing, heavy.num_classes)
+    parts = _parts(options, preprocessing, class_count(heavy))
     if options.classes:
         heavy = only_classes(heavy, options.classes)
     with atomic_directory(options.output, "a cascade folder", CASCADE_FILE) as folder:
@@ -236,7 +236,7 @@ def _parts(options: DesignOptions, preprocessing: data.Preprocessing, known: int
     return _Parts(*(DataLoader(part, batch_size=options.batch_size) for part in parts))
 
 
-def _split(images: Dataset, shares: tuple[float, ...], seed: int) -> list[Subset]:
+def _split(images: data.Dataset | Subset, shares: tuple[float, ...], seed: int) -> list[Subset]:
     """Split the images in seeded random order by ``shares``; the last part gets the rest."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
     ends = [round(len(order) * share) for share in itertools.accumulate(shares)]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.devices import device_of
 from agflow._utils.ranks import Ranks
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
@@ -142,7 +143,7 @@ class _StepRunner:
     ):
         self.model, self.loader, self.tuning_loader = model, loader, tuning_loader
         self.macs, self.steps, self.options, self.seed = macs, steps, options, seed
-        self.device, self.dense_macs = next(model.parameters()).device, count_macs(model)
+        self.device, self.dense_macs = device_of(model), count_macs(model)
         self.generators = [
             (generator, generator.get_state())
             for each in (loader, tuning_loader)
@@ -159,7 +160,9 @@ class _StepRunner:
             if records:
                 goal = records[0].goal
             else:
-                goal = round(self._plan(statistics, self.macs).report["budget"])
+                report = self._plan(statistics, self.macs).report
+                assert report is not None  # only a plan that was loaded has none
+                goal = round(report["budget"])
             budget = round(self.dense_macs * (goal / self.dense_macs) ** (number / self.steps))
             chosen = self._plan(statistics, budget)
             expert, repaired = self._expert(light, chosen)

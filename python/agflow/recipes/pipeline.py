@@ -290,7 +290,7 @@ def _route(
         tested.heavy_NK,
         tested.labels_N,
         costs,
-        fixed=FixedParameters(calibrating.temperature),
+        fixed=FixedParameters(temperature=calibrating.temperature),
     )
     router = calibrate_router(
         calibrating, tolerance=options.tolerance, confidence=options.confidence

@@ -7,6 +7,7 @@ import pathlib
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
+from typing import Any
 
 from agflow.recipes.results import SLOWER, CascadeResult, RunResult
 
@@ -34,7 +35,11 @@ def _pictures(result: RunResult, folder: pathlib.Path) -> None:
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure.subplots(rows, squeeze=False)[:, 0]
 
-    style = {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 120}
+    style: dict[Any, Any] = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.dpi": 120,
+    }
     with matplotlib.rc_context(style):
         groups = sorted({layer.group for layer in result.scores.layers}, reverse=True)
         rows = axes(9, 3.6 * len(groups), len(groups))

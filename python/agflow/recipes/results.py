@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from torch.utils.data import Dataset
+from typing import TYPE_CHECKING, TypedDict
 
 from agflow._utils.defaults import default
 from agflow.cascade.curves import Curve
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
+from agflow.data.datasets import Dataset
 from agflow.evaluation.accuracy import Accuracy
 from agflow.evaluation.timing import Timing
 from agflow.pruning.planning import Plan
@@ -92,6 +91,16 @@ class CascadeResult:
     curve: Curve = field(repr=False)
 
 
+class ResultRow(TypedDict):
+    """Figures of one way to answer the test images, see :attr:`RunResult.rows`."""
+
+    name: str
+    accuracy: float
+    escalation: float
+    charged: float
+    images_per_second: float | None
+
+
 @dataclass(frozen=True, repr=False)
 class RunResult:
     """The outcome of :func:`agflow.recipes.run`.
@@ -131,7 +140,7 @@ class RunResult:
         return self.timings["light"].spread[1] < self.timings["heavy"].spread[0]
 
     @property
-    def rows(self) -> list[dict[str, str | float | None]]:
+    def rows(self) -> list[ResultRow]:
         """Heavy expert, light expert, cascade and random routing, each as a row of figures.
 
         ``escalation`` is the share of the images that the heavy expert sees; ``charged`` the
@@ -145,10 +154,15 @@ class RunResult:
             ("cascade", found.cascade, ledger.escalation, ledger.charged),
             ("random routing", found.random, ledger.escalation, ledger.charged),
         ]
-        names = ("name", "accuracy", "escalation", "charged")
         return [
-            {**dict(zip(names, row, strict=True)), "images_per_second": self._speed(row[0])}
-            for row in figures
+            ResultRow(
+                name=name,
+                accuracy=accuracy,
+                escalation=escalation,
+                charged=charged,
+                images_per_second=self._speed(name),
+            )
+            for name, accuracy, escalation, charged in figures
         ]
 
     def _speed(self, name: str) -> float | None:

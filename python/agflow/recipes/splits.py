@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
-from agflow.data.datasets import load_dataset
+from agflow.data.datasets import Dataset, load_dataset
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import EmptyError, InvalidValueError
+from agflow.models.head import class_count
 from agflow.recipes.results import RunOptions
 
 THRESHOLD_SHARE = 0.4  # of the images, the last ones in the shuffled order
@@ -28,9 +29,9 @@ class Splits:
     test : evaluate, and are used for nothing else
     """
 
-    calibration: Dataset
-    tune: Dataset
-    threshold: Dataset
+    calibration: Subset
+    tune: Subset
+    threshold: Subset
     test: Dataset
 
     @property
@@ -62,7 +63,7 @@ def split_images(options: RunOptions, preprocessing: Preprocessing, heavy: nn.Mo
             label=options.label,
             limit=limit,
             seed=options.seed,
-            classes=heavy.num_classes,
+            classes=class_count(heavy),
         )
 
     if options.eval == options.data:

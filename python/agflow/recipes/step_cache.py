@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from agflow._utils.files import atomic_file
 from agflow.errors import CorruptFileError, FileError, InvalidValueError
 from agflow.models.expert import load_expert, save_expert
 from agflow.pruning.planning import Plan
@@ -102,25 +103,15 @@ class StepCache:
         """FileError unless the folder is missing or holds no more than a half-written run.json."""
         if self.folder.exists() and (
             not self.folder.is_dir()
-            or any(entry.name != ".run.unfinished" for entry in self.folder.iterdir())
+            or any(entry.name != ".run.unfinished.json" for entry in self.folder.iterdir())
         ):
             raise FileError(
                 f"{self.folder} exists and holds no run of prune_iteratively: choose another folder"
             )
 
     def _write(self, name: str, content: dict) -> None:
-        path, unfinished = self.folder / f"{name}.json", self.folder / f".{name}.unfinished"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("w") as file:
-                file.write(json.dumps(content, indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except OSError as error:
-            raise FileError(
-                f"{path} was not written: {error.strerror}: choose a writable folder with space"
-            ) from error
+        with atomic_file(self.folder / f"{name}.json", "step file") as unfinished:
+            unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
     def _read(self, name: str) -> dict:
         path = self.folder / f"{name}.json"

@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agflow._core import arrow
 from agflow._core.loader import core
-from agflow._utils.loaders import CallbackLoader, batches_of
+from agflow._utils.devices import device_of, first_parameter
+from agflow._utils.loaders import CallbackLoader, SizedLoader, batches_of
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
@@ -82,7 +83,7 @@ def _passes(
     model: nn.Module, loader: Iterable, groups: Sequence[str]
 ) -> list[tuple[torch.Tensor, torch.Tensor, Any]]:
     """Return utilities [B], logits [B, K] and labels of every batch."""
-    layers, parameter = _layers(model, groups), next(model.parameters())
+    layers, parameter = _layers(model, groups), first_parameter(model)
     sums_B: list[torch.Tensor] = []
 
     def add(_: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
@@ -117,7 +118,7 @@ def utility_macs(model: nn.Module, *, groups: Sequence[str] = UTILITY_GROUPS) ->
     >>> round(utility_macs(model) / agflow.count_macs(model), 2)
     1.0
     """
-    parameter = next(model.parameters())
+    parameter = first_parameter(model)
     image = torch.zeros(
         1, *adapter_for(model).input_size(model), device=parameter.device, dtype=parameter.dtype
     )
@@ -218,7 +219,8 @@ class TracePoint:
         Raw utilities fall with depth, which counts as range in ``units.overall`` and not here.
         """
         ratios = [found.max_over_median for found in self.units.layers.values()]
-        return None if None in ratios else float(np.median(ratios))
+        known = [ratio for ratio in ratios if ratio is not None]
+        return float(np.median(known)) if len(known) == len(ratios) else None
 
 
 @dataclass
@@ -255,7 +257,7 @@ class UtilityTrace:
     """
 
     model: nn.Module = field(repr=False)
-    calibration: Iterable = field(repr=False)
+    calibration: SizedLoader = field(repr=False)
     test_loader: Iterable = field(repr=False)
     points: list[TracePoint] = field(default_factory=list)
 
@@ -269,7 +271,7 @@ class UtilityTrace:
         NonFiniteError
             The model gave NaN or infinity.
         """
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         # A loader draws a seed even where it shuffles nothing.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             statistics = calibrate(

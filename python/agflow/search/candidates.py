@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torch import nn
 
@@ -55,7 +56,10 @@ def candidates(heavy: nn.Module, space: SearchSpace) -> list[Candidate]:
     sizes = (
         _default_sizes(heavy)
         if space.image_sizes is None
-        else [(size, size) if isinstance(size, int) else tuple(size) for size in space.image_sizes]
+        else [
+            (size, size) if isinstance(size, int) else (size[0], size[1])
+            for size in space.image_sizes
+        ]
     )
     found = []
     for size, width, drops, shared in itertools.product(
@@ -96,6 +100,7 @@ def prune_candidate(
     """
     if candidate.width == 1:
         return at_image_size(heavy, candidate.image_size), None
+    assert statistics is not None  # of every image size at which a candidate is pruned
     groups = [group for group in groups if group != "block" or candidate.drops]
     try:
         chosen = plan(
@@ -117,13 +122,16 @@ def _default_sizes(heavy: nn.Module) -> list[Size]:
     adapter, own = adapter_for(heavy), image_size(heavy)
     if not isinstance(adapter, VisionTransformerAdapter):
         return [own]
-    patch = heavy.get_submodule(adapter.anatomy(heavy).patch).kernel_size
+    patches = cast(nn.Conv2d, heavy.get_submodule(adapter.anatomy(heavy).patch))
+    (height, width), (rows, columns) = own, patches.kernel_size
     return [
-        tuple(
-            max(1, round(share * side / step)) * step for side, step in zip(own, patch, strict=True)
-        )
+        (_nearest_multiple(share * height, rows), _nearest_multiple(share * width, columns))
         for share in DEFAULT_SIZE_SHARES
     ]
+
+
+def _nearest_multiple(side: float, step: int) -> int:
+    return max(1, round(side / step)) * step
 
 
 def _shared_layers(heavy: nn.Module, shared_blocks: int, groups: Collection[str]) -> list[str]:

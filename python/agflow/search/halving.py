@@ -17,6 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from agflow._utils.defaults import default
+from agflow._utils.devices import device_of
 from agflow._utils.modes import preserve_training_mode
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
@@ -160,7 +161,7 @@ class _Expert:
 class _Search:
     """Prunes, trains and evaluates candidates.
 
-    ``rows`` holds every evaluation in order, ``best`` the expert of least charged cost.
+    ``rows`` holds every evaluation in order.
     """
 
     def __init__(
@@ -177,9 +178,15 @@ class _Search:
         self.heavy, self.teacher, self.choosing, self.space = heavy, teacher, choosing, space
         self.tolerance, self.lr, self.seed = tolerance, lr, seed
         self.rows: list[EvaluatedCandidate] = []
-        self.best: _Expert | None = None
+        self._best: _Expert | None = None
         self.repairing = teacher.plain(REPAIR_IMAGES)
         self._costs: dict[Candidate, tuple[CascadeCosts, float]] = {}
+
+    @property
+    def best(self) -> _Expert:
+        """The expert of least charged cost of all stages so far; :meth:`prune` finds the first."""
+        assert self._best is not None
+        return self._best
 
     def evaluate_heavy(self, sketch: ImageSketch) -> None:
         """Compute the heavy expert's logits of the choosing images, and add these to ``sketch``."""
@@ -273,8 +280,8 @@ class _Search:
         self.rows.append(row)
         tqdm.write(str(row), file=sys.stderr)
         expert = _Expert(candidate, model, plan, row)
-        if self.best is None or row.charged < self.best.evaluated.charged:
-            self.best = expert
+        if self._best is None or row.charged < self._best.evaluated.charged:
+            self._best = expert
         return expert
 
     def _costs_of(self, candidate: Candidate, model: nn.Module) -> tuple[CascadeCosts, float]:
@@ -286,7 +293,7 @@ class _Search:
     @torch.inference_mode()
     def _measured_costs(self, candidate: Candidate, model: nn.Module) -> tuple[CascadeCosts, float]:
         """The contenders take turns, so that drift of the machine affects all alike."""
-        x = self.teacher.images[:CLOCKED_IMAGES].float().to(next(self.heavy.parameters()).device)
+        x = self.teacher.images[:CLOCKED_IMAGES].float().to(device_of(self.heavy))
         with preserve_training_mode(model, self.heavy):
             contenders = {"light": model.eval(), "heavy": self.heavy.eval()}
             if candidate.shared_blocks:

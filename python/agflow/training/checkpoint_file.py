@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -11,6 +10,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from agflow._utils.files import atomic_file
 from agflow.errors import CorruptFileError, FileError
 from agflow.training.digests import hash_tensors
 
@@ -28,19 +28,11 @@ def write(path: pathlib.Path, content: dict[str, Any], tensors: dict[str, torch.
     text = json.dumps({"format": CHECKPOINT_FORMAT, **content})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"agflow.checkpoint": text, "sha256": hash_tensors(tensors, text).hexdigest()}
-    # The same name every time: what a killed run leaves is overwritten.
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(tensors, unfinished, metadata)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise FileError(
-            f"checkpoint {path} was not written ({error}): choose a writable folder with space"
-        ) from error
+    with atomic_file(path, "checkpoint") as unfinished:
+        try:
+            safetensors.torch.save_file(tensors, unfinished, metadata)
+        except SafetensorError as error:  # its word for errors of the operating system
+            raise OSError(str(error)) from error
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from agflow._utils.tensors import raw_bytes
+
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and buffers, each once however many names it has."""
@@ -25,7 +27,7 @@ def hash_tensors(tensors: Mapping[str, torch.Tensor], text: str = "") -> hashlib
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(raw_bytes(tensor))
     return digest
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.devices import device_of
 from agflow._utils.loaders import batches_of
 from agflow._utils.modes import preserve_training_mode
 from agflow.data.augmentation import random_crops
@@ -117,7 +118,7 @@ class CachedTeacher:
             The loader gave no batch.
         """
         seen = []
-        device = next(teacher.parameters()).device
+        device = device_of(teacher)
         with preserve_training_mode(teacher), torch.inference_mode():
             teacher.eval()
             for x, labels in batches_of(loader, "teacher"):

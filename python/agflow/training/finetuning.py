@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.devices import device_of
 from agflow._utils.loaders import EMPTY
 from agflow._utils.progress import progress_bar
 from agflow._utils.ranks import Ranks
@@ -105,7 +106,7 @@ def finetune(
     batches = _length(loader)
     _check(epochs, lr, distillation)
     objective = Objective(model, distillation)
-    teacher, device = objective.distillation.teacher, next(model.parameters()).device
+    teacher, device = objective.distillation.teacher, device_of(model)
     run = _arguments(epochs, lr, objective.distillation, options, seed)
     run |= {"device": device.type, "batches": batches}
     ranks = _agreed_ranks(model, device, run)
@@ -171,7 +172,7 @@ class _Trainer:
 
 def _length(loader: Iterable) -> int:
     try:
-        batches = len(loader)
+        batches = len(cast(Sized, loader))
     except TypeError as error:
         raise InvalidValueError(
             "the loader has no length, which the learning-rate schedule needs: "

@@ -6,13 +6,17 @@ of the residual stream.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import reduce
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from agflow._utils.devices import device_of
+from agflow._utils.hooks import temporary_hooks
 from agflow.errors import InvalidValueError, ShapeError, UnsupportedModelError
 from agflow.models import adapter_for, logits_of
 from agflow.training.options import Distillation
@@ -33,7 +37,7 @@ class Objective:
         self.model = model
         self.distillation = distillation or Distillation()
         self._needs_teacher = distillation is not None
-        self._device = next(model.parameters()).device
+        self._device = device_of(model)
         # Outputs of the last blocks, model then teacher, in the forward passes since the last loss.
         self._tokens: list[torch.Tensor] = []
 
@@ -44,7 +48,7 @@ class Objective:
         -------
         that loss, how many images the model classifies correctly, and how many there are
         """
-        loss, correct, images = 0.0, 0, sum(len(batch[1]) for batch in batches)
+        losses, correct, images = [], 0, sum(len(batch[1]) for batch in batches)
         for batch in batches:
             images_BCHW, labels_B, *given = (part.to(self._device) for part in batch)
             with _autocast(self._device):
@@ -53,9 +57,9 @@ class Objective:
                 share = len(labels_B) / images
                 part = self._loss(logits_BK, labels_B, teacher_BK) * share
             part.backward()
-            loss = loss + part.detach()
+            losses.append(part.detach())
             correct += int((logits_BK.argmax(1) == labels_B).sum())
-        return loss, correct, images
+        return reduce(operator.add, losses), correct, images
 
     @contextmanager
     def recording_tokens(self) -> Iterator[None]:
@@ -64,14 +68,13 @@ class Objective:
         def keep(block: nn.Module, inputs: tuple, output) -> None:
             self._tokens.append(output[0] if isinstance(output, tuple) else output)
 
-        models = (self.model, self.distillation.teacher) if self.distillation.features else ()
-        blocks = [last_block(model) for model in models]
-        hooks = [block.register_forward_hook(keep) for block in blocks]
-        try:
+        teacher = self.distillation.teacher
+        if not self.distillation.features or teacher is None:
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+            return
+        blocks = last_block(self.model), last_block(teacher)
+        with temporary_hooks(block.register_forward_hook(keep) for block in blocks):
+            yield
 
     @torch.no_grad()
     def _teacher_logits(

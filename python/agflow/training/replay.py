@@ -96,7 +96,7 @@ class Replay:
     def _batches(self, number: int) -> Iterator:
         for name in ("sampler", "batch_sampler"):
             sampler = getattr(self._loader, name, None)
-            if hasattr(sampler, "set_epoch"):
+            if sampler is not None and hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(number - 1)
         self._epoch = self._generator_states()
         if isinstance(self._loader, DataLoader):
@@ -124,5 +124,6 @@ def generators_of(loader: Iterable) -> list[torch.Generator]:
 
 def _digest(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """SHA-256 of a batch's images, labels and, where it brings them, logits, uint8 [32]."""
-    parts = dict(zip(("images", "labels", "logits"), batch, strict=False))
+    names = ("images", "labels", "logits")
+    parts: dict[str, torch.Tensor] = dict(zip(names, batch, strict=False))
     return torch.frombuffer(bytearray(hash_tensors(parts).digest()), dtype=torch.uint8)

@@ -3,6 +3,10 @@
 Class token or average pooling, LayerScale, registers, QKV bias or not, GLUs.
 """
 
+# torch types every submodule as `Tensor | Module`; an adapter knows the classes of its family.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator

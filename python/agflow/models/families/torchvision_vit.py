@@ -1,5 +1,9 @@
 """torchvision's VisionTransformer: LayerNorm, nn.MultiheadAttention and MLPs of two layers."""
 
+# torch types every submodule as `Tensor | Module`; an adapter knows the classes of its family.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportCallIssue=false, reportIncompatibleMethodOverride=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -3,6 +3,11 @@
 transformers is imported only when such a model is built.
 """
 
+# torch types every submodule as `Tensor | Module`; an adapter knows the classes of its family.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 import importlib
