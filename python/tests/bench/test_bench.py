@@ -11,6 +11,8 @@ from agflow.bench import calibration, core, passes
 from agflow.errors import InvalidValueError
 from agflow.evaluation.timing import interleaved
 
+pytestmark = pytest.mark.bench
+
 
 @pytest.fixture(scope="module")
 def figures():

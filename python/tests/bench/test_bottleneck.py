@@ -8,6 +8,8 @@ import pytest
 from agflow.bench.bottleneck import BottleneckBenchOptions, measure, text, verdict
 from agflow.errors import InvalidValueError
 
+pytestmark = pytest.mark.bench
+
 SMALL = BottleneckBenchOptions(
     calibration=32, tune=32, eval_limit=80, epochs=1, scratch_epochs=1, rounds=1
 )

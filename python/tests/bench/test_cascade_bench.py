@@ -9,6 +9,8 @@ import pytest
 from agflow.bench import cascade
 from agflow.errors import InvalidValueError
 
+pytestmark = pytest.mark.bench
+
 
 def test_the_command_measures_every_contender():
     command = [

@@ -2,10 +2,13 @@
 
 import copy
 
+import pytest
 import torch
 
 import agflow
 from agflow.models import adapter_for, prefix_macs
+
+pytestmark = pytest.mark.bench
 
 
 @torch.no_grad()

@@ -141,6 +141,7 @@ def test_attention_of_unequal_widths(qk, v):
     torch.testing.assert_close(attend(q, k, values, 3, 8), torch.cat(heads, -1))
 
 
+@pytest.mark.bench
 def test_predicted_latency_is_near_the_measured_one():
     """A ViT-Tiny pruned in five ways; generous, with three attempts, for busy machines."""
     vit = timm.create_model("vit_tiny_patch16_224").eval()
@@ -185,6 +186,7 @@ def test_refusals(vit):
         layers.measure(vit, batch=0)
 
 
+@pytest.mark.bench
 def test_the_command_writes_the_table(tmp_path):
     command = [
         sys.executable,

@@ -58,6 +58,7 @@ def found():
     )
 
 
+@pytest.mark.bench
 def test_a_row_has_every_figure(found):
     assert json.loads(json.dumps(found)) == {
         **found,
@@ -76,6 +77,7 @@ def test_a_row_has_every_figure(found):
     )
 
 
+@pytest.mark.bench
 def test_slower_than_the_dense_model_is_a_failure(found):
     row = {**found["contenders"][0], "name": "odd widths", "slower": [1, 32]}
     assert "FAILURE: slower than the dense model at batch 1 and 32" in pruning.text(
@@ -89,6 +91,7 @@ def test_slower_than_the_dense_model_is_a_failure(found):
     )
 
 
+@pytest.mark.bench
 def test_the_plot_has_a_line_a_contender_from_the_dense_model_on(found):
     lines = pruning.plot(found).get_lines()
     rows = sorted(found["contenders"], key=lambda row: row["tuned"]["top1"])
@@ -130,6 +133,7 @@ def test_refusals():
         )
 
 
+@pytest.mark.bench
 def test_the_command_hands_over_every_flag():
     command = [
         sys.executable,

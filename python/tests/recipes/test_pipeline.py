@@ -1,7 +1,6 @@
 """The whole pipeline by its command, on the shipped example: files, figures and refusals."""
 
 import json
-import pathlib
 import signal
 import subprocess
 import time
@@ -13,6 +12,8 @@ import pytest
 import torch
 
 import agflow
+from agflow import commands
+from agflow.errors import EmptyError, FileError, InvalidValueError, UnknownLayerError
 from agflow.evaluation.timing import time_models
 from agflow.models.expert import load_expert
 from agflow.recipes.report import as_speed_table
@@ -81,6 +82,7 @@ def test_report_is_consistent_with_the_files(folder, example, loader):
     assert set(report["stages"]) == {"agf", "random"}
 
 
+@pytest.mark.slow
 def test_a_run_that_prunes_the_residual_channels_distils_without_their_features(tmp_path):
     """The light expert's tokens are narrower than the teacher's: the logits alone are distilled."""
     small = (*SMALL, "--limit", "300", "--eval-limit", "64", "--batches", "2")
@@ -125,21 +127,38 @@ def test_ctrl_c_ends_with_130_and_leaves_no_half_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("options", "error", "words"),
     [
-        (["run", "--model", "timm:vit_nothing"], 2, "vit_nothing"),
+        ({"model": "timm:vit_nothing"}, InvalidValueError, "vit_nothing"),
         (
-            ["run", "--model", "timm:deit_tiny_patch16_224", "--weights", "missing.safetensors"],
-            1,
+            {"model": "timm:deit_tiny_patch16_224", "weights": "missing.safetensors"},
+            FileError,
             "missing.safetensors",
         ),
-        (["run", "--data", "parquet:missing.parquet"], 1, "missing.parquet"),
-        (["run", "--data", "floppy:a"], 2, "floppy"),
-        (["run", "--macs", "0.001"], 3, "MACs"),
+        ({"data": "parquet:missing.parquet"}, FileError, "missing.parquet"),
+        ({"data": "floppy:a"}, InvalidValueError, "floppy"),
+        ({"ignored_layers": ["blocks.99.mlp"]}, UnknownLayerError, "blocks.99.mlp"),
+        ({"limit": 1}, EmptyError, "images"),
+        ({"eval": "example:train"}, InvalidValueError, "test images"),
+        ({"macs": "0.5", "pruning_ratio": 0.5}, InvalidValueError, "pruning"),
+        ({"epoch": 3}, InvalidValueError, "epoch"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_no_result(tmp_path, options, error, words):
+    """What the command asks of Python, in this process: how errors become exit codes is Go's."""
+    given = {"batches": 1, "limit": 64, **options, "output": str(tmp_path / "out")}
+    with pytest.raises(error, match=words) as caught:
+        commands.run(json.dumps(given))
+    assert "\n" not in str(caught.value)
+    left = {path.name for path in tmp_path.rglob("*.arrow")}
+    assert left <= {"statistics.arrow"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "--macs", "0.001", "--limit", "64", "--batches", "1"], 3, "MACs"),
         (["run", "--macs", "0.5", "--pruning-ratio", "0.5"], 2, "pruning"),
-        (["run", "--ignored-layers", "blocks.99.mlp"], 3, "blocks.99.mlp"),
-        (["run", "--limit", "1"], 3, "images"),
-        (["run", "--eval", "example:train"], 2, "test images"),
         (["run", "--epoch", "3"], 2, "epoch"),
         (
             ["plan", "--scores", "missing.arrow", "--macs", "0.5", "--output", "p.arrow"],
@@ -157,13 +176,11 @@ def test_bad_input_at_the_command_is_one_sentence_and_an_exit_code(
     last = [line for line in done.stderr.splitlines() if line.strip()][-1]
     assert words in last, done.stderr
     assert "Traceback" not in done.stderr and "goroutine" not in done.stderr
-    assert not [
-        path
-        for path in pathlib.Path(tmp_path).rglob("*")
-        if path.suffix == ".arrow" and path.name != "statistics.arrow"
-    ]
+    left = {path.name for path in tmp_path.rglob("*.arrow")}
+    assert left <= {"statistics.arrow"}
 
 
+@pytest.mark.bench
 def test_an_expert_slower_than_the_dense_model_is_called_a_failure(example):
     """Timed for real: the slow one runs the model twice."""
     model = example[0]
