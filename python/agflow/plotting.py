@@ -41,9 +41,7 @@ CRITERION_COLOURS = {
     "random": RANDOM_COLOUR,
 }
 BAND_CONFIDENCE = 0.95
-
-Style = dict[str, Any]
-"""Keyword arguments of matplotlib's methods."""
+Style = dict[str, Any]  # keyword arguments of matplotlib's methods
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
@@ -132,8 +130,7 @@ def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     _percent_ticks(ax)
     ax.set_ylabel("top-1 accuracy")
-    columns = len(result.stages) + 1
-    ax.legend(ncols=columns, loc="upper center", fontsize=8, frameon=False)
+    ax.legend(ncols=len(result.stages) + 1, loc="upper center", fontsize=8, frameon=False)
     return ax
 
 
@@ -246,16 +243,11 @@ def _label_cascade(ax: Axes, heavy: float) -> None:
     _percent_ticks(ax, decimals=1)
     ax.set_xlabel("expected MACs per image, all passes charged, as a ratio of the heavy expert")
     ax.set_ylabel("top-1 accuracy")
-    points = ax.secondary_yaxis(
-        "right",
-        functions=(
-            lambda y: 100 * (np.asarray(y) - heavy),
-            lambda difference: heavy + np.asarray(difference) / 100,
-        ),
-    )
+    to_points = lambda accuracy: 100 * (np.asarray(accuracy) - heavy)
+    to_accuracy = lambda points: heavy + np.asarray(points) / 100
+    points = ax.secondary_yaxis("right", functions=(to_points, to_accuracy))
     points.set_ylabel("difference to the heavy expert, points")
-    below: Style = dict(loc="upper center", bbox_to_anchor=(0.5, -0.13))
-    ax.legend(ncols=2, fontsize=8, frameon=False, **below)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8, frameon=False)
 
 
 def plot_reliability(
@@ -295,8 +287,7 @@ def plot_reliability(
     filled = found.counts > 0
     middles = (found.edges[:-1] + found.edges[1:])[filled] / 2
     accuracy, confidence = found.accuracy[filled], found.confidence[filled]
-    bars: Style = dict(color=CASCADE_COLOUR, alpha=0.7, label="correct answers")
-    ax.bar(middles, accuracy, 0.92 / bins, **bars)
+    ax.bar(middles, accuracy, 0.92 / bins, color=CASCADE_COLOUR, alpha=0.7, label="correct answers")
     diagonal: Style = dict(color=HEAVY_COLOUR, linestyle="--", linewidth=1, label="calibrated")
     ax.plot([0, 1], [0, 1], **diagonal)
     means: Style = dict(color=HEAVY_COLOUR, zorder=3, s=18, label="mean of the prior in the bin")

@@ -17,18 +17,17 @@ from torch.utils.data import DataLoader
 
 from agflow._utils.defaults import default
 from agflow.bench import machine
+from agflow.bench.images import images_by_use
 from agflow.calibration.calibration import calibrate
 from agflow.cascade.curves import curve
 from agflow.cascade.expert_passes import predict
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.priors import MAX_PROBABILITY, rank
-from agflow.data.datasets import Dataset, load_dataset
-from agflow.data.preprocessing import Preprocessing
+from agflow.data.datasets import Dataset
 from agflow.errors import InvalidValueError
 from agflow.evaluation.timing import interleaved
 from agflow.example.train import ARCHITECTURE
 from agflow.models import count_macs, logits_of
-from agflow.models.head import class_count
 from agflow.models.load import load_model
 from agflow.pruning.planning import plan
 from agflow.pruning.pruner import prune
@@ -101,7 +100,7 @@ def measure(options: BottleneckBenchOptions, say: Callable[[str], None] = print)
     """
     _check(options)
     heavy, preprocessing, name = load_model(options.model, options.weights)
-    images = _images(options, preprocessing, heavy)
+    images = images_by_use(options, preprocessing, heavy)
     calibration, test = (
         DataLoader(images[use], batch_size=BATCH) for use in ("calibration", "test")
     )
@@ -152,23 +151,6 @@ def _check(options: BottleneckBenchOptions) -> None:
             f"rounds {options.rounds} and scratch_epochs {options.scratch_epochs}, expected whole "
             "numbers from 1, scratch_epochs from 0"
         )
-
-
-def _images(
-    options: BottleneckBenchOptions, preprocessing: Preprocessing, model: nn.Module
-) -> dict[str, Dataset]:
-    how = {
-        "preprocessing": preprocessing,
-        "label": options.label,
-        "seed": options.seed,
-        "classes": class_count(model),
-    }
-    first = options.calibration
-    return {
-        "calibration": load_dataset(options.data, limit=first, **how),
-        "tune": load_dataset(options.data, offset=first, limit=options.tune, **how),
-        "test": load_dataset(options.eval, limit=options.eval_limit, **how),
-    }
 
 
 def _train(

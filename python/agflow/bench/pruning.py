@@ -21,15 +21,14 @@ from agflow import errors
 from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.bench.contenders import CONTENDERS, MLPS_AND_HEADS, chosen, macs_of
+from agflow.bench.images import images_by_use
 from agflow.bench.memory import keep_freed, peak_of
 from agflow.calibration.calibration import calibrate
-from agflow.data.datasets import Dataset, load_dataset
-from agflow.data.preprocessing import Preprocessing
+from agflow.data.datasets import Dataset
 from agflow.errors import InternalError, InvalidValueError, UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, evaluate
 from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, count_params
-from agflow.models.head import class_count
 from agflow.models.load import load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import plan
@@ -107,7 +106,7 @@ def measure(options: PruningBenchOptions, say: Callable[[str], None] = print) ->
     _check(options)
     model, preprocessing, name = load_model(options.model, options.weights)
     _check_model(model)
-    images = _images(options, preprocessing, model)
+    images = images_by_use(options, preprocessing, model)
     macs = _target(model, images["calibration"], options)
     dense = evaluate(model, DataLoader(images["test"], batch_size=TEST_BATCH))
     found = {
@@ -169,23 +168,6 @@ def _target(model: nn.Module, images: Dataset, options: PruningBenchOptions) -> 
     ).macs
 
 
-def _images(
-    options: PruningBenchOptions, preprocessing: Preprocessing, model: nn.Module
-) -> dict[str, Dataset]:
-    how = {
-        "preprocessing": preprocessing,
-        "label": options.label,
-        "seed": options.seed,
-        "classes": class_count(model),
-    }
-    first = options.calibration
-    return {
-        "calibration": load_dataset(options.data, limit=first, **how),
-        "tune": load_dataset(options.data, offset=first, limit=options.tune, **how),
-        "test": load_dataset(options.eval, limit=options.eval_limit, **how),
-    }
-
-
 def _in_process(options: PruningBenchOptions, contender: str, macs: int) -> dict:
     """One contender's row; where it cannot meet the budget, {"error": why}."""
     request = json.dumps({"options": asdict(options), "contender": contender, "macs": macs})
@@ -212,7 +194,7 @@ def main(request: str) -> None:
 
 def _row(options: PruningBenchOptions, contender: str, macs: int) -> dict:
     model, preprocessing, _ = load_model(options.model, options.weights)
-    images = _images(options, preprocessing, model)
+    images = images_by_use(options, preprocessing, model)
     for i in range(len(images["calibration"])):
         images["calibration"][i]  # decodes it
     test = DataLoader(images["test"], batch_size=TEST_BATCH)

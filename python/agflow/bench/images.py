@@ -1,0 +1,39 @@
+"""The images of a benchmark by use: no image serves two of calibration, tuning and test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from agflow.data.datasets import Dataset, load_dataset
+from agflow.data.preprocessing import Preprocessing
+from agflow.models.head import class_count
+
+if TYPE_CHECKING:
+    from agflow.bench.bottleneck import BottleneckBenchOptions
+    from agflow.bench.pruning import PruningBenchOptions
+
+
+def images_by_use(
+    options: BottleneckBenchOptions | PruningBenchOptions,
+    preprocessing: Preprocessing,
+    model: nn.Module,
+) -> dict[str, Dataset]:
+    """Load the images of ``"calibration"``, ``"tune"`` and ``"test"``.
+
+    The first two are the first images of ``options.data`` and the next ones; the test images are
+    those of ``options.eval``.
+    """
+    how = {
+        "preprocessing": preprocessing,
+        "label": options.label,
+        "seed": options.seed,
+        "classes": class_count(model),
+    }
+    first = options.calibration
+    return {
+        "calibration": load_dataset(options.data, limit=first, **how),
+        "tune": load_dataset(options.data, offset=first, limit=options.tune, **how),
+        "test": load_dataset(options.eval, limit=options.eval_limit, **how),
+    }
