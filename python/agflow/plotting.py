@@ -81,15 +81,9 @@ def plot_utilities(scores: Scores, *, group: str = "mlp", ax: Axes | None = None
     ax = _axes(ax, (8, 4))
     layers = [layer for layer in scores.layers if layer.group == group]
     values = [np.maximum(scores.of(layer.name), np.finfo(float).tiny) for layer in layers]
-    ax.boxplot(
-        values,
-        whis=(1, 99),
-        showfliers=False,
-        patch_artist=True,
-        widths=0.6,
-        boxprops=dict(facecolor=CASCADE_COLOUR, alpha=0.45, edgecolor=HEAVY_COLOUR),
-        medianprops=dict(color=HEAVY_COLOUR),
-    )
+    box: Style = dict(facecolor=CASCADE_COLOUR, alpha=0.45, edgecolor=HEAVY_COLOUR)
+    how: Style = dict(whis=(1, 99), showfliers=False, patch_artist=True, widths=0.6)
+    ax.boxplot(values, boxprops=box, medianprops=dict(color=HEAVY_COLOUR), **how)
     ax.set_yscale("log")
     names = [layer.name.removeprefix("blocks.") for layer in layers]
     ax.set_xticks(range(1, len(layers) + 1), names, rotation=45, ha="right")
@@ -188,14 +182,10 @@ def plot_cascade(
         ax.plot(columns["charged"], columns["accuracy"], **style)
     best = oracle(predictions, ensemble=averaged or ensemble)
     light = int(predictions.metadata["agflow.light_macs"]) / found.ledger.heavy_macs
-    ax.plot(
-        [light, best["charged"], table.columns["charged"].max()],
-        [found.light, best["accuracy"], best["accuracy"]],
-        color=ORACLE_COLOUR,
-        linestyle="-.",
-        linewidth=1,
-        label="oracle: no router is better",
-    )
+    costs = [light, best["charged"], table.columns["charged"].max()]
+    accuracies = [found.light, best["accuracy"], best["accuracy"]]
+    line: Style = dict(color=ORACLE_COLOUR, linestyle="-.", linewidth=1)
+    ax.plot(costs, accuracies, label="oracle: no router is better", **line)
     ax.axhline(heavy, color=HEAVY_COLOUR, linewidth=0.8, alpha=0.5)
     ax.axvline(1.0, color=HEAVY_COLOUR, linewidth=0.8, alpha=0.5)
     point: Style = dict(zorder=3, s=70)
@@ -246,13 +236,9 @@ def _label_cascade(ax: Axes, heavy: float) -> None:
     _percent_ticks(ax, decimals=1)
     ax.set_xlabel("expected MACs per image, all passes charged, as a ratio of the heavy expert")
     ax.set_ylabel("top-1 accuracy")
-    points = ax.secondary_yaxis(
-        "right",
-        functions=(
-            lambda y: 100 * (np.asarray(y) - heavy),
-            lambda difference: heavy + np.asarray(difference) / 100,
-        ),
-    )
+    to_points = lambda y: 100 * (np.asarray(y) - heavy)
+    from_points = lambda difference: heavy + np.asarray(difference) / 100
+    points = ax.secondary_yaxis("right", functions=(to_points, from_points))
     points.set_ylabel("difference to the heavy expert, points")
     below: Style = dict(loc="upper center", bbox_to_anchor=(0.5, -0.13))
     ax.legend(ncols=2, fontsize=8, frameon=False, **below)
