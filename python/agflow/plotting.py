@@ -41,7 +41,9 @@ CRITERION_COLOURS = {
     "random": RANDOM_COLOUR,
 }
 BAND_CONFIDENCE = 0.95
-Style = dict[str, Any]  # keyword arguments of matplotlib's methods
+
+Style = dict[str, Any]
+"""Keyword arguments of matplotlib's methods."""
 
 
 def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
@@ -79,15 +81,9 @@ def plot_utilities(scores: Scores, *, group: str = "mlp", ax: Axes | None = None
     ax = _axes(ax, (8, 4))
     layers = [layer for layer in scores.layers if layer.group == group]
     values = [np.maximum(scores.of(layer.name), np.finfo(float).tiny) for layer in layers]
-    ax.boxplot(
-        values,
-        whis=(1, 99),
-        showfliers=False,
-        patch_artist=True,
-        widths=0.6,
-        boxprops=dict(facecolor=CASCADE_COLOUR, alpha=0.45, edgecolor=HEAVY_COLOUR),
-        medianprops=dict(color=HEAVY_COLOUR),
-    )
+    box: Style = dict(facecolor=CASCADE_COLOUR, alpha=0.45, edgecolor=HEAVY_COLOUR)
+    how: Style = dict(whis=(1, 99), showfliers=False, patch_artist=True, widths=0.6)
+    ax.boxplot(values, boxprops=box, medianprops=dict(color=HEAVY_COLOUR), **how)
     ax.set_yscale("log")
     names = [layer.name.removeprefix("blocks.") for layer in layers]
     ax.set_xticks(range(1, len(layers) + 1), names, rotation=45, ha="right")
@@ -130,7 +126,8 @@ def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     _percent_ticks(ax)
     ax.set_ylabel("top-1 accuracy")
-    ax.legend(ncols=len(result.stages) + 1, loc="upper center", fontsize=8, frameon=False)
+    columns = len(result.stages) + 1
+    ax.legend(ncols=columns, loc="upper center", fontsize=8, frameon=False)
     return ax
 
 
@@ -185,14 +182,10 @@ def plot_cascade(
         ax.plot(columns["charged"], columns["accuracy"], **style)
     best = oracle(predictions, ensemble=averaged or ensemble)
     light = int(predictions.metadata["agflow.light_macs"]) / found.ledger.heavy_macs
-    ax.plot(
-        [light, best["charged"], table.columns["charged"].max()],
-        [found.light, best["accuracy"], best["accuracy"]],
-        color=ORACLE_COLOUR,
-        linestyle="-.",
-        linewidth=1,
-        label="oracle: no router is better",
-    )
+    costs = [light, best["charged"], table.columns["charged"].max()]
+    accuracies = [found.light, best["accuracy"], best["accuracy"]]
+    line: Style = dict(color=ORACLE_COLOUR, linestyle="-.", linewidth=1)
+    ax.plot(costs, accuracies, label="oracle: no router is better", **line)
     ax.axhline(heavy, color=HEAVY_COLOUR, linewidth=0.8, alpha=0.5)
     ax.axvline(1.0, color=HEAVY_COLOUR, linewidth=0.8, alpha=0.5)
     point: Style = dict(zorder=3, s=70)
@@ -243,11 +236,12 @@ def _label_cascade(ax: Axes, heavy: float) -> None:
     _percent_ticks(ax, decimals=1)
     ax.set_xlabel("expected MACs per image, all passes charged, as a ratio of the heavy expert")
     ax.set_ylabel("top-1 accuracy")
-    to_points = lambda accuracy: 100 * (np.asarray(accuracy) - heavy)
-    to_accuracy = lambda points: heavy + np.asarray(points) / 100
-    points = ax.secondary_yaxis("right", functions=(to_points, to_accuracy))
+    to_points = lambda y: 100 * (np.asarray(y) - heavy)
+    from_points = lambda difference: heavy + np.asarray(difference) / 100
+    points = ax.secondary_yaxis("right", functions=(to_points, from_points))
     points.set_ylabel("difference to the heavy expert, points")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8, frameon=False)
+    below: Style = dict(loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    ax.legend(ncols=2, fontsize=8, frameon=False, **below)
 
 
 def plot_reliability(
@@ -287,7 +281,8 @@ def plot_reliability(
     filled = found.counts > 0
     middles = (found.edges[:-1] + found.edges[1:])[filled] / 2
     accuracy, confidence = found.accuracy[filled], found.confidence[filled]
-    ax.bar(middles, accuracy, 0.92 / bins, color=CASCADE_COLOUR, alpha=0.7, label="correct answers")
+    bars: Style = dict(color=CASCADE_COLOUR, alpha=0.7, label="correct answers")
+    ax.bar(middles, accuracy, 0.92 / bins, **bars)
     diagonal: Style = dict(color=HEAVY_COLOUR, linestyle="--", linewidth=1, label="calibrated")
     ax.plot([0, 1], [0, 1], **diagonal)
     means: Style = dict(color=HEAVY_COLOUR, zorder=3, s=18, label="mean of the prior in the bin")
