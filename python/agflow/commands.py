@@ -102,7 +102,7 @@ def design(options: dict) -> dict:
         "chosen": asdict(found.design.chosen),
         "verdict": found.router.verdict,
         "router": asdict(found.router),
-        "judged": asdict(found.evaluation),
+        "evaluated": asdict(found.evaluation),
         "images_per_second": {
             contender: timing.images_per_second for contender, timing in found.timings.items()
         },

@@ -244,3 +244,17 @@ def test_examples_run(module, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     done = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
     assert not done.failed
+
+
+def test_go_lines_have_at_most_100_columns():
+    """Formatters and linters of Go do not count columns; a tab counts as four."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    sources = [path for room in ("core", "bridge", "cli") for path in (root / room).rglob("*.go")]
+    assert len(sources) > 100
+    long = [
+        f"{path.relative_to(root)}:{number}"
+        for path in sources
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line.expandtabs(4)) > 100
+    ]
+    assert not long, "\n".join(long)

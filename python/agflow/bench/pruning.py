@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -303,39 +303,41 @@ def _lines(row: dict, found: dict) -> list[str]:
     return lines
 
 
-def plot(found: dict, *, ax: Axes | None = None) -> Axes:
-    """Plot each contender's accuracy from the dense model through pruning to fine-tuning.
+def plot(measurements: Sequence[dict], *, ax: Axes | None = None) -> Axes:
+    """Plot accuracy right after pruning, without any training, against MACs: a line a contender.
 
     Parameters
     ----------
-    found : as of :func:`measure`; read are ``model``, ``macs``, ``target_macs`` and ``dense``, and
-        ``name``, ``cut`` and ``tuned`` of the contenders
+    measurements : several results of :func:`measure` for one model, each at a budget of its own;
+        read are ``model``, ``macs``, ``target_macs`` and ``dense``, and ``name`` and ``cut`` of the
+        contenders
     ax : matplotlib Axes, by default a new one
     """
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter, PercentFormatter
 
     if ax is None:
-        ax = plt.subplots(figsize=(9, 5), layout="constrained")[1]
-    dense, rows = found["dense"]["top1"], found["contenders"]
-    label_at = -1.0
-    for row in sorted(rows, key=lambda row: row["tuned"]["top1"]):
-        accuracies = [dense, row["cut"]["top1"], row["tuned"]["top1"]]
-        colour = next(_COLOURS[who] for who in _COLOURS if row["name"].lower().startswith(who))
-        ax.plot([0, 1, 2], accuracies, color=colour, linewidth=2, marker="o")
-        label_at = max(accuracies[-1], label_at + 0.045)  # labels do not overlap
-        text = f"{100 * accuracies[-1]:.1f} %  {row['name']}"
-        ax.text(2.06, label_at, text, va="center", fontsize=9, color=colour)
-    ax.scatter(0, dense, color=_COLOURS["dense"], zorder=3, s=90)
-    ax.text(0, dense + 0.05, f"{100 * dense:.1f} %", ha="center", color=_COLOURS["dense"])
-    share = found["target_macs"] / found["macs"]
-    steps = ("dense\n1.00x", f"pruned, not trained\n{share:.2f}x", f"fine-tuned\n{share:.2f}x")
-    ax.set_xticks([0, 1, 2], steps)
-    ax.set_xlim(-0.2, 3.3)
-    ax.set_ylim(-0.04, 1.0)
+        ax = plt.subplots(figsize=(8, 4.2), layout="constrained")[1]
+        ax.spines[["top", "right"]].set_visible(False)
+    by_budget = sorted(measurements, key=lambda found: -found["target_macs"])
+    dense = by_budget[0]["dense"]["top1"]
+    for name in dict.fromkeys(row["name"] for found in by_budget for row in found["contenders"]):
+        points = [(1.0, dense)]
+        for found in by_budget:
+            share = found["target_macs"] / found["macs"]
+            points += [(share, r["cut"]["top1"]) for r in found["contenders"] if r["name"] == name]
+        colour = next(_COLOURS[who] for who in _COLOURS if name.lower().startswith(who))
+        ax.plot(*zip(*points, strict=True), color=colour, linewidth=2, marker="o")
+        ax.text(points[-1][0] - 0.012, points[-1][1], name, va="center", fontsize=9, color=colour)
+    ax.axhline(dense, color=_COLOURS["dense"], linestyle="--", linewidth=1)
+    ax.scatter(1.0, dense, color=_COLOURS["dense"], zorder=3, s=80)
+    ax.text(1.0, dense + 0.03, f"dense {100 * dense:.1f} %", ha="right", color=_COLOURS["dense"])
+    ax.set_xlim(1.02, by_budget[-1]["target_macs"] / by_budget[-1]["macs"] - 0.3)
+    ax.set_ylim(-0.04, 0.9)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.set_ylabel("top-1 accuracy")
-    ax.set_xlabel(f"{found['model']}, MACs per image as a ratio of the dense model")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.1f}x"))
+    ax.set_ylabel("top-1 accuracy, no training")
+    ax.set_xlabel(f"{by_budget[0]['model']}, MACs per image as a ratio of the dense model")
     return ax
 
 

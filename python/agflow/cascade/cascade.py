@@ -123,7 +123,7 @@ class Cascade(nn.Module):
         self.reset_ledger()
 
     def reset_ledger(self) -> None:
-        """Start the ledger, the latest call and the latency anew."""
+        """Start the ledger, the latest call and the latency again."""
         self._samples = self._escalated = 0
         self._last = (0, 0, 0.0)
         self._durations = Durations()

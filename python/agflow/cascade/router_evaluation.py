@@ -130,7 +130,7 @@ def evaluate_cascade(
 
     Parameters
     ----------
-    cascade : one with a calibrated router; its ledger starts anew
+    cascade : one with a calibrated router; its ledger is reset
     loader : (images float32 [B, C, H, W], labels int64 [B])
     predictions : of the same images, made with the router's temperature and light weight
 

@@ -287,7 +287,7 @@ def test_the_command_fills_a_cascade_folder(folder, loader, example):
     ]
     assert (output / "light" / "plan.arrow").exists() == (frontier.chosen.width < 1)
     assert agflow.Router.load(output / "router.json").verdict == answer["verdict"]
-    evaluated = answer["judged"]
+    evaluated = answer["evaluated"]
     assert (
         evaluated["images"] == 48
         and evaluated["light"] == predictions.light_accuracy
