@@ -22,7 +22,8 @@ from agflow.calibration.calibration import calibrate
 from agflow.cascade.curves import curve
 from agflow.cascade.expert_passes import predict
 from agflow.cascade.predictions import Predictions
-from agflow.cascade.priors import MAX_PROBABILITY, rank
+from agflow.cascade.prior_quality import rank_priors
+from agflow.cascade.priors import MAX_PROBABILITY
 from agflow.data.datasets import Dataset
 from agflow.errors import InvalidValueError
 from agflow.evaluation.timing import interleaved
@@ -128,7 +129,7 @@ def measure(options: BottleneckBenchOptions, say: Callable[[str], None] = print)
         "heavy_accuracy": predictions.heavy_accuracy,
         "priors": [
             {**asdict(quality), "least_charged": _least_charged(predictions, quality.prior)}
-            for quality in rank(predictions)
+            for quality in rank_priors(predictions)
         ],
         "cost": _cost(light, images["test"], options.rounds),
     }

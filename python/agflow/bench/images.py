@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import nn
 
@@ -10,13 +10,28 @@ from agflow.data.datasets import Dataset, load_dataset
 from agflow.data.preprocessing import Preprocessing
 from agflow.models.head import class_count
 
-if TYPE_CHECKING:
-    from agflow.bench.bottleneck import BottleneckBenchOptions
-    from agflow.bench.pruning import PruningBenchOptions
+
+class ImageOptions(Protocol):
+    """The options of a benchmark that say which images it uses."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def eval(self) -> str: ...
+    @property
+    def label(self) -> str | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def calibration(self) -> int: ...
+    @property
+    def tune(self) -> int: ...
+    @property
+    def eval_limit(self) -> int | None: ...
 
 
 def images_by_use(
-    options: BottleneckBenchOptions | PruningBenchOptions,
+    options: ImageOptions,
     preprocessing: Preprocessing,
     model: nn.Module,
 ) -> dict[str, Dataset]:

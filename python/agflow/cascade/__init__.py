@@ -21,8 +21,11 @@ if TYPE_CHECKING:
         Predictions as Predictions,
         join_predictions as join_predictions,
     )
-    from agflow.cascade.priors import (
+    from agflow.cascade.prior_quality import (
         PriorQuality as PriorQuality,
+        rank_priors as rank_priors,
+    )
+    from agflow.cascade.priors import (
         agreement as agreement,
         escalations as escalations,
         fit_temperature as fit_temperature,
@@ -48,7 +51,7 @@ _HOMES = {
     "Ledger": "ledger",
     "Logits": "logits",
     "Predictions": "predictions",
-    "PriorQuality": "priors",
+    "PriorQuality": "prior_quality",
     "Router": "router",
     "RouterEvaluation": "router_evaluation",
     "Server": "server",
@@ -65,6 +68,7 @@ _HOMES = {
     "load_cascade": "folder",
     "oracle": "curves",
     "predict": "expert_passes",
+    "rank_priors": "prior_quality",
     "save_cascade": "folder",
     "shared_halves": "shared_prefix",
 }
@@ -97,6 +101,7 @@ __all__ = [
     "load_cascade",
     "oracle",
     "predict",
+    "rank_priors",
     "save_cascade",
     "shared_halves",
 ]

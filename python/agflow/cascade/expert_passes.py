@@ -83,6 +83,9 @@ def predict(
     with _last_features(light, features) as seen:
         images = ImageSketch()
         light_NK, labels = logits(light, images.watching(loader), description="light expert")
+    fixed = FixedParameters()
+    if router is not None:
+        fixed = FixedParameters(router.temperature, router.light_weight)
     costs, second_view_NK = CascadeCosts.of(light, heavy, shared_blocks), None
     if second_view is not False:
         viewer, views = (light, _Mirrored(loader)) if second_view is True else (second_view, loader)
@@ -94,7 +97,7 @@ def predict(
         heavy_NK,
         labels,
         costs,
-        fixed=FixedParameters.of(router),
+        fixed=fixed,
         extra=ExtraPriors(torch.cat(seen) if features else None, second_view_NK),
         sketches=ImageSketches(str(images), tuning),
     )

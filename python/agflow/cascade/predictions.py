@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +27,6 @@ from agflow.cascade.priors import (
 )
 from agflow.errors import InvalidValueError
 from agflow.table import Table
-
-if TYPE_CHECKING:
-    from agflow.cascade.router import Router
 
 
 class Predictions(Table):
@@ -144,11 +140,6 @@ class FixedParameters:
 
     temperature: float | None = None
     light_weight: float | None = None
-
-    @classmethod
-    def of(cls, router: Router | None) -> FixedParameters:
-        """The parameters of a router, for test images; none for None."""
-        return cls() if router is None else cls(router.temperature, router.light_weight)
 
 
 @dataclass(frozen=True, eq=False)

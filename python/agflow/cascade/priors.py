@@ -1,4 +1,4 @@
-"""Priors: the light expert's confidence by its logits, and how well each predicts its errors.
+"""Priors: the light expert's confidence, by its logits.
 
 Shape suffixes: N images, B images of a batch, K classes.
 """
@@ -6,8 +6,6 @@ Shape suffixes: N images, B images of a batch, K classes.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,38 +15,10 @@ from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.errors import EmptyError
 
-if TYPE_CHECKING:
-    from agflow.cascade.predictions import Predictions
-
 MAX_PROBABILITY = "max_probability"
 LOGIT_PRIORS = (MAX_PROBABILITY, "margin", "entropy", "energy")
 AGREEMENT = "agreement"
 SCALED_SUFFIX = "_scaled"
-
-
-@dataclass(frozen=True)
-class PriorQuality:
-    """How well a prior separates the images that the light expert gets right from its errors.
-
-    Attributes
-    ----------
-    prior : its name
-    auroc : area under the ROC curve, ties count half
-    low, high : ends of its interval of 95 % confidence
-    errors : number of images that the light expert gets wrong
-
-    Examples
-    --------
-    >>> import agflow
-    >>> agflow.cascade.PriorQuality("margin", auroc=0.9, low=0.87, high=0.93, errors=120).auroc
-    0.9
-    """
-
-    prior: str
-    auroc: float
-    low: float
-    high: float
-    errors: int
 
 
 def priors(
@@ -183,14 +153,6 @@ def escalations(
         core().route, prior, float(temperature), float(threshold), arrow.matrix(onto_cpu)
     )
     return torch.from_numpy(indices.to_numpy(zero_copy_only=False).copy()).to(logits_BK.device)
-
-
-def rank(predictions: Predictions) -> tuple[PriorQuality, ...]:
-    """Measure how well every prior predicts the light expert's errors, in the priors' order."""
-    return tuple(
-        PriorQuality(**quality)
-        for quality in json.loads(arrow.call(core().rank, predictions.batch))
-    )
 
 
 def matrix_on_cpu(logits_BK: torch.Tensor) -> arrow.Matrix:

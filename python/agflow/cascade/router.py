@@ -13,7 +13,7 @@ from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
-from agflow.cascade.priors import PriorQuality
+from agflow.cascade.prior_quality import PriorQuality
 
 DEFAULT_TOLERANCE = default("route", "tolerance")
 ESCALATES_ALL = 2.0**128

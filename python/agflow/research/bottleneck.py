@@ -29,7 +29,7 @@ from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import FixedParameters, Predictions, join_predictions
-from agflow.cascade.priors import PriorQuality, rank
+from agflow.cascade.prior_quality import PriorQuality, rank_priors
 from agflow.diagnostics.units import PerLayer, Range, diagnose
 from agflow.errors import InvalidValueError
 from agflow.models import PrunableLayer, adapter_for, logits_of
@@ -298,7 +298,7 @@ class UtilityTrace:
                 units,
                 _range(utilities_N),
                 predictions.light_accuracy,
-                rank(predictions),
+                rank_priors(predictions),
             )
         )
         return self.points[-1]

@@ -27,7 +27,9 @@ def test_an_evaluation_is_its_definition(answers):
     held_out = logged(600, 1)[0]
     router = calibrate_router(held_out, tolerance=0.05, confidence=0.8, ensemble=answers == "both")
     assert router.verdict == "PASS" and router.answers == answers
-    predictions, light, heavy, labels = logged(500, 2, FixedParameters.of(router))
+    predictions, light, heavy, labels = logged(
+        500, 2, FixedParameters(router.temperature, router.light_weight)
+    )
     escalated = light.softmax(1).amax(1).double() < router.threshold
     w = router.light_weight
     both = w * light.double().log_softmax(1) + (1 - w) * heavy.double().log_softmax(1)

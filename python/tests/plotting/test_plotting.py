@@ -14,7 +14,7 @@ import agflow
 from agflow.cascade.curves import curve, oracle
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import FixedParameters, join_predictions
-from agflow.cascade.priors import rank
+from agflow.cascade.prior_quality import rank_priors
 from agflow.cascade.router import calibrate_router
 from agflow.diagnostics.confidence import reliability
 from agflow.diagnostics.paired import paired_counts, paired_interval
@@ -68,7 +68,7 @@ def test_the_oracle_is_a_count(predictions, answers):
 
 
 def test_rank_equals_the_priors_of_a_router(predictions):
-    assert rank(predictions) == calibrate_router(predictions, tolerance=0.1).priors
+    assert rank_priors(predictions) == calibrate_router(predictions, tolerance=0.1).priors
 
 
 @given(
