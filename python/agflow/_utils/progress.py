@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 _hidden: ContextVar[bool] = ContextVar("_hidden", default=False)
 

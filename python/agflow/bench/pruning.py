@@ -331,13 +331,15 @@ def plot(measurements: Sequence[dict], *, ax: Axes | None = None) -> Axes:
             rows = [row for row in found["contenders"] if row["name"] == name and "cut" in row]
             points += [(share, row["cut"]["among_present"]) for row in rows]
         colour = next(_COLOURS[who] for who in _COLOURS if name.lower().startswith(who))
-        ax.plot(*zip(*points, strict=True), color=colour, linewidth=2, marker="o")
-        ax.text(points[-1][0] - 0.012, points[-1][1], name, va="center", fontsize=9, color=colour)
-    ax.axhline(dense, color=_COLOURS["dense"], linestyle="--", linewidth=1)
+        ax.plot(*zip(*points, strict=True), color=colour, linewidth=2, marker="o", label=name)
+        text = f" {100 * points[-1][1]:.1f} %"
+        ax.text(*points[-1], text, va="center", fontsize=9, color=colour)
+    label = f"dense model, {100 * dense:.1f} %"
+    ax.axhline(dense, color=_COLOURS["dense"], linestyle="--", linewidth=1, label=label)
     ax.scatter(1.0, dense, color=_COLOURS["dense"], zorder=3, s=80)
-    ax.text(1.0, dense + 0.03, f"dense {100 * dense:.1f} %", ha="right", color=_COLOURS["dense"])
-    ax.set_xlim(1.02, by_budget[-1]["target_macs"] / by_budget[-1]["macs"] - 0.3)
+    ax.set_xlim(1.03, by_budget[-1]["target_macs"] / by_budget[-1]["macs"] - 0.07)
     ax.set_ylim(-0.04, 1.08)
+    ax.legend(frameon=False, loc="lower left")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.1f}x"))
     ax.set_ylabel(f"top-1 among {by_budget[0]['dense']['classes']} classes, no training")

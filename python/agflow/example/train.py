@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.models.expert import save_expert

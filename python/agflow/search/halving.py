@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
