@@ -65,7 +65,7 @@ bench: $(VENV)/installed-test ## Measure the statistics pass beside numpy, torch
 	$(BIN)/agflow bench core
 
 notebooks: $(VENV)/installed-test ## Run the notebooks and keep their outputs
-	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	PYTHONWARNINGS=ignore:IProgress $(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 native: $(BIN)/python ## Install in place (pip install -e), for work on the sources; again after Go changes
 	$(BIN)/pip install --quiet --editable '.[test]'
