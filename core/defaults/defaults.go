@@ -2,7 +2,8 @@
 // The agflow command reads it here; the Python package ships the same file.
 //
 // The file maps a step to its options. Options that all steps have alike are in "common". A recipe
-// (run, design, a benchmark) lists only what it sets otherwise than the steps that it is made of.
+// (run, design, a benchmark) lists only what it sets otherwise than the steps that it is made of;
+// "figures" holds what was measured for such a choice.
 package defaults
 
 import (

@@ -393,7 +393,7 @@ def write_with_pyarrow(path, table, batches=None, options=None):
     ],
     ids=["now", "V4", "old marker"],
 )
-def test_files_that_pyarrow_writes_and_seals_are_read(table, tmp_path, options):
+def test_files_that_pyarrow_writes_with_a_checksum_are_read(table, tmp_path, options):
     path = tmp_path / "x.arrow"
     write_with_pyarrow(path, table, options=pa.ipc.IpcWriteOptions(**options))
     read = arrow.call_for_batch(core().read_file, str(path), kind_of(table))

@@ -184,3 +184,12 @@ def test_without_the_file_the_error_names_the_cure(monkeypatch, tmp_path):
         defaults.default("plan", "floor")
     monkeypatch.undo()
     assert defaults.default("plan", "floor") == 0.0
+
+
+@pytest.mark.parametrize("recipe", ["run", "design"])
+def test_what_a_recipe_sets_otherwise_has_its_figure_beside_it(recipe):
+    steps = ("calibrate", "score", "plan", "prune", "finetune", "predict", "route")
+    for (step, option), value in DEFAULTS.items():
+        others = [DEFAULTS[other, option] for other in steps if (other, option) in DEFAULTS]
+        if step == recipe and others and value not in others:
+            assert ("figures", f"{recipe}.{option}") in DEFAULTS
