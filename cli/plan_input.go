@@ -1,12 +1,8 @@
 package main
 
 import (
-	"slices"
-
 	"agflow/bridge/tables"
-	"agflow/core/criteria"
 	"agflow/core/planning"
-	"agflow/core/statistics"
 
 	"github.com/urfave/cli/v2"
 )
@@ -62,24 +58,5 @@ func planInputOfStatistics(c *cli.Context, path string) (from planning.Input, er
 	if err != nil {
 		return from, err
 	}
-	criterion, widths := c.String("criterion"), c.String("widths")
-	if widths == "" {
-		widths = defaultWidths(table, criterion)
-	}
-	from.Scores, err = criteria.Score(criterion, seed, table)
-	if err != nil || widths == planning.Uniform {
-		return from, err
-	}
-	shared, err := criteria.Score(widths, seed, table)
-	from.Widths = &shared
-	return from, err
-}
-
-// defaultWidths is the criterion of widths where none is named: the default, which reads the
-// weights behind each unit, or the criterion that ranks where the statistics lack such weights.
-func defaultWidths(table statistics.Table, criterion string) string {
-	if slices.Contains(table.ReaderWeights, 0) {
-		return criterion
-	}
-	return standard[string]("plan", "widths")
+	return planning.InputOf(table, c.String("criterion"), c.String("widths"), seed)
 }

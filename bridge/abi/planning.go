@@ -46,8 +46,7 @@ func Score(
 }
 
 // planRequest is the request of Plan: with a criterion the table is one of statistics, which the
-// core scores by it and by the criterion of Widths, if any; without one the table is one of scores,
-// and widths are uniform.
+// core scores (planning.InputOf); without one the table is one of scores, and widths are uniform.
 type planRequest struct {
 	planning.Request
 	Criterion string `json:"criterion"`
@@ -89,9 +88,8 @@ func Plan(
 
 // planInput scores the statistics, or reads the scores.
 func planInput(c *call, table *carrow.Input, asked planRequest) (from planning.Input) {
-	uniform := asked.Widths == "" || asked.Widths == planning.Uniform
 	if asked.Criterion == "" {
-		if c.err == nil && !uniform {
+		if c.err == nil && asked.Widths != "" && asked.Widths != planning.Uniform {
 			c.err = fault.New(fault.Value,
 				"widths by %q need statistics and scores were given; pass the statistics, or "+
 					"widths %q", asked.Widths, planning.Uniform)
@@ -100,16 +98,9 @@ func planInput(c *call, table *carrow.Input, asked planRequest) (from planning.I
 		return from
 	}
 	statistics := read(c, table, tables.StatisticsFromRecord)
-	if c.err != nil {
-		return from
+	if c.err == nil {
+		from, c.err = planning.InputOf(statistics, asked.Criterion, asked.Widths, asked.Seed)
 	}
-	from.Scores, c.err = criteria.Score(asked.Criterion, asked.Seed, statistics)
-	if c.err != nil || uniform {
-		return from
-	}
-	var widths criteria.Scores
-	widths, c.err = criteria.Score(asked.Widths, asked.Seed, statistics)
-	from.Widths = &widths
 	return from
 }
 

@@ -19,11 +19,6 @@ from agflow.pruning.latency import LatencyTable
 from agflow.pruning.scoring import Scores
 from agflow.table import Table, UnitTable
 
-# How units are shared out among the layers by default. DeiT-Tiny, MLPs pruned by AGF and
-# compensated on 250 images, top-1 on 250 images of other classes (dense 80.8 %): 63.2 % at half and
-# 37.2 % at three quarters; with uniform widths 60.8 % and 30.0 %.
-DEFAULT_WIDTHS = default("plan", "widths")
-UNIFORM = "uniform"
 BUDGETS = ("macs", "params", "latency_ms", "pruning_ratio")
 
 
@@ -300,8 +295,7 @@ def plan(
         "ignored_layers": list(allocation.ignored_layers),
         "criterion": "" if scored else criterion,
         "seed": seed,
-        "widths": allocation.widths
-        or (UNIFORM if scored else _default_widths(statistics, criterion)),
+        "widths": allocation.widths or "",
     }
     latency = allocation.latency
     if isinstance(latency, (str, os.PathLike)):
@@ -311,7 +305,3 @@ def plan(
         core().plan, json.dumps(request), statistics.batch, *table
     )
     return Plan(batch, json.loads(report))
-
-
-def _default_widths(statistics: Table, criterion: str) -> str:
-    return DEFAULT_WIDTHS if statistics.columns["reader_weights"].all() else criterion

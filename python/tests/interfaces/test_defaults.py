@@ -15,7 +15,6 @@ from agflow.bench import bottleneck, calibration, cascade, core, layers, pruning
 from agflow.calibration import CalibrationOptions
 from agflow.diagnostics import diagnose, stability
 from agflow.pruning import Allocation
-from agflow.pruning.planning import DEFAULT_WIDTHS
 from agflow.recipes import DesignOptions, RunOptions, StepOptions, pipeline
 from agflow.search import SearchSpace
 from agflow.training import Checkpointing, Distillation, TrainingOptions
@@ -159,16 +158,16 @@ def test_steps_have_the_defaults_of_the_file(step, function, options):
 def test_options_that_python_names_otherwise():
     assert Distillation().share == DEFAULTS["finetune", "distill"]
     assert Checkpointing("run").every == DEFAULTS["finetune", "checkpoint_every"]
-    assert DEFAULT_WIDTHS == DEFAULTS["plan", "widths"]
     assert CACHED_LOGITS.share == DEFAULTS["design", "distill"]
     assert CACHED_LOGITS.temperature == DEFAULTS["finetune", "temperature"]
     assert pipeline.TEACHER_SHARE == DEFAULTS["finetune", "distill"]
     assert pipeline.TOKENS_WEIGHT == DEFAULTS["run", "features"]
     assert pipeline.WIDTHS == DEFAULTS["run", "widths"]
     assert pruning.MACS == DEFAULTS["bench_pruning", "macs"]
-    predictions = agflow.Predictions.load(
-        pathlib.Path(__file__).parents[1] / "goldens" / "inputs" / "predictions.arrow"
-    )
+    inputs = pathlib.Path(__file__).parents[1] / "goldens" / "inputs"
+    statistics = agflow.Statistics.load(inputs / "statistics.arrow")
+    assert agflow.plan(statistics, macs=0.5).widths == DEFAULTS["plan", "widths"]
+    predictions = agflow.Predictions.load(inputs / "predictions.arrow")
     assert agflow.calibrate_router(predictions).limit == DEFAULTS["route", "tolerance"]
 
 
