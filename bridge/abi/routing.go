@@ -4,6 +4,7 @@ import (
 	"agflow/bridge/tables"
 	"agflow/core/fault"
 	"agflow/core/routing"
+	"agflow/core/tensor"
 )
 
 // Priors exports the record {prediction int64, and a float32 column for each prior that logits
@@ -55,20 +56,10 @@ func Combine(
 	weight float64, lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema int64,
 ) (values int64, err error) {
 	defer fault.Recover(&err)
-	var c call
-	defer c.release()
-	lightInput := c.take("logits", lightArray, lightSchema)
-	heavyInput := c.take("logits", heavyArray, heavySchema)
-	out := c.fill(outArray, outSchema)
-	light, heavy := c.matrix(lightInput), c.matrix(heavyInput)
-	if c.err != nil {
-		return 0, c.err
-	}
-	combined, err := routing.Combine(light, heavy, weight)
-	if err != nil {
-		return 0, err
-	}
-	return giveArray(out, float32s(combined)), nil
+	return ofPair(lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema,
+		func(light, heavy tensor.View) ([]float32, error) {
+			return routing.Combine(light, heavy, weight)
+		})
 }
 
 // Agreement exports the float32 array of the agreement of two views of the same images, matrices of
@@ -77,20 +68,28 @@ func Agreement(
 	firstArray, firstSchema, secondArray, secondSchema, outArray, outSchema int64,
 ) (rows int64, err error) {
 	defer fault.Recover(&err)
+	return ofPair(firstArray, firstSchema, secondArray, secondSchema, outArray, outSchema,
+		routing.Agreements)
+}
+
+// ofPair exports what two matrices of logits give and returns its length.
+func ofPair(
+	aArray, aSchema, bArray, bSchema, outArray, outSchema int64,
+	of func(a, b tensor.View) ([]float32, error),
+) (values int64, err error) {
 	var c call
 	defer c.release()
-	firstInput := c.take("logits", firstArray, firstSchema)
-	secondInput := c.take("logits", secondArray, secondSchema)
+	aInput, bInput := c.take("logits", aArray, aSchema), c.take("logits", bArray, bSchema)
 	out := c.fill(outArray, outSchema)
-	first, second := c.matrix(firstInput), c.matrix(secondInput)
+	a, b := c.matrix(aInput), c.matrix(bInput)
 	if c.err != nil {
 		return 0, c.err
 	}
-	agreements, err := routing.Agreements(first, second)
+	found, err := of(a, b)
 	if err != nil {
 		return 0, err
 	}
-	return giveArray(out, float32s(agreements)), nil
+	return giveArray(out, float32s(found)), nil
 }
 
 // lightWeight is the result of FitLightWeight.
