@@ -46,7 +46,7 @@ func doctorCommand() *cli.Command {
 }
 
 func checkSelf() check {
-	found := fmt.Sprintf("%s, file format %s, %s kernel, %s %s/%s", ipcfile.Version,
+	found := fmt.Sprintf("%s, file format %d, %s kernel, %s %s/%s", ipcfile.Version,
 		ipcfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return check{Name: "agflow", OK: true, Found: found}
 }

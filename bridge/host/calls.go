@@ -48,6 +48,16 @@ func agflow_call_calibrate_router(
 	return answerText(text, result, err)
 }
 
+//export agflow_call_check_table
+func agflow_call_check_table(
+	kind *C.char, array, schema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char,
+) C.int32_t {
+	result, err := abi.CheckTable(
+		C.GoString(kind), int64(array), int64(schema), int64(outArray), int64(outSchema),
+	)
+	return answer(number, text, result, err)
+}
+
 //export agflow_call_combine
 func agflow_call_combine(
 	weight C.double, lightArray, lightSchema, heavyArray, heavySchema, outArray,

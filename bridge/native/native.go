@@ -23,6 +23,10 @@ func CalibrateRouter(request string, predictionsArray, predictionsSchema int64) 
 	return abi.CalibrateRouter(request, predictionsArray, predictionsSchema)
 }
 
+func CheckTable(kind string, array, schema, outArray, outSchema int64) (int64, error) {
+	return abi.CheckTable(kind, array, schema, outArray, outSchema)
+}
+
 func Combine(
 	weight float64, lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema int64,
 ) (int64, error) {

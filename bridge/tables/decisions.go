@@ -10,7 +10,7 @@ import (
 // DecisionsToRecord has one row an image: index, prediction int64; prior float32; escalate bool.
 // Metadata: agflow.prior names the prior and agflow.threshold is what it was compared with. Where
 // the predictions are the cascade's answers, also for images that escalate, agflow.answers says
-// whose these are: heavy or both; without it all are the light expert's.
+// whose these are: heavy or ensemble; without it all are the light expert's.
 func DecisionsToRecord(
 	alloc memory.Allocator, d routing.Decisions, router routing.Router, answered bool,
 ) arrow.Record {
@@ -34,6 +34,7 @@ func DecisionsToRecord(
 // DecisionsFromRecord copies the decisions out of a record batch.
 func DecisionsFromRecord(rec arrow.Record) (routing.Decisions, error) {
 	x := extract(rec, KindDecisions)
+	defer x.release()
 	d := routing.Decisions{Prediction: x.int64s("prediction"), Prior: x.float32s("prior"),
 		Escalate: x.bools("escalate")}
 	return d, x.err

@@ -42,6 +42,7 @@ func StatisticsToRecord(alloc memory.Allocator, t statistics.Table) arrow.Record
 // StatisticsFromRecord copies the table out of a record batch.
 func StatisticsFromRecord(rec arrow.Record) (statistics.Table, error) {
 	x := extract(rec, KindStatistics)
+	defer x.release()
 	t := statistics.Table{
 		Model:    x.model(),
 		Layers:   x.units(),

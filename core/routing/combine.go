@@ -11,7 +11,7 @@ import (
 // both experts, by [Combine].
 const (
 	HeavyAnswers    = "heavy"
-	EnsembleAnswers = "both"
+	EnsembleAnswers = "ensemble"
 )
 
 // Combine returns the answers of the ensemble of both experts (log-probability averaging), row by

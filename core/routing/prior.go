@@ -38,8 +38,9 @@ var LogitPriors = []string{MaxProbability, Margin, Entropy, Energy}
 type Prior struct {
 	Name   string
 	Values []float32
-	// per image, in addition to the light expert's pass; 0 for priors from its logits and features
-	MACs int64
+	// of one image, in addition to the light expert's pass, in the unit of the experts' costs; 0 for
+	// priors from its logits and features
+	Cost float64
 }
 
 // Priors returns, for each row of logits [samples, classes], the class of the greatest logit (ties:

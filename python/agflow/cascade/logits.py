@@ -64,8 +64,8 @@ class Decisions(Table):
     """Decisions of a router, one row an image in the order of the logits, from ``agflow decide``.
 
     Columns: index int64, prediction int64, prior float32, escalate bool. The predictions are the
-    cascade's answers where metadata agflow.answers is "heavy" or "both"; without it they are the
-    light expert's.
+    cascade's answers where metadata agflow.answers is "heavy" or "ensemble"; without it they are
+    the light expert's.
 
     Examples
     --------

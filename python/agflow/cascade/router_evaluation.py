@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.folder import router_of
 from agflow.cascade.ledger import Ledger
@@ -104,7 +105,7 @@ def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluatio
     (64, True)
     """
     found = json.loads(
-        arrow.call(core().evaluate_router, json.dumps(asdict(router)), predictions.batch)
+        arrow.call(core().evaluate_router, request_json(asdict(router)), predictions.batch)
     )
     point = found["point"]
     return RouterEvaluation(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow._utils.defaults import default
 from agflow.errors import EmptyError
 from agflow.table import Table
@@ -224,7 +225,7 @@ def diagnose(
     True
     """
     request = {"criteria": list(criteria), "pruning_ratio": pruning_ratio, "seed": seed}
-    report = json.loads(arrow.call(core().diagnose, json.dumps(request), statistics.batch))
+    report = json.loads(arrow.call(core().diagnose, request_json(request), statistics.batch))
     return Diagnosis(
         report["pruning_ratio"],
         {ranges["criterion"]: _per_layer(Range, ranges) for ranges in report["ranges"]},
@@ -296,7 +297,7 @@ def stability(
         "draws": draws,
         "seed": seed,
     }
-    report = json.loads(arrow.call(core().stability, json.dumps(request), *tables))
+    report = json.loads(arrow.call(core().stability, request_json(request), *tables))
     return Stability(
         report["criterion"],
         report["pruning_ratio"],

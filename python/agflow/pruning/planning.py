@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from html import escape
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow._utils.defaults import default
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.latency import LatencyTable
@@ -61,8 +64,13 @@ class Plan(UnitTable):
 
     kind = "plan"
 
-    def __init__(self, batch: pa.RecordBatch, report: dict | None = None):
-        super().__init__(batch)
+    def __init__(
+        self,
+        batch: Any,
+        report: dict | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ):
+        super().__init__(batch, metadata)
         self.report = report
 
     def kept(self, layer: str) -> np.ndarray:
@@ -302,6 +310,6 @@ def plan(
         latency = LatencyTable.load(latency)
     table = (0, 0) if latency is None else (latency.batch,)
     report, batch = arrow.call_for_report(
-        core().plan, json.dumps(request), statistics.batch, *table
+        core().plan, request_json(request), statistics.batch, *table
     )
     return Plan(batch, json.loads(report))
