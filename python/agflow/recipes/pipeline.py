@@ -97,11 +97,10 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
 
 def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
-    folder = output.path
     heavy, preprocessing, name = load_model(options.model, options.weights)
-    heavy.eval()
     splits = split_images(options, preprocessing, heavy)
-    run = output.begin(options, {"model": digest_of(heavy), "images": splits.counts})
+    inputs = {"model": digest_of(heavy), "images": splits.counts}
+    folder, run = output.path, output.begin(options, inputs)
     say(f"{name}: {', '.join(f'{n} {use}' for use, n in splits.counts.items())} images")
 
     say("1/6 calibrate: activations and gradients to the Go core")
@@ -112,8 +111,7 @@ def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
     plans = _plans(statistics, options)
     chosen = plans[options.criterion]
     chosen.save(folder / "plan.arrow")
-    macs, dense_macs = chosen.macs, chosen.model_macs
-    say(f"    {macs / 1e6:.1f} M of {dense_macs / 1e6:.1f} M MACs ({macs / dense_macs:.3f}x)")
+    say(f"    {_cost(chosen)}")
 
     say("3/6 prune, repair, fine-tune: the criterion and its control side by side")
     test = _loader(splits.test, options)
@@ -154,6 +152,11 @@ def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
     write_report(result, folder, run)
     output.seal()
     return result
+
+
+def _cost(chosen: Plan) -> str:
+    macs, dense_macs = chosen.macs, chosen.model_macs
+    return f"{macs / 1e6:.1f} M of {dense_macs / 1e6:.1f} M MACs ({macs / dense_macs:.3f}x)"
 
 
 def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
