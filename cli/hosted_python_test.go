@@ -60,43 +60,12 @@ func testPython(t *testing.T) string {
 	return ""
 }
 
-// fill writes files into a new folder.
-func fill(t *testing.T, files map[string]string) (folder string) {
-	t.Helper()
-	folder = t.TempDir()
-	for name, content := range files {
-		path := filepath.Join(folder, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o777); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return folder
-}
-
 // hosting is a process of a command that finds the stub before the installed package.
 func hosting(t *testing.T, arguments ...string) *exec.Cmd {
 	t.Helper()
 	folder := fill(t, map[string]string{"agflow/__init__.py": "", "agflow/commands.py": stub})
 	environment := []string{"PYTHONPATH=" + folder, "AGFLOW_PYTHON=" + testPython(t)}
 	return program(environment, arguments...)
-}
-
-// finish runs a command and returns its output and status.
-func finish(t *testing.T, c *exec.Cmd) (stdout, stderr string, status int) {
-	t.Helper()
-	var out, complaint strings.Builder
-	c.Stdout, c.Stderr = &out, &complaint
-	guard := time.AfterFunc(time.Minute, func() {
-		if c.Process != nil {
-			_ = c.Process.Kill()
-		}
-	})
-	defer guard.Stop()
-	_ = c.Run()
-	return out.String(), complaint.String(), c.ProcessState.ExitCode()
 }
 
 func TestHostedProcessAnswers(t *testing.T) {
