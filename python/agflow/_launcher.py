@@ -6,6 +6,7 @@ module.
 
 from __future__ import annotations
 
+import _signal  # signal imports enumerations, which take longer than all else here
 import os
 import sys
 
@@ -20,10 +21,12 @@ IN_PLACE = os.path.join(os.path.dirname(HOST), "agflow")
 
 def main() -> NoReturn:
     """Replace this process by the command, with its arguments and environment."""
+    for number in (_signal.SIGINT, _signal.SIGTERM):  # as the command does, without a traceback
+        _signal.signal(number, lambda number, _: os._exit(128 + number))
     environment = dict(os.environ)
     environment.setdefault("AGFLOW_PYTHON", sys.executable)
     library = libpython()
-    if library:
+    if library and not set(library) & set(" :"):  # they part the names of what is preloaded
         command = HOST
         preload = filter(None, [library, environment.get("LD_PRELOAD")])
         environment["LD_PRELOAD"] = ":".join(preload)
