@@ -16,7 +16,7 @@ func CalibrateRouter(
 	defer c.release()
 	input := c.take("predictions", predictionsArray, predictionsSchema)
 	asked := decode(&c, request, routing.Request{})
-	samples := read(&c, input, tables.SamplesFromRecord)
+	samples := read(&c, input, tables.LentSamples)
 	if c.err != nil {
 		return "", c.err
 	}
@@ -33,7 +33,7 @@ func EvaluateRouter(
 	defer c.release()
 	input := c.take("predictions", predictionsArray, predictionsSchema)
 	asked := decodeRouter(&c, router)
-	samples := read(&c, input, tables.SamplesFromRecord)
+	samples := read(&c, input, tables.LentSamples)
 	if c.err != nil {
 		return "", c.err
 	}

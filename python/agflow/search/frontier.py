@@ -176,8 +176,8 @@ class Frontier(Table):
         )
         return (
             f"Least expected cost per image in {self.metadata['agflow.cost_unit']}, as a ratio of "
-            f"the heavy expert's, at its accuracy of {heavy:.1f} % less {tolerance:.2g} points on the "
-            "choosing images; the threshold is still to be calibrated on other images"
+            f"the heavy expert's, at its accuracy of {heavy:.1f} % less {tolerance:.2g} points on "
+            "the choosing images; the threshold is still to be calibrated on other images"
         )
 
 

@@ -393,7 +393,7 @@ def test_router_file_round_trip_and_refusals(predictions, tmp_path):
     path.write_text(path.read_text()[:40])
     with pytest.raises(CorruptFileError, match="router.json"):
         agflow.Router.load(path)
-    path.write_text(json.dumps({"format": 99, "prior": "max_probability"}))
+    path.write_text('{"format": 99, "prior": "max_probability"}')
     with pytest.raises(CorruptFileError, match="99"):
         agflow.Router.load(path)
     with pytest.raises(FileError, match="nowhere"):
