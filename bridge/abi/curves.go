@@ -51,7 +51,8 @@ type ledgerRequest struct {
 }
 
 // Ledger counts the cost of a cascade from
-// {"light_cost","heavy_cost","shared_cost","cost_unit","samples","escalated"} and returns it as JSON.
+// {"light_cost","heavy_cost","shared_cost","cost_unit","samples","escalated"} and returns it as
+// JSON.
 func Ledger(request string) (ledger string, err error) {
 	defer fault.Recover(&err)
 	var c call

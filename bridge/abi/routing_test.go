@@ -18,7 +18,8 @@ func (c *caller) logits() wire { return c.matrix(2, 5, 0, 0, 0, 0, 9) }
 
 // predictions are 100 samples that both experts get right.
 func (c *caller) predictions() wire {
-	p := tables.Predictions{Temperature: 1, Cost: routing.Cost{Light: 20, Heavy: 100, Unit: routing.MACs}}
+	p := tables.Predictions{Temperature: 1,
+		Cost: routing.Cost{Light: 20, Heavy: 100, Unit: routing.MACs}}
 	p.Priors = []routing.Prior{{Name: "max_probability"}}
 	for i := range int64(100) {
 		class := i % 3
@@ -33,7 +34,7 @@ func (c *caller) predictions() wire {
 func TestPriorsAndRoute(t *testing.T) {
 	c := newCaller(t)
 	in, out := c.logits(), c.empty()
-	rows, err := Priors(1, in.array, in.schema, out.array, out.schema)
+	rows, err := Priors("light expert", 1, in.array, in.schema, out.array, out.schema)
 	if err != nil || rows != 3 {
 		t.Fatal(rows, err)
 	}

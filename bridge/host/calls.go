@@ -198,12 +198,12 @@ func agflow_call_plan(
 
 //export agflow_call_priors
 func agflow_call_priors(
-	temperature C.double, logitsArray, logitsSchema, outArray, outSchema C.int64_t,
+	expert *C.char, temperature C.double, logitsArray, logitsSchema, outArray, outSchema C.int64_t,
 	number *C.int64_t, text **C.char,
 ) C.int32_t {
 	result, err := abi.Priors(
-		float64(temperature), int64(logitsArray), int64(logitsSchema), int64(outArray),
-		int64(outSchema),
+		C.GoString(expert), float64(temperature), int64(logitsArray), int64(logitsSchema),
+		int64(outArray), int64(outSchema),
 	)
 	return answer(number, text, result, err)
 }

@@ -56,8 +56,8 @@ func FormatOf(pairs map[string]string) (int, error) {
 	format, err := strconv.Atoi(text)
 	switch {
 	case err != nil || format < 1:
-		return 0, fault.New(fault.File, "has format %.40q, expected 1 to %d: agflow did not write it",
-			text, Format)
+		return 0, fault.New(fault.File,
+			"has format %.40q, expected 1 to %d: agflow did not write it", text, Format)
 	case format > Format:
 		return 0, fault.New(fault.File,
 			"has format %d, this version reads up to %d: upgrade agflow", format, Format)

@@ -94,9 +94,9 @@ func Plan(
 }
 
 func Priors(
-	temperature float64, logitsArray, logitsSchema, outArray, outSchema int64,
+	expert string, temperature float64, logitsArray, logitsSchema, outArray, outSchema int64,
 ) (int64, error) {
-	return abi.Priors(temperature, logitsArray, logitsSchema, outArray, outSchema)
+	return abi.Priors(expert, temperature, logitsArray, logitsSchema, outArray, outSchema)
 }
 
 func Rank(predictionsArray, predictionsSchema int64) (string, error) {

@@ -37,8 +37,8 @@ const (
 var priceKeys = map[string]string{routing.Agreement: keyViewCost, routing.Utility: keyUtilityCost}
 
 // PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32;
-// heavy_prediction int64; where both experts' answers were combined, ensemble_prediction int64; and,
-// for every further prior that was recorded, a float32 column prior_ and its name. Metadata:
+// heavy_prediction int64; where both experts' answers were combined, ensemble_prediction int64;
+// and, for every further prior that was recorded, a float32 column prior_ and its name. Metadata:
 // agflow.prior names what light_prior is; agflow.temperature, where it is not 1, belongs to the
 // priors named *_scaled; agflow.light_weight to ensemble_prediction; agflow.light_cost,
 // agflow.heavy_cost and agflow.shared_cost are the costs of one image in agflow.cost_unit.

@@ -157,7 +157,8 @@ func addReaders(u *upgrade) error {
 func plainRequest(u *upgrade) error {
 	var request planning.Request
 	if err := json.Unmarshal([]byte(u.pairs[keyRequest]), &request); err != nil {
-		return fault.New(fault.Value, "metadata %s is not the JSON of a request: %w", keyRequest, err)
+		return fault.New(fault.Value, "metadata %s is not the JSON of a request: %w", keyRequest,
+			err)
 	}
 	if request.Groups == nil {
 		request.Groups = []string{}

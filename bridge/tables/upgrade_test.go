@@ -261,7 +261,8 @@ func TestEditedPlan(t *testing.T) {
 	if err != nil || current == nil {
 		t.Fatal(current, err)
 	}
-	if again, err := Checked(KindPlan, current, memory.DefaultAllocator); err != nil || again != nil {
+	again, err := Checked(KindPlan, current, memory.DefaultAllocator)
+	if err != nil || again != nil {
 		t.Error(again, err)
 	}
 	plan.Keep = []bool{false, false, false, true, true}

@@ -123,10 +123,10 @@ func checkPair(light, heavy tensor.View) error {
 				"both need the same images and classes",
 			light.Rows(), light.Channels(), heavy.Rows(), heavy.Channels())
 	}
-	if err := checkLogits(light); err != nil {
+	if err := checkLogits(light, LightExpert); err != nil {
 		return err
 	}
-	return checkFinite("logits", "heavy", heavy)
+	return checkFinite("logits", HeavyExpert, heavy)
 }
 
 func checkLightWeight(weight float64) error {

@@ -46,7 +46,7 @@ func (r Router) Answer(light, heavy tensor.View) (Decisions, error) {
 				"one row for each image that escalates, in their order",
 			heavy.Rows(), heavy.Channels(), len(escalated), light.Channels())
 	}
-	if err := checkFinite("logits", "heavy", heavy); err != nil {
+	if err := checkFinite("logits", HeavyExpert, heavy); err != nil {
 		return Decisions{}, err
 	}
 	answers := heavy
@@ -55,7 +55,7 @@ func (r Router) Answer(light, heavy tensor.View) (Decisions, error) {
 			return Decisions{}, err
 		}
 	}
-	predictions, _, err := Priors(answers, 1)
+	predictions, _, err := Priors(answers, 1, HeavyExpert)
 	for k, i := range escalated {
 		d.Prediction[i] = int64(predictions[k])
 	}

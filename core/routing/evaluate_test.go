@@ -48,7 +48,9 @@ func TestEvaluationIsItsDefinition(t *testing.T) {
 }
 
 // byDefinition counts the cascade's results by their definition.
-func byDefinition(o Outcomes, answers Bits, threshold float64) (right, escalated, lost, gained int64) {
+func byDefinition(
+	o Outcomes, answers Bits, threshold float64,
+) (right, escalated, lost, gained int64) {
 	for i := range o.Prior {
 		answer := o.LightCorrect.At(i)
 		if float64(o.Prior[i]) < threshold {

@@ -15,7 +15,8 @@ type outcome uint32
 const outcomeBits = 3
 
 func (o Outcomes) outcome(i int) outcome {
-	return outcome(o.LightCorrect.one(i)<<2 | o.HeavyCorrect.one(i)<<1 | o.escalatedCorrect().one(i))
+	escalated := o.escalatedCorrect()
+	return outcome(o.LightCorrect.one(i)<<2 | o.HeavyCorrect.one(i)<<1 | escalated.one(i))
 }
 
 // tally counts samples, and the light expert's and the escalated answers to them that are correct.

@@ -86,7 +86,8 @@ func TestLedgerJSON(t *testing.T) {
 	}
 	text, err := json.Marshal(l)
 	want := `{"samples":2,"escalated":1,"escalation":0.5,"light_cost":1,"heavy_cost":4,` +
-		`"shared_cost":0,"cost_unit":"MACs","charged":0.75,"uncharged":0.625,"break_even":0.75,"verdict":"gain"}`
+		`"shared_cost":0,"cost_unit":"MACs","charged":0.75,"uncharged":0.625,` +
+		`"break_even":0.75,"verdict":"gain"}`
 	if err != nil || string(text) != want {
 		t.Fatalf("got %s, %v", text, err)
 	}

@@ -227,7 +227,7 @@ func (l labelled) samples(t *testing.T, weight float64) Samples {
 	ensemble := logitsOf(t, l.light.Channels(), combined...)
 	s := Samples{LightWeight: weight, Cost: Cost{Light: 1, Heavy: 3, Unit: MACs}}
 	for i, logits := range []tensor.View{l.light, l.heavy, ensemble} {
-		classes, priors, err := Priors(logits, 1)
+		classes, priors, err := Priors(logits, 1, LightExpert)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +273,8 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o.at(router.Threshold.Threshold, truth.Cost).Accuracy < o.share(o.HeavyCorrect)-tolerance {
+		cascade := o.at(router.Threshold.Threshold, truth.Cost)
+		if cascade.Accuracy < o.share(o.HeavyCorrect)-tolerance {
 			violations++
 		}
 	}

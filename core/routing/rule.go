@@ -55,7 +55,7 @@ func (r Rule) ofLogits(logits tensor.View) (predictions []int32, values []float3
 	}
 	for k, known := range LogitPriors {
 		if known == name {
-			predictions, priors, err := Priors(logits, temperature)
+			predictions, priors, err := Priors(logits, temperature, LightExpert)
 			if err != nil {
 				return nil, nil, err
 			}

@@ -6,7 +6,7 @@ An Arrow value is two int64 addresses, of its C array and its C schema.
 
 from agflow._core.call import ARROW, FLOAT, INT, TEXT, Call
 
-ABI = 4814851478374457853
+ABI = 3536204360231177037
 """The number of this list, a hash of its signatures and JSON types; Go carries the same one."""
 
 CALLS = (
@@ -30,7 +30,7 @@ CALLS = (
     Call("live_bytes", "LiveBytes", (), INT),
     Call("oracle", "Oracle", (TEXT, *ARROW), TEXT),
     Call("plan", "Plan", (TEXT, *ARROW, *ARROW, *ARROW), TEXT),
-    Call("priors", "Priors", (FLOAT, *ARROW, *ARROW), INT),
+    Call("priors", "Priors", (TEXT, FLOAT, *ARROW, *ARROW), INT),
     Call("rank", "Rank", (*ARROW,), TEXT),
     Call("read_file", "ReadFile", (TEXT, TEXT, *ARROW), INT),
     Call("read_limit", "ReadLimit", (INT, *ARROW), INT),

@@ -73,7 +73,8 @@ def curve(
         "answers": ENSEMBLE_ANSWERS if ensemble else HEAVY_ANSWERS,
         "points": points,
     }
-    return Curve(arrow.call_for_batch(core().curve, request_json(request), predictions.batch))
+    batch = Predictions.of_any(predictions).batch
+    return Curve(arrow.call_for_batch(core().curve, request_json(request), batch))
 
 
 def oracle(
@@ -112,4 +113,4 @@ def oracle(
     (1, 0.25)
     """
     answers = ENSEMBLE_ANSWERS if ensemble else HEAVY_ANSWERS
-    return json.loads(arrow.call(core().oracle, answers, predictions.batch))
+    return json.loads(arrow.call(core().oracle, answers, Predictions.of_any(predictions).batch))

@@ -70,9 +70,10 @@ class Decisions(Table):
     Examples
     --------
     >>> import agflow, pyarrow
-    >>> columns = {"index": [0, 1], "prediction": [7, 2], "prior": [0.9, 0.4]}
-    >>> batch = pyarrow.RecordBatch.from_pydict({**columns, "escalate": [False, True]})
-    >>> agflow.cascade.Decisions(batch).escalated
+    >>> prior = pyarrow.array([0.9, 0.4], pyarrow.float32())
+    >>> columns = {"index": [0, 1], "prediction": [7, 2], "prior": prior}
+    >>> table = pyarrow.table({**columns, "escalate": [False, True]})
+    >>> agflow.cascade.Decisions(table).escalated
     array([1])
     """
 

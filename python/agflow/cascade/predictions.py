@@ -36,9 +36,10 @@ class Predictions(Table):
     Columns: label int64, light_prediction int64, light_prior float32 (maximum softmax probability),
     heavy_prediction int64; then a float32 column ``prior_NAME`` for every other prior, higher where
     the light expert is more confident: margin (difference of the two greatest probabilities),
-    entropy (sum of p log p, the negative entropy), energy (log-sum-exp of the logits), each also
-    with ``_scaled`` behind it, from logits over ``temperature``; where they were recorded, l1_norm
-    of the features, agreement of a second view (:func:`agflow.cascade.agreement`) and others.
+    entropy (sum of p log p, the negative entropy), energy (T log-sum-exp of the logits over T, the
+    temperature, which is 1 where it is not scaled), each also with ``_scaled`` behind it, from
+    logits over ``temperature``; where they were recorded, l1_norm of the features, agreement of a
+    second view (:func:`agflow.cascade.agreement`) and others.
     ensemble_prediction int64, where it was recorded, is the class by the ensemble of both experts
     with ``light_weight`` (:func:`agflow.cascade.combine`).
 
@@ -240,7 +241,7 @@ def join_predictions(
     1.0
     """
     light_prediction, plain = priors(light_NK)
-    heavy_prediction, _ = priors(heavy_NK)
+    heavy_prediction, _ = priors(heavy_NK, expert="heavy expert")
     columns = {
         "label": labels_N.numpy().astype(np.int64),
         "light_prediction": light_prediction,

@@ -214,6 +214,7 @@ def calibrate_router(
     """
     if tolerance is charged is escalation is None:
         tolerance = DEFAULT_TOLERANCE
+    batch = Predictions.of_any(predictions).batch
     request = {
         "prior": prior or "",
         "answers": ENSEMBLE_ANSWERS if ensemble else HEAVY_ANSWERS,
@@ -222,5 +223,5 @@ def calibrate_router(
         "escalation": escalation,
         "confidence": confidence,
     }
-    found = arrow.call(core().calibrate_router, request_json(request), predictions.batch)
+    found = arrow.call(core().calibrate_router, request_json(request), batch)
     return Router._of(found)

@@ -104,6 +104,7 @@ def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluatio
     >>> found.images, found.light < found.cascade
     (64, True)
     """
+    predictions = Predictions.of_any(predictions)
     found = json.loads(
         arrow.call(core().evaluate_router, request_json(asdict(router)), predictions.batch)
     )

@@ -17,6 +17,7 @@ from agflow._core import arrow
 from agflow._core.loader import core
 from agflow._core.request import request_json
 from agflow._utils.defaults import default
+from agflow.calibration.statistics import Statistics
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.latency import LatencyTable
 from agflow.pruning.scoring import Scores
@@ -137,7 +138,8 @@ class Plan(UnitTable):
         ShapeError
             The other plan is of other layers.
         """
-        return PlanDiff.of(json.loads(arrow.call(core().diff, self.batch, other.batch)))
+        batch = Plan.of_any(other).batch
+        return PlanDiff.of(json.loads(arrow.call(core().diff, self.batch, batch)))
 
     def _summary(self) -> str:
         size = "" if self.image_size is None else " at {}x{}".format(*self.image_size)
@@ -290,7 +292,8 @@ def plan(
     >>> plan.macs <= 0.5 * plan.model_macs
     True
     """
-    scored = isinstance(statistics, Scores)
+    table = _scores_or_statistics(statistics)
+    scored = isinstance(table, Scores)
     request = {
         "pruning_ratio": pruning_ratio or 0.0,
         "macs": "" if macs is None else str(macs),
@@ -308,8 +311,16 @@ def plan(
     latency = allocation.latency
     if isinstance(latency, (str, os.PathLike)):
         latency = LatencyTable.load(latency)
-    table = (0, 0) if latency is None else (latency.batch,)
+    latencies = (0, 0) if latency is None else (LatencyTable.of_any(latency).batch,)
     report, batch = arrow.call_for_report(
-        core().plan, request_json(request), statistics.batch, *table
+        core().plan, request_json(request), table.batch, *latencies
     )
     return Plan(batch, json.loads(report))
+
+
+def _scores_or_statistics(value: Any) -> Table:
+    """The table that a plan is made from; one of another tool is what its columns say."""
+    if isinstance(value, Table):
+        return value
+    batch = arrow.record_batch(value, "statistics")
+    return Scores(batch) if "score" in batch.schema.names else Statistics(batch)
