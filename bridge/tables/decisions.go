@@ -19,6 +19,7 @@ func DecisionsToRecord(
 		index[i] = int64(i)
 	}
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.int64s("index", index)
 	c.int64s("prediction", d.Prediction)
 	c.float32s("prior", d.Prior)
