@@ -3,7 +3,6 @@ package ipcfile
 import (
 	"bytes"
 	"encoding/binary"
-	"flag"
 	"math"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"testing"
 
 	"agflow/core/fault"
+	"agflow/internal/fuzzing"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -244,22 +244,9 @@ func TestShortestFiles(t *testing.T) {
 	}
 }
 
-// quick keeps the fuzzer from minimising what it finds, unless that was asked for: the work is
-// quadratic in the size of an input, which for files of kilobytes takes all of the time.
-func quick(f *testing.F) {
-	asked := false
-	flag.Visit(func(given *flag.Flag) { asked = asked || given.Name == "test.fuzzminimizetime" })
-	if asked {
-		return
-	}
-	if err := flag.Set("test.fuzzminimizetime", "1x"); err != nil {
-		f.Fatal(err)
-	}
-}
-
 // FuzzParse proves that no bytes whatever crash the parser or make it allocate much.
 func FuzzParse(f *testing.F) {
-	quick(f)
+	fuzzing.Begin(f)
 	for _, file := range sampleFiles(f) {
 		f.Add(file)
 	}
@@ -269,7 +256,7 @@ func FuzzParse(f *testing.F) {
 // FuzzRead proves the same of reading from the disk, with the right checksum where there is a place
 // for one, and that Read and Use never take what Verify refuses.
 func FuzzRead(f *testing.F) {
-	quick(f)
+	fuzzing.Begin(f)
 	for _, file := range sampleFiles(f) {
 		f.Add(file)
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -21,6 +20,7 @@ import (
 
 	"agflow/bridge/ipcfile"
 	"agflow/core/fault"
+	"agflow/internal/fuzzing"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -293,7 +293,7 @@ func TestEveryBitAndEveryLength(t *testing.T) {
 			}
 			step := 1
 			if testing.Short() {
-				step = 37
+				step = 211
 			}
 			for at := 0; at < len(file)-1; at += step {
 				if found := try(t, p, which, path, file[:at]); found == taken {
@@ -312,10 +312,7 @@ func TestEveryBitAndEveryLength(t *testing.T) {
 // FuzzTables proves that no bytes whatever, with a right checksum, crash a reader of tables or make
 // it costly.
 func FuzzTables(f *testing.F) {
-	// minimising is quadratic in the size of an input and would take all of the time
-	if err := flag.Set("test.fuzzminimizetime", "1x"); err != nil {
-		f.Fatal(err)
-	}
+	fuzzing.Begin(f)
 	p := parsers(f)["Arrow file"]
 	for _, name := range slices.Sorted(maps.Keys(p.sound)) {
 		f.Add(p.sound[name])
