@@ -35,6 +35,19 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _check_output(options: dict, *, expert: bool = False) -> None:
+    """Refuse what cannot be written before the work rather than after it."""
+    if expert:
+        from agflow._utils.folders import check_folder
+        from agflow.models.expert import EXPERT_FOLDER
+
+        check_folder(options["output"], EXPERT_FOLDER)
+    else:
+        from agflow._utils.files import check_file
+
+        check_file(options["output"], "output")
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that have a value; lists as tuples."""
     return {
@@ -118,6 +131,7 @@ def calibrate(options: dict) -> dict:
     from agflow.calibration import CalibrationOptions, calibrate
     from agflow.models import load_model
 
+    _check_output(options)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     statistics = calibrate(
         model,
@@ -146,6 +160,7 @@ def prune(options: dict) -> dict:
     from agflow.models import load_model, save_expert
     from agflow.pruning import Plan, prune
 
+    _check_output(options, expert=True)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     plan, compensate = Plan.load(options["plan"]), options["compensate"]
     loader = _images(options, model, preprocessing) if compensate != "none" else None
@@ -167,6 +182,7 @@ def predict(options: dict) -> dict:
     from agflow.cascade import predict
     from agflow.models import expert_tuning, load_expert, load_model
 
+    _check_output(options)
     heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
     folders = [options["light"]]
     if options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir():
@@ -201,6 +217,7 @@ def finetune(options: dict) -> dict:
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
 
+    _check_output(options, expert=True)
     heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
     light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
     loader = _images(options, light, preprocessing, shuffled=True)
@@ -253,6 +270,7 @@ def export(options: dict) -> dict:
     from agflow.exporting.models import CHECKED_IMAGES, export
     from agflow.models import load_model
 
+    _check_output(options)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     images = None
     if options.get("data"):
@@ -298,6 +316,7 @@ def bench_layers(options: dict) -> dict:
     from agflow.bench import layers
     from agflow.models import load_model
 
+    _check_output(options)
     model, _, name = load_model(options["model"], options.get("weights"))
     try:
         model = model.to(options["device"])
