@@ -21,6 +21,7 @@ from agflow.cascade.priors import escalations
 from agflow.cascade.router import calibrate_router
 from agflow.data.augmentation import shifting_batch
 from agflow.data.leakage import sketch_images
+from agflow.data.loading import image_loader
 from agflow.errors import FileError, UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
 from agflow.evaluation.timing import Timing, first_images, time_models
@@ -89,9 +90,14 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     >>> sorted(result.stages), result.images["test"]
     (['agf', 'random'], 50)
     """
+    with options.computing.precision():
+        return _run(options, say)
+
+
+def _run(options: RunOptions, say: Say) -> RunResult:
     folder = _run_folder(options.output)
     heavy, preprocessing, name = load_model(options.model, options.weights)
-    heavy.eval()
+    heavy = options.computing.move(heavy).eval()
     splits = split_images(options, preprocessing, heavy)
     say(f"{name}: {', '.join(f'{n} {use}' for use, n in splits.counts.items())} images")
 
@@ -147,7 +153,7 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
 
 def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
-    return DataLoader(dataset, batch_size=options.batch_size)
+    return image_loader(dataset, options.batch_size, workers=options.workers)
 
 
 def _run_folder(path: str) -> pathlib.Path:
@@ -240,12 +246,12 @@ def _make_expert(
     repaired = tested(light)
     if options.epochs == 0:
         return light, Stages(cut, repaired, repaired)
-    shuffled = DataLoader(
+    shuffled = image_loader(
         splits.tune,
-        batch_size=options.batch_size,
-        shuffle=True,
-        collate_fn=shifting_batch,
-        generator=torch.Generator().manual_seed(options.seed),
+        options.batch_size,
+        workers=options.workers,
+        shuffle_seed=options.seed,
+        collate=shifting_batch,
     )
     features = TOKENS_WEIGHT if _tokens_match(light, plan_) else 0.0
     finetune(
@@ -330,7 +336,7 @@ def _run_cascade(
     cascade = Cascade(light, heavy, logged.router)
     measured = evaluate(cascade, _loader(test, options)).top1
     result = replace(logged, ledger=cascade.ledger, cascade=measured)
-    x = first_images(test, TIMED_IMAGES)
+    x = first_images(test, TIMED_IMAGES).to(options.device)
     contenders = {"heavy": heavy, "light": light, "cascade": cascade}
     return result, time_models(contenders, x, batch=TIMED_BATCH)
 
