@@ -165,17 +165,17 @@ def prune(options: dict) -> dict:
     from agflow.models import load_model, save_expert
     from agflow.pruning import Plan, prune
 
-    computing = _computing(options)
+    computing = _computing({**options, "dtype": None})  # float32 whatever was asked for
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     plan, compensate = Plan.load(options["plan"]), options["compensate"]
     loader = _images(options, preprocessing, model) if compensate != "none" else None
-    with computing.precision():
-        light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
+    light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
     tuning = sketch_images(loader or [])
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
     share = plan.macs / plan.model_macs
     return {
-        "summary": f"{options['output']}: {name} at {share:.3f}x of its MACs, {computing}",
+        "summary": f"{options['output']}: {name} at {share:.3f}x of its MACs, {computing}"
+        + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs"),
         "output": options["output"],
         **asdict(computing),
         "macs": plan.macs,

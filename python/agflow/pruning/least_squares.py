@@ -73,9 +73,7 @@ class Moments:
         """
         self.rows += len(y_RC)
         self.sum_C += y_RC.sum(0, dtype=torch.float64).cpu()
-        with torch.autocast(y_RC.device.type, enabled=False):  # the models', not of these sums
-            wide_RC = y_RC.to(torch.promote_types(y_RC.dtype, torch.float32))
-            self.sum_CC += (wide_RC.T @ wide_RC).double().cpu()
+        self.sum_CC += (y_RC.T @ y_RC).double().cpu()
 
     @property
     def mean_C(self) -> torch.Tensor:
