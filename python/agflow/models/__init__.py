@@ -112,6 +112,7 @@ if TYPE_CHECKING:
     from agflow.models.head import (
         class_count as class_count,
         class_names as class_names,
+        known_classes as known_classes,
         only_classes as only_classes,
     )
     from agflow.models.linear_units import LinearUnits as LinearUnits
@@ -142,6 +143,7 @@ _HOMES = {
     "channels_of": "adapter",
     "class_count": "head",
     "class_names": "head",
+    "known_classes": "head",
     "count_macs": "registry",
     "count_params": "registry",
     "describe": "registry",
@@ -171,6 +173,7 @@ __all__ = [
     "channels_of",
     "class_count",
     "class_names",
+    "known_classes",
     "count_macs",
     "count_params",
     "describe",

@@ -109,6 +109,12 @@ def prune(
     >>> agflow.count_macs(light) == plan.macs
     True
     """
+    # The equations of the repair need more digits than mixed precision leaves their coefficients.
+    with torch.autocast(device_of(model).type, enabled=False):
+        return _prune(model, plan, loader, compensate)
+
+
+def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: str) -> nn.Module:
     check_compensation(compensate)
     if compensate != "none" and loader is None:
         raise InvalidValueError(

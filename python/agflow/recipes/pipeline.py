@@ -21,6 +21,7 @@ from agflow.cascade.priors import escalations
 from agflow.cascade.router import calibrate_router
 from agflow.data.augmentation import shifting_batch
 from agflow.data.leakage import sketch_images
+from agflow.data.loading import image_loader
 from agflow.errors import UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
 from agflow.evaluation.timing import Timing, first_images, time_models
@@ -92,12 +93,13 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     >>> sorted(result.stages), result.images["test"]
     (['agf', 'random'], 50)
     """
-    with run_folder(options.output) as folder:
+    with run_folder(options.output) as folder, options.computing.precision():
         return _run(options, folder, say)
 
 
 def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
     heavy, preprocessing, name = load_model(options.model, options.weights)
+    heavy = options.computing.move(heavy)
     splits = split_images(options, preprocessing, heavy)
     inputs = {"model": digest_of(heavy), "images": splits.counts}
     folder, run = output.path, output.begin(options, inputs)
@@ -160,7 +162,7 @@ def _cost(chosen: Plan) -> str:
 
 
 def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
-    return DataLoader(dataset, batch_size=options.batch_size)
+    return image_loader(dataset, options.batch_size, workers=options.workers)
 
 
 def _calibrate(heavy: nn.Module, splits: Splits, options: RunOptions) -> Statistics:
@@ -236,12 +238,12 @@ def _make_expert(
     repaired = tested(light)
     if options.epochs == 0:
         return light, Stages(cut, repaired, repaired)
-    shuffled = DataLoader(
+    shuffled = image_loader(
         splits.tune,
-        batch_size=options.batch_size,
-        shuffle=True,
-        collate_fn=shifting_batch,
-        generator=torch.Generator().manual_seed(options.seed),
+        options.batch_size,
+        workers=options.workers,
+        shuffle_seed=options.seed,
+        collate=shifting_batch,
     )
     features = TOKENS_WEIGHT if _tokens_match(light, plan_) else 0.0
     finetune(
@@ -326,7 +328,7 @@ def _run_cascade(
     cascade = Cascade(light, heavy, logged.router)
     measured = evaluate(cascade, _loader(test, options)).top1
     result = replace(logged, ledger=cascade.ledger, cascade=measured)
-    x = first_images(test, TIMED_IMAGES)
+    x = first_images(test, TIMED_IMAGES).to(options.device)
     contenders = {"heavy": heavy, "light": light, "cascade": cascade}
     return result, time_models(contenders, x, batch=TIMED_BATCH)
 

@@ -126,7 +126,8 @@ class CachedTeacher:
                     sketch.add(x)
                 logits_BK = logits_of(teacher(x.to(device))).float().cpu()
                 seen.append((x.cpu().half(), labels.cpu(), logits_BK))
-        parts = (torch.cat(part) for part in zip(*seen, strict=True))
+        with torch.autocast("cpu", enabled=False):  # it cannot join the half-precision images
+            parts = [torch.cat(part) for part in zip(*seen, strict=True)]
         return cls(*parts, batch_size=batch_size, smallest_crop=smallest_crop)
 
     def __len__(self) -> int:

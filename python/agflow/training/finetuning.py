@@ -44,10 +44,11 @@ def finetune(
 
     The loss is cross entropy; with ``distillation`` that of :class:`agflow.training.Distillation`.
     A batch may bring a teacher's logits as its third part (:class:`agflow.training.CachedTeacher`):
-    then no teacher runs, and the defaults of ``Distillation`` hold where none is given. On a CUDA
-    device that computes in bfloat16 the forward passes run under autocast. Equal seeds and equal
-    batches give equal bits: torch's generators are seeded inside and restored afterwards, so a
-    DataLoader that shuffles without a generator of its own is covered, too.
+    then no teacher runs, and the defaults of ``Distillation`` hold where none is given. Inside
+    ``torch.autocast(…, cache_enabled=False)`` the forward passes run in its dtype, the weights stay
+    as they are. Equal seeds and equal batches give equal bits: torch's generators are seeded inside
+    and restored afterwards, so a DataLoader that shuffles without a generator of its own is
+    covered, too.
 
     With ``checkpointing`` the whole state is kept in one safetensors file. The same call after a
     crash, a SIGKILL included, goes on from there and ends with the bits of an unbroken run (on the

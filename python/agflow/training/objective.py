@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import reduce
 
 import torch
@@ -51,11 +51,10 @@ class Objective:
         losses, correct, images = [], 0, sum(len(batch[1]) for batch in batches)
         for batch in batches:
             images_BCHW, labels_B, *given = (part.to(self._device) for part in batch)
-            with _autocast(self._device):
-                logits_BK = logits_of(self.model(images_BCHW))
-                teacher_BK = self._teacher_logits(images_BCHW, logits_BK, *given)
-                share = len(labels_B) / images
-                part = self._loss(logits_BK, labels_B, teacher_BK) * share
+            logits_BK = _wide(logits_of(self.model(images_BCHW)))
+            teacher_BK = self._teacher_logits(images_BCHW, logits_BK, *given)
+            share = len(labels_B) / images
+            part = self._loss(logits_BK, labels_B, teacher_BK) * share
             part.backward()
             losses.append(part.detach())
             correct += int((logits_BK.argmax(1) == labels_B).sum())
@@ -87,7 +86,7 @@ class Objective:
         teacher = self.distillation.teacher
         if given_BK is None:
             if teacher is not None:
-                return logits_of(teacher(images_BCHW))
+                return _wide(logits_of(teacher(images_BCHW)))
             if self._needs_teacher:
                 raise InvalidValueError(
                     "the distillation has no teacher and a batch brings no logits of one: pass "
@@ -159,7 +158,6 @@ def last_block(model: nn.Module) -> nn.Module:
     )
 
 
-def _autocast(device: torch.device) -> AbstractContextManager:
-    """bfloat16 where a GPU computes in it (Ampere or newer)."""
-    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.autocast("cuda", torch.bfloat16) if able else nullcontext()
+def _wide(logits_BK: torch.Tensor) -> torch.Tensor:
+    """At least float32: half precision would round away what a loss has to tell apart."""
+    return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
