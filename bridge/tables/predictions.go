@@ -133,8 +133,7 @@ func (x *extractor) equal(label *array.Int64, name string) routing.Bits {
 	if !ok {
 		return routing.Bits{}
 	}
-	values, labels := answers.Int64Values(), label.Int64Values()
-	return routing.BitsOf(len(values), func(i int) bool { return values[i] == labels[i] })
+	return routing.EqualBits(answers.Int64Values(), label.Int64Values())
 }
 
 // macs reads a cost of the metadata that may be 0.

@@ -182,6 +182,6 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindCurve: CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled",
 			"both"),
 		KindLatency:   LatencyToRecord(alloc, sampleLatency()),
-		KindDecisions: DecisionsToRecord(alloc, sampleDecisions(), sampleRouter(), true),
+		KindDecisions: decisionsToRecord(alloc, sampleDecisions(), 0, sampleRouter(), true),
 	}
 }

@@ -30,7 +30,7 @@ func TestKeysAreOrderedAsPriors(t *testing.T) {
 func sortedRuns(o Outcomes) (runs []run) {
 	order := []int{}
 	for i := range o.Prior {
-		if o.keeps(i) {
+		if o.flags().keeps(i) {
 			order = append(order, i)
 		}
 	}

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 	"strings"
@@ -40,6 +41,10 @@ func (o Outcomes) validate() error {
 	if o.samples() == 0 {
 		return fault.New(fault.Empty, "no samples were given; predict on held-out data first")
 	}
+	if len(o.Prior) > math.MaxUint32 {
+		return fault.New(fault.Value, "%d samples were given; at most %d are counted", len(o.Prior),
+			uint32(math.MaxUint32))
+	}
 	for i, p := range o.Prior {
 		if p-p != 0 {
 			return fault.New(fault.Nonfinite,
@@ -54,8 +59,6 @@ func (o Outcomes) where(keep func(int) bool) Outcomes {
 	o.kept = BitsOf(len(o.Prior), keep)
 	return o
 }
-
-func (o Outcomes) keeps(i int) bool { return !o.kept.given() || o.kept.At(i) }
 
 // samples returns how many samples count.
 func (o Outcomes) samples() int64 {

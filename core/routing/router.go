@@ -90,7 +90,7 @@ func NewRouter(s Samples, r Request) (Router, error) {
 	} else {
 		o.EscalatedCorrect = Bits{}
 	}
-	router.Point = o.at(found.Threshold, cost)
+	router.Point, _, _ = o.at(found.Threshold, cost)
 	router.Ledger, err = NewLedger(cost, found.Samples, router.Point.Escalated)
 	return router, err
 }

@@ -298,7 +298,8 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o.at(router.Threshold.Threshold, truth.Cost).Accuracy < o.share(o.HeavyCorrect)-tolerance {
+		point, _, _ := o.at(router.Threshold.Threshold, truth.Cost)
+		if point.Accuracy < o.share(o.HeavyCorrect)-tolerance {
 			violations++
 		}
 	}
