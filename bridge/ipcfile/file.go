@@ -161,7 +161,7 @@ func parse(path, kind string, file []byte, place placer) (rec arrow.Record, err 
 	}
 	if err != nil {
 		return nil, fault.New(fault.File, "%s can't be read: %s; write it with agflow",
-			path, sentence(err))
+			path, fault.Sentence(err))
 	}
 	return rec, nil
 }
@@ -175,13 +175,14 @@ func tableSchema(schema *arrow.Schema) *arrow.Schema {
 	return arrow.NewSchema(schema.Fields(), &metadata)
 }
 
-// checkHeader compares format and kind with what is expected.
+// checkHeader refuses a newer format, and another kind than the one that is expected.
 func checkHeader(path, kind string, schema *arrow.Schema) error {
 	pairs := Pairs(schema.Metadata())
-	if pairs[KeyFormat] != Format {
-		return fault.New(fault.File,
-			"%s has agflow format %q, this version reads %q; use the agflow "+
-				"version that wrote it (%s)", path, pairs[KeyFormat], Format, pairs[KeyProducer])
+	if pairs[KeyFormat] == "" {
+		return fault.New(fault.File, "%s names no format; write it with agflow", path)
+	}
+	if _, err := FormatOf(pairs); err != nil {
+		return fault.New(fault.File, "%s %s", path, fault.Sentence(err))
 	}
 	if kind != "" && pairs[KeyKind] != kind {
 		return fault.New(fault.File, "%s holds agflow %s, expected %s; name a %s file",

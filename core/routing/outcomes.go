@@ -127,8 +127,8 @@ func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	case EnsembleAnswers:
 		if !s.EnsembleCorrect.given() {
 			return Outcomes{}, fault.New(fault.Value,
-				"the predictions have no answers of both experts; "+
-					"record both_prediction with them: predict again")
+				"the predictions have no answers of the ensemble of both experts; "+
+					"record ensemble_prediction with them: predict again")
 		}
 		if err := checkLightWeight(s.LightWeight); err != nil {
 			return Outcomes{}, err
@@ -147,7 +147,7 @@ func (s Samples) CostOf(prior string) Cost {
 	cost := s.Cost
 	for _, p := range s.Priors {
 		if p.Name == prior {
-			cost.Light += p.MACs
+			cost.Light += p.Cost
 		}
 	}
 	return cost

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS, combine
-from agflow.cascade.ledger import CascadeCosts, Ledger
+from agflow.cascade.ledger import CascadeCosts, Ledger, cost_text
 from agflow.cascade.markup import facts_html
 from agflow.cascade.priors import LOGIT_PRIORS, MAX_PROBABILITY, SCALED_SUFFIX, escalations
 from agflow.cascade.router import Router, escalation_rule
@@ -214,18 +214,20 @@ class Cascade(nn.Module):
         self._durations.add(seconds)
 
     def __repr__(self) -> str:
-        light, heavy = self.costs.light, self.costs.heavy
+        light, heavy = (
+            cost_text(cost, self.costs.unit) for cost in (self.costs.light, self.costs.heavy)
+        )
         return (
             f"<agflow.Cascade: {model_name(self.heavy)}: {self._rule}; "
-            f"light {light / 1e6:.1f} M, heavy {heavy / 1e6:.1f} M MACs, {self._charged}>"
+            f"light {light}, heavy {heavy}, {self._charged}>"
         )
 
     def _repr_html_(self) -> str:
         return facts_html(
             f"Cascade of {model_name(self.heavy)}",
             {
-                "light expert": f"{self.costs.light / 1e6:.1f} M MACs per image",
-                "heavy expert": f"{self.costs.heavy / 1e6:.1f} M MACs per image",
+                "light expert": f"{cost_text(self.costs.light, self.costs.unit)} per image",
+                "heavy expert": f"{cost_text(self.costs.heavy, self.costs.unit)} per image",
                 "shared first blocks": str(self.shared_blocks),
                 "rule": self._rule,
                 "cost": self._charged,

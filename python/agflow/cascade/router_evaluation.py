@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.folder import router_of
 from agflow.cascade.ledger import Ledger
@@ -103,8 +104,9 @@ def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluatio
     >>> found.images, found.light < found.cascade
     (64, True)
     """
+    predictions = Predictions.of_any(predictions)
     found = json.loads(
-        arrow.call(core().evaluate_router, json.dumps(asdict(router)), predictions.batch)
+        arrow.call(core().evaluate_router, request_json(asdict(router)), predictions.batch)
     )
     point = found["point"]
     return RouterEvaluation(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow._utils.defaults import default
 from agflow._utils.progress import hidden_progress, progress_bar
 from agflow.errors import EmptyError, InvalidValueError
@@ -164,7 +165,7 @@ def against_random(
         "random_correct": [count for count, _ in random],
         "confidence": control.confidence,
     }
-    return Verdict(**json.loads(core().against_random(json.dumps(request))))
+    return Verdict(**json.loads(core().against_random(request_json(request))))
 
 
 def _correct(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -27,10 +26,8 @@ from agflow.models.adapter import channels_of
 from agflow.models.resolution import at_image_size
 from agflow.pruning.least_squares import check_compensation, compensated, moments
 from agflow.pruning.masks import masked
+from agflow.pruning.planning import Plan
 from agflow.pruning.sequential import Apply, readers_of, reconstruct_sequentially
-
-if TYPE_CHECKING:
-    from agflow.pruning.planning import Plan
 
 AGREEMENT_IMAGES = 4  # on which the pruned model is compared with the masked one
 SAMPLE_IMAGES = 16  # on which sequential reconstruction weighs the tokens
@@ -120,6 +117,7 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
         raise InvalidValueError(
             f"compensate={compensate!r} needs images: pass a loader, or compensate='none'"
         )
+    plan = Plan.of_any(plan)
     adapter = adapter_for(model)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)

@@ -161,7 +161,7 @@ class RunResult:
         expected MACs per image as a ratio of the heavy expert's, all passes paid.
         """
         found, ledger = self.cascade, self.cascade.ledger
-        light = ledger.light_macs / ledger.heavy_macs
+        light = ledger.light_cost / ledger.heavy_cost
         figures = [
             ("heavy", found.heavy, 1.0, 1.0),
             ("light", found.light, 0.0, light),
@@ -200,7 +200,7 @@ class RunResult:
         )
         lines = [
             f"light expert   {_percent(last.tuned.top1)}  "
-            f"{ledger.light_macs / ledger.heavy_macs:.3f}x MACs  "
+            f"{ledger.light_cost / ledger.heavy_cost:.3f}x MACs  "
             f"(pruned {100 * last.cut.top1:.1f}, repaired {100 * last.repaired.top1:.1f})",
             f"heavy expert   {_percent(cascade.heavy)}  1.000x MACs",
             f"cascade        {_percent(cascade.cascade)}  {ledger.charged:.3f}x MACs charged, "

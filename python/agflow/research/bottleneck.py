@@ -145,7 +145,7 @@ def with_utilities(
 
     A small utility stands for a confident prediction (:func:`image_utilities`). A cascade that
     routes by this prior computes the backward pass, too: :func:`utility_macs`, kept in the metadata
-    ``agflow.utility_macs``.
+    ``agflow.utility_cost``.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def _with_prior(predictions: Predictions, utilities_N: np.ndarray, macs: int) ->
     )
     return Predictions(
         batch.replace_schema_metadata(
-            {**predictions.batch.schema.metadata, "agflow.utility_macs": str(macs)}
+            {**predictions.batch.schema.metadata, "agflow.utility_cost": str(macs)}
         )
     )
 

@@ -32,8 +32,15 @@ from agflow.models.resolution import image_size
 from agflow.pruning.planning import Plan
 from agflow.search.candidates import Candidate, candidates, prune_candidate
 from agflow.search.design import CascadeDesign
-from agflow.search.frontier import EvaluatedCandidate, Frontier, evaluate_candidate
-from agflow.search.space import SearchSpace, Size
+from agflow.search.frontier import (
+    FULL,
+    PRUNED,
+    SHORT,
+    EvaluatedCandidate,
+    Frontier,
+    evaluate_candidate,
+)
+from agflow.search.space import COST_UNITS, SearchSpace, Size
 from agflow.training.distillation import CachedTeacher, distill
 
 FINALISTS = 2
@@ -122,11 +129,11 @@ def design_cascade(
     experts = search.prune(sought)
     experts = sorted(experts, key=lambda expert: expert.evaluated.oracle)
     experts = experts[: max(FINALISTS, math.ceil(len(experts) / 2))]
-    experts = [search.train(expert, "little", little) for expert in experts]
+    experts = [search.train(expert, SHORT, little) for expert in experts]
     experts = sorted(experts, key=lambda expert: expert.evaluated.charged)[:FINALISTS]
     if epochs > little:
         for expert in experts:
-            search.train(expert, "full", epochs - little)
+            search.train(expert, FULL, epochs - little)
     best = search.best  # of all stages: on too few images the distillation may do harm
     return CascadeDesign(
         best.model.eval(),
@@ -217,7 +224,7 @@ class _Search:
                 seed=self.seed,
             )
             if made is not None:
-                experts.append(self._evaluate("cut", candidate, *made))
+                experts.append(self._evaluate(PRUNED, candidate, *made))
         if not experts:
             raise BudgetError(
                 f"none of the {len(sought)} candidates can be pruned to its share of MACs: "
@@ -241,7 +248,7 @@ class _Search:
     def frontier(self) -> Frontier:
         """All evaluations so far; the best one is the chosen."""
         metadata = {
-            "agflow.cost": self.space.cost,
+            "agflow.cost_unit": COST_UNITS[self.space.cost],
             "agflow.heavy_accuracy": repr(self.heavy_accuracy),
             "agflow.tolerance": repr(self.tolerance),
             "agflow.chosen": str(self.rows.index(self.best.evaluated)),
@@ -285,7 +292,7 @@ class _Search:
         return expert
 
     def _costs_of(self, candidate: Candidate, model: nn.Module) -> tuple[CascadeCosts, float]:
-        """Costs of an image in MACs or nanoseconds, and the heavy expert's seconds, 0 for MACs."""
+        """Costs of an image in MACs or ms, and the heavy expert's seconds, 0 for MACs."""
         if self.space.cost == "seconds":
             return self._measured_costs(candidate, model)
         return CascadeCosts.of(model, self.heavy, candidate.shared_blocks), 0.0
@@ -301,12 +308,8 @@ class _Search:
             times = interleaved(
                 {name: partial(_finish, module, x) for name, module in contenders.items()}, rounds=5
             )
-        nanoseconds = {
-            name: round(1e9 * measured.median / len(x)) for name, measured in times.items()
-        }
-        costs = CascadeCosts(
-            nanoseconds["light"], nanoseconds["heavy"], nanoseconds.get("shared", 0)
-        )
+        ms = {name: 1e3 * measured.median / len(x) for name, measured in times.items()}
+        costs = CascadeCosts(ms["light"], ms["heavy"], ms.get("shared", 0.0), unit="ms")
         return costs, times["heavy"].median / len(x)
 
 
