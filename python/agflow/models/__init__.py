@@ -109,6 +109,7 @@ if TYPE_CHECKING:
         load_expert as load_expert,
         save_expert as save_expert,
     )
+    from agflow.models.forward import model_logits as model_logits
     from agflow.models.head import only_classes as only_classes
     from agflow.models.linear_units import LinearUnits as LinearUnits
     from agflow.models.load import load_model as load_model
@@ -146,6 +147,7 @@ _HOMES = {
     "load_model": "load",
     "logits_of": "outputs",
     "macs_of_layers": "adapter",
+    "model_logits": "forward",
     "model_name": "registry",
     "only_classes": "head",
     "prefix_macs": "registry",
@@ -173,6 +175,7 @@ __all__ = [
     "load_model",
     "logits_of",
     "macs_of_layers",
+    "model_logits",
     "model_name",
     "only_classes",
     "prefix_macs",

@@ -15,6 +15,7 @@ from agflow._utils.devices import device_of
 from agflow._utils.ranks import Ranks
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
+from agflow.data.batches import Batch, labelled_batches
 from agflow.errors import InvalidValueError
 from agflow.evaluation.accuracy import evaluate
 from agflow.models import count_macs, count_params
@@ -165,8 +166,10 @@ class _StepRunner:
                 goal = round(report["budget"])
             budget = round(self.dense_macs * (goal / self.dense_macs) ** (number / self.steps))
             chosen = self._plan(statistics, budget)
-            expert, repaired = self._expert(light, chosen)
-            _, control = self._expert(light, self._plan(statistics, budget, criterion="random"))
+            images = list(_first_images(self.tuning_loader, CONTROL_IMAGES))
+            expert, repaired = self._expert(light, chosen, images)
+            random = self._plan(statistics, budget, criterion="random")
+            _, control = self._expert(light, random, images)
         record = Step(
             number, goal, budget, count_macs(expert), count_params(expert), repaired, control
         )
@@ -214,10 +217,11 @@ class _StepRunner:
             seed=self.seed,
         )
 
-    def _expert(self, light: nn.Module, chosen: Plan) -> tuple[nn.Module, float]:
-        """``light`` pruned and repaired, and its top-1 accuracy on the first tuning images."""
+    def _expert(
+        self, light: nn.Module, chosen: Plan, images: list[Batch]
+    ) -> tuple[nn.Module, float]:
+        """``light`` pruned and repaired, and its top-1 accuracy on ``images``."""
         expert = prune(light, chosen, self.loader, compensate=self.options.compensate)
-        images = _first_images(self.tuning_loader, CONTROL_IMAGES)
         return expert, evaluate(expert, images).top1
 
     def _rewind(self) -> None:
@@ -225,12 +229,12 @@ class _StepRunner:
             generator.set_state(state)
 
 
-def _first_images(loader: Iterable, images: int) -> Iterator:
+def _first_images(loader: Iterable, images: int) -> Iterator[Batch]:
     """Batches until they hold ``images`` images."""
     seen = 0
-    for batch in loader:
+    for batch in labelled_batches(loader):
         yield batch
-        seen += len(batch[1])
+        seen += len(batch.labels)
         if seen >= images:
             return
 
