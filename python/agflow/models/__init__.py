@@ -110,7 +110,11 @@ if TYPE_CHECKING:
         save_expert as save_expert,
     )
     from agflow.models.forward import model_logits as model_logits
-    from agflow.models.head import only_classes as only_classes
+    from agflow.models.head import (
+        class_count as class_count,
+        class_names as class_names,
+        only_classes as only_classes,
+    )
     from agflow.models.linear_units import LinearUnits as LinearUnits
     from agflow.models.load import load_model as load_model
     from agflow.models.outputs import logits_of as logits_of
@@ -137,6 +141,8 @@ _HOMES = {
     "at_image_size": "resolution",
     "build": "registry",
     "channels_of": "adapter",
+    "class_count": "head",
+    "class_names": "head",
     "count_macs": "registry",
     "count_params": "registry",
     "describe": "registry",
@@ -165,6 +171,8 @@ __all__ = [
     "at_image_size",
     "build",
     "channels_of",
+    "class_count",
+    "class_names",
     "count_macs",
     "count_params",
     "describe",
