@@ -17,6 +17,7 @@ out the light pass of escalated images and is there for comparison with papers t
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -24,6 +25,8 @@ from torch import nn
 from agflow._core.loader import core
 from agflow.cascade.markup import facts_html
 from agflow.models import count_macs, prefix_macs
+
+NO_IMAGE = "no image yet"
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,12 @@ class Ledger:
     samples, escalated : numbers of images
     escalation : escalated / samples
     light_macs, heavy_macs, shared_macs : the costs of one image (:class:`CascadeCosts`)
-    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`)
+    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`);
+        NaN of no image, as the other shares of such a ledger
     uncharged : the same without the light pass of escalated images
     break_even : the escalation at which ``charged`` is 1; 0 where none saves anything
-    verdict : ``"loss"`` where ``charged`` is 1 or more, else ``"gain"``
+    verdict : ``"loss"`` where ``charged`` is 1 or more, ``"gain"`` where it is less, and ``"no
+        image yet"``
 
     Examples
     --------
@@ -119,7 +124,15 @@ class Ledger:
         }
         return cls(**json.loads(core().ledger(json.dumps(request))))
 
+    @classmethod
+    def empty(cls, costs: CascadeCosts) -> Ledger:
+        """The ledger of a cascade that has seen no image yet."""
+        nothing = math.nan
+        return cls(0, 0, nothing, costs.light, costs.heavy, costs.shared, *[nothing] * 3, NO_IMAGE)
+
     def __str__(self) -> str:
+        if not self.samples:
+            return NO_IMAGE
         return (
             f"{self.samples} images, {100 * self.escalation:.1f} % escalated: "
             f"{self.charged:.3f}x charged ({self.uncharged:.3f}x uncharged), "

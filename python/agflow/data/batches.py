@@ -109,7 +109,7 @@ def image_batches(
     """
     for number, parts in _batches(loader, description, total):
         with _naming(number):
-            images = _images(parts["images"])
+            images = read_images(parts["images"])
         yield images
 
 
@@ -139,6 +139,45 @@ def read_batch(batch: Any, number: int = 1) -> Batch:
         if _is_empty(parts):
             raise EmptyError("it holds no image, expected at least one: leave such batches out")
         return _labelled(parts)
+
+
+def read_images(value: Any) -> torch.Tensor:
+    """Read images from a tensor, an array or a list of them.
+
+    Returns
+    -------
+    float [B, C, H, W]
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        They have another shape, their channels last, or are no floats: raw pixels, for instance.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> from agflow.data.batches import read_images
+    >>> read_images(numpy.zeros((2, 3, 4, 4))).dtype
+    torch.float64
+    """
+    images = _tensor(value, "images")
+    if images.ndim != 4:
+        raise ShapeError(
+            f"images have the shape {list(images.shape)}, expected [images, channels, height, "
+            "width]: iterate over DataLoader(dataset, batch_size=…), not over the dataset, and "
+            "give a single image as image[None]"
+        )
+    if not images.is_floating_point():
+        raise DtypeError(
+            f"images are {images.dtype}, expected floats: normalise pixels as in the model's "
+            "training, with agflow.data.Preprocessing.normalise or the model's image processor"
+        )
+    if images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4:
+        raise ShapeError(
+            f"images have the shape {list(images.shape)}, with their channels last, expected "
+            "[images, channels, height, width]: call images.permute(0, 3, 1, 2)"
+        )
+    return images
 
 
 def read_labels(value: Any) -> torch.Tensor:
@@ -304,34 +343,13 @@ def _labelled(parts: dict[str, Any]) -> Batch:
         raise InvalidValueError(
             f"it holds images without labels, which are needed here: {EXPECTED}"
         )
-    images, labels = _images(parts["images"]), read_labels(parts["labels"])
+    images, labels = read_images(parts["images"]), read_labels(parts["labels"])
     if len(images) != len(labels):
         raise ShapeError(
             f"it holds {len(images)} images and {len(labels)} labels, expected as many of both"
         )
     logits = parts.get("logits")
     return Batch(images, labels, None if logits is None else _logits(logits, len(images)))
-
-
-def _images(value: Any) -> torch.Tensor:
-    images = _tensor(value, "images")
-    if images.ndim != 4:
-        raise ShapeError(
-            f"images have the shape {list(images.shape)}, expected [images, channels, height, "
-            "width]: iterate over DataLoader(dataset, batch_size=…), not over the dataset, and "
-            "give a single image as image[None]"
-        )
-    if not images.is_floating_point():
-        raise DtypeError(
-            f"images are {images.dtype}, expected floats: normalise pixels as in the model's "
-            "training, with agflow.data.Preprocessing.normalise or the model's image processor"
-        )
-    if images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4:
-        raise ShapeError(
-            f"images have the shape {list(images.shape)}, with their channels last, expected "
-            "[images, channels, height, width]: call images.permute(0, 3, 1, 2)"
-        )
-    return images
 
 
 def _logits(value: Any, images: int) -> torch.Tensor:
