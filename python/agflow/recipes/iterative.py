@@ -12,6 +12,7 @@ from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
+from agflow._utils.modes import with_gradients
 from agflow._utils.ranks import Ranks
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
@@ -32,6 +33,7 @@ from agflow.training.replay import generators_of, seeded
 CONTROL_IMAGES = 2048
 
 
+@with_gradients
 def prune_iteratively(
     model: nn.Module,
     loader: Iterable,
@@ -253,5 +255,5 @@ def _warn_of_control(record: Step) -> None:
             f"repair, below the {100 * record.control:.1f} % of random units under the same "
             "budget, so the criterion does not separate units here: calibrate on more images, "
             "take smaller steps or another criterion",
-            stacklevel=3,
+            stacklevel=4,  # the caller of prune_iteratively
         )

@@ -180,19 +180,24 @@ def with_utilities(
     """
     batches = image_batches(loader, "image utilities")
     utilities_N, logits_NK = _utilities(light, batches, groups)
-    _check_same_images(predictions, logits_NK)
+    _check_same_images(predictions, logits_NK, torch.finfo(first_parameter(light).dtype).eps)
     return _with_prior(predictions, utilities_N, utility_macs(light, groups=groups))
 
 
-def _check_same_images(predictions: Predictions, logits_NK: torch.Tensor) -> None:
-    """Check by the light expert's answers that logits are of the images of the predictions."""
+def _check_same_images(predictions: Predictions, logits_NK: torch.Tensor, eps: float) -> None:
+    """Check by the light expert's answers that logits are of the images of the predictions.
+
+    Parameters
+    ----------
+    eps : of the numbers that it computes with: answers in other batches differ by some of these
+    """
     if len(logits_NK) != len(predictions):
         raise InvalidValueError(
             f"the loader has {len(logits_NK)} images, the predictions {len(predictions)}, "
             "expected the same ones: pass the loader that they were made with"
         )
     found_N = logits_NK.softmax(1).amax(1).numpy()
-    differs = ~np.isclose(found_N, predictions.prior(MAX_PROBABILITY), rtol=0.01, atol=0.001)
+    differs = ~np.isclose(found_N, predictions.prior(MAX_PROBABILITY), rtol=min(0.05, 1000 * eps))
     if differs.any():
         raise InvalidValueError(
             f"the light expert answers image {int(differs.argmax())} of the loader otherwise than "

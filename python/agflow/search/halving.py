@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
-from agflow._utils.modes import preserve_training_mode
+from agflow._utils.modes import preserve_training_mode, with_gradients
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.ledger import CascadeCosts
@@ -44,6 +44,7 @@ REPAIR_IMAGES = 256  # tuning images that calibrate and repair the candidates
 CLOCKED_IMAGES = 32  # in the batch that measures costs in seconds
 
 
+@with_gradients
 def design_cascade(
     heavy: nn.Module,
     tuning: Iterable,
@@ -74,7 +75,7 @@ def design_cascade(
     Parameters
     ----------
     heavy : float32; is not changed
-    tuning, choosing : loaders of (images float32 [B, C, H, W], labels int64 [B]). The first is
+    tuning, choosing : loaders of (images [B, C, H, W], labels [B]). The first is
         traversed once and kept in memory in half precision; the order of the second must not change
     tolerance : accepted loss of accuracy, as a share of the images
     space : the candidates, and the cost to minimise
