@@ -102,6 +102,9 @@ func LentSamples(rec arrow.Record) (Samples, error) {
 	s := Samples{Metadata: tableMetadata(x.pairs, predictionKeys...)}
 	s.LightCorrect = x.equal(label, "light_prediction")
 	s.HeavyCorrect = x.equal(label, "heavy_prediction")
+	if heavy, ok := column[*array.Int64](x, "heavy_prediction"); ok && label != nil {
+		s.Labels, s.Heavy = label.Int64Values(), heavy.Int64Values()
+	}
 	s.Priors = []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}
 	s.Temperature = x.number(keyTemperature, 1)
 	s.Cost = routing.Cost{Light: x.cost(keyLightCost), Heavy: x.cost(keyHeavyCost),

@@ -82,8 +82,9 @@ func sampleSamples() Samples {
 	p := samplePredictions()
 	return Samples{routing.Samples{
 		Priors: p.Priors, LightCorrect: bits(true, true, false),
-		HeavyCorrect: bits(true, false, true), EnsembleCorrect: bits(true, true, false),
-		LightWeight: p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
+		HeavyCorrect: bits(true, false, true), Labels: []int64{0, 1, 2}, Heavy: []int64{0, 2, 2},
+		EnsembleCorrect: bits(true, true, false),
+		LightWeight:     p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
 		Images: "01 02", Tuning: "03",
 	}, p.Metadata}
 }

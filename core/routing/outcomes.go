@@ -100,6 +100,7 @@ func (o Outcomes) share(correct Bits) float64 {
 type Samples struct {
 	Priors                     []Prior
 	LightCorrect, HeavyCorrect Bits
+	Labels, Heavy              []int64 // and the heavy expert's answers, where they are at hand
 	EnsembleCorrect            Bits    // of the ensemble's answers, where they were recorded
 	LightWeight                float64 // of the ensemble
 	Temperature                float64 // of the priors named *_scaled

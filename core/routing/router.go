@@ -43,12 +43,16 @@ type Request struct {
 // requested.
 //
 // Errors: value (no limit or several, an unknown prior, answers that were not recorded, images that
-// tuned an expert), and those of Calibrate, CalibrateEscalation, CalibrateCharged.
+// tuned an expert, a heavy expert at chance), and those of Calibrate, CalibrateEscalation,
+// CalibrateCharged.
 func NewRouter(s Samples, r Request) (Router, error) {
 	if len(s.Priors) == 0 {
 		return Router{}, fault.New(fault.Empty, "the samples have no prior; give at least one")
 	}
 	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
+		return Router{}, err
+	}
+	if err := checkAboveChance(s.Labels, s.Heavy); err != nil {
 		return Router{}, err
 	}
 	priors, err := Rank(s)

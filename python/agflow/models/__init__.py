@@ -109,6 +109,7 @@ if TYPE_CHECKING:
         load_expert as load_expert,
         save_expert as save_expert,
     )
+    from agflow.models.forward import model_logits as model_logits
     from agflow.models.head import (
         class_count as class_count,
         class_names as class_names,
@@ -154,6 +155,7 @@ _HOMES = {
     "load_model": "load",
     "logits_of": "outputs",
     "macs_of_layers": "adapter",
+    "model_logits": "forward",
     "model_name": "registry",
     "only_classes": "head",
     "prefix_macs": "registry",
@@ -184,6 +186,7 @@ __all__ = [
     "load_model",
     "logits_of",
     "macs_of_layers",
+    "model_logits",
     "model_name",
     "only_classes",
     "prefix_macs",

@@ -22,11 +22,13 @@ from agflow.cascade.router import calibrate_router
 from agflow.data.augmentation import shifting_batch
 from agflow.data.leakage import sketch_images
 from agflow.data.loading import image_loader
+from agflow.data.repeated import SameImages
 from agflow.errors import UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
 from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.expert import save_expert
 from agflow.models.load import load_model
+from agflow.models.passes import LABELS, run_models
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
@@ -116,7 +118,7 @@ def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
     say(f"    {_cost(chosen)}")
 
     say("3/6 prune, repair, fine-tune: the criterion and its control side by side")
-    test = _loader(splits.test, options)
+    test = SameImages(_loader(splits.test, options))  # both experts' answers are joined by row
     heavy_NK, labels_N = logits(heavy, test, description="heavy expert")
     dense = accuracy(heavy_NK, labels_N)
     light, stages = _side_by_side(heavy, plans, splits, options, dense, say)
@@ -269,8 +271,8 @@ def _tokens_match(light: nn.Module, plan_: Plan) -> bool:
 
 
 def _answers(light: nn.Module, heavy: nn.Module, loader: DataLoader) -> Answers:
-    light_NK, labels_N = logits(light, loader, description="light expert")
-    return Answers(light_NK, logits(heavy, loader, description="heavy expert")[0], labels_N)
+    rows = run_models({"light": light, "heavy": heavy}, loader, description="both experts")
+    return Answers(rows["light"], rows["heavy"], rows[LABELS])
 
 
 def _route(
