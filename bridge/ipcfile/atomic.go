@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"agflow/core/cancel"
+	"agflow/core/fault"
 )
 
 // WriteBytes writes a file that is no Arrow file, such as JSON, whole or not at all.
@@ -46,16 +49,21 @@ func replace(path string, write func(*os.File) error) (err error) {
 	return syncFolder(folder)
 }
 
-// fill writes, flushes to the disk and closes.
-func fill(f *os.File, write func(*os.File) error) error {
+// fill writes, flushes to the disk and closes. Afterwards the work can't be cancelled any more.
+func fill(f *os.File, write func(*os.File) error) (err error) {
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+		}
+	}()
+	defer fault.Recover(&err)
 	if err := write(f); err != nil {
-		_ = f.Close()
 		return err
 	}
 	if err := f.Sync(); err != nil {
-		_ = f.Close()
 		return IOFault(f.Name(), "write", err)
 	}
+	cancel.Check()
 	if err := f.Close(); err != nil {
 		return IOFault(f.Name(), "write", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"math"
 	"runtime"
 	"sync"
+
+	"agflow/core/cancel"
 )
 
 // sample is one sample in 35 bits: the sort key of its prior, followed by one bit each for a
@@ -114,8 +116,10 @@ func toPositions(counts [][digits]int) (equal bool) {
 	return filled < 2
 }
 
-// stretches divides n into one stretch for each worker, runs the workers and waits for all.
+// stretches divides n into one stretch for each worker, runs the workers and waits for all, unless
+// the work is cancelled.
 func stretches(n, workers int, work func(worker, first, last int)) {
+	cancel.Check()
 	var all sync.WaitGroup
 	for w := range workers {
 		all.Go(func() { work(w, n*w/workers, n*(w+1)/workers) })

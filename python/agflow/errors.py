@@ -82,6 +82,12 @@ class ClosedError(AgflowError, RuntimeError):
     code = "closed"
 
 
+class CancelledError(AgflowError, RuntimeError):
+    """A call was ended by its caller, who raises the reason: KeyboardInterrupt, mostly."""
+
+    code = "cancelled"
+
+
 class ForkedProcessError(AgflowError, RuntimeError):
     """The Go core was called in a forked child process."""
 
