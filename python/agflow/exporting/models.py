@@ -9,7 +9,6 @@ import copy
 import json
 import os
 import pathlib
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 
 from agflow._utils.defaults import default
-from agflow._utils.files import file_errors
+from agflow._utils.files import atomic_file
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
     DtypeError,
@@ -140,21 +139,15 @@ def export_module(
     if any(parameter.dtype is not torch.float32 for parameter in plain.parameters()):
         raise DtypeError("the model is not wholly float32: call model.float() before the export")
     examples, text = examples[:CHECKED_IMAGES].cpu(), json.dumps(about)
-    with file_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not atomic_file: torch keeps a file's name inside it, so that it must be the final one.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
-            made = pathlib.Path(scratch) / path.name
-            program = _program(plain, examples)
-            if format == "onnx":
-                _write_onnx(program, made, text, opset, signature)
-            else:
-                _write_torch(program, made, text)
-            exported = _run_onnx(made) if format == "onnx" else _run_torch(made)
-            difference = _compare(plain, exported, examples)
-            with made.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(made, path)
+    program = _program(plain, examples)
+    # The file keeps its final name from the beginning: torch writes it into the file.
+    with atomic_file(path, "exported model") as made:
+        if format == "onnx":
+            _write_onnx(program, made, text, opset, signature)
+        else:
+            _write_torch(program, made, text)
+        exported = _run_onnx(made) if format == "onnx" else _run_torch(made)
+        difference = _compare(plain, exported, examples)
     return difference
 
 
@@ -261,7 +254,10 @@ def _run_onnx(path: pathlib.Path):
 
 
 def _write_torch(program: torch.export.ExportedProgram, path: pathlib.Path, about: str) -> None:
-    torch.export.save(program, path, extra_files={"agflow.json": about})
+    try:
+        torch.export.save(program, path, extra_files={"agflow.json": about})
+    except RuntimeError as error:  # torch's word for errors of the operating system
+        raise OSError(_first_line(error)) from error
     pickled = _pickled(path)
     if pickled:
         raise UnsupportedModelError(

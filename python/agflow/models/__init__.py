@@ -109,7 +109,11 @@ if TYPE_CHECKING:
         load_expert as load_expert,
         save_expert as save_expert,
     )
-    from agflow.models.head import only_classes as only_classes
+    from agflow.models.head import (
+        class_count as class_count,
+        class_names as class_names,
+        only_classes as only_classes,
+    )
     from agflow.models.linear_units import LinearUnits as LinearUnits
     from agflow.models.load import load_model as load_model
     from agflow.models.outputs import logits_of as logits_of
@@ -136,6 +140,8 @@ _HOMES = {
     "at_image_size": "resolution",
     "build": "registry",
     "channels_of": "adapter",
+    "class_count": "head",
+    "class_names": "head",
     "count_macs": "registry",
     "count_params": "registry",
     "describe": "registry",
@@ -163,6 +169,8 @@ __all__ = [
     "at_image_size",
     "build",
     "channels_of",
+    "class_count",
+    "class_names",
     "count_macs",
     "count_params",
     "describe",

@@ -10,7 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from agflow._utils.devices import first_parameter
+from agflow._utils.modes import preserve_training_mode
 from agflow.errors import UnsupportedModelError
+from agflow.models.outputs import logits_of
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,21 @@ class Adapter(ABC):
         """Channels, height and width of the images the model takes."""
 
     def class_count(self, model: nn.Module) -> int:
-        """Number of classes; UnsupportedModelError where the adapter does not know."""
-        raise UnsupportedModelError(
-            f"the classes of {type(model).__name__} cannot be changed: its adapter has no "
-            "class_count and keep_classes"
-        )
+        """Number of classes; here, the logits that the model gives for one image."""
+        images = torch.zeros(1, *self.input_size(model)).to(first_parameter(model))
+        with preserve_training_mode(model), torch.no_grad():
+            return logits_of(model.eval()(images)).shape[-1]
+
+    def class_names(self, model: nn.Module) -> list[str] | None:
+        """Names of the classes in the order of the logits; None where they are not known.
+
+        Here, those that :meth:`name_classes` noted.
+        """
+        return vars(model).get("class_names")
+
+    def name_classes(self, model: nn.Module, names: list[str]) -> None:
+        """Note the names of the classes, in the order of the logits."""
+        vars(model)["class_names"] = names
 
     def keep_classes(self, model: nn.Module, keep_K: torch.Tensor) -> None:
         """Keep only the classes ``keep_K`` (int64, in that order) of the classifier, in place.
@@ -153,7 +166,10 @@ class Adapter(ABC):
         UnsupportedModelError
             The adapter does not know how.
         """
-        self.class_count(model)
+        raise UnsupportedModelError(
+            f"the classes of {type(model).__name__} cannot be changed: its adapter has no "
+            "keep_classes"
+        )
 
     def set_image_size(self, model: nn.Module, height: int, width: int) -> None:
         """Change the model, in place, to images of ``height`` x ``width`` pixels.

@@ -13,22 +13,45 @@ from agflow.models.registry import adapter_for
 
 
 def class_count(model: nn.Module) -> int:
-    """Return how many classes ``model`` has.
+    """Return how many classes ``model`` has: the outputs of its classifier, as it is now.
 
     Raises
     ------
     UnsupportedModelError
-        The model does not say, and its adapter does not know.
+        No adapter handles the model.
 
     Examples
     --------
     >>> import agflow
-    >>> from agflow.models.head import class_count
+    >>> from agflow.models import class_count
     >>> class_count(agflow.load_model("example")[0])
     10
     """
-    known = getattr(model, "num_classes", None)  # of timm's and torchvision's models
-    return known if isinstance(known, int) else adapter_for(model).class_count(model)
+    return adapter_for(model).class_count(model)
+
+
+def class_names(model: nn.Module) -> list[str] | None:
+    """Return the names of the classes in the order of the logits; None where they are not known.
+
+    They are those of an expert's folder, of a Hugging Face config (``id2label``) or of a timm model
+    (WordNet ids for the classes of ImageNet).
+
+    Raises
+    ------
+    UnsupportedModelError
+        No adapter handles the model.
+
+    Examples
+    --------
+    >>> import timm
+    >>> from agflow.models import class_names
+    >>> class_names(timm.create_model("vit_tiny_patch16_224"))[:2]
+    ['n01440764', 'n01443537']
+    """
+    adapter = adapter_for(model)
+    names = adapter.class_names(model)
+    # A classifier that was replaced by hand has other classes than those that were noted.
+    return names if names is not None and len(names) == adapter.class_count(model) else None
 
 
 def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
@@ -40,7 +63,7 @@ def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     Raises
     ------
     InvalidValueError
-        Fewer than two classes, or one that is named twice or that the model does not have.
+        Fewer than two classes, or one that is given twice or that the model does not have.
     UnsupportedModelError
         No adapter handles the model, or its adapter cannot drop classes.
 
@@ -66,5 +89,8 @@ def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
             f"classes are {list(classes)}, expected at least two different ones, each from 0 to "
             f"{present - 1}"
         )
+    names = class_names(fewer)
     adapter.keep_classes(fewer, torch.tensor(keep_K))
+    if names is not None:
+        adapter.name_classes(fewer, [names[index] for index in keep_K])
     return fewer

@@ -11,6 +11,7 @@ from torch import nn
 
 from agflow._utils.modules import linear_at
 from agflow.models.adapter import PrunableLayer
+from agflow.models.foreign_layers import kind_of
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,11 @@ class LinearUnits:
     def refusal(self, module: nn.Module) -> str | None:
         """Why the units cannot be cut; None if they can."""
         present = dict(module.named_modules())
-        kinds = {name: type(present.get(name)) for name in (*self.writers, self.reader)}
         return next(
             (
-                f"{name} is a {kind.__name__}, expected a plain torch.nn.Linear"
-                for name, kind in kinds.items()
-                if kind is not nn.Linear
+                f"{name} is {kind_of(present.get(name))}, expected a plain torch.nn.Linear"
+                for name in (*self.writers, self.reader)
+                if type(present.get(name)) is not nn.Linear
             ),
             None,
         )

@@ -11,7 +11,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
-from agflow.data.datasets import EXAMPLE, missing_file
+from agflow.data.datasets import EXAMPLE
+from agflow.data.opening import missing_file
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, FileError, InvalidValueError
 from agflow.models.expert import expert_preprocessing, load_expert

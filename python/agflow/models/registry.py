@@ -219,7 +219,9 @@ def describe(model: nn.Module) -> dict[str, Any]:
     True
     """
     adapter = adapter_for(model)
-    return {"family": adapter.family, **adapter.describe(model)}
+    names = adapter.class_names(model)
+    known = {} if names is None or len(names) != adapter.class_count(model) else {"classes": names}
+    return {"family": adapter.family, **adapter.describe(model), **known}
 
 
 def build(description: dict[str, Any]) -> nn.Module:
@@ -239,11 +241,14 @@ def build(description: dict[str, Any]) -> nn.Module:
     'VisionTransformer'
     """
     arguments = dict(description)
-    family = arguments.pop("family", None)
+    family, names = arguments.pop("family", None), arguments.pop("classes", None)
     for adapter in known_adapters():
         if adapter.family == family:
             try:
-                return adapter.build(arguments)
+                model = adapter.build(arguments)
+                if names is not None:
+                    adapter.name_classes(model, [str(name) for name in names])
+                return model
             except Exception as error:  # whatever a damaged description provokes
                 raise CorruptFileError(
                     f"the architecture is not one of {family} ({type(error).__name__}: {error})"

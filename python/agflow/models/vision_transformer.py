@@ -176,8 +176,8 @@ class VisionTransformerAdapter(Adapter):
         """Set the size of the model's images, which its position embeddings fit already."""
 
     @abstractmethod
-    def note_classes(self, model: nn.Module, classes: list[int]) -> None:
-        """Set the model's classes to those that its classifier still has."""
+    def note_classes(self, model: nn.Module, count: int) -> None:
+        """Set how many classes the model has to what its classifier still has."""
 
     @abstractmethod
     def set_stream(self, model: nn.Module, channels: int) -> None:
@@ -214,7 +214,7 @@ class VisionTransformerAdapter(Adapter):
     def keep_classes(self, model: nn.Module, keep_K: torch.Tensor) -> None:
         for name in self._last_linears(model):
             put(model, name, keep_outputs(model.get_submodule(name), keep_K))
-        self.note_classes(model, keep_K.tolist())
+        self.note_classes(model, len(keep_K))
 
     def _last_linears(self, model: nn.Module) -> tuple[str, ...]:
         anatomy = self.anatomy(model)

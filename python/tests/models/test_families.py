@@ -465,9 +465,9 @@ def changed(model, change):
         (lambda: of_transformers(hidden_act="prelu"), "activation 'prelu' is not supported"),
         (
             lambda: changed(
-                of_transformers(), lambda m: setattr(m, "classifier", nn.Linear(32, 5))
+                of_transformers(), lambda m: setattr(m, "classifier", nn.Sequential(m.classifier))
             ),
-            "one torch.nn.Linear with num_labels=10 outputs",
+            "classifier is a Sequential; expected one torch.nn.Linear",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Models of some of their classes: the same logits in every family, saved and loaded."""
 
 import pytest
+import timm
 import torch
 import transformers
 from timm.models.deit import VisionTransformerDistilled
@@ -10,9 +11,9 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 from agflow import errors
 from agflow.data.datasets import load_dataset
 from agflow.data.preprocessing import Preprocessing
-from agflow.models import count_macs, logits_of
+from agflow.models import adapter_for, count_macs, logits_of
 from agflow.models.expert import load_expert, save_expert
-from agflow.models.head import only_classes
+from agflow.models.head import class_count, class_names, only_classes
 
 KEPT = (7, 0, 3)
 
@@ -95,9 +96,86 @@ def test_a_family_that_does_not_know_how_says_so(make_vit, monkeypatch):
     from agflow.models import Adapter
     from agflow.models.families.timm_vit import TimmVisionTransformer
 
-    monkeypatch.setattr(TimmVisionTransformer, "class_count", Adapter.class_count)
-    with pytest.raises(errors.UnsupportedModelError, match="its adapter has no class_count"):
+    monkeypatch.setattr(TimmVisionTransformer, "keep_classes", Adapter.keep_classes)
+    with pytest.raises(errors.UnsupportedModelError, match="its adapter has no keep_classes"):
         only_classes(make_vit(), KEPT)
+
+
+def test_an_adapter_that_counts_no_classes_asks_the_model(make_vit, monkeypatch):
+    from agflow.models import Adapter
+    from agflow.models.families.timm_vit import TimmVisionTransformer
+
+    monkeypatch.setattr(TimmVisionTransformer, "class_count", Adapter.class_count)
+    model = make_vit(drop_rate=0.5).train()
+    assert class_count(model) == 10 and model.training
+    assert class_count(make_vit().to("meta")) == 10
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_classifier_replaced_by_hand_counts_as_it_is(family, images, tmp_path):
+    model = FAMILIES[family]().eval()
+    for name in adapter_for(model)._last_linears(model):
+        old = model.get_submodule(name)
+        model.set_submodule(name, torch.nn.Linear(old.in_features, 3))
+    assert class_count(model) == 3 and class_names(model) is None
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.2)
+    save_expert(model, tmp_path / "expert")
+    back = load_expert(tmp_path / "expert")
+    assert class_count(back) == 3
+    assert torch.equal(logits_of(back(images[0])), logits_of(model(images[0])))
+    assert class_count(only_classes(back, [2, 0])) == 2
+
+
+def test_class_names_keep_their_number_whatever_the_type_of_their_keys(tmp_path):
+    """Labels that were read from JSON have texts for numbers, and "10" sorts before "2"."""
+    names = [f"class {i}" for i in range(12)]
+    model = of_transformers("ViT")
+    model.classifier = torch.nn.Linear(32, 12)
+    model.config.id2label = {str(i): name for i, name in reversed(list(enumerate(names)))}
+    model.eval()
+    assert class_names(model) == names
+    fewer = only_classes(model, [2, 10])
+    assert class_names(fewer) == ["class 2", "class 10"]
+    assert fewer.config.id2label == {0: "class 2", 1: "class 10"}
+    for folder, saved in (("all", model), ("fewer", fewer)):
+        save_expert(saved, tmp_path / folder)
+        assert class_names(load_expert(tmp_path / folder)) == class_names(saved)
+    assert load_expert(tmp_path / "all").config.id2label == dict(enumerate(names))
+
+
+@pytest.mark.parametrize(
+    "labels", [{"cat": 0, "dog": 1}, {0: "cat", 5: "dog"}, ["cat", "dog"], {"1": "a", 1: "b"}]
+)
+def test_labels_that_do_not_number_the_classes_are_refused(labels):
+    model = of_transformers("ViT")
+    model.config.id2label = labels
+    with pytest.raises(errors.UnsupportedModelError, match=r"config\.id2label has .* expected"):
+        class_names(model)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if not f.startswith("transformers")])
+def test_names_that_were_given_stay_with_their_class(family, tmp_path):
+    model = FAMILIES[family]().eval()
+    assert class_names(model) is None
+    adapter_for(model).name_classes(model, list("abcdefghij"))
+    fewer = only_classes(model, KEPT)
+    assert class_names(fewer) == ["h", "a", "d"]
+    save_expert(fewer, tmp_path / "fewer")
+    assert class_names(load_expert(tmp_path / "fewer")) == ["h", "a", "d"]
+
+
+def test_timms_classifiers_of_imagenet_have_wordnet_ids(tmp_path):
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1, "num_heads": 4}
+    model = timm.create_model("vit_tiny_patch16_224", **small).eval()
+    assert class_names(model)[:2] == ["n01440764", "n01443537"] and len(class_names(model)) == 1000
+    assert class_names(timm.create_model("vit_tiny_patch16_224", num_classes=10, **small)) is None
+    fewer = only_classes(model, [217, 0])
+    save_expert(fewer, tmp_path / "fewer")
+    assert class_names(load_expert(tmp_path / "fewer")) == ["n02102040", "n01440764"]
+    model.head = torch.nn.Linear(48, 3)
+    assert class_names(model) is None
 
 
 def test_images_of_these_classes_alone_are_read_with_labels_to_match():

@@ -9,11 +9,11 @@ Class token or average pooling, LayerScale, registers, QKV bias or not, GLUs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import (
     Attention,
     DropPath,
@@ -21,16 +21,23 @@ from timm.layers import (
     LayerNorm,
     LayerScale,
     Mlp,
-    PatchEmbed,
     SwiGLU,
     get_act_layer,
 )
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from agflow.errors import UnsupportedModelError
-from agflow.models.branches import Branches, Chain, chains_of
+from agflow.models.branches import Chain, chains_of
+from agflow.models.families.timm_parts import (
+    CHAINS,
+    HIDDEN,
+    MODELS,
+    activation_name,
+    classifiers_of,
+    refusals,
+)
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
 from agflow.models.vision_transformer import (
@@ -38,29 +45,14 @@ from agflow.models.vision_transformer import (
     Branch,
     Heads,
     VisionTransformerAdapter,
-    block_refusals,
 )
 
-_CHAINS = ("norm1", "attn", "ls1", "drop_path1"), ("norm2", "mlp", "ls2", "drop_path2")
 _EMBEDDINGS = "cls_token", "reg_token", "dist_token", "pos_embed"
-_HEADS = LinearUnits({"qkv": 3}, "proj")
-_HIDDEN = {  # a gate and the value it multiplies are one unit: Y is their product
-    Mlp: LinearUnits({"fc1": 1}, "fc2"),
-    GluMlp: LinearUnits({"fc1": 2}, "fc2"),
-    SwiGLU: LinearUnits({"fc1_g": 1, "fc1_x": 1}, "fc2"),
-}
 _MLP_LAYERS = {
     "mlp": Mlp,
     "glu_gate_last": partial(GluMlp, gate_last=True),
     "glu_gate_first": partial(GluMlp, gate_last=False),
     "swiglu": SwiGLU,
-}
-_ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu")
-_BLOCK_REASONS = {
-    "ResPostBlock": "post-norm blocks",
-    "ParallelScalingBlock": "parallel blocks",
-    "ParallelThingsBlock": "parallel blocks",
-    "DiffParallelScalingBlock": "parallel blocks",
 }
 
 
@@ -68,13 +60,13 @@ class TimmVisionTransformer(VisionTransformerAdapter):
     """Adapter for timm's pre-norm Vision Transformers, of one or two averaged classifiers."""
 
     family = "timm_vit"
-    models = "timm's VisionTransformer and VisionTransformerDistilled"
+    models = MODELS
 
     def recognises(self, model: nn.Module) -> bool:
         return isinstance(model, VisionTransformer)
 
     def refusal(self, model: VisionTransformer) -> str | None:
-        return next(_refusals(model), None)
+        return next(refusals(model), None)
 
     def anatomy(self, model: VisionTransformer) -> Anatomy:
         patches, tokens = (
@@ -99,16 +91,14 @@ class TimmVisionTransformer(VisionTransformerAdapter):
                 for name, rows in norms.items()
                 if isinstance(getattr(model, name), LayerNorm)
             ),
-            classifiers=("head", "head_dist")
-            if isinstance(model, VisionTransformerDistilled)
-            else ("head",),
+            classifiers=classifiers_of(model),
         )
 
     def chains(self, model: VisionTransformer) -> tuple[Chain, Chain]:
-        return _CHAINS
+        return CHAINS
 
     def hidden(self, mlp: nn.Module) -> LinearUnits:
-        return _HIDDEN[type(mlp)]
+        return HIDDEN[type(mlp)]
 
     def projections(self, attention: nn.Module) -> tuple[str, ...]:
         return ("qkv",)
@@ -154,14 +144,23 @@ class TimmVisionTransformer(VisionTransformerAdapter):
     def classify(self, model: VisionTransformer, x_BTD: torch.Tensor) -> torch.Tensor:
         return model.forward_head(model.norm(x_BTD))
 
-    def note_classes(self, model: VisionTransformer, classes: list[int]) -> None:
-        model.num_classes = len(classes)
+    def note_classes(self, model: VisionTransformer, count: int) -> None:
+        model.num_classes = count
+
+    def class_names(self, model: VisionTransformer) -> list[str] | None:
+        published = getattr(model, "pretrained_cfg", {})
+        if "class_names" in vars(model) or published.get("num_classes") is None:
+            return super().class_names(model)
+        subset = infer_imagenet_subset(published)
+        if subset is not None and not published.get("label_names"):
+            return ImageNetInfo(subset).label_names()
+        return published.get("label_names")
 
     def set_stream(self, model: VisionTransformer, channels: int) -> None:
         model.embed_dim = model.num_features = model.head_hidden_size = channels
 
     def input_size(self, model: VisionTransformer) -> tuple[int, int, int]:
-        return model.in_chans, *model.patch_embed.img_size
+        return model.patch_embed.proj.in_channels, *model.patch_embed.img_size
 
     def set_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
         if model.dynamic_img_size or model.patch_embed.dynamic_img_pad:
@@ -188,8 +187,8 @@ class TimmVisionTransformer(VisionTransformerAdapter):
             "arguments": {
                 "img_size": list(patch.img_size),
                 "patch_size": list(patch.patch_size),
-                "in_chans": model.in_chans,
-                "num_classes": model.num_classes,
+                "in_chans": patch.proj.in_channels,
+                "num_classes": model.head.out_features,
                 "global_pool": model.global_pool,
                 "embed_dim": model.embed_dim,
                 "qkv_bias": attention is not None and attention.qkv.bias is not None,
@@ -218,7 +217,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
             },
             "distilled": isinstance(model, VisionTransformerDistilled),
             "mlp_layer": "mlp" if mlp is None else _mlp_layer_name(mlp),
-            "activation": "gelu" if mlp is None else _activation_name(mlp.act),
+            "activation": "gelu" if mlp is None else activation_name(mlp.act),
             "norm_eps": next(
                 (module.eps for module in model.modules() if isinstance(module, LayerNorm)), 1e-6
             ),
@@ -251,7 +250,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
 
 def _branches(name: str, block: nn.Module) -> tuple[Branch | None, Branch | None]:
     """Attention and MLP of a block."""
-    left = chains_of(block, _CHAINS)
+    left = chains_of(block, CHAINS)
     return tuple(
         Branch(
             name,
@@ -263,7 +262,7 @@ def _branches(name: str, block: nn.Module) -> tuple[Branch | None, Branch | None
         )
         if chain in left
         else None
-        for chain, reader in zip(_CHAINS, ("proj", "fc2"), strict=True)
+        for chain, reader in zip(CHAINS, ("proj", "fc2"), strict=True)
     )
 
 
@@ -294,95 +293,7 @@ def _drop_path_rate(model: VisionTransformer) -> float:
     return rate if i == last else round(rate * last / i, 6)
 
 
-def _refusals(model: VisionTransformer) -> Iterator[str]:
-    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
-    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
-        yield (
-            "it is a subclass, which may compute something else; expected "
-            f"{TimmVisionTransformer.models} themselves"
-        )
-    if type(model.patch_embed) is not PatchEmbed or not isinstance(
-        model.patch_embed.norm, nn.Identity
-    ):
-        yield (
-            "the patch embedding must be one convolution: hybrid and normalised embeddings are not "
-            "supported"
-        )
-    if model.attn_pool is not None or not model.global_pool:
-        yield (
-            f"global_pool={model.global_pool!r} is not supported, expected token, avg, avgmax or "
-            "max"
-        )
-    classifiers = (
-        (model.head, model.head_dist)
-        if isinstance(model, VisionTransformerDistilled)
-        else (model.head,)
-    )
-    if any(type(head) is not nn.Linear for head in classifiers):
-        yield (
-            "the model has no linear classifier head (num_classes=0?), so there is no loss to take "
-            "gradients of"
-        )
-    if model.grad_checkpointing:
-        yield (
-            "gradient checkpointing runs the forward pass twice: call "
-            "model.set_grad_checkpointing(False)"
-        )
-    for i, block in enumerate(model.blocks):
-        for reason in _block_refusals(block):
-            yield f"blocks.{i}: {reason}"
-
-
-def _block_refusals(block: nn.Module) -> Iterator[str]:
-    if type(block) not in (Block, Branches):
-        yield (
-            f"{_BLOCK_REASONS.get(type(block).__name__, type(block).__name__)} are not supported, "
-            "expected pre-norm blocks"
-        )
-    yield from block_refusals(
-        block, _CHAINS, LayerNorm, "timm.layers.LayerNorm", _attention_refusals, _mlp_refusals
-    )
-
-
-def _attention_refusals(attn: nn.Module) -> Iterator[str]:
-    if type(attn) not in (Attention, SelfAttention):
-        yield f"attention of class {type(attn).__name__} is not supported"
-    if type(attn) is Attention and (
-        attn.gate is not None or not isinstance(attn.norm, nn.Identity)
-    ):
-        yield "gated or normalised attention outputs are not supported"
-    reason = _HEADS.refusal(attn)
-    if reason is not None:
-        yield f"attn.{reason}"
-
-
-def _mlp_refusals(mlp: nn.Module) -> Iterator[str]:
-    if type(mlp) not in _HIDDEN:
-        yield (
-            f"an MLP of class {type(mlp).__name__} is not supported, expected "
-            f"{', '.join(kind.__name__ for kind in _HIDDEN)}"
-        )
-    if not isinstance(mlp.norm, nn.Identity):
-        yield "a norm over the hidden channels of the MLP is not supported"
-    if _activation_name(mlp.act) is None:
-        yield (
-            f"activation {type(mlp.act).__name__} is not supported, expected one of "
-            f"{', '.join(_ACTIVATIONS)}"
-        )
-    reason = _HIDDEN[type(mlp)].refusal(mlp)
-    if reason is not None:
-        yield f"mlp.{reason}"
-
-
 def _mlp_layer_name(mlp: nn.Module) -> str:
     if type(mlp) is GluMlp:
         return "glu_gate_last" if mlp.gate_last else "glu_gate_first"
     return next(name for name, kind in _MLP_LAYERS.items() if type(mlp) is kind)
-
-
-def _activation_name(act: nn.Module) -> str | None:
-    """timm's name of an activation; None for one that may not act on each channel alone."""
-    # nn.GELU is timm's default; its own GELU class, which "gelu" names, computes the same.
-    if type(act) is nn.GELU:
-        return "gelu" if act.approximate == "none" else "gelu_tanh"
-    return next((name for name in _ACTIVATIONS if type(act) is get_act_layer(name)), None)

@@ -118,8 +118,8 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
     def classify(self, model: VisionTransformer, x_BTD: torch.Tensor) -> torch.Tensor:
         return model.heads(model.encoder.ln(x_BTD)[:, 0])
 
-    def note_classes(self, model: VisionTransformer, classes: list[int]) -> None:
-        model.num_classes = len(classes)
+    def note_classes(self, model: VisionTransformer, count: int) -> None:
+        model.num_classes = count
 
     def set_stream(self, model: VisionTransformer, channels: int) -> None:
         model.hidden_dim = channels

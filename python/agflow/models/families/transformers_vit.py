@@ -19,6 +19,8 @@ import torch
 from torch import nn
 
 from agflow.models.branches import Chain, chains_of
+from agflow.models.families.labels import labels_of, misnumbered
+from agflow.models.foreign_layers import kind_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
 from agflow.models.vision_transformer import Anatomy, Branch, Heads, VisionTransformerAdapter
@@ -202,19 +204,25 @@ class TransformersVit(VisionTransformerAdapter):
         ]
         return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
 
-    def note_classes(self, model: nn.Module, classes: list[int]) -> None:
-        labels = [model.config.id2label[index] for index in classes]
-        model.config.id2label, model.config.label2id = (
-            dict(enumerate(labels)),
-            {label: i for i, label in enumerate(labels)},
-        )
-        model.num_labels = len(classes)
+    def note_classes(self, model: nn.Module, count: int) -> None:
+        model.config.num_labels = model.num_labels = count  # labels without a name
+
+    def class_names(self, model: nn.Module) -> list[str] | None:
+        labels = labels_of(model.config, self.class_count(model))
+        unnamed = all(label == f"LABEL_{i}" for i, label in enumerate(labels))
+        return None if unnamed else labels
+
+    def name_classes(self, model: nn.Module, names: list[str]) -> None:
+        model.config.id2label = dict(enumerate(names))
+        model.config.label2id = {name: i for i, name in enumerate(names)}
+        model.num_labels = len(names)
 
     def set_stream(self, model: nn.Module, channels: int) -> None:
         """Nothing to do: no module reads it, and the config stays that of the dense model."""
 
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
-        return model.config.num_channels, *model.base_model.embeddings.patch_embeddings.image_size
+        patches = model.base_model.embeddings.patch_embeddings
+        return patches.projection.in_channels, *patches.image_size
 
     def note_image_size(self, model: nn.Module, height: int, width: int) -> None:
         embeddings = model.base_model.embeddings
@@ -226,21 +234,22 @@ class TransformersVit(VisionTransformerAdapter):
             embeddings.image_size = height, width
 
     def describe(self, model: nn.Module) -> dict[str, Any]:
-        config = model.config
+        config, patch = model.config, model.base_model.embeddings.patch_embeddings.projection
         return {
             "class": type(model).__name__,
             "arguments": {
                 **{name: _as_json(getattr(config, name)) for name in _CONFIG},
-                "hidden_size": model.base_model.embeddings.patch_embeddings.projection.out_channels,
+                "hidden_size": patch.out_channels,
+                "num_channels": patch.in_channels,
             },
-            "labels": [label for _, label in sorted(config.id2label.items())],
+            "num_labels": self.class_count(model),
             "attention": config._attn_implementation,
             **self.shapes(model),
         }
 
     def build(self, description: dict[str, Any]) -> nn.Module:
-        name, arguments, labels, attention = (
-            description[key] for key in ("class", "arguments", "labels", "attention")
+        name, arguments, attention = (
+            description[key] for key in ("class", "arguments", "attention")
         )
         if (
             name not in _CLASSIFIERS
@@ -251,6 +260,7 @@ class TransformersVit(VisionTransformerAdapter):
                 f"{name!r} with attention {attention!r} and activation {arguments['hidden_act']!r} "
                 "is not supported"
             )
+        labels = description.get("labels")  # of experts whose "classes" are not a key of their own
         heads = arguments.get("num_attention_heads")  # in experts saved before cuts inside heads
         shapes = {
             "head_dim": heads and arguments["hidden_size"] // heads,
@@ -264,11 +274,12 @@ class TransformersVit(VisionTransformerAdapter):
                 **{key: arguments[key] for key in _CONFIG},
                 num_attention_heads=1 if rest else whole,
                 num_hidden_layers=len(description["heads"]),
-                id2label=dict(enumerate(labels)),
-                label2id={label: i for i, label in enumerate(labels)},
+                num_labels=len(labels) if labels else description["num_labels"],
                 attn_implementation=attention,
             )
         )
+        if labels:
+            self.name_classes(model, labels)
         self.reshape(model, shapes)
         return model
 
@@ -341,14 +352,13 @@ def _refusals(model: nn.Module) -> Iterator[str]:
             "this version of transformers lays its blocks out in a way that is not known, expected "
             "version 4 or 5"
         )
-    if any(
-        type(classifier) is not nn.Linear or classifier.out_features != config.num_labels
-        for classifier in _classifiers(model)
-    ):
-        yield (
-            f"the classifier must be one torch.nn.Linear with num_labels={config.num_labels} "
-            "outputs, as the config says"
-        )
+    for name in _CLASSIFIERS.get(type(model).__name__, ()):
+        classifier = getattr(model, name)
+        if type(classifier) is not nn.Linear:
+            yield f"{name} is {kind_of(classifier)}; expected one torch.nn.Linear"
+    reason = misnumbered(config.id2label)
+    if reason is not None:
+        yield reason
     if not config.return_dict:
         yield "it returns tuples: set model.config.return_dict = True"
     if config._attn_implementation not in _ATTENTIONS:
