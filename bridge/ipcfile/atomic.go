@@ -55,7 +55,7 @@ func replace(path string, write func(*os.File) error) (err error) {
 	if err := f.Sync(); err != nil {
 		return IOFault(path, "write", err)
 	}
-	cancel.Check() // for the last time: from here on the new file is there
+	cancel.Check()                 // for the last time: from here on the new file is there
 	if runtime.GOOS == "windows" { // it renames no open file; elsewhere its owner's lock keeps it
 		_ = f.Close()
 	}
