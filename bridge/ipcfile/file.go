@@ -45,7 +45,7 @@ func fileSchema(schema *arrow.Schema) *arrow.Schema {
 }
 
 func writeIPC(f *os.File, path string, rec arrow.Record) error {
-	w, err := ipc.NewFileWriter(f, ipc.WithSchema(rec.Schema()))
+	w, err := ipc.NewFileWriter(pieces{f}, ipc.WithSchema(rec.Schema()))
 	if err != nil {
 		return IOFault(path, "write", err)
 	}
@@ -57,6 +57,11 @@ func writeIPC(f *os.File, path string, rec arrow.Record) error {
 	}
 	return nil
 }
+
+// pieces is a file that is written in pieces, so that the work can be cancelled.
+type pieces struct{ *os.File }
+
+func (p pieces) Write(bytes []byte) (int, error) { return inPieces(p.File.Write)(bytes) }
 
 // writeChecksum puts the digits in the two places that hold zeros and returns the size of the file.
 func writeChecksum(f *os.File, path string) (size int64, err error) {

@@ -94,6 +94,12 @@ class DeadlineError(AgflowError, TimeoutError):
     code = "deadline"
 
 
+class CancelledError(AgflowError, RuntimeError):
+    """A call was ended by its caller, who raises the reason: KeyboardInterrupt, mostly."""
+
+    code = "cancelled"
+
+
 class ForkedProcessError(AgflowError, RuntimeError):
     """The Go core was called in a forked child process."""
 
