@@ -36,11 +36,11 @@ from agflow.data.digest import ImageDigest
 from agflow.errors import DeviceError, InvalidValueError
 from agflow.models import (
     PrunableLayer,
-    adapter_for,
     count_params,
     logits_of,
     model_name,
 )
+from agflow.models.account import examined
 from agflow.models.resolution import at_image_size
 
 
@@ -118,7 +118,7 @@ def calibrate(
     >>> agflow.score(statistics, "agf")["score"].shape
     (3096,)
     """
-    adapter = adapter_for(model)
+    adapter = examined(model)
     _check(model, batches)
     metadata = {"agflow.loss": LOSS_NAME, "agflow.seed": str(seed)}
     if image_size is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -22,8 +21,10 @@ from agflow.errors import (
     ShapeError,
     UnknownLayerError,
 )
-from agflow.models import Adapter, PrunableLayer, adapter_for, logits_of
+from agflow.models import Adapter, PrunableLayer, logits_of
+from agflow.models.account import examined
 from agflow.models.adapter import channels_of
+from agflow.models.copying import copy_of
 from agflow.models.resolution import at_image_size
 from agflow.pruning.least_squares import check_compensation, compensated, moments
 from agflow.pruning.masks import masked
@@ -114,7 +115,7 @@ def prune(
         raise InvalidValueError(
             f"compensate={compensate!r} needs images: pass a loader, or compensate='none'"
         )
-    adapter = adapter_for(model)
+    adapter = examined(model)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
     dtype = first_parameter(model).dtype
@@ -127,7 +128,7 @@ def prune(
     images, batches = (
         (_random_images(adapter, model), ()) if loader is None else _first_images(loader)
     )
-    pruned, reference = (copy.deepcopy(model).eval() for _ in range(2))
+    pruned, reference = (copy_of(model).eval() for _ in range(2))
     cuts = _prune_unread(adapter, pruned, cuts)
     downstream = _downstream(adapter.layers(model), pruned, cuts) if compensate == "ridge" else []
     pruner = _Pruner(adapter, pruned, reference, cuts, downstream)
