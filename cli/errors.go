@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"agflow/bridge/pyhost"
 	"agflow/core/fault"
@@ -10,13 +11,14 @@ import (
 
 // The exit statuses.
 const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitBadData     = 3
-	exitPython      = 4
-	exitInterrupted = pyhost.Interrupted
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitBadData = 3
+	exitPython  = 4
 )
+
+var exitInterrupted = pyhost.Status(syscall.SIGINT)
 
 // statusError is an error whose exit status is known where it arises.
 type statusError struct {
@@ -38,9 +40,12 @@ func pythonError(err error) error { return statusError{err, exitPython} }
 func exitStatus(err error) int {
 	var known statusError
 	var python *pyhost.Error
+	var signal interrupted
 	switch {
 	case errors.As(err, &known):
 		return known.status
+	case errors.As(err, &signal):
+		return pyhost.Status(syscall.Signal(signal))
 	case !errors.As(err, &python):
 		return codeStatus(fault.CodeOf(err))
 	case python.IsInterrupt():

@@ -29,7 +29,9 @@ func host(asked, module, function, argument string) (string, error) {
 	if err != nil {
 		return "", pythonError(err)
 	}
-	answer, err := python.Call(module, function, argument)
+	answer, err := interruptible(python.Interrupt, func() (string, error) {
+		return python.Call(module, function, argument)
+	})
 	if closing := python.Close(); err == nil && closing != nil {
 		return "", pythonError(closing)
 	}

@@ -21,7 +21,7 @@ import (
 // stub takes the place of the Python package: these tests are about the process and what crosses
 // between the languages, not about models.
 const stub = `
-import ctypes, json, sys, time
+import ctypes, json, os, subprocess, sys, time
 
 host = ctypes.CDLL(None)
 host.agflow_abi_version.restype = ctypes.c_int64
@@ -35,9 +35,48 @@ def run(options):
                        "core": host.agflow_abi_version(),
                        "native": "agflow._core._native" in sys.modules})
 
-def calibrate(options):
+def ready():
     print("ready", file=sys.stderr, flush=True)
+
+def sleep():
+    ready()
     time.sleep(60)
+
+def swallow():
+    ready()
+    for _ in range(2):
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+
+def swallow_and_answer():
+    try:
+        sleep()
+    except BaseException:
+        return
+
+def other_exception():
+    try:
+        sleep()
+    except BaseException:
+        raise ImportError("initialization failed")
+
+def compute():
+    ready()
+    sum(range(10**11))
+
+def imports():
+    import sleeping
+
+def children():
+    if os.fork() == 0:
+        subprocess.run(["sleep", "60"])
+    subprocess.run(["sh", "-c", "echo ready >&2; exec sleep 60"], start_new_session=True)
+
+def calibrate(options):
+    globals()[json.loads(options)["data"]]()
+    return json.dumps({"summary": "done"})
 
 def prune(options):
     raise ShapeError("y has 3 rows, expected 4: pass both of one batch")
@@ -79,7 +118,8 @@ func fill(t *testing.T, files map[string]string) (folder string) {
 // hosting is a process of a command that finds the stub before the installed package.
 func hosting(t *testing.T, arguments ...string) *exec.Cmd {
 	t.Helper()
-	folder := fill(t, map[string]string{"agflow/__init__.py": "", "agflow/commands.py": stub})
+	folder := fill(t, map[string]string{"agflow/__init__.py": "", "agflow/commands.py": stub,
+		"sleeping.py": "from agflow.commands import swallow; swallow()"})
 	environment := []string{"PYTHONPATH=" + folder, "AGFLOW_PYTHON=" + testPython(t)}
 	return program(environment, arguments...)
 }
@@ -144,35 +184,57 @@ func TestHostedProcessFails(t *testing.T) {
 	}
 }
 
-func TestSignalEndsHostedProcessWith130(t *testing.T) {
-	for _, number := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		t.Run(number.String(), func(t *testing.T) {
+// One signal ends a hosted command with its status, whatever Python code makes of the interrupt, and
+// the processes that it started: they hold the other end of stderr.
+func TestSignalEndsHostedProcess(t *testing.T) {
+	for _, doing := range []string{"sleep", "swallow", "swallow_and_answer", "other_exception",
+		"compute", "imports", "children"} {
+		for _, number := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+			t.Run(doing+" "+number.String(), func(t *testing.T) {
+				t.Parallel()
+				signalled(t, hosting(t, "calibrate", "--data", doing), number)
+			})
+		}
+	}
+}
+
+func TestTwoSignalsEndHostedProcess(t *testing.T) {
+	for _, doing := range []string{"sleep", "swallow", "compute"} {
+		t.Run(doing, func(t *testing.T) {
 			t.Parallel()
-			c := hosting(t, "calibrate")
-			stderr, err := c.StderrPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			guard := time.AfterFunc(30*time.Second, func() { _ = c.Process.Kill() })
-			lines := bufio.NewReader(stderr)
-			if ready, err := lines.ReadString('\n'); err != nil {
-				t.Fatal(ready, err)
-			}
-			time.Sleep(100 * time.Millisecond)
-			begin := time.Now()
-			_ = c.Process.Signal(number)
-			rest, _ := io.ReadAll(lines)
-			_ = c.Wait()
-			guard.Stop()
-			status, took := c.ProcessState.ExitCode(), time.Since(begin)
-			isSlow := took > 5*time.Second
-			if status != exitInterrupted || isSlow || string(rest) != "agflow: interrupted\n" {
-				t.Errorf("status %d after %v: %s", status, took, rest)
-			}
+			signalled(t, hosting(t, "calibrate", "--data", doing), syscall.SIGINT, syscall.SIGINT)
 		})
+	}
+}
+
+// signalled waits until a command is ready, sends it the signals, and expects its status, one
+// sentence and the end of all that holds its stderr.
+func signalled(t *testing.T, c *exec.Cmd, numbers ...syscall.Signal) {
+	t.Helper()
+	stderr, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	guard := time.AfterFunc(30*time.Second, func() { _ = c.Process.Kill() })
+	defer guard.Stop()
+	lines := bufio.NewReader(stderr)
+	if ready, err := lines.ReadString('\n'); err != nil {
+		t.Fatal(ready, err)
+	}
+	begin := time.Now()
+	for _, number := range numbers {
+		_ = c.Process.Signal(number)
+		time.Sleep(50 * time.Millisecond)
+	}
+	rest, _ := io.ReadAll(lines)
+	_ = c.Wait()
+	took, status := time.Since(begin), c.ProcessState.ExitCode()
+	sentence := "agflow: " + interrupted(numbers[0]).Error() + "\n"
+	if status != pyhost.Status(numbers[0]) || took > 2*time.Second || string(rest) != sentence {
+		t.Errorf("status %d after %v: %s", status, took, rest)
 	}
 }
 

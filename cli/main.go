@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"agflow/bridge/ipcfile"
 	"agflow/core/fault"
@@ -20,17 +18,8 @@ import (
 )
 
 func main() {
-	go exitOnSignal()
+	endOnSignal()
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
-}
-
-// exitOnSignal ends steps on files, which leave nothing half-written. While Python is hosted,
-// pyhost handles the signals.
-func exitOnSignal() {
-	arrived := make(chan os.Signal, 1)
-	signal.Notify(arrived, os.Interrupt, syscall.SIGTERM)
-	<-arrived
-	os.Exit(exitInterrupted)
 }
 
 // run is the whole program: it prints the outcome and returns the exit status.

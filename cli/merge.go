@@ -1,7 +1,7 @@
 package main
 
 import (
-	"agflow/core/statistics"
+	"agflow/bridge/tables"
 
 	"github.com/urfave/cli/v2"
 )
@@ -13,11 +13,7 @@ func mergeCommand() *cli.Command {
 		Category: fileSteps, ArgsUsage: "FILE...",
 		Flags: []cli.Flag{need("output", "statistics `FILE` to write")},
 	}, func(c *cli.Context) (outcome, error) {
-		tables, err := loadStatistics(c.Args().Slice())
-		if err != nil {
-			return outcome{}, err
-		}
-		merged, err := statistics.Merge(tables...)
+		merged, err := tables.MergeStatistics(c.Args().Slice())
 		if err != nil {
 			return outcome{}, err
 		}

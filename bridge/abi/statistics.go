@@ -154,4 +154,21 @@ func StatisticsMerge(
 	return give(out, tables.StatisticsToRecord(resultMemory, sum)), nil
 }
 
+// StatisticsMergeFiles adds the tables of files, whose paths are a JSON array, in this order, with
+// one of them in memory at a time, and returns the number of units.
+func StatisticsMergeFiles(paths string, outArray, outSchema int64) (units int64, err error) {
+	defer fault.Recover(&err)
+	var c call
+	out := c.fill(outArray, outSchema)
+	files := decode(&c, paths, []string{})
+	if c.err != nil {
+		return 0, c.err
+	}
+	sum, err := tables.MergeStatistics(files)
+	if err != nil {
+		return 0, err
+	}
+	return give(out, tables.StatisticsToRecord(resultMemory, sum)), nil
+}
+
 func elementsOf(w tensor.View) int64 { return int64(w.Rows()) * int64(w.Channels()) }

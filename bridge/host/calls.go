@@ -336,6 +336,14 @@ func agflow_call_statistics_merge(
 	return answer(number, text, result, err)
 }
 
+//export agflow_call_statistics_merge_files
+func agflow_call_statistics_merge_files(
+	paths *C.char, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char,
+) C.int32_t {
+	result, err := abi.StatisticsMergeFiles(C.GoString(paths), int64(outArray), int64(outSchema))
+	return answer(number, text, result, err)
+}
+
 //export agflow_call_statistics_open
 func agflow_call_statistics_open(spec *C.char, number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.StatisticsOpen(C.GoString(spec))

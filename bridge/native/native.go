@@ -154,6 +154,10 @@ func StatisticsMerge(aArray, aSchema, bArray, bSchema, outArray, outSchema int64
 	return abi.StatisticsMerge(aArray, aSchema, bArray, bSchema, outArray, outSchema)
 }
 
+func StatisticsMergeFiles(paths string, outArray, outSchema int64) (int64, error) {
+	return abi.StatisticsMergeFiles(paths, outArray, outSchema)
+}
+
 func StatisticsOpen(spec string) (int64, error) { return abi.StatisticsOpen(spec) }
 
 func StatisticsTable(id, outArray, outSchema int64) (int64, error) {

@@ -3,8 +3,11 @@
 // an interpreter is compiled.
 package pyhost
 
-// Interrupted is the exit status of a process that SIGINT or SIGTERM ended.
-const Interrupted = 130
+import "syscall"
+
+// Status is the exit status of a process that a signal ended, as shells have it: 130 for SIGINT, 143
+// for SIGTERM.
+func Status(number syscall.Signal) int { return 128 + int(number) }
 
 // Error is a Python exception that a call ended with.
 type Error struct {
@@ -26,5 +29,5 @@ func (e *Error) Error() string {
 	return e.Type + ": " + e.Message
 }
 
-// IsInterrupt says whether Ctrl-C, SIGTERM or Interrupt ended the call.
+// IsInterrupt says whether the call ended with KeyboardInterrupt.
 func (e *Error) IsInterrupt() bool { return e.Type == "KeyboardInterrupt" }

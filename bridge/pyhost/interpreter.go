@@ -15,10 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
 	"sync"
-	"syscall"
 
 	python3 "github.com/DataDog/go-python3"
 )
@@ -38,12 +36,11 @@ type Interpreter struct {
 	call   *python3.PyObject // support.py's call
 
 	interrupting sync.Mutex
-	closed       bool
+	calling      bool
 }
 
 // Start starts Python as if program (the path of an interpreter, from Find) had been run: with its
-// environment's packages. From then on SIGINT and SIGTERM raise KeyboardInterrupt in the running
-// call, and a second one ends the process at once with status Interrupted.
+// environment's packages. SIGINT and SIGTERM stay Go's: its program hands them on by Interrupt.
 func Start(program string) (*Interpreter, error) {
 	if err := CheckVersion(program, Version); err != nil {
 		return nil, err
@@ -54,7 +51,6 @@ func Start(program string) (*Interpreter, error) {
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	p.forwardSignals()
 	return p, nil
 }
 
@@ -63,7 +59,9 @@ func Start(program string) (*Interpreter, error) {
 func (p *Interpreter) Call(module, function, argument string) (string, error) {
 	var answer string
 	var err error
+	p.setCalling(true)
 	p.do(func() { answer, err = p.callWithLock(module, function, argument) })
+	p.setCalling(false)
 	if err != nil {
 		return "", err
 	}
@@ -82,12 +80,11 @@ func (p *Interpreter) Call(module, function, argument string) (string, error) {
 
 // Close flushes what Python has printed, runs its exit handlers and ends it.
 func (p *Interpreter) Close() error {
-	p.interrupting.Lock()
-	p.closed = true
-	p.interrupting.Unlock()
 	var status int
-	p.do(func() { status = python3.Py_FinalizeEx() })
-	signal.Reset(os.Interrupt, syscall.SIGTERM)
+	p.do(func() {
+		runKeepingActions("_drop_handlers()") // whose actions Python would reset in its end
+		status = python3.Py_FinalizeEx()
+	})
 	if status != 0 {
 		return errors.New("Python could not flush its output: is the disk full, or the reader of " +
 			"the pipe gone?")
@@ -123,7 +120,8 @@ func (p *Interpreter) initialize(program string) error {
 		return fmt.Errorf("the path of the Python interpreter %q cannot be used: %w", program, err)
 	}
 	python3.Py_InitializeEx(false) // signals stay Go's
-	if python3.PyRun_SimpleString(support) != 0 {
+	if python3.PyRun_SimpleString(support) != 0 ||
+		!runKeepingActions("_take_handlers()") {
 		return fmt.Errorf("Python did not start with %s: its message stands above; try the "+
 			"interpreter by itself", program)
 	}

@@ -8,10 +8,36 @@ import sys
 import traceback
 
 sys.argv = ["agflow"]
+_running = False  # whether a call runs that KeyboardInterrupt can end
 
-# PyErr_SetInterrupt raises only what Python has a handler for. Go takes the signal itself back
-# afterwards.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def _take_handlers():
+    """Install the handlers that pyhost calls; in this moment a signal ends the process, too."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _drop_handlers():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(number, frame):
+    """Raise KeyboardInterrupt, but never outside of a call or in an import.
+
+    Modules that are being imported swallow it, turn it into another exception or, in C++, abort.
+    Nothing is half-written there, or atomic writers have it under a temporary name.
+    """
+    if not _running:
+        what = "interrupted" if number == signal.SIGINT else "terminated"
+        os.write(2, f"agflow: {what}\n".encode())
+        os._exit(128 + number)
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            os.kill(os.getpid(), number)  # the command ends at once at a second signal
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _take_signals_in_child():
@@ -25,9 +51,15 @@ os.register_at_fork(after_in_child=_take_signals_in_child)
 
 def call(module, function, argument):
     """Return JSON {"result": …} of module.function(argument), or {"error": …} of its exception."""
+    global _running
     try:
-        result = getattr(importlib.import_module(module), function)(argument)
-        sys.stdout.flush()
+        work = getattr(importlib.import_module(module), function)
+        _running = True
+        try:
+            result = work(argument)
+            sys.stdout.flush()
+        finally:
+            _running = False
         return json.dumps({"result": result})
     except BaseException as error:
         error.__traceback__ = error.__traceback__.tb_next  # without this function's own frame

@@ -18,6 +18,7 @@ type extractor struct {
 	rec   arrow.Record
 	kind  string
 	pairs map[string]string
+	lent  bool // numbers lie in the record's memory and live as long as it does
 	err   error
 }
 
@@ -112,7 +113,7 @@ func (x *extractor) int32s(name string) []int32 {
 	if !ok {
 		return nil
 	}
-	return slices.Clone(values.Int32Values())
+	return numbers(x, values.Int32Values())
 }
 
 func (x *extractor) int64s(name string) []int64 {
@@ -120,7 +121,7 @@ func (x *extractor) int64s(name string) []int64 {
 	if !ok {
 		return nil
 	}
-	return slices.Clone(values.Int64Values())
+	return numbers(x, values.Int64Values())
 }
 
 func (x *extractor) float32s(name string) []float32 {
@@ -128,7 +129,7 @@ func (x *extractor) float32s(name string) []float32 {
 	if !ok {
 		return nil
 	}
-	return slices.Clone(values.Float32Values())
+	return numbers(x, values.Float32Values())
 }
 
 func (x *extractor) float64s(name string) []float64 {
@@ -136,7 +137,15 @@ func (x *extractor) float64s(name string) []float64 {
 	if !ok {
 		return nil
 	}
-	return slices.Clone(values.Float64Values())
+	return numbers(x, values.Float64Values())
+}
+
+// numbers copies the values of a column, or lends them.
+func numbers[T any](x *extractor, values []T) []T {
+	if x.lent {
+		return values
+	}
+	return slices.Clone(values)
 }
 
 func (x *extractor) model() (m statistics.Model) {
@@ -156,16 +165,19 @@ func (x *extractor) integer(key string) (n int64) {
 // units folds the columns that name a unit back into layers. Rows of a layer must stand together,
 // units ascending from 0, since every other column is read by that order.
 func (x *extractor) units() (layers []statistics.Layer) {
-	names, groups := x.texts("layer"), x.texts("group")
+	names, _ := column[*array.String](x, "layer")
+	groups, _ := column[*array.String](x, "group")
 	units, widths, parts := x.int32s("unit"), x.int32s("unit_width"), x.int32s("parts")
 	macs, params := x.int64s("unit_macs"), x.int64s("unit_params")
 	if x.err != nil {
 		return nil
 	}
-	for i, name := range names {
-		row := statistics.Layer{Name: name, Group: groups[i], UnitWidth: int(widths[i]),
+	for i := range units {
+		name := names.Value(i)
+		row := statistics.Layer{Name: name, Group: groups.Value(i), UnitWidth: int(widths[i]),
 			UnitMACs: macs[i], UnitParams: params[i], Parts: int(parts[i])}
 		if units[i] == 0 {
+			row.Name, row.Group = strings.Clone(row.Name), strings.Clone(row.Group)
 			layers = append(layers, row)
 		}
 		if len(layers) == 0 {

@@ -41,7 +41,17 @@ func StatisticsToRecord(alloc memory.Allocator, t statistics.Table) arrow.Record
 
 // StatisticsFromRecord copies the table out of a record batch.
 func StatisticsFromRecord(rec arrow.Record) (statistics.Table, error) {
+	return statisticsOf(extract(rec, KindStatistics))
+}
+
+// lentStatistics is the table of a record batch, over the record's memory.
+func lentStatistics(rec arrow.Record) (statistics.Table, error) {
 	x := extract(rec, KindStatistics)
+	x.lent = true
+	return statisticsOf(x)
+}
+
+func statisticsOf(x *extractor) (statistics.Table, error) {
 	t := statistics.Table{
 		Model:    x.model(),
 		Layers:   x.units(),

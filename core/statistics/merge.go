@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"agflow/core/fault"
 )
@@ -17,31 +18,64 @@ const (
 )
 
 // Merge adds the sums of tables of the same model and layers, in the given order, as if one run had
-// seen all their batches. Weight sums must be equal and count once. The metadata is the first
-// table's, with data fingerprints joined by "+" and skipped batches added.
+// seen all their batches: see [Merger].
 //
-// Errors: empty (no tables), layer or value (tables of different models, layers or weights), and
-// those of [Table.Validate].
+// Errors: empty (no tables), and those of [Merger.Add].
 func Merge(tables ...Table) (Table, error) {
-	if len(tables) == 0 {
+	var m Merger
+	for _, t := range tables {
+		if err := m.Add(t); err != nil {
+			return Table{}, err
+		}
+	}
+	return m.Table()
+}
+
+// Merger merges tables one after the other and keeps none of them: it needs the memory of one
+// table, and of the fingerprints, however many are added. The zero Merger has none yet.
+type Merger struct {
+	merged       Table
+	tables       int
+	fingerprints []string
+}
+
+// Add adds a table's sums; nothing of the table is kept or changed. Weight sums must be equal and
+// count once. The metadata is the first table's, with data fingerprints joined by "+" and skipped
+// batches added. After an error the merger must not be used.
+//
+// Errors: layer or value (another model, other layers or weights than the first table's), nonfinite
+// or value (sums or counts too great), and those of [Table.Validate].
+func (m *Merger) Add(t Table) error {
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	if fingerprint := t.Metadata[DataKey]; fingerprint != "" {
+		m.fingerprints = append(m.fingerprints, strings.Clone(fingerprint))
+	}
+	number := m.tables
+	m.tables++
+	if number == 0 {
+		m.merged = t.clone()
+		return nil
+	}
+	if err := sameOrigin(m.merged, t, number); err != nil {
+		return err
+	}
+	return m.merged.add(t)
+}
+
+// Table returns the merged table, which later additions change.
+//
+// Errors: empty (no tables).
+func (m *Merger) Table() (Table, error) {
+	if m.tables == 0 {
 		return Table{}, fault.New(fault.Empty,
 			"no statistics were given to merge; give at least one table")
 	}
-	for _, t := range tables {
-		if err := t.Validate(); err != nil {
-			return Table{}, err
-		}
+	if len(m.fingerprints) > 0 {
+		m.merged.Metadata[DataKey] = strings.Join(m.fingerprints, "+")
 	}
-	merged := tables[0].clone()
-	for i, t := range tables[1:] {
-		if err := sameOrigin(tables[0], t, i+1); err != nil {
-			return Table{}, err
-		}
-		if err := merged.add(t); err != nil {
-			return Table{}, err
-		}
-	}
-	return merged, merged.Validate()
+	return m.merged, nil
 }
 
 // sameOrigin refuses table number i unless model, layers and weights are the first table's.
@@ -111,24 +145,17 @@ func (t *Table) add(other Table) error {
 	for k, c := range t.activationSums() {
 		for i, v := range *other.activationSums()[k].values {
 			(*c.values)[i] += v
+			if sum := (*c.values)[i]; sum-sum != 0 { // an infinity
+				return fault.New(fault.Nonfinite,
+					"column %s would pass the greatest float64 at %s; merge fewer tables",
+					c.name, UnitName(t.Layers, i))
+			}
 		}
 	}
 	for i, v := range other.MaxAbsYG {
 		t.MaxAbsYG[i] = max(t.MaxAbsYG[i], v)
 	}
-	t.joinData(other.Metadata[DataKey])
 	return t.joinSkipped(other.Metadata[SkippedKey])
-}
-
-// joinData appends a fingerprint to the table's own.
-func (t *Table) joinData(fingerprint string) {
-	switch {
-	case fingerprint == "":
-	case t.Metadata[DataKey] == "":
-		t.Metadata[DataKey] = fingerprint
-	default:
-		t.Metadata[DataKey] += "+" + fingerprint
-	}
 }
 
 // joinSkipped adds the skipped batches of another table to the table's own.

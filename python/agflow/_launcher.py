@@ -5,6 +5,7 @@ Only what every Python has loaded at its start is imported: each ``agflow`` wait
 
 from __future__ import annotations
 
+import _signal  # signal imports enumerations, which take longer than all else here
 import os
 import sys
 
@@ -12,11 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+
 COMMAND = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "agflow")
 
 
 def main() -> NoReturn:
     """Replace this process by the command, with its arguments, environment and libpython."""
+    for number in (_signal.SIGINT, _signal.SIGTERM):  # as the command does, without a traceback
+        _signal.signal(number, lambda number, _: os._exit(128 + number))
     environment = dict(os.environ)
     environment.setdefault("AGFLOW_PYTHON", sys.executable)
     folders = [*_library_folders(), environment.get("LD_LIBRARY_PATH")]

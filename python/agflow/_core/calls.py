@@ -6,7 +6,7 @@ An Arrow value is two int64 addresses, of its C array and its C schema.
 
 from agflow._core.call import ARROW, FLOAT, INT, TEXT, Call
 
-ABI = 8217711647083377777
+ABI = 4019604783986851688
 """The number of this list, a hash of its signatures and JSON types; Go carries the same one."""
 
 CALLS = (
@@ -50,6 +50,7 @@ CALLS = (
     ),
     Call("statistics_close", "StatisticsClose", (INT,), INT),
     Call("statistics_merge", "StatisticsMerge", (*ARROW, *ARROW, *ARROW), INT),
+    Call("statistics_merge_files", "StatisticsMergeFiles", (TEXT, *ARROW), INT),
     Call("statistics_open", "StatisticsOpen", (TEXT,), INT),
     Call("statistics_table", "StatisticsTable", (INT, *ARROW), INT),
     Call("top_k", "TopK", (INT, INT, *ARROW, *ARROW), INT),

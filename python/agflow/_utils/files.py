@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agflow.errors import FileError
+from agflow.errors import CorruptFileError, FileError
 
 
 @contextmanager
@@ -84,6 +85,49 @@ def write(path: pathlib.Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_bytes(path: str | os.PathLike, kind: str, limit: int) -> bytes:
+    """The content of a regular file of at most ``limit`` bytes.
+
+    A pipe or a device is refused before anything is read from it, so that nobody waits for it.
+
+    Parameters
+    ----------
+    kind : such as "router", for errors
+
+    Raises
+    ------
+    FileError
+        The file is missing, cannot be read or is no regular file.
+    CorruptFileError
+        It is larger.
+    """
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits until somebody writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FileError(
+                    f"{kind} {path} is no regular file; give the name of one, not of a folder, "
+                    "a pipe or a device"
+                )
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(limit + 1)
+        finally:
+            os.close(descriptor)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(
+            f"{kind} {path} cannot be read: {error.strerror or error}; check the path and the "
+            "rights"
+        ) from error
+    if len(content) > limit:
+        raise CorruptFileError(
+            f"{kind} {path} is larger than {limit} bytes, so it is not one that agflow wrote"
+        )
+    return content
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterable
+
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.table import UnitTable
@@ -62,6 +66,35 @@ class Statistics(UnitTable):
                 arrow.call_for_batch(core().statistics_merge, merged.batch, other.batch)
             )
         return merged
+
+    @classmethod
+    def merge_files(cls, paths: Iterable[str | os.PathLike]) -> Statistics:
+        """Add the sums of the files ``paths``, in the given order, as :meth:`merge` does.
+
+        One file at a time is in memory, so that any number of files needs no more than two. A path
+        that stands in ``paths`` several times counts each time.
+
+        Raises
+        ------
+        EmptyError
+            There are no paths.
+        FileError, CorruptFileError
+            A file is missing or not readable, or is damaged or of another kind.
+        UnknownLayerError, InvalidValueError
+            As :meth:`merge`; the message begins with the file that does not fit.
+
+        Examples
+        --------
+        >>> import agflow, tempfile
+        >>> model, preprocessing, _ = agflow.load_model("example")
+        >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=16)
+        >>> shard = f"{tempfile.mkdtemp()}/shard.arrow"
+        >>> agflow.calibrate(model, [images[:16]]).save(shard)
+        >>> agflow.Statistics.merge_files([shard, shard])
+        <agflow.Statistics: vit_tiny_patch16_224, 12 layers, 3096 units, 32 images, 2 batches>
+        """
+        files = json.dumps([os.fspath(path) for path in paths])
+        return cls(arrow.call_for_batch(core().statistics_merge_files, files))
 
     def _summary(self) -> str:
         images, batches = (self.columns[name].max(initial=0) for name in ("samples", "batches"))

@@ -154,6 +154,19 @@ def test_two_shards_merge_into_the_run_over_both(example, loader):
             np.testing.assert_array_equal(merged.columns[name], column)
 
 
+def test_files_merge_as_their_tables_one_at_a_time(statistics, tmp_path):
+    shard, other = tmp_path / "shard.arrow", tmp_path / "other.arrow"
+    statistics.save(shard)
+    (tmp_path / "link.arrow").symlink_to(shard)
+    files = [shard, str(tmp_path / "link.arrow"), shard]
+    assert agflow.Statistics.merge_files(files) == statistics.merge(statistics, statistics)
+    other.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(agflow.errors.CorruptFileError, match=str(other)):
+        agflow.Statistics.merge_files([*files, other])
+    with pytest.raises(agflow.errors.EmptyError):
+        agflow.Statistics.merge_files([])
+
+
 def test_plans_and_scores_describe_themselves(statistics):
     plan = agflow.plan(statistics, macs=0.5, criterion="magnitude")
     assert (plan.criterion, plan.budget) == ("magnitude", ("macs", "0.5"))
