@@ -40,7 +40,7 @@ from agflow.models import (
     logits_of,
     model_name,
 )
-from agflow.models.account import examined
+from agflow.models.account import measurable
 from agflow.models.resolution import at_image_size
 
 
@@ -118,8 +118,8 @@ def calibrate(
     >>> agflow.score(statistics, "agf")["score"].shape
     (3096,)
     """
-    adapter = examined(model)
     _check(model, batches)
+    adapter = measurable(model)
     metadata = {"agflow.loss": LOSS_NAME, "agflow.seed": str(seed)}
     if image_size is not None:
         model = at_image_size(model, image_size)

@@ -36,8 +36,8 @@ def examined(model: nn.Module) -> Adapter:
     Raises
     ------
     UnsupportedModelError
-        As :func:`agflow.models.adapter_for`; or the model is no such thing; its parameters have no
-        values or were made in inference mode. The message names the module.
+        As :func:`agflow.models.adapter_for`; or the model is no such thing. The message names the
+        module.
 
     Examples
     --------
@@ -47,22 +47,39 @@ def examined(model: nn.Module) -> Adapter:
     'timm_vit'
     """
     adapter = adapter_for(model)
-    reason = _of_tensors(model) or _of_outputs(adapter, model)
+    reason = _of_outputs(adapter, model)
     if reason is not None:
         raise UnsupportedModelError(f"{type(model).__name__} is not supported: {reason}")
     return adapter
 
 
-def _of_tensors(model: nn.Module) -> str | None:
+def measurable(model: nn.Module) -> Adapter:
+    """Do what :func:`examined` does, and check that gradients can be taken through ``model``.
+
+    Raises
+    ------
+    UnsupportedModelError
+        As :func:`examined`; or parameters are on the meta device, or made in inference mode.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models.account import measurable
+    >>> measurable(agflow.load_model("example")[0]).family
+    'timm_vit'
+    """
     for name, parameter in model.named_parameters():
+        reason = None
         if parameter.device.type == "meta":
-            return f"{name} is on the meta device and has no values: load the weights first"
-        if parameter.is_inference():
-            return (
-                f"{name} was made inside torch.inference_mode and cannot have gradients: make or "
-                "load the model outside"
+            reason = "is on the meta device and has no values: load the weights first"
+        elif parameter.is_inference():
+            reason = (
+                "was made inside torch.inference_mode and cannot have gradients: make or load the "
+                "model outside"
             )
-    return None
+        if reason is not None:
+            raise UnsupportedModelError(f"{type(model).__name__} is not supported: {name} {reason}")
+    return examined(model)
 
 
 def _of_outputs(adapter: Adapter, model: nn.Module) -> str | None:
@@ -122,6 +139,8 @@ def _other_shapes(model: nn.Module, twin: nn.Module) -> str | None:
 
 
 def _same(x: torch.Tensor, y: torch.Tensor) -> bool:
+    if x.device.type == "meta":  # no values
+        return x.shape == y.shape
     tolerance = 0.0 if x.device.type == "cpu" else _TOLERANCE_ELSEWHERE * float(y.abs().max())
     return x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=tolerance, equal_nan=True)
 

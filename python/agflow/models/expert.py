@@ -20,6 +20,7 @@ from agflow._utils.files import atomic_directory, write
 from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
+from agflow.models.account import examined
 from agflow.models.outputs import logits_of
 from agflow.models.registry import (
     adapter_for,
@@ -81,6 +82,7 @@ def save_expert(
     >>> all(bool((a == b).all()) for a, b in zip(model.parameters(), again.parameters()))
     True
     """
+    examined(model)
     weights = safetensors.torch.save(
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     )

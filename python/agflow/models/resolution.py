@@ -48,8 +48,9 @@ def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
     0.33
     """
     height, width = (size, size) if isinstance(size, int) else size
-    adapter, small = examined(model), copy_of(model)
+    adapter, small = adapter_for(model), copy_of(model)
     adapter.set_image_size(small, height, width)
+    examined(model)
     resize_to_own(small)
     return small
 

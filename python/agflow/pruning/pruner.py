@@ -22,7 +22,7 @@ from agflow.errors import (
     UnknownLayerError,
 )
 from agflow.models import Adapter, PrunableLayer, logits_of
-from agflow.models.account import examined
+from agflow.models.account import measurable
 from agflow.models.adapter import channels_of
 from agflow.models.copying import copy_of
 from agflow.models.resolution import at_image_size
@@ -115,7 +115,7 @@ def prune(
         raise InvalidValueError(
             f"compensate={compensate!r} needs images: pass a loader, or compensate='none'"
         )
-    adapter = examined(model)
+    adapter = measurable(model)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
     dtype = first_parameter(model).dtype

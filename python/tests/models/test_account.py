@@ -143,25 +143,60 @@ def test_layers_changed_by_hand_are_named():
         examined(model)
 
 
+def compile_in_place(part, call):
+    """What Module.compile() leaves: a call that was made before our hooks were registered."""
+    part._compiled_call_impl = lambda *args, **kwargs: call(*args, **kwargs)
+
+
+@pytest.mark.parametrize("how", ["model", "blocks"])
+def test_hooks_fire_whatever_was_compiled_before_they_were_registered(how):
+    model = made(of_timm)
+    expected, earlier = copy.deepcopy(model), copy.deepcopy(model)
+    compile_in_place(model, earlier)
+    if how == "blocks":
+        model = made(of_timm)
+        for block, call in zip(model.blocks, earlier.blocks, strict=True):
+            compile_in_place(block, call)
+    check_pruned_alike(model, expected)
+    assert (model if how == "model" else model.blocks[0])._compiled_call_impl is not None
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["model", "blocks", "forward"])
 def test_code_that_was_compiled_in_place(how):
-    """Hooks registered after the compilation do not run in what was compiled."""
     model = made(of_timm)
     expected = copy.deepcopy(model)
     if how == "forward":
         model.forward = torch.compile(model.forward, backend="eager")
     for part in {"model": [model], "blocks": model.blocks, "forward": []}[how]:
         part.compile(backend="eager")
-    images = images_for(model)
     with torch.no_grad():
-        model(images)
-    plan = some_plan(model)
+        model(images_for(model))
+    check_pruned_alike(model, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (torch.compile, r"a wrapper around a VisionTransformer: pass model\._orig_mod"),
+        (
+            lambda model: swapped("blocks.1", torch.compile),
+            r"blocks\.1 is a torch.compile wrapper: put its \._orig_mod in its place",
+        ),
+    ],
+)
+def test_wrappers_of_torch_compile_are_refused_with_what_to_pass(make, words):
+    with pytest.raises(UnsupportedModelError, match=words):
+        count_macs(make(made(of_timm)))
+
+
+def check_pruned_alike(model, expected):
+    images, plan = images_for(model), some_plan(model)
     for compensate in ("ridge", "ridge_at_once", "none"):
         light = agflow.prune(model, plan, batches(model), compensate=compensate)
         same = agflow.prune(expected, plan, batches(model), compensate=compensate)
         assert torch.equal(light(images), same(images))
-    compiled = {"model": [model], "blocks": model.blocks, "forward": []}[how]
-    assert all(part._compiled_call_impl is not None for part in compiled)
 
 
 # Copies
@@ -293,7 +328,7 @@ def share_buffer(model):
         (share_block, r"blocks\.0 and blocks\.1 are one module and share parameters"),
         (share_matrix, r"blocks\.0\.mlp\.fc1\.weight and blocks\.1\.mlp\.fc1\.weight share"),
         (share_memory, r"blocks\.0\.mlp\.fc1\.weight and blocks\.1\.mlp\.fc1\.weight share"),
-        (share_rows, r"blocks\.0\.mlp\.fc2\.weight and head\.weight share"),
+        (share_rows, r"head\.weight and blocks\.0\.mlp\.fc2\.weight share"),
         (share_buffer, r"blocks\.0\.seen and blocks\.1\.seen share"),
     ],
 )
@@ -335,7 +370,6 @@ def swapped(name, kind):
     "make, words",
     [
         (nn.DataParallel, "a wrapper around a VisionTransformer: pass model.module"),
-        (torch.compile, "a wrapper around a VisionTransformer: pass model._orig_mod"),
         (
             torch.optim.swa_utils.AveragedModel,
             "a wrapper around a VisionTransformer: pass model.module",
@@ -345,7 +379,7 @@ def swapped(name, kind):
             r"pass model\[1\]\[0\]; what normalises its images belongs to its Preprocessing",
         ),
         (
-            lambda model: torch.jit.trace(model, images_for(model)),
+            lambda model: torch.fx.symbolic_trace(model.head),
             "it was traced or scripted: pass the model that it was made from",
         ),
     ],
@@ -367,10 +401,6 @@ def test_wrappers_are_refused_with_what_to_pass(make, words):
         (
             lambda: torch.ao.quantization.quantize_dynamic(made(of_timm), {nn.Linear}),
             r"qkv is a quantised layer: pass the model in float",
-        ),
-        (
-            lambda: swapped("blocks.1", torch.compile),
-            r"blocks\.1 is a torch.compile wrapper: put its \._orig_mod in its place",
         ),
         (
             lambda: swapped("blocks.0.mlp", nn.DataParallel),
