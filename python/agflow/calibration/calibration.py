@@ -41,11 +41,11 @@ from agflow.errors import DeviceError, InvalidValueError
 from agflow.models import (
     Adapter,
     PrunableLayer,
-    adapter_for,
     count_params,
     model_logits,
     model_name,
 )
+from agflow.models.account import measurable
 from agflow.models.resolution import at_image_size
 
 
@@ -126,11 +126,11 @@ def calibrate(
     >>> agflow.score(statistics, "agf")["score"].shape
     (3096,)
     """
-    adapter = adapter_for(model)
     _check(model, batches)
     check_loader(loader)
-    metadata = {"agflow.loss": LOSS_NAME, "agflow.seed": str(seed)}
     model = without_inference_tensors(model)
+    adapter = measurable(model)
+    metadata = {"agflow.loss": LOSS_NAME, "agflow.seed": str(seed)}
     if image_size is not None:
         model = at_image_size(model, image_size)
         metadata["agflow.image_size"] = "x".join(map(str, adapter.input_size(model)[1:]))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from agflow.errors import InvalidValueError
+from agflow.models.account import examined
+from agflow.models.copying import copy_of
 from agflow.models.registry import adapter_for
 
 
@@ -96,9 +97,8 @@ def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     >>> only_classes(model, [0, 3])(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 2])
     """
-    fewer = copy.deepcopy(model)
+    adapter, fewer = examined(model), copy_of(model)
     keep_K = [int(index) for index in classes]
-    adapter = adapter_for(fewer)
     present = adapter.class_count(fewer)
     if (
         len(keep_K) < 2

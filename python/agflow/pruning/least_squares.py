@@ -22,6 +22,7 @@ from agflow._utils.modules import linear_at
 from agflow.data.batches import image_batches
 from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import adapter_for
+from agflow.models.copying import watched
 from agflow.pruning.residual_blocks import non_finite_message
 
 COMPENSATIONS = ("ridge", "ridge_at_once", "mean", "none")
@@ -147,7 +148,7 @@ def _measuring(model: nn.Module, found: dict[str, Moments]) -> Iterator[None]:
     )
     with (
         preserve_training_mode(model),
-        adapter_for(model).watchable(model),
+        watched(adapter_for(model), model),
         temporary_hooks(hooks),
     ):
         model.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -21,8 +20,10 @@ from agflow.errors import (
     ShapeError,
     UnknownLayerError,
 )
-from agflow.models import Adapter, PrunableLayer, adapter_for, logits_of
+from agflow.models import Adapter, PrunableLayer, logits_of
+from agflow.models.account import measurable
 from agflow.models.adapter import channels_of
+from agflow.models.copying import copy_of
 from agflow.models.forward import check_image_shape
 from agflow.models.resolution import at_image_size
 from agflow.pruning.least_squares import check_compensation, compensated, moments
@@ -120,8 +121,8 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
             f"compensate={compensate!r} needs images: pass a loader, or compensate='none'"
         )
     plan = Plan.of_any(plan)
-    adapter = adapter_for(model)
     model = without_inference_tensors(model)
+    adapter = measurable(model)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
     dtype = first_parameter(model).dtype
@@ -134,7 +135,7 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
     images, batches = (
         (_random_images(adapter, model), ()) if loader is None else _first_images(model, loader)
     )
-    pruned, reference = (copy.deepcopy(model).eval() for _ in range(2))
+    pruned, reference = (copy_of(model).eval() for _ in range(2))
     cuts = _prune_unread(adapter, pruned, cuts)
     downstream = _downstream(adapter.layers(model), pruned, cuts) if compensate == "ridge" else []
     pruner = _Pruner(adapter, pruned, reference, cuts, downstream)
