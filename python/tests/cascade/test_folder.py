@@ -70,14 +70,14 @@ def make(experts, x):
             prior="max_probability",
             threshold=float(certainty[14:16].astype(np.float64).mean()),
             answers=answers,
-            light_weight=0.4 if answers == "both" else 0.0,
+            light_weight=0.4 if answers == "ensemble" else 0.0,
         )
         return agflow.Cascade(light, heavy, forced, **how)
 
     return make
 
 
-@pytest.mark.parametrize("how", [{}, {"answers": "both", "shared_blocks": 1, "max_batch": 16}])
+@pytest.mark.parametrize("how", [{}, {"answers": "ensemble", "shared_blocks": 1, "max_batch": 16}])
 def test_round_trip_without_difference(make, x, tmp_path, how):
     cascade = make(**how)
     agflow.save(cascade, tmp_path / "cascade", preprocessing=PREPROCESSING, tuning="12 34")
@@ -134,7 +134,7 @@ def test_the_readme_runs(make, x, tmp_path, monkeypatch):
 
 def test_the_ensemble_is_the_combination_of_the_core(make, experts, x):
     light, heavy = experts
-    logits = make(answers="both")(x)
+    logits = make(answers="ensemble")(x)
     with torch.no_grad():
         escalates = torch.tensor(priors(light(x))[1]["max_probability"] < make().threshold)
         expected = 0.4 * light(x).double().log_softmax(1) + 0.6 * heavy(x).double().log_softmax(1)
@@ -355,7 +355,7 @@ np.save("../escalated.npy", names["escalated"])
 @pytest.mark.parametrize("shared_blocks", [0, 1])
 def test_the_readme_of_an_export_runs_without_torch(make, x, tmp_path, shared_blocks):
     pytest.importorskip("onnxruntime")
-    cascade = make(answers="both", shared_blocks=shared_blocks)
+    cascade = make(answers="ensemble", shared_blocks=shared_blocks)
     agflow.exporting.export_cascade(
         cascade, tmp_path / "exported", images=x, preprocessing=PREPROCESSING
     )
