@@ -42,6 +42,7 @@ func evaluationText(path string, r routing.Router, found routing.RouterEvaluatio
 	fmt.Fprintf(&b, "%s on %d images: %s\n\n", path, found.Ledger.Samples, thresholdText(r))
 	writeCascade(&b, found.LightAccuracy, found.HeavyAccuracy, found.Point, found.Ledger)
 	fmt.Fprintf(&b, "\nagainst the heavy expert alone, %d images lost and %d gained "+
-		"(95 %% confidence intervals, each by itself)", found.Lost, found.Gained)
+		"(95 %% confidence intervals, each by itself)\n%s", found.Lost, found.Gained,
+		costsText(found.Ledger))
 	return b.String()
 }

@@ -83,5 +83,6 @@ func TestDoctorOfTheFileStepsNamesACure(t *testing.T) {
 	if status != exitPython || strings.Count(out, "-m pip install agflow") != 1 {
 		t.Error(status, out)
 	}
-	contains(t, out, "ok      interpreter  "+python, "failed  package      "+python+" has no agflow")
+	contains(t, out, "ok      interpreter  "+python,
+		"failed  package      "+python+" has no agflow")
 }

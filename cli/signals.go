@@ -60,25 +60,6 @@ func repeat(action func()) {
 	}
 }
 
-// interruptible runs a hosted call. Whatever it returns after a signal (an interrupt may be
-// swallowed, or become another exception) is that it was interrupted.
-func interruptible(interrupt func(syscall.Signal), call func() (string, error)) (string, error) {
-	setInterrupt(interrupt)
-	answer, err := call()
-	if number := signals.received.Load(); number != 0 {
-		pyhost.EndDescendants()
-		return "", interrupted(number)
-	}
-	setInterrupt(nil)
-	return answer, err
-}
-
-func setInterrupt(interrupt func(syscall.Signal)) {
-	signals.mu.Lock()
-	defer signals.mu.Unlock()
-	signals.interrupt = interrupt
-}
-
 // interrupted is the error of a process that received a signal.
 type interrupted syscall.Signal
 

@@ -45,7 +45,7 @@ func fileSchema(schema *arrow.Schema) *arrow.Schema {
 }
 
 func writeIPC(f *os.File, path string, rec arrow.Record) error {
-	w, err := ipc.NewFileWriter(f, ipc.WithSchema(rec.Schema()))
+	w, err := ipc.NewFileWriter(pieces{f}, ipc.WithSchema(rec.Schema()))
 	if err != nil {
 		return IOFault(path, "write", err)
 	}
@@ -57,6 +57,11 @@ func writeIPC(f *os.File, path string, rec arrow.Record) error {
 	}
 	return nil
 }
+
+// pieces is a file that is written in pieces, so that the work can be cancelled.
+type pieces struct{ *os.File }
+
+func (p pieces) Write(bytes []byte) (int, error) { return inPieces(p.File.Write)(bytes) }
 
 // writeChecksum puts the digits in the two places that hold zeros and returns the size of the file.
 func writeChecksum(f *os.File, path string) (size int64, err error) {
@@ -161,7 +166,7 @@ func parse(path, kind string, file []byte, place placer) (rec arrow.Record, err 
 	}
 	if err != nil {
 		return nil, fault.New(fault.File, "%s can't be read: %s; write it with agflow",
-			path, sentence(err))
+			path, fault.Sentence(err))
 	}
 	return rec, nil
 }
@@ -175,13 +180,14 @@ func tableSchema(schema *arrow.Schema) *arrow.Schema {
 	return arrow.NewSchema(schema.Fields(), &metadata)
 }
 
-// checkHeader compares format and kind with what is expected.
+// checkHeader refuses a newer format, and another kind than the one that is expected.
 func checkHeader(path, kind string, schema *arrow.Schema) error {
 	pairs := Pairs(schema.Metadata())
-	if pairs[KeyFormat] != Format {
-		return fault.New(fault.File,
-			"%s has agflow format %q, this version reads %q; use the agflow "+
-				"version that wrote it (%s)", path, pairs[KeyFormat], Format, pairs[KeyProducer])
+	if pairs[KeyFormat] == "" {
+		return fault.New(fault.File, "%s names no format; write it with agflow", path)
+	}
+	if _, err := FormatOf(pairs); err != nil {
+		return fault.New(fault.File, "%s %s", path, fault.Sentence(err))
 	}
 	if kind != "" && pairs[KeyKind] != kind {
 		return fault.New(fault.File, "%s holds agflow %s, expected %s; name a %s file",

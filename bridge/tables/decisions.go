@@ -12,7 +12,7 @@ import (
 // decisionsToRecord has one row an image, of which the first has the given index: index, prediction
 // int64; prior float32; escalate bool. Metadata: agflow.prior names the prior and agflow.threshold
 // is what it was compared with. Where the predictions are the cascade's answers, also for images
-// that escalate, agflow.answers says whose these are: heavy or both; without it all are the light
+// that escalate, agflow.answers says whose these are: heavy or ensemble; without it all are the light
 // expert's.
 func decisionsToRecord(
 	alloc memory.Allocator, d routing.Decisions, first int, router routing.Router, answered bool,
@@ -86,6 +86,7 @@ func withLogits(
 // DecisionsFromRecord copies the decisions out of a record batch.
 func DecisionsFromRecord(rec arrow.Record) (routing.Decisions, error) {
 	x := extract(rec, KindDecisions)
+	defer x.release()
 	d := routing.Decisions{Prediction: x.int64s("prediction"), Prior: x.float32s("prior"),
 		Escalate: x.bools("escalate")}
 	return d, x.err

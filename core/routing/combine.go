@@ -11,7 +11,7 @@ import (
 // both experts, by [Combine].
 const (
 	HeavyAnswers    = "heavy"
-	EnsembleAnswers = "both"
+	EnsembleAnswers = "ensemble"
 )
 
 // Combine returns the answers of the ensemble of both experts (log-probability averaging), row by
@@ -128,10 +128,10 @@ func checkPair(light, heavy tensor.View) error {
 				"both need the same images and classes",
 			light.Rows(), light.Channels(), heavy.Rows(), heavy.Channels())
 	}
-	if err := checkLogits(light); err != nil {
+	if err := checkLogits(light, LightExpert); err != nil {
 		return err
 	}
-	return checkFinite("logits", "heavy", heavy)
+	return checkFinite("logits", HeavyExpert, heavy)
 }
 
 func checkLightWeight(weight float64) error {

@@ -121,7 +121,8 @@ func scan(runs iter.Seq[run], light int64, step func(cut)) {
 	step(at)
 }
 
-// cuts returns all cuts, thinned to at most the given number. Where enough buckets hold samples, only
+// cuts returns all cuts, thinned to at most the given number. Where enough buckets hold samples,
+// only
 // those are sorted that the cuts of the points fall into.
 func (o Outcomes) cuts(points int) []cut {
 	n, light := o.samples(), o.count(o.LightCorrect)

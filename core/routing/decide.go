@@ -77,7 +77,7 @@ func (r Router) decider(light tensor.View, heavy *tensor.View) (d *decider, err 
 	if d.read, err = r.Rule().reader(); err != nil {
 		return nil, err
 	}
-	if err := checkLogits(light); err != nil {
+	if err := checkLogits(light, LightExpert); err != nil {
 		return nil, err
 	}
 	if heavy == nil {
@@ -86,7 +86,7 @@ func (r Router) decider(light tensor.View, heavy *tensor.View) (d *decider, err 
 	if err := checkLightWeight(r.LightWeight); err != nil {
 		return nil, err
 	}
-	return d, checkFinite("logits", "heavy", *heavy)
+	return d, checkFinite("logits", HeavyExpert, *heavy)
 }
 
 // part returns the decisions for the images from first to before last.

@@ -18,7 +18,7 @@ func TestDecisionsAndAnswers(t *testing.T) {
 	a, b, _ := pairOfLogits(rand.New(rand.NewPCG(51, 52)), n, classes, 0.5)
 	light := viewOf(t, a, classes)
 	for _, prior := range []string{MaxProbability, Energy, Entropy + Scaled} {
-		_, all, err := Priors(light, 1)
+		_, all, err := Priors(light, 1, LightExpert)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,8 +17,8 @@ type RouterEvaluation struct {
 // included.
 //
 // Errors: value (a prior or answers that were not recorded, or were recorded at another temperature
-// or weight than the router's; images that tuned an expert; costs), shape, empty, nonfinite
-// (outcomes).
+// or weight than the router's; images that tuned an expert; costs, or their unit), shape, empty,
+// nonfinite (outcomes).
 func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
 		return RouterEvaluation{}, err
@@ -41,6 +41,10 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 			"the predictions combine both answers at a light weight of %v, the router at %v: "+
 				"predict again with the router's light_weight",
 			s.LightWeight, r.LightWeight)
+	}
+	err = sameUnit(s.Cost.Unit, r.Ledger.CostUnit, "the predictions", "the router")
+	if err != nil {
+		return RouterEvaluation{}, err
 	}
 	cost := s.CostOf(r.Prior)
 	point, lost, gained := o.at(r.Threshold.Threshold, cost)

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+
+	"agflow/core/cancel"
 )
 
 // outcome says of one sample whether the answers of the light expert, of the heavy expert, and of
@@ -176,9 +178,11 @@ func workersFor(samples int) int {
 	return min(runtime.GOMAXPROCS(0), maxWorkers)
 }
 
-// stretches divides n into one stretch for each worker, runs the workers and waits for all. A panic
-// of a worker is one of the caller: samples may lie in a mapped file, which can be cut short.
+// stretches divides n into one stretch for each worker, runs the workers and waits for all, unless
+// the work is cancelled. A panic of a worker is one of the caller: samples may lie in a mapped file,
+// which can be cut short.
 func stretches(n, workers int, work func(worker, first, last int)) {
+	cancel.Check()
 	var all sync.WaitGroup
 	panics := make([]any, workers)
 	for w := range workers {

@@ -100,6 +100,7 @@ func (o Outcomes) share(correct Bits) float64 {
 type Samples struct {
 	Priors                     []Prior
 	LightCorrect, HeavyCorrect Bits
+	Labels, Heavy              []int64 // and the heavy expert's answers, where they are at hand
 	EnsembleCorrect            Bits    // of the ensemble's answers, where they were recorded
 	LightWeight                float64 // of the ensemble
 	Temperature                float64 // of the priors named *_scaled
@@ -127,8 +128,8 @@ func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	case EnsembleAnswers:
 		if !s.EnsembleCorrect.given() {
 			return Outcomes{}, fault.New(fault.Value,
-				"the predictions have no answers of both experts; "+
-					"record both_prediction with them: predict again")
+				"the predictions have no answers of the ensemble of both experts; "+
+					"record ensemble_prediction with them: predict again")
 		}
 		if err := checkLightWeight(s.LightWeight); err != nil {
 			return Outcomes{}, err
@@ -147,7 +148,7 @@ func (s Samples) CostOf(prior string) Cost {
 	cost := s.Cost
 	for _, p := range s.Priors {
 		if p.Name == prior {
-			cost.Light += p.MACs
+			cost.Light += p.Cost
 		}
 	}
 	return cost

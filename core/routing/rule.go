@@ -47,7 +47,7 @@ func (r Rule) values(matrix tensor.View) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLogits(matrix); err != nil {
+	if err := checkLogits(matrix, LightExpert); err != nil {
 		return nil, err
 	}
 	values := make([]float32, matrix.Rows())

@@ -6,7 +6,8 @@ module.
 
 from __future__ import annotations
 
-import _signal  # signal imports enumerations, which take longer than all else here
+# signal imports enumerations, which take longer than all else here
+import _signal  # pyright: ignore[reportMissingImports]
 import os
 import sys
 
