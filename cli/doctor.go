@@ -49,7 +49,7 @@ func doctorCommand() *cli.Command {
 
 func checkSelf() check {
 	program, _ := os.Executable() // after a step to the host, this is the host
-	found := fmt.Sprintf("%s, file format %s, %s kernel, %s %s/%s, %s", ipcfile.Version,
+	found := fmt.Sprintf("%s, file format %d, %s kernel, %s %s/%s, %s", ipcfile.Version,
 		ipcfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH,
 		program)
 	return check{Name: "agflow", OK: true, Found: found}
