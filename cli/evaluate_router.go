@@ -24,9 +24,11 @@ func evaluateRouterCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		found, err := use(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
-			func(s tables.Samples) (routing.RouterEvaluation, error) {
-				return routing.EvaluateRouter(s.Samples, router)
+		var found routing.RouterEvaluation
+		err = tables.Lend(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
+			func(s tables.Samples) (err error) {
+				found, err = routing.EvaluateRouter(s.Samples, router)
+				return err
 			})
 		if err != nil {
 			return outcome{}, err

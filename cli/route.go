@@ -18,8 +18,12 @@ func routeCommand() *cli.Command {
 		Name: "route", Usage: "set the threshold of a cascade from held-out predictions",
 		Category: fileSteps, Flags: routeFlags(),
 	}, func(c *cli.Context) (outcome, error) {
-		found, err := use(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
-			func(s tables.Samples) (routed, error) { return route(c, s) })
+		var found routed
+		err := tables.Lend(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
+			func(s tables.Samples) (err error) {
+				found, err = route(c, s)
+				return err
+			})
 		if err != nil {
 			return outcome{}, err
 		}

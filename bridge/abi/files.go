@@ -21,7 +21,7 @@ func WriteFile(path string, array, schema int64) (bytes int64, err error) {
 }
 
 // ReadFile verifies a file of a kind, or of any kind for "", exports its record batch and returns
-// the rows.
+// the rows. A large file is mapped and not copied: see ipcfile.Open.
 func ReadFile(path, kind string, outArray, outSchema int64) (rows int64, err error) {
 	defer fault.Recover(&err)
 	var c call
@@ -29,7 +29,7 @@ func ReadFile(path, kind string, outArray, outSchema int64) (rows int64, err err
 	if c.err != nil {
 		return 0, c.err
 	}
-	rec, err := ipcfile.Read(path, kind, resultMemory)
+	rec, err := ipcfile.Open(path, kind, resultMemory)
 	if err != nil {
 		return 0, err
 	}

@@ -48,6 +48,12 @@ func agflow_call_calibrate_router(
 	return answerText(text, result, err)
 }
 
+//export agflow_call_cancel_flag
+func agflow_call_cancel_flag(flag C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.CancelFlag(int64(flag))
+	return answer(number, text, result, err)
+}
+
 //export agflow_call_check_table
 func agflow_call_check_table(
 	kind *C.char, array, schema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char,

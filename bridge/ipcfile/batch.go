@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"unicode/utf8"
 
+	"agflow/core/cancel"
 	"agflow/core/fault"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -26,6 +27,7 @@ type placer func([]byte) *memory.Buffer
 // behind.
 func copier(alloc memory.Allocator) placer {
 	return func(bytes []byte) *memory.Buffer {
+		cancel.Check()
 		buffer := memory.NewResizableBuffer(alloc)
 		defer buffer.Release()
 		buffer.Resize(len(bytes))

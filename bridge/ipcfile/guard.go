@@ -16,6 +16,8 @@ func guarded(path string, step func() error) (err error) {
 	defer func() {
 		switch found := recover().(type) {
 		case nil:
+		case *fault.Error: // the work was cancelled
+			err = found
 		case interface{ Addr() uintptr }:
 			err = fault.New(fault.IO,
 				"a part of %s can't be read: it was cut short, or the disk failed; write it again",

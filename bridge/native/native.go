@@ -23,6 +23,8 @@ func CalibrateRouter(request string, predictionsArray, predictionsSchema int64) 
 	return abi.CalibrateRouter(request, predictionsArray, predictionsSchema)
 }
 
+func CancelFlag(flag int64) (int64, error) { return abi.CancelFlag(flag) }
+
 func CheckTable(kind string, array, schema, outArray, outSchema int64) (int64, error) {
 	return abi.CheckTable(kind, array, schema, outArray, outSchema)
 }

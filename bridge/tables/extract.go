@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"agflow/bridge/ipcfile"
+	"agflow/core/cancel"
 	"agflow/core/fault"
 	"agflow/core/statistics"
 
@@ -87,6 +88,7 @@ func column[A arrow.Array](x *extractor, name string) (values A, ok bool) {
 	if x.err != nil {
 		return values, false
 	}
+	cancel.Check()
 	at := x.rec.Schema().FieldIndices(name)
 	if len(at) != 1 {
 		x.err = fault.New(fault.Value, "the %s table has %d columns %q, expected 1; it has %s",

@@ -103,6 +103,9 @@ func LentSamples(rec arrow.Record) (Samples, error) {
 	s := Samples{Metadata: tableMetadata(x.pairs, predictionKeys...)}
 	s.LightCorrect = x.equal(label, "light_prediction")
 	s.HeavyCorrect = x.equal(label, "heavy_prediction")
+	if heavy, ok := column[*array.Int64](x, "heavy_prediction"); ok && label != nil {
+		s.Labels, s.Heavy = label.Int64Values(), heavy.Int64Values()
+	}
 	s.Priors = []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}
 	s.Temperature = x.number(keyTemperature, 1)
 	s.Cost = routing.Cost{Light: x.cost(keyLightCost), Heavy: x.cost(keyHeavyCost),
@@ -134,8 +137,7 @@ func (x *extractor) equal(label *array.Int64, name string) routing.Bits {
 	if !ok {
 		return routing.Bits{}
 	}
-	values, labels := answers.Int64Values(), label.Int64Values()
-	return routing.BitsOf(len(values), func(i int) bool { return values[i] == labels[i] })
+	return routing.EqualBits(answers.Int64Values(), label.Int64Values())
 }
 
 // cost reads a cost of the metadata, from 0 and finite.

@@ -82,8 +82,9 @@ func sampleSamples() Samples {
 	p := samplePredictions()
 	return Samples{routing.Samples{
 		Priors: p.Priors, LightCorrect: bits(true, true, false),
-		HeavyCorrect: bits(true, false, true), EnsembleCorrect: bits(true, true, false),
-		LightWeight: p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
+		HeavyCorrect: bits(true, false, true), Labels: []int64{0, 1, 2}, Heavy: []int64{0, 2, 2},
+		EnsembleCorrect: bits(true, true, false),
+		LightWeight:     p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
 		Images: "01 02", Tuning: "03",
 	}, p.Metadata}
 }
@@ -182,6 +183,6 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindCurve: CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled",
 			routing.EnsembleAnswers),
 		KindLatency:   LatencyToRecord(alloc, sampleLatency()),
-		KindDecisions: DecisionsToRecord(alloc, sampleDecisions(), sampleRouter(), true),
+		KindDecisions: decisionsToRecord(alloc, sampleDecisions(), 0, sampleRouter(), true),
 	}
 }

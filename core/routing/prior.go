@@ -81,11 +81,7 @@ func Priors(
 
 // readRow returns the class of the greatest logit and the priors in the order of LogitPriors.
 func readRow(logits []float64, temperature float64) (best int, values [4]float32) {
-	for c, v := range logits {
-		if v > logits[best] {
-			best = c
-		}
-	}
+	best = greatest(logits)
 	total, weighted, second := 0.0, 0.0, 0.0
 	for c, v := range logits {
 		below := (v - logits[best]) / temperature
@@ -103,6 +99,16 @@ func readRow(logits []float64, temperature float64) (best int, values [4]float32
 		float32(1 / total), float32((1 - second) / total), float32(min(0, weighted/total-logTotal)),
 		float32(logits[best] + temperature*logTotal),
 	}
+}
+
+// greatest returns the class of the greatest logit, the lowest of equals.
+func greatest(logits []float64) (best int) {
+	for c, v := range logits {
+		if v > logits[best] {
+			best = c
+		}
+	}
+	return best
 }
 
 // L1Norms returns Σ|x| of each row of features [samples, channels], summed in float64.

@@ -43,12 +43,16 @@ type Request struct {
 // requested.
 //
 // Errors: value (no limit or several, an unknown prior, answers that were not recorded, images that
-// tuned an expert), and those of Calibrate, CalibrateEscalation, CalibrateCharged.
+// tuned an expert, a heavy expert at chance), and those of Calibrate, CalibrateEscalation,
+// CalibrateCharged.
 func NewRouter(s Samples, r Request) (Router, error) {
 	if len(s.Priors) == 0 {
 		return Router{}, fault.New(fault.Empty, "the samples have no prior; give at least one")
 	}
 	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
+		return Router{}, err
+	}
+	if err := checkAboveChance(s.Labels, s.Heavy); err != nil {
 		return Router{}, err
 	}
 	priors, err := Rank(s)
@@ -64,7 +68,7 @@ func NewRouter(s Samples, r Request) (Router, error) {
 		return Router{}, err
 	}
 	if r.Prior == AutoPrior || isScaled(name) || o.combined() {
-		o = o.where(func(i int) bool { return !Chooses(i) })
+		o = o.only(BitsOf(len(o.Prior), func(i int) bool { return !Chooses(i) }))
 	}
 	cost := s.CostOf(name)
 	found, err := r.calibrate(o, cost)
@@ -80,7 +84,7 @@ func NewRouter(s Samples, r Request) (Router, error) {
 	} else {
 		o.EscalatedCorrect = Bits{}
 	}
-	router.Point = o.at(found.Threshold, cost)
+	router.Point, _, _ = o.at(found.Threshold, cost)
 	router.Ledger, err = NewLedger(cost, found.Samples, router.Point.Escalated)
 	return router, err
 }
@@ -107,14 +111,14 @@ func (s Samples) choose(asked string) (string, error) {
 	if asked != AutoPrior {
 		return asked, nil
 	}
-	best := Quality{AUROC: -1}
+	best, chooses := Quality{AUROC: -1}, BitsOf(s.LightCorrect.Len(), Chooses)
 	for _, p := range s.Priors {
 		if p.Cost > 0 {
 			continue
 		}
 		choosing := Outcomes{
 			Prior: p.Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect,
-		}.where(Chooses)
+		}.only(chooses)
 		if choosing.samples() == 0 {
 			return "", fault.New(fault.Empty,
 				"of %d samples none is left to choose the prior by; give more, or name a prior",

@@ -118,6 +118,10 @@ class Table:
     def load(cls, path: str | os.PathLike) -> Self:
         """Read a file written by :meth:`save` (from Python or by the ``agflow`` command).
 
+        A file of 64 MiB or more is not copied but mapped: its values are read from the file as they
+        are used. Any program may replace it meanwhile by a new file of its name, as ``save`` does,
+        but none may write into it or cut it short while the table is in use.
+
         Raises
         ------
         FileError

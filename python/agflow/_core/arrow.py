@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from agflow._core.long_calls import interruptible
 from agflow._core.matrix import DTYPES, Dtype, Matrix
 from agflow.errors import DeviceError, DtypeError, InvalidValueError, ShapeError
 
@@ -23,6 +24,8 @@ _ArrayStruct = ctypes.c_int64 * 10  # struct ArrowArray, 80 bytes
 _SchemaStruct = ctypes.c_int64 * 9  # struct ArrowSchema, 72 bytes
 _RELEASE = 8  # the word of ArrowArray that is its release callback
 _SCALARS = frozenset((int, float, str))
+SHORT = 1 << 17
+"""Elements of matrices below which a call takes less than a signal may wait."""
 
 
 class CStructs:
@@ -45,6 +48,28 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of the core whose arguments include Arrow values.
 
     Arrow values are what :func:`matrix` and :func:`record_batch` return, and arrays of pyarrow.
+    Python's signal handlers run, and may end the call, unless it is short.
+    """
+    return _interruptible(brief_call, function, *arguments)
+
+
+def _interruptible(work: Callable[..., Any], function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call ``work`` such that a signal can end it, unless all of its values are small matrices."""
+    size = 0
+    for argument in arguments:
+        if type(argument) is Matrix:
+            size += argument.rows * argument.channels
+        elif type(argument) not in _SCALARS:  # a table
+            size = SHORT
+    if 0 < size < SHORT:
+        return work(function, *arguments)
+    return interruptible(work, function, *arguments)
+
+
+def brief_call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the core as :func:`call` does, without looking at signals.
+
+    For the sums of hooks, which are called for every layer and batch, and must be all there or not.
     """
     flat: list[Any] = []
     alive: list[Any] = []
@@ -72,22 +97,34 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
     """Call a function of the core that makes a record batch."""
+    return _interruptible(_call_for_batch, function, *arguments)
+
+
+def _call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
     result = CStructs()
-    call(function, *arguments, *result.addresses)
+    brief_call(function, *arguments, *result.addresses)
     return pa.RecordBatch._import_from_c(*result.addresses)
 
 
 def call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
     """Call a function of the core that makes an array."""
+    return _interruptible(_call_for_array, function, *arguments)
+
+
+def _call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
     result = CStructs()
-    call(function, *arguments, *result.addresses)
+    brief_call(function, *arguments, *result.addresses)
     return pa.Array._import_from_c(*result.addresses)
 
 
 def call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
     """Call a function of the core that makes a text and a record batch."""
+    return _interruptible(_call_for_report, function, *arguments)
+
+
+def _call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
     result = CStructs()
-    report = call(function, *arguments, *result.addresses)
+    report = brief_call(function, *arguments, *result.addresses)
     return report, pa.RecordBatch._import_from_c(*result.addresses)
 
 

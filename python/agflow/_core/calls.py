@@ -6,7 +6,7 @@ An Arrow value is two int64 addresses, of its C array and its C schema.
 
 from agflow._core.call import ARROW, FLOAT, INT, TEXT, Call
 
-ABI = 3536204360231177037
+ABI = 3402497822460474269
 """The number of this list, a hash of its signatures and JSON types; Go carries the same one."""
 
 CALLS = (
@@ -14,6 +14,7 @@ CALLS = (
     Call("against_random", "AgainstRandom", (TEXT,), TEXT),
     Call("agreement", "Agreement", (*ARROW, *ARROW, *ARROW), INT),
     Call("calibrate_router", "CalibrateRouter", (TEXT, *ARROW), TEXT),
+    Call("cancel_flag", "CancelFlag", (INT,), INT),
     Call("check_table", "CheckTable", (TEXT, *ARROW, *ARROW), INT),
     Call("combine", "Combine", (FLOAT, *ARROW, *ARROW, *ARROW), INT),
     Call("criteria", "Criteria", (), TEXT),

@@ -17,6 +17,7 @@ out the light pass of escalated images and is there for comparison with papers t
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 from torch import nn
@@ -26,6 +27,7 @@ from agflow._core.request import request_json
 from agflow.cascade.markup import facts_html
 from agflow.models import count_macs, prefix_macs
 
+NO_IMAGE = "no image yet"
 MACS = "MACs"
 """The unit of costs that were counted."""
 
@@ -85,10 +87,12 @@ class Ledger:
     samples, escalated : numbers of images
     escalation : escalated / samples
     light_cost, heavy_cost, shared_cost, cost_unit : the costs of one image (:class:`CascadeCosts`)
-    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`)
+    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`);
+        NaN of no image, as the other shares of such a ledger
     uncharged : the same without the light pass of escalated images
     break_even : the escalation at which ``charged`` is 1; 0 where none saves anything
-    verdict : ``"loss"`` where ``charged`` is 1 or more, else ``"gain"``
+    verdict : ``"loss"`` where ``charged`` is 1 or more, ``"gain"`` where it is less, and ``"no
+        image yet"``
 
     Examples
     --------
@@ -132,7 +136,15 @@ class Ledger:
         }
         return cls(**json.loads(core().ledger(request_json(request))))
 
+    @classmethod
+    def empty(cls, costs: CascadeCosts) -> Ledger:
+        """The ledger of a cascade that has seen no image yet."""
+        prices = (costs.light, costs.heavy, costs.shared, costs.unit)
+        return cls(0, 0, math.nan, *prices, *[math.nan] * 3, NO_IMAGE)
+
     def __str__(self) -> str:
+        if not self.samples:
+            return NO_IMAGE
         return (
             f"{self.samples} images, {100 * self.escalation:.1f} % escalated: "
             f"{self.charged:.3f}x charged ({self.uncharged:.3f}x uncharged), "

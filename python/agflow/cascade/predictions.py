@@ -26,7 +26,8 @@ from agflow.cascade.priors import (
     fit_temperature,
     priors,
 )
-from agflow.errors import InvalidValueError
+from agflow.data.batches import check_labels, read_labels
+from agflow.errors import InvalidValueError, ShapeError
 from agflow.table import Table
 
 
@@ -217,8 +218,8 @@ def join_predictions(
 
     Parameters
     ----------
-    light_NK, heavy_NK : logits, float32 [N, K]
-    labels_N : int64 [N]
+    light_NK, heavy_NK : logits, float32 [N, K], of the same images in the same order
+    labels_N : class numbers [N]
     costs : of one image
     fixed : temperature and light weight that are given; for test images the router's
     extra : what further priors are made of
@@ -228,6 +229,9 @@ def join_predictions(
     ------
     NonFiniteError
         A logit is NaN or infinite.
+    ShapeError, DtypeError, InvalidValueError
+        The logits, labels or priors are of different numbers of images, or labels are no class
+        numbers of the experts.
 
     Examples
     --------
@@ -240,10 +244,12 @@ def join_predictions(
     ... ).heavy_accuracy
     1.0
     """
+    labels_N = read_labels(labels_N)
+    _check(light_NK, heavy_NK, labels_N, extra)
     light_prediction, plain = priors(light_NK)
     heavy_prediction, _ = priors(heavy_NK, expert="heavy expert")
     columns = {
-        "label": labels_N.numpy().astype(np.int64),
+        "label": labels_N.cpu().numpy(),
         "light_prediction": light_prediction,
         "light_prior": plain[MAX_PROBABILITY],
         "heavy_prediction": heavy_prediction,
@@ -278,6 +284,22 @@ def _number(cost: float) -> str:
     """A cost as files have it, whole numbers as such; it reads back as the same bits."""
     cost = float(cost)
     return str(int(cost)) if cost.is_integer() and abs(cost) < 2**53 else repr(cost)
+
+
+def _check(
+    light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor, extra: ExtraPriors
+) -> None:
+    """Check that all is of the same number of images, and labels of the experts' classes."""
+    rows = {"light_NK": light_NK, "heavy_NK": heavy_NK, "labels_N": labels_N, **extra.recorded}
+    rows |= {"features_NC": extra.features_NC, "second_view_NK": extra.second_view_NK}
+    lengths = {name: len(values) for name, values in rows.items() if values is not None}
+    if len(set(lengths.values())) > 1 or light_NK.ndim != 2 or heavy_NK.ndim != 2:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ShapeError(
+            f"the rows are {found}, expected logits [images, classes] and as many rows of each: "
+            "pass the answers of all to the same images in the same order"
+        )
+    check_labels(labels_N, max(light_NK.shape[1], heavy_NK.shape[1]))
 
 
 def _extra_columns(light_NK: torch.Tensor, extra: ExtraPriors) -> dict[str, np.ndarray]:

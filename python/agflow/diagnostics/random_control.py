@@ -154,7 +154,9 @@ def against_random(
                 "compared on it: pass a DataLoader or a list of batches"
             )
     choices = [(criterion, seed), *(("random", seed + draw) for draw in range(control.draws))]
-    counts = []
+    from agflow.data.repeated import SameImages  # torch only where a model is run
+
+    loader, counts = SameImages(loader), []
     for name, number in progress_bar(choices, "against random"):
         chosen = plan(statistics, pruning_ratio=pruning_ratio, criterion=name, seed=number)
         counts.append(_correct(model, chosen, loader, control))

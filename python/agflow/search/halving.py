@@ -18,16 +18,18 @@ from tqdm import tqdm
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
-from agflow._utils.modes import preserve_training_mode
+from agflow._utils.modes import preserve_training_mode, with_gradients
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import join_predictions
-from agflow.data.leakage import ImageSketch
+from agflow.data.leakage import ImageSketch, image_hashes
+from agflow.data.repeated import SameImages
 from agflow.errors import BudgetError, InvalidValueError
 from agflow.evaluation.accuracy import logits
 from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, split
+from agflow.models.passes import LABELS, run_models
 from agflow.models.resolution import image_size
 from agflow.pruning.planning import Plan
 from agflow.search.candidates import Candidate, candidates, prune_candidate
@@ -49,6 +51,7 @@ REPAIR_IMAGES = 256  # tuning images that calibrate and repair the candidates
 CLOCKED_IMAGES = 32  # in the batch that measures costs in seconds
 
 
+@with_gradients
 def design_cascade(
     heavy: nn.Module,
     tuning: Iterable,
@@ -79,7 +82,7 @@ def design_cascade(
     Parameters
     ----------
     heavy : float32; is not changed
-    tuning, choosing : loaders of (images float32 [B, C, H, W], labels int64 [B]). The first is
+    tuning, choosing : loaders of (images [B, C, H, W], labels [B]). The first is
         traversed once and kept in memory in half precision; the order of the second must not change
     tolerance : accepted loss of accuracy, as a share of the images
     space : the candidates, and the cost to minimise
@@ -182,7 +185,8 @@ class _Search:
         lr: float,
         seed: int,
     ):
-        self.heavy, self.teacher, self.choosing, self.space = heavy, teacher, choosing, space
+        self.heavy, self.teacher, self.space = heavy, teacher, space
+        self.choosing = SameImages(choosing)  # every expert's answers to them are joined by row
         self.tolerance, self.lr, self.seed = tolerance, lr, seed
         self.rows: list[EvaluatedCandidate] = []
         self._best: _Expert | None = None
@@ -197,11 +201,14 @@ class _Search:
 
     def evaluate_heavy(self, sketch: ImageSketch) -> None:
         """Compute the heavy expert's logits of the choosing images, and add these to ``sketch``."""
-        self.heavy_NK, self.labels_N = logits(
-            self.heavy,
-            sketch.watching(self.choosing),
+        rows = run_models(
+            {"heavy expert": self.heavy},
+            self.choosing,
             description="heavy expert",
+            rows_of=lambda images_BCHW: {"hashes": image_hashes(images_BCHW)},
         )
+        sketch.add_hashes(rows["hashes"])
+        self.heavy_NK, self.labels_N = rows["heavy expert"], rows[LABELS]
         self.heavy_accuracy = float((self.heavy_NK.argmax(1) == self.labels_N).double().mean())
         self.tolerance = max(
             self.tolerance,
