@@ -84,7 +84,7 @@ func printOutcome(c *cli.Context, found outcome, failure error) error {
 	if text == "" {
 		return nil
 	}
-	_, err := fmt.Fprintln(c.App.Writer, strings.TrimRight(text, "\n"))
+	_, err := fmt.Fprintln(c.App.Writer, printable(strings.TrimRight(text, "\n")))
 	return err
 }
 
