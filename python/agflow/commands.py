@@ -254,16 +254,15 @@ def finetune(options: dict) -> dict:
     heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
     light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
     loader = _images(options, preprocessing, light, shuffled=True, shared=True)
-    checkpoint, teacher = options.get("checkpoint"), computing.move(heavy)
+    checkpoint = options.get("checkpoint")
+    taught = {"share": options["distill"], "features": options["features"]}
     with computing.precision():
         history = finetune(
             computing.move(light),
             loader,
             epochs=options["epochs"],
             lr=options["lr"],
-            distillation=Distillation(
-                teacher, share=options["distill"], features=options["features"]
-            ),
+            distillation=Distillation(computing.move(heavy), **taught),
             checkpointing=Checkpointing(checkpoint) if checkpoint else None,
             options=TrainingOptions(accumulate=options["accumulate"]),
             seed=options["seed"],
