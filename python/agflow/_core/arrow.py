@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -97,35 +97,31 @@ def brief_call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
     """Call a function of the core that makes a record batch."""
-    return _interruptible(_call_for_batch, function, *arguments)
-
-
-def _call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
-    result = CStructs()
-    brief_call(function, *arguments, *result.addresses)
-    return pa.RecordBatch._import_from_c(*result.addresses)
+    return _interruptible(_call_for_batch, function, *arguments)[1]
 
 
 def call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
     """Call a function of the core that makes an array."""
-    return _interruptible(_call_for_array, function, *arguments)
-
-
-def _call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
-    result = CStructs()
-    brief_call(function, *arguments, *result.addresses)
-    return pa.Array._import_from_c(*result.addresses)
+    return _interruptible(_call_for_array, function, *arguments)[1]
 
 
 def call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
     """Call a function of the core that makes a text and a record batch."""
-    return _interruptible(_call_for_report, function, *arguments)
+    return _interruptible(_call_for_batch, function, *arguments)
 
 
-def _call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
+def _call_for(kind: Any, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+    """Return the answer of a function and the value of the kind that it has made."""
     result = CStructs()
-    report = brief_call(function, *arguments, *result.addresses)
-    return report, pa.RecordBatch._import_from_c(*result.addresses)
+    try:
+        answer = brief_call(function, *arguments, *result.addresses)
+        return answer, kind._import_from_c(*result.addresses)
+    finally:
+        result.release()
+
+
+_call_for_batch = partial(_call_for, pa.RecordBatch)
+_call_for_array = partial(_call_for, pa.Array)
 
 
 def matrix(value: Any, name: str = "matrix") -> Matrix:

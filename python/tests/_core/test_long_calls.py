@@ -138,7 +138,7 @@ def calls_of(predictions, statistics, folder):
         "fit_temperature": (arrow.brief_call, logits, labels),
         "fit_light_weight": (arrow.brief_call, logits, logits, labels),
         "score": (arrow._call_for_batch, "agf", 0, statistics),
-        "plan": (arrow._call_for_report, '{"pruning_ratio": 0.5}', scores, 0, 0),
+        "plan": (arrow._call_for_batch, '{"pruning_ratio": 0.5}', scores, 0, 0),
         "diagnose": (arrow.brief_call, '{"pruning_ratio": 0.5}', statistics),
         "statistics_merge": (arrow._call_for_batch, statistics, statistics),
     }
