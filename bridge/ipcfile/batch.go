@@ -70,7 +70,7 @@ func readBatch(schema *arrow.Schema, message, body []byte, place placer) (arrow.
 	for _, f := range schema.Fields() {
 		data, err := b.column(f.Type, int(rows))
 		if err != nil {
-			return nil, fault.New(fault.File, "column %q %s", f.Name, sentence(err))
+			return nil, fault.New(fault.File, "column %q %s", f.Name, fault.Sentence(err))
 		}
 		columns = append(columns, array.MakeFromData(data))
 		data.Release()

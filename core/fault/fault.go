@@ -57,6 +57,15 @@ func CodeOf(err error) Code {
 	return Internal
 }
 
+// Sentence returns the text of an error without its code.
+func Sentence(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Text
+	}
+	return err.Error()
+}
+
 // Recover, deferred, turns a panic of the surrounding function into its error result:
 //
 //	func Work() (err error) {

@@ -282,33 +282,46 @@ def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
 
     Parameters
     ----------
-    value : pyarrow RecordBatch or Table, polars DataFrame, or any object with ``__arrow_c_array__``
-        or ``__arrow_c_stream__``. Text columns of any Arrow encoding (large, view, dictionary)
-        become utf8.
+    value : pyarrow RecordBatch or Table, pandas or polars DataFrame, or any object with
+        ``__arrow_c_array__`` or ``__arrow_c_stream__``. Text columns of any Arrow encoding (large,
+        view) become utf8, categories (dictionaries) their values.
 
     Raises
     ------
     DtypeError
-        The object is none of these.
+        The object is none of these, or holds values that no Arrow table can.
     """
-    if isinstance(value, pa.RecordBatch):
-        table = pa.Table.from_batches([value])
-    elif isinstance(value, pa.Table):
-        table = value
-    elif hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
-        table = pa.table(value)
-    else:
-        raise DtypeError(f"{name}: expected an Arrow table, got {type(value).__name__}")
-    plain = pa.schema(
-        [field.with_type(pa.string()) if _is_text(field.type) else field for field in table.schema],
-        table.schema.metadata,
-    )
-    batches = table.cast(plain).combine_chunks().to_batches()
+    try:
+        table = _arrow_table(value, name)
+        plain = pa.schema(
+            [field.with_type(_plain_type(field.type)) for field in table.schema],
+            table.schema.metadata,
+        )
+        batches = table.cast(plain).combine_chunks().to_batches()
+    except (pa.ArrowException, NotImplementedError) as error:
+        raise DtypeError(
+            f"{name}: the table cannot be taken as Arrow's ({error}); cast its columns first"
+        ) from error
+    if len(batches) > 1:
+        raise DtypeError(f"{name}: a text column has more than 2 GiB, expected less: drop it")
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=plain)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _arrow_table(value: Any, name: str) -> pa.Table:
+    if isinstance(value, pa.RecordBatch):
+        return pa.Table.from_batches([value])
+    if isinstance(value, pa.Table):
+        return value
+    pandas = sys.modules.get("pandas")  # a frame can only come from a pandas that was imported
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return pa.Table.from_pandas(value, preserve_index=False)
+    if hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
+        return pa.table(value)
+    raise DtypeError(f"{name}: expected an Arrow table or a data frame, got {type(value).__name__}")
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
+        return _plain_type(kind.value_type)
     # By name: pyarrow 15 has no is_string_view.
-    return str(kind) in ("string", "large_string", "string_view")
+    return pa.string() if str(kind) in ("large_string", "string_view") else kind

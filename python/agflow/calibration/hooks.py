@@ -18,6 +18,7 @@ from agflow.models import (
     Tap,
     adapter_for,
 )
+from agflow.models.copying import watched
 
 Sink = Callable[[int, int, torch.Tensor, torch.Tensor], None]
 """Takes (layer index, images, Y [R, C], G [R, C])."""
@@ -70,7 +71,7 @@ def capture(
         torch.enable_grad(),
         preserve_training_mode(model),
         _frozen(model, trainable),
-        adapter_for(model).watchable(model),
+        watched(adapter_for(model), model),
         temporary_hooks(_hooks(model, layers, sink)),
     ):
         model.eval()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
 
 from agflow.models import Adapter, PrunableLayer
+from agflow.models.copying import copy_of
 
 
 class WeightGradients:
@@ -65,8 +65,8 @@ class WeightGradients:
             id(parameter): self._totals.get(parameter, parameter)
             for parameter in self._model.parameters()
         }
-        # deepcopy takes what its memo names from there, and copies nothing of it.
-        return copy.deepcopy(self._model, stand_ins)
+        # What the memo names is taken from there, and not copied.
+        return copy_of(self._model, stand_ins)
 
     def _clear(self) -> None:
         for parameter in self.parameters:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from agflow.errors import InvalidValueError
+from agflow.models.account import examined
+from agflow.models.copying import copy_of
 from agflow.models.registry import adapter_for
 
 
@@ -54,6 +55,26 @@ def class_names(model: nn.Module) -> list[str] | None:
     return names if names is not None and len(names) == adapter.class_count(model) else None
 
 
+def known_classes(model: nn.Module) -> list[str] | int:
+    """Return the names of the classes, or their number where the names are not known.
+
+    This is what :func:`agflow.load_dataset` matches the classes of data with.
+
+    Raises
+    ------
+    UnsupportedModelError
+        No adapter handles the model.
+
+    Examples
+    --------
+    >>> import torch, timm
+    >>> from agflow.models import known_classes
+    >>> known_classes(timm.create_model("vit_tiny_patch16_224", num_classes=7))
+    7
+    """
+    return class_names(model) or class_count(model)
+
+
 def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     """Copy ``model`` with a classifier for these classes alone, in this order.
 
@@ -76,9 +97,8 @@ def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     >>> only_classes(model, [0, 3])(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 2])
     """
-    fewer = copy.deepcopy(model)
+    adapter, fewer = examined(model), copy_of(model)
     keep_K = [int(index) for index in classes]
-    adapter = adapter_for(fewer)
     present = adapter.class_count(fewer)
     if (
         len(keep_K) < 2

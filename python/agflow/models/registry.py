@@ -9,6 +9,7 @@ from torch import nn
 
 from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.models.adapter import Adapter
+from agflow.models.state import state_refusals
 
 _registered: list[Adapter] = []  # by register(), the last one first
 _NOT_YET = {
@@ -95,7 +96,7 @@ def adapter_for(model: nn.Module) -> Adapter:
     """
     for adapter in known_adapters():
         if adapter.recognises(model):
-            reason = adapter.refusal(model)
+            reason = next(state_refusals(model), None) or adapter.refusal(model)
             if reason is None:
                 return adapter
             break
@@ -267,7 +268,32 @@ def _why_unknown(model: nn.Module) -> str:
         "no adapter knows this class",
     )
     known = "; ".join(adapter.models for adapter in known_adapters())
-    return (
+    return _wrapper(model) or (
         f"{reason}; expected {known} (not a wrapper around one), or a model with an adapter of its "
         "own (agflow.models.register)"
     )
+
+
+def _wrapper(model: nn.Module) -> str | None:
+    """The reason against a wrapper around a model that is known; None for others."""
+    inside = next(
+        (
+            (name, module)
+            for name, module in model.named_modules()
+            if name and any(adapter.recognises(module) for adapter in known_adapters())
+        ),
+        None,
+    )
+    if inside is None:
+        traced = type(model).__module__.startswith(("torch.jit", "torch.fx"))
+        return "it was traced or scripted: pass the model that it was made from" if traced else None
+    name, module = inside
+    if hasattr(model, "merge_and_unload"):
+        return "it is a wrapper of peft: pass what model.merge_and_unload() returns"
+    place = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in name.split("."))
+    beside = (
+        "; what normalises its images belongs to its Preprocessing"
+        if isinstance(model, nn.Sequential)
+        else ""
+    )
+    return f"it is a wrapper around a {type(module).__name__}: pass model{place}{beside}"

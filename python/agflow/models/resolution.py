@@ -6,10 +6,10 @@ quarter or less.
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
+from agflow.models.account import examined
+from agflow.models.copying import copy_of
 from agflow.models.registry import adapter_for
 from agflow.models.resizing import Resize, resize_of
 
@@ -48,8 +48,9 @@ def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
     0.33
     """
     height, width = (size, size) if isinstance(size, int) else size
-    small = copy.deepcopy(model)
-    adapter_for(small).set_image_size(small, height, width)
+    adapter, small = adapter_for(model), copy_of(model)
+    adapter.set_image_size(small, height, width)
+    examined(model)
     resize_to_own(small)
     return small
 

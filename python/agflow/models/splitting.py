@@ -5,13 +5,13 @@ Shape suffixes: B images, T tokens, D channels of the residual stream, K classes
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from agflow.models.copying import copy_of
 from agflow.models.resizing import resize_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Rest(_Half):
 def _without(model: nn.Module, names: Iterable[str]) -> nn.Module:
     """Copy ``model``, sharing its parameters, without the modules and parameters of these names."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    view = copy.deepcopy(model, shared)
+    view = copy_of(model, shared)
     for name in names:
         owner, _, leaf = name.rpartition(".")
         setattr(view.get_submodule(owner), leaf, None)

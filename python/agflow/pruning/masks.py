@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from agflow._utils.hooks import temporary_hooks
 from agflow.models import Adapter, PrunableLayer, Tap
 from agflow.models.adapter import channels_of
+from agflow.models.copying import watched
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def masked(
         for layer, keep_U in cuts
         for tap in layer.seen_at
     )
-    with adapter.watchable(model), temporary_hooks(hooks):
+    with watched(adapter, model), temporary_hooks(hooks):
         yield
 
 

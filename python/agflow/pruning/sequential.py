@@ -31,6 +31,7 @@ from agflow._utils.devices import device_of
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.progress import progress_bar
 from agflow.models import Adapter, PrunableLayer
+from agflow.models.copying import watched
 from agflow.pruning.reconstruction import fit_reader
 from agflow.pruning.residual_blocks import ResidualBlock, find_residual_blocks
 from agflow.pruning.streams import Streams, run_block, stream_before_reader, streams_before
@@ -65,7 +66,7 @@ def reconstruct_sequentially(
         channels of the stream
     kept_inputs : by reader that is to be fitted, the inputs that it keeps, ascending int64
     sample : images [B, C, H, W] on which the blocks are found and the tokens weighed
-    loader : batches of (images [B, C, H, W], anything)
+    loader : batches of images [B, C, H, W], with or without labels
     apply : sets the fitted weights
     kept_stream_D : channels of the stream that ``pruned`` has, ascending int64; all when None
 
@@ -79,8 +80,8 @@ def reconstruct_sequentially(
     with (
         torch.no_grad(),
         preserve_training_mode(dense),
-        adapter.watchable(dense),
-        adapter.watchable(pruned),
+        watched(adapter, dense),
+        watched(adapter, pruned),
     ):
         dense.eval()
         blocks = find_residual_blocks(dense, readers_of(adapter.layers(dense)), sample)

@@ -434,8 +434,8 @@ def changed(model, change):
         ),
         (
             lambda: nn.Sequential(of_torchvision()),
-            r"Sequential is not supported: no adapter knows this class; "
-            r"expected timm's .*not a wrapper.*models.register",
+            r"Sequential is not supported: it is a wrapper around a VisionTransformer: pass "
+            r"model\[0\]; what normalises its images belongs to its Preprocessing",
         ),
         (hybrid, "convolutional stems are not supported"),
         (lambda: Subclass(32, 8, 1, 4, 32, 64), "Subclass is not supported: it is a subclass"),
