@@ -104,7 +104,7 @@ func drawn(r *rand.Rand, n int, prior func() float64, all bool) Outcomes {
 		o.Prior[i] = float32(prior())
 	}
 	if !all {
-		o = o.where(func(i int) bool { return i%3 < 2 })
+		o = o.only(BitsOf(n, func(i int) bool { return i%3 < 2 }))
 	}
 	return o
 }
@@ -201,7 +201,7 @@ func TestWalksCopyNoSamples(t *testing.T) {
 		"curve":   func() error { _, err := Curve(o, cost, 100); return err },
 		"oracle":  func() error { _, err := Oracle(o, cost); return err },
 		"a part": func() error {
-			_, err := Calibrate(o.where(Chooses), 0.005, 0.95)
+			_, err := Calibrate(o.only(BitsOf(n, Chooses)), 0.005, 0.95)
 			return err
 		},
 	} {

@@ -54,9 +54,9 @@ func (o Outcomes) validate() error {
 	return nil
 }
 
-// where returns the samples whose index passes a test, over the same memory.
-func (o Outcomes) where(keep func(int) bool) Outcomes {
-	o.kept = BitsOf(len(o.Prior), keep)
+// only returns the samples of some bits, over the same memory.
+func (o Outcomes) only(kept Bits) Outcomes {
+	o.kept = kept
 	return o
 }
 

@@ -68,7 +68,7 @@ func NewRouter(s Samples, r Request) (Router, error) {
 		return Router{}, err
 	}
 	if r.Prior == AutoPrior || isScaled(name) || o.combined() {
-		o = o.where(func(i int) bool { return !Chooses(i) })
+		o = o.only(BitsOf(len(o.Prior), func(i int) bool { return !Chooses(i) }))
 	}
 	cost := s.CostOf(name)
 	found, err := r.calibrate(o, cost)
@@ -111,14 +111,14 @@ func (s Samples) choose(asked string) (string, error) {
 	if asked != AutoPrior {
 		return asked, nil
 	}
-	best := Quality{AUROC: -1}
+	best, chooses := Quality{AUROC: -1}, BitsOf(s.LightCorrect.Len(), Chooses)
 	for _, p := range s.Priors {
 		if p.Cost > 0 {
 			continue
 		}
 		choosing := Outcomes{
 			Prior: p.Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect,
-		}.where(Chooses)
+		}.only(chooses)
 		if choosing.samples() == 0 {
 			return "", fault.New(fault.Empty,
 				"of %d samples none is left to choose the prior by; give more, or name a prior",

@@ -63,7 +63,7 @@ func TestRouterCalibratesOnWhatDidNotChoose(t *testing.T) {
 		}
 		o, _ := s.Outcomes(c.prior, HeavyAnswers)
 		if c.samples == rest {
-			o = only(o, func(i int) bool { return !Chooses(i) })
+			o = copyOf(o, func(i int) bool { return !Chooses(i) })
 		}
 		if want, _ := Calibrate(o, 0.01, 0.95); router.Threshold != want {
 			t.Errorf("%q: got %+v, want %+v", c.asked, router.Threshold, want)
@@ -138,7 +138,7 @@ func TestRouterOfTheEnsemble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o = only(o, func(i int) bool { return !Chooses(i) })
+	o = copyOf(o, func(i int) bool { return !Chooses(i) })
 	if want, _ := Calibrate(o, 0.01, 0.95); router.Threshold != want ||
 		router.Samples != int64(len(o.Prior)) {
 		t.Errorf("got %+v, want %+v", router.Threshold, want)

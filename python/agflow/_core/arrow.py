@@ -55,10 +55,13 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _interruptible(work: Callable[..., Any], function: Callable[..., Any], *arguments: Any) -> Any:
     """Call ``work`` such that a signal can end it, unless all of its values are small matrices."""
-    matrices = [argument for argument in arguments if type(argument) is Matrix]
-    tables = len(arguments) - len(matrices) - sum(type(value) in _SCALARS for value in arguments)
-    size = sum(matrix.rows * matrix.channels for matrix in matrices)
-    if matrices and not tables and size < SHORT:
+    size = 0
+    for argument in arguments:
+        if type(argument) is Matrix:
+            size += argument.rows * argument.channels
+        elif type(argument) not in _SCALARS:  # a table
+            size = SHORT
+    if 0 < size < SHORT:
         return work(function, *arguments)
     return interruptible(work, function, *arguments)
 
