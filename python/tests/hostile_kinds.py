@@ -71,8 +71,9 @@ def _router(folder: pathlib.Path) -> pathlib.Path:
 
 def _expert() -> torch.nn.Module:
     torch.manual_seed(0)
-    size = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 1}
-    return VisionTransformer(num_classes=4, **size).eval()
+    return VisionTransformer(
+        img_size=16, patch_size=8, num_classes=4, embed_dim=8, depth=1, num_heads=1
+    ).eval()
 
 
 _PREPROCESSING = Preprocessing((16, 16), (0.5,) * 3, (0.2,) * 3)
