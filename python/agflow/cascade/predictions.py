@@ -31,7 +31,6 @@ from agflow.data.batches import check_labels, read_labels
 from agflow.errors import InvalidValueError, ShapeError
 from agflow.table import Table
 
-
 PART = 1 << 20
 """Rows that are compared at a time: of many rows even a mask would be large."""
 
