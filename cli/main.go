@@ -29,7 +29,7 @@ func run(arguments []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(stderr, "agflow:", sentence(err))
+	fmt.Fprintln(stderr, "agflow:", printable(sentence(err)))
 	return exitStatus(err)
 }
 

@@ -42,6 +42,7 @@ func replace(path string, write func(*os.File) error) (err error) {
 		if err != nil {
 			_ = os.Remove(f.Name())
 		}
+		temporaries.Delete(f.Name())
 	}()
 	defer fault.Recover(&err)
 	if err := write(f); err != nil {

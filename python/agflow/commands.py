@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from agflow._utils.first_rank import is_first_rank
 from agflow.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
     @functools.wraps(function)
     def entry(options: str) -> str:
-        return json.dumps(function(json.loads(options)))
+        result = function(json.loads(options))
+        return json.dumps(result if is_first_rank() else None)
 
     return entry
 
@@ -71,6 +73,7 @@ def _images(
     labels_of: nn.Module | None,
     *,
     shuffled: bool = False,
+    shared: bool = False,
 ) -> DataLoader:
     """The images of a command; without a model that has their labels these are not looked at."""
     from agflow.data import DataOptions, image_loader, load_dataset
@@ -92,6 +95,7 @@ def _images(
         options["batch_size"],
         workers=options.get("workers") or 0,
         shuffle_seed=seed if shuffled else None,
+        shared=shared,
     )
 
 
@@ -149,7 +153,7 @@ def calibrate(options: dict) -> dict:
     _check_output(options)
     computing = _computing(options)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
-    loader = _images(options, preprocessing, model)
+    loader = _images(options, preprocessing, model, shared=True)
     with computing.precision():
         statistics = calibrate(
             computing.move(model),
@@ -161,7 +165,8 @@ def calibrate(options: dict) -> dict:
             options=CalibrationOptions(options["nonfinite"], options.get("dump")),
             seed=options["seed"],
         )
-    statistics.save(options["output"])
+    if is_first_rank():
+        statistics.save(options["output"])
     return {
         "summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} "
         f"layers of {name}, {computing}",
@@ -185,7 +190,7 @@ def prune(options: dict) -> dict:
     plan, compensate = Plan.load(options["plan"]), options["compensate"]
     loader = _images(options, preprocessing, model) if compensate != "none" else None
     light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
-    tuning = sketch_images(loader or [])
+    tuning = sketch_images(loader) if loader else ""
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
     share = plan.macs / plan.model_macs
     return {
@@ -210,7 +215,7 @@ def predict(options: dict) -> dict:
     folders = [options["light"]]
     if options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir():
         folders.append(options["heavy"])
-    loader = _images(options, preprocessing, heavy)
+    loader = _images(options, preprocessing, heavy, shared=True)
     with computing.precision():
         predictions = predict(
             computing.move(load_expert(options["light"])),
@@ -221,7 +226,8 @@ def predict(options: dict) -> dict:
             tuning=" ".join(map(expert_tuning, folders)).strip(),
         )
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
-    predictions.save(options["output"])
+    if is_first_rank():
+        predictions.save(options["output"])
     light, heavy_accuracy = predictions.light_accuracy, predictions.heavy_accuracy
     return {
         "summary": f"{options['output']}: {len(predictions)} images, light {100 * light:.1f} %, "
@@ -247,28 +253,26 @@ def finetune(options: dict) -> dict:
     computing = _computing(options)
     heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
     light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
-    loader = _images(options, preprocessing, light, shuffled=True)
-    checkpoint, teacher = options.get("checkpoint"), computing.move(heavy)
+    loader = _images(options, preprocessing, light, shuffled=True, shared=True)
+    checkpoint = options.get("checkpoint")
+    taught = {"share": options["distill"], "features": options["features"]}
     with computing.precision():
         history = finetune(
             computing.move(light),
             loader,
             epochs=options["epochs"],
             lr=options["lr"],
-            distillation=Distillation(
-                teacher, share=options["distill"], features=options["features"]
-            ),
+            distillation=Distillation(computing.move(heavy), **taught),
             checkpointing=Checkpointing(checkpoint) if checkpoint else None,
             options=TrainingOptions(accumulate=options["accumulate"]),
             seed=options["seed"],
         )
-    save_expert(
-        light.cpu(),
-        options["output"],
-        Plan.load(plan) if plan.exists() else None,
-        preprocessing=preprocessing,
-        tuning=sketch_images(loader, expert_tuning(options["light"])),
-    )
+    tuning = sketch_images(loader, expert_tuning(options["light"]))
+    if is_first_rank():
+        kept = Plan.load(plan) if plan.exists() else None
+        save_expert(
+            light.cpu(), options["output"], kept, preprocessing=preprocessing, tuning=tuning
+        )
     last = history[-1]
     return {
         "summary": f"{options['output']}: {len(history)} epochs; in the last, loss "
@@ -288,7 +292,7 @@ def evaluate(options: dict) -> dict:
 
     computing = _computing(options)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
-    loader = _images(options, preprocessing, model)
+    loader = _images(options, preprocessing, model, shared=True)
     with computing.precision():
         found = evaluate(computing.move(model), loader)
     return {

@@ -11,6 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
+from agflow._utils.files import read_bytes
 from agflow.data.datasets import EXAMPLE
 from agflow.data.opening import missing_file
 from agflow.data.preprocessing import Preprocessing
@@ -126,12 +127,11 @@ def _call(module: str, function: str) -> nn.Module:
 
 def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
     """Load a safetensors file strictly; the model is not changed when anything does not fit."""
+    if not path.exists():
+        raise missing_file(path)
+    raw = read_bytes(path, "weights")
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except OSError as error:
-        raise FileError(f"weights {path} cannot be read: {error.strerror}") from error
+        tensors = safetensors.torch.load(raw)
     except SafetensorError as error:
         raise CorruptFileError(
             f"weights {path} are not a safetensors file ({error}); convert other formats with "

@@ -127,8 +127,7 @@ def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
 
     say("4/6 calibrate the threshold on held-out images")
     costs = CascadeCosts.of(light, heavy)
-    light_NK, _ = logits(light, test, description="light expert")
-    tested = Answers(light_NK, heavy_NK, labels_N)
+    tested = Answers(logits(light, test, description="light expert")[0], heavy_NK, labels_N)
     held_out = _answers(light, heavy, _loader(splits.threshold, options))
     logged, calibrating, predictions = _route(held_out, tested, costs, options)
     _save_routing(folder, logged, calibrating, predictions)
