@@ -2,6 +2,7 @@ package tables
 
 import (
 	"math"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -93,12 +94,17 @@ type Samples struct {
 	Metadata map[string]string
 }
 
+const manyRows = 1 << 22
+
 // LentSamples reads the samples of a record batch of predictions. The priors lie in the record's
 // memory; of the other columns a bit a sample is made.
 func LentSamples(rec arrow.Record) (Samples, error) {
 	x := extract(rec, KindPredictions)
 	defer x.release()
 	x.lent = true
+	if x.rows() >= manyRows {
+		runtime.GC() // what the call before left is as large as what this one will need
+	}
 	label, _ := column[*array.Int64](x, "label")
 	s := Samples{Metadata: tableMetadata(x.pairs, predictionKeys...)}
 	s.LightCorrect = x.equal(label, "light_prediction")
