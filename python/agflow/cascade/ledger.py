@@ -139,8 +139,8 @@ class Ledger:
     @classmethod
     def empty(cls, costs: CascadeCosts) -> Ledger:
         """The ledger of a cascade that has seen no image yet."""
-        prices = (costs.light, costs.heavy, costs.shared, costs.unit)
-        return cls(0, 0, math.nan, *prices, *[math.nan] * 3, NO_IMAGE)
+        prices, nan = (costs.light, costs.heavy, costs.shared, costs.unit), math.nan
+        return cls(0, 0, nan, *prices, nan, nan, nan, NO_IMAGE)
 
     def __str__(self) -> str:
         if not self.samples:
