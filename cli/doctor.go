@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"agflow/bridge/ipcfile"
+	"agflow/bridge/pyhost"
 	"agflow/core/statistics"
 
 	"github.com/urfave/cli/v2"
@@ -65,8 +66,11 @@ func checkPython(c *cli.Context) []check {
 		checks = append(checks, more...)
 	}
 	if err != nil {
-		cure := program + " -m pip install agflow"
-		checks = append(checks, check{"package", false, sentence(err), cure})
+		failed := check{Name: "package", Found: sentence(err)}
+		if exception := (*pyhost.Error)(nil); errors.As(err, &exception) {
+			failed.Cure = program + " -m pip install agflow"
+		}
+		checks = append(checks, failed)
 	}
 	return checks
 }

@@ -24,12 +24,10 @@ func evaluateRouterCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		samples, err := load(c.String("predictions"),
-			tables.KindPredictions, tables.SamplesFromRecord)
-		if err != nil {
-			return outcome{}, err
-		}
-		found, err := routing.EvaluateRouter(samples.Samples, router)
+		found, err := use(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
+			func(s tables.Samples) (routing.RouterEvaluation, error) {
+				return routing.EvaluateRouter(s.Samples, router)
+			})
 		if err != nil {
 			return outcome{}, err
 		}

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"agflow/bridge/tables"
 	"agflow/core/routing"
@@ -33,6 +35,37 @@ func program(environment []string, arguments ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0], arguments...)
 	c.Env = append(append(os.Environ(), asProgram+"=1"), environment...)
 	return c
+}
+
+// finish runs a command and returns its output and status.
+func finish(t *testing.T, c *exec.Cmd) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, complaint strings.Builder
+	c.Stdout, c.Stderr = &out, &complaint
+	guard := time.AfterFunc(time.Minute, func() {
+		if c.Process != nil {
+			_ = c.Process.Kill()
+		}
+	})
+	defer guard.Stop()
+	_ = c.Run()
+	return out.String(), complaint.String(), c.ProcessState.ExitCode()
+}
+
+// fill writes files into a new folder.
+func fill(t *testing.T, files map[string]string) (folder string) {
+	t.Helper()
+	folder = t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
 }
 
 // agflow runs the program in this process.

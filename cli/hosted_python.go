@@ -25,6 +25,7 @@ func host(asked, module, function, argument string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	pyhost.ForgetPreload()
 	python, err := pyhost.Start(program)
 	if err != nil {
 		return "", pythonError(err)

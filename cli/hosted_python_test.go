@@ -33,7 +33,8 @@ def run(options):
     print("printed by Python", flush=False)
     return json.dumps({"summary": "done", "options": json.loads(options),
                        "core": host.agflow_abi_version(),
-                       "native": "agflow._core._native" in sys.modules})
+                       "native": "agflow._core._native" in sys.modules,
+                       "preloaded": "libpython" in os.environ.get("LD_PRELOAD", "")})
 
 def ready():
     print("ready", file=sys.stderr, flush=True)
@@ -99,22 +100,6 @@ func testPython(t *testing.T) string {
 	return ""
 }
 
-// fill writes files into a new folder.
-func fill(t *testing.T, files map[string]string) (folder string) {
-	t.Helper()
-	folder = t.TempDir()
-	for name, content := range files {
-		path := filepath.Join(folder, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o777); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return folder
-}
-
 // hosting is a process of a command that finds the stub before the installed package.
 func hosting(t *testing.T, arguments ...string) *exec.Cmd {
 	t.Helper()
@@ -124,21 +109,6 @@ func hosting(t *testing.T, arguments ...string) *exec.Cmd {
 	return program(environment, arguments...)
 }
 
-// finish runs a command and returns its output and status.
-func finish(t *testing.T, c *exec.Cmd) (stdout, stderr string, status int) {
-	t.Helper()
-	var out, complaint strings.Builder
-	c.Stdout, c.Stderr = &out, &complaint
-	guard := time.AfterFunc(time.Minute, func() {
-		if c.Process != nil {
-			_ = c.Process.Kill()
-		}
-	})
-	defer guard.Stop()
-	_ = c.Run()
-	return out.String(), complaint.String(), c.ProcessState.ExitCode()
-}
-
 func TestHostedProcessAnswers(t *testing.T) {
 	t.Parallel()
 	out, complaint, status := finish(t, hosting(t, "run", "--macs", "0.5", "--json"))
@@ -146,9 +116,9 @@ func TestHostedProcessAnswers(t *testing.T) {
 		t.Fatal(status, out, complaint)
 	}
 	var answer struct {
-		Options map[string]any
-		Core    int64
-		Native  bool
+		Options           map[string]any
+		Core              int64
+		Native, Preloaded bool
 	}
 	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &answer); err != nil {
 		t.Fatal(err, out)
@@ -159,6 +129,9 @@ func TestHostedProcessAnswers(t *testing.T) {
 	if answer.Core != abi.Number || answer.Native {
 		t.Errorf("the core of this process: abi %d; extension loaded: %v",
 			answer.Core, answer.Native)
+	}
+	if answer.Preloaded {
+		t.Error("what Python starts would load libpython")
 	}
 }
 

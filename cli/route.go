@@ -8,6 +8,7 @@ import (
 	"agflow/bridge/tables"
 	"agflow/core/routing"
 
+	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"
 	"github.com/urfave/cli/v2"
 )
@@ -17,26 +18,21 @@ func routeCommand() *cli.Command {
 		Name: "route", Usage: "set the threshold of a cascade from held-out predictions",
 		Category: fileSteps, Flags: routeFlags(),
 	}, func(c *cli.Context) (outcome, error) {
-		samples, err := load(c.String("predictions"),
-			tables.KindPredictions, tables.SamplesFromRecord)
+		found, err := use(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
+			func(s tables.Samples) (routed, error) { return route(c, s) })
 		if err != nil {
 			return outcome{}, err
 		}
-		router, err := routing.NewRouter(samples.Samples, routerRequest(c))
-		if err != nil {
-			return outcome{}, err
-		}
-		if path := c.String("curve"); path != "" {
-			err := saveCurve(path, samples, router.Prior, answers(c), c.Int("points"))
-			if err != nil {
+		if found.curve != nil {
+			if err := save(c.String("curve"), found.curve); err != nil {
 				return outcome{}, err
 			}
 		}
 		path := c.String("output")
-		if _, err := tables.WriteRouter(path, router); err != nil {
+		if _, err := tables.WriteRouter(path, found.router); err != nil {
 			return outcome{}, err
 		}
-		return outcome{router, routerText(path, router)}, nil
+		return outcome{found.router, routerText(path, found.router)}, nil
 	})
 }
 
@@ -93,13 +89,25 @@ func routerRequest(c *cli.Context) routing.Request {
 	return r
 }
 
-func saveCurve(path string, samples tables.Samples, prior, answers string, points int) error {
-	curve, err := samples.Curve(prior, answers, points)
-	if err != nil {
-		return err
+// routed is what route computes of predictions; the curve is nil where none was asked for.
+type routed struct {
+	router routing.Router
+	curve  arrow.Record
+}
+
+func route(c *cli.Context, samples tables.Samples) (found routed, err error) {
+	if found.router, err = routing.NewRouter(samples.Samples, routerRequest(c)); err != nil {
+		return found, err
 	}
-	rec := tables.CurveToRecord(memory.DefaultAllocator, curve, samples, prior, answers)
-	return save(path, rec)
+	if c.String("curve") == "" {
+		return found, nil
+	}
+	prior, answers := found.router.Prior, answers(c)
+	points, err := samples.Curve(prior, answers, c.Int("points"))
+	if err == nil {
+		found.curve = tables.CurveToRecord(memory.DefaultAllocator, points, samples, prior, answers)
+	}
+	return found, err
 }
 
 func routerText(path string, r routing.Router) string {

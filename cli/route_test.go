@@ -20,14 +20,12 @@ func TestRouteWritesRouterAndCurve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	samples, err := load("predictions.arrow",
-		tables.KindPredictions, tables.SamplesFromRecord)
-	if err != nil {
-		t.Fatal(err)
-	}
 	tolerance := 0.005
-	want, err := routing.NewRouter(samples.Samples,
-		routing.Request{Tolerance: &tolerance, Confidence: 0.95})
+	want, err := use("predictions.arrow", tables.KindPredictions, tables.LentSamples,
+		func(s tables.Samples) (routing.Router, error) {
+			return routing.NewRouter(s.Samples,
+				routing.Request{Tolerance: &tolerance, Confidence: 0.95})
+		})
 	if err != nil || !reflect.DeepEqual(found, want) {
 		t.Errorf("got %+v; want %+v, %v", found, want, err)
 	}

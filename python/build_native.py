@@ -1,7 +1,9 @@
 """Build the native parts of agflow.
 
-These are the extension ``agflow/_core/_native`` and the command ``agflow/_bin/agflow``. As
-hatchling's build hook this module puts both into the wheel. As a script::
+These are the extension ``agflow/_core/_native``; the command ``agflow``, a static program that has
+the steps on files; and the host ``agflow/_bin/agflow-host``, the same command with Python in its
+process, which the steps on models are handed to. As hatchling's build hook this module puts them
+into the wheel. As a script::
 
     python python/build_native.py              # builds in place, for work on the sources
     python python/build_native.py environment  # prints the variables of `go … -tags python`
@@ -15,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -42,30 +45,44 @@ class NativeBuildHook(BuildHookInterface):
     """Add the native parts and the defaults to a wheel, or put them in place."""
 
     def initialize(self, version: str, build_data: dict) -> None:
-        extension, command = build()
+        parts = build()
         if version == "editable":
-            install_in_place(extension, command)
+            install_in_place(parts)
         else:
-            build_data["force_include"][str(extension)] = f"agflow/_core/{extension.name}"
-            build_data["force_include"][str(command)] = f"agflow/_bin/{command.name}"
+            for folder in ("_core", "_bin"):
+                built = parts[folder]
+                build_data["force_include"][str(built)] = f"agflow/{folder}/{built.name}"
             build_data["force_include"][str(DEFAULTS)] = f"agflow/{DEFAULTS.name}"
+        # pip copies it beside python as it is: it starts in milliseconds and starts no Python.
+        build_data["shared_scripts"][str(parts["command"])] = parts["command"].name
         build_data["pure_python"] = False
         build_data["infer_tag"] = True  # cp3X-cp3X-linux_<machine>
 
 
-def build() -> tuple[Path, Path]:
-    """Build both parts and return their paths in the build folder."""
+def build() -> dict[str, Path]:
+    """Build the parts; returns the command, and the file for each folder of the package."""
+    refuse_free_threads()
     go = find_go()
     require_c_compiler(go)
+    require_python_headers()
     BUILD.mkdir(parents=True, exist_ok=True)
     with open(BUILD / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return build_extension(go), build_command(go)
+        return {
+            "_core": build_extension(go),
+            "_bin": build_host(go),
+            "command": build_command(go),
+        }
 
 
-def install_in_place(extension: Path, command: Path) -> None:
+def install_in_place(parts: dict[str, Path]) -> None:
     """Put all parts beside the sources; a rename, so that a running process keeps its own file."""
-    places = ((extension, PACKAGE / "_core"), (command, PACKAGE / "_bin"), (DEFAULTS, PACKAGE))
+    places = (
+        (parts["_core"], PACKAGE / "_core"),
+        (parts["_bin"], PACKAGE / "_bin"),
+        (parts["command"], PACKAGE / "_bin"),
+        (DEFAULTS, PACKAGE),
+    )
     for built, folder in places:
         folder.mkdir(exist_ok=True)
         fresh = folder / f".{built.name}.new"
@@ -78,7 +95,6 @@ def install_in_place(extension: Path, command: Path) -> None:
 
 def build_extension(go: str) -> Path:
     """Run gopy over bridge/native, PyBindGen for the C half, and one ``go build``."""
-    require_python_headers()
     generated, objects, tools = BUILD / "native", BUILD / "cgo", BUILD / "tools"
     shutil.rmtree(generated, ignore_errors=True)
     for folder in (generated, objects, tools):
@@ -109,64 +125,85 @@ def replace_cgo_flags(source: Path) -> None:
     source.write_text(text)
 
 
-# ------------------------------------------------------------------ the command
+# -------------------------------------------------- the command and the host
 
 
 def build_command(go: str) -> Path:
-    """Build the command; it hosts Python only where this Python has a shared libpython."""
+    """Build the command of the steps on files: static, without C, so that it runs anywhere."""
+    say("building the command")
     command = BUILD / "agflow"
-    if libpython_folder():
-        say(f"building the command, linked to libpython{PYTHON}")
-        run(go, "build", *GO_FLAGS, "-tags=python", "-o", command, "./cli", **hosting_environment())
-    else:
-        say(
-            f"{sys.executable} has no shared libpython: the command is built without the steps "
-            "that host Python (run, calibrate, prune, predict); use them from Python, or install "
-            "with a Python built with --enable-shared"
-        )
-        run(go, "build", *GO_FLAGS, "-o", command, "./cli")
+    run(go, "build", *GO_FLAGS, "-o", command, "./cli", CGO_ENABLED="0")
     return command
 
 
-def libpython_folder() -> str | None:
-    """Return the folder of this Python's shared libpython, or None.
+def build_host(go: str) -> Path:
+    """Build the command that hosts Python."""
+    say(f"building the host of CPython {PYTHON}")
+    host = BUILD / "agflow-host"
+    environment = hosting_environment(go)
+    run(go, "build", *GO_FLAGS, "-tags=python", "-o", host, "./cli", **environment)
+    return host
 
-    Python's own notes may be wrong: some Pythons were moved after their build.
+
+def hosting_environment(go: str) -> dict[str, str]:
+    """Variables for ``go build -tags python``: go-python3 finds this Python through python3.pc.
+
+    The host names no libpython, for it cannot know where that will be: its starter preloads that
+    of the Python to be hosted. So the build needs none, only the headers.
     """
-    for folder in (sysconfig.get_config_var("LIBDIR"), os.path.join(sys.base_prefix, "lib")):
-        if os.path.exists(os.path.join(folder, f"libpython{PYTHON}.so")):
-            return folder
-    return None
-
-
-def hosting_environment() -> dict[str, str]:
-    """Variables for ``go build -tags python``: go-python3 finds this Python through python3.pc."""
-    library = libpython_folder() or fail(
-        f"{sys.executable} has no shared libpython{PYTHON}.so: only a Python built with "
-        "--enable-shared can be hosted"
-    )
     compat = ROOT / "python" / "compat.h"
-    cflags = ["-I" + INCLUDE, "-include", str(compat), "-Wno-deprecated-declarations"]
-    libs = ["-L" + library, f"-lpython{PYTHON}", "-Wl,-rpath," + library]
+    # -fPIC: other code would take a copy of Python's variables, of a size known only from libpython
+    cflags = ["-I" + INCLUDE, "-include", str(compat), "-Wno-deprecated-declarations", "-fPIC"]
+    BUILD.mkdir(parents=True, exist_ok=True)
+    build_python_names(go, cflags)
     text = "\n".join(
         [
             "Name: python3",
             "Description: the CPython that agflow hosts",
             f"Version: {PYTHON}",
             "Cflags: " + " ".join(flag.replace(" ", "\\ ") for flag in cflags),
-            "Libs: " + " ".join(flag.replace(" ", "\\ ") for flag in libs),
+            "Libs: " + f"-L{BUILD}".replace(" ", "\\ ") + " -lpython_names",
             "",
         ]
     )
-    BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "python3.pc").write_text(text)
     # Go's build cache does not see what python3.pc says; without the hash a second Python of this
-    # machine would get a command that is linked to the first one's libpython.
+    # machine would get a host that was compiled for the first one.
     return {
         "PKG_CONFIG": f'"{ROOT / "python" / "pkg-config"}"',  # Go splits it at blanks
         "PKG_CONFIG_PATH": str(BUILD),
-        "CGO_CFLAGS": f"-O2 -g -DAGFLOW_LIBPYTHON={zlib.crc32(text.encode())}",
+        "CGO_CFLAGS": f"-O2 -g -DAGFLOW_PYTHON_PC={zlib.crc32(text.encode())}",
     }
+
+
+def build_python_names(go: str, cflags: list[str]) -> None:
+    """Make what the linker sees instead of libpython: a library of every name in Python's headers.
+
+    It bears the name of one that every process has, so that the host needs nothing of it to start.
+    """
+    compiler = c_compiler(go)
+    headers = [*compiler, "-E", "-P", *cflags, "-x", "c", "-"]
+    text = subprocess.run(
+        headers, input="#include <Python.h>", capture_output=True, text=True
+    ).stdout
+    lines = [".data"]
+    for name in sorted(set(re.findall(r"\b_?Py\w+", text))):
+        lines.append(f".globl {name}\n.type {name}, %object\n.size {name}, 8\n{name}:")
+    lines += [".quad 0", '.section .note.GNU-stack, "", %progbits', ""]
+    source = BUILD / "python_names.s"
+    source.write_text("\n".join(lines))
+    library = BUILD / "libpython_names.so"
+    run(*compiler, "-shared", "-nostdlib", "-Wl,-soname,libm.so.6", "-o", library, source)
+
+
+def testing_environment(go: str) -> dict[str, str]:
+    """Those of hosting_environment, and the preloading of libpython into Go's tests."""
+    libpython = runpy.run_path(str(PACKAGE / "_launcher.py"))["libpython"]() or fail(
+        f"{sys.executable} has no shared libpython{PYTHON}.so.1.0: it can be extended, but not "
+        "hosted; name a Python built with --enable-shared"
+    )
+    flags = f"{os.environ.get('GOFLAGS', '')} '-exec=env LD_PRELOAD={libpython}'"
+    return {**hosting_environment(go), "GOFLAGS": flags.strip()}
 
 
 # ------------------------------------------------------------ what must be there
@@ -188,8 +225,12 @@ def find_go() -> str:
     return go
 
 
+def c_compiler(go: str) -> list[str]:
+    return subprocess.run([go, "env", "CC"], capture_output=True, text=True).stdout.split()
+
+
 def require_c_compiler(go: str) -> None:
-    compiler = subprocess.run([go, "env", "CC"], capture_output=True, text=True).stdout.split()
+    compiler = c_compiler(go)
     if not compiler or shutil.which(compiler[0]) is None:
         fail(
             f"the C compiler {' '.join(compiler) or 'cc'} is missing: install gcc (Debian: "
@@ -202,6 +243,14 @@ def require_python_headers() -> None:
         fail(
             f"{INCLUDE}/Python.h is missing: install the headers of CPython {PYTHON} (Debian: "
             "apt-get install python3-dev)"
+        )
+
+
+def refuse_free_threads() -> None:
+    if "t" in sys.abiflags:
+        fail(
+            f"{sys.executable} is a free-threaded build of CPython {PYTHON}, which agflow does not "
+            "support: gopy's extensions need the global lock; install with the default build"
         )
 
 
@@ -232,9 +281,9 @@ def fail(text: str) -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case []:
-            install_in_place(*build())
+            install_in_place(build())
         case ["environment"]:
-            for name, value in hosting_environment().items():
+            for name, value in testing_environment(find_go()).items():
                 print(f"export {name}={shlex.quote(value)}")
         case _:
             fail("usage: python python/build_native.py [environment]")

@@ -25,7 +25,7 @@ func Curve(
 	input := c.take("predictions", predictionsArray, predictionsSchema)
 	out := c.fill(outArray, outSchema)
 	asked := decode(&c, request, curveRequest{Answers: routing.HeavyAnswers, Points: 200})
-	samples := read(&c, input, tables.SamplesFromRecord)
+	samples := read(&c, input, tables.LentSamples)
 	if c.err != nil {
 		return 0, c.err
 	}
@@ -68,7 +68,7 @@ func Rank(predictionsArray, predictionsSchema int64) (qualities string, err erro
 	var c call
 	defer c.release()
 	samples := read(&c, c.take("predictions", predictionsArray, predictionsSchema),
-		tables.SamplesFromRecord)
+		tables.LentSamples)
 	if c.err != nil {
 		return "", c.err
 	}
@@ -83,7 +83,7 @@ func Oracle(answers string, predictionsArray, predictionsSchema int64) (point st
 	var c call
 	defer c.release()
 	samples := read(&c, c.take("predictions", predictionsArray, predictionsSchema),
-		tables.SamplesFromRecord)
+		tables.LentSamples)
 	if c.err != nil {
 		return "", c.err
 	}

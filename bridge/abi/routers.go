@@ -16,7 +16,7 @@ func CalibrateRouter(
 	defer c.release()
 	input := c.take("predictions", predictionsArray, predictionsSchema)
 	asked := decode(&c, request, routing.Request{})
-	samples := read(&c, input, tables.SamplesFromRecord)
+	samples := read(&c, input, tables.LentSamples)
 	if c.err != nil {
 		return "", c.err
 	}
@@ -36,7 +36,7 @@ func EvaluateRouter(
 	if err != nil {
 		return "", err
 	}
-	samples := read(&c, input, tables.SamplesFromRecord)
+	samples := read(&c, input, tables.LentSamples)
 	if c.err != nil {
 		return "", c.err
 	}

@@ -2,11 +2,13 @@ package ipcfile
 
 import (
 	"errors"
-	"math/rand/v2"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
+	"runtime"
 	"syscall"
+
+	"agflow/core/fault"
 )
 
 // WriteBytes writes a file that is no Arrow file, such as JSON, whole or not at all.
@@ -19,48 +21,90 @@ func WriteBytes(path string, content []byte) error {
 	})
 }
 
-// replace writes a file under a temporary name in the same folder and renames it when it is
-// complete and on the disk, so that no reader ever sees half a file. On failure nothing is left
-// behind and an older file stays as it was.
+// replace writes a temporary file in the same folder and renames it when it is complete and on the
+// disk, so that no reader ever sees half a file. A link is followed; what is no regular file stays.
+// On failure nothing is left behind and an older file stays as it was; what a killed writer left is
+// collected.
 func replace(path string, write func(*os.File) error) (err error) {
-	folder, name := filepath.Split(path)
-	if folder == "" {
-		folder = "."
+	target, mode, err := destination(path)
+	if err != nil {
+		return err
 	}
-	temporary := filepath.Join(folder, "."+name+"."+strconv.FormatUint(rand.Uint64(), 36)+".tmp")
-	f, err := os.OpenFile(temporary, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	folder := filepath.Dir(target)
+	collect(folder)
+	f, err := newTemporary(folder)
 	if err != nil {
 		return IOFault(path, "write", err)
 	}
 	defer func() {
+		_ = f.Close()
 		if err != nil {
-			_ = os.Remove(temporary)
+			_ = os.Remove(f.Name())
 		}
 	}()
-	if err := fill(f, write); err != nil {
+	if err := write(f); err != nil {
 		return err
 	}
-	if err := os.Rename(temporary, path); err != nil {
+	if mode != 0 {
+		if err := f.Chmod(mode); err != nil {
+			return IOFault(path, "write", err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return IOFault(path, "write", err)
+	}
+	if runtime.GOOS == "windows" { // it renames no open file; elsewhere its owner's lock keeps it
+		_ = f.Close()
+	}
+	if err := os.Rename(f.Name(), target); err != nil {
 		return IOFault(path, "write", err)
 	}
 	return syncFolder(folder)
 }
 
-// fill writes, flushes to the disk and closes.
-func fill(f *os.File, write func(*os.File) error) error {
-	if err := write(f); err != nil {
-		_ = f.Close()
-		return err
+// destination is the name behind all links, and the rights of a file that is there, else 0.
+func destination(path string) (target string, mode fs.FileMode, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		target, err = freeName(path)
+		if err != nil {
+			return "", 0, IOFault(path, "write", err)
+		}
+		return target, 0, nil
+	case err != nil:
+		return "", 0, IOFault(path, "write", err)
 	}
-	if err := f.Sync(); err != nil {
-		_ = f.Close()
-		return IOFault(f.Name(), "write", err)
+	target, err = filepath.EvalSymlinks(path)
+	// An open file may be found under /dev/fd when it has no name any more.
+	if err != nil || !info.Mode().IsRegular() {
+		return "", 0, fault.New(fault.IO,
+			"%s is no regular file, so it is not replaced; give the name of a file", path)
 	}
-	if err := f.Close(); err != nil {
-		return IOFault(f.Name(), "write", err)
-	}
-	return nil
+	return target, info.Mode().Perm(), nil
 }
+
+// freeName follows links to a name that is free.
+func freeName(path string) (string, error) {
+	for range maxLinks {
+		folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(folder, filepath.Base(path))
+		next, err := os.Readlink(path)
+		if err != nil {
+			return path, nil
+		}
+		if !filepath.IsAbs(next) {
+			next = filepath.Join(folder, next)
+		}
+		path = next
+	}
+	return "", syscall.ELOOP
+}
+
+const maxLinks = 40
 
 // syncFolder makes the new name itself durable. Some network file systems can't do it; their names
 // are as durable as they get.

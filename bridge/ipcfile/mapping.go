@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"os"
 	"sync/atomic"
-	"syscall"
 
 	"agflow/core/fault"
 
@@ -42,8 +41,7 @@ func openMapping(path string) (m *mapping, err error) {
 	if info.Size() == 0 {
 		return nil, fault.New(fault.File, "%s is empty; write it again", path)
 	}
-	bytes, err := syscall.Mmap(int(f.Fd()), 0, int(info.Size()), syscall.PROT_READ,
-		syscall.MAP_SHARED)
+	bytes, err := mapFile(f, info.Size())
 	if err != nil {
 		return nil, IOFault(path, "read", err)
 	}
@@ -60,7 +58,7 @@ func (m *mapping) close() {
 
 func (m *mapping) release() {
 	if m.holders.Add(-1) == 0 {
-		_ = syscall.Munmap(m.bytes)
+		unmapFile(m.bytes)
 	}
 }
 

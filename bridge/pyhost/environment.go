@@ -10,23 +10,31 @@ import (
 )
 
 // Find chooses the interpreter whose packages the hosted Python uses: the one asked for, that of
-// the active virtual environment, that of the environment this program is installed in, the first
+// the environment this program is installed in, that of the active virtual environment, the first
 // python3 on the PATH.
 func Find(asked string) (string, error) {
 	if asked != "" {
 		return locate(asked)
 	}
+	if program, err := os.Executable(); err == nil {
+		if found, err := locate(besides(program)); err == nil {
+			return found, nil
+		}
+	}
 	if environment := os.Getenv("VIRTUAL_ENV"); environment != "" {
 		return locate(filepath.Join(environment, "bin", "python3"))
 	}
-	if program, err := os.Executable(); err == nil {
-		// <environment>/lib/python3.X/site-packages/agflow/_bin/agflow
-		if packages, inside := strings.CutSuffix(program,
-			"/site-packages/agflow/_bin/agflow"); inside {
-			return locate(filepath.Join(packages, "..", "..", "bin", "python3"))
-		}
-	}
 	return locate("python3")
+}
+
+// besides is where the interpreter would be of the environment that a program is installed in: pip
+// puts the command into the folder of the interpreter, the host into the package.
+func besides(program string) string {
+	// <environment>/lib/python3.X/site-packages/agflow/_bin/agflow-host
+	if packages, _, inside := strings.Cut(program, "/site-packages/agflow/_bin/"); inside {
+		return filepath.Join(packages, "..", "..", "bin", "python3")
+	}
+	return filepath.Join(filepath.Dir(program), "python3")
 }
 
 // locate makes the path of an interpreter absolute but follows no link: the place of the link is

@@ -58,6 +58,35 @@ func TestCheckVersion(t *testing.T) {
 	}
 }
 
+func TestInterpreterBesidesAnInstalledProgram(t *testing.T) {
+	for program, want := range map[string]string{
+		"/env/bin/agflow": "/env/bin/python3",
+		"/env/lib/python3.11/site-packages/agflow/_bin/agflow-host": "/env/bin/python3",
+		"/env/lib64/python3.11/site-packages/agflow/_bin/agflow":    "/env/bin/python3",
+	} {
+		if got := besides(program); got != want {
+			t.Errorf("besides %s is %s, want %s", program, got, want)
+		}
+	}
+}
+
+func TestPreloadIsUndone(t *testing.T) {
+	for _, before := range []string{"", "/lib/jemalloc.so", "/lib/a.so:/lib/libpython3.12.so.1.0"} {
+		t.Setenv(preload, before)
+		Preload("/lib/libpython3.11.so.1.0")
+		first, rest, _ := strings.Cut(os.Getenv(preload), ":")
+		if first != "/lib/libpython3.11.so.1.0" || rest != before {
+			t.Errorf("%q became %q", before, os.Getenv(preload))
+		}
+		for range 2 {
+			ForgetPreload()
+			if got := os.Getenv(preload); got != before {
+				t.Errorf("%q, not %q", got, before)
+			}
+		}
+	}
+}
+
 func TestFindPrefersWhatIsAsked(t *testing.T) {
 	asked, active, onPath := place(t, map[string]string{}), place(t, map[string]string{}),
 		place(t, map[string]string{})

@@ -93,9 +93,11 @@ type Samples struct {
 	Metadata map[string]string
 }
 
-// SamplesFromRecord copies the samples out of a record batch of predictions.
-func SamplesFromRecord(rec arrow.Record) (Samples, error) {
+// LentSamples reads the samples of a record batch of predictions. The priors lie in the record's
+// memory; of the other columns a bit a sample is made.
+func LentSamples(rec arrow.Record) (Samples, error) {
 	x := extract(rec, KindPredictions)
+	x.lent = true
 	label, _ := column[*array.Int64](x, "label")
 	s := Samples{Metadata: tableMetadata(x.pairs, predictionKeys...)}
 	s.LightCorrect = x.equal(label, "light_prediction")
@@ -126,16 +128,13 @@ func SamplesFromRecord(rec arrow.Record) (Samples, error) {
 }
 
 // equal returns for each row whether a column agrees with the labels.
-func (x *extractor) equal(label *array.Int64, name string) []bool {
+func (x *extractor) equal(label *array.Int64, name string) routing.Bits {
 	answers, ok := column[*array.Int64](x, name)
 	if !ok {
-		return nil
+		return routing.Bits{}
 	}
-	right, values := make([]bool, answers.Len()), label.Int64Values()
-	for i, answer := range answers.Int64Values() {
-		right[i] = answer == values[i]
-	}
-	return right
+	values, labels := answers.Int64Values(), label.Int64Values()
+	return routing.BitsOf(len(values), func(i int) bool { return values[i] == labels[i] })
 }
 
 // macs reads a cost of the metadata that may be 0.

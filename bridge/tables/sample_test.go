@@ -38,6 +38,10 @@ func sampleStatistics() statistics.Table {
 	}
 }
 
+func bits(values ...bool) routing.Bits {
+	return routing.BitsOf(len(values), func(i int) bool { return values[i] })
+}
+
 func sampleScores() criteria.Scores {
 	return criteria.Scores{
 		Model: samples.Model, Layers: samples.Layers, Criterion: "agf", Seed: 1<<63 + 5,
@@ -77,8 +81,8 @@ func samplePredictions() Predictions {
 func sampleSamples() Samples {
 	p := samplePredictions()
 	return Samples{routing.Samples{
-		Priors: p.Priors, LightCorrect: []bool{true, true, false},
-		HeavyCorrect: []bool{true, false, true}, EnsembleCorrect: []bool{true, true, false},
+		Priors: p.Priors, LightCorrect: bits(true, true, false),
+		HeavyCorrect: bits(true, false, true), EnsembleCorrect: bits(true, true, false),
 		LightWeight: p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
 		Images: "01 02", Tuning: "03",
 	}, p.Metadata}

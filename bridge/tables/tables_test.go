@@ -28,7 +28,7 @@ func TestRoundTrip(t *testing.T) {
 		KindStatistics:  func(r arrow.Record) (any, error) { return StatisticsFromRecord(r) },
 		KindScores:      func(r arrow.Record) (any, error) { return ScoresFromRecord(r) },
 		KindPlan:        func(r arrow.Record) (any, error) { return PlanFromRecord(r) },
-		KindPredictions: func(r arrow.Record) (any, error) { return SamplesFromRecord(r) },
+		KindPredictions: func(r arrow.Record) (any, error) { return LentSamples(r) },
 		KindCurve:       func(r arrow.Record) (any, error) { return CurveFromRecord(r) },
 		KindLatency:     func(r arrow.Record) (any, error) { return LatencyFromRecord(r) },
 		KindDecisions:   func(r arrow.Record) (any, error) { return DecisionsFromRecord(r) },

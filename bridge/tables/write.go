@@ -1,8 +1,10 @@
 // Package tables defines agflow's tables: the columns and the metadata of every kind of file, from
 // values of package core to record batches and back. XToRecord builds a record batch, XFromRecord
 // copies the values out of one and refuses a table of another kind, a missing column, another type
-// and nulls; columns that a kind doesn't know may be there and are not read. The README of bridge/
-// lists the columns, which a test compares with this package. Files are read by package ipcfile.
+// and nulls; columns that a kind doesn't know may be there and are not read. LentX is the same over
+// the record batch's memory, which may be a mapped file, and lives as long as it does. The README
+// of bridge/ lists the columns, which a test compares with this package. Files are read by package
+// ipcfile.
 package tables
 
 import (
@@ -21,7 +23,7 @@ var checks = map[string]func(arrow.Record) error{
 	KindStatistics:  checkedBy(StatisticsFromRecord),
 	KindScores:      checkedBy(ScoresFromRecord),
 	KindPlan:        checkedBy(PlanFromRecord),
-	KindPredictions: checkedBy(SamplesFromRecord),
+	KindPredictions: checkedBy(LentSamples),
 	KindCurve:       checkedBy(CurveFromRecord),
 	KindLatency:     checkedBy(LatencyFromRecord),
 	KindFrontier:    checkFrontier,

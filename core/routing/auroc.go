@@ -30,16 +30,11 @@ func Rank(s Samples) ([]Quality, error) {
 // quality counts pairs of an error and a correct answer exactly, each pair twice, so that a pair of
 // equal priors counts a whole number.
 func (o Outcomes) quality(prior string) Quality {
-	samples := o.sorted()
 	var errors, right, twice int64
-	for i := 0; i < len(samples); {
-		var errorsHere, rightHere int64
-		for key := samples[i].key(); i < len(samples) && samples[i].key() == key; i++ {
-			rightHere += samples[i].light()
-			errorsHere += 1 - samples[i].light()
-		}
-		twice += rightHere * (2*errors + errorsHere)
-		errors, right = errors+errorsHere, right+rightHere
+	for r := range o.ascending() {
+		errorsHere := r.samples - r.light
+		twice += r.light * (2*errors + errorsHere)
+		errors, right = errors+errorsHere, right+r.light
 	}
 	// without errors or correct answers
 	q := Quality{Prior: prior, AUROC: 0.5, Low: 0, High: 1, Errors: errors}

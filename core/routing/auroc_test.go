@@ -13,9 +13,9 @@ func TestAUROCIsTheShareOfPairs(t *testing.T) {
 	for _, distinct := range []int{2, 3, 20, 1 << 20} {
 		o := randomOutcomes(r, 300, distinct)
 		pairs, won := 0.0, 0.0
-		for i, right := range o.LightCorrect {
-			for j, other := range o.LightCorrect {
-				if right && !other {
+		for i := range o.Prior {
+			for j := range o.Prior {
+				if o.LightCorrect.At(i) && !o.LightCorrect.At(j) {
 					pairs++
 					if o.Prior[i] > o.Prior[j] {
 						won++
@@ -49,13 +49,13 @@ func TestAUROCIntervalCovers(t *testing.T) {
 		covered := 0
 		for range draws {
 			o := Outcomes{
-				Prior: make([]float32, n), LightCorrect: make([]bool, n),
-				HeavyCorrect: make([]bool, n),
+				Prior: make([]float32, n), LightCorrect: NewBits(n),
+				HeavyCorrect: NewBits(n),
 			}
 			for i := range n {
-				o.LightCorrect[i] = i%8 != 0
+				o.LightCorrect.Set(i, i%8 != 0)
 				o.Prior[i] = float32(r.NormFloat64())
-				if o.LightCorrect[i] {
+				if o.LightCorrect.At(i) {
 					o.Prior[i] += float32(shift)
 				}
 			}
@@ -74,8 +74,8 @@ func TestAUROCIntervalCovers(t *testing.T) {
 func TestAUROCWithoutErrors(t *testing.T) {
 	for _, right := range []bool{true, false} {
 		o := Outcomes{
-			Prior: []float32{1, 2}, LightCorrect: []bool{right, right},
-			HeavyCorrect: []bool{true, true},
+			Prior: []float32{1, 2}, LightCorrect: bitsOf(right, right),
+			HeavyCorrect: bitsOf(true, true),
 		}
 		if q := o.quality("p"); q.AUROC != 0.5 || q.Low != 0 || q.High != 1 {
 			t.Errorf("got %+v", q)

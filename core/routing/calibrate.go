@@ -72,9 +72,8 @@ func Calibrate(o Outcomes, tolerance, confidence float64) (found Threshold, err 
 	if err := checkConfidence(confidence); err != nil {
 		return Threshold{}, err
 	}
-	samples, alpha := o.sorted(), 1-confidence
-	n := int64(len(samples))
-	passed, failed := descend(samples, o.combined(), newPairedTest(n, tolerance, alpha))
+	n, alpha := o.samples(), 1-confidence
+	passed, failed := o.descend(newPairedTest(n, tolerance, alpha))
 	found = o.describe(AccuracyTarget, tolerance, confidence)
 	if passed.answered > 0 {
 		found.Verdict, found.Threshold = Pass, passed.threshold
@@ -103,8 +102,8 @@ func checkConfidence(confidence float64) error {
 func (o Outcomes) describe(target string, limit, confidence float64) Threshold {
 	return Threshold{
 		Verdict: Fail, Target: target, Limit: limit, Confidence: confidence,
-		Samples:       int64(len(o.Prior)),
-		AccuracyLight: share(o.LightCorrect), AccuracyHeavy: share(o.HeavyCorrect),
+		Samples:       o.samples(),
+		AccuracyLight: o.share(o.LightCorrect), AccuracyHeavy: o.share(o.HeavyCorrect),
 	}
 }
 
@@ -118,29 +117,23 @@ type answers struct {
 // descend returns the answers at the lowest threshold that passes the test, and those at the first
 // that fails. Where the answers to escalated samples are the heavy expert's own, there are no
 // losses or gains above all priors, and no test is needed there.
-func descend(samples []sample, combined bool, test *pairedTest) (passed, at answers) {
-	if combined {
-		for _, s := range samples {
-			at.losses += s.heavy() &^ s.escalated()
-			at.gains += s.escalated() &^ s.heavy()
-		}
+func (o Outcomes) descend(test *pairedTest) (passed, at answers) {
+	if o.combined() {
+		at.losses = o.countBut(o.HeavyCorrect, o.EscalatedCorrect)
+		at.gains = o.countBut(o.EscalatedCorrect, o.HeavyCorrect)
 		if !test.shown(float64(at.losses), float64(at.gains)) {
 			return answers{threshold: EscalateAll}, at
 		}
 	}
 	passed.threshold = EscalateAll
-	for i := len(samples); i > 0; {
-		key, prior := samples[i-1].key(), samples[i-1].prior()
+	for r := range o.descending() {
 		// the guarantee also holds at every threshold down to just above this prior
 		if passed.answered > 0 {
-			passed.threshold = float64(math.Nextafter32(prior, math.MaxFloat32))
+			passed.threshold = float64(math.Nextafter32(r.prior, math.MaxFloat32))
 		}
-		for ; i > 0 && samples[i-1].key() == key; i-- {
-			s := samples[i-1]
-			at.answered++
-			at.losses += s.heavy()&^s.light() - s.heavy()&^s.escalated()
-			at.gains += s.light()&^s.heavy() - s.escalated()&^s.heavy()
-		}
+		at.answered += r.samples
+		at.losses += r.losses
+		at.gains += r.losses + r.light - r.escalated
 		if !test.shown(float64(at.losses), float64(at.gains)) {
 			return passed, at
 		}

@@ -57,7 +57,7 @@ func TestTheGuaranteeHolds(t *testing.T) {
 			test := newPairedTest(n, tolerance, 1-confidence)
 			violations, passes := 0, 0
 			for range draws {
-				passed, _ := descend(p.draw(r, n).sorted(), p.spoils != nil, test)
+				passed, _ := p.draw(r, n).descend(test)
 				if passed.answered == 0 {
 					continue
 				}
@@ -90,7 +90,7 @@ func TestAGoodPairPasses(t *testing.T) {
 	passes, escalation := 0, 0.0
 	const draws = 200
 	for range draws {
-		if passed, _ := descend(good.draw(r, 4000).sorted(), false, test); passed.answered > 0 {
+		if passed, _ := good.draw(r, 4000).descend(test); passed.answered > 0 {
 			passes++
 			escalation += 1 - float64(passed.answered)/4000
 		}
@@ -104,12 +104,12 @@ func TestAGoodPairPasses(t *testing.T) {
 // agreeing returns n samples of equal outcomes, losses and gains aside, all of one prior.
 func agreeing(n, losses, gains int, prior float32) Outcomes {
 	o := Outcomes{
-		Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n),
+		Prior: make([]float32, n), LightCorrect: NewBits(n), HeavyCorrect: NewBits(n),
 	}
 	for i := range n {
 		o.Prior[i] = prior
-		o.LightCorrect[i] = i >= losses
-		o.HeavyCorrect[i] = i < losses || i >= losses+gains
+		o.LightCorrect.Set(i, i >= losses)
+		o.HeavyCorrect.Set(i, i < losses || i >= losses+gains)
 	}
 	return o
 }
@@ -137,11 +137,7 @@ func TestPassByHand(t *testing.T) {
 // half would violate the tolerance.
 func TestPassOnTheConfidentHalf(t *testing.T) {
 	confident, uncertain := agreeing(2000, 2, 4, 0.99), agreeing(2000, 500, 0, 0.3)
-	o := Outcomes{
-		Prior:        append(confident.Prior, uncertain.Prior...),
-		LightCorrect: append(confident.LightCorrect, uncertain.LightCorrect...),
-		HeavyCorrect: append(confident.HeavyCorrect, uncertain.HeavyCorrect...),
-	}
+	o := joined(confident, uncertain)
 	got, err := Calibrate(o, 0.005, 0.95)
 	if err != nil || got.Verdict != Pass || got.Threshold <= 0.3 || got.Threshold > 0.99 ||
 		got.Escalation != 0.5 {

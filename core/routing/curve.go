@@ -2,7 +2,6 @@ package routing
 
 import (
 	"iter"
-	"slices"
 
 	"agflow/core/fault"
 )
@@ -42,7 +41,7 @@ func Curve(o Outcomes, c Cost, points int) ([]Point, error) {
 			"%d points were asked for; a curve has at least its 2 ends", points)
 	}
 	cuts := o.cuts(points)
-	n := int64(len(o.Prior))
+	n := o.samples()
 	light := float64(cuts[0].correct) / float64(n)
 	escalated := float64(cuts[len(cuts)-1].correct) / float64(n)
 	curve := make([]Point, len(cuts))
@@ -83,6 +82,9 @@ func newPoint(at cut, n int64, light, escalated float64, c Cost) Point {
 func (o Outcomes) at(threshold float64, c Cost) Point {
 	here := cut{threshold: threshold}
 	for i := range o.Prior {
+		if !o.keeps(i) {
+			continue
+		}
 		escalated, correct := o.routed(i, threshold)
 		if escalated {
 			here.escalated++
@@ -91,17 +93,16 @@ func (o Outcomes) at(threshold float64, c Cost) Point {
 			here.correct++
 		}
 	}
-	return newPoint(here, int64(len(o.Prior)), share(o.LightCorrect), share(o.escalatedCorrect()),
-		c)
+	return newPoint(here, o.samples(), o.share(o.LightCorrect), o.share(o.escalatedCorrect()), c)
 }
 
 // routed reports whether a sample escalates at a threshold, and whether the cascade's answer to it
 // is correct.
 func (o Outcomes) routed(i int, threshold float64) (escalated, correct bool) {
 	if escalates(o.Prior[i], threshold) {
-		return true, o.escalatedCorrect()[i]
+		return true, o.escalatedCorrect().At(i)
 	}
-	return false, o.LightCorrect[i]
+	return false, o.LightCorrect.At(i)
 }
 
 // cut has the counts of one threshold: how many samples are below it, and how many answers are
@@ -109,21 +110,6 @@ func (o Outcomes) routed(i int, threshold float64) (escalated, correct bool) {
 type cut struct {
 	threshold          float64
 	escalated, correct int64
-}
-
-// runsOf yields the runs of samples of one prior, by ascending prior.
-func runsOf(samples []sample) iter.Seq[run] {
-	return func(yield func(run) bool) {
-		for i := 0; i < len(samples); {
-			r := run{prior: samples[i].prior()}
-			for key := samples[i].key(); i < len(samples) && samples[i].key() == key; i++ {
-				r.add(samples[i])
-			}
-			if !yield(r) {
-				return
-			}
-		}
-	}
 }
 
 // scan calls step with the cut at each run, which escalates the samples below it, and with the cut
@@ -140,19 +126,29 @@ func scan(runs iter.Seq[run], light int64, step func(cut)) {
 	step(at)
 }
 
-// cuts returns all cuts, thinned to at most the given number.
+// cuts returns all cuts, thinned to at most the given number. Where enough buckets hold samples, only
+// those are sorted that the cuts of the points fall into.
 func (o Outcomes) cuts(points int) []cut {
-	n, light := int64(len(o.Prior)), count(o.LightCorrect)
-	if n >= parallel {
-		if runs, ok := o.condensed(points); ok {
-			return thinned(slices.Values(runs), n, light, points)
+	n, light := o.samples(), o.count(o.LightCorrect)
+	h := o.histogram(bucketsFor(o.Prior))
+	if h.filled() >= points {
+		return thinned(o.runs(h, h.exactBuckets(points), false), n, light, points)
+	}
+	runs := o.runs(h, nil, false)
+	if fewer(runs, points) {
+		points = int(n) + 1 // the cuts of all thresholds
+	}
+	return thinned(runs, n, light, points)
+}
+
+// fewer reports whether there are fewer runs than a number.
+func fewer(runs iter.Seq[run], than int) bool {
+	for range runs {
+		if than--; than <= 0 {
+			return false
 		}
 	}
-	samples := o.sorted()
-	if distinct(samples) < points {
-		points = len(samples) + 1 // the cuts of all thresholds
-	}
-	return thinned(runsOf(samples), n, light, points)
+	return true
 }
 
 // due is the number of n samples that escalate at point k of evenly spaced points.
@@ -178,14 +174,4 @@ func thinned(runs iter.Seq[run], n, light int64, points int) []cut {
 		before = at
 	})
 	return kept
-}
-
-func distinct(samples []sample) int {
-	n := 1
-	for i := 1; i < len(samples); i++ {
-		if samples[i].key() != samples[i-1].key() {
-			n++
-		}
-	}
-	return n
 }

@@ -13,24 +13,24 @@ import (
 // at is the definition of a point: one pass over the samples.
 func at(o Outcomes, c Cost, threshold float64) Point {
 	p, escalated := Point{Threshold: threshold}, o.HeavyCorrect
-	if o.EscalatedCorrect != nil {
+	if o.EscalatedCorrect.given() {
 		escalated = o.EscalatedCorrect
 	}
 	n := float64(len(o.Prior))
 	var light, whole, correct float64
 	for i, prior := range o.Prior {
-		right := o.LightCorrect[i]
+		right := o.LightCorrect.At(i)
 		if float64(prior) < threshold {
 			p.Escalated++
-			right = escalated[i]
+			right = escalated.At(i)
 		}
 		if right {
 			correct++
 		}
-		if o.LightCorrect[i] {
+		if o.LightCorrect.At(i) {
 			light++
 		}
-		if escalated[i] {
+		if escalated.At(i) {
 			whole++
 		}
 	}
@@ -114,8 +114,8 @@ func TestCurveTakesEdgePriors(t *testing.T) {
 			math.MaxFloat32, 0, -3, float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32,
 			-math.MaxFloat32, -2.5,
 		},
-		LightCorrect: []bool{true, false, false, true, true, true, false},
-		HeavyCorrect: make([]bool, 7),
+		LightCorrect: bitsOf(true, false, false, true, true, true, false),
+		HeavyCorrect: NewBits(7),
 	}
 	got, err := Curve(o, Cost{Light: 1, Heavy: 2}, 10)
 	if err != nil || len(got) != 7 {
@@ -142,28 +142,28 @@ func TestOutcomesAreChecked(t *testing.T) {
 		code     fault.Code
 	}{
 		"empty": {Outcomes{}, fault.Empty},
-		"light": {Outcomes{Prior: []float32{1}, HeavyCorrect: []bool{true}}, fault.Shape},
+		"light": {Outcomes{Prior: []float32{1}, HeavyCorrect: bitsOf(true)}, fault.Shape},
 		"heavy": {
 			Outcomes{
-				Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true, true},
+				Prior: []float32{1}, LightCorrect: bitsOf(true), HeavyCorrect: bitsOf(true, true),
 			},
 			fault.Shape,
 		},
 		"ensemble": {
 			Outcomes{
-				Prior: []float32{1}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true},
-				EscalatedCorrect: []bool{},
+				Prior: []float32{1}, LightCorrect: bitsOf(true), HeavyCorrect: bitsOf(true),
+				EscalatedCorrect: bitsOf(),
 			},
 			fault.Shape,
 		},
 		"NaN": {
-			Outcomes{Prior: []float32{nan}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}},
+			Outcomes{Prior: []float32{nan}, LightCorrect: bitsOf(true), HeavyCorrect: bitsOf(true)},
 			fault.Nonfinite,
 		},
 		"logits": {
 			Outcomes{
-				Prior: []float32{float32(math.Inf(1))}, LightCorrect: []bool{true},
-				HeavyCorrect: []bool{true},
+				Prior: []float32{float32(math.Inf(1))}, LightCorrect: bitsOf(true),
+				HeavyCorrect: bitsOf(true),
 			},
 			fault.Nonfinite,
 		},
@@ -176,7 +176,7 @@ func TestOutcomesAreChecked(t *testing.T) {
 			t.Errorf("%s: Calibrate gave %v", name, err)
 		}
 	}
-	ok := Outcomes{Prior: []float32{0.5}, LightCorrect: []bool{true}, HeavyCorrect: []bool{true}}
+	ok := Outcomes{Prior: []float32{0.5}, LightCorrect: bitsOf(true), HeavyCorrect: bitsOf(true)}
 	_, err := Curve(ok, Cost{Light: 1, Heavy: 2}, 1)
 	requireCode(t, err, fault.Value)
 	_, err = Curve(ok, Cost{}, 10)

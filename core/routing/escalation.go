@@ -34,7 +34,7 @@ func CalibrateEscalation(o Outcomes, limit, confidence float64) (found Threshold
 	if err := checkConfidence(confidence); err != nil {
 		return Threshold{}, err
 	}
-	n, alpha := len(o.Prior), 1-confidence
+	n, alpha := int(o.samples()), 1-confidence
 	most := sort.Search(n+1, func(k int) bool {
 		return upperBound(float64(k), float64(n), alpha) > limit
 	}) - 1
@@ -49,7 +49,7 @@ func CalibrateEscalation(o Outcomes, limit, confidence float64) (found Threshold
 		return found, nil
 	}
 	best := cut{correct: -1}
-	scan(runsOf(o.sorted()), count(o.LightCorrect), func(at cut) {
+	scan(o.ascending(), o.count(o.LightCorrect), func(at cut) {
 		if at.escalated <= int64(most) && at.correct > best.correct {
 			best = at
 		}

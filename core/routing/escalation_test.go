@@ -44,12 +44,12 @@ func TestTheEscalationGuaranteeHolds(t *testing.T) {
 func TestEscalationTakesTheMostAccurate(t *testing.T) {
 	n := 1000
 	o := Outcomes{
-		Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n),
+		Prior: make([]float32, n), LightCorrect: NewBits(n), HeavyCorrect: NewBits(n),
 	}
 	for i := range n { // the heavy expert helps below 0.1 only, and harms above
 		o.Prior[i] = float32(i) / float32(n)
-		o.HeavyCorrect[i] = i < 100
-		o.LightCorrect[i] = i >= 100
+		o.HeavyCorrect.Set(i, i < 100)
+		o.LightCorrect.Set(i, i >= 100)
 	}
 	found, err := CalibrateEscalation(o, 0.5, 0.95)
 	if err != nil || found.Verdict != Pass || found.Escalation != 0.1 ||

@@ -49,8 +49,8 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 		return RouterEvaluation{}, err
 	}
 	found := RouterEvaluation{
-		LightAccuracy: share(o.LightCorrect), HeavyAccuracy: share(o.HeavyCorrect), Point: point,
-		Ledger: ledger,
+		LightAccuracy: o.share(o.LightCorrect), HeavyAccuracy: o.share(o.HeavyCorrect),
+		Point: point, Ledger: ledger,
 	}
 	found.Lost, found.Gained = o.against(r.Threshold.Threshold)
 	return found, nil
@@ -60,11 +60,14 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 // alone.
 func (o Outcomes) against(threshold float64) (lost, gained int64) {
 	for i := range o.Prior {
+		if !o.keeps(i) {
+			continue
+		}
 		_, correct := o.routed(i, threshold)
 		switch {
-		case o.HeavyCorrect[i] && !correct:
+		case o.HeavyCorrect.At(i) && !correct:
 			lost++
-		case correct && !o.HeavyCorrect[i]:
+		case correct && !o.HeavyCorrect.At(i):
 			gained++
 		}
 	}

@@ -29,7 +29,7 @@ func TestEvaluationIsItsDefinition(t *testing.T) {
 		if trial%2 == 1 {
 			router.Answers, router.LightWeight, answers = EnsembleAnswers, 0.3, o.EscalatedCorrect
 		}
-		right, escalated, lost, gained := tally(o, answers, router.Threshold.Threshold)
+		right, escalated, lost, gained := byDefinition(o, answers, router.Threshold.Threshold)
 		found, err := EvaluateRouter(s, router)
 		if err != nil {
 			t.Fatal(err)
@@ -39,27 +39,28 @@ func TestEvaluationIsItsDefinition(t *testing.T) {
 			found.Ledger.Escalated != escalated || found.Lost != lost || found.Gained != gained ||
 			math.Abs(found.Ledger.Charged-charged) > 1e-12 ||
 			found.Point.Charged != found.Ledger.Charged ||
-			found.HeavyAccuracy != share(o.HeavyCorrect) {
+			found.HeavyAccuracy != o.share(o.HeavyCorrect) {
 			t.Fatalf("got %+v; want %d right, %d escalated, %d lost, %d gained of %d at %v", found,
 				right, escalated, lost, gained, n, charged)
 		}
 	}
 }
 
-// tally counts the cascade's results by their definition.
-func tally(o Outcomes, answers []bool, threshold float64) (right, escalated, lost, gained int64) {
-	for i, answer := range o.LightCorrect {
+// byDefinition counts the cascade's results by their definition.
+func byDefinition(o Outcomes, answers Bits, threshold float64) (right, escalated, lost, gained int64) {
+	for i := range o.Prior {
+		answer := o.LightCorrect.At(i)
 		if float64(o.Prior[i]) < threshold {
-			answer = answers[i]
+			answer = answers.At(i)
 			escalated++
 		}
 		if answer {
 			right++
 		}
-		if answer && !o.HeavyCorrect[i] {
+		if answer && !o.HeavyCorrect.At(i) {
 			gained++
 		}
-		if !answer && o.HeavyCorrect[i] {
+		if !answer && o.HeavyCorrect.At(i) {
 			lost++
 		}
 	}
@@ -94,7 +95,7 @@ func TestEvaluationRefusals(t *testing.T) {
 	requireCode(t, s(func(s *Samples, _ *Router) { s.Images, s.Tuning = "a b", "b c" }),
 		fault.Value)
 	requireCode(t, s(func(s *Samples, _ *Router) { s.Cost = Cost{} }), fault.Value)
-	requireCode(t, s(func(s *Samples, _ *Router) { s.LightCorrect = s.LightCorrect[:9] }),
+	requireCode(t, s(func(s *Samples, _ *Router) { s.LightCorrect = NewBits(9) }),
 		fault.Shape)
 	requireCode(t,
 		s(func(s *Samples, _ *Router) {

@@ -35,11 +35,13 @@ func ExampleNewLedger() {
 // 100 samples on which both experts agree are not enough for this tolerance.
 func ExampleCalibrate() {
 	outcomes := routing.Outcomes{
-		Prior: make([]float32, 100), LightCorrect: make([]bool, 100),
-		HeavyCorrect: make([]bool, 100),
+		Prior: make([]float32, 100), LightCorrect: routing.NewBits(100),
+		HeavyCorrect: routing.NewBits(100),
 	}
 	for i := range outcomes.Prior {
-		outcomes.Prior[i], outcomes.LightCorrect[i], outcomes.HeavyCorrect[i] = 0.9, true, true
+		outcomes.Prior[i] = 0.9
+		outcomes.LightCorrect.Set(i, true)
+		outcomes.HeavyCorrect.Set(i, true)
 	}
 	threshold, err := routing.Calibrate(outcomes, 0.01, 0.95)
 	fmt.Println(threshold.Verdict, threshold.NeededSamples, err)

@@ -37,26 +37,29 @@ type population struct {
 // draw draws n samples; where the experts agree, both are correct or wrong with equal chance.
 func (p population) draw(r *rand.Rand, n int) Outcomes {
 	o := Outcomes{
-		Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n),
+		Prior: make([]float32, n), LightCorrect: NewBits(n), HeavyCorrect: NewBits(n),
 	}
 	for i := range n {
 		u, v := r.Float64(), r.Float64()
 		o.Prior[i] = float32(p.prior(u))
 		switch {
 		case v < p.loss(u):
-			o.HeavyCorrect[i] = true
+			o.HeavyCorrect.Set(i, true)
 		case v < p.loss(u)+p.gain(u):
-			o.LightCorrect[i] = true
+			o.LightCorrect.Set(i, true)
 		case r.Float64() < 0.5:
-			o.LightCorrect[i], o.HeavyCorrect[i] = true, true
+			o.LightCorrect.Set(i, true)
+			o.HeavyCorrect.Set(i, true)
 		}
 		if p.spoils != nil {
 			flip := p.mends(u)
-			if o.HeavyCorrect[i] {
+			if o.HeavyCorrect.At(i) {
 				flip = p.spoils(u)
 			}
-			o.EscalatedCorrect = append(o.EscalatedCorrect,
-				o.HeavyCorrect[i] != (r.Float64() < flip))
+			if i == 0 {
+				o.EscalatedCorrect = NewBits(n)
+			}
+			o.EscalatedCorrect.Set(i, o.HeavyCorrect.At(i) != (r.Float64() < flip))
 		}
 	}
 	return o
@@ -84,24 +87,63 @@ func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 // combinedOutcomes are randomOutcomes whose escalated samples the ensemble answers.
 func combinedOutcomes(r *rand.Rand, n, distinct int) Outcomes {
 	o := randomOutcomes(r, n, distinct)
-	for range n {
-		o.EscalatedCorrect = append(o.EscalatedCorrect, r.Float32() < 0.8)
-	}
+	o.EscalatedCorrect = BitsOf(n, func(int) bool { return r.Float32() < 0.8 })
 	return o
 }
 
 // randomOutcomes draws priors from few or many distinct values.
 func randomOutcomes(r *rand.Rand, n, distinct int) Outcomes {
 	o := Outcomes{
-		Prior: make([]float32, n), LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n),
+		Prior: make([]float32, n), LightCorrect: NewBits(n), HeavyCorrect: NewBits(n),
 	}
 	for i := range n {
 		p := float32(r.IntN(distinct)+1) / float32(distinct)
 		o.Prior[i] = p
-		o.LightCorrect[i] = r.Float32() < p
-		o.HeavyCorrect[i] = r.Float32() < 0.9
+		o.LightCorrect.Set(i, r.Float32() < p)
+		o.HeavyCorrect.Set(i, r.Float32() < 0.9)
 	}
 	return o
+}
+
+func bitsOf(values ...bool) Bits {
+	return BitsOf(len(values), func(i int) bool { return values[i] })
+}
+
+// only copies the samples whose index passes a test.
+func only(o Outcomes, keep func(int) bool) Outcomes {
+	var at []int
+	for i := range o.Prior {
+		if keep(i) {
+			at = append(at, i)
+		}
+	}
+	kept := Outcomes{Prior: make([]float32, len(at))}
+	for k, i := range at {
+		kept.Prior[k] = o.Prior[i]
+	}
+	pick := func(b Bits) Bits { return BitsOf(len(at), func(k int) bool { return b.At(at[k]) }) }
+	kept.LightCorrect, kept.HeavyCorrect = pick(o.LightCorrect), pick(o.HeavyCorrect)
+	if o.combined() {
+		kept.EscalatedCorrect = pick(o.EscalatedCorrect)
+	}
+	return kept
+}
+
+// joined has the samples of both.
+func joined(a, b Outcomes) Outcomes {
+	join := func(x, y Bits) Bits {
+		return BitsOf(x.Len()+y.Len(), func(i int) bool {
+			if i < x.Len() {
+				return x.At(i)
+			}
+			return y.At(i - x.Len())
+		})
+	}
+	return Outcomes{
+		Prior:        append(a.Prior, b.Prior...),
+		LightCorrect: join(a.LightCorrect, b.LightCorrect),
+		HeavyCorrect: join(a.HeavyCorrect, b.HeavyCorrect),
+	}
 }
 
 // skipSlow leaves a test of many seconds to make test-all.

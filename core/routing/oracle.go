@@ -12,15 +12,8 @@ func Oracle(o Outcomes, c Cost) (Point, error) {
 	if err := c.validate(); err != nil {
 		return Point{}, err
 	}
-	best, escalated := cut{}, o.escalatedCorrect()
-	for i, light := range o.LightCorrect {
-		switch {
-		case light:
-			best.correct++
-		case escalated[i]:
-			best.correct++
-			best.escalated++
-		}
-	}
-	return newPoint(best, int64(len(o.Prior)), share(o.LightCorrect), share(escalated), c), nil
+	light, escalated := o.LightCorrect, o.escalatedCorrect()
+	best := cut{escalated: o.countBut(escalated, light)}
+	best.correct = o.count(light) + best.escalated
+	return newPoint(best, o.samples(), o.share(light), o.share(escalated), c), nil
 }

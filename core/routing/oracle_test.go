@@ -28,7 +28,7 @@ func TestNoChoiceBeatsTheOracle(t *testing.T) {
 				if escalates {
 					sent++
 				}
-				if escalates && o.HeavyCorrect[i] || !escalates && o.LightCorrect[i] {
+				if escalates && o.HeavyCorrect.At(i) || !escalates && o.LightCorrect.At(i) {
 					right++
 				}
 			}

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -9,17 +10,19 @@ import (
 
 // Outcomes has the results of both experts on the same held-out samples; Prior is the light
 // expert's. EscalatedCorrect has the correctness of the cascade's answers to escalated samples,
-// where these are not the heavy expert's; nil stands for HeavyCorrect.
+// where these are not the heavy expert's; without it they are HeavyCorrect.
 type Outcomes struct {
 	Prior                                        []float32
-	LightCorrect, HeavyCorrect, EscalatedCorrect []bool
+	LightCorrect, HeavyCorrect, EscalatedCorrect Bits
+
+	kept Bits // the samples that count; all where it is not given
 }
 
 // combined reports whether escalated samples are answered by the ensemble of both experts.
-func (o Outcomes) combined() bool { return o.EscalatedCorrect != nil }
+func (o Outcomes) combined() bool { return o.EscalatedCorrect.given() }
 
 // escalatedCorrect has the correctness of the cascade's answers when all samples escalate.
-func (o Outcomes) escalatedCorrect() []bool {
+func (o Outcomes) escalatedCorrect() Bits {
 	if o.combined() {
 		return o.EscalatedCorrect
 	}
@@ -27,14 +30,14 @@ func (o Outcomes) escalatedCorrect() []bool {
 }
 
 func (o Outcomes) validate() error {
-	if n := len(o.Prior); n != len(o.LightCorrect) || n != len(o.HeavyCorrect) ||
-		n != len(o.escalatedCorrect()) {
+	if n := len(o.Prior); n != o.LightCorrect.Len() || n != o.HeavyCorrect.Len() ||
+		n != o.escalatedCorrect().Len() {
 		return fault.New(fault.Shape,
 			"%d priors, %d light, %d heavy and %d escalated outcomes were given; "+
 				"give one of each a sample",
-			n, len(o.LightCorrect), len(o.HeavyCorrect), len(o.escalatedCorrect()))
+			n, o.LightCorrect.Len(), o.HeavyCorrect.Len(), o.escalatedCorrect().Len())
 	}
-	if len(o.Prior) == 0 {
+	if o.samples() == 0 {
 		return fault.New(fault.Empty, "no samples were given; predict on held-out data first")
 	}
 	for i, p := range o.Prior {
@@ -46,27 +49,55 @@ func (o Outcomes) validate() error {
 	return nil
 }
 
-// where returns the samples whose index passes a test.
-func (o Outcomes) where(keep func(int) bool) (kept Outcomes) {
-	for i := range o.Prior {
-		if keep(i) {
-			kept.Prior = append(kept.Prior, o.Prior[i])
-			kept.LightCorrect = append(kept.LightCorrect, o.LightCorrect[i])
-			kept.HeavyCorrect = append(kept.HeavyCorrect, o.HeavyCorrect[i])
-			if o.combined() {
-				kept.EscalatedCorrect = append(kept.EscalatedCorrect, o.EscalatedCorrect[i])
-			}
-		}
+// where returns the samples whose index passes a test, over the same memory.
+func (o Outcomes) where(keep func(int) bool) Outcomes {
+	o.kept = BitsOf(len(o.Prior), keep)
+	return o
+}
+
+func (o Outcomes) keeps(i int) bool { return !o.kept.given() || o.kept.At(i) }
+
+// samples returns how many samples count.
+func (o Outcomes) samples() int64 {
+	if o.kept.given() {
+		return o.count(o.kept)
 	}
-	return kept
+	return int64(len(o.Prior))
+}
+
+// count returns how many of the samples that count are correct.
+func (o Outcomes) count(correct Bits) (n int64) {
+	for w, word := range correct.words {
+		n += int64(bits.OnesCount64(o.keptWord(w) & word))
+	}
+	return n
+}
+
+// countBut returns how many of the samples that count are correct in one way, but not in another.
+func (o Outcomes) countBut(correct, not Bits) (n int64) {
+	for w, word := range correct.words {
+		n += int64(bits.OnesCount64(o.keptWord(w) & word &^ not.words[w]))
+	}
+	return n
+}
+
+func (o Outcomes) keptWord(w int) uint64 {
+	if o.kept.given() {
+		return o.kept.words[w]
+	}
+	return ^uint64(0)
+}
+
+func (o Outcomes) share(correct Bits) float64 {
+	return float64(o.count(correct)) / float64(o.samples())
 }
 
 // Samples has held-out samples with every recorded prior, the first being the default, and the
 // costs of the experts.
 type Samples struct {
 	Priors                     []Prior
-	LightCorrect, HeavyCorrect []bool
-	EnsembleCorrect            []bool  // of the ensemble's answers, where they were recorded
+	LightCorrect, HeavyCorrect Bits
+	EnsembleCorrect            Bits    // of the ensemble's answers, where they were recorded
 	LightWeight                float64 // of the ensemble
 	Temperature                float64 // of the priors named *_scaled
 	Cost                       Cost
@@ -91,7 +122,7 @@ func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	switch answers {
 	case "", HeavyAnswers:
 	case EnsembleAnswers:
-		if s.EnsembleCorrect == nil {
+		if !s.EnsembleCorrect.given() {
 			return Outcomes{}, fault.New(fault.Value,
 				"the predictions have no answers of both experts; "+
 					"record both_prediction with them: predict again")
@@ -135,14 +166,3 @@ func (s Samples) names() (names []string) {
 	}
 	return names
 }
-
-func count(correct []bool) (n int64) {
-	for _, c := range correct {
-		if c {
-			n++
-		}
-	}
-	return n
-}
-
-func share(correct []bool) float64 { return float64(count(correct)) / float64(len(correct)) }

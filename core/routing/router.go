@@ -88,7 +88,7 @@ func NewRouter(s Samples, r Request) (Router, error) {
 	if o.combined() && found.Verdict == Pass {
 		router.Answers, router.LightWeight = EnsembleAnswers, s.LightWeight
 	} else {
-		o.EscalatedCorrect = nil
+		o.EscalatedCorrect = Bits{}
 	}
 	router.Point = o.at(found.Threshold, cost)
 	router.Ledger, err = NewLedger(cost, found.Samples, router.Point.Escalated)
@@ -125,7 +125,7 @@ func (s Samples) choose(asked string) (string, error) {
 		choosing := Outcomes{
 			Prior: p.Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect,
 		}.where(Chooses)
-		if len(choosing.Prior) == 0 {
+		if choosing.samples() == 0 {
 			return "", fault.New(fault.Empty,
 				"of %d samples none is left to choose the prior by; give more, or name a prior",
 				len(p.Values))

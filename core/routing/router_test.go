@@ -16,7 +16,7 @@ import (
 func pairOf(n int) Samples {
 	r := rand.New(rand.NewPCG(31, 32))
 	s := Samples{
-		LightCorrect: make([]bool, n), HeavyCorrect: make([]bool, n), Temperature: 2, Cost: Cost{
+		LightCorrect: NewBits(n), HeavyCorrect: NewBits(n), Temperature: 2, Cost: Cost{
 			Light: 300, Heavy: 1000,
 		},
 		Priors: []Prior{
@@ -27,7 +27,8 @@ func pairOf(n int) Samples {
 	}
 	for i := range n {
 		u := r.Float64()
-		s.LightCorrect[i], s.HeavyCorrect[i] = u > 0.2, true
+		s.LightCorrect.Set(i, u > 0.2)
+		s.HeavyCorrect.Set(i, true)
 		s.Priors[0].Values[i], s.Priors[1].Values[i] = r.Float32(), float32(u)
 		s.Priors[2].Values[i] = r.Float32()
 	}
@@ -64,7 +65,7 @@ func TestRouterCalibratesOnWhatDidNotChoose(t *testing.T) {
 		}
 		o, _ := s.Outcomes(c.prior, HeavyAnswers)
 		if c.samples == rest {
-			o = o.where(func(i int) bool { return !Chooses(i) })
+			o = only(o, func(i int) bool { return !Chooses(i) })
 		}
 		if want, _ := Calibrate(o, 0.01, 0.95); router.Threshold != want {
 			t.Errorf("%q: got %+v, want %+v", c.asked, router.Threshold, want)
@@ -136,10 +137,9 @@ func TestRouterRoundTrip(t *testing.T) {
 func withEnsemble(s Samples, good bool) Samples {
 	r := rand.New(rand.NewPCG(33, 34))
 	s.LightWeight = 0.25
-	for i := range s.LightCorrect {
-		s.EnsembleCorrect = append(s.EnsembleCorrect,
-			good && (s.LightCorrect[i] || s.HeavyCorrect[i]) || !good && r.IntN(2) == 0)
-	}
+	s.EnsembleCorrect = BitsOf(s.LightCorrect.Len(), func(i int) bool {
+		return good && (s.LightCorrect.At(i) || s.HeavyCorrect.At(i)) || !good && r.IntN(2) == 0
+	})
 	return s
 }
 
@@ -147,9 +147,9 @@ func withEnsemble(s Samples, good bool) Samples {
 // accuracy is compared with the heavy expert alone.
 func TestRouterOfTheEnsemble(t *testing.T) {
 	s := pairOf(4000)
-	for i := range s.HeavyCorrect {
+	for i := range s.HeavyCorrect.Len() {
 		// where it is wrong, the ensemble is correct where the light expert is
-		s.HeavyCorrect[i] = i%10 != 0
+		s.HeavyCorrect.Set(i, i%10 != 0)
 	}
 	s = withEnsemble(s, true)
 	router, err := NewRouter(s, Request{
@@ -163,7 +163,7 @@ func TestRouterOfTheEnsemble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o = o.where(func(i int) bool { return !Chooses(i) })
+	o = only(o, func(i int) bool { return !Chooses(i) })
 	if want, _ := Calibrate(o, 0.01, 0.95); router.Threshold != want ||
 		router.Samples != int64(len(o.Prior)) {
 		t.Errorf("got %+v, want %+v", router.Threshold, want)
@@ -172,9 +172,9 @@ func TestRouterOfTheEnsemble(t *testing.T) {
 		router.Point.Accuracy != router.AccuracyCascade {
 		t.Errorf("got %+v, want %+v", router.Point, want)
 	}
-	if router.AccuracyHeavy != share(o.HeavyCorrect) {
+	if router.AccuracyHeavy != o.share(o.HeavyCorrect) {
 		t.Errorf("the heavy expert's accuracy is %v, want %v", router.AccuracyHeavy,
-			share(o.HeavyCorrect))
+			o.share(o.HeavyCorrect))
 	}
 	heavy, err := NewRouter(s, Request{Prior: Margin, Tolerance: number(0.01), Confidence: 0.95})
 	if err != nil || heavy.Answers != HeavyAnswers || heavy.LightWeight != 0 ||
@@ -256,11 +256,10 @@ func (l labelled) samples(t *testing.T, weight float64) Samples {
 		if err != nil {
 			t.Fatal(err)
 		}
-		right := make([]bool, len(l.labels))
-		for k, label := range l.labels {
-			right[k] = int64(classes[k]) == label
-		}
-		*[]*[]bool{&s.LightCorrect, &s.HeavyCorrect, &s.EnsembleCorrect}[i] = right
+		right := BitsOf(len(l.labels), func(k int) bool {
+			return int64(classes[k]) == l.labels[k]
+		})
+		*[]*Bits{&s.LightCorrect, &s.HeavyCorrect, &s.EnsembleCorrect}[i] = right
 		if i == 0 {
 			s.Priors = priors[:1]
 		}
@@ -299,7 +298,7 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o.at(router.Threshold.Threshold, truth.Cost).Accuracy < share(o.HeavyCorrect)-tolerance {
+		if o.at(router.Threshold.Threshold, truth.Cost).Accuracy < o.share(o.HeavyCorrect)-tolerance {
 			violations++
 		}
 	}
@@ -316,10 +315,10 @@ func TestTheGuaranteeHoldsForAFittedWeight(t *testing.T) {
 func TestAPriorThatCosts(t *testing.T) {
 	s := pairOf(4000)
 	s.Priors = append(s.Priors, Prior{Name: Agreement, Values: s.Priors[1].Values, MACs: 200})
-	for i, ok := range s.LightCorrect {
+	for i := range s.LightCorrect.Len() {
 		s.Priors[1].Values[i] = float32(i % 7)
 		s.Priors[3].Values = append([]float32{}, s.Priors[3].Values...)
-		s.Priors[3].Values[i] = map[bool]float32{true: 1, false: 0.5}[ok]
+		s.Priors[3].Values[i] = map[bool]float32{true: 1, false: 0.5}[s.LightCorrect.At(i)]
 	}
 	auto, err := NewRouter(s, Request{Prior: AutoPrior, Escalation: number(0.5), Confidence: 0.95})
 	if err != nil || auto.Prior == Agreement || auto.Ledger.LightMACs != 300 {

@@ -1,51 +1,15 @@
-"""Folders and files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files that are read with a limit."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agflow.errors import CorruptFileError, FileError
-
-
-@contextmanager
-def atomic_directory(folder: str | os.PathLike, kind: str, marker: str) -> Iterator[pathlib.Path]:
-    """A new folder to fill, which gets the name ``folder`` when the block ends without an error.
-
-    After an error it is removed, and what had the name before is still there.
-
-    Parameters
-    ----------
-    kind : such as "an expert folder", for errors
-    marker : name of a file that every folder of this kind holds: an older folder with it is
-        replaced, any other folder is left alone
-
-    Raises
-    ------
-    FileError
-        The folder holds something else or cannot be written.
-    """
-    folder = pathlib.Path(folder)
-    if (
-        folder.exists()
-        and not (folder / marker).exists()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise FileError(
-            f"{folder} exists and is not {kind}, so it is not replaced; choose another name"
-        )
-    with file_errors(f"{kind} {folder}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-            made = pathlib.Path(scratch) / "new"
-            made.mkdir()
-            yield made
-            _put_in_place(made, folder, pathlib.Path(scratch) / "old")
+from agflow._utils.scratch import scratch_in
+from agflow.errors import AgflowError, CorruptFileError, FileError
 
 
 @contextmanager
@@ -53,8 +17,8 @@ def atomic_file(path: str | os.PathLike, kind: str) -> Iterator[pathlib.Path]:
     """A path to write to; the file there gets the name ``path`` when the block ends without an
     error, and is removed after one.
 
-    The path is the same every time and keeps the suffix: ``.report.unfinished.json`` beside
-    ``report.json``. What a killed process leaves there is overwritten by the next one.
+    It has the name of ``path`` in a folder of its own, so that two writers never meet: the last one
+    wins. A link is followed. What a killed process left is collected.
 
     Parameters
     ----------
@@ -63,31 +27,53 @@ def atomic_file(path: str | os.PathLike, kind: str) -> Iterator[pathlib.Path]:
     Raises
     ------
     FileError
-        The file cannot be written; an older file of that name is still there.
+        The file cannot be written, or the name is that of a folder, a pipe or a device; what had
+        the name before is still there.
     """
-    path = pathlib.Path(path)
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
     with file_errors(f"{kind} {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = check_file(path, kind)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_in(target.parent) as scratch:
+            made = scratch / target.name
+            yield made
+            if target.exists():
+                made.chmod(stat.S_IMODE(target.stat().st_mode))
+            sync(made)
+            os.replace(made, target)
+            sync(target.parent)
+
+
+def check_file(path: str | os.PathLike, kind: str) -> pathlib.Path:
+    """The place where a file named ``path`` would be written, behind all links.
+
+    Work that takes long asks before it begins.
+
+    Raises
+    ------
+    FileError
+        The name is that of a folder, a pipe or a device, which a file must not replace.
+    """
+    with file_errors(f"{kind} {path}"):
+        target = pathlib.Path(os.path.realpath(path))
         try:
-            yield unfinished
-            with unfinished.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+            found = pathlib.Path(path).stat()
+        except FileNotFoundError:
+            return target
+        # An open file may be found under /dev/fd when it has no name any more.
+        if not stat.S_ISREG(found.st_mode) or not target.exists():
+            raise FileError(
+                f"{kind} {path} is no regular file, so it is not replaced; give the name of a file"
+            )
+        return target
 
 
-def write(path: pathlib.Path, content: bytes) -> None:
-    """Write a file, down to the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def write_text(path: str | os.PathLike, text: str, kind: str) -> None:
+    """Write a text file, which appears whole or not at all; see :func:`atomic_file`."""
+    with atomic_file(path, kind) as made:
+        made.write_text(text, encoding="utf-8")
 
 
-def read_bytes(path: str | os.PathLike, kind: str, limit: int) -> bytes:
+def read_bytes(path: str | os.PathLike, kind: str, limit: int | None = None) -> bytes:
     """The content of a regular file of at most ``limit`` bytes.
 
     A pipe or a device is refused before anything is read from it, so that nobody waits for it.
@@ -103,39 +89,53 @@ def read_bytes(path: str | os.PathLike, kind: str, limit: int) -> bytes:
     CorruptFileError
         It is larger.
     """
-    try:
-        # Without O_NONBLOCK the opening of a pipe waits until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise FileError(
-                    f"{kind} {path} is no regular file; give the name of one, not of a folder, "
-                    "a pipe or a device"
-                )
-            with open(descriptor, "rb", closefd=False) as file:
-                content = file.read(limit + 1)
-        finally:
-            os.close(descriptor)
-    except FileError:
-        raise
-    except OSError as error:
-        raise FileError(
-            f"{kind} {path} cannot be read: {error.strerror or error}; check the path and the "
-            "rights"
-        ) from error
-    if len(content) > limit:
+    with read_errors(f"{kind} {path}"):
+        descriptor = open_regular(path, kind)
+        with open(descriptor, "rb") as file:
+            content = file.read(-1 if limit is None else limit + 1)
+    if limit is not None and len(content) > limit:
         raise CorruptFileError(
             f"{kind} {path} is larger than {limit} bytes, so it is not one that agflow wrote"
         )
     return content
 
 
+def open_regular(path: str | os.PathLike, kind: str) -> int:
+    """A descriptor of a regular file, to read from.
+
+    Raises
+    ------
+    FileError
+        It is a folder, a pipe or a device.
+    OSError
+        It cannot be opened.
+    """
+    # Without O_NONBLOCK the opening of a pipe waits until somebody writes to it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileError(
+            f"{kind} {path} is no regular file; give the name of one, not of a folder, a pipe or "
+            "a device"
+        )
+    return descriptor
+
+
+def sync(path: pathlib.Path) -> None:
+    """Wait until a file, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def file_errors(thing: str) -> Iterator[None]:
-    """Turn the operating system's errors into FileError with the name of the thing."""
+    """Turn the operating system's errors into FileError with the name of the thing to write."""
     try:
         yield
-    except FileError:
+    except AgflowError:
         raise
     except OSError as error:
         raise FileError(
@@ -144,16 +144,14 @@ def file_errors(thing: str) -> Iterator[None]:
         ) from error
 
 
-def _put_in_place(made: pathlib.Path, folder: pathlib.Path, aside: pathlib.Path) -> None:
-    """Rename ``made`` to ``folder``; a folder that was there comes back if that fails."""
-    replaces = folder.exists()
-    if replaces:
-        folder.rename(aside)
+@contextmanager
+def read_errors(thing: str) -> Iterator[None]:
+    """Turn the operating system's errors into FileError with the name of the thing to read."""
     try:
-        made.rename(folder)
-    except OSError:
-        if replaces:
-            aside.rename(folder)
+        yield
+    except AgflowError:
         raise
-    if replaces:
-        shutil.rmtree(aside)
+    except OSError as error:
+        raise FileError(
+            f"{thing} cannot be read: {error.strerror or error}; check the path and the rights"
+        ) from error

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from agflow._utils.files import atomic_file, read_bytes, write
+from agflow._utils.files import atomic_file, read_bytes
 from agflow.errors import CorruptFileError, InvalidValueError
 
 FORMAT = 4
@@ -63,8 +63,8 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any], kind: str) -
         As :func:`json_bytes`.
     """
     raw = json_bytes(content, kind)
-    with atomic_file(path, kind) as unfinished:
-        write(unfinished, raw)
+    with atomic_file(path, kind) as made:
+        made.write_bytes(raw)
 
 
 def read_json(
@@ -73,12 +73,13 @@ def read_json(
     keys: Mapping[int, Keys],
     limit: int = MAX_JSON_BYTES,
 ) -> dict[str, Any]:
-    """The content of a JSON file of agflow's, with its ``format`` and without its ``checksum``.
+    """The content of a JSON file of agflow's, ``format`` first and without its ``checksum``.
 
     Parameters
     ----------
     kind : such as "router", for errors
-    keys : of every format that is read; those before 4 have no checksum
+    keys : of every format that is read; those before 4 have no checksum, and format 0 is that of a
+        file which names none
     limit : in bytes; a larger file is refused
 
     Raises
@@ -92,7 +93,8 @@ def read_json(
     path = pathlib.Path(path)
     raw = read_bytes(path, kind, limit)
     content = parse_object(raw, f"{kind} {path}")
-    _check_format(content.get("format"), f"{kind} {path}", keys)
+    content = {"format": content.get("format", 0), **content}
+    _check_format(content["format"], f"{kind} {path}", keys)
     if content["format"] >= FORMAT:
         _check_checksum(raw, f"{kind} {path}")
         del content["checksum"]
@@ -142,9 +144,10 @@ def _check_format(found: Any, thing: str, keys: Mapping[int, Keys]) -> None:
             f"{thing} has format {found}, this version reads up to {FORMAT}: upgrade agflow"
         )
     if type(found) is not int or found not in keys:
-        known = " or ".join(map(str, sorted(keys)))
+        known = " or ".join(map(str, filter(None, sorted(keys))))
         raise CorruptFileError(
-            f"{thing} has format {found!r:.40}, expected {known}: it was not written by agflow"
+            f"{thing} has {f'format {found!r:.40}' if found else 'no format'}, expected format "
+            f"{known}: it was not written by agflow"
         )
 
 

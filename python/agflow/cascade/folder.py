@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from agflow._utils.files import atomic_directory, write
+from agflow._utils.files import read_bytes
+from agflow._utils.folders import FolderKind, atomic_folder
+from agflow._utils.json_file import MAX_JSON_BYTES, Keys
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.readme import (
     CASCADE_FILE,
@@ -23,14 +24,28 @@ from agflow.cascade.readme import (
 from agflow.cascade.router import Router
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
-from agflow.models.expert import CONFIG, load_expert, save_expert
+from agflow.models.expert import CONFIG, EXPERT_FOLDER, load_expert, save_expert
 
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
 
-CASCADE_FORMAT = 1
 HASHED_PARTS = (f"{LIGHT_FOLDER}/{CONFIG}", f"{HEAVY_FOLDER}/{CONFIG}", ROUTER_FILE)
-"""Files whose SHA-256 cascade.json holds; an expert's config.json holds that of its weights."""
+"""Files whose SHA-256 is compared; an expert's config.json holds that of its weights."""
+
+CASCADE_FOLDER = FolderKind(
+    "a cascade folder",
+    CASCADE_FILE,
+    keys={n: Keys(("shared_blocks", "max_batch", "sha256")) for n in (1, 4)},
+    earlier=(
+        *(
+            f"{role}/{file}"
+            for role in (LIGHT_FOLDER, HEAVY_FOLDER)
+            for file in (CONFIG, *EXPERT_FOLDER.earlier)
+        ),
+        *(ROUTER_FILE, README_FILE, "frontier.md", "frontier.arrow"),
+        *("predictions.arrow", "predictions-threshold.arrow"),
+    ),
+)
 
 
 def save_cascade(
@@ -44,7 +59,8 @@ def save_cascade(
     """Save a cascade as a folder, which appears whole or not at all.
 
     The folder holds the experts' folders ``light`` and ``heavy``, ``router.json``, ``cascade.json``
-    and a README. A cascade folder of the same name is replaced; any other folder is left alone.
+    and a README. A cascade folder of the same name is replaced, at once and whole; a folder with
+    anything in it that agflow did not write is left alone.
 
     Parameters
     ----------
@@ -75,20 +91,28 @@ def save_cascade(
     >>> loaded.shared_blocks
     1
     """
+    router_of(cascade)
+    with atomic_folder(folder, CASCADE_FOLDER) as made:
+        write_cascade(cascade, made, preprocessing=preprocessing, tuning=tuning, plan=plan)
+
+
+def write_cascade(
+    cascade: Cascade,
+    folder: pathlib.Path,
+    *,
+    preprocessing: Preprocessing | None = None,
+    tuning: str = "",
+    plan: Plan | None = None,
+) -> None:
+    """Write a cascade's files into a folder under way; what lies there already belongs to it."""
     router = router_of(cascade)
     kept = {"preprocessing": preprocessing, "tuning": tuning}
-    with atomic_directory(folder, "a cascade folder", CASCADE_FILE) as made:
-        save_expert(cascade.light, made / LIGHT_FOLDER, plan, **kept)
-        save_expert(cascade.heavy, made / HEAVY_FOLDER, **kept)
-        router.save(made / ROUTER_FILE)
-        config = {
-            "format": CASCADE_FORMAT,
-            "shared_blocks": cascade.shared_blocks,
-            "max_batch": cascade.max_batch,
-            "sha256": {part: _sha256((made / part).read_bytes()) for part in HASHED_PARTS},
-        }
-        write(made / CASCADE_FILE, (json.dumps(config, indent=2) + "\n").encode())
-        write(made / README_FILE, cascade_readme(cascade, router).encode())
+    save_expert(cascade.light, folder / LIGHT_FOLDER, plan, **kept)
+    save_expert(cascade.heavy, folder / HEAVY_FOLDER, **kept)
+    router.save(folder / ROUTER_FILE)
+    (folder / README_FILE).write_text(cascade_readme(cascade, router), encoding="utf-8")
+    config = {"shared_blocks": cascade.shared_blocks, "max_batch": cascade.max_batch}
+    CASCADE_FOLDER.seal(folder, config)
 
 
 def load_cascade(folder: str | os.PathLike) -> Cascade:
@@ -118,8 +142,9 @@ def load_cascade(folder: str | os.PathLike) -> Cascade:
     """
     folder = pathlib.Path(folder)
     config = _read_config(folder)
-    for part, sha256 in config["sha256"].items():
-        if _sha256(_read(folder / part)) != sha256:
+    for part in HASHED_PARTS:
+        content = read_bytes(folder / part, "file", MAX_JSON_BYTES)
+        if hashlib.sha256(content).hexdigest() != config["sha256"][part]:
             raise CorruptFileError(
                 f"{folder / part} is damaged or of another cascade: its SHA-256 is not the one in "
                 f"{CASCADE_FILE}; copy or save the cascade again"
@@ -234,45 +259,16 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
         raise FileError(
             f"cascade folder {folder} is missing; expected a folder made by save_cascade"
         )
-    try:
-        config = json.loads(_read(folder / CASCADE_FILE))
-    except (ValueError, RecursionError) as error:
+    config = CASCADE_FOLDER.read(folder)
+    shared_blocks, max_batch = config["shared_blocks"], config["max_batch"]
+    if type(shared_blocks) is not int or not (max_batch is None or type(max_batch) is int):
         raise CorruptFileError(
-            f"{folder / CASCADE_FILE} is not JSON ({error}); save the cascade again"
-        ) from error
-    if not isinstance(config, dict) or config.get("format") != CASCADE_FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise CorruptFileError(
-            f"{folder / CASCADE_FILE} has format {found!r}, expected {CASCADE_FORMAT}: "
-            "it was not made by this version's save_cascade"
+            f"shared_blocks or max_batch in {folder / CASCADE_FILE} is no number; save the "
+            "cascade again"
         )
-    shared_blocks, max_batch, sha256 = (
-        config.get(name) for name in ("shared_blocks", "max_batch", "sha256")
-    )
-    if (
-        type(shared_blocks) is not int
-        or "max_batch" not in config
-        or max_batch is not None
-        and type(max_batch) is not int
-        or not isinstance(sha256, dict)
-        or sha256.keys() != set(HASHED_PARTS)
-    ):
+    missing = [part for part in HASHED_PARTS if part not in config["sha256"]]
+    if missing:
         raise CorruptFileError(
-            f"{folder / CASCADE_FILE} lacks shared_blocks, max_batch or the SHA-256 of "
-            f"{', '.join(HASHED_PARTS)}; save the cascade again"
+            f"sha256 in {folder / CASCADE_FILE} lacks {', '.join(missing)}; save the cascade again"
         )
     return config
-
-
-def _read(path: pathlib.Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileError(
-            f"{path} cannot be read: {error.strerror}; "
-            f"a cascade folder needs {CASCADE_FILE}, {', '.join(HASHED_PARTS)}"
-        ) from error
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     )
     from agflow.data.datasets import Dataset as Dataset, load_dataset as load_dataset
     from agflow.data.leakage import ImageSketch as ImageSketch, sketch_images as sketch_images
+    from agflow.data.options import DataOptions as DataOptions
     from agflow.data.preprocessing import Preprocessing as Preprocessing
 
 _HOMES = {
+    "DataOptions": "options",
     "Dataset": "datasets",
     "ImageSketch": "leakage",
     "Preprocessing": "preprocessing",
@@ -27,6 +29,7 @@ _HOMES = {
     "sketch_images": "leakage",
 }
 __all__ = [
+    "DataOptions",
     "Dataset",
     "ImageSketch",
     "Preprocessing",

@@ -2,116 +2,123 @@
 
 from __future__ import annotations
 
-import io
-import os
 import pathlib
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
-from PIL import Image
 
+from agflow.data.class_names import ModelClasses, match_classes
+from agflow.data.folder_images import read_folder
+from agflow.data.npz_images import read_npz
+from agflow.data.opening import readable_name, reason
+from agflow.data.options import DataOptions
+from agflow.data.parquet_images import read_parquet
+from agflow.data.pixel_cache import PixelCache
 from agflow.data.preprocessing import Preprocessing
-from agflow.errors import AgflowError, CorruptFileError, EmptyError, FileError, InvalidValueError
+from agflow.data.source import Images, Source
+from agflow.errors import AgflowError, CorruptFileError, EmptyError, InvalidValueError
 
 EXAMPLE = pathlib.Path(__file__).parents[1] / "example"
-IMAGENET_CLASSES = 1000
 
 
 class Dataset(torch.utils.data.Dataset):
     """Labelled images: item i is (float32 [C, H, W], int label).
 
-    Each image is decoded once and kept as uint8.
+    Decoded images are kept as uint8, the first ones up to a limit
+    (:attr:`DataOptions.cache_bytes`).
 
     Attributes
     ----------
     labels : int64 [N]
     preprocessing : Preprocessing
+    classes : the model's class by the name of the data's, {} where the data have no names
     """
 
     def __init__(
         self,
-        source: str,
-        open_image: Callable[[int], Image.Image],
+        images: Images,
         labels_N: torch.Tensor,
         preprocessing: Preprocessing,
+        cache_bytes: int,
+        classes: dict[str, int],
     ):
-        self._source, self._open_image = source, open_image
-        self.labels, self.preprocessing = labels_N, preprocessing
-        self._pixels = torch.empty(
-            len(labels_N), preprocessing.channels, *preprocessing.input_size, dtype=torch.uint8
-        )
-        self._decoded = torch.zeros(len(labels_N), dtype=torch.bool)
+        self._images = images
+        self.labels, self.preprocessing, self.classes = labels_N, preprocessing, classes
+        shape = (preprocessing.channels, *preprocessing.input_size)
+        self._cache = PixelCache(len(labels_N), shape, cache_bytes)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Image and label; CorruptFileError with its row for an image that cannot be decoded."""
-        if not self._decoded[index]:
-            try:
-                self._pixels[index] = self.preprocessing.pixels(self._open_image(index))
-            except (
-                OSError,
-                TypeError,
-                ValueError,
-                SyntaxError,
-                Image.DecompressionBombError,
-            ) as error:
-                raise CorruptFileError(
-                    f"image {index} of {self._source} cannot be decoded ({error}); remove it or "
-                    "repair the file"
-                ) from error
-            self._decoded[index] = True
-        return self.preprocessing.normalise(self._pixels[index]), int(self.labels[index])
+        """Image and label; CorruptFileError with its row or path for one that cannot be decoded."""
+        label = int(self.labels[index])
+        pixels = self._cache.get(index)
+        if pixels is None:
+            pixels = self._decode(range(len(self))[index])
+            self._cache.add(index, pixels)
+        return self.preprocessing.normalise(pixels), label
+
+    def _decode(self, index: int) -> torch.Tensor:
+        # Decoders raise whatever a broken file makes them run into, a MemoryError among others.
+        try:
+            with self._images.open(index) as image:
+                return self.preprocessing.pixels(image)
+        except AgflowError:
+            raise
+        except Exception as error:
+            raise CorruptFileError(
+                f"{self._images.name(index)} cannot be decoded ({reason(error)}); remove it or "
+                "repair the file"
+            ) from error
 
 
 def load_dataset(
     spec: str,
     *,
     preprocessing: Preprocessing,
-    label: str | None = None,
     limit: int | None = None,
     offset: int = 0,
     seed: int | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     only: Sequence[int] | None = None,
+    options: DataOptions = DataOptions(),
 ) -> Dataset:
     """Load labelled images by a short name.
 
     =================== ==========================================================================
-    ``parquet:FILE``    column ``image`` (struct of bytes and path, as Hugging Face writes it) and a
-                        label column
+    ``parquet:FILE``    a column of images (struct of bytes and path as Hugging Face writes it,
+                        binary, or paths) and one of labels. A folder, or a pattern such as
+                        ``parquet:DIR/train-*.parquet``, names the parts of one data set
     ``npz:FILE``        arrays x, y or x_train, y_train, with ``npz:FILE#test`` x_test, y_test; x is
                         uint8 [N, H, W] or [N, H, W, 3]
-    ``imagefolder:DIR`` one folder of images per class, classes in alphabetical order
+    ``imagefolder:DIR`` one folder of images per class
     ``example:train``   the shipped Fashion-MNIST sample of 4,000 images; ``example:test`` has 1,000
     =================== ==========================================================================
+
+    Images are JPEG, PNG, WebP, TIFF, BMP, GIF or PPM (:mod:`agflow.data.decoding` says how they
+    become 8 bits a channel). Those of a parquet file are read by row group when they are asked for.
 
     Parameters
     ----------
     spec : one of these names
     preprocessing : of the model that gets the images, such as :func:`agflow.load_model` returns
-    label : label column of a parquet file; by default ``label``, or ``imagenet_label`` where the
-        file has it and the model has the 1,000 classes of ImageNet
     limit, offset : take ``limit`` images after skipping ``offset``
     seed : take the images class by class in turn, each class in seeded random order, so that any
         first n are balanced; without a seed in file order
-    classes : number of classes of the model; a label outside it is refused
+    classes : of the model, their number or their names (:func:`agflow.models.class_names`). Classes
+        of the data that have names are matched to them (:mod:`agflow.data.class_names` has the
+        rules); a label outside them is refused
     only : leave out images of all classes but these, whose labels become their places in this list,
         as those of :func:`agflow.models.only_classes` are
+    options : columns of a parquet file, the classes as a map, and how much memory may be used
 
     Raises
     ------
     InvalidValueError
-        Unknown prefix, missing column or array, labels outside the model's classes, a negative
-        limit or offset.
+        Unknown prefix, missing column or array, classes that match none of the model's, labels
+        outside them, a negative limit or offset.
     FileError, CorruptFileError
         The file is missing or not readable; damaged or of another format.
     EmptyError
@@ -128,18 +135,13 @@ def load_dataset(
     >>> sorted(images.labels.tolist())[:6]  # balanced, as a seed makes them
     [0, 0, 1, 1, 2, 2]
     """
-    prefix, _, rest = spec.partition(":")
-    if prefix not in _READERS or not rest:
-        raise InvalidValueError(
-            f"data {spec!r} is not understood, expected one of: parquet:FILE, npz:FILE, "
-            "npz:FILE#test, imagefolder:DIR, example:train, example:test"
-        )
     if offset < 0 or (limit is not None and limit < 0):
         raise InvalidValueError(
             f"limit is {limit} and offset {offset}, expected numbers of at least 0"
         )
-    labels_N, opener = _READERS[prefix](rest, label, classes)
-    _check_labels(labels_N, classes, spec)
+    model = ModelClasses.of(classes)
+    source = _read(spec, options, model)
+    labels_N, names = _model_labels(source, model, options, spec)
     order = np.arange(len(labels_N)) if seed is None else _in_turn(labels_N, seed)
     if only is not None:
         order = order[np.isin(labels_N[order], only)]
@@ -148,10 +150,59 @@ def load_dataset(
     rows = order[offset : None if limit is None else offset + limit]
     if len(rows) == 0:
         raise EmptyError(
-            f"{spec} has {len(labels_N)} images and none is left after offset {offset} and limit "
-            f"{limit}; expected at least one"
+            f"{readable_name(spec)} has {len(labels_N)} images and none is left after offset "
+            f"{offset} and limit {limit}; expected at least one"
         )
-    return Dataset(spec, opener(rows), torch.from_numpy(labels_N[rows]), preprocessing)
+    labels = torch.from_numpy(labels_N[rows])
+    return Dataset(source.take(rows), labels, preprocessing, options.cache_bytes, names)
+
+
+def _read(spec: str, options: DataOptions, model: ModelClasses) -> Source:
+    prefix, _, rest = spec.partition(":")
+    if prefix == "parquet" and rest:
+        return read_parquet(rest, options, model.count)
+    if prefix == "npz" and rest:
+        return read_npz(rest)
+    if prefix == "imagefolder" and rest:
+        return read_folder(rest)
+    if prefix == "example" and rest:
+        if rest not in ("train", "test"):
+            raise InvalidValueError(
+                f"data {spec!r} is unknown, expected example:train or example:test"
+            )
+        return read_npz(f"{EXAMPLE / 'fashion_mnist_mini.npz'}#{rest}")
+    raise InvalidValueError(
+        f"data {spec!r} is not understood, expected one of: parquet:FILE, npz:FILE, "
+        "npz:FILE#test, imagefolder:DIR, example:train or example:test"
+    )
+
+
+def _model_labels(
+    source: Source, model: ModelClasses, options: DataOptions, spec: str
+) -> tuple[np.ndarray, dict[str, int]]:
+    """The labels as the model counts its classes, int64 [N], and its class by name."""
+    labels_N, own_names = source.labels_N, source.names
+    strange = np.flatnonzero(labels_N < 0)
+    if len(strange):
+        row = source.take(strange[:1]).name(0)
+        raise InvalidValueError(
+            f"{row} has the label {labels_N[strange[0]]}, as have {len(strange)} of "
+            f"{len(labels_N)} images a negative one, which is no class (unlabelled data have -1): "
+            "leave them out"
+        )
+    names: dict[str, int] = {}
+    if own_names is None and options.class_map is not None:
+        numbers_K, labels_N = np.unique(labels_N, return_inverse=True)
+        own_names = [str(number) for number in numbers_K]
+    if own_names is not None:
+        used = np.unique(labels_N).tolist()
+        found = match_classes(own_names, used, model, options.class_map, readable_name(spec))
+        place_K = np.zeros(len(own_names), np.int64)
+        place_K[list(found)] = list(found.values())
+        labels_N = place_K[labels_N]
+        names = {own_names[own]: number for own, number in found.items()}
+    _check_labels(labels_N, model.count, spec)
+    return labels_N, names
 
 
 def _in_turn(labels_N: np.ndarray, seed: int) -> np.ndarray:
@@ -169,143 +220,7 @@ def _check_labels(labels_N: np.ndarray, classes: int | None, spec: str) -> None:
     low, high = labels_N.min(), labels_N.max()
     if low < 0 or high >= classes:
         raise InvalidValueError(
-            f"labels of {spec} run from {low} to {high}, the model has {classes} classes (0 to "
-            f"{classes - 1}): "
+            f"labels of {readable_name(spec)} run from {low} to {high}, the model has {classes} "
+            f"classes (0 to {classes - 1}): "
             "name the right column with label, or take a model of these classes"
         )
-
-
-@contextmanager
-def _reading(path: str, kind: str) -> Iterator[None]:
-    try:
-        yield
-    except AgflowError:
-        raise
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise missing_file(path) from error
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        pa.ArrowException,
-        zipfile.BadZipFile,
-    ) as error:
-        raise CorruptFileError(f"{path} is not a readable {kind} ({error})") from error
-
-
-def _open_encoded(encoded_N: pa.ChunkedArray, index: int) -> Image.Image:
-    return Image.open(io.BytesIO(encoded_N[index].as_py()))
-
-
-def _open_array(x_NHW: np.ndarray, index: int) -> Image.Image:
-    return Image.fromarray(x_NHW[index])
-
-
-def _open_path(paths: list[str], index: int) -> Image.Image:
-    return Image.open(paths[index])
-
-
-def _read_parquet(path: str, label: str | None, classes: int | None):
-    with _reading(path, "parquet file"):
-        file = pq.ParquetFile(path, memory_map=True)
-        columns = file.schema_arrow.names
-        if label is None:
-            label = (
-                "imagenet_label"
-                if classes == IMAGENET_CLASSES and "imagenet_label" in columns
-                else "label"
-            )
-        _require(path, columns, [label, "image"], "column")
-        labels_N = file.read([label]).column(0)
-    if not pa.types.is_integer(labels_N.type) or labels_N.null_count:
-        raise InvalidValueError(
-            f"column {label!r} of {path} is {labels_N.type} with {labels_N.null_count} nulls, "
-            "expected integers without nulls"
-        )
-    image_type = file.schema_arrow.field("image").type
-    if not pa.types.is_struct(image_type) or image_type.get_field_index("bytes") < 0:
-        raise InvalidValueError(
-            f"column 'image' of {path} is {image_type}, expected a struct with a field 'bytes' as "
-            "Hugging Face writes it"
-        )
-
-    def opener(rows: np.ndarray):
-        with _reading(path, "parquet file"):
-            return partial(
-                _open_encoded,
-                # pyarrow makes its compute functions when it is imported.
-                pc.struct_field(  # pyright: ignore[reportAttributeAccessIssue]
-                    file.read(["image"]).column(0), "bytes"
-                ).take(pa.array(rows)),
-            )
-
-    return labels_N.to_numpy().astype(np.int64), opener
-
-
-def _read_npz(path: str, label: str | None, classes: int | None):
-    path, _, part = path.partition("#")
-    with _reading(path, "npz file"), np.load(path, allow_pickle=False) as arrays:
-        if not part and "x" not in arrays:
-            part = "train"
-        x_name, y_name = (f"x_{part}", f"y_{part}") if part else ("x", "y")
-        _require(path, list(arrays), [x_name, y_name], "array")
-        x_NHW, labels_N = arrays[x_name], arrays[y_name]
-    if x_NHW.dtype != np.uint8 or x_NHW.ndim not in (3, 4):
-        raise InvalidValueError(
-            f"array {x_name!r} of {path} is {x_NHW.dtype} {x_NHW.shape}, expected uint8 [N, H, W] "
-            "or [N, H, W, 3]"
-        )
-    if labels_N.shape != x_NHW.shape[:1] or labels_N.dtype.kind not in "iu":
-        raise InvalidValueError(
-            f"array {y_name!r} of {path} is {labels_N.dtype} {labels_N.shape}, expected "
-            f"{len(x_NHW)} integers"
-        )
-    return labels_N.astype(np.int64), lambda rows: partial(_open_array, x_NHW[rows])
-
-
-def _read_imagefolder(path: str, label: str | None, classes: int | None):
-    from torchvision.datasets import ImageFolder  # slow to import
-
-    try:
-        samples = ImageFolder(path).samples
-    except OSError as error:
-        raise FileError(
-            f"{path} is not a folder with one folder of images per class ({error})"
-        ) from error
-    labels_N = np.array([label for _, label in samples], np.int64)
-    return labels_N, lambda rows: partial(_open_path, [samples[row][0] for row in rows])
-
-
-def _read_example(part: str, label: str | None, classes: int | None):
-    if part not in ("train", "test"):
-        raise InvalidValueError(
-            f"data 'example:{part}' is unknown, expected example:train or example:test"
-        )
-    return _read_npz(f"{EXAMPLE / 'fashion_mnist_mini.npz'}#{part}", label, classes)
-
-
-# Each takes (path, label, classes) and returns the labels, int64 [N], and a function from the rows
-# to take to a function that opens image i of those rows.
-_READERS = {
-    "parquet": _read_parquet,
-    "npz": _read_npz,
-    "imagefolder": _read_imagefolder,
-    "example": _read_example,
-}
-
-
-def _require(path: str, found: list[str], wanted: list[str], what: str) -> None:
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise InvalidValueError(
-            f"{what} {missing[0]!r} is not in {path}; it has {', '.join(found)}"
-        )
-
-
-def missing_file(path: str | os.PathLike) -> FileError:
-    return FileError(
-        f"{os.fspath(path)} is missing or not a readable file: check the path and its rights "
-        f"(working folder {pathlib.Path.cwd()})"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,9 +11,11 @@ from typing import Any, cast
 import torch
 from PIL import Image
 
+from agflow.data.decoding import to_eight_bits
 from agflow.errors import InvalidValueError
 
 _MODES = {1: "L", 3: "RGB"}
+_LONGEST = 64  # times the crop's longer side over its shorter one
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,39 @@ class Preprocessing:
         return cast("Callable[[Image.Image], torch.Tensor]", transform)
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
-        """Decode, resize and crop one image to uint8 [C, H, W]."""
-        return self._resize_and_crop(image.convert(_MODES[self.channels]))
+        """Decode, resize and crop one image to uint8 [C, H, W].
+
+        Of an image that is far longer than the crop, the middle is taken before the resize, which
+        would make a picture of 1 x 65,000 pixels one of millions of them.
+
+        Raises
+        ------
+        ValueError
+            The image has no pixels, or a mode that does not say what value is white.
+        """
+        image = to_eight_bits(image, _MODES[self.channels])
+        return self._resize_and_crop(_middle(image, _LONGEST * _aspect(self.input_size)))
 
     def normalise(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 [B, C, H, W] to the model's float32 input."""
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return pixels_BCHW.float().div_(255).sub_(mean).div_(std)
+
+
+def _aspect(size: tuple[int, int]) -> float:
+    """The longer side over the shorter one."""
+    return max(size) / min(size)
+
+
+def _middle(image: Image.Image, longest: float) -> Image.Image:
+    """The image, or its middle whose sides have the ratio ``longest``."""
+    short, long = sorted(image.size)
+    if short == 0:
+        raise ValueError(f"it has {image.width} x {image.height} pixels")
+    if long <= longest * short:
+        return image
+    kept = math.ceil(longest * short)
+    start = (long - kept) // 2
+    end = long - start  # as much is cut off at either end, so that the middle stays the middle
+    wide = image.width == long
+    return image.crop((start, 0, end, short) if wide else (0, start, short, end))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 
 import torch
 
 from agflow._utils.devices import first_parameter
-from agflow._utils.files import atomic_directory, write
+from agflow._utils.folders import FolderKind, atomic_folder
+from agflow._utils.json_file import Keys
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.folder import router_of
 from agflow.cascade.readme import README_FILE, ROUTER_FILE
@@ -28,7 +28,19 @@ from agflow.exporting.readme import HEAVY_ROLE, LIGHT_ROLE, PREFIX_ROLE, export_
 from agflow.models import model_name, split
 from agflow.models.resolution import image_size
 
-EXPORT_FILE, EXPORT_FORMAT = "export.json", 1
+EXPORT_FOLDER = FolderKind(
+    "an export of a cascade",
+    "export.json",
+    keys={4: Keys(("files", "sha256")), 1: Keys(("files",))},
+    earlier=(
+        *(
+            role + ending
+            for role in (PREFIX_ROLE, LIGHT_ROLE, HEAVY_ROLE)
+            for ending in ENDINGS.values()
+        ),
+        *(ROUTER_FILE, README_FILE),
+    ),
+)
 IMAGES_TO_TOKENS, TOKENS_TO_LOGITS = Signature("images", "tokens"), Signature("tokens", "logits")
 
 
@@ -46,8 +58,8 @@ def export_cascade(
     ``export.json``, which names the inputs and outputs of the files, and a README that runs them
     together without torch. Each file is compared with the model first (:func:`agflow.export`).
     Experts with a shared prefix become three files: ``prefix.onnx`` from images to tokens, the
-    others from tokens to logits. An older export of the same name is replaced, any other folder is
-    left alone.
+    others from tokens to logits. An older export of the same name is replaced, at once and whole; a
+    folder with anything in it that agflow did not write is left alone.
 
     Parameters
     ----------
@@ -84,12 +96,12 @@ def export_cascade(
     if format not in ENDINGS:
         raise InvalidValueError(f"the format is {format!r}, expected one of {', '.join(ENDINGS)}")
     write_files = _export_halves if cascade.shared_blocks else _export_experts
-    with atomic_directory(folder, "an export of a cascade", EXPORT_FILE) as made:
+    with atomic_folder(folder, EXPORT_FOLDER) as made:
         files = write_files(cascade, made, ENDINGS[format], images, preprocessing)
         router.save(made / ROUTER_FILE)
-        content = json.dumps({"format": EXPORT_FORMAT, "files": files}, indent=2) + "\n"
-        write(made / EXPORT_FILE, content.encode())
-        write(made / README_FILE, export_readme(cascade, router, files, format).encode())
+        text = export_readme(cascade, router, files, format)
+        (made / README_FILE).write_text(text, encoding="utf-8")
+        EXPORT_FOLDER.seal(made, {"files": files})
 
 
 def _export_experts(

@@ -137,6 +137,14 @@ class Adapter(ABC):
         """
         return nullcontext()
 
+    def output_scales(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """By reader, the factor γ [D] of its output in the residual stream (a LayerScale, or 1).
+
+        Readers that are not named have one that is solved for, which a factor below a ten
+        thousandth is too small for.
+        """
+        return {}
+
     @abstractmethod
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         """Channels, height and width of the images the model takes."""

@@ -6,7 +6,6 @@ Loading one executes nothing from it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,14 @@ import torch
 from torch import nn
 
 from agflow._utils.devices import first_parameter
-from agflow._utils.files import atomic_directory, write
+from agflow._utils.files import read_bytes
+from agflow._utils.folders import FolderKind, atomic_folder
+from agflow._utils.json_file import Keys
 from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
 from agflow.models.account import examined
+from agflow.models.building import registrations_at_most
 from agflow.models.outputs import logits_of
 from agflow.models.registry import (
     adapter_for,
@@ -36,8 +38,23 @@ from agflow.models.resolution import image_size, resize_to_own
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
 
-CONFIG_FORMAT = 1
 CONFIG, WEIGHTS, PLAN, README = "config.json", "model.safetensors", "plan.arrow", "README.md"
+EXPERT_FOLDER = FolderKind(
+    "an expert folder",
+    CONFIG,
+    keys={
+        4: Keys(
+            ("name", "architecture", "resizes", "macs", "params", "preprocessing", "tuning")
+            + ("sha256",)
+        ),
+        1: Keys(
+            ("name", "architecture", "weights_sha256", "preprocessing"),
+            ("resizes", "macs", "params", "tuning"),
+        ),
+    },
+    earlier=(WEIGHTS, PLAN, README),
+)
+_TYPES = {"name": str, "architecture": dict, "resizes": bool, "tuning": str}
 
 
 def save_expert(
@@ -54,7 +71,8 @@ def save_expert(
     loaded.
 
     The folder is loaded back and compared bit for bit on random input before it gets its name. An
-    expert folder of that name is replaced; any other folder is left alone.
+    expert folder of that name is replaced, at once and whole; a folder with anything in it that
+    :func:`save_expert` did not write is left alone.
 
     Parameters
     ----------
@@ -87,23 +105,29 @@ def save_expert(
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     )
     config = {
-        "format": CONFIG_FORMAT,
         "name": model_name(model),
         "architecture": describe(model),
         "resizes": resize_of(model) is not None,
         "macs": count_macs(model),
         "params": count_params(model),
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
         "tuning": tuning,
     }
-    with atomic_directory(folder, "an expert folder", CONFIG) as made:
-        write(made / WEIGHTS, weights)
-        write(made / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-        write(made / README, _readme(model, config).encode())
+    with atomic_folder(folder, EXPERT_FOLDER) as made:
+        (made / WEIGHTS).write_bytes(weights)
+        (made / README).write_text(_readme(model, config), encoding="utf-8")
         if plan is not None:
             plan.save(made / PLAN)
-        _check_same(model, load_expert(made))
+        EXPERT_FOLDER.seal(made, config)
+        try:
+            rebuilt = load_expert(made)
+        except CorruptFileError as error:  # it names the folder that is about to go
+            reason = _first_line(error.__cause__ or error)
+            raise UnsupportedModelError(
+                f"{type(model).__name__} is not what its architecture's description says, so "
+                f"nothing was saved ({reason})"
+            ) from error
+        _check_same(model, rebuilt)
 
 
 def load_expert(folder: str | os.PathLike) -> nn.Module:
@@ -124,20 +148,19 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
     """
     folder = pathlib.Path(folder)
     config = _read_config(folder)
-    raw = _read(folder, WEIGHTS)
-    if hashlib.sha256(raw).hexdigest() != config["weights_sha256"]:
+    raw = read_bytes(folder / WEIGHTS, "file")
+    if hashlib.sha256(raw).hexdigest() != _weights_sha256(config):
         raise CorruptFileError(
             f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy or save "
             "the expert again"
         )
     try:
-        # Shapes are compared before any memory is taken: on the meta device even an absurd
-        # config.json costs nothing.
-        with torch.device("meta"):
+        tensors = safetensors.torch.load(raw)
+        # Shapes are compared before any memory is taken, on the meta device, and no more modules
+        # are built than the weights can fill.
+        with torch.device("meta"), registrations_at_most(len(tensors)):
             model = build(config["architecture"])
-        model.load_state_dict(safetensors.torch.load(raw), strict=True, assign=True)
-    except CorruptFileError:
-        raise
+        model.load_state_dict(tensors, strict=True, assign=True)
     except Exception as error:  # whatever a damaged description provokes in the constructors
         raise CorruptFileError(
             f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); "
@@ -200,34 +223,20 @@ def expert_tuning(folder: str | os.PathLike) -> str:
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileError(f"expert folder {folder} is missing; expected a folder made by save_expert")
-    try:
-        config = json.loads(_read(folder, CONFIG))
-    except (ValueError, RecursionError) as error:
-        raise CorruptFileError(
-            f"{folder / CONFIG} is not JSON ({error}); save the expert again"
-        ) from error
-    if not isinstance(config, dict) or config.get("format") != CONFIG_FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise CorruptFileError(
-            f"{folder / CONFIG} has format {found!r}, expected {CONFIG_FORMAT}: it was not made "
-            "by this version's save_expert"
-        )
-    missing = {"name", "architecture", "weights_sha256", "preprocessing"} - config.keys()
-    if missing:
-        raise CorruptFileError(
-            f"{folder / CONFIG} lacks {', '.join(sorted(missing))}; save the expert again"
-        )
+    config = EXPERT_FOLDER.read(folder)
+    for name, kind in _TYPES.items():
+        if name in config and not isinstance(config[name], kind):
+            raise CorruptFileError(
+                f"{name} in {folder / CONFIG} is a {type(config[name]).__name__}, expected a "
+                f"{kind.__name__}; save the expert again"
+            )
     return config
 
 
-def _read(folder: pathlib.Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise FileError(
-            f"{folder / name} cannot be read: {error.strerror}; an expert folder needs {CONFIG} "
-            f"and {WEIGHTS}"
-        ) from error
+def _weights_sha256(config: dict[str, Any]) -> str | None:
+    if config["format"] == 1:
+        return config["weights_sha256"]
+    return config["sha256"].get(WEIGHTS)
 
 
 @torch.no_grad()
@@ -268,12 +277,12 @@ def _readme(model: nn.Module, config: dict[str, Any]) -> str:
         f"takes {takes}.\n\n"
         + "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items())
         + "\n"
-        f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of `{WEIGHTS}`; "
+        f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of every file; "
         f"`{PLAN}`, where present, "
         "says which units of the dense model stayed.\n\n"
         '```python\nimport agflow\nmodel = agflow.load("path of this folder")\n```\n'
     )
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -7,16 +7,16 @@ import importlib
 import os
 import pathlib
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import nn
 
-from agflow.data.datasets import EXAMPLE, missing_file
+from agflow._utils.files import read_bytes
+from agflow.data.datasets import EXAMPLE
 from agflow.data.preprocessing import Preprocessing
-from agflow.errors import CorruptFileError, FileError, InvalidValueError
+from agflow.errors import FileError, InvalidValueError
 from agflow.models.expert import expert_preprocessing, load_expert
 from agflow.models.preprocessing import preprocessing_of
 from agflow.models.registry import model_name
+from agflow.models.weights_file import fitting_weights
 
 
 def load_model(
@@ -125,28 +125,5 @@ def _call(module: str, function: str) -> nn.Module:
 
 def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
     """Load a safetensors file strictly; the model is not changed when anything does not fit."""
-    try:
-        tensors = safetensors.torch.load(path.read_bytes())
-    except FileNotFoundError as error:
-        raise missing_file(path) from error
-    except OSError as error:
-        raise FileError(f"weights {path} cannot be read: {error.strerror}") from error
-    except SafetensorError as error:
-        raise CorruptFileError(
-            f"weights {path} are not a safetensors file ({error}); convert other formats with "
-            "safetensors.torch.save_file"
-        ) from error
-    expected = model.state_dict()
-    faults = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
-    faults += [f"{name} is not in the model" for name in tensors.keys() - expected.keys()]
-    faults += [
-        f"{name} has shape {list(tensors[name].shape)}, expected {list(expected[name].shape)}"
-        for name in expected.keys() & tensors.keys()
-        if tensors[name].shape != expected[name].shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise CorruptFileError(
-            f"weights {path} do not fit {model_name(model)}: {'; '.join(sorted(faults)[:3])}{more}"
-        )
-    model.load_state_dict(tensors)
+    raw = read_bytes(path, "weights")
+    model.load_state_dict(fitting_weights(raw, model, f"weights {path}"))

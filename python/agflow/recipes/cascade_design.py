@@ -10,11 +10,10 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from agflow._utils.defaults import default
-from agflow._utils.files import atomic_directory
+from agflow._utils.folders import atomic_folder, check_folder
 from agflow.cascade.ensemble import HEAVY_ANSWERS
-from agflow.cascade.folder import save_cascade
+from agflow.cascade.folder import CASCADE_FOLDER, write_cascade
 from agflow.cascade.predictions import Predictions
-from agflow.cascade.readme import CASCADE_FILE
 from agflow.cascade.router import Router
 from agflow.cascade.router_evaluation import RouterEvaluation, evaluate_cascade
 from agflow.data import datasets as data
@@ -186,28 +185,28 @@ def design(options: DesignOptions) -> DesignResult:
     48
     """
     space = options.space
+    check_folder(options.output, CASCADE_FOLDER)  # before the training rather than after it
     heavy, preprocessing, name = load_model(options.model, options.weights)
     parts = _parts(options, preprocessing, class_count(heavy))
     if options.classes:
         heavy = only_classes(heavy, options.classes)
-    with atomic_directory(options.output, "a cascade folder", CASCADE_FILE) as folder:
-        made = design_cascade(
-            heavy,
-            parts.tuning,
-            parts.choosing,
-            tolerance=options.tolerance,
-            space=space,
-            epochs=options.epochs,
-            lr=options.lr,
-            seed=options.seed,
-        )
-        calibrating = made.predict(parts.calibrating)
-        router = made.calibrate(calibrating, confidence=options.confidence)
-        predictions, cascade = made.predict(parts.test, router), made.cascade(router)
-        save_cascade(
-            cascade, folder, preprocessing=preprocessing, tuning=made.tuning, plan=made.plan
-        )
+    made = design_cascade(
+        heavy,
+        parts.tuning,
+        parts.choosing,
+        tolerance=options.tolerance,
+        space=space,
+        epochs=options.epochs,
+        lr=options.lr,
+        seed=options.seed,
+    )
+    calibrating = made.predict(parts.calibrating)
+    router = made.calibrate(calibrating, confidence=options.confidence)
+    predictions, cascade = made.predict(parts.test, router), made.cascade(router)
+    kept = {"preprocessing": preprocessing, "tuning": made.tuning, "plan": made.plan}
+    with atomic_folder(options.output, CASCADE_FOLDER) as folder:
         _save_tables(folder, made, calibrating, predictions)
+        write_cascade(cascade, folder, **kept)
     evaluation = evaluate_cascade(cascade, parts.test, predictions)
     x = first_images(parts.test.dataset, TIMED_IMAGES)
     timings = time_models(
@@ -261,4 +260,4 @@ def _save_tables(
         ("frontier", made.frontier),
     ):
         table.save(folder / f"{file}.arrow")
-    (folder / "frontier.md").write_text(made.frontier.markdown())
+    (folder / "frontier.md").write_text(made.frontier.markdown(), encoding="utf-8")

@@ -20,6 +20,7 @@ from agflow.evaluation.accuracy import evaluate
 from agflow.models import count_macs, count_params
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
+from agflow.recipes.run_folder import locked_folder
 from agflow.recipes.step_cache import StepCache
 from agflow.recipes.step_options import StepOptions
 from agflow.recipes.steps import Step, StepExpert
@@ -100,10 +101,16 @@ def prune_iteratively(
             "prune in one process and run finetune alone in several"
         )
     request = {"macs": macs, "steps": steps, "seed": seed}
-    cache = None if folder is None else StepCache(folder, model, request, options)
     runner = _StepRunner(model, loader, tuning_loader, macs, steps, options, seed)
-    light, records = model, []
-    for number in range(1, steps + 1):
+    if folder is None:
+        return _all_steps(runner, None)
+    with locked_folder(folder, "run folder"):
+        return _all_steps(runner, StepCache(folder, model, request, options))
+
+
+def _all_steps(runner: _StepRunner, cache: StepCache | None) -> tuple[nn.Module, list[Step]]:
+    light, records = runner.model, []
+    for number in range(1, runner.steps + 1):
         tuned = cache and cache.find(number, tuned=True)
         if tuned is None:
             pruned = cache and cache.find(number, tuned=False)

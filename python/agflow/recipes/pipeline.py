@@ -21,7 +21,7 @@ from agflow.cascade.priors import escalations
 from agflow.cascade.router import calibrate_router
 from agflow.data.augmentation import shifting_batch
 from agflow.data.leakage import sketch_images
-from agflow.errors import FileError, UnsupportedModelError
+from agflow.errors import UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
 from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.expert import save_expert
@@ -32,7 +32,9 @@ from agflow.pruning.pruner import prune
 from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.report import write_report
 from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
+from agflow.recipes.run_folder import LIGHT_FOLDER, RunFolder, run_folder
 from agflow.recipes.splits import Splits, split_images
+from agflow.training.digests import digest_of
 from agflow.training.finetuning import finetune
 from agflow.training.objective import last_block
 from agflow.training.options import Distillation
@@ -66,8 +68,9 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     """Calibrate, plan, prune, repair and fine-tune a model, route it as a cascade and report.
 
     Writes statistics.arrow, plan.arrow, light/ (expert folder), predictions-threshold.arrow,
-    predictions.arrow (of the test images), curve.arrow, router.json, report.md, report.json and
-    five pictures into ``options.output``.
+    predictions.arrow (of the test images), curve.arrow, router.json, five pictures, report.md and
+    report.json into ``options.output``, whose ``run.json`` has a digest of options and inputs.
+    The folder is this run's: a second one is refused meanwhile, an older one's files are removed.
 
     Parameters
     ----------
@@ -76,8 +79,8 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     Raises
     ------
     AgflowError
-        Any step refuses its input; the message says which and what to do. Files that were written
-        before stay.
+        Any step refuses its input; the message says which and what to do. Files that this run has
+        written stay, and those of an older one until this one's inputs are loaded.
 
     Examples
     --------
@@ -89,10 +92,15 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     >>> sorted(result.stages), result.images["test"]
     (['agf', 'random'], 50)
     """
-    folder = _run_folder(options.output)
+    with run_folder(options.output) as folder:
+        return _run(options, folder, say)
+
+
+def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
     heavy, preprocessing, name = load_model(options.model, options.weights)
-    heavy.eval()
     splits = split_images(options, preprocessing, heavy)
+    inputs = {"model": digest_of(heavy), "images": splits.counts}
+    folder, run = output.path, output.begin(options, inputs)
     say(f"{name}: {', '.join(f'{n} {use}' for use, n in splits.counts.items())} images")
 
     say("1/6 calibrate: activations and gradients to the Go core")
@@ -103,8 +111,7 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     plans = _plans(statistics, options)
     chosen = plans[options.criterion]
     chosen.save(folder / "plan.arrow")
-    macs, dense_macs = chosen.macs, chosen.model_macs
-    say(f"    {macs / 1e6:.1f} M of {dense_macs / 1e6:.1f} M MACs ({macs / dense_macs:.3f}x)")
+    say(f"    {_cost(chosen)}")
 
     say("3/6 prune, repair, fine-tune: the criterion and its control side by side")
     test = _loader(splits.test, options)
@@ -112,7 +119,7 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     dense = accuracy(heavy_NK, labels_N)
     light, stages = _side_by_side(heavy, plans, splits, options, dense, say)
     sketch = sketch_images(_loader(splits.tune, options))
-    save_expert(light, folder / "light", chosen, preprocessing=preprocessing, tuning=sketch)
+    save_expert(light, folder / LIGHT_FOLDER, chosen, preprocessing=preprocessing, tuning=sketch)
 
     say("4/6 calibrate the threshold on held-out images")
     costs = CascadeCosts.of(light, heavy)
@@ -142,29 +149,18 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
         cascade_among_present=_route_among_present(held_out, tested, costs, options),
         timings=timings,
     )
-    write_report(result, folder)
+    write_report(result, folder, run)
+    output.seal()
     return result
+
+
+def _cost(chosen: Plan) -> str:
+    macs, dense_macs = chosen.macs, chosen.model_macs
+    return f"{macs / 1e6:.1f} M of {dense_macs / 1e6:.1f} M MACs ({macs / dense_macs:.3f}x)"
 
 
 def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
     return DataLoader(dataset, batch_size=options.batch_size)
-
-
-def _run_folder(path: str) -> pathlib.Path:
-    """Make the run folder; an earlier run is overwritten, anything else is left alone."""
-    folder = pathlib.Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        foreign = any(folder.iterdir()) and not (folder / "statistics.arrow").exists()
-    except OSError as error:
-        raise FileError(
-            f"run folder {folder} cannot be made: {error.strerror}: choose another --output"
-        ) from error
-    if foreign:
-        raise FileError(
-            f"folder {folder} holds files that no agflow run has written: choose an empty --output"
-        )
-    return folder
 
 
 def _calibrate(heavy: nn.Module, splits: Splits, options: RunOptions) -> Statistics:

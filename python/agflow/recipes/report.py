@@ -9,20 +9,31 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from agflow._utils.files import atomic_file, write_text
+from agflow._utils.json_file import write_json
 from agflow.recipes.results import SLOWER, CascadeResult, RunResult
 
 STAGES = ("pruned", "repaired", "fine-tuned")
 LIBRARIES = ("agflow", "torch", "timm", "pyarrow", "numpy")
 
 
-def write_report(result: RunResult, folder: pathlib.Path) -> None:
-    """Write report.md, report.json and five pictures into ``folder``.
+def write_report(result: RunResult, folder: pathlib.Path, run: str) -> None:
+    """Write five pictures, report.md and, last, report.json into ``folder``.
 
     The pictures are utilities.png, stages.png, cascade.png, reliability.png and escalated.png.
+
+    Parameters
+    ----------
+    run : id of the run, kept in report.json
+
+    Raises
+    ------
+    FileError
+        A file cannot be written; the message names it.
     """
     _pictures(result, folder)
-    (folder / "report.json").write_text(json.dumps(as_dict(result), indent=2) + "\n")
-    (folder / "report.md").write_text(as_markdown(result))
+    write_text(folder / "report.md", as_markdown(result), "report")
+    write_json(folder / "report.json", {"run": run, **as_dict(result)}, "report")
 
 
 def _pictures(result: RunResult, folder: pathlib.Path) -> None:
@@ -56,7 +67,8 @@ def _pictures(result: RunResult, folder: pathlib.Path) -> None:
             ),
         }
         for name, ax in drawn.items():
-            ax.figure.savefig(folder / f"{name}.png")
+            with atomic_file(folder / f"{name}.png", "picture") as made:
+                ax.figure.savefig(made)
 
 
 def environment() -> dict[str, str]:

@@ -6,12 +6,13 @@ import json
 import os
 import pathlib
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from torch import nn
 
-from agflow._utils.files import atomic_file
+from agflow._utils.json_file import Keys, read_json, write_json
+from agflow._utils.scratch import collect_scratch
 from agflow.errors import CorruptFileError, FileError, InvalidValueError
 from agflow.models.expert import load_expert, save_expert
 from agflow.pruning.planning import Plan
@@ -20,8 +21,15 @@ from agflow.recipes.steps import Step, StepExpert
 from agflow.training.digests import digest_of
 from agflow.training.options import Distillation
 
+RECIPE = "prune_iteratively"
+_REQUEST, _FUNCTIONS = (
+    ("model", "macs", "steps", "seed"),
+    ("calibrate", "plan", "prune", "finetune"),
+)
 # run.json of an earlier version names only the options that were given; these were the others.
 _EARLIER_DEFAULTS = StepOptions(batches=16)
+_RUN_KEYS = {4: Keys(("recipe", *_REQUEST, *_FUNCTIONS)), 0: Keys(_REQUEST, _FUNCTIONS)}
+_STEP_KEYS = {version: Keys([field.name for field in fields(Step)]) for version in (4, 0)}
 
 
 class StepCache:
@@ -52,12 +60,17 @@ class StepCache:
     ):
         self.folder, self.preprocessing = pathlib.Path(folder), options.preprocessing
         now = _as_json({"model": model, **request, **_by_function(options)})
+        collect_scratch(self.folder)
         if not (self.folder / "run.json").exists():
             self._check_empty()
-            self._write("run", now)
-        then = self._read("run")
+            self._write("run", {"recipe": RECIPE, **now})
+        then = read_json(self.folder / "run.json", "run file", _RUN_KEYS)
+        if then.get("recipe", RECIPE) != RECIPE:
+            raise FileError(f"{self.folder} holds a run of another recipe: choose another folder")
         for name, options_then in _as_json(_by_function(_EARLIER_DEFAULTS)).items():
-            then[name] = {**options_then, **then.get(name, {})}
+            if not isinstance(then.setdefault(name, {}), dict):
+                raise CorruptFileError(f"{name} in {self.folder / 'run.json'} is no object")
+            then[name] = {**options_then, **then[name]}
         for name, value in now.items():
             if then.get(name) != value:
                 raise InvalidValueError(
@@ -71,7 +84,8 @@ class StepCache:
         if not (self.folder / f"{name}.json").exists():
             return None
         try:
-            content = self._read(name)
+            content = read_json(self.folder / f"{name}.json", "step file", _STEP_KEYS)
+            del content["format"]
             record = Step(**{**content, "history": tuple(content["history"])})
         except (TypeError, KeyError) as error:
             raise CorruptFileError(
@@ -92,40 +106,22 @@ class StepCache:
         pruned = self.folder / _name(number, tuned=False)
         pruned.with_suffix(".json").unlink(missing_ok=True)
         self.checkpoint(number).unlink(missing_ok=True)
-        for folder in (pruned, *self.folder.glob(".step-*.*")):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(pruned, ignore_errors=True)
+        collect_scratch(self.folder)
 
     def checkpoint(self, number: int) -> pathlib.Path:
         """File of the fine-tuning under way in a step."""
         return self.folder / f"step-{number}-checkpoint"
 
     def _check_empty(self) -> None:
-        """FileError unless the folder is missing or holds no more than a half-written run.json."""
-        if self.folder.exists() and (
-            not self.folder.is_dir()
-            or any(entry.name != ".run.unfinished.json" for entry in self.folder.iterdir())
-        ):
+        """FileError unless the folder is missing or empty."""
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise FileError(
                 f"{self.folder} exists and holds no run of prune_iteratively: choose another folder"
             )
 
     def _write(self, name: str, content: dict) -> None:
-        with atomic_file(self.folder / f"{name}.json", "step file") as unfinished:
-            unfinished.write_text(json.dumps(content, indent=2) + "\n")
-
-    def _read(self, name: str) -> dict:
-        path = self.folder / f"{name}.json"
-        try:
-            content = json.loads(path.read_text())
-            if not isinstance(content, dict):
-                raise ValueError("it holds no JSON object")
-            return content
-        except OSError as error:
-            raise FileError(f"{path} cannot be read: {error.strerror}: check the path") from error
-        except ValueError as error:
-            raise CorruptFileError(
-                f"{path} is damaged ({error}): delete it to repeat the step"
-            ) from error
+        write_json(self.folder / f"{name}.json", content, "step file")
 
 
 def _name(number: int, tuned: bool) -> str:

@@ -10,9 +10,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from agflow._utils.files import check_file
 from agflow._utils.ranks import Ranks
-from agflow.errors import InvalidValueError
+from agflow.errors import CorruptFileError, InvalidValueError
 from agflow.training import checkpoint_file
+from agflow.training.checkpoint_check import (
+    check_generators,
+    check_optimizer,
+    check_progress,
+    check_same,
+)
 from agflow.training.digests import named_tensors, tensors_under
 from agflow.training.options import Checkpointing
 from agflow.training.replay import Replay
@@ -24,6 +31,10 @@ _DESCRIPTIONS = {
     "batches": "the number of batches",
     "ranks": "the number of ranks",
 }
+_OTHER_BATCH = (
+    "the loader's first batch has other images, another order or size, or an augmentation that "
+    "torch's generators do not decide"
+)
 
 
 @dataclass
@@ -104,6 +115,7 @@ class Checkpoint:
         replay: Replay,
         ranks: Ranks,
     ):
+        check_file(options.path, "checkpoint")  # before the training rather than after it
         self.path, self._every = pathlib.Path(options.path), options.every
         self._run = {**run, "ranks": ranks.size}
         self._model, self._optimizer, self._replay, self._ranks = model, optimizer, replay, ranks
@@ -150,11 +162,11 @@ class Checkpoint:
             return Progress()
         self._check_same_run(content["run"])
         rank_state = tensors_under(f"rank.{self._ranks.rank}", tensors)
+        if _loaders(rank_state) != _loaders(self._replay.state()):
+            raise self._other_run(_OTHER_BATCH)
+        self._check_forged(content, tensors)
         if not self._replay.restore(rank_state, in_epoch=content["progress"]["batches"] > 0):
-            raise self._other_run(
-                "the loader's first batch has other images, another order or size, or an "
-                "augmentation that torch's generators do not decide"
-            )
+            raise self._other_run(_OTHER_BATCH)
         with torch.no_grad():
             for name, tensor in named_tensors(self._model):
                 tensor.copy_(tensors[f"model.{name}"])
@@ -164,6 +176,23 @@ class Checkpoint:
             state["state"].setdefault(int(index), {})[name] = value
         self._optimizer.load_state_dict(state)
         return Progress.from_dict(content["progress"])
+
+    def _check_forged(self, content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Check all that is restored, before anything is."""
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        try:
+            check_progress(vars(Progress.from_dict(content["progress"])), self._run["batches"])
+            check_same(
+                "the model's", tensors_under("model", tensors), dict(named_tensors(self._model))
+            )
+            check_optimizer(tensors_under("optimizer", tensors), parameters)
+            rank_state = tensors_under(f"rank.{self._ranks.rank}", tensors)
+            check_generators(rank_state, self._replay.state())
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CorruptFileError(
+                f"checkpoint {self.path} is damaged: {reason}; delete it to start again"
+            ) from error
 
     def _check_same_run(self, run_then: dict[str, Any]) -> None:
         for name, now in self._run.items():
@@ -177,6 +206,11 @@ class Checkpoint:
             f"checkpoint {self.path} is of another run ({difference}): repeat that one, with the "
             "model as it was before it, or name another checkpoint"
         )
+
+
+def _loaders(state: dict[str, torch.Tensor]) -> set[str]:
+    """Which states of a rank are those of its loader's own generators."""
+    return {name for name in state if ".loader" in name}
 
 
 def _short(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -10,8 +11,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from agflow._utils.files import atomic_file
-from agflow.errors import CorruptFileError, FileError
+from agflow._utils.files import atomic_file, open_regular, read_errors
+from agflow._utils.json_file import parse_object
+from agflow.errors import CorruptFileError
 from agflow.training.digests import hash_tensors
 
 CHECKPOINT_FORMAT = 1
@@ -28,9 +30,9 @@ def write(path: pathlib.Path, content: dict[str, Any], tensors: dict[str, torch.
     text = json.dumps({"format": CHECKPOINT_FORMAT, **content})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"agflow.checkpoint": text, "sha256": hash_tensors(tensors, text).hexdigest()}
-    with atomic_file(path, "checkpoint") as unfinished:
+    with atomic_file(path, "checkpoint") as made:
         try:
-            safetensors.torch.save_file(tensors, unfinished, metadata)
+            safetensors.torch.save_file(tensors, made, metadata)
         except SafetensorError as error:  # its word for errors of the operating system
             raise OSError(str(error)) from error
 
@@ -43,28 +45,36 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     FileError, CorruptFileError
         The file cannot be read; it is damaged, no checkpoint or of another format.
     """
+    with read_errors(f"checkpoint {path}"):
+        os.close(open_regular(path, "checkpoint"))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
         text = metadata["agflow.checkpoint"]
-        content = json.loads(text)
-        if content.pop("format") != CHECKPOINT_FORMAT:
-            raise CorruptFileError(
-                f"checkpoint {path} is of another format than {CHECKPOINT_FORMAT}: continue with "
-                "the agflow that wrote it, or delete it to start again"
-            )
-    except OSError as error:
-        raise FileError(f"checkpoint {path} cannot be read ({error}): check its rights") from error
-    except (SafetensorError, KeyError, ValueError) as error:
-        if isinstance(error, CorruptFileError):
-            raise
+        content = parse_object(text.encode(), "its description")
+        digest = hash_tensors(tensors, text).hexdigest()
+    except Exception as error:  # safetensors and torch raise many kinds for damaged files
         raise CorruptFileError(
-            f"{path} is damaged or no checkpoint ({type(error).__name__}: {error}): "
+            f"{path} is damaged or no checkpoint ({_first_line(error)}): "
             "delete it to start again, or name another file"
         ) from error
-    if hash_tensors(tensors, text).hexdigest() != metadata.get("sha256"):
+    if content.pop("format", None) != CHECKPOINT_FORMAT:
+        raise CorruptFileError(
+            f"checkpoint {path} is of another format than {CHECKPOINT_FORMAT}: continue with "
+            "the agflow that wrote it, or delete it to start again"
+        )
+    if digest != metadata.get("sha256"):
         raise CorruptFileError(
             f"checkpoint {path} is damaged: its checksum does not hold; delete it to start again"
         )
+    for name in ("run", "progress"):
+        if not isinstance(content.get(name), dict):
+            raise CorruptFileError(
+                f"checkpoint {path} is damaged: it has no {name}; delete it to start again"
+            )
     return content, tensors
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

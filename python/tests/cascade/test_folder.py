@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from forging import forge_json
 from timm.models.vision_transformer import VisionTransformer
 
 import agflow
@@ -171,8 +172,8 @@ def test_a_failed_save_leaves_nothing_or_the_older(make, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
     agflow.save(make(max_batch=3), tmp_path / "cascade")
     monkeypatch.setattr(
-        "agflow.cascade.folder.write",
-        lambda path, content: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+        "agflow.cascade.folder.cascade_readme",
+        lambda cascade, router: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )
     with pytest.raises(
         FileError, match="a cascade folder .*cannot be written: No space left on device"
@@ -196,9 +197,7 @@ def saved(make, tmp_path_factory):
 
 
 def edit(folder, change):
-    config = json.loads((folder / "cascade.json").read_text())
-    change(config)
-    (folder / "cascade.json").write_text(json.dumps(config))
+    forge_json(folder / "cascade.json", change)
 
 
 def flip(path):
@@ -250,27 +249,27 @@ def flip(path):
         (
             lambda f: (f / "cascade.json").write_text("[]"),
             CorruptFileError,
-            "has format 'list', expected 1",
+            "holds a JSON list, expected an object",
         ),
         (
             lambda f: edit(f, lambda c: c.update(format=2)),
             CorruptFileError,
-            "has format 2, expected 1",
+            "has format 2, expected format 1 or 4",
         ),
         (
             lambda f: edit(f, lambda c: c.pop("sha256")),
             CorruptFileError,
-            "lacks shared_blocks, max_batch or the SHA-256",
+            "lacks 'sha256'",
         ),
         (
             lambda f: edit(f, lambda c: c.update(shared_blocks="1")),
             CorruptFileError,
-            "lacks shared_blocks",
+            "shared_blocks or max_batch in .* is no number",
         ),
         (
-            lambda f: edit(f, lambda c: c["sha256"].update({"../../etc/passwd": ""})),
+            lambda f: edit(f, lambda c: c["sha256"].pop("router.json")),
             CorruptFileError,
-            "lacks shared_blocks",
+            "lacks router.json",
         ),
         (
             lambda f: edit(f, lambda c: c.update(shared_blocks=2)),

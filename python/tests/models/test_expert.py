@@ -3,11 +3,11 @@
 import hashlib
 import json
 import os
-import pathlib
 
 import pytest
 import timm
 import torch
+from forging import forge_json
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from agflow.data.preprocessing import Preprocessing
@@ -79,7 +79,7 @@ def test_the_folder_is_readable_without_agflow_and_holds_no_pickle(make_vit, tmp
     ] == [32, 32]
     assert load_file(tmp_path / "light" / "model.safetensors").keys() == model.state_dict().keys()
     assert (
-        config["weights_sha256"]
+        config["sha256"]["model.safetensors"]
         == hashlib.sha256((tmp_path / "light" / "model.safetensors").read_bytes()).hexdigest()
     )
 
@@ -95,19 +95,14 @@ def test_an_older_expert_is_replaced_and_nothing_else_is_left(make_vit, images, 
 def test_a_failed_save_leaves_the_old_expert(make_vit, tmp_path, monkeypatch):
     save_expert(make_vit(), tmp_path / "light")
     before = (tmp_path / "light" / "config.json").read_text()
-    rename = pathlib.Path.rename
-
-    def failing(self, target):
-        if self.name == "new":
-            raise OSError(28, "No space left on device")
-        return rename(self, target)
-
-    monkeypatch.setattr(pathlib.Path, "rename", failing)
-    with pytest.raises(FileError, match="cannot be written: No space left on device"):
+    monkeypatch.setattr(
+        "agflow._utils.folders._put_in_place",
+        lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
+    with pytest.raises(FileError, match="light cannot be written: No space left on device"):
         save_expert(make_vit(depth=2), tmp_path / "light")
-    assert (tmp_path / "light" / "config.json").read_text() == before and os.listdir(tmp_path) == [
-        "light"
-    ]
+    assert (tmp_path / "light" / "config.json").read_text() == before
+    assert os.listdir(tmp_path) == ["light"]
 
 
 def test_foreign_folders_and_files_are_left_alone(make_vit, tmp_path):
@@ -137,9 +132,7 @@ def saved(make_vit, tmp_path):
 
 
 def edit(folder, change):
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    (folder / "config.json").write_text(json.dumps(config))
+    forge_json(folder / "config.json", change)
 
 
 def truncate(folder):
@@ -181,22 +174,22 @@ def flip(folder):
         (
             lambda f: (f / "config.json").write_text('{"model_type": "vit"}'),
             CorruptFileError,
-            "has format None, expected 1",
+            "has no format, expected format 1 or 4",
         ),
         (
             lambda f: (f / "config.json").write_text("[]"),
             CorruptFileError,
-            "has format 'list', expected 1",
+            "holds a JSON list, expected an object",
         ),
         (
             lambda f: edit(f, lambda c: c.update(format=2)),
             CorruptFileError,
-            "has format 2, expected 1",
+            "has format 2, expected format 1 or 4",
         ),
         (
             lambda f: edit(f, lambda c: c.pop("architecture")),
             CorruptFileError,
-            "lacks architecture",
+            "lacks 'architecture'",
         ),
         (
             lambda f: edit(f, lambda c: c["architecture"].update(mlp=[96, 95, 96])),
@@ -271,6 +264,7 @@ def test_fuzzed_configs_load_or_raise_our_errors(saved, data):
     scratch = saved.parent / "fuzzed"
     scratch.mkdir(exist_ok=True)
     (scratch / "config.json").write_text(json.dumps(config))
+    forge_json(scratch / "config.json", lambda content: None)
     (scratch / "model.safetensors").write_bytes((saved / "model.safetensors").read_bytes())
     for read in (load_expert, expert_preprocessing):
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import pathlib
+import shutil
 import subprocess
-import sysconfig
+import sys
 
 import pytest
 
@@ -68,23 +69,36 @@ def test_failed_step_shows_what_it_said(build, tmp_path, capsys):
     assert "some reason" in capsys.readouterr().err
 
 
-def test_without_shared_libpython_the_command_has_file_steps_only(build, monkeypatch, capsys):
-    commands = []
-    monkeypatch.setattr(build, "libpython_folder", lambda: None)
-    monkeypatch.setattr(build, "run", lambda *command, **_: commands.append(command))
-    build.build_command("go")
-    assert "-tags=python" not in commands[0]
-    assert "without the steps that host Python" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="only a Python built with --enable-shared can be hosted"):
-        build.hosting_environment()
+@pytest.mark.parametrize("flags", ["t", "td"])
+def test_free_threaded_python_is_refused_by_name(build, monkeypatch, flags):
+    monkeypatch.setattr(sys, "abiflags", flags)
+    with pytest.raises(SystemExit, match=r"is a free-threaded build of CPython .* the default bu"):
+        build.build()
 
 
-@pytest.mark.skipif(
-    not sysconfig.get_config_var("Py_ENABLE_SHARED"), reason="this Python has no shared libpython"
-)
+def test_tests_of_hosting_need_a_shared_libpython(build, monkeypatch):
+    monkeypatch.setattr(build, "PACKAGE", ROOT / "python" / "agflow")
+    monkeypatch.setattr(build.runpy, "run_path", lambda _: {"libpython": lambda: ""})
+    with pytest.raises(SystemExit, match="can be extended, but not hosted"):
+        build.testing_environment("go")
+
+
+def test_stand_in_for_libpython_has_every_name_that_the_headers_declare(build):
+    build.hosting_environment("go")
+    names = subprocess.run(
+        ["nm", "--dynamic", build.BUILD / "libpython_names.so"], capture_output=True, text=True
+    ).stdout
+    for name in ("PyExc_KeyboardInterrupt", "_Py_NoneStruct", "Py_InitializeEx", "PyType_Type"):
+        assert f" D {name}\n" in names
+
+
 def test_stand_in_for_pkg_config_hands_paths_with_blanks_on(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "ROOT", tmp_path / "with blank")
-    environment = {**build.hosting_environment(), "PATH": os.environ["PATH"]}
+    folder = tmp_path / "with blank"
+    (folder / "python").mkdir(parents=True)
+    shutil.copy(ROOT / "python" / "compat.h", folder / "python")
+    monkeypatch.setattr(build, "ROOT", folder)
+    monkeypatch.setattr(build, "BUILD", folder / "build")
+    environment = {**build.hosting_environment("go"), "PATH": os.environ["PATH"]}
     ask = lambda what: (
         subprocess.run(
             [ROOT / "python" / "pkg-config", what, "--", "python3"],
@@ -94,4 +108,4 @@ def test_stand_in_for_pkg_config_hands_paths_with_blanks_on(build, tmp_path, mon
         ).stdout
     )
     assert r"with\ blank/python/compat.h" in ask("--cflags")
-    assert f"-lpython{build.PYTHON}" in ask("--libs")
+    assert r"with\ blank/build -lpython_names" in ask("--libs")

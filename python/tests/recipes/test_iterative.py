@@ -195,6 +195,8 @@ def test_a_folder_that_names_only_the_given_options_is_taken_up(make_vit, loader
         "prune": {},
         "finetune": {"epochs": 2, "checkpoint_every": 1},
     }
+    for name in ("format", "recipe", "checksum"):
+        del content[name]
     (tmp_path / "run.json").write_text(json.dumps({**content, **earlier}))
     assert run()[1] == records
     options = replace(options, batches=20)

@@ -301,9 +301,78 @@ def test_other_files_are_no_checkpoints(make_vit, data, tmp_path):
         )
 
 
+def no_state(content, tensors):
+    del tensors["rank.0.begin.cpu"]
+
+
+FORGERIES = {
+    "no progress": lambda content, tensors: content.pop("progress"),
+    "no run": lambda content, tensors: content.update(run=[]),
+    "an unknown field": lambda content, tensors: content["progress"].update(more=1),
+    "a missing field": lambda content, tensors: content["progress"].pop("images"),
+    "epoch of another kind": lambda content, tensors: content["progress"].update(epoch="1"),
+    "epoch 0": lambda content, tensors: content["progress"].update(epoch=0),
+    "an epoch without history": lambda content, tensors: content["progress"].update(epoch=3),
+    "history": lambda content, tensors: content["progress"].update(epoch=2, history=[{}]),
+    "too many batches": lambda content, tensors: content["progress"].update(batches=10**9),
+    "no images": lambda content, tensors: content["progress"].update(images=0),
+    "a loss of another kind": lambda content, tensors: content["progress"].update(loss=None),
+    "no weight": lambda content, tensors: tensors.pop("model.head.weight"),
+    "one weight more": lambda content, tensors: tensors.update({"model.x": torch.zeros(1)}),
+    "another shape": lambda content, tensors: tensors.update({"model.head.bias": torch.zeros(1)}),
+    "another type": lambda content, tensors: tensors.update(
+        {"model.head.bias": tensors["model.head.bias"].double()}
+    ),
+    "optimizer": lambda content, tensors: tensors.update({"optimizer.x.step": torch.zeros(())}),
+    "optimizer's index": lambda content, tensors: tensors.update(
+        {"optimizer.999999.step": torch.zeros(())}
+    ),
+    "optimizer's name": lambda content, tensors: tensors.update(
+        {"optimizer.0.hook": torch.zeros(())}
+    ),
+    "optimizer's shape": lambda content, tensors: tensors.update(
+        {"optimizer.0.exp_avg": torch.zeros(1)}
+    ),
+    "half an optimizer": lambda content, tensors: tensors.pop("optimizer.0.exp_avg"),
+    "no generator": no_state,
+    "a generator's shape": lambda content, tensors: tensors.update(
+        {"rank.0.now.cpu": torch.zeros(3, dtype=torch.uint8)}
+    ),
+    "a generator's state": lambda content, tensors: tensors["rank.0.now.cpu"].fill_(255),
+    "a digest's type": lambda content, tensors: tensors.update(
+        {"rank.0.first_batch": torch.zeros(32)}
+    ),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_file_with_the_right_checksum_is_one_clear_error(
+    make_vit, data, broken_run, forgery
+):
+    content, tensors = read(broken_run)
+    FORGERIES[forgery](content, tensors)
+    write(broken_run, content, tensors)
+    model = make_vit()
+    before, state = [p.clone() for p in model.parameters()], torch.get_rng_state()
+    with pytest.raises(CorruptFileError, match="checkpoint .*run is damaged: .*; delete it"):
+        checkpointing = Checkpointing(broken_run, every=1)
+        finetune(model, own_generator(data), checkpointing=checkpointing, **OPTIONS)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_pipes_and_devices_are_refused_before_the_training(make_vit, data, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null", "/dev/zero"):
+        with pytest.raises(FileError, match="is no regular file"):
+            checkpointing = Checkpointing(path, every=1)
+            finetune(make_vit(), own_generator(data), checkpointing=checkpointing, **OPTIONS)
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "new folder" / "run"
-    write(path, {"progress": {"step": 1}}, {"x": torch.arange(3)})
+    first = {"run": {}, "progress": {"step": 1}}
+    write(path, first, {"x": torch.arange(3)})
     monkeypatch.setattr(
         os, "fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
@@ -311,7 +380,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write(path, {"progress": {"step": 2}}, {"x": torch.arange(4)})
     content, tensors = read(path)
     assert (
-        content == {"progress": {"step": 1}}
+        content == first
         and torch.equal(tensors["x"], torch.arange(3))
         and os.listdir(path.parent) == ["run"]
     )

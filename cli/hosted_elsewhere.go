@@ -1,0 +1,43 @@
+//go:build !python
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+
+	"agflow/bridge/pyhost"
+)
+
+// interpreter chooses the Python to host.
+func interpreter(asked string) (string, error) {
+	if runtime.GOOS != "linux" {
+		return "", pythonError(fmt.Errorf("agflow on %s/%s has the steps on files only: run the "+
+			"steps on models on Linux, their files can be read here", runtime.GOOS, runtime.GOARCH))
+	}
+	program, err := pyhost.Find(asked)
+	if err != nil {
+		return "", pythonError(err)
+	}
+	return program, nil
+}
+
+// host replaces this process by the program that hosts Python, which reads the same arguments
+// again. The process stays the same one, so signals reach it. It returns only with an error.
+func host(asked, _, _, _ string) (string, error) {
+	program, err := interpreter(asked)
+	if err != nil {
+		return "", err
+	}
+	description, err := pyhost.Describe(program)
+	if err != nil {
+		return "", pythonError(err)
+	}
+	os.Setenv("AGFLOW_PYTHON", description.Executable)
+	pyhost.Preload(description.Libpython)
+	err = syscall.Exec(description.Host, os.Args, os.Environ())
+	return "", pythonError(fmt.Errorf("the program %s can't be started (%w): %s -m pip install "+
+		"--force-reinstall --no-deps agflow", description.Host, err, program))
+}
