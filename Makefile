@@ -19,7 +19,7 @@ SHORT ?= -short
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all test-go test-python lint format bench notebooks native \
-        python-matrix clean
+        wheel python-matrix clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
@@ -71,7 +71,10 @@ native: $(BIN)/python ## Install in place (pip install -e), for work on the sour
 	$(BIN)/pip install --quiet --editable '.[test]'
 	@rm -f $(VENV)/installed $(VENV)/installed-test
 
-python-matrix: ## Build and try the wheel, without torch, on every CPython 3.10 to 3.13 found here
+wheel: ## Build the wheel for every Linux with glibc 2.17 or newer, into dist/
+	$(PYTHON) python/build_wheel.py
+
+python-matrix: ## Build and try that wheel, without torch, on every CPython 3.10 to 3.13 found here
 	$(PYTHON) python/matrix.py
 
 clean: ## Remove everything that was built or installed here

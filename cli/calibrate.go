@@ -1,13 +1,17 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
 
 func calibrateCommand() *cli.Command {
 	step := of("calibrate")
 	return hostedCommand(cli.Command{
 		Name:  "calibrate",
 		Usage: "measure the statistics of a model's units",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			modelFlag(), weightsFlag(), dataFlag(), batchesFlag(), batchSizeFlag(),
 			groupsFlag("`GROUPS` of units to measure"),
 			place("dump", "also write the raw tensors into `FOLDER`"),
@@ -18,7 +22,7 @@ func calibrateCommand() *cli.Command {
 				"also sum weight times gradient, which the criterion taylor_weight needs"),
 			step.text("nonfinite", "`ACTION` on NaN or infinity in a batch: refuse the batch, "+
 				"or skip the layers where it occurs"),
-			seedFlag(), labelFlag(), limitFlag(),
-		},
+			seedFlag(), limitFlag(),
+		}, formFlags(), computingFlags()),
 	})
 }

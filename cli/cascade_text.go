@@ -36,7 +36,7 @@ func writeCascade(
 ) {
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "\taccuracy %%\tescalated %%\texpected cost\twithout their light pass\n")
-	light := float64(l.LightMACs) / float64(l.HeavyMACs)
+	light := l.LightCost / l.HeavyCost
 	fmt.Fprintf(table, "light expert\t%.2f\t0\t%.3fx\t%.3fx\n", 100*lightAccuracy, light, light)
 	fmt.Fprintf(table, "heavy expert\t%.2f\t100\t1.000x\t1.000x\n", 100*heavyAccuracy)
 	rest := fmt.Sprintf("%s\t%s\t%s", percent(p.Escalation, p.EscalationInterval),
@@ -45,6 +45,23 @@ func writeCascade(
 	fmt.Fprintf(table, "random routing\t%s\t%s\n",
 		percent(p.RandomAccuracy, p.RandomInterval), rest)
 	table.Flush()
+}
+
+// costsText says what an image costs, by which the ratios of a ledger are to be read.
+func costsText(l routing.Ledger) string {
+	text := fmt.Sprintf("costs of one image: light %s, heavy %s",
+		costText(l.LightCost, l.CostUnit), costText(l.HeavyCost, l.CostUnit))
+	if l.SharedCost > 0 {
+		text += ", shared " + costText(l.SharedCost, l.CostUnit)
+	}
+	return text
+}
+
+func costText(cost float64, unit string) string {
+	if unit == routing.MACs {
+		return fmt.Sprintf("%.2f M MACs", cost/1e6)
+	}
+	return fmt.Sprintf("%.4g %s", cost, unit)
 }
 
 func percent(share float64, within routing.Interval) string {

@@ -3,13 +3,9 @@ package main
 import (
 	"fmt"
 
-	"agflow/bridge/ipcfile"
 	"agflow/bridge/tables"
 	"agflow/core/routing"
-	"agflow/core/tensor"
 
-	"github.com/apache/arrow/go/v15/arrow"
-	"github.com/apache/arrow/go/v15/arrow/memory"
 	"github.com/urfave/cli/v2"
 )
 
@@ -31,51 +27,18 @@ func decideCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		decisions, err := decide(router, c.String("light"), c.String("heavy"))
+		path, heavy := c.String("output"), c.String("heavy")
+		images, escalated, err := tables.Decide(router, c.String("light"), heavy, path)
 		if err != nil {
 			return outcome{}, err
 		}
-		path, answered := c.String("output"), c.String("heavy") != ""
-		rec := tables.DecisionsToRecord(memory.DefaultAllocator, decisions, router, answered)
-		if err := save(path, rec); err != nil {
-			return outcome{}, err
-		}
-		return decided(path, decisions, router, answered), nil
+		return decided(path, images, escalated, router, heavy != ""), nil
 	})
 }
 
-// decide reads the logits of the heavy expert where a file of them is named.
-func decide(router routing.Router, lightPath, heavyPath string) (routing.Decisions, error) {
-	step := router.Decide
-	if heavyPath != "" {
-		heavy, err := readLogits(heavyPath)
-		if err != nil {
-			return routing.Decisions{}, err
-		}
-		step = func(light tensor.View) (routing.Decisions, error) {
-			return router.Answer(light, heavy)
-		}
-	}
-	return load(lightPath, tables.KindLogits, func(rec arrow.Record) (routing.Decisions, error) {
-		light, err := tables.LogitsFromRecord(rec)
-		if err != nil {
-			return routing.Decisions{}, err
-		}
-		return step(light)
-	})
-}
-
-// readLogits copies the logits of a file into memory that Go collects.
-func readLogits(path string) (tensor.View, error) {
-	rec, err := ipcfile.Read(path, tables.KindLogits, memory.DefaultAllocator)
-	if err != nil {
-		return tensor.View{}, err
-	}
-	return tables.LogitsFromRecord(rec)
-}
-
-func decided(path string, d routing.Decisions, router routing.Router, answered bool) outcome {
-	images, escalated := len(d.Prediction), len(d.Escalated())
+func decided(
+	path string, images, escalated int, router routing.Router, answered bool,
+) outcome {
 	text := fmt.Sprintf("%s: %d of %d images escalate: %s",
 		path, escalated, images, thresholdText(router))
 	if answered {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 
@@ -36,7 +35,7 @@ func TestDecide(t *testing.T) {
 			"the ensemble of both experts answers it, the light one with weight 0.5"},
 		{"heavy.json", "heavy.arrow", "heavy", []int64{0, 1, 1, 1},
 			"decisions.arrow: 4 images answered, 2 of them by the heavy expert"},
-		{"both.json", "heavy.arrow", "both", []int64{0, 0, 1, 1},
+		{"both.json", "heavy.arrow", "ensemble", []int64{0, 0, 1, 1},
 			"decisions.arrow: 4 images answered, 2 of them by the ensemble of both experts"},
 	} {
 		arguments := []string{"decide", "--router", c.router, "--light", "light.arrow"}
@@ -77,10 +76,7 @@ func readDecisions(t *testing.T) (d routing.Decisions, answers string) {
 
 func TestDecideRefusals(t *testing.T) {
 	decideFiles(t)
-	old := `{"format": 2, "prior": "agreement", "temperature": 1, "threshold": 0.5}`
-	if err := os.WriteFile("old.json", []byte(old), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeRouter(t, "views.json", "agreement", routing.HeavyAnswers, 0)
 	logitsFile(t, "none.arrow")
 	must(t, "decide", "--router", "heavy.json", "--light", "light.arrow")
 	refuses(t, "decide", map[string]refusal{
@@ -88,8 +84,8 @@ func TestDecideRefusals(t *testing.T) {
 		"--router none.json --light light.arrow": {exitFailed,
 			"can't read none.json"},
 		"--router light.arrow --light light.arrow": {exitBadData,
-			"the router is not the JSON expected"},
-		"--router old.json --light light.arrow": {exitUsage,
+			"the router can't be read: it is not JSON"},
+		"--router views.json --light light.arrow": {exitUsage,
 			`the prior "agreement" can't be made of logits`},
 		"--router heavy.json --light decisions.arrow": {exitBadData,
 			"holds agflow decisions, expected logits"},

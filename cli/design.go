@@ -1,6 +1,10 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
 
 func designCommand() *cli.Command {
 	step := of("design")
@@ -10,7 +14,7 @@ func designCommand() *cli.Command {
 		Description: "--data trains. Of the held-out images (half of the data, unless others " +
 			"are given), 25 % choose the design, 35 % calibrate the threshold, and the rest are " +
 			"test images.",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			need("output",
 				"`FOLDER` of the cascade: light, heavy, router.json, predictions, frontier"),
 			modelFlag(), weightsFlag(), dataFlag(),
@@ -32,8 +36,8 @@ func designCommand() *cli.Command {
 			step.text("cost", "`COST` to minimise: macs, or seconds as measured on this machine"),
 			step.number("epochs", "distil the finalists for `N` epochs"),
 			step.fraction("lr", "peak learning `RATE` of the distillation"),
-			toleranceFlag(), confidenceFlag(), batchSizeFlag(), seedFlag(), labelFlag(),
+			toleranceFlag(), confidenceFlag(), batchSizeFlag(), seedFlag(),
 			limitFlag(),
-		},
+		}, formFlags(), computingFlags()),
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 
@@ -47,8 +48,10 @@ func doctorCommand() *cli.Command {
 }
 
 func checkSelf() check {
-	found := fmt.Sprintf("%s, file format %s, %s kernel, %s %s/%s", ipcfile.Version,
-		ipcfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	program, _ := os.Executable() // after a step to the host, this is the host
+	found := fmt.Sprintf("%s, file format %d, %s kernel, %s %s/%s, %s", ipcfile.Version,
+		ipcfile.Format, statistics.KernelName(), runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		program)
 	return check{Name: "agflow", OK: true, Found: found}
 }
 

@@ -1,14 +1,18 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
 
 func evaluateCommand() *cli.Command {
 	return hostedCommand(cli.Command{
 		Name:  "evaluate",
 		Usage: "measure the accuracy of a model",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			modelFlag(), weightsFlag(), testDataFlag("data", "`DATA` with the test images"),
-			batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
-		},
+			batchSizeFlag(), seedFlag(), limitFlag(),
+		}, formFlags(), computingFlags()),
 	})
 }

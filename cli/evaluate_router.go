@@ -24,9 +24,11 @@ func evaluateRouterCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		found, err := use(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
-			func(s tables.Samples) (routing.RouterEvaluation, error) {
-				return routing.EvaluateRouter(s.Samples, router)
+		var found routing.RouterEvaluation
+		err = tables.Lend(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
+			func(s tables.Samples) (err error) {
+				found, err = routing.EvaluateRouter(s.Samples, router)
+				return err
 			})
 		if err != nil {
 			return outcome{}, err
@@ -40,6 +42,7 @@ func evaluationText(path string, r routing.Router, found routing.RouterEvaluatio
 	fmt.Fprintf(&b, "%s on %d images: %s\n\n", path, found.Ledger.Samples, thresholdText(r))
 	writeCascade(&b, found.LightAccuracy, found.HeavyAccuracy, found.Point, found.Ledger)
 	fmt.Fprintf(&b, "\nagainst the heavy expert alone, %d images lost and %d gained "+
-		"(95 %% confidence intervals, each by itself)", found.Lost, found.Gained)
+		"(95 %% confidence intervals, each by itself)\n%s", found.Lost, found.Gained,
+		costsText(found.Ledger))
 	return b.String()
 }

@@ -28,8 +28,8 @@ func TestEvaluateRouter(t *testing.T) {
 		"--router none.json --predictions test.arrow": {exitFailed,
 			"can't read none.json"},
 		"--router test.arrow --predictions test.arrow": {exitBadData,
-			"the router is not the JSON expected"},
-		"--router both.json --predictions test.arrow":    {exitUsage, "both experts"},
+			"the router can't be read: it is not JSON"},
+		"--router both.json --predictions test.arrow":    {exitUsage, "ensemble"},
 		"--router router.json --predictions router.json": {exitBadData, "router.json"},
 	})
 }

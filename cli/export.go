@@ -14,7 +14,7 @@ func exportCommand() *cli.Command {
 			setting("data",
 				"`DATA` whose first images it is compared on (default: random images)"),
 			of("export").number("opset", "`VERSION` of the ONNX operators"),
-			seedFlag(), labelFlag(),
+			seedFlag(), labelFlag(), imageColumnFlag(),
 		},
 	})
 }

@@ -22,25 +22,6 @@ func load[T any](path, kind string, convert func(arrow.Record) (T, error)) (tabl
 	return table, err
 }
 
-// use computes something of the table of a kind in a file, which lies in the file's own pages: what
-// is computed must hold nothing of it.
-func use[T, S any](
-	path, kind string, convert func(arrow.Record) (T, error), compute func(T) (S, error),
-) (found S, err error) {
-	var failed error // of no file
-	err = ipcfile.Use(path, kind, func(rec arrow.Record) error {
-		table, err := convert(rec)
-		if err == nil {
-			found, failed = compute(table)
-		}
-		return err
-	})
-	if err != nil {
-		return found, err
-	}
-	return found, failed
-}
-
 // save writes a table and releases it.
 func save(path string, rec arrow.Record) error {
 	defer rec.Release()

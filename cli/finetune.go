@@ -1,13 +1,17 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
 
 func finetuneCommand() *cli.Command {
 	step := of("finetune")
 	return hostedCommand(cli.Command{
 		Name:  "finetune",
 		Usage: "train a light expert with the heavy one as its teacher",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			need("light", "`FOLDER` of the light expert"),
 			need("output", "`FOLDER` of the fine-tuned expert"),
 			heavyFlag("`MODEL` to distil from: as --model of calibrate"), weightsFlag(), dataFlag(),
@@ -18,7 +22,7 @@ func finetuneCommand() *cli.Command {
 				"`WEIGHT` of the squared error to the teacher's last token features"),
 			step.number("accumulate", "accumulate the gradients of `N` batches in a step"),
 			place("checkpoint", "save the run in `FILE`, and resume from it after a crash"),
-			batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
-		},
+			batchSizeFlag(), seedFlag(), limitFlag(),
+		}, formFlags(), computingFlags()),
 	})
 }

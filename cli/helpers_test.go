@@ -166,7 +166,7 @@ func statisticsFile(t *testing.T, path string, scale float32) statistics.Table {
 func predictionsFile(t *testing.T, path string, n int) tables.Predictions {
 	t.Helper()
 	p := tables.Predictions{
-		Temperature: 1, Cost: routing.Cost{Light: 30, Heavy: 100},
+		Temperature: 1, Cost: routing.Cost{Light: 30, Heavy: 100, Unit: routing.MACs},
 		Priors: []routing.Prior{{Name: "max_probability"}, {Name: "agreement"}},
 	}
 	for i := range n {
@@ -199,10 +199,22 @@ func logitsFile(t *testing.T, path string, values ...float32) {
 
 func routerFile(t *testing.T, path, answers string, weight float64) {
 	t.Helper()
+	writeRouter(t, path, "max_probability", answers, weight)
+}
+
+// writeRouter writes a router of a prior, with threshold 0.9.
+func writeRouter(t *testing.T, path, prior, answers string, weight float64) {
+	t.Helper()
+	ledger, err := routing.NewLedger(routing.Cost{Light: 30, Heavy: 100, Unit: routing.MACs}, 4, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
 	router := routing.Router{
-		Format: routing.RouterFormat, Prior: "max_probability", Temperature: 1,
+		Format: routing.RouterFormat, Prior: prior, Temperature: 1,
 		Answers: answers, LightWeight: weight,
-		Threshold: routing.Threshold{Threshold: 0.9, Verdict: routing.Pass},
+		Threshold: routing.Threshold{Threshold: 0.9, Verdict: routing.Pass,
+			Target: routing.AccuracyTarget},
+		Ledger: ledger, Priors: []routing.Quality{},
 	}
 	if _, err := tables.WriteRouter(path, router); err != nil {
 		t.Fatal(err)

@@ -1,22 +1,16 @@
-//go:build !python
+//go:build linux && !python
 
 package main
 
 import (
 	"fmt"
 	"os"
-	"runtime"
-	"syscall"
 
 	"agflow/bridge/pyhost"
 )
 
 // interpreter chooses the Python to host.
 func interpreter(asked string) (string, error) {
-	if runtime.GOOS != "linux" {
-		return "", pythonError(fmt.Errorf("agflow on %s/%s has the steps on files only: run the "+
-			"steps on models on Linux, their files can be read here", runtime.GOOS, runtime.GOARCH))
-	}
 	program, err := pyhost.Find(asked)
 	if err != nil {
 		return "", pythonError(err)
@@ -32,12 +26,15 @@ func host(asked, _, _, _ string) (string, error) {
 		return "", err
 	}
 	description, err := pyhost.Describe(program)
+	if signals.received.Load() != 0 {
+		select {} // what ended the description ends this process, too, with its own status
+	}
 	if err != nil {
 		return "", pythonError(err)
 	}
 	os.Setenv("AGFLOW_PYTHON", description.Executable)
 	pyhost.Preload(description.Libpython)
-	err = syscall.Exec(description.Host, os.Args, os.Environ())
+	err = become(description.Host)
 	return "", pythonError(fmt.Errorf("the program %s can't be started (%w): %s -m pip install "+
 		"--force-reinstall --no-deps agflow", description.Host, err, program))
 }

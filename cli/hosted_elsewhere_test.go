@@ -1,11 +1,16 @@
-//go:build !python
+//go:build linux && !python
 
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"agflow/bridge/pyhost"
 )
 
 // answering is a Python that describes itself so.
@@ -18,7 +23,7 @@ func answering(t *testing.T, script string) (python string) {
 // describing is a Python whose agflow has this host.
 func describing(t *testing.T, libpython, host string) (python string) {
 	t.Helper()
-	return answering(t, `echo '{"version": "3.11", "executable": "/env/bin/python3", `+
+	return answering(t, `echo '{"version": "3.11", "executable": "'${BEHIND_SHIM:-$0}'", `+
 		`"libpython": "`+libpython+`", "host": "`+host+`"}'`)
 }
 
@@ -36,8 +41,8 @@ func TestModelStepsGoToTheHostOfThePython(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			python := describing(t, "/lib/libpython3.11.so.1.0", filepath.Join(folder, "host"))
-			c := program([]string{"AGFLOW_PYTHON=" + python, "LD_PRELOAD=" + test.preloaded},
-				"evaluate", "--model", "m")
+			c := program([]string{"AGFLOW_PYTHON=" + python, "LD_PRELOAD=" + test.preloaded,
+				"BEHIND_SHIM=/env/bin/python3"}, "evaluate", "--model", "m")
 			out, complaint, status := finish(t, c)
 			want := "/env/bin/python3 " + test.want + " evaluate --model m\n"
 			if status != 7 || out != want {
@@ -45,6 +50,59 @@ func TestModelStepsGoToTheHostOfThePython(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPythonIsAskedWithoutAHomeOfAnother(t *testing.T) {
+	t.Setenv("PYTHONHOME", "/another")
+	python := answering(t, `echo "home is '$PYTHONHOME'" >&2; exit 1`)
+	refuses(t, "--python "+python, map[string]refusal{"evaluate": {exitPython, "(home is '')"}})
+}
+
+func TestSignalEndsTheCommandWhilePythonDescribesItself(t *testing.T) {
+	for _, number := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(number.String(), func(t *testing.T) {
+			t.Parallel()
+			python := answering(t, "echo $$ > $0.started; exec sleep 60")
+			c := program([]string{"AGFLOW_PYTHON=" + python}, "evaluate")
+			time.AfterFunc(0, func() {
+				for c.Process == nil || !exists(python+".started") {
+					time.Sleep(time.Millisecond)
+				}
+				_ = c.Process.Signal(number)
+			})
+			out, complaint, status := finish(t, c)
+			want := "agflow: " + interrupted(number).Error() + "\n"
+			if status != pyhost.Status(number) || complaint != want {
+				t.Errorf("status %d: %s%s", status, out, complaint)
+			}
+		})
+	}
+}
+
+// The host is this program again, so it becomes itself for ever, and a signal at any moment comes
+// while it does.
+func TestNoSignalIsLostOnTheWayToTheHost(t *testing.T) {
+	python := describing(t, "/lib/libpython3.11.so.1.0", os.Args[0])
+	for trial := range 20 {
+		c := program([]string{"AGFLOW_PYTHON=" + python}, "evaluate")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(20+trial*3) * time.Millisecond)
+		begin := time.Now()
+		_ = c.Process.Signal(syscall.SIGTERM)
+		guard := time.AfterFunc(10*time.Second, func() { _ = c.Process.Kill() })
+		_ = c.Wait()
+		guard.Stop()
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("trial %d: %v after %v", trial, c.ProcessState, took)
+		}
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func TestFlagsAreRefusedBeforeAnyPythonStarts(t *testing.T) {
@@ -83,5 +141,6 @@ func TestDoctorOfTheFileStepsNamesACure(t *testing.T) {
 	if status != exitPython || strings.Count(out, "-m pip install agflow") != 1 {
 		t.Error(status, out)
 	}
-	contains(t, out, "ok      interpreter  "+python, "failed  package      "+python+" has no agflow")
+	contains(t, out, "ok      interpreter  "+python,
+		"failed  package      "+python+" has no agflow")
 }

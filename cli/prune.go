@@ -1,15 +1,19 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
 
 func pruneCommand() *cli.Command {
 	return hostedCommand(cli.Command{
 		Name:  "prune",
 		Usage: "prune a model by a plan and repair it",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			need("plan", "plan `FILE` to follow"), need("output", "`FOLDER` of the light expert"),
 			modelFlag(), weightsFlag(), dataFlag(), compensateFlag("prune"),
-			batchSizeFlag(), seedFlag(), labelFlag(), limitFlag(),
-		},
+			batchSizeFlag(), seedFlag(), limitFlag(),
+		}, formFlags(), computingFlags()),
 	})
 }

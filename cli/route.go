@@ -18,8 +18,12 @@ func routeCommand() *cli.Command {
 		Name: "route", Usage: "set the threshold of a cascade from held-out predictions",
 		Category: fileSteps, Flags: routeFlags(),
 	}, func(c *cli.Context) (outcome, error) {
-		found, err := use(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
-			func(s tables.Samples) (routed, error) { return route(c, s) })
+		var found routed
+		err := tables.Lend(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
+			func(s tables.Samples) (err error) {
+				found, err = route(c, s)
+				return err
+			})
 		if err != nil {
 			return outcome{}, err
 		}
@@ -119,8 +123,8 @@ func routerText(path string, r routing.Router) string {
 	}
 	fmt.Fprintf(&b, "\n%s\n\n", thresholdText(r))
 	writeCascade(&b, r.AccuracyLight, r.AccuracyHeavy, r.Point, r.Ledger)
-	fmt.Fprintf(&b, "\nexpected cost per image: %s, break-even at %.1f %% escalated\n\n",
-		r.Ledger.Verdict, 100*r.Ledger.BreakEven)
+	fmt.Fprintf(&b, "\nexpected cost per image: %s, break-even at %.1f %% escalated; %s\n\n",
+		r.Ledger.Verdict, 100*r.Ledger.BreakEven, costsText(r.Ledger))
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "prior\tAUROC for the light expert's errors\n")
 	for _, q := range r.Priors {

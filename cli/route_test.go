@@ -21,10 +21,12 @@ func TestRouteWritesRouterAndCurve(t *testing.T) {
 		t.Fatal(err)
 	}
 	tolerance := 0.005
-	want, err := use("predictions.arrow", tables.KindPredictions, tables.LentSamples,
-		func(s tables.Samples) (routing.Router, error) {
-			return routing.NewRouter(s.Samples,
+	var want routing.Router
+	err = tables.Lend("predictions.arrow", tables.KindPredictions, tables.LentSamples,
+		func(s tables.Samples) (err error) {
+			want, err = routing.NewRouter(s.Samples,
 				routing.Request{Tolerance: &tolerance, Confidence: 0.95})
+			return err
 		})
 	if err != nil || !reflect.DeepEqual(found, want) {
 		t.Errorf("got %+v; want %+v, %v", found, want, err)

@@ -1,13 +1,17 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
 
 func runCommand() *cli.Command {
 	step := of("run")
 	return hostedCommand(cli.Command{
 		Name:  "run",
 		Usage: "the whole pipeline: calibrate, plan, prune, repair, fine-tune, route, report",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			modelFlag(), weightsFlag(), dataFlag(),
 			testDataFlag("eval", "`DATA` with the test images, which are used for nothing else"),
 			step.output("`FOLDER` of the results"),
@@ -18,8 +22,8 @@ func runCommand() *cli.Command {
 			step.number("epochs", "fine-tune for `N` epochs"),
 			step.fraction("lr", "peak learning `RATE` of the fine-tuning"),
 			limitFlag(), optional("eval-limit", "all", "use at most `N` test images"),
-			toleranceFlag(), confidenceFlag(), seedFlag(), labelFlag(),
-		},
+			toleranceFlag(), confidenceFlag(), seedFlag(),
+		}, formFlags(), computingFlags()),
 		Before: refuseTwoBudgets,
 	})
 }

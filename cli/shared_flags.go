@@ -29,7 +29,8 @@ func weightsFlag() cli.Flag {
 
 func dataFlag() cli.Flag {
 	return common.text("data",
-		"`DATA`: example:train, parquet:FILE, npz:FILE or imagefolder:DIR")
+		"`DATA`: example:train, parquet:FILE, npz:FILE or imagefolder:DIR; FILE may be a folder "+
+			"or a pattern of parquet files")
 }
 
 // testDataFlag names data that train nothing.
@@ -41,6 +42,29 @@ func testDataFlag(name, usage string) cli.Flag {
 
 func labelFlag() cli.Flag {
 	return setting("label", "`COLUMN` of the labels in a parquet file")
+}
+
+func imageColumnFlag() cli.Flag {
+	return setting("image-column",
+		"`COLUMN` of the images in a parquet file (default: the one that holds images)")
+}
+
+func classMapFlag() cli.Flag {
+	return setting("class-map", "`FILE` with the class of the model for every class of the data: "+
+		"a JSON object {name: number or name}, or CSV lines name,number (default: by the names)")
+}
+
+// formFlags say how data are to be read.
+func formFlags() []cli.Flag { return []cli.Flag{labelFlag(), imageColumnFlag(), classMapFlag()} }
+
+// computingFlags say where and how exactly models compute, and who decodes their images.
+func computingFlags() []cli.Flag {
+	return []cli.Flag{
+		common.text("device", "torch `DEVICE` for the models: cpu, cuda or cuda:1"),
+		common.text("dtype", "`DTYPE` of the models' products: float32, or bfloat16 beside "+
+			"weights that stay float32"),
+		common.number("workers", "decode images in `N` processes beside this one"),
+	}
 }
 
 func limitFlag() cli.Flag {

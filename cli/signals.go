@@ -21,7 +21,9 @@ const (
 
 // signals is what this process has received, and whom to tell.
 var signals struct {
-	received atomic.Int32 // number of the first signal, 0 for none
+	arrived  chan os.Signal
+	received atomic.Int32  // number of the first signal, 0 for none
+	disarmed chan struct{} // closed when arrived was closed and held nothing
 
 	mu        sync.Mutex
 	interrupt func(syscall.Signal) // ends the hosted call that runs; nil for none
@@ -32,9 +34,14 @@ var signals struct {
 // signal ends a hosted call at once, too.
 func endOnSignal() {
 	arrived := make(chan os.Signal, 2)
+	signals.arrived, signals.disarmed = arrived, make(chan struct{})
 	signal.Notify(arrived, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		number := (<-arrived).(syscall.Signal)
+		number, isSignal := (<-arrived).(syscall.Signal)
+		if !isSignal {
+			close(signals.disarmed)
+			return
+		}
 		signals.received.Store(int32(number))
 		signals.mu.Lock()
 		interrupt := signals.interrupt
@@ -58,25 +65,6 @@ func repeat(action func()) {
 		go action()
 		time.Sleep(repeatAfter)
 	}
-}
-
-// interruptible runs a hosted call. Whatever it returns after a signal (an interrupt may be
-// swallowed, or become another exception) is that it was interrupted.
-func interruptible(interrupt func(syscall.Signal), call func() (string, error)) (string, error) {
-	setInterrupt(interrupt)
-	answer, err := call()
-	if number := signals.received.Load(); number != 0 {
-		pyhost.EndDescendants()
-		return "", interrupted(number)
-	}
-	setInterrupt(nil)
-	return answer, err
-}
-
-func setInterrupt(interrupt func(syscall.Signal)) {
-	signals.mu.Lock()
-	defer signals.mu.Unlock()
-	signals.interrupt = interrupt
 }
 
 // interrupted is the error of a process that received a signal.

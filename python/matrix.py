@@ -1,4 +1,4 @@
-"""Build the wheel on every CPython 3.10 to 3.13 found here and try it without torch."""
+"""Build the manylinux wheel on every CPython 3.10 to 3.13 found here and try it without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from build_wheel import build, run
+
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
 # One batch of one layer through the extension module: sum |y*g| of each channel.
@@ -62,30 +63,19 @@ def trial(python: str, folder: pathlib.Path) -> str:
     """Build, install, call the core, start the command; returns the wheel's name."""
     environment = folder / "venv"
     run(python, "-m", "venv", environment)
-    pip = [environment / "bin" / "pip", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
-    [wheel] = folder.glob("*.whl")
-    run(*pip, "install", "numpy", "pyarrow")
-    run(*pip, "install", "--no-deps", wheel)
-    run(environment / "bin" / "python", "-c", TRIAL)
-    agflow = environment / "bin" / "agflow"
-    run(agflow, "inspect", "--help")
-    doctor = subprocess.run([agflow, "doctor"], capture_output=True, text=True, cwd=folder)
-    if "ok      backend      host" not in doctor.stdout:
-        raise subprocess.CalledProcessError(
-            doctor.returncode, [agflow, "doctor"], doctor.stdout + doctor.stderr
-        )
+    bin = environment / "bin"
+    wheel = build(bin / "python", folder)
+    pip = [bin / "pip", "--quiet", "--disable-pip-version-check", "install"]
+    run(*pip, "numpy", "pyarrow")
+    run(*pip, "--no-deps", wheel)
+    run(bin / "python", "-c", TRIAL)
+    run(bin / "agflow", "inspect", "--help")
+    for start in ([bin / "agflow"], [bin / "python", "-m", "agflow"]):
+        doctor = subprocess.run([*start, "doctor"], capture_output=True, text=True, cwd=folder)
+        if "ok      backend      host" not in doctor.stdout:
+            said = doctor.stdout + doctor.stderr
+            raise subprocess.CalledProcessError(doctor.returncode, [*start, "doctor"], said)
     return wheel.name
-
-
-def run(*command: object) -> None:
-    subprocess.run(
-        [str(word) for word in command],
-        check=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
 
 
 if __name__ == "__main__":

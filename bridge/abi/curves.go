@@ -42,15 +42,17 @@ func Curve(
 
 // ledgerRequest is the request of Ledger.
 type ledgerRequest struct {
-	Light     int64 `json:"light_macs"`
-	Heavy     int64 `json:"heavy_macs"`
-	Shared    int64 `json:"shared_macs"`
-	Samples   int64 `json:"samples"`
-	Escalated int64 `json:"escalated"`
+	Light     float64 `json:"light_cost"`
+	Heavy     float64 `json:"heavy_cost"`
+	Shared    float64 `json:"shared_cost"`
+	Unit      string  `json:"cost_unit"`
+	Samples   int64   `json:"samples"`
+	Escalated int64   `json:"escalated"`
 }
 
 // Ledger counts the cost of a cascade from
-// {"light_macs","heavy_macs","shared_macs","samples","escalated"} and returns it as JSON.
+// {"light_cost","heavy_cost","shared_cost","cost_unit","samples","escalated"} and returns it as
+// JSON.
 func Ledger(request string) (ledger string, err error) {
 	defer fault.Recover(&err)
 	var c call
@@ -58,7 +60,8 @@ func Ledger(request string) (ledger string, err error) {
 	if c.err != nil {
 		return "", c.err
 	}
-	cost := routing.Cost{Light: asked.Light, Heavy: asked.Heavy, Shared: asked.Shared}
+	cost := routing.Cost{Light: asked.Light, Heavy: asked.Heavy, Shared: asked.Shared,
+		Unit: asked.Unit}
 	return encode[routing.Ledger](routing.NewLedger(cost, asked.Samples, asked.Escalated))
 }
 

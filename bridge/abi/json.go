@@ -2,9 +2,9 @@ package abi
 
 import (
 	"encoding/json"
-	"strings"
 
 	"agflow/core/fault"
+	"agflow/core/strictjson"
 )
 
 // decode reads a request in JSON over asked, which holds the defaults; a misspelt key is an error,
@@ -14,10 +14,8 @@ func decode[T any](c *call, request string, asked T) T {
 	if c.err != nil {
 		return asked
 	}
-	d := json.NewDecoder(strings.NewReader(request))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&asked); err != nil {
-		c.err = fault.New(fault.Value, "the request is not the JSON expected here: %w", err)
+	if err := strictjson.Over([]byte(request), &asked); err != nil {
+		c.err = fault.New(fault.Value, "the request can't be read: %w", err)
 	}
 	return asked
 }

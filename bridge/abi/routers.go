@@ -7,7 +7,7 @@ import (
 )
 
 // CalibrateRouter finds the router that a request asks for (routing.Request) and returns it as
-// JSON, the content of router.json.
+// JSON, the content of router.json without its checksum.
 func CalibrateRouter(
 	request string, predictionsArray, predictionsSchema int64,
 ) (router string, err error) {
@@ -32,10 +32,7 @@ func EvaluateRouter(
 	var c call
 	defer c.release()
 	input := c.take("predictions", predictionsArray, predictionsSchema)
-	asked, err := routing.ParseRouter([]byte(router))
-	if err != nil {
-		return "", err
-	}
+	asked := decodeRouter(&c, router)
 	samples := read(&c, input, tables.LentSamples)
 	if c.err != nil {
 		return "", c.err
@@ -47,9 +44,10 @@ func EvaluateRouter(
 // file's bytes.
 func WriteRouter(path, router string) (bytes int64, err error) {
 	defer fault.Recover(&err)
-	found, err := routing.ParseRouter([]byte(router))
-	if err != nil {
-		return 0, err
+	var c call
+	found := decodeRouter(&c, router)
+	if c.err != nil {
+		return 0, c.err
 	}
 	return tables.WriteRouter(path, found)
 }
@@ -58,4 +56,15 @@ func WriteRouter(path, router string) (bytes int64, err error) {
 func ReadRouter(path string) (router string, err error) {
 	defer fault.Recover(&err)
 	return encode[routing.Router](tables.ReadRouter(path))
+}
+
+// decodeRouter reads a router that another language holds.
+func decodeRouter(c *call, text string) routing.Router {
+	router := decode(c, text, routing.Router{})
+	if c.err == nil {
+		if err := router.Validate(); err != nil {
+			c.err = fault.New(fault.Value, "the router can't be used: %s", fault.Sentence(err))
+		}
+	}
+	return router
 }

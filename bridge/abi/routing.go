@@ -8,10 +8,10 @@ import (
 )
 
 // Priors exports the record {prediction int64, and a float32 column for each prior that logits
-// give} of the rows of logits, a matrix [rows, classes], over a temperature, and returns the number
-// of rows.
+// give} of the rows of an expert's logits, a matrix [rows, classes], over a temperature, and
+// returns the number of rows. Errors call the expert as the text does.
 func Priors(
-	temperature float64, logitsArray, logitsSchema, outArray, outSchema int64,
+	expert string, temperature float64, logitsArray, logitsSchema, outArray, outSchema int64,
 ) (rows int64, err error) {
 	defer fault.Recover(&err)
 	var c call
@@ -22,7 +22,7 @@ func Priors(
 	if c.err != nil {
 		return 0, c.err
 	}
-	predictions, priors, err := routing.Priors(logits, temperature)
+	predictions, priors, err := routing.Priors(logits, temperature, expert)
 	if err != nil {
 		return 0, err
 	}

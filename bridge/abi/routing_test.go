@@ -18,7 +18,8 @@ func (c *caller) logits() wire { return c.matrix(2, 5, 0, 0, 0, 0, 9) }
 
 // predictions are 100 samples that both experts get right.
 func (c *caller) predictions() wire {
-	p := tables.Predictions{Temperature: 1, Cost: routing.Cost{Light: 20, Heavy: 100}}
+	p := tables.Predictions{Temperature: 1,
+		Cost: routing.Cost{Light: 20, Heavy: 100, Unit: routing.MACs}}
 	p.Priors = []routing.Prior{{Name: "max_probability"}}
 	for i := range int64(100) {
 		class := i % 3
@@ -33,7 +34,7 @@ func (c *caller) predictions() wire {
 func TestPriorsAndRoute(t *testing.T) {
 	c := newCaller(t)
 	in, out := c.logits(), c.empty()
-	rows, err := Priors(1, in.array, in.schema, out.array, out.schema)
+	rows, err := Priors("light expert", 1, in.array, in.schema, out.array, out.schema)
 	if err != nil || rows != 3 {
 		t.Fatal(rows, err)
 	}
@@ -130,7 +131,8 @@ func TestCurveAndItsEnds(t *testing.T) {
 	if err != nil || !strings.Contains(text, `"charged":0.2,`) {
 		t.Error(text, err)
 	}
-	request := `{"light_macs":20,"heavy_macs":100,"shared_macs":0,"samples":10,"escalated":5}`
+	request := `{"light_cost":20,"heavy_cost":100,"shared_cost":0,"cost_unit":"EUR",` +
+		`"samples":10,"escalated":5}`
 	text, err = Ledger(request)
 	if err != nil || !strings.Contains(text, `"charged":0.7`) {
 		t.Error(text, err)

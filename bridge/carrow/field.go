@@ -48,9 +48,9 @@ func field(path string, s *cSchema) (arrow.Field, error) {
 	size, ok := listSize(format)
 	if !ok {
 		return f, fault.New(fault.Dtype,
-			"%s: Arrow format %q is not one that agflow reads; cast it to float16, float32, "+
+			"%s: %s is not a type that agflow reads; cast it to float16, float32, "+
 				"float64, uint16, int32, int64, bool, utf8 or a fixed-size list of one of them",
-			path, format)
+			path, typeName(format))
 	}
 	child, err := onlyChild[cSchema](path, "schema", s.children, s.nChildren)
 	if err != nil {
@@ -62,8 +62,8 @@ func field(path string, s *cSchema) (arrow.Field, error) {
 	}
 	if item.Type, ok = leafTypes[format]; !ok || child.nChildren != 0 {
 		return f, fault.New(fault.Dtype,
-			"%s: a fixed-size list of Arrow format %q is not one that agflow reads; cast its "+
-				"values to float32", path, format)
+			"%s: a fixed-size list of %s is not a type that agflow reads; cast its values to "+
+				"float32", path, typeName(format))
 	}
 	f.Type = arrow.FixedSizeListOfField(size, item)
 	return f, nil

@@ -34,6 +34,18 @@ func plausible(address, width uintptr) bool {
 // at follows a plausible address.
 func at[T any](address uintptr) *T { return *(**T)(unsafe.Pointer(&address)) }
 
+// Flag borrows the int32 at an address; nil for the address 0.
+func Flag(address int64) (*int32, error) {
+	switch {
+	case address == 0:
+		return nil, nil
+	case !plausible(uintptr(address), unsafe.Alignof(int32(0))):
+		return nil, fault.New(fault.Value,
+			"the flag's address %d leads to no int32; pass that of an int32, or 0 for none", address)
+	}
+	return at[int32](uintptr(address)), nil
+}
+
 // cText borrows a C string of at most max bytes; ok is false when there is none or it is longer. A
 // missing one is empty.
 func cText(address uintptr, max int) (s []byte, ok bool) {

@@ -48,6 +48,22 @@ func agflow_call_calibrate_router(
 	return answerText(text, result, err)
 }
 
+//export agflow_call_cancel_flag
+func agflow_call_cancel_flag(flag C.int64_t, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.CancelFlag(int64(flag))
+	return answer(number, text, result, err)
+}
+
+//export agflow_call_check_table
+func agflow_call_check_table(
+	kind *C.char, array, schema, outArray, outSchema C.int64_t, number *C.int64_t, text **C.char,
+) C.int32_t {
+	result, err := abi.CheckTable(
+		C.GoString(kind), int64(array), int64(schema), int64(outArray), int64(outSchema),
+	)
+	return answer(number, text, result, err)
+}
+
 //export agflow_call_combine
 func agflow_call_combine(
 	weight C.double, lightArray, lightSchema, heavyArray, heavySchema, outArray,
@@ -188,12 +204,12 @@ func agflow_call_plan(
 
 //export agflow_call_priors
 func agflow_call_priors(
-	temperature C.double, logitsArray, logitsSchema, outArray, outSchema C.int64_t,
+	expert *C.char, temperature C.double, logitsArray, logitsSchema, outArray, outSchema C.int64_t,
 	number *C.int64_t, text **C.char,
 ) C.int32_t {
 	result, err := abi.Priors(
-		float64(temperature), int64(logitsArray), int64(logitsSchema), int64(outArray),
-		int64(outSchema),
+		C.GoString(expert), float64(temperature), int64(logitsArray), int64(logitsSchema),
+		int64(outArray), int64(outSchema),
 	)
 	return answer(number, text, result, err)
 }

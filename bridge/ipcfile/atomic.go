@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"agflow/core/cancel"
 	"agflow/core/fault"
 )
 
@@ -42,6 +43,7 @@ func replace(path string, write func(*os.File) error) (err error) {
 			_ = os.Remove(f.Name())
 		}
 	}()
+	defer fault.Recover(&err)
 	if err := write(f); err != nil {
 		return err
 	}
@@ -53,6 +55,7 @@ func replace(path string, write func(*os.File) error) (err error) {
 	if err := f.Sync(); err != nil {
 		return IOFault(path, "write", err)
 	}
+	cancel.Check()                 // for the last time: from here on the new file is there
 	if runtime.GOOS == "windows" { // it renames no open file; elsewhere its owner's lock keeps it
 		_ = f.Close()
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"unicode/utf8"
 
+	"agflow/core/cancel"
 	"agflow/core/fault"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -26,6 +27,7 @@ type placer func([]byte) *memory.Buffer
 // behind.
 func copier(alloc memory.Allocator) placer {
 	return func(bytes []byte) *memory.Buffer {
+		cancel.Check()
 		buffer := memory.NewResizableBuffer(alloc)
 		defer buffer.Release()
 		buffer.Resize(len(bytes))
@@ -68,7 +70,7 @@ func readBatch(schema *arrow.Schema, message, body []byte, place placer) (arrow.
 	for _, f := range schema.Fields() {
 		data, err := b.column(f.Type, int(rows))
 		if err != nil {
-			return nil, fault.New(fault.File, "column %q %s", f.Name, sentence(err))
+			return nil, fault.New(fault.File, "column %q %s", f.Name, fault.Sentence(err))
 		}
 		columns = append(columns, array.MakeFromData(data))
 		data.Release()

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strings"
 
+	"agflow/core/cancel"
 	"agflow/core/fault"
 )
 
@@ -45,12 +47,29 @@ func isHex(digits []byte) bool {
 // digest computes the digits of a file whose checksums have theirs at two offsets.
 func digest(file []byte, first, second int) string {
 	hash := sha256.New()
-	hash.Write(file[:first])
-	hash.Write([]byte(checksumZeros))
-	hash.Write(file[first+checksumDigits : second])
-	hash.Write([]byte(checksumZeros))
-	hash.Write(file[second+checksumDigits:])
+	write := inPieces(hash.Write)
+	write(file[:first])
+	write([]byte(checksumZeros))
+	write(file[first+checksumDigits : second])
+	write([]byte(checksumZeros))
+	write(file[second+checksumDigits:])
 	return hex.EncodeToString(hash.Sum(nil))
+}
+
+// inPieces makes a function that writes do its work in pieces, so that it ends when it is cancelled.
+func inPieces(write func([]byte) (int, error)) func([]byte) (int, error) {
+	const size = 1 << 20
+	return func(bytes []byte) (written int, err error) {
+		for piece := range slices.Chunk(bytes, size) {
+			cancel.Check()
+			n, err := write(piece)
+			written += n
+			if err != nil {
+				return written, err
+			}
+		}
+		return written, nil
+	}
 }
 
 // verify compares the bytes of a file with its checksums, before anything parses them.

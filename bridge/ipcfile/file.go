@@ -1,9 +1,9 @@
 // Package ipcfile keeps record batches in Arrow IPC files, uncompressed, one record batch a file,
 // readable by any Arrow tool. A checksum inside the file is verified before a byte of it is parsed,
 // and a file appears whole or not at all. Reading maps the file into memory and copies nothing
-// (Use), or copies once (Read); no file, damaged or forged, makes it panic or allocate more than a
-// small multiple of the file's size. What the columns of a kind are is the matter of package
-// tables.
+// (Use, and Open for large files), or copies once (Read); no file, damaged or forged, makes it
+// panic or allocate more than a small multiple of the file's size. What the columns of a kind are
+// is the matter of package tables.
 package ipcfile
 
 import (
@@ -45,7 +45,7 @@ func fileSchema(schema *arrow.Schema) *arrow.Schema {
 }
 
 func writeIPC(f *os.File, path string, rec arrow.Record) error {
-	w, err := ipc.NewFileWriter(f, ipc.WithSchema(rec.Schema()))
+	w, err := ipc.NewFileWriter(pieces{f}, ipc.WithSchema(rec.Schema()))
 	if err != nil {
 		return IOFault(path, "write", err)
 	}
@@ -57,6 +57,11 @@ func writeIPC(f *os.File, path string, rec arrow.Record) error {
 	}
 	return nil
 }
+
+// pieces is a file that is written in pieces, so that the work can be cancelled.
+type pieces struct{ *os.File }
+
+func (p pieces) Write(bytes []byte) (int, error) { return inPieces(p.File.Write)(bytes) }
 
 // writeChecksum puts the digits in the two places that hold zeros and returns the size of the file.
 func writeChecksum(f *os.File, path string) (size int64, err error) {
@@ -111,6 +116,30 @@ func Read(path, kind string, alloc memory.Allocator) (rec arrow.Record, err erro
 		rec, err = m.read(kind, copier(alloc))
 		return err
 	})
+	return released(rec, err)
+}
+
+// mappedFrom is the size of a file, in bytes, from which Open does not copy it.
+var mappedFrom = int64(64 << 20)
+
+// Open is Read, but a file of 64 MiB or more is not copied: the columns lie in its own pages, read
+// by the operating system as they are used, until the caller releases the record batch. Such a file
+// may be replaced by renaming meanwhile, as Write does. Whoever writes into it in place changes the
+// columns, and whoever cuts it short makes the process that reads them end.
+func Open(path, kind string, alloc memory.Allocator) (rec arrow.Record, err error) {
+	err = withMapping(path, func(m *mapping) (err error) {
+		place := copier(alloc)
+		if int64(len(m.bytes)) >= mappedFrom {
+			place = m.buffer
+		}
+		rec, err = m.read(kind, place)
+		return err
+	})
+	return released(rec, err)
+}
+
+// released lets go of a record batch that was read, but is void.
+func released(rec arrow.Record, err error) (arrow.Record, error) {
 	if err != nil && rec != nil {
 		rec.Release()
 		rec = nil
@@ -137,7 +166,7 @@ func parse(path, kind string, file []byte, place placer) (rec arrow.Record, err 
 	}
 	if err != nil {
 		return nil, fault.New(fault.File, "%s can't be read: %s; write it with agflow",
-			path, sentence(err))
+			path, fault.Sentence(err))
 	}
 	return rec, nil
 }
@@ -151,13 +180,14 @@ func tableSchema(schema *arrow.Schema) *arrow.Schema {
 	return arrow.NewSchema(schema.Fields(), &metadata)
 }
 
-// checkHeader compares format and kind with what is expected.
+// checkHeader refuses a newer format, and another kind than the one that is expected.
 func checkHeader(path, kind string, schema *arrow.Schema) error {
 	pairs := Pairs(schema.Metadata())
-	if pairs[KeyFormat] != Format {
-		return fault.New(fault.File,
-			"%s has agflow format %q, this version reads %q; use the agflow "+
-				"version that wrote it (%s)", path, pairs[KeyFormat], Format, pairs[KeyProducer])
+	if pairs[KeyFormat] == "" {
+		return fault.New(fault.File, "%s names no format; write it with agflow", path)
+	}
+	if _, err := FormatOf(pairs); err != nil {
+		return fault.New(fault.File, "%s %s", path, fault.Sentence(err))
 	}
 	if kind != "" && pairs[KeyKind] != kind {
 		return fault.New(fault.File, "%s holds agflow %s, expected %s; name a %s file",

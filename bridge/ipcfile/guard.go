@@ -16,6 +16,8 @@ func guarded(path string, step func() error) (err error) {
 	defer func() {
 		switch found := recover().(type) {
 		case nil:
+		case *fault.Error: // the work was cancelled
+			err = found
 		case interface{ Addr() uintptr }:
 			err = fault.New(fault.IO,
 				"a part of %s can't be read: it was cut short, or the disk failed; write it again",
@@ -31,16 +33,7 @@ func guarded(path string, step func() error) (err error) {
 
 // Named puts the name of a file before the sentence of an error, which keeps its code.
 func Named(path string, err error) error {
-	return fault.New(fault.CodeOf(err), "%s: %s", path, sentence(err))
-}
-
-// sentence is an error's text without its code.
-func sentence(err error) string {
-	var known *fault.Error
-	if errors.As(err, &known) {
-		return known.Text
-	}
-	return err.Error()
+	return fault.New(fault.CodeOf(err), "%s: %s", path, fault.Sentence(err))
 }
 
 // IOFault says what the operating system refused, and the cure where there is a plain one. The

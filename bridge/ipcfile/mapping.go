@@ -22,22 +22,15 @@ type mapping struct {
 
 // openMapping maps a file for its caller, who closes and releases it.
 func openMapping(path string) (m *mapping, err error) {
-	f, err := os.Open(path)
+	f, info, err := openRegular(path)
 	if err != nil {
-		return nil, IOFault(path, "read", err)
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			_ = f.Close()
 		}
 	}()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, IOFault(path, "read", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fault.New(fault.IO, "%s is not a regular file; name an Arrow file", path)
-	}
 	if info.Size() == 0 {
 		return nil, fault.New(fault.File, "%s is empty; write it again", path)
 	}

@@ -267,3 +267,65 @@ func TestUseNamesTheFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A large file is opened over its own pages, which stay when another file takes its name, and a
+// small one is copied; both equal what was written.
+func TestOpenMapsLargeFiles(t *testing.T) {
+	defer func(before int64) { mappedFrom = before }(mappedFrom)
+	want := sampleRecord(memory.DefaultAllocator)
+	defer want.Release()
+	for name, from := range map[string]int64{"large": 1, "small": 1 << 40} {
+		mappedFrom = from
+		path := filepath.Join(t.TempDir(), "x.arrow")
+		if _, err := Write(path, want); err != nil {
+			t.Fatal(err)
+		}
+		alloc := memory.NewCheckedAllocator(memory.DefaultAllocator)
+		rec, err := Open(path, sampleKind, alloc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if copied := alloc.CurrentAlloc() > 0; copied != (name == "small") {
+			t.Errorf("%s: %d bytes were copied", name, alloc.CurrentAlloc())
+		}
+		if mapped := len(mappings(t, path)) > 0; mapped != (name == "large") {
+			t.Errorf("%s: mapped is %v", name, mapped)
+		}
+		if _, err := Write(path, want); err != nil { // in its place
+			t.Fatal(err)
+		}
+		if !array.RecordEqual(rec, want) {
+			t.Errorf("%s: got %v", name, rec)
+		}
+		rec.Release()
+		if left := mappings(t, path); len(left) > 0 {
+			t.Errorf("%s: still mapped", name)
+		}
+		alloc.AssertSize(t, 0)
+	}
+}
+
+// What is wrong with a large file leaves nothing mapped.
+func TestOpenRefusesDamagedLargeFiles(t *testing.T) {
+	defer func(before int64) { mappedFrom = before }(mappedFrom)
+	mappedFrom = 1
+	path := filepath.Join(t.TempDir(), "x.arrow")
+	rec := sampleRecord(memory.DefaultAllocator)
+	defer rec.Release()
+	size, err := Write(path, rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, otherKind, memory.DefaultAllocator); fault.CodeOf(err) != fault.File {
+		t.Error("another kind:", err)
+	}
+	if err := os.Truncate(path, size-1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, sampleKind, memory.DefaultAllocator); fault.CodeOf(err) != fault.File {
+		t.Error("cut short:", err)
+	}
+	if left := mappings(t, path); len(left) > 0 {
+		t.Error("still mapped")
+	}
+}

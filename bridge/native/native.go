@@ -23,6 +23,12 @@ func CalibrateRouter(request string, predictionsArray, predictionsSchema int64) 
 	return abi.CalibrateRouter(request, predictionsArray, predictionsSchema)
 }
 
+func CancelFlag(flag int64) (int64, error) { return abi.CancelFlag(flag) }
+
+func CheckTable(kind string, array, schema, outArray, outSchema int64) (int64, error) {
+	return abi.CheckTable(kind, array, schema, outArray, outSchema)
+}
+
 func Combine(
 	weight float64, lightArray, lightSchema, heavyArray, heavySchema, outArray, outSchema int64,
 ) (int64, error) {
@@ -90,9 +96,9 @@ func Plan(
 }
 
 func Priors(
-	temperature float64, logitsArray, logitsSchema, outArray, outSchema int64,
+	expert string, temperature float64, logitsArray, logitsSchema, outArray, outSchema int64,
 ) (int64, error) {
-	return abi.Priors(temperature, logitsArray, logitsSchema, outArray, outSchema)
+	return abi.Priors(expert, temperature, logitsArray, logitsSchema, outArray, outSchema)
 }
 
 func Rank(predictionsArray, predictionsSchema int64) (string, error) {

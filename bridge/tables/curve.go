@@ -30,31 +30,22 @@ var measures = []measure{
 // CurveToRecord has one row a threshold: threshold float64; escalated int64; and escalation,
 // accuracy, charged, uncharged, random_accuracy float64, each followed by the ends of its interval,
 // NAME_low and NAME_high. Its metadata is that of the predictions it was made from; agflow.prior
-// names the prior that the thresholds are for, what it costs is in agflow.light_macs, and
+// names the prior that the thresholds are for, what it costs is in agflow.light_cost, and
 // agflow.answers, with agflow.light_weight, is there where both experts answer what escalates.
 func CurveToRecord(
 	alloc memory.Allocator, points []routing.Point, from Samples, prior, answers string,
 ) arrow.Record {
-	floats := func(value func(*routing.Point) *float64) []float64 {
-		out := make([]float64, len(points))
-		for i := range points {
-			out[i] = *value(&points[i])
-		}
-		return out
-	}
 	escalated := make([]int64, len(points))
 	for i, p := range points {
 		escalated[i] = p.Escalated
 	}
 	c := columns{alloc: alloc}
-	c.float64s("threshold", floats(func(p *routing.Point) *float64 { return &p.Threshold }))
+	c.float64s("threshold",
+		valuesOf(points, func(p *routing.Point) *float64 { return &p.Threshold }))
 	c.int64s("escalated", escalated)
 	for _, m := range measures {
-		c.float64s(m.name, floats(m.value))
-		c.float64s(m.name+"_low",
-			floats(func(p *routing.Point) *float64 { return &m.interval(p)[0] }))
-		c.float64s(m.name+"_high",
-			floats(func(p *routing.Point) *float64 { return &m.interval(p)[1] }))
+		c.float64s(m.name, valuesOf(points, m.value))
+		c.interval(m, points)
 	}
 	pairs := predictionPairs(from.Metadata, prior, from.Temperature, from.CostOf(prior))
 	if answers == routing.EnsembleAnswers {
@@ -63,10 +54,27 @@ func CurveToRecord(
 	return c.record(KindCurve, pairs)
 }
 
+// interval puts the columns of the ends of a measure's interval.
+func (c *columns) interval(m measure, points []routing.Point) {
+	for end, suffix := range [2]string{"_low", "_high"} {
+		c.float64s(m.name+suffix, valuesOf(points,
+			func(p *routing.Point) *float64 { return &m.interval(p)[end] }))
+	}
+}
+
+func valuesOf(points []routing.Point, value func(*routing.Point) *float64) []float64 {
+	out := make([]float64, len(points))
+	for i := range points {
+		out[i] = *value(&points[i])
+	}
+	return out
+}
+
 // CurveFromRecord copies the points out of a record batch.
 func CurveFromRecord(rec arrow.Record) ([]routing.Point, error) {
 	x := extract(rec, KindCurve)
-	points := make([]routing.Point, rec.NumRows())
+	defer x.release()
+	points := make([]routing.Point, x.rows())
 	fill := func(name string, at func(*routing.Point) *float64) {
 		for i, v := range x.float64s(name) {
 			*at(&points[i]) = v

@@ -1,10 +1,12 @@
 package tables
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 
 	"agflow/bridge/ipcfile"
+	"agflow/core/cancel"
 	"agflow/core/fault"
 	"agflow/core/statistics"
 
@@ -22,14 +24,63 @@ type extractor struct {
 	err   error
 }
 
+// extract begins to read a record batch of a kind, of this format or upgraded to it. The caller
+// releases the extractor.
 func extract(rec arrow.Record, kind string) *extractor {
-	x := &extractor{rec: rec, kind: kind, pairs: ipcfile.Pairs(rec.Schema().Metadata())}
+	x := &extractor{kind: kind, pairs: ipcfile.Pairs(rec.Schema().Metadata())}
 	if found := x.pairs[ipcfile.KeyKind]; found != kind {
 		x.err = fault.New(fault.Value,
-			"expected a table of kind %q, its schema metadata says %s=%q; make it with agflow",
+			"expected a table of kind %q, its schema metadata says %s=%.40q; make it with agflow",
 			kind, ipcfile.KeyKind, found)
+		return x
+	}
+	if x.rec, x.err = Upgrade(rec); x.err == nil {
+		x.pairs = ipcfile.Pairs(x.rec.Schema().Metadata())
+		x.err = missing(kind, x.pairs)
 	}
 	return x
+}
+
+// required is the metadata of each kind without which a table can't be read.
+var required = map[string][]string{
+	KindStatistics: modelKeys,
+	KindScores:     slices.Concat(modelKeys, []string{keyCriterion, keySeed}),
+	KindPlan: slices.Concat(modelKeys,
+		[]string{keyCriterion, keySeed, keyRequest, keyPlanned}),
+	KindPredictions: {keyPrior, keyLightCost, keyHeavyCost, keySharedCost, keyCostUnit},
+	KindLatency:     {keyModel, keyModelMS},
+}
+
+var modelKeys = []string{keyModel, keyModelMACs, keyModelParams}
+
+// missing refuses a table that another tool made of one of agflow's and that lost its metadata.
+func missing(kind string, pairs map[string]string) error {
+	var lost []string
+	for _, key := range required[kind] {
+		if _, given := pairs[key]; !given {
+			lost = append(lost, key)
+		}
+	}
+	if len(lost) > 0 {
+		return fault.New(fault.Value, "the %s table lacks the metadata %s, which many tools drop; "+
+			"give it that of the table it was made from (in Python: metadata=original.metadata)",
+			kind, strings.Join(lost, ", "))
+	}
+	return nil
+}
+
+// rows is the number of rows; 0 after an error.
+func (x *extractor) rows() int64 {
+	if x.err != nil {
+		return 0
+	}
+	return x.rec.NumRows()
+}
+
+func (x *extractor) release() {
+	if x.rec != nil {
+		x.rec.Release()
+	}
 }
 
 // column finds a column by name; other columns may be there too and are not read.
@@ -37,6 +88,7 @@ func column[A arrow.Array](x *extractor, name string) (values A, ok bool) {
 	if x.err != nil {
 		return values, false
 	}
+	cancel.Check()
 	at := x.rec.Schema().FieldIndices(name)
 	if len(at) != 1 {
 		x.err = fault.New(fault.Value, "the %s table has %d columns %q, expected 1; it has %s",
@@ -165,6 +217,7 @@ func (x *extractor) integer(key string) (n int64) {
 // units folds the columns that name a unit back into layers. Rows of a layer must stand together,
 // units ascending from 0, since every other column is read by that order.
 func (x *extractor) units() (layers []statistics.Layer) {
+	x.channelGroups()
 	names, _ := column[*array.String](x, "layer")
 	groups, _ := column[*array.String](x, "group")
 	units, widths, parts := x.int32s("unit"), x.int32s("unit_width"), x.int32s("parts")
@@ -199,4 +252,17 @@ func (x *extractor) units() (layers []statistics.Layer) {
 	}
 	x.err = statistics.ValidateLayers(layers)
 	return layers
+}
+
+// maxChannelGroups is the greatest size of the text of the channel groups, in bytes.
+const maxChannelGroups = 16 << 20
+
+// channelGroups checks the optional metadata of the channel groups, which is carried along.
+func (x *extractor) channelGroups() {
+	text, given := x.pairs[keyChannelGroups]
+	if x.err == nil && given && (len(text) > maxChannelGroups || !json.Valid([]byte(text))) {
+		x.err = fault.New(fault.Value, "metadata %s has %d bytes and begins with %.40q, expected "+
+			"JSON of at most %d bytes; make the table with agflow", keyChannelGroups, len(text),
+			text, maxChannelGroups)
+	}
 }

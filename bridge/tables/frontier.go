@@ -28,6 +28,7 @@ var frontierColumns = []arrow.Field{
 // checkFrontier refuses a table of kind frontier that lacks a column.
 func checkFrontier(rec arrow.Record) error {
 	x := extract(rec, KindFrontier)
+	defer x.release()
 	for _, column := range frontierColumns {
 		switch column.Type.ID() {
 		case arrow.STRING:
@@ -38,7 +39,7 @@ func checkFrontier(rec arrow.Record) error {
 			x.float64s(column.Name)
 		}
 	}
-	if x.err == nil && rec.NumRows() == 0 {
+	if x.err == nil && x.rows() == 0 {
 		return fault.New(fault.Empty,
 			"the frontier has no row, expected one for each candidate that was evaluated")
 	}

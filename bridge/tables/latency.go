@@ -31,6 +31,7 @@ func LatencyToRecord(alloc memory.Allocator, t planning.LatencyTable) arrow.Reco
 // LatencyFromRecord copies the latency table out of a record batch.
 func LatencyFromRecord(rec arrow.Record) (planning.LatencyTable, error) {
 	x := extract(rec, KindLatency)
+	defer x.release()
 	t := planning.LatencyTable{
 		Model:    x.pairs[keyModel],
 		Kind:     x.texts("kind"),

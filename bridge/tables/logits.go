@@ -13,6 +13,7 @@ import (
 // batch.
 func LogitsFromRecord(rec arrow.Record) (tensor.View, error) {
 	x := extract(rec, KindLogits)
+	defer x.release()
 	list, ok := column[*array.FixedSizeList](x, "logits")
 	if !ok {
 		return tensor.View{}, x.err

@@ -2,6 +2,7 @@ package tables
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 
@@ -52,11 +53,16 @@ func getInt(pairs map[string]string, key string) (int64, error) {
 	n, err := strconv.ParseInt(pairs[key], 10, 64)
 	if err != nil {
 		return 0, fault.New(fault.Value,
-			"metadata %s is %q, expected a whole number; make the table with agflow",
+			"metadata %s is %.40q, expected a whole number; make the table with agflow",
 			key, pairs[key])
 	}
 	return n, nil
 }
 
-// formatFloat writes a number so that reading it gives the same bits.
-func formatFloat(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+// formatFloat writes a number so that reading it gives the same bits, whole numbers as such.
+func formatFloat(x float64) string {
+	if x == math.Trunc(x) && math.Abs(x) < 1<<53 && (x != 0 || !math.Signbit(x)) {
+		return strconv.FormatInt(int64(x), 10)
+	}
+	return strconv.FormatFloat(x, 'g', -1, 64)
+}

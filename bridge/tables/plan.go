@@ -6,6 +6,7 @@ import (
 
 	"agflow/core/fault"
 	"agflow/core/planning"
+	"agflow/core/strictjson"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -37,9 +38,11 @@ func PlanToRecord(alloc memory.Allocator, p planning.Plan) (arrow.Record, error)
 	return c.record(KindPlan, pairs), nil
 }
 
-// PlanFromRecord copies the plan out of a record batch.
+// PlanFromRecord copies the plan out of a record batch. What it comes to is worked out from the
+// units that it keeps, which may have been edited.
 func PlanFromRecord(rec arrow.Record) (planning.Plan, error) {
 	x := extract(rec, KindPlan)
+	defer x.release()
 	p := planning.Plan{
 		Model:     x.model(),
 		Layers:    x.units(),
@@ -52,15 +55,18 @@ func PlanFromRecord(rec arrow.Record) (planning.Plan, error) {
 	if x.err != nil {
 		return planning.Plan{}, x.err
 	}
-	if err := json.Unmarshal([]byte(x.pairs[keyRequest]), &p.Request); err != nil {
+	if err := strictjson.Whole([]byte(x.pairs[keyRequest]), &p.Request); err != nil {
 		return planning.Plan{}, fault.New(fault.Value,
 			"metadata %s is not the JSON of a request: %w; make the plan with agflow",
 			keyRequest, err)
 	}
-	if err := json.Unmarshal([]byte(x.pairs[keyPlanned]), &p.Planned); err != nil {
+	if err := strictjson.Over([]byte(x.pairs[keyPlanned]), &p.Planned); err != nil {
 		return planning.Plan{}, fault.New(fault.Value,
 			"metadata %s is not the JSON of what a plan comes to: %w; make the plan with agflow",
 			keyPlanned, err)
 	}
-	return p, nil
+	if err := p.Validate(); err != nil {
+		return planning.Plan{}, err
+	}
+	return p.Priced()
 }

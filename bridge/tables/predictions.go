@@ -1,6 +1,7 @@
 package tables
 
 import (
+	"math"
 	"strconv"
 	"strings"
 
@@ -29,21 +30,21 @@ type Predictions struct {
 // every table.
 const (
 	priorPrefix    = "prior_"
-	ensembleColumn = "both_prediction"
+	ensembleColumn = "ensemble_prediction"
 )
 
-// priceKeys are the metadata that hold the MACs of the priors that cost more than the light pass.
-var priceKeys = map[string]string{routing.Agreement: keyViewMACs, routing.Utility: keyUtilityMACs}
+// priceKeys are the metadata that hold the cost of the priors that cost more than the light pass.
+var priceKeys = map[string]string{routing.Agreement: keyViewCost, routing.Utility: keyUtilityCost}
 
 // PredictionsToRecord has one row a sample: label, light_prediction int64; light_prior float32;
-// heavy_prediction int64; where both experts' answers were combined, both_prediction int64; and,
-// for every further prior that was recorded, a float32 column prior_ and its name. Metadata:
+// heavy_prediction int64; where both experts' answers were combined, ensemble_prediction int64;
+// and, for every further prior that was recorded, a float32 column prior_ and its name. Metadata:
 // agflow.prior names what light_prior is; agflow.temperature, where it is not 1, belongs to the
-// priors named *_scaled; agflow.light_weight to both_prediction; and the costs agflow.light_macs,
-// agflow.heavy_macs, agflow.shared_macs of one image. agflow.look_macs and agflow.utility_macs,
-// where they are there, are what the priors agreement and agf cost beside the light pass.
-// agflow.images and agflow.tuning, where they are there, are sketches of the images predicted and
-// of those that tuned the experts.
+// priors named *_scaled; agflow.light_weight to ensemble_prediction; agflow.light_cost,
+// agflow.heavy_cost and agflow.shared_cost are the costs of one image in agflow.cost_unit.
+// agflow.second_view_cost and agflow.utility_cost, where they are there, are what the priors
+// agreement and agf cost beside the light pass. agflow.images and agflow.tuning, where they are
+// there, are sketches of the images predicted and of those that tuned the experts.
 func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	c := columns{alloc: alloc}
 	c.int64s("label", p.Label)
@@ -57,8 +58,8 @@ func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	}
 	for _, prior := range p.Priors[1:] {
 		c.float32s(priorPrefix+prior.Name, prior.Values)
-		if key, known := priceKeys[prior.Name]; known && prior.MACs > 0 {
-			pairs[key] = strconv.FormatInt(prior.MACs, 10)
+		if key, known := priceKeys[prior.Name]; known && prior.Cost > 0 {
+			pairs[key] = formatFloat(prior.Cost)
 		}
 	}
 	return c.record(KindPredictions, pairs)
@@ -72,18 +73,16 @@ func predictionPairs(
 	if temperature != 1 {
 		pairs[keyTemperature] = formatFloat(temperature)
 	}
-	pairs[keyLightMACs] = strconv.FormatInt(cost.Light, 10)
-	pairs[keyHeavyMACs] = strconv.FormatInt(cost.Heavy, 10)
-	pairs[keySharedMACs] = strconv.FormatInt(cost.Shared, 10)
+	pairs[keyLightCost], pairs[keyHeavyCost] = formatFloat(cost.Light), formatFloat(cost.Heavy)
+	pairs[keySharedCost], pairs[keyCostUnit] = formatFloat(cost.Shared), cost.Unit
 	return pairs
 }
 
 // predictionKeys are the metadata that are fields of Samples. The sketches of images are kept
 // beside them.
 var predictionKeys = []string{
-	keyPrior, keyTemperature, keyLightWeight, keyLightMACs, keyHeavyMACs, keySharedMACs,
-	keyViewMACs,
-	keyUtilityMACs,
+	keyPrior, keyTemperature, keyLightWeight, keyLightCost, keyHeavyCost, keySharedCost,
+	keyViewCost, keyUtilityCost, keyCostUnit,
 }
 
 // Samples are predictions as routing needs them: which expert is right, and the light expert's
@@ -97,28 +96,32 @@ type Samples struct {
 // memory; of the other columns a bit a sample is made.
 func LentSamples(rec arrow.Record) (Samples, error) {
 	x := extract(rec, KindPredictions)
+	defer x.release()
 	x.lent = true
 	label, _ := column[*array.Int64](x, "label")
 	s := Samples{Metadata: tableMetadata(x.pairs, predictionKeys...)}
 	s.LightCorrect = x.equal(label, "light_prediction")
 	s.HeavyCorrect = x.equal(label, "heavy_prediction")
+	if heavy, ok := column[*array.Int64](x, "heavy_prediction"); ok && label != nil {
+		s.Labels, s.Heavy = label.Int64Values(), heavy.Int64Values()
+	}
 	s.Priors = []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}
 	s.Temperature = x.number(keyTemperature, 1)
-	s.Cost.Light, s.Cost.Heavy = x.integer(keyLightMACs), x.integer(keyHeavyMACs)
-	s.Cost.Shared = x.integer(keySharedMACs)
+	s.Cost = routing.Cost{Light: x.cost(keyLightCost), Heavy: x.cost(keyHeavyCost),
+		Shared: x.cost(keySharedCost), Unit: x.pairs[keyCostUnit]}
 	s.Images, s.Tuning = x.pairs[keyImages], x.pairs[keyTuning]
-	for _, name := range columnNames(rec) {
+	for _, name := range columnNames(x.rec) {
 		if prior, is := strings.CutPrefix(name, priorPrefix); is {
 			s.Priors = append(s.Priors, routing.Prior{Name: prior, Values: x.float32s(name)})
 		}
 	}
-	if rec.Schema().HasField(ensembleColumn) {
+	if x.rec.Schema().HasField(ensembleColumn) {
 		s.EnsembleCorrect = x.equal(label, ensembleColumn)
 		s.LightWeight = x.number(keyLightWeight, 0)
 	}
 	for i, prior := range s.Priors {
 		if _, given := x.pairs[priceKeys[prior.Name]]; given {
-			s.Priors[i].MACs = x.macs(priceKeys[prior.Name])
+			s.Priors[i].Cost = x.cost(priceKeys[prior.Name])
 		}
 	}
 	if x.err != nil {
@@ -133,30 +136,37 @@ func (x *extractor) equal(label *array.Int64, name string) routing.Bits {
 	if !ok {
 		return routing.Bits{}
 	}
-	values, labels := answers.Int64Values(), label.Int64Values()
-	return routing.BitsOf(len(values), func(i int) bool { return values[i] == labels[i] })
+	return routing.EqualBits(answers.Int64Values(), label.Int64Values())
 }
 
-// macs reads a cost of the metadata that may be 0.
-func (x *extractor) macs(key string) int64 {
-	n := x.integer(key)
-	if x.err == nil && n < 0 {
+// cost reads a cost of the metadata, from 0 and finite.
+func (x *extractor) cost(key string) float64 {
+	cost := x.given(key)
+	if x.err == nil && !(cost >= 0 && !math.IsInf(cost, 1)) {
 		x.err = fault.New(fault.Value,
-			"metadata %s is %d, expected a number from 0; make the table with agflow", key, n)
+			"metadata %s is %v, expected a finite number from 0; make the table with agflow", key,
+			cost)
 	}
-	return n
+	return cost
 }
 
 // number reads a number of the metadata, which has a value where it was left out.
 func (x *extractor) number(key string, otherwise float64) float64 {
-	text, given := x.pairs[key]
-	if !given || x.err != nil {
+	if _, given := x.pairs[key]; !given {
 		return otherwise
 	}
-	number, err := strconv.ParseFloat(text, 64)
+	return x.given(key)
+}
+
+// given reads a number of the metadata.
+func (x *extractor) given(key string) (number float64) {
+	if x.err != nil {
+		return 0
+	}
+	number, err := strconv.ParseFloat(x.pairs[key], 64)
 	if err != nil {
-		x.err = fault.New(fault.Value,
-			"metadata %s is %q, expected a number; make the table with agflow", key, text)
+		x.err = fault.New(fault.Value, "metadata %s is %.40q, expected a number; make the table "+
+			"with agflow", key, x.pairs[key])
 	}
 	return number
 }

@@ -1,10 +1,9 @@
 package tables
 
 import (
-	"os"
-
 	"agflow/bridge/ipcfile"
 	"agflow/core/routing"
+	"agflow/core/strictjson"
 )
 
 // WriteRouter writes router.json, whole or not at all, and returns its bytes.
@@ -18,9 +17,9 @@ func WriteRouter(path string, router routing.Router) (size int64, err error) {
 
 // ReadRouter reads router.json.
 func ReadRouter(path string) (routing.Router, error) {
-	content, err := os.ReadFile(path)
+	content, err := ipcfile.ReadBytes(path, strictjson.MaxBytes)
 	if err != nil {
-		return routing.Router{}, ipcfile.IOFault(path, "read", err)
+		return routing.Router{}, err
 	}
 	router, err := routing.ParseRouter(content)
 	if err != nil {

@@ -55,7 +55,7 @@ func samplePlan() planning.Plan {
 	return planning.Plan{
 		Model: s.Model, Layers: s.Layers, Criterion: s.Criterion, Seed: s.Seed, Score: s.Score,
 		Keep:    []bool{true, false, false, true, true},
-		Planned: planning.Price{MACs: 960, Params: 80, LatencyMS: 7.25},
+		Planned: planning.Price{MACs: 960, Params: 90, LatencyMS: 7.25},
 		Request: planning.Request{PruningRatio: 0.5, RoundTo: 1, Groups: []string{"mlp"},
 			IgnoredLayers: []string{"blocks.1.*"}},
 		Metadata: map[string]string{"agflow.data": "sha256-abc"},
@@ -69,9 +69,9 @@ func samplePredictions() Predictions {
 		Priors: []routing.Prior{
 			{Name: "max_probability", Values: []float32{0.9, 0.5, 0.25}},
 			{Name: "entropy_scaled", Values: []float32{-0.1, -2, -3}},
-			{Name: "agreement", Values: []float32{1, 0.5, 0}, MACs: 7},
+			{Name: "agreement", Values: []float32{1, 0.5, 0}, Cost: 7},
 		},
-		Temperature: 1.5, Cost: routing.Cost{Light: 10, Heavy: 100, Shared: 1},
+		Temperature: 1.5, Cost: routing.Cost{Light: 10, Heavy: 100, Shared: 1, Unit: routing.MACs},
 		Metadata: map[string]string{"agflow.data": "sha256-def", "agflow.images": "01 02",
 			"agflow.tuning": "03"},
 	}
@@ -82,8 +82,9 @@ func sampleSamples() Samples {
 	p := samplePredictions()
 	return Samples{routing.Samples{
 		Priors: p.Priors, LightCorrect: bits(true, true, false),
-		HeavyCorrect: bits(true, false, true), EnsembleCorrect: bits(true, true, false),
-		LightWeight: p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
+		HeavyCorrect: bits(true, false, true), Labels: []int64{0, 1, 2}, Heavy: []int64{0, 2, 2},
+		EnsembleCorrect: bits(true, true, false),
+		LightWeight:     p.LightWeight, Temperature: p.Temperature, Cost: p.Cost,
 		Images: "01 02", Tuning: "03",
 	}, p.Metadata}
 }
@@ -180,8 +181,8 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindPlan:        plan,
 		KindPredictions: PredictionsToRecord(alloc, samplePredictions()),
 		KindCurve: CurveToRecord(alloc, sampleCurve(), sampleSamples(), "entropy_scaled",
-			"both"),
+			routing.EnsembleAnswers),
 		KindLatency:   LatencyToRecord(alloc, sampleLatency()),
-		KindDecisions: DecisionsToRecord(alloc, sampleDecisions(), sampleRouter(), true),
+		KindDecisions: decisionsToRecord(alloc, sampleDecisions(), 0, sampleRouter(), true),
 	}
 }

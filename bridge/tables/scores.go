@@ -26,6 +26,7 @@ func ScoresToRecord(alloc memory.Allocator, s criteria.Scores) arrow.Record {
 // ScoresFromRecord copies the scores out of a record batch.
 func ScoresFromRecord(rec arrow.Record) (criteria.Scores, error) {
 	x := extract(rec, KindScores)
+	defer x.release()
 	s := criteria.Scores{
 		Model:     x.model(),
 		Layers:    x.units(),

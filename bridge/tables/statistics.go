@@ -52,6 +52,7 @@ func lentStatistics(rec arrow.Record) (statistics.Table, error) {
 }
 
 func statisticsOf(x *extractor) (statistics.Table, error) {
+	defer x.release()
 	t := statistics.Table{
 		Model:    x.model(),
 		Layers:   x.units(),

@@ -27,7 +27,12 @@ type Tensor struct {
 }
 
 // Tensors reads all columns of a tensor file; the views live as long as the record batch.
-func Tensors(rec arrow.Record) ([]Tensor, error) {
+func Tensors(of arrow.Record) ([]Tensor, error) {
+	rec, err := Upgrade(of)
+	if err != nil {
+		return nil, err
+	}
+	defer rec.Release() // its columns are those of the record batch that was given
 	if rec.NumCols() == 0 {
 		return nil, fault.New(fault.Empty, "the tensor table has no columns, expected one at least")
 	}

@@ -46,11 +46,16 @@ func Write(path string, rec arrow.Record) (size int64, err error) {
 	kind := ipcfile.Pairs(rec.Schema().Metadata())[ipcfile.KeyKind]
 	check, known := checks[kind]
 	if !known {
-		return 0, fault.New(fault.Value, "the table's metadata %s is %q, expected one of %s",
+		return 0, fault.New(fault.Value, "the table's metadata %s is %.40q, expected one of %s",
 			ipcfile.KeyKind, kind, strings.Join(slices.Sorted(maps.Keys(checks)), ", "))
 	}
 	if err := check(rec); err != nil {
 		return 0, err
 	}
-	return ipcfile.Write(path, rec)
+	current, err := Upgrade(rec)
+	if err != nil {
+		return 0, err
+	}
+	defer current.Release()
+	return ipcfile.Write(path, current)
 }

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"agflow/core/cancel"
 	"agflow/core/criteria"
 	"agflow/core/fault"
 	"agflow/core/statistics"
@@ -96,6 +97,7 @@ func (r StabilityRequest) bootstrap(
 	overall := make([]float64, r.Draws)
 	layers := make([][]float64, len(reference))
 	for draw := range overall {
+		cancel.Check()
 		drawn.Fill(tables, drawBatches(generator, len(tables), size))
 		choice, err := r.keep(drawn.Table)
 		if err != nil {

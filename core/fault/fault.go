@@ -25,6 +25,7 @@ const (
 	File      Code = "file"      // a corrupt or foreign file
 	IO        Code = "io"        // the operating system refused: missing file, full disk
 	Closed    Code = "closed"    // a session that is closed or was never opened
+	Cancelled Code = "cancelled" // the caller asked the call to end
 	Internal  Code = "internal"  // a defect of agflow itself: a recovered panic
 )
 
@@ -56,15 +57,31 @@ func CodeOf(err error) Code {
 	return Internal
 }
 
+// Sentence returns the text of an error without its code.
+func Sentence(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Text
+	}
+	return err.Error()
+}
+
 // Recover, deferred, turns a panic of the surrounding function into its error result:
 //
 //	func Work() (err error) {
 //		defer fault.Recover(&err)
 //
-// It never panics again. Fatal errors of the Go runtime (bad addresses, exhausted memory) cannot be
-// recovered: validate sizes and addresses before they are used.
+// A panic with an *Error, by which loops end early, is that error. It never panics again. Fatal
+// errors of the Go runtime (bad addresses, exhausted memory) cannot be recovered: validate sizes and
+// addresses before they are used.
 func Recover(err *error) {
-	if cause := recover(); cause != nil && err != nil {
+	cause := recover()
+	if cause == nil || err == nil {
+		return
+	}
+	if known, is := cause.(*Error); is {
+		*err = known
+	} else {
 		*err = New(Internal,
 			"a defect in agflow stopped this call: %v; "+
 				"please report it with the call that caused it",

@@ -55,6 +55,27 @@ func (p Plan) Validate() error {
 	return nil
 }
 
+// Priced returns the plan with the costs of the units that it keeps. A plan whose units were edited
+// since it was made has new costs and no latency, which only the latency table knows.
+//
+// Errors: value (the costs in the metadata).
+func (p Plan) Priced() (Plan, error) {
+	prices, err := pricingOf(p.Model, p.Layers, p.Metadata, nil)
+	if err != nil {
+		return Plan{}, err
+	}
+	offsets, kept := statistics.Offsets(p.Layers), make([]int, len(p.Layers))
+	for i := range p.Layers {
+		kept[i] = count(p.Keep[offsets[i]:offsets[i+1]])
+	}
+	now := prices.of(kept)
+	if now.MACs == p.Planned.MACs && now.Params == p.Planned.Params {
+		return p, nil
+	}
+	p.Planned = now
+	return p, nil
+}
+
 func count(keep []bool) int {
 	kept := 0
 	for _, k := range keep {

@@ -25,10 +25,11 @@ func Agreements(first, second tensor.View) ([]float32, error) {
 				"both need the same images and classes",
 			first.Rows(), first.Channels(), second.Rows(), second.Channels())
 	}
-	for _, view := range []tensor.View{first, second} {
-		if err := checkLogits(view); err != nil {
-			return nil, err
-		}
+	if err := checkLogits(first, LightExpert); err != nil {
+		return nil, err
+	}
+	if err := checkLogits(second, "second view"); err != nil {
+		return nil, err
 	}
 	agreements := make([]float32, first.Rows())
 	var p, q []float64

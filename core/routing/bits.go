@@ -13,8 +13,25 @@ func NewBits(n int) Bits { return Bits{make([]uint64, (n+63)/64), n} }
 // BitsOf returns the bits for which a condition of their index holds.
 func BitsOf(n int, holds func(i int) bool) Bits {
 	b := NewBits(n)
-	for i := range n {
-		b.words[i/64] |= bit(holds(i)) << (i % 64)
+	for w := range b.words {
+		for i := 64 * w; i < min(64*w+64, n); i++ {
+			b.words[w] |= bit(holds(i)) << (i % 64)
+		}
+	}
+	return b
+}
+
+// EqualBits returns where two columns of equal length have equal values.
+func EqualBits(x, y []int64) Bits {
+	b := NewBits(len(x))
+	for w := range b.words {
+		var word uint64
+		end := min(64*w+64, len(x))
+		ys := y[64*w : end]
+		for i, v := range x[64*w : end] {
+			word |= bit(v == ys[i]) << i
+		}
+		b.words[w] = word
 	}
 	return b
 }
@@ -26,15 +43,12 @@ func (b Bits) given() bool { return b.words != nil }
 func (b Bits) Len() int { return b.n }
 
 // At returns bit i.
-func (b Bits) At(i int) bool { return b.one(i) != 0 }
+func (b Bits) At(i int) bool { return b.words[i/64]>>(i%64)&1 != 0 }
 
 // Set sets bit i.
 func (b Bits) Set(i int, value bool) {
 	b.words[i/64] = b.words[i/64]&^(1<<(i%64)) | bit(value)<<(i%64)
 }
-
-// one is bit i as a number.
-func (b Bits) one(i int) uint64 { return b.words[i/64] >> (i % 64) & 1 }
 
 func bit(value bool) uint64 {
 	if value {

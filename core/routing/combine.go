@@ -11,7 +11,7 @@ import (
 // both experts, by [Combine].
 const (
 	HeavyAnswers    = "heavy"
-	EnsembleAnswers = "both"
+	EnsembleAnswers = "ensemble"
 )
 
 // Combine returns the answers of the ensemble of both experts (log-probability averaging), row by
@@ -31,15 +31,20 @@ func Combine(light, heavy tensor.View, weight float64) ([]float32, error) {
 	if err := checkLightWeight(weight); err != nil {
 		return nil, err
 	}
-	combined := make([]float32, 0, light.Rows()*light.Channels())
+	values := make([]float32, 0, light.Rows()*light.Channels())
 	var a, b []float64
 	for i := range light.Rows() {
 		a, b = logSoftmax(light.Row(i, a)), logSoftmax(heavy.Row(i, b))
 		for c := range a {
-			combined = append(combined, float32(weight*a[c]+(1-weight)*b[c]))
+			values = append(values, combined(a[c], b[c], weight))
 		}
 	}
-	return combined, nil
+	return values, nil
+}
+
+// combined is the ensemble's log-probability of a class.
+func combined(light, heavy, weight float64) float32 {
+	return float32(weight*light + (1-weight)*heavy)
 }
 
 // FitLightWeight returns the weight at which the ensemble gives the labels the greatest likelihood,
@@ -123,10 +128,10 @@ func checkPair(light, heavy tensor.View) error {
 				"both need the same images and classes",
 			light.Rows(), light.Channels(), heavy.Rows(), heavy.Channels())
 	}
-	if err := checkLogits(light); err != nil {
+	if err := checkLogits(light, LightExpert); err != nil {
 		return err
 	}
-	return checkFinite("logits", "heavy", heavy)
+	return checkFinite("logits", HeavyExpert, heavy)
 }
 
 func checkLightWeight(weight float64) error {

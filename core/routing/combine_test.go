@@ -66,7 +66,7 @@ func TestCombineAtItsEnds(t *testing.T) {
 				t.Errorf("weight %v: %v", weight, got)
 			}
 		}
-		if classes, _, err := Priors(logitsOf(t, 2, got...), 1); err != nil ||
+		if classes, _, err := Priors(logitsOf(t, 2, got...), 1, LightExpert); err != nil ||
 			[2]int32(classes) != want {
 			t.Errorf("weight %v: %v gives %v, want %v, %v", weight, got, classes, want, err)
 		}

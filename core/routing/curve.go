@@ -78,31 +78,26 @@ func newPoint(at cut, n int64, light, escalated float64, c Cost) Point {
 	}
 }
 
-// at returns the point of one threshold.
-func (o Outcomes) at(threshold float64, c Cost) Point {
-	here := cut{threshold: threshold}
-	for i := range o.Prior {
-		if !o.keeps(i) {
+// at returns the point of one threshold, and the losses and gains of the cascade, compared with the
+// heavy expert alone.
+func (o Outcomes) at(threshold float64, c Cost) (point Point, lost, gained int64) {
+	here, flags := cut{threshold: threshold}, o.flags()
+	for i, prior := range o.Prior {
+		if !flags.keeps(i) {
 			continue
 		}
-		escalated, correct := o.routed(i, threshold)
-		if escalated {
+		one := flags.outcome(i)
+		right, heavy := int64(one>>2), int64(one>>1&1)
+		if escalates(prior, threshold) {
+			right = int64(one & 1)
 			here.escalated++
 		}
-		if correct {
-			here.correct++
-		}
+		here.correct += right
+		lost += heavy &^ right
+		gained += right &^ heavy
 	}
-	return newPoint(here, o.samples(), o.share(o.LightCorrect), o.share(o.escalatedCorrect()), c)
-}
-
-// routed reports whether a sample escalates at a threshold, and whether the cascade's answer to it
-// is correct.
-func (o Outcomes) routed(i int, threshold float64) (escalated, correct bool) {
-	if escalates(o.Prior[i], threshold) {
-		return true, o.escalatedCorrect().At(i)
-	}
-	return false, o.LightCorrect.At(i)
+	point = newPoint(here, o.samples(), o.share(o.LightCorrect), o.share(o.escalatedCorrect()), c)
+	return point, lost, gained
 }
 
 // cut has the counts of one threshold: how many samples are below it, and how many answers are
@@ -126,7 +121,8 @@ func scan(runs iter.Seq[run], light int64, step func(cut)) {
 	step(at)
 }
 
-// cuts returns all cuts, thinned to at most the given number. Where enough buckets hold samples, only
+// cuts returns all cuts, thinned to at most the given number. Where enough buckets hold samples,
+// only
 // those are sorted that the cuts of the points fall into.
 func (o Outcomes) cuts(points int) []cut {
 	n, light := o.samples(), o.count(o.LightCorrect)

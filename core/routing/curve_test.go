@@ -36,8 +36,8 @@ func at(o Outcomes, c Cost, threshold float64) Point {
 	}
 	e := float64(p.Escalated) / n
 	p.Escalation, p.Accuracy = e, correct/n
-	p.Charged = (float64(c.Light) + e*float64(c.Heavy-c.Shared)) / float64(c.Heavy)
-	p.Uncharged = ((1-e)*float64(c.Light) + e*float64(c.Heavy)) / float64(c.Heavy)
+	p.Charged = (c.Light + e*(c.Heavy-c.Shared)) / c.Heavy
+	p.Uncharged = ((1-e)*c.Light + e*c.Heavy) / c.Heavy
 	p.RandomAccuracy = (1-e)*(light/n) + e*(whole/n)
 	p.EscalationInterval, p.AccuracyInterval = wilson(e, n), wilson(p.Accuracy, n)
 	p.RandomInterval = wilson(p.RandomAccuracy, n)
@@ -50,7 +50,7 @@ func at(o Outcomes, c Cost, threshold float64) Point {
 // equal priors and with none.
 func TestCurveEqualsTheDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	cost := Cost{Light: 300, Heavy: 1000, Shared: 100}
+	cost := Cost{Light: 300, Heavy: 1000, Shared: 100, Unit: MACs}
 	for _, n := range []int{1, 2, 3, 50, 400} {
 		for _, distinct := range []int{1, 2, 7, 1 << 20} {
 			o := randomOutcomes(r, n, distinct)
@@ -78,7 +78,7 @@ func TestCurveEqualsTheDefinition(t *testing.T) {
 // escalation.
 func TestThinnedCurve(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	cost := Cost{Light: 300, Heavy: 1000}
+	cost := Cost{Light: 300, Heavy: 1000, Unit: MACs}
 	for _, distinct := range []int{3, 40, 1 << 20} {
 		o := randomOutcomes(r, 1000, distinct)
 		full, err := Curve(o, cost, 2000)
@@ -117,7 +117,7 @@ func TestCurveTakesEdgePriors(t *testing.T) {
 		LightCorrect: bitsOf(true, false, false, true, true, true, false),
 		HeavyCorrect: NewBits(7),
 	}
-	got, err := Curve(o, Cost{Light: 1, Heavy: 2}, 10)
+	got, err := Curve(o, Cost{Light: 1, Heavy: 2, Unit: MACs}, 10)
 	if err != nil || len(got) != 7 {
 		t.Fatalf("got %+v, %v", got, err)
 	}
@@ -168,7 +168,7 @@ func TestOutcomesAreChecked(t *testing.T) {
 			fault.Nonfinite,
 		},
 	} {
-		_, err := Curve(c.outcomes, Cost{Light: 1, Heavy: 2}, 10)
+		_, err := Curve(c.outcomes, Cost{Light: 1, Heavy: 2, Unit: MACs}, 10)
 		if err == nil || fault.CodeOf(err) != c.code {
 			t.Errorf("%s: Curve gave %v", name, err)
 		}
@@ -177,7 +177,7 @@ func TestOutcomesAreChecked(t *testing.T) {
 		}
 	}
 	ok := Outcomes{Prior: []float32{0.5}, LightCorrect: bitsOf(true), HeavyCorrect: bitsOf(true)}
-	_, err := Curve(ok, Cost{Light: 1, Heavy: 2}, 1)
+	_, err := Curve(ok, Cost{Light: 1, Heavy: 2, Unit: MACs}, 1)
 	requireCode(t, err, fault.Value)
 	_, err = Curve(ok, Cost{}, 10)
 	requireCode(t, err, fault.Value)
@@ -188,7 +188,7 @@ func TestOutcomesAreChecked(t *testing.T) {
 func TestCurveOfAMillionSamplesIsQuick(t *testing.T) {
 	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 1_000_000, 1<<24)
 	start := time.Now()
-	if _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 200); err != nil {
+	if _, err := Curve(o, Cost{Light: 1, Heavy: 2, Unit: MACs}, 200); err != nil {
 		t.Fatal(err)
 	}
 	took := time.Since(start)
@@ -201,7 +201,7 @@ func TestCurveOfAMillionSamplesIsQuick(t *testing.T) {
 func BenchmarkCurve(b *testing.B) {
 	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 1_000_000, 1<<24)
 	for b.Loop() {
-		if _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 200); err != nil {
+		if _, err := Curve(o, Cost{Light: 1, Heavy: 2, Unit: MACs}, 200); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -211,7 +211,7 @@ func BenchmarkCurveOfTenMillion(b *testing.B) {
 	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), 10_000_000, 1<<24)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 200); err != nil {
+		if _, err := Curve(o, Cost{Light: 1, Heavy: 2, Unit: MACs}, 200); err != nil {
 			b.Fatal(err)
 		}
 	}

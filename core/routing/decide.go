@@ -1,6 +1,8 @@
 package routing
 
 import (
+	"iter"
+
 	"agflow/core/fault"
 	"agflow/core/tensor"
 )
@@ -16,76 +18,129 @@ type Decisions struct {
 // Decide returns the decisions for logits [samples, classes] of the light expert.
 //
 // Errors: value (a prior that logits don't give), and those of [Priors].
-func (r Router) Decide(light tensor.View) (Decisions, error) {
-	predictions, values, err := r.Rule().ofLogits(light)
-	if err != nil {
-		return Decisions{}, err
-	}
-	d := Decisions{make([]int64, len(values)), values, make([]bool, len(values))}
-	for i, prior := range values {
-		d.Prediction[i] = int64(predictions[i])
-		d.Escalate[i] = escalates(prior, r.Threshold.Threshold)
-	}
-	return d, nil
-}
+func (r Router) Decide(light tensor.View) (Decisions, error) { return r.whole(light, nil) }
 
 // Answer returns the decisions with the cascade's answer to every image, from the light expert's
 // logits [samples, classes] and the heavy expert's [escalated, classes] for the images that
 // escalate, in their order.
 //
 // Errors: those of Decide, and shape and nonfinite of the heavy expert's logits.
-func (r Router) Answer(light, heavy tensor.View) (Decisions, error) {
-	d, err := r.Decide(light)
-	if err != nil {
-		return Decisions{}, err
-	}
-	escalated := d.Escalated()
-	if heavy.Rows() != len(escalated) || heavy.Channels() != light.Channels() {
-		return Decisions{}, fault.New(fault.Shape,
-			"the heavy expert's logits are [%d, %d], expected [%d, %d]: "+
-				"one row for each image that escalates, in their order",
-			heavy.Rows(), heavy.Channels(), len(escalated), light.Channels())
-	}
-	if err := checkFinite("logits", "heavy", heavy); err != nil {
-		return Decisions{}, err
-	}
-	answers := heavy
-	if r.Answers == EnsembleAnswers {
-		if answers, err = r.combined(light, heavy, escalated); err != nil {
+func (r Router) Answer(light, heavy tensor.View) (Decisions, error) { return r.whole(light, &heavy) }
+
+func (r Router) whole(light tensor.View, heavy *tensor.View) (d Decisions, err error) {
+	for part, err := range r.InParts(light, heavy, max(1, light.Rows())) {
+		if err != nil {
 			return Decisions{}, err
 		}
+		d = part
 	}
-	predictions, _, err := Priors(answers, 1)
-	for k, i := range escalated {
-		d.Prediction[i] = int64(predictions[k])
-	}
-	return d, err
+	return d, nil
 }
 
-// combined returns the ensemble's answers to the images that escalate.
-func (r Router) combined(light, heavy tensor.View, escalated []int64) (tensor.View, error) {
-	var rows []float64
-	for _, i := range escalated {
-		rows = append(rows, light.Row(int(i), nil)...)
-	}
-	lightRows, err := tensor.NewView(rows, len(escalated), light.Channels())
-	if err != nil {
-		return tensor.View{}, err
-	}
-	values, err := Combine(lightRows, heavy, r.LightWeight)
-	if err != nil {
-		return tensor.View{}, err
-	}
-	return tensor.NewView(values, len(escalated), light.Channels())
-}
-
-// Escalated returns the indices of the images that escalate, ascending.
-func (d Decisions) Escalated() []int64 {
-	escalated := []int64{}
-	for i, escalates := range d.Escalate {
-		if escalates {
-			escalated = append(escalated, int64(i))
+// InParts yields what Answer returns, or Decide where there are no logits of the heavy expert, for
+// so many images after the other, of which there is at least one part. An error is the last that is
+// yielded, and makes the parts before it void: that the heavy expert's logits are too few or too
+// many is known at the end.
+func (r Router) InParts(
+	light tensor.View, heavy *tensor.View, images int,
+) iter.Seq2[Decisions, error] {
+	return func(yield func(Decisions, error) bool) {
+		d, err := r.decider(light, heavy)
+		if err != nil {
+			yield(Decisions{}, err)
+			return
+		}
+		for first := 0; first == 0 || first < light.Rows(); first += images {
+			if !yield(d.part(first, min(first+images, light.Rows())), nil) {
+				return
+			}
+		}
+		if err := d.checkRows(); err != nil {
+			yield(Decisions{}, err)
 		}
 	}
-	return escalated
+}
+
+// decider makes decisions for images in their order.
+type decider struct {
+	Router
+	light     tensor.View
+	heavy     *tensor.View
+	read      func(logits []float64) (class int, prior float32)
+	escalated int // so far
+
+	lightRow, heavyRow []float64
+}
+
+func (r Router) decider(light tensor.View, heavy *tensor.View) (d *decider, err error) {
+	d = &decider{Router: r, light: light, heavy: heavy}
+	if d.read, err = r.Rule().reader(); err != nil {
+		return nil, err
+	}
+	if err := checkLogits(light, LightExpert); err != nil {
+		return nil, err
+	}
+	if heavy == nil {
+		return d, nil
+	}
+	if err := checkLightWeight(r.LightWeight); err != nil {
+		return nil, err
+	}
+	return d, checkFinite("logits", HeavyExpert, *heavy)
+}
+
+// part returns the decisions for the images from first to before last.
+func (d *decider) part(first, last int) Decisions {
+	n := last - first
+	part := Decisions{make([]int64, n), make([]float32, n), make([]bool, n)}
+	for k := range n {
+		d.lightRow = d.light.Row(first+k, d.lightRow)
+		class, prior := d.read(d.lightRow)
+		if part.Escalate[k] = escalates(prior, d.Threshold.Threshold); part.Escalate[k] {
+			if d.fits() && d.escalated < d.heavy.Rows() {
+				class = d.answer()
+			}
+			d.escalated++
+		}
+		part.Prediction[k], part.Prior[k] = int64(class), prior
+	}
+	return part
+}
+
+// fits reports whether there are logits of the heavy expert, of the light expert's classes.
+func (d *decider) fits() bool {
+	return d.heavy != nil && d.heavy.Channels() == d.light.Channels()
+}
+
+// answer returns the class of the next image that escalates, which is that of lightRow.
+func (d *decider) answer() int {
+	d.heavyRow = d.heavy.Row(d.escalated, d.heavyRow)
+	if d.Answers == EnsembleAnswers {
+		light, heavy := logSoftmax(d.lightRow), logSoftmax(d.heavyRow)
+		for c := range heavy {
+			heavy[c] = float64(combined(light[c], heavy[c], d.LightWeight))
+		}
+	}
+	return greatest(d.heavyRow)
+}
+
+// checkRows compares the heavy expert's logits with the images that escalated.
+func (d *decider) checkRows() error {
+	if d.heavy == nil || d.fits() && d.heavy.Rows() == d.escalated {
+		return nil
+	}
+	return fault.New(fault.Shape,
+		"the heavy expert's logits are [%d, %d], expected [%d, %d]: "+
+			"one row for each image that escalates, in their order",
+		d.heavy.Rows(), d.heavy.Channels(), d.escalated, d.light.Channels())
+}
+
+// Escalated returns how many images escalate.
+func (d Decisions) Escalated() (n int) {
+	for _, escalates := range d.Escalate {
+		if escalates {
+			n++
+		}
+	}
+	return n
 }

@@ -18,7 +18,7 @@ func TestDecisionsAndAnswers(t *testing.T) {
 	a, b, _ := pairOfLogits(rand.New(rand.NewPCG(51, 52)), n, classes, 0.5)
 	light := viewOf(t, a, classes)
 	for _, prior := range []string{MaxProbability, Energy, Entropy + Scaled} {
-		_, all, err := Priors(light, 1)
+		_, all, err := Priors(light, 1, LightExpert)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,9 +33,9 @@ func TestDecisionsAndAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			escalated, err := router.Rule().Route(light)
-			if err != nil || !slices.Equal(d.Escalated(), escalated) {
+			if err != nil || !slices.Equal(escalatedOf(d), escalated) || d.Escalated() != len(escalated) {
 				t.Fatalf("%s < %v: %v escalate, the rule says %v, %v", prior, threshold,
-					d.Escalated(), escalated, err)
+					escalatedOf(d), escalated, err)
 			}
 			var seen, rows []float64
 			for _, i := range escalated {
@@ -58,9 +58,37 @@ func TestDecisionsAndAnswers(t *testing.T) {
 				if !reflect.DeepEqual(answered, want) {
 					t.Fatalf("%s: got %+v, want %+v", router.Answers, answered, want)
 				}
+				if parts := inParts(t, router, light, &heavy, 16); !reflect.DeepEqual(parts, want) {
+					t.Fatalf("%s: in parts got %+v, want %+v", router.Answers, parts, want)
+				}
 			}
 		}
 	}
+}
+
+// inParts joins the decisions for so many images after the other.
+func inParts(t *testing.T, r Router, light tensor.View, heavy *tensor.View, images int) (d Decisions) {
+	t.Helper()
+	for part, err := range r.InParts(light, heavy, images) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Prediction = append(d.Prediction, part.Prediction...)
+		d.Prior = append(d.Prior, part.Prior...)
+		d.Escalate = append(d.Escalate, part.Escalate...)
+	}
+	return d
+}
+
+// escalatedOf returns the indices of the images that escalate.
+func escalatedOf(d Decisions) []int64 {
+	escalated := []int64{}
+	for i, escalates := range d.Escalate {
+		if escalates {
+			escalated = append(escalated, int64(i))
+		}
+	}
+	return escalated
 }
 
 // ensemble is Combine with its result in float64.

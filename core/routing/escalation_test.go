@@ -59,7 +59,7 @@ func TestEscalationTakesTheMostAccurate(t *testing.T) {
 	if want := upperBound(100, 1000, 0.05); math.Abs(found.Bound-want) > 1e-6 {
 		t.Errorf("the bound is %v, want %v", found.Bound, want)
 	}
-	cost := Cost{Light: 300, Heavy: 1000}
+	cost := Cost{Light: 300, Heavy: 1000, Unit: MACs}
 	charged, err := CalibrateCharged(o, cost, 0.8, 0.95)
 	if err != nil || charged.Threshold != found.Threshold || charged.Target != ChargedTarget ||
 		charged.Limit != 0.8 || math.Abs(charged.Bound-(0.3+found.Bound)) > 1e-12 {
@@ -88,7 +88,7 @@ func TestEscalationAtItsEnds(t *testing.T) {
 		_, err := CalibrateEscalation(o, c[0], c[1])
 		requireCode(t, err, fault.Value)
 	}
-	cost := Cost{Light: 300, Heavy: 1000}
+	cost := Cost{Light: 300, Heavy: 1000, Unit: MACs}
 	_, err := CalibrateCharged(o, cost, 0.29, 0.95)
 	requireCode(t, err, fault.Budget)
 	_, err = CalibrateCharged(o, cost, math.NaN(), 0.95)

@@ -17,8 +17,8 @@ type RouterEvaluation struct {
 // included.
 //
 // Errors: value (a prior or answers that were not recorded, or were recorded at another temperature
-// or weight than the router's; images that tuned an expert; costs), shape, empty, nonfinite
-// (outcomes).
+// or weight than the router's; images that tuned an expert; costs, or their unit), shape, empty,
+// nonfinite (outcomes).
 func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
 		return RouterEvaluation{}, err
@@ -42,34 +42,18 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 				"predict again with the router's light_weight",
 			s.LightWeight, r.LightWeight)
 	}
+	err = sameUnit(s.Cost.Unit, r.Ledger.CostUnit, "the predictions", "the router")
+	if err != nil {
+		return RouterEvaluation{}, err
+	}
 	cost := s.CostOf(r.Prior)
-	point := o.at(r.Threshold.Threshold, cost)
+	point, lost, gained := o.at(r.Threshold.Threshold, cost)
 	ledger, err := NewLedger(cost, int64(len(o.Prior)), point.Escalated)
 	if err != nil {
 		return RouterEvaluation{}, err
 	}
-	found := RouterEvaluation{
+	return RouterEvaluation{
 		LightAccuracy: o.share(o.LightCorrect), HeavyAccuracy: o.share(o.HeavyCorrect),
-		Point: point, Ledger: ledger,
-	}
-	found.Lost, found.Gained = o.against(r.Threshold.Threshold)
-	return found, nil
-}
-
-// against counts the losses and gains of a cascade at a threshold, compared with the heavy expert
-// alone.
-func (o Outcomes) against(threshold float64) (lost, gained int64) {
-	for i := range o.Prior {
-		if !o.keeps(i) {
-			continue
-		}
-		_, correct := o.routed(i, threshold)
-		switch {
-		case o.HeavyCorrect.At(i) && !correct:
-			lost++
-		case correct && !o.HeavyCorrect.At(i):
-			gained++
-		}
-	}
-	return lost, gained
+		Lost: lost, Gained: gained, Point: point, Ledger: ledger,
+	}, nil
 }

@@ -16,13 +16,14 @@ func TestEvaluationIsItsDefinition(t *testing.T) {
 		n := 1 + r.IntN(60)
 		o := combinedOutcomes(r, n, 1+r.IntN(9))
 		s := Samples{
-			Priors:       []Prior{{Name: "p", Values: o.Prior, MACs: 7}},
+			Priors:       []Prior{{Name: "p", Values: o.Prior, Cost: 7}},
 			LightCorrect: o.LightCorrect, HeavyCorrect: o.HeavyCorrect,
 			EnsembleCorrect: o.EscalatedCorrect, LightWeight: 0.3, Temperature: 1,
-			Cost: Cost{Light: 20, Heavy: 100},
+			Cost: Cost{Light: 20, Heavy: 100, Unit: MACs},
 		}
 		router := Router{
-			Prior: "p", Temperature: 1, Answers: HeavyAnswers,
+			Ledger: Ledger{CostUnit: MACs},
+			Prior:  "p", Temperature: 1, Answers: HeavyAnswers,
 			Threshold: Threshold{Threshold: r.Float64()},
 		}
 		answers := o.HeavyCorrect
@@ -47,7 +48,9 @@ func TestEvaluationIsItsDefinition(t *testing.T) {
 }
 
 // byDefinition counts the cascade's results by their definition.
-func byDefinition(o Outcomes, answers Bits, threshold float64) (right, escalated, lost, gained int64) {
+func byDefinition(
+	o Outcomes, answers Bits, threshold float64,
+) (right, escalated, lost, gained int64) {
 	for i := range o.Prior {
 		answer := o.LightCorrect.At(i)
 		if float64(o.Prior[i]) < threshold {
@@ -76,9 +79,10 @@ func TestEvaluationRefusals(t *testing.T) {
 			},
 			LightCorrect: o.LightCorrect, HeavyCorrect: o.HeavyCorrect,
 			EnsembleCorrect: o.EscalatedCorrect, LightWeight: 0.3, Temperature: 2,
-			Cost: Cost{Light: 20, Heavy: 100},
+			Cost: Cost{Light: 20, Heavy: 100, Unit: MACs},
 		}
-		router := Router{Prior: "p", Temperature: 1, Answers: HeavyAnswers}
+		router := Router{Prior: "p", Temperature: 1, Answers: HeavyAnswers,
+			Ledger: Ledger{CostUnit: MACs}}
 		change(&s, &router)
 		_, err := EvaluateRouter(s, router)
 		return err
@@ -95,6 +99,7 @@ func TestEvaluationRefusals(t *testing.T) {
 	requireCode(t, s(func(s *Samples, _ *Router) { s.Images, s.Tuning = "a b", "b c" }),
 		fault.Value)
 	requireCode(t, s(func(s *Samples, _ *Router) { s.Cost = Cost{} }), fault.Value)
+	requireCode(t, s(func(s *Samples, _ *Router) { s.Cost.Unit = "ms" }), fault.Value)
 	requireCode(t, s(func(s *Samples, _ *Router) { s.LightCorrect = NewBits(9) }),
 		fault.Shape)
 	requireCode(t,

@@ -10,23 +10,19 @@ import (
 // Three images through the light expert: the second has low confidence and escalates to the heavy
 // one.
 func Example() {
-	router, err := routing.ParseRouter([]byte(`{"format": 2, "prior": "max_probability",
-		"temperature": 1, "threshold": 0.9, "verdict": "PASS"}`))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
+	rule := routing.Rule{Prior: routing.MaxProbability, Temperature: 1, Threshold: 0.9}
 	// of the light expert: [images, classes]
 	logits, _ := tensor.NewView([]float32{4, 0, 0.2, 0, 0, 6}, 3, 2)
-	answers, priors, _ := routing.Priors(logits, router.Temperature)
-	escalated, err := router.Rule().Route(logits)
+	answers, priors, _ := routing.Priors(logits, rule.Temperature, routing.LightExpert)
+	escalated, err := rule.Route(logits)
 	fmt.Printf("%v %s %.3f %v %v\n", answers, priors[0].Name, priors[0].Values, escalated, err)
 	// Output: [0 0 1] max_probability [0.982 0.550 0.998] [1] <nil>
 }
 
 // The light pass of an escalated image is charged, which turns this pair's gain into a loss.
 func ExampleNewLedger() {
-	ledger, err := routing.NewLedger(routing.Cost{Light: 850, Heavy: 1000}, 1000, 485)
+	cost := routing.Cost{Light: 850, Heavy: 1000, Unit: routing.MACs}
+	ledger, err := routing.NewLedger(cost, 1000, 485)
 	fmt.Printf("charged %.3f, uncharged %.3f, break-even at %.2f: %s, %v\n",
 		ledger.Charged, ledger.Uncharged, ledger.BreakEven, ledger.Verdict, err)
 	// Output: charged 1.335, uncharged 0.923, break-even at 0.15: loss, <nil>

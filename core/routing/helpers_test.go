@@ -109,8 +109,8 @@ func bitsOf(values ...bool) Bits {
 	return BitsOf(len(values), func(i int) bool { return values[i] })
 }
 
-// only copies the samples whose index passes a test.
-func only(o Outcomes, keep func(int) bool) Outcomes {
+// copyOf copies the samples whose index passes a test.
+func copyOf(o Outcomes, keep func(int) bool) Outcomes {
 	var at []int
 	for i := range o.Prior {
 		if keep(i) {

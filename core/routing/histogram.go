@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+
+	"agflow/core/cancel"
 )
 
 // outcome says of one sample whether the answers of the light expert, of the heavy expert, and of
@@ -14,8 +16,25 @@ type outcome uint32
 
 const outcomeBits = 3
 
-func (o Outcomes) outcome(i int) outcome {
-	return outcome(o.LightCorrect.one(i)<<2 | o.HeavyCorrect.one(i)<<1 | o.escalatedCorrect().one(i))
+// flags are the words of the bits of outcomes, for loops over all samples.
+type flags struct{ light, heavy, escalated, kept []uint64 }
+
+func (o Outcomes) flags() *flags {
+	f := &flags{
+		o.LightCorrect.words, o.HeavyCorrect.words, o.escalatedCorrect().words, o.kept.words,
+	}
+	// the lengths are equal, which the compiler can't know
+	f.heavy, f.escalated = f.heavy[:len(f.light)], f.escalated[:len(f.light)]
+	return f
+}
+
+func (f *flags) outcome(i int) outcome {
+	w, at := uint(i)/64, uint(i)%64
+	return outcome(f.light[w]>>at&1<<2 | f.heavy[w]>>at&1<<1 | f.escalated[w]>>at&1)
+}
+
+func (f *flags) keeps(i int) bool {
+	return f.kept == nil || f.kept[uint(i)/64]>>(uint(i)%64)&1 != 0
 }
 
 // tally counts samples, and the light expert's and the escalated answers to them that are correct.
@@ -33,11 +52,25 @@ func (t *tally) add(one outcome) {
 	t.losses += heavy&^light - heavy&^escalated
 }
 
-func (t *tally) join(other tally) {
-	t.samples += other.samples
-	t.light += other.light
-	t.escalated += other.escalated
-	t.losses += other.losses
+// outcomeCounts has the number of samples of each outcome.
+type outcomeCounts [1 << outcomeBits]uint32
+
+func (t *tally) join(counts *outcomeCounts) {
+	for code, n := range counts {
+		var one tally
+		one.add(outcome(code))
+		t.samples += int64(n)
+		t.light += int64(n) * one.light
+		t.escalated += int64(n) * one.escalated
+		t.losses += int64(n) * one.losses
+	}
+}
+
+func (c *outcomeCounts) samples() (n uint32) {
+	for _, of := range c {
+		n += of
+	}
+	return n
 }
 
 // keyOf returns the sort key of a prior: keys are ordered as priors are.
@@ -59,7 +92,7 @@ type buckets struct {
 
 // bucketBits is the logarithm of the greatest number of buckets: the table of a worker stays in its
 // cache. Few samples get fewer buckets, but no bucket has more than 1<<(32-outcomeBits) keys.
-const bucketBits = 16
+const bucketBits = 13
 
 func bucketsFor(priors []float32) buckets {
 	least, greatest := priors[0], priors[0]
@@ -96,27 +129,27 @@ func (b buckets) offset(prior float32) (offset uint32, in bool) {
 type histogram struct {
 	buckets
 	total []tally
-	seen  [][]int
+	seen  [][]uint32
 }
 
 func (o Outcomes) histogram(b buckets) histogram {
 	workers := workersFor(len(o.Prior))
-	h := histogram{b, make([]tally, b.number()), make([][]int, workers)}
-	tables := make([][]tally, workers)
+	h := histogram{b, make([]tally, b.number()), make([][]uint32, workers)}
+	tables, flags := make([][]outcomeCounts, workers), o.flags()
 	stretches(len(o.Prior), workers, func(w, first, last int) {
-		table := make([]tally, b.number())
-		for i := first; i < last; i++ {
-			if offset, in := b.offset(o.Prior[i]); in && o.keeps(i) {
-				table[offset>>b.shift].add(o.outcome(i))
+		table := make([]outcomeCounts, b.number())
+		for i, prior := range o.Prior[first:last] {
+			if offset, in := b.offset(prior); in && flags.keeps(first+i) {
+				table[offset>>b.shift][flags.outcome(first+i)&(1<<outcomeBits-1)]++
 			}
 		}
 		tables[w] = table
 	})
 	for w, table := range tables {
-		h.seen[w] = make([]int, len(table))
-		for k, t := range table {
-			h.total[k].join(t)
-			h.seen[w][k] = int(t.samples)
+		h.seen[w] = make([]uint32, len(table))
+		for k := range table {
+			h.total[k].join(&table[k])
+			h.seen[w][k] = table[k].samples()
 		}
 	}
 	return h
@@ -145,9 +178,11 @@ func workersFor(samples int) int {
 	return min(runtime.GOMAXPROCS(0), maxWorkers)
 }
 
-// stretches divides n into one stretch for each worker, runs the workers and waits for all. A panic
-// of a worker is one of the caller: samples may lie in a mapped file, which can be cut short.
+// stretches divides n into one stretch for each worker, runs the workers and waits for all, unless
+// the work is cancelled. A panic of a worker is one of the caller: samples may lie in a mapped file,
+// which can be cut short.
 func stretches(n, workers int, work func(worker, first, last int)) {
+	cancel.Check()
 	var all sync.WaitGroup
 	panics := make([]any, workers)
 	for w := range workers {

@@ -3,6 +3,8 @@ package routing
 import (
 	"math"
 
+	"agflow/core/fault"
+
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
@@ -33,4 +35,26 @@ func upperBound(successes, n, alpha float64) float64 {
 		return 1
 	}
 	return distuv.Beta{Alpha: successes + 1, Beta: n - successes}.Quantile(1 - alpha)
+}
+
+// WithIntervals sets the intervals of points of n samples, whose counts are known.
+//
+// Errors: empty, value (costs).
+func WithIntervals(points []Point, n int64, c Cost) error {
+	if err := c.validate(); err != nil {
+		return err
+	}
+	if n < 1 {
+		return fault.New(fault.Empty, "%d samples were given; intervals need at least 1", n)
+	}
+	samples := float64(n)
+	for i := range points {
+		p := &points[i]
+		p.EscalationInterval = wilson(p.Escalation, samples)
+		p.AccuracyInterval = wilson(p.Accuracy, samples)
+		p.ChargedInterval = p.EscalationInterval.through(c.charged)
+		p.UnchargedInterval = p.EscalationInterval.through(c.uncharged)
+		p.RandomInterval = wilson(p.RandomAccuracy, samples)
+	}
+	return nil
 }

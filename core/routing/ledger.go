@@ -1,10 +1,23 @@
 package routing
 
-import "agflow/core/fault"
+import (
+	"math"
+	"strings"
+	"unicode"
 
-// Cost has the MACs of one image: of the light expert, of the heavy expert, and of the prefix that
-// they share, which is computed once for an escalated image.
-type Cost struct{ Light, Heavy, Shared int64 }
+	"agflow/core/fault"
+)
+
+// MACs is the unit of costs that were counted. Costs that were measured, or paid, have any other:
+// "ms", "EUR".
+const MACs = "MACs"
+
+// Cost has the cost of one image, in any unit: of the light expert, of the heavy expert, and of the
+// prefix that they share, which is computed once for an escalated image.
+type Cost struct {
+	Light, Heavy, Shared float64
+	Unit                 string
+}
 
 // The verdicts of a ledger.
 const (
@@ -18,9 +31,10 @@ type Ledger struct {
 	Samples    int64   `json:"samples"`
 	Escalated  int64   `json:"escalated"`
 	Escalation float64 `json:"escalation"` // Escalated / Samples
-	LightMACs  int64   `json:"light_macs"`
-	HeavyMACs  int64   `json:"heavy_macs"`
-	SharedMACs int64   `json:"shared_macs"`
+	LightCost  float64 `json:"light_cost"` // of one image, in CostUnit, as are the next two
+	HeavyCost  float64 `json:"heavy_cost"`
+	SharedCost float64 `json:"shared_cost"`
+	CostUnit   string  `json:"cost_unit"`
 	// (light + e*(heavy-shared)) / heavy: includes the light pass of escalated images
 	Charged float64 `json:"charged"`
 	// ((1-e)*light + e*heavy) / heavy: as arXiv 2603.12354 counts, for comparison
@@ -50,7 +64,7 @@ func NewLedger(c Cost, samples, escalated int64) (Ledger, error) {
 	e := float64(escalated) / float64(samples)
 	l := Ledger{
 		Samples: samples, Escalated: escalated, Escalation: e,
-		LightMACs: c.Light, HeavyMACs: c.Heavy, SharedMACs: c.Shared,
+		LightCost: c.Light, HeavyCost: c.Heavy, SharedCost: c.Shared, CostUnit: c.Unit,
 		Charged: c.charged(e), Uncharged: c.uncharged(e), BreakEven: c.breakEven(), Verdict: Gain,
 	}
 	if l.Charged >= 1 {
@@ -59,31 +73,63 @@ func NewLedger(c Cost, samples, escalated int64) (Ledger, error) {
 	return l, nil
 }
 
+// cost is the cost that a ledger was computed with.
+func (l Ledger) cost() Cost { return Cost{l.LightCost, l.HeavyCost, l.SharedCost, l.CostUnit} }
+
+// maxUnit is the greatest length of a unit's name, in bytes.
+const maxUnit = 32
+
 func (c Cost) validate() error {
-	if c.Light < 1 || c.Heavy < 1 {
-		return fault.New(fault.Value,
-			"the light expert has %d MACs and the heavy one %d; both must be at least 1", c.Light,
-			c.Heavy)
+	if err := checkUnit(c.Unit); err != nil {
+		return err
 	}
-	if c.Shared < 0 || c.Shared > min(c.Light, c.Heavy) {
+	if !(c.Light > 0) || !(c.Heavy > 0) || math.IsInf(c.Light, 1) || math.IsInf(c.Heavy, 1) {
 		return fault.New(fault.Value,
-			"the experts share %d MACs; that must be from 0 to the smaller expert's %d", c.Shared,
-			min(c.Light, c.Heavy))
+			"the light expert costs %v %s and the heavy one %v; both must be above 0 and finite",
+			c.Light, c.Unit, c.Heavy)
+	}
+	if !(c.Shared >= 0 && c.Shared <= min(c.Light, c.Heavy)) {
+		return fault.New(fault.Value,
+			"the experts share a cost of %v %s; that must be from 0 to the smaller expert's %v",
+			c.Shared, c.Unit, min(c.Light, c.Heavy))
+	}
+	for _, ratio := range []float64{c.charged(0), c.charged(1)} {
+		if math.IsInf(ratio, 0) {
+			return fault.New(fault.Value,
+				"costs of %v %s for the light expert and %v for the heavy one have no ratio; "+
+					"give both in one unit", c.Light, c.Unit, c.Heavy)
+		}
 	}
 	return nil
 }
 
-func (c Cost) charged(e float64) float64 {
-	return (float64(c.Light) + e*float64(c.Heavy-c.Shared)) / float64(c.Heavy)
+// checkUnit refuses what is no word for a unit.
+func checkUnit(unit string) error {
+	if unit == "" || len(unit) > maxUnit || strings.ContainsFunc(unit, unicode.IsControl) {
+		return fault.New(fault.Value,
+			"the unit of the costs is %.40q; it is a word of at most %d bytes, such as %q, "+
+				"\"ms\" or \"EUR\"", unit, maxUnit, MACs)
+	}
+	return nil
 }
 
-func (c Cost) uncharged(e float64) float64 {
-	return ((1-e)*float64(c.Light) + e*float64(c.Heavy)) / float64(c.Heavy)
+// sameUnit refuses costs of two units, which can't be compared.
+func sameUnit(first, second, of, with string) error {
+	if first != second {
+		return fault.New(fault.Value,
+			"the costs of %s are in %s and those of %s in %s; give both in one unit",
+			of, first, with, second)
+	}
+	return nil
 }
+
+func (c Cost) charged(e float64) float64 { return (c.Light + e*(c.Heavy-c.Shared)) / c.Heavy }
+
+func (c Cost) uncharged(e float64) float64 { return ((1-e)*c.Light + e*c.Heavy) / c.Heavy }
 
 func (c Cost) breakEven() float64 {
 	if c.Light >= c.Heavy {
 		return 0
 	}
-	return float64(c.Heavy-c.Light) / float64(c.Heavy-c.Shared)
+	return (c.Heavy - c.Light) / (c.Heavy - c.Shared)
 }

@@ -12,7 +12,7 @@ import (
 // none as often at less cost.
 func TestNoChoiceBeatsTheOracle(t *testing.T) {
 	r := rand.New(rand.NewPCG(31, 32))
-	cost := Cost{Light: 300, Heavy: 1000}
+	cost := Cost{Light: 300, Heavy: 1000, Unit: MACs}
 	for range 50 {
 		const n = 9
 		o := randomOutcomes(r, n, 4)
@@ -46,7 +46,7 @@ func TestNoChoiceBeatsTheOracle(t *testing.T) {
 // No threshold of a prior beats the oracle either.
 func TestTheCurveStaysBelowTheOracle(t *testing.T) {
 	o := randomOutcomes(rand.New(rand.NewPCG(33, 34)), 2000, 500)
-	cost := Cost{Light: 300, Heavy: 1000}
+	cost := Cost{Light: 300, Heavy: 1000, Unit: MACs}
 	best, err := Oracle(o, cost)
 	if err != nil {
 		t.Fatal(err)

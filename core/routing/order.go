@@ -2,7 +2,9 @@ package routing
 
 import (
 	"iter"
+	"math"
 	"slices"
+	"sync"
 )
 
 // run is the tally of the samples of one prior, or of consecutive priors, of which it has the
@@ -13,7 +15,10 @@ type run struct {
 }
 
 // gatherable is the greatest number of samples that are sorted at a time, in 4 bytes each.
-var gatherable = 3 << 22
+var gatherable = 5 << 21
+
+// walks lends the memory of a walk to the next: as garbage it would double the heap.
+var walks = sync.Pool{New: func() any { return new(walk) }}
 
 // ascending yields the run of every prior, from the lowest on.
 func (o Outcomes) ascending() iter.Seq[run] {
@@ -33,8 +38,11 @@ func (o Outcomes) descending() iter.Seq[run] {
 // and sorted each by itself; a bucket of more samples is divided further.
 func (o Outcomes) runs(h histogram, exact []bool, descending bool) iter.Seq[run] {
 	return func(yield func(run) bool) {
-		w := walk{o: o, descending: descending, yield: yield}
+		w := walks.Get().(*walk)
+		w.o, w.descending, w.yield = o, descending, yield
 		w.over(h, exact)
+		w.o, w.yield = Outcomes{}, nil
+		walks.Put(w)
 	}
 }
 
@@ -43,8 +51,8 @@ type walk struct {
 	o          Outcomes
 	descending bool
 	yield      func(run) bool
-	list       []uint32 // samples gathered: each its offset in its bucket, then its outcome
-	next       [][]int  // by worker and bucket, where in the list its next sample goes
+	list       []uint32   // samples gathered: each its offset in its bucket, then its outcome
+	next       [][]uint32 // by worker and bucket, where in the list its next sample goes
 	tallies    []tally
 }
 
@@ -152,15 +160,15 @@ func (w *walk) gather(
 	for v := range next {
 		next[v] = slices.Grow(next[v][:0], len(h.total))[:len(h.total)]
 		for bucket := range next[v] {
-			next[v][bucket] = -1
+			next[v][bucket] = nowhere
 		}
 	}
 	for bucket := first; bucket <= last; bucket++ {
 		place := starts[bucket-first]
 		if listed(bucket) > 0 {
 			for v, seen := range h.seen {
-				next[v][bucket] = place
-				place += seen[bucket]
+				next[v][bucket] = uint32(place)
+				place += int(seen[bucket])
 			}
 		}
 		starts = append(starts, place)
@@ -168,7 +176,10 @@ func (w *walk) gather(
 	if size == 0 {
 		return starts
 	}
-	w.list = slices.Grow(w.list[:0], size)[:size]
+	if cap(w.list) < size { // at once what the largest part needs
+		w.list = make([]uint32, min(gatherable, len(w.o.Prior)))
+	}
+	w.list = w.list[:size]
 	w.o.scatter(h.buckets, next, w.list)
 	stretches(size, len(next), func(_, begin, end int) {
 		var scratch []uint32
@@ -183,25 +194,31 @@ func (w *walk) gather(
 }
 
 // scatter puts every sample whose bucket has a place in the list there.
-func (o Outcomes) scatter(b buckets, next [][]int, list []uint32) {
-	inBucket := uint32(1)<<b.shift - 1
+func (o Outcomes) scatter(b buckets, next [][]uint32, list []uint32) {
+	inBucket, flags := uint32(1)<<b.shift-1, o.flags()
 	stretches(len(o.Prior), len(next), func(v, first, last int) {
 		next := next[v]
-		for i := first; i < last; i++ {
-			offset, in := b.offset(o.Prior[i])
-			if !in || next[offset>>b.shift] < 0 || !o.keeps(i) {
+		for i, prior := range o.Prior[first:last] {
+			offset, in := b.offset(prior)
+			if !in {
 				continue
 			}
 			place := &next[offset>>b.shift]
-			list[*place] = offset&inBucket<<outcomeBits | uint32(o.outcome(i))
+			if *place == nowhere || !flags.keeps(first+i) {
+				continue
+			}
+			list[*place] = offset&inBucket<<outcomeBits | uint32(flags.outcome(first+i))
 			*place++
 		}
 	})
 }
 
-// The radix sort of a bucket orders by digitBits bits at a time.
+// nowhere is the place in the list of samples that are not gathered.
+const nowhere = math.MaxUint32
+
+// The radix sort of a bucket orders by at most digitBits bits at a time.
 const (
-	digitBits = 8
+	digitBits = 12
 	few       = 64 // samples below which comparing them is faster
 )
 
@@ -214,20 +231,25 @@ func sortSamples(samples []uint32, bits int, scratch []uint32) []uint32 {
 	}
 	scratch = slices.Grow(scratch[:0], len(samples))
 	from, to := samples, scratch[:len(samples)]
-	for shift := outcomeBits; shift < outcomeBits+bits; shift += digitBits {
-		var next [1 << digitBits]int
+	passes := (bits + digitBits - 1) / digitBits
+	width := (bits + passes - 1) / passes
+	var table [1 << digitBits]uint32
+	digits := uint32(1)<<width - 1
+	for shift := outcomeBits; shift < outcomeBits+bits; shift += width {
+		next := table[:digits+1]
+		clear(next)
 		for _, s := range from {
-			next[s>>shift&(1<<digitBits-1)]++
+			next[s>>shift&digits]++
 		}
-		place := 0
+		place := uint32(0)
 		for d, n := range next {
 			next[d] = place
 			place += n
 		}
 		for _, s := range from {
-			d := s >> shift & (1<<digitBits - 1)
-			to[next[d]] = s
-			next[d]++
+			place := &next[s>>shift&digits]
+			to[*place] = s
+			*place++
 		}
 		from, to = to, from
 	}

@@ -30,7 +30,7 @@ func TestKeysAreOrderedAsPriors(t *testing.T) {
 func sortedRuns(o Outcomes) (runs []run) {
 	order := []int{}
 	for i := range o.Prior {
-		if o.keeps(i) {
+		if o.flags().keeps(i) {
 			order = append(order, i)
 		}
 	}
@@ -104,7 +104,7 @@ func drawn(r *rand.Rand, n int, prior func() float64, all bool) Outcomes {
 		o.Prior[i] = float32(prior())
 	}
 	if !all {
-		o = o.where(func(i int) bool { return i%3 < 2 })
+		o = o.only(BitsOf(n, func(i int) bool { return i%3 < 2 }))
 	}
 	return o
 }
@@ -172,7 +172,8 @@ func TestCutsAreThoseOfSortedSamples(t *testing.T) {
 					if len(runs) < points {
 						wanted = n + 1
 					}
-					want := thinned(slices.Values(runs), o.samples(), o.count(o.LightCorrect), wanted)
+					light := o.count(o.LightCorrect)
+					want := thinned(slices.Values(runs), o.samples(), light, wanted)
 					if got := o.cuts(points); !slices.Equal(got, want) {
 						t.Fatalf("%s, %d samples, %d points: got\n%v, want\n%v", name, n, points,
 							got, want)
@@ -189,6 +190,7 @@ func TestWalksCopyNoSamples(t *testing.T) {
 	o := randomOutcomes(rand.New(rand.NewPCG(5, 6)), n, 1<<22)
 	fewGathered(t, 1<<16)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // each has a table of its own
+	cost := Cost{Light: 1, Heavy: 2, Unit: MACs}
 	for name, walk := range map[string]func() error{
 		"calibrate": func() error { _, err := Calibrate(o, 0.005, 0.95); return err },
 		"escalation": func() error {
@@ -196,10 +198,10 @@ func TestWalksCopyNoSamples(t *testing.T) {
 			return err
 		},
 		"quality": func() error { o.quality("p"); return nil },
-		"curve":   func() error { _, err := Curve(o, Cost{Light: 1, Heavy: 2}, 100); return err },
-		"oracle":  func() error { _, err := Oracle(o, Cost{Light: 1, Heavy: 2}); return err },
+		"curve":   func() error { _, err := Curve(o, cost, 100); return err },
+		"oracle":  func() error { _, err := Oracle(o, cost); return err },
 		"a part": func() error {
-			_, err := Calibrate(o.where(Chooses), 0.005, 0.95)
+			_, err := Calibrate(o.only(BitsOf(n, Chooses)), 0.005, 0.95)
 			return err
 		},
 	} {

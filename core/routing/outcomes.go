@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 	"strings"
@@ -40,6 +41,10 @@ func (o Outcomes) validate() error {
 	if o.samples() == 0 {
 		return fault.New(fault.Empty, "no samples were given; predict on held-out data first")
 	}
+	if len(o.Prior) > math.MaxUint32 {
+		return fault.New(fault.Value, "%d samples were given; at most %d are counted", len(o.Prior),
+			uint32(math.MaxUint32))
+	}
 	for i, p := range o.Prior {
 		if p-p != 0 {
 			return fault.New(fault.Nonfinite,
@@ -49,13 +54,11 @@ func (o Outcomes) validate() error {
 	return nil
 }
 
-// where returns the samples whose index passes a test, over the same memory.
-func (o Outcomes) where(keep func(int) bool) Outcomes {
-	o.kept = BitsOf(len(o.Prior), keep)
+// only returns the samples of some bits, over the same memory.
+func (o Outcomes) only(kept Bits) Outcomes {
+	o.kept = kept
 	return o
 }
-
-func (o Outcomes) keeps(i int) bool { return !o.kept.given() || o.kept.At(i) }
 
 // samples returns how many samples count.
 func (o Outcomes) samples() int64 {
@@ -97,6 +100,7 @@ func (o Outcomes) share(correct Bits) float64 {
 type Samples struct {
 	Priors                     []Prior
 	LightCorrect, HeavyCorrect Bits
+	Labels, Heavy              []int64 // and the heavy expert's answers, where they are at hand
 	EnsembleCorrect            Bits    // of the ensemble's answers, where they were recorded
 	LightWeight                float64 // of the ensemble
 	Temperature                float64 // of the priors named *_scaled
@@ -124,8 +128,8 @@ func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	case EnsembleAnswers:
 		if !s.EnsembleCorrect.given() {
 			return Outcomes{}, fault.New(fault.Value,
-				"the predictions have no answers of both experts; "+
-					"record both_prediction with them: predict again")
+				"the predictions have no answers of the ensemble of both experts; "+
+					"record ensemble_prediction with them: predict again")
 		}
 		if err := checkLightWeight(s.LightWeight); err != nil {
 			return Outcomes{}, err
@@ -144,7 +148,7 @@ func (s Samples) CostOf(prior string) Cost {
 	cost := s.Cost
 	for _, p := range s.Priors {
 		if p.Name == prior {
-			cost.Light += p.MACs
+			cost.Light += p.Cost
 		}
 	}
 	return cost

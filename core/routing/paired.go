@@ -3,6 +3,8 @@ package routing
 import (
 	"math"
 
+	"agflow/core/cancel"
+
 	"gonum.org/v1/gonum/mathext"
 )
 
@@ -109,6 +111,7 @@ func (t *pairedTest) probability(score, gainRate float64) float64 {
 	term, tail := 0.0, 0.0 // P(losses) and P(at most losses) of n-gains samples
 	total := 0.0
 	for gains := first; ; gains++ {
+		cancel.At(int(gains))
 		rest := t.n - gains
 		if term < 1e-200 && losses >= 0 { // too small to grow by recurrence
 			term, tail = binomial(losses, rest, lossRate), binomialTail(losses, rest, lossRate)

@@ -38,19 +38,26 @@ var LogitPriors = []string{MaxProbability, Margin, Entropy, Energy}
 type Prior struct {
 	Name   string
 	Values []float32
-	// per image, in addition to the light expert's pass; 0 for priors from its logits and features
-	MACs int64
+	// of one image, in addition to the light expert's pass, in the unit of the experts' costs; 0
+	// for priors from its logits and features
+	Cost float64
 }
 
-// Priors returns, for each row of logits [samples, classes], the class of the greatest logit (ties:
-// the lowest class) and every prior of [LogitPriors], computed in float64 from logits of any dtype
-// and rounded to float32.
+// The experts, and the views of one, as errors name them.
+const (
+	LightExpert = "light expert"
+	HeavyExpert = "heavy expert"
+)
+
+// Priors returns, for each row of an expert's logits [samples, classes], the class of the greatest
+// logit (ties: the lowest class) and every prior of [LogitPriors], computed in float64 from logits
+// of any dtype and rounded to float32. Errors name the expert.
 //
 // Errors: shape (no classes), nonfinite (with the count, first row and class), value (temperature).
 func Priors(
-	logits tensor.View, temperature float64,
+	logits tensor.View, temperature float64, expert string,
 ) (prediction []int32, priors []Prior, err error) {
-	if err := checkLogits(logits); err != nil {
+	if err := checkLogits(logits, expert); err != nil {
 		return nil, nil, err
 	}
 	if err := checkTemperature(temperature); err != nil {
@@ -74,11 +81,7 @@ func Priors(
 
 // readRow returns the class of the greatest logit and the priors in the order of LogitPriors.
 func readRow(logits []float64, temperature float64) (best int, values [4]float32) {
-	for c, v := range logits {
-		if v > logits[best] {
-			best = c
-		}
-	}
+	best = greatest(logits)
 	total, weighted, second := 0.0, 0.0, 0.0
 	for c, v := range logits {
 		below := (v - logits[best]) / temperature
@@ -98,11 +101,21 @@ func readRow(logits []float64, temperature float64) (best int, values [4]float32
 	}
 }
 
+// greatest returns the class of the greatest logit, the lowest of equals.
+func greatest(logits []float64) (best int) {
+	for c, v := range logits {
+		if v > logits[best] {
+			best = c
+		}
+	}
+	return best
+}
+
 // L1Norms returns Σ|x| of each row of features [samples, channels], summed in float64.
 //
 // Errors: nonfinite.
 func L1Norms(features tensor.View) ([]float32, error) {
-	if err := checkFinite("features", "light", features); err != nil {
+	if err := checkFinite("features", LightExpert, features); err != nil {
 		return nil, err
 	}
 	norms := make([]float32, features.Rows())
@@ -118,12 +131,12 @@ func L1Norms(features tensor.View) ([]float32, error) {
 	return norms, nil
 }
 
-func checkLogits(logits tensor.View) error {
+func checkLogits(logits tensor.View, expert string) error {
 	if logits.Channels() < 1 {
 		return fault.New(fault.Shape, "logits [%d, %d] have no classes; pass [samples, classes]",
 			logits.Rows(), logits.Channels())
 	}
-	return checkFinite("logits", "light", logits)
+	return checkFinite("logits", expert, logits)
 }
 
 func checkTemperature(temperature float64) error {
@@ -153,9 +166,9 @@ func checkFinite(name, expert string, values tensor.View) error {
 	}
 	if count > 0 {
 		return fault.New(fault.Nonfinite,
-			"%d %s are not finite, the first %v at row %d, column %d; "+
-				"look for an overflow in the %s expert or its input",
-			count, name, first, firstRow, firstClass, expert)
+			"%d %s of the %.40s are not finite, the first %v at row %d, column %d; "+
+				"look for an overflow in it or its input",
+			count, name, expert, first, firstRow, firstClass)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 
 // maxProbability is the first of the priors alone.
 func maxProbability(logits tensor.View) (prediction []int32, prior []float32, err error) {
-	prediction, priors, err := Priors(logits, 1)
+	prediction, priors, err := Priors(logits, 1, LightExpert)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,7 +51,7 @@ func TestPriorsAreCorrectlyRounded(t *testing.T) {
 		for c := range row {
 			row[c] = float32(4 * r.NormFloat64())
 		}
-		_, priors, err := Priors(logitsOf(t, 10, row...), temperature)
+		_, priors, err := Priors(logitsOf(t, 10, row...), temperature, LightExpert)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestPriorsOfExtremeLogits(t *testing.T) {
 		"one class": logitsOf(t, 1, 7),
 	} {
 		for _, temperature := range []float64{1, lowestTemperature, highestTemperature} {
-			_, priors, err := Priors(logits, temperature)
+			_, priors, err := Priors(logits, temperature, LightExpert)
 			if err != nil || priors[0].Values[0] != 1 || priors[1].Values[0] != 1 ||
 				priors[2].Values[0] != 0 {
 				t.Errorf("%s at %v: %v, %v", name, temperature, priors, err)
@@ -101,7 +101,7 @@ func TestPriorsOfExtremeLogits(t *testing.T) {
 		}
 	}
 	for _, temperature := range []float64{0, -1, math.NaN(), math.Inf(1)} {
-		_, _, err := Priors(logitsOf(t, 1, 7), temperature)
+		_, _, err := Priors(logitsOf(t, 1, 7), temperature, LightExpert)
 		requireCode(t, err, fault.Value)
 	}
 }
@@ -121,7 +121,7 @@ func TestEveryPriorRoutes(t *testing.T) {
 	logits := logitsOf(t, 3, 4, 0, 0, 1, 0.9, 0, 9, 8.9, -9)
 	for _, name := range LogitPriors {
 		for _, temperature := range []float64{1, 3} {
-			_, priors, err := Priors(logits, temperature)
+			_, priors, err := Priors(logits, temperature, LightExpert)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -181,7 +181,8 @@ func TestLogitsAreChecked(t *testing.T) {
 	nan := float32(math.NaN())
 	_, _, err := maxProbability(logitsOf(t, 2, 1, 2, 3, nan, float32(math.Inf(-1)), 0))
 	requireCode(t, err, fault.Nonfinite)
-	if !strings.Contains(err.Error(), "2 logits are not finite, the first NaN at row 1, column 1") {
+	if !strings.Contains(err.Error(),
+		"2 logits of the light expert are not finite, the first NaN at row 1, column 1") {
 		t.Fatal(err)
 	}
 	_, err = Rule{Energy, 1, 0.5}.Route(logitsOf(t, 2, nan, nan))

@@ -1,19 +1,9 @@
 package routing
 
-import (
-	"encoding/json"
-
-	"agflow/core/fault"
-)
-
-// RouterFormat is the format number of router.json.
-const RouterFormat = 3
-
-// heavyFormat is the previous format, without the ensemble: all its routers have HeavyAnswers.
-const heavyFormat = 2
+import "agflow/core/fault"
 
 // Router is a calibrated cascade: the threshold, its guarantee, and its cost on the calibration
-// samples. Its JSON is the content of router.json.
+// samples. Its JSON, with a checksum, is the content of router.json.
 type Router struct {
 	Format      int     `json:"format"`
 	Prior       string  `json:"prior"`
@@ -53,12 +43,16 @@ type Request struct {
 // requested.
 //
 // Errors: value (no limit or several, an unknown prior, answers that were not recorded, images that
-// tuned an expert), and those of Calibrate, CalibrateEscalation, CalibrateCharged.
+// tuned an expert, a heavy expert at chance), and those of Calibrate, CalibrateEscalation,
+// CalibrateCharged.
 func NewRouter(s Samples, r Request) (Router, error) {
 	if len(s.Priors) == 0 {
 		return Router{}, fault.New(fault.Empty, "the samples have no prior; give at least one")
 	}
 	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
+		return Router{}, err
+	}
+	if err := checkAboveChance(s.Labels, s.Heavy); err != nil {
 		return Router{}, err
 	}
 	priors, err := Rank(s)
@@ -74,7 +68,7 @@ func NewRouter(s Samples, r Request) (Router, error) {
 		return Router{}, err
 	}
 	if r.Prior == AutoPrior || isScaled(name) || o.combined() {
-		o = o.where(func(i int) bool { return !Chooses(i) })
+		o = o.only(BitsOf(len(o.Prior), func(i int) bool { return !Chooses(i) }))
 	}
 	cost := s.CostOf(name)
 	found, err := r.calibrate(o, cost)
@@ -90,7 +84,7 @@ func NewRouter(s Samples, r Request) (Router, error) {
 	} else {
 		o.EscalatedCorrect = Bits{}
 	}
-	router.Point = o.at(found.Threshold, cost)
+	router.Point, _, _ = o.at(found.Threshold, cost)
 	router.Ledger, err = NewLedger(cost, found.Samples, router.Point.Escalated)
 	return router, err
 }
@@ -117,14 +111,14 @@ func (s Samples) choose(asked string) (string, error) {
 	if asked != AutoPrior {
 		return asked, nil
 	}
-	best := Quality{AUROC: -1}
+	best, chooses := Quality{AUROC: -1}, BitsOf(s.LightCorrect.Len(), Chooses)
 	for _, p := range s.Priors {
-		if p.MACs > 0 {
+		if p.Cost > 0 {
 			continue
 		}
 		choosing := Outcomes{
 			Prior: p.Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect,
-		}.where(Chooses)
+		}.only(chooses)
 		if choosing.samples() == 0 {
 			return "", fault.New(fault.Empty,
 				"of %d samples none is left to choose the prior by; give more, or name a prior",
@@ -139,43 +133,3 @@ func (s Samples) choose(asked string) (string, error) {
 
 // Rule returns the router's rule.
 func (r Router) Rule() Rule { return Rule{r.Prior, r.Temperature, r.Threshold.Threshold} }
-
-// ParseRouter reads the content of router.json, of format 2 or 3.
-//
-// Errors: file (not JSON, another format, an invalid threshold, temperature, weight or kind of
-// answers).
-func ParseRouter(content []byte) (Router, error) {
-	var r Router
-	if err := json.Unmarshal(content, &r); err != nil {
-		return Router{}, fault.New(fault.File,
-			"the router is not the JSON expected here (%w): calibrate it again", err)
-	}
-	if r.Format == heavyFormat {
-		r.Format, r.Answers, r.LightWeight = RouterFormat, HeavyAnswers, 0
-	}
-	if r.Format != RouterFormat {
-		return Router{}, fault.New(fault.File,
-			"the router has format %d, this version reads %d and %d: calibrate it again", r.Format,
-			heavyFormat, RouterFormat)
-	}
-	if r.Prior == "" || checkTemperature(r.Temperature) != nil {
-		return Router{}, fault.New(fault.File,
-			"the router names prior %q and temperature %v, expected a name and a number above 0: "+
-				"calibrate it again",
-			r.Prior, r.Temperature)
-	}
-	if r.Answers != HeavyAnswers && r.Answers != EnsembleAnswers ||
-		checkLightWeight(r.LightWeight) != nil {
-		return Router{}, fault.New(fault.File,
-			"the router has answers %q and light weight %v, "+
-				"expected %s or %s and a number from 0 to 1: calibrate it again",
-			r.Answers, r.LightWeight, HeavyAnswers, EnsembleAnswers)
-	}
-	return r, nil
-}
-
-// Encode returns the content of router.json.
-func (r Router) Encode() ([]byte, error) {
-	content, err := json.MarshalIndent(r, "", "  ")
-	return append(content, '\n'), err
-}

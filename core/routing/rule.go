@@ -2,6 +2,7 @@ package routing
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	"agflow/core/fault"
@@ -42,28 +43,39 @@ func (r Rule) values(matrix tensor.View) ([]float32, error) {
 	if r.Prior == L1Norm {
 		return L1Norms(matrix)
 	}
-	_, values, err := r.ofLogits(matrix)
-	return values, err
+	read, err := r.reader()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkLogits(matrix, LightExpert); err != nil {
+		return nil, err
+	}
+	values := make([]float32, matrix.Rows())
+	var row []float64
+	for i := range values {
+		row = matrix.Row(i, row)
+		_, values[i] = read(row)
+	}
+	return values, nil
 }
 
-// ofLogits returns the predicted classes and the prior of logits.
-func (r Rule) ofLogits(logits tensor.View) (predictions []int32, values []float32, err error) {
+// reader returns the function that reads the predicted class and the prior of the logits of one
+// image.
+func (r Rule) reader() (read func(logits []float64) (class int, prior float32), err error) {
 	name, scaled := strings.CutSuffix(r.Prior, Scaled)
+	k := slices.Index(LogitPriors, name)
+	if k < 0 {
+		return nil, fault.New(fault.Value,
+			"the prior %q can't be made of logits; the priors are %s, each also with %s behind it, "+
+				"and of features %s",
+			r.Prior, strings.Join(LogitPriors, ", "), Scaled, L1Norm)
+	}
 	temperature := 1.0
 	if scaled {
 		temperature = r.Temperature
 	}
-	for k, known := range LogitPriors {
-		if known == name {
-			predictions, priors, err := Priors(logits, temperature)
-			if err != nil {
-				return nil, nil, err
-			}
-			return predictions, priors[k].Values, nil
-		}
-	}
-	return nil, nil, fault.New(fault.Value,
-		"the prior %q can't be made of logits; the priors are %s, each also with %s behind it, "+
-			"and of features %s",
-		r.Prior, strings.Join(LogitPriors, ", "), Scaled, L1Norm)
+	return func(logits []float64) (int, float32) {
+		class, priors := readRow(logits, temperature)
+		return class, priors[k]
+	}, checkTemperature(temperature)
 }

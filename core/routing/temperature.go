@@ -23,7 +23,7 @@ const (
 //
 // Errors: shape, empty, nonfinite, value (a label that is no class).
 func FitTemperature(logits tensor.View, labels []int64) (float64, error) {
-	if err := checkLogits(logits); err != nil {
+	if err := checkLogits(logits, LightExpert); err != nil {
 		return 0, err
 	}
 	if err := checkFitting(logits, labels, "a temperature"); err != nil {

@@ -3,6 +3,7 @@ package statistics
 import (
 	"math"
 
+	"agflow/core/cancel"
 	"agflow/core/fault"
 )
 
@@ -140,6 +141,7 @@ func (t Table) Validate() error {
 func checkColumn[T int64 | float64](
 	layers []Layer, c column[T], code fault.Code, valid func(T) bool, expected string,
 ) error {
+	cancel.Check()
 	if units := Units(layers); len(*c.values) != units {
 		return fault.New(fault.Shape,
 			"column %s has %d entries for %d units; give one entry a unit", c.name, len(*c.values),

@@ -5,7 +5,10 @@
 // call that got the View returns.
 package tensor
 
-import "agflow/core/fault"
+import (
+	"agflow/core/cancel"
+	"agflow/core/fault"
+)
 
 // View is a borrowed matrix [rows, channels] of float32, float64, float16 or bfloat16. The channels
 // of a row lie next to each other, rows may lie further apart. The zero View is empty and of
@@ -83,8 +86,9 @@ func Elements[T Element](v View) (data []T, ok bool) {
 }
 
 // Row converts row i to float64, exactly, and returns it in into, or in a new slice where into is
-// too short.
+// too short. Loops over many rows end when their work is cancelled.
 func (v View) Row(i int, into []float64) []float64 {
+	cancel.At(i)
 	if cap(into) < v.channels {
 		into = make([]float64, v.channels)
 	}

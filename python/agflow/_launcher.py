@@ -6,7 +6,8 @@ module.
 
 from __future__ import annotations
 
-import _signal  # signal imports enumerations, which take longer than all else here
+# signal imports enumerations, which take longer than all else here
+import _signal  # pyright: ignore[reportMissingImports]
 import os
 import sys
 
@@ -21,7 +22,8 @@ IN_PLACE = os.path.join(os.path.dirname(HOST), "agflow")
 
 def main() -> NoReturn:
     """Replace this process by the command, with its arguments and environment."""
-    for number in (_signal.SIGINT, _signal.SIGTERM):  # as the command does, without a traceback
+    signals = (_signal.SIGINT, _signal.SIGTERM)
+    for number in signals:  # as the command does, without a traceback
         _signal.signal(number, lambda number, _: os._exit(128 + number))
     environment = dict(os.environ)
     environment.setdefault("AGFLOW_PYTHON", sys.executable)
@@ -32,6 +34,8 @@ def main() -> NoReturn:
         environment["LD_PRELOAD"] = ":".join(preload)
     else:
         command = IN_PLACE if os.path.exists(IN_PLACE) else _installed_command()
+    # a signal that came ends this process here, a later one the command, once it listens
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
     try:
         os.execve(command, ["agflow", *sys.argv[1:]], environment)
     except OSError as error:

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from agflow.errors import DeviceError, InvalidValueError
+from agflow.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
+    from agflow._utils.computing import Computing
     from agflow.data.preprocessing import Preprocessing
 
 
@@ -35,6 +36,19 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _check_output(options: dict, *, expert: bool = False) -> None:
+    """Refuse what cannot be written before the work rather than after it."""
+    if expert:
+        from agflow._utils.folders import check_folder
+        from agflow.models.expert import EXPERT_FOLDER
+
+        check_folder(options["output"], EXPERT_FOLDER)
+    else:
+        from agflow._utils.files import check_file
+
+        check_file(options["output"], "output")
+
+
 def _given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that have a value; lists as tuples."""
     return {
@@ -44,27 +58,41 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _images(
-    options: dict, model: nn.Module, preprocessing: Preprocessing, *, shuffled: bool = False
-) -> DataLoader:
-    import torch
-    from torch.utils.data import DataLoader
+def _computing(options: dict) -> Computing:
+    """Where the models of a command compute; a device that is not there is refused first."""
+    from agflow._utils.computing import Computing
 
-    from agflow.data.datasets import load_dataset
-    from agflow.models.head import class_count
+    return Computing(**_given({name: options.get(name) for name in ("device", "dtype")}))
+
+
+def _images(
+    options: dict,
+    preprocessing: Preprocessing,
+    labels_of: nn.Module | None,
+    *,
+    shuffled: bool = False,
+) -> DataLoader:
+    """The images of a command; without a model that has their labels these are not looked at."""
+    from agflow.data import DataOptions, image_loader, load_dataset
+    from agflow.models import known_classes
 
     seed = options["seed"]
     dataset = load_dataset(
         options["data"],
         preprocessing=preprocessing,
-        label=options.get("label"),
         limit=options.get("limit"),
         seed=seed,
-        classes=class_count(model),
+        classes=known_classes(labels_of) if labels_of is not None else None,
+        options=DataOptions(
+            options.get("label"), options.get("image_column"), options.get("class_map")
+        ),
     )
-    generator = torch.Generator().manual_seed(seed) if shuffled else None
-    size = options["batch_size"]
-    return DataLoader(dataset, batch_size=size, shuffle=shuffled, generator=generator)
+    return image_loader(
+        dataset,
+        options["batch_size"],
+        workers=options.get("workers") or 0,
+        shuffle_seed=seed if shuffled else None,
+    )
 
 
 @_command
@@ -118,22 +146,27 @@ def calibrate(options: dict) -> dict:
     from agflow.calibration import CalibrationOptions, calibrate
     from agflow.models import load_model
 
+    _check_output(options)
+    computing = _computing(options)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
-    statistics = calibrate(
-        model,
-        _images(options, model, preprocessing),
-        batches=options["batches"],
-        groups=tuple(options["groups"]),
-        image_size=options.get("image_size"),
-        weight_gradients=options["weight_gradients"],
-        options=CalibrationOptions(options["nonfinite"], options.get("dump")),
-        seed=options["seed"],
-    )
+    loader = _images(options, preprocessing, model)
+    with computing.precision():
+        statistics = calibrate(
+            computing.move(model),
+            loader,
+            batches=options["batches"],
+            groups=tuple(options["groups"]),
+            image_size=options.get("image_size"),
+            weight_gradients=options["weight_gradients"],
+            options=CalibrationOptions(options["nonfinite"], options.get("dump")),
+            seed=options["seed"],
+        )
     statistics.save(options["output"])
     return {
         "summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} "
-        f"layers of {name}",
+        f"layers of {name}, {computing}",
         "output": options["output"],
+        **asdict(computing),
         "units": len(statistics),
         "metadata": statistics.metadata,
     }
@@ -146,16 +179,20 @@ def prune(options: dict) -> dict:
     from agflow.models import load_model, save_expert
     from agflow.pruning import Plan, prune
 
+    _check_output(options, expert=True)
+    computing = _computing({**options, "dtype": None})  # float32 whatever was asked for
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     plan, compensate = Plan.load(options["plan"]), options["compensate"]
-    loader = _images(options, model, preprocessing) if compensate != "none" else None
-    light = prune(model, plan, loader, compensate=compensate)
+    loader = _images(options, preprocessing, model) if compensate != "none" else None
+    light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
     tuning = sketch_images(loader or [])
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
     share = plan.macs / plan.model_macs
     return {
-        "summary": f"{options['output']}: {name} at {share:.3f}x of its MACs",
+        "summary": f"{options['output']}: {name} at {share:.3f}x of its MACs, {computing}"
+        + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs"),
         "output": options["output"],
+        **asdict(computing),
         "macs": plan.macs,
         "dense_macs": plan.model_macs,
     }
@@ -167,25 +204,30 @@ def predict(options: dict) -> dict:
     from agflow.cascade import predict
     from agflow.models import expert_tuning, load_expert, load_model
 
+    _check_output(options)
+    computing = _computing(options)
     heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
     folders = [options["light"]]
     if options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir():
         folders.append(options["heavy"])
-    predictions = predict(
-        load_expert(options["light"]),
-        heavy,
-        _images(options, heavy, preprocessing),
-        features=options["features"],
-        second_view=options["second_view"],
-        tuning=" ".join(map(expert_tuning, folders)).strip(),
-    )
+    loader = _images(options, preprocessing, heavy)
+    with computing.precision():
+        predictions = predict(
+            computing.move(load_expert(options["light"])),
+            computing.move(heavy),
+            loader,
+            features=options["features"],
+            second_view=options["second_view"],
+            tuning=" ".join(map(expert_tuning, folders)).strip(),
+        )
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
     predictions.save(options["output"])
     light, heavy_accuracy = predictions.light_accuracy, predictions.heavy_accuracy
     return {
         "summary": f"{options['output']}: {len(predictions)} images, light {100 * light:.1f} %, "
-        f"heavy {100 * heavy_accuracy:.1f} %",
+        f"heavy {100 * heavy_accuracy:.1f} %, {computing}",
         "output": options["output"],
+        **asdict(computing),
         "images": len(predictions),
         "light_accuracy": light,
         "heavy_accuracy": heavy_accuracy,
@@ -201,22 +243,27 @@ def finetune(options: dict) -> dict:
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
 
+    _check_output(options, expert=True)
+    computing = _computing(options)
     heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
     light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
-    loader = _images(options, light, preprocessing, shuffled=True)
-    checkpoint = options.get("checkpoint")
-    history = finetune(
-        light,
-        loader,
-        epochs=options["epochs"],
-        lr=options["lr"],
-        distillation=Distillation(heavy, share=options["distill"], features=options["features"]),
-        checkpointing=Checkpointing(checkpoint) if checkpoint else None,
-        options=TrainingOptions(accumulate=options["accumulate"]),
-        seed=options["seed"],
-    )
+    loader = _images(options, preprocessing, light, shuffled=True)
+    checkpoint, teacher = options.get("checkpoint"), computing.move(heavy)
+    with computing.precision():
+        history = finetune(
+            computing.move(light),
+            loader,
+            epochs=options["epochs"],
+            lr=options["lr"],
+            distillation=Distillation(
+                teacher, share=options["distill"], features=options["features"]
+            ),
+            checkpointing=Checkpointing(checkpoint) if checkpoint else None,
+            options=TrainingOptions(accumulate=options["accumulate"]),
+            seed=options["seed"],
+        )
     save_expert(
-        light,
+        light.cpu(),
         options["output"],
         Plan.load(plan) if plan.exists() else None,
         preprocessing=preprocessing,
@@ -225,8 +272,10 @@ def finetune(options: dict) -> dict:
     last = history[-1]
     return {
         "summary": f"{options['output']}: {len(history)} epochs; in the last, loss "
-        f"{last['loss']:.3f} and {100 * last['accuracy']:.1f} % of the training images correct",
+        f"{last['loss']:.3f} and {100 * last['accuracy']:.1f} % of the training images correct; "
+        f"{computing}",
         "output": options["output"],
+        **asdict(computing),
         "history": history,
     }
 
@@ -237,12 +286,17 @@ def evaluate(options: dict) -> dict:
     from agflow.evaluation import evaluate
     from agflow.models import load_model
 
+    computing = _computing(options)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
-    found = evaluate(model, _images(options, model, preprocessing))
+    loader = _images(options, preprocessing, model)
+    with computing.precision():
+        found = evaluate(computing.move(model), loader)
     return {
         "summary": f"{name}: {100 * found.top1:.2f} % of {found.images} images are correct "
-        f"({100 * found.among_present:.2f} % among the {found.classes} classes that occur)",
+        f"({100 * found.among_present:.2f} % among the {found.classes} classes that occur), "
+        f"{computing}",
         "model": name,
+        **asdict(computing),
         **asdict(found),
     }
 
@@ -253,11 +307,12 @@ def export(options: dict) -> dict:
     from agflow.exporting.models import CHECKED_IMAGES, export
     from agflow.models import load_model
 
+    _check_output(options)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     images = None
     if options.get("data"):
         few = {**options, "limit": CHECKED_IMAGES, "batch_size": CHECKED_IMAGES}
-        images, _ = next(iter(_images(few, model, preprocessing)))
+        images, _ = next(iter(_images(few, preprocessing, None)))
     difference = export(
         model,
         options["output"],
@@ -298,15 +353,10 @@ def bench_layers(options: dict) -> dict:
     from agflow.bench import layers
     from agflow.models import load_model
 
+    _check_output(options)
+    computing = _computing(options)
     model, _, name = load_model(options["model"], options.get("weights"))
-    try:
-        model = model.to(options["device"])
-    except (AssertionError, RuntimeError) as error:  # torch says in both how a device is missing
-        raise DeviceError(
-            f"the model cannot be moved to device {options['device']!r} "
-            f"({str(error).splitlines()[0]}): expected cpu or a device that torch sees"
-        ) from error
-    table = layers.measure(model, batch=options["batch"], rounds=options["rounds"])
+    table = layers.measure(computing.move(model), batch=options["batch"], rounds=options["rounds"])
     table.save(options["output"])
     return {
         "summary": f"{layers.text(table)}\n{options['output']}: {len(table)} sizes",

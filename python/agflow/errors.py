@@ -82,6 +82,24 @@ class ClosedError(AgflowError, RuntimeError):
     code = "closed"
 
 
+class BusyError(AgflowError, RuntimeError):
+    """A server's queue is full."""
+
+    code = "busy"
+
+
+class DeadlineError(AgflowError, TimeoutError):
+    """A request was not answered in time."""
+
+    code = "deadline"
+
+
+class CancelledError(AgflowError, RuntimeError):
+    """A call was ended by its caller, who raises the reason: KeyboardInterrupt, mostly."""
+
+    code = "cancelled"
+
+
 class ForkedProcessError(AgflowError, RuntimeError):
     """The Go core was called in a forked child process."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agflow.cascade.curves import Curve, curve, oracle
+from agflow.cascade.ensemble import ENSEMBLE_ANSWERS
 from agflow.cascade.router_evaluation import evaluate_router
 from agflow.diagnostics.confidence import reliability
 from agflow.diagnostics.paired import paired_counts, paired_interval
@@ -169,7 +170,7 @@ def plot_cascade(
     """
     ax = _axes(ax, (8, 5))
     found = evaluate_router(predictions, router)
-    averaged = router.answers == "both"
+    averaged = router.answers == ENSEMBLE_ANSWERS
     table = curve(predictions, prior=router.prior, ensemble=averaged)
     heavy = predictions.heavy_accuracy
     _draw_curves(ax, predictions, table)
@@ -181,7 +182,7 @@ def plot_cascade(
         )
         ax.plot(columns["charged"], columns["accuracy"], **style)
     best = oracle(predictions, ensemble=averaged or ensemble)
-    light = int(predictions.metadata["agflow.light_macs"]) / found.ledger.heavy_macs
+    light = predictions.costs.light / predictions.costs.heavy
     costs = [light, best["charged"], table.columns["charged"].max()]
     accuracies = [found.light, best["accuracy"], best["accuracy"]]
     line: Style = dict(color=ORACLE_COLOUR, linestyle="-.", linewidth=1)
@@ -195,7 +196,7 @@ def plot_cascade(
         color=CHOSEN_COLOUR, zorder=4, s=130, marker="*", label=_chosen_label(found)
     )
     ax.scatter(found.ledger.charged, found.cascade, **chosen)
-    _label_cascade(ax, heavy)
+    _label_cascade(ax, heavy, predictions.costs.unit)
     return ax
 
 
@@ -232,9 +233,9 @@ def _chosen_label(found: RouterEvaluation) -> str:
     )
 
 
-def _label_cascade(ax: Axes, heavy: float) -> None:
+def _label_cascade(ax: Axes, heavy: float, unit: str) -> None:
     _percent_ticks(ax, decimals=1)
-    ax.set_xlabel("expected MACs per image, all passes charged, as a ratio of the heavy expert")
+    ax.set_xlabel(f"expected {unit} per image, all passes charged, as a ratio of the heavy expert")
     ax.set_ylabel("top-1 accuracy")
     to_points = lambda y: 100 * (np.asarray(y) - heavy)
     from_points = lambda difference: heavy + np.asarray(difference) / 100

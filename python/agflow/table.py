@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,17 +27,40 @@ class Table:
     """An immutable Arrow record batch with metadata and a kind, which can be saved to a file.
 
     ``table["column"]`` is a numpy array, ``table.to_pandas()`` a DataFrame, and any Arrow tool
-    takes the table itself: ``pyarrow.record_batch(table)``, ``polars.DataFrame(table)``.
+    takes the table itself: ``pyarrow.record_batch(table)``, ``polars.DataFrame(table)``. The way
+    back is ``Scores(frame, metadata=scores.metadata)``: most tools drop the metadata. Texts of any
+    Arrow encoding, chunks and categories are taken; what the kind needs is checked.
+
+    Parameters
+    ----------
+    batch : a table of any Arrow tool, or a pandas DataFrame
+    metadata : of the table that this one was made from, where a tool dropped it
 
     Attributes
     ----------
     batch : pyarrow.RecordBatch
+
+    Raises
+    ------
+    DtypeError
+        The object is no table, or a column has another type.
+    InvalidValueError
+        A column or metadata of the kind is missing, or a value cannot be right.
+    CorruptFileError
+        The table has a newer format.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[str] = ""
 
-    def __init__(self, batch: pa.RecordBatch):
-        self.batch = batch
+    def __init__(self, batch: Any, metadata: Mapping[str, str] | None = None):
+        name = type(self).__name__
+        plain = arrow.record_batch(batch, name)
+        self.batch = _checked(plain, self.kind, metadata) if self.kind else plain
+
+    @classmethod
+    def of_any(cls, value: Any) -> Self:
+        """``value`` itself where it is such a table, else the table made of it."""
+        return value if isinstance(value, cls) else cls(value)
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -95,6 +118,10 @@ class Table:
     def load(cls, path: str | os.PathLike) -> Self:
         """Read a file written by :meth:`save` (from Python or by the ``agflow`` command).
 
+        A file of 64 MiB or more is not copied but mapped: its values are read from the file as they
+        are used. Any program may replace it meanwhile by a new file of its name, as ``save`` does,
+        but none may write into it or cut it short while the table is in use.
+
         Raises
         ------
         FileError
@@ -135,6 +162,21 @@ class Table:
         """Header and rows of the HTML: the first rows."""
         shown = self.batch.slice(0, HTML_ROWS)
         return self.batch.schema.names, zip(*shown.to_pydict().values(), strict=True)
+
+
+def _checked(
+    batch: pa.RecordBatch, kind: str, metadata: Mapping[str, str] | None
+) -> pa.RecordBatch:
+    """The batch as this version has its kind: an older format is upgraded, an edited plan priced
+    anew. The core's own readers check it.
+    """
+    known = {**(batch.schema.metadata or {}), **(metadata or {})}
+    if "agflow.kind" not in known and b"agflow.kind" not in known:
+        known["agflow.kind"] = kind
+    batch = batch.replace_schema_metadata(known)
+    result = arrow.CStructs()
+    exported = arrow.call(core().check_table, kind, batch, *result.addresses)
+    return pa.RecordBatch._import_from_c(*result.addresses) if exported else batch
 
 
 def _html_row(tag: str, cells: Iterable) -> str:

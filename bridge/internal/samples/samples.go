@@ -16,7 +16,7 @@ import (
 )
 
 // Model is the model that the samples are of.
-var Model = statistics.Model{Name: "tiny ViT é", MACs: 1_000, Params: 90}
+var Model = statistics.Model{Name: "tiny ViT é", MACs: 1_000, Params: 100}
 
 // Layers are the layers of Model.
 var Layers = []statistics.Layer{

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from agflow._core.long_calls import interruptible
 from agflow._core.matrix import DTYPES, Dtype, Matrix
 from agflow.errors import DeviceError, DtypeError, InvalidValueError, ShapeError
 
@@ -23,6 +24,8 @@ _ArrayStruct = ctypes.c_int64 * 10  # struct ArrowArray, 80 bytes
 _SchemaStruct = ctypes.c_int64 * 9  # struct ArrowSchema, 72 bytes
 _RELEASE = 8  # the word of ArrowArray that is its release callback
 _SCALARS = frozenset((int, float, str))
+SHORT = 1 << 17
+"""Elements of matrices below which a call takes less than a signal may wait."""
 
 
 class CStructs:
@@ -45,6 +48,28 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of the core whose arguments include Arrow values.
 
     Arrow values are what :func:`matrix` and :func:`record_batch` return, and arrays of pyarrow.
+    Python's signal handlers run, and may end the call, unless it is short.
+    """
+    return _interruptible(brief_call, function, *arguments)
+
+
+def _interruptible(work: Callable[..., Any], function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call ``work`` such that a signal can end it, unless all of its values are small matrices."""
+    size = 0
+    for argument in arguments:
+        if type(argument) is Matrix:
+            size += argument.rows * argument.channels
+        elif type(argument) not in _SCALARS:  # a table
+            size = SHORT
+    if 0 < size < SHORT:
+        return work(function, *arguments)
+    return interruptible(work, function, *arguments)
+
+
+def brief_call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the core as :func:`call` does, without looking at signals.
+
+    For the sums of hooks, which are called for every layer and batch, and must be all there or not.
     """
     flat: list[Any] = []
     alive: list[Any] = []
@@ -72,22 +97,34 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
     """Call a function of the core that makes a record batch."""
+    return _interruptible(_call_for_batch, function, *arguments)
+
+
+def _call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
     result = CStructs()
-    call(function, *arguments, *result.addresses)
+    brief_call(function, *arguments, *result.addresses)
     return pa.RecordBatch._import_from_c(*result.addresses)
 
 
 def call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
     """Call a function of the core that makes an array."""
+    return _interruptible(_call_for_array, function, *arguments)
+
+
+def _call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
     result = CStructs()
-    call(function, *arguments, *result.addresses)
+    brief_call(function, *arguments, *result.addresses)
     return pa.Array._import_from_c(*result.addresses)
 
 
 def call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
     """Call a function of the core that makes a text and a record batch."""
+    return _interruptible(_call_for_report, function, *arguments)
+
+
+def _call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
     result = CStructs()
-    report = call(function, *arguments, *result.addresses)
+    report = brief_call(function, *arguments, *result.addresses)
     return report, pa.RecordBatch._import_from_c(*result.addresses)
 
 
@@ -249,33 +286,46 @@ def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
 
     Parameters
     ----------
-    value : pyarrow RecordBatch or Table, polars DataFrame, or any object with ``__arrow_c_array__``
-        or ``__arrow_c_stream__``. Text columns of any Arrow encoding (large, view, dictionary)
-        become utf8.
+    value : pyarrow RecordBatch or Table, pandas or polars DataFrame, or any object with
+        ``__arrow_c_array__`` or ``__arrow_c_stream__``. Text columns of any Arrow encoding (large,
+        view) become utf8, categories (dictionaries) their values.
 
     Raises
     ------
     DtypeError
-        The object is none of these.
+        The object is none of these, or holds values that no Arrow table can.
     """
-    if isinstance(value, pa.RecordBatch):
-        table = pa.Table.from_batches([value])
-    elif isinstance(value, pa.Table):
-        table = value
-    elif hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
-        table = pa.table(value)
-    else:
-        raise DtypeError(f"{name}: expected an Arrow table, got {type(value).__name__}")
-    plain = pa.schema(
-        [field.with_type(pa.string()) if _is_text(field.type) else field for field in table.schema],
-        table.schema.metadata,
-    )
-    batches = table.cast(plain).combine_chunks().to_batches()
+    try:
+        table = _arrow_table(value, name)
+        plain = pa.schema(
+            [field.with_type(_plain_type(field.type)) for field in table.schema],
+            table.schema.metadata,
+        )
+        batches = table.cast(plain).combine_chunks().to_batches()
+    except (pa.ArrowException, NotImplementedError) as error:
+        raise DtypeError(
+            f"{name}: the table cannot be taken as Arrow's ({error}); cast its columns first"
+        ) from error
+    if len(batches) > 1:
+        raise DtypeError(f"{name}: a text column has more than 2 GiB, expected less: drop it")
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=plain)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _arrow_table(value: Any, name: str) -> pa.Table:
+    if isinstance(value, pa.RecordBatch):
+        return pa.Table.from_batches([value])
+    if isinstance(value, pa.Table):
+        return value
+    pandas = sys.modules.get("pandas")  # a frame can only come from a pandas that was imported
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return pa.Table.from_pandas(value, preserve_index=False)
+    if hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
+        return pa.table(value)
+    raise DtypeError(f"{name}: expected an Arrow table or a data frame, got {type(value).__name__}")
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
+        return _plain_type(kind.value_type)
     # By name: pyarrow 15 has no is_string_view.
-    return str(kind) in ("string", "large_string", "string_view")
+    return pa.string() if str(kind) in ("large_string", "string_view") else kind

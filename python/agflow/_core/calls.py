@@ -6,7 +6,7 @@ An Arrow value is two int64 addresses, of its C array and its C schema.
 
 from agflow._core.call import ARROW, FLOAT, INT, TEXT, Call
 
-ABI = 4019604783986851688
+ABI = 3402497822460474269
 """The number of this list, a hash of its signatures and JSON types; Go carries the same one."""
 
 CALLS = (
@@ -14,6 +14,8 @@ CALLS = (
     Call("against_random", "AgainstRandom", (TEXT,), TEXT),
     Call("agreement", "Agreement", (*ARROW, *ARROW, *ARROW), INT),
     Call("calibrate_router", "CalibrateRouter", (TEXT, *ARROW), TEXT),
+    Call("cancel_flag", "CancelFlag", (INT,), INT),
+    Call("check_table", "CheckTable", (TEXT, *ARROW, *ARROW), INT),
     Call("combine", "Combine", (FLOAT, *ARROW, *ARROW, *ARROW), INT),
     Call("criteria", "Criteria", (), TEXT),
     Call("curve", "Curve", (TEXT, *ARROW, *ARROW), INT),
@@ -29,7 +31,7 @@ CALLS = (
     Call("live_bytes", "LiveBytes", (), INT),
     Call("oracle", "Oracle", (TEXT, *ARROW), TEXT),
     Call("plan", "Plan", (TEXT, *ARROW, *ARROW, *ARROW), TEXT),
-    Call("priors", "Priors", (FLOAT, *ARROW, *ARROW), INT),
+    Call("priors", "Priors", (TEXT, FLOAT, *ARROW, *ARROW), INT),
     Call("rank", "Rank", (*ARROW,), TEXT),
     Call("read_file", "ReadFile", (TEXT, TEXT, *ARROW), INT),
     Call("read_limit", "ReadLimit", (INT, *ARROW), INT),

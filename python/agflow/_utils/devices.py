@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import nn
 
 
-def first_parameter(model: nn.Module) -> nn.Parameter:
-    """The model's first parameter: ``images.to(first_parameter(model))`` has its device and dtype.
+def first_parameter(model: nn.Module) -> torch.Tensor:
+    """The model's first floating parameter or buffer: ``images.to(it)`` has its device and dtype.
 
-    Models of several devices or dtypes take their images where their first parameter lies.
+    Models of several devices or dtypes take their images where it lies. A model without any takes
+    float32 images on the CPU.
     """
-    return next(model.parameters())
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((each for each in tensors if each.is_floating_point()), torch.empty(0))
 
 
 def device_of(model: nn.Module) -> torch.device:

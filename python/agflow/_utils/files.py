@@ -31,7 +31,7 @@ def atomic_file(path: str | os.PathLike, kind: str) -> Iterator[pathlib.Path]:
         the name before is still there.
     """
     with file_errors(f"{kind} {path}"):
-        target = check_file(path, kind)
+        target = file_target(path, kind)
         target.parent.mkdir(parents=True, exist_ok=True)
         with scratch_in(target.parent) as scratch:
             made = scratch / target.name
@@ -43,10 +43,26 @@ def atomic_file(path: str | os.PathLike, kind: str) -> Iterator[pathlib.Path]:
             sync(target.parent)
 
 
-def check_file(path: str | os.PathLike, kind: str) -> pathlib.Path:
-    """The place where a file named ``path`` would be written, behind all links.
+def check_file(path: str | os.PathLike, kind: str) -> None:
+    """Refuse a file that could not be written, before the work rather than after it.
 
-    Work that takes long asks before it begins.
+    Raises
+    ------
+    FileError
+        As :func:`file_target`, or nothing can be written there.
+    """
+    with file_errors(f"{kind} {path}"):
+        try_to_write(file_target(path, kind))
+
+
+def try_to_write(target: pathlib.Path) -> None:
+    """OSError if nothing can be written beside ``target``, in folders yet to be made if need be."""
+    with scratch_in(next(parent for parent in target.parents if parent.exists())):
+        pass
+
+
+def file_target(path: str | os.PathLike, kind: str) -> pathlib.Path:
+    """The place where a file named ``path`` would be written, behind all links.
 
     Raises
     ------

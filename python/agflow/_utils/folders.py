@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from agflow._utils.files import file_errors, sync
+from agflow._utils.files import file_errors, sync, try_to_write
 from agflow._utils.json_file import FORMAT, Keys, json_bytes, read_json
 from agflow._utils.scratch import OLD, collect_scratch, scratch_in
 from agflow.errors import CorruptFileError, FileError
@@ -97,10 +97,10 @@ def atomic_folder(folder: str | os.PathLike, kind: FolderKind) -> Iterator[pathl
     Raises
     ------
     FileError
-        As :func:`check_folder`, or the folder cannot be written; the older one is still there.
+        As :func:`folder_target`, or the folder cannot be written; the older one is still there.
     """
     with file_errors(f"{kind.name} {folder}"):
-        target = check_folder(folder, kind)
+        target = folder_target(folder, kind)
         target.parent.mkdir(parents=True, exist_ok=True)
         with scratch_in(target.parent) as scratch:
             made = scratch / "new" / target.name
@@ -109,15 +109,25 @@ def atomic_folder(folder: str | os.PathLike, kind: FolderKind) -> Iterator[pathl
             for root, _, files in os.walk(made):
                 for path in (root, *(os.path.join(root, file) for file in files)):
                     sync(pathlib.Path(path))
-            check_folder(folder, kind)  # once more: somebody may have put something there
+            folder_target(folder, kind)  # once more: somebody may have put something there
             _put_in_place(made, target, scratch)
             sync(target.parent)
 
 
-def check_folder(folder: str | os.PathLike, kind: FolderKind) -> pathlib.Path:
-    """The place where a folder named ``folder`` would be written, behind all links.
+def check_folder(folder: str | os.PathLike, kind: FolderKind) -> None:
+    """Refuse a folder that could not be written, before the work rather than after it.
 
-    Work that takes long asks before it begins.
+    Raises
+    ------
+    FileError
+        As :func:`folder_target`, or nothing can be written there.
+    """
+    with file_errors(f"{kind.name} {folder}"):
+        try_to_write(folder_target(folder, kind))
+
+
+def folder_target(folder: str | os.PathLike, kind: FolderKind) -> pathlib.Path:
+    """The place where a folder named ``folder`` would be written, behind all links.
 
     Raises
     ------

@@ -1,11 +1,17 @@
-"""Training and evaluation mode of modules."""
+"""Training and evaluation mode of modules; gradients on or off whatever the caller chose."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
+import torch
 from torch import nn
+
+Function = TypeVar("Function", bound=Callable)
 
 
 @contextmanager
@@ -17,3 +23,34 @@ def preserve_training_mode(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def with_gradients(function: Function) -> Function:
+    """Run ``function`` with gradients, also inside ``torch.no_grad`` and ``inference_mode``."""
+
+    @functools.wraps(function)
+    def call(*arguments, **named):
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*arguments, **named)
+
+    return cast(Function, call)
+
+
+def without_gradients(function: Function) -> Function:
+    """Run ``function`` without gradients; its tensors are ordinary ones, that autograd takes.
+
+    ``torch.inference_mode`` saves next to nothing more, and what it makes is of no use outside.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments, **named):
+        with torch.inference_mode(False), torch.no_grad():
+            return function(*arguments, **named)
+
+    return cast(Function, call)
+
+
+def without_inference_tensors(model: nn.Module) -> nn.Module:
+    """``model``, or its copy where it was made in ``torch.inference_mode``: autograd takes that."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model) if any(tensor.is_inference() for tensor in tensors) else model

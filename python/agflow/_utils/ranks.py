@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from agflow.errors import DeviceError, InvalidValueError
+from agflow.errors import AgflowError, DeviceError, InvalidValueError, from_text
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,28 @@ class Ranks:
             bytes(piece[: int(length)].cpu().numpy())
             for piece, length in zip(gathered, lengths, strict=True)
         ]
+
+    def gather_results(self, compute: Callable[[], bytes]) -> list[bytes]:
+        """What ``compute`` gives on every rank, in rank order; its error is raised on every rank.
+
+        So no rank waits for one that has failed.
+        """
+        if self.size == 1:
+            return [compute()]
+        own_error: AgflowError | None = None
+        try:
+            payload = b"+" + compute()
+        except AgflowError as error:
+            own_error = error
+            payload = b"-" + f"agflow:{error.code}: {error}".encode()
+        gathered = self.gather(payload)
+        if own_error is not None:
+            raise own_error
+        for rank, result in enumerate(gathered):
+            if result[:1] == b"-":
+                error = from_text(result[1:].decode())
+                raise type(error)(f"on rank {rank}: {error}")
+        return [result[1:] for result in gathered]
 
     def agree(self, **values: Any) -> None:
         """Check that all ranks have the same JSON-ready values.

@@ -7,8 +7,9 @@ from typing import Protocol
 from torch import nn
 
 from agflow.data.datasets import Dataset, load_dataset
+from agflow.data.options import DataOptions
 from agflow.data.preprocessing import Preprocessing
-from agflow.models.head import class_count
+from agflow.models.head import known_classes
 
 
 class ImageOptions(Protocol):
@@ -42,9 +43,9 @@ def images_by_use(
     """
     how = {
         "preprocessing": preprocessing,
-        "label": options.label,
         "seed": options.seed,
-        "classes": class_count(model),
+        "classes": known_classes(model),
+        "options": DataOptions(options.label),
     }
     first = options.calibration
     return {

@@ -31,8 +31,8 @@ def reading(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Contenders:
     """The reading of both tensors alone, which no pass can be faster than."""
 
     def read() -> None:
-        arrow.call(core().read_limit, threads, arrow.matrix(y_RC, "y"))
-        arrow.call(core().read_limit, threads, arrow.matrix(g_RC, "g"))
+        arrow.brief_call(core().read_limit, threads, arrow.matrix(y_RC, "y"))
+        arrow.brief_call(core().read_limit, threads, arrow.matrix(g_RC, "g"))
 
     return {READ: read}
 
@@ -76,7 +76,7 @@ def statistics_add(
         "layer", "mlp", y_RC.shape[1], unit_width=1, unit_macs=0, unit_params=0, reader=""
     )
     with statistics_session(NO_MODEL, [layer], workers=threads) as session:
-        yield lambda: arrow.call(
+        yield lambda: arrow.brief_call(
             core().statistics_add, session, 0, 1, arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g")
         )
 

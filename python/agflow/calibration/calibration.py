@@ -9,6 +9,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ from torch import nn
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow._utils.defaults import default
-from agflow._utils.devices import device_of, first_parameter
-from agflow._utils.loaders import batches_of
+from agflow._utils.devices import device_of
+from agflow._utils.modes import with_gradients, without_inference_tensors
 from agflow.calibration.dump import TensorFolder
+from agflow.calibration.gather import gather_shards
 from agflow.calibration.hooks import capture
 from agflow.calibration.loss import LOSS_NAME, per_image_loss
 from agflow.calibration.options import CalibrationOptions
@@ -32,18 +34,22 @@ from agflow.calibration.weights import (
     add_weights,
     attached_weights,
 )
+from agflow.data.batches import Batch, check_loader, labelled_batches
 from agflow.data.digest import ImageDigest
+from agflow.data.shares import Shares
 from agflow.errors import DeviceError, InvalidValueError
 from agflow.models import (
+    Adapter,
     PrunableLayer,
     count_params,
-    logits_of,
+    model_logits,
     model_name,
 )
-from agflow.models.account import measurable
+from agflow.models.account import examined
 from agflow.models.resolution import at_image_size
 
 
+@with_gradients
 def calibrate(
     model: nn.Module,
     loader: Iterable,
@@ -72,9 +78,11 @@ def calibrate(
     ----------
     model : float32, float64, float16 or bfloat16, on the CPU or a CUDA device; inside
         ``torch.autocast`` the activations may be of another of these types
-    loader : batches of (images [B, C, H, W], labels int64 [B]); images are moved to the model's
-        device and type
-    batches : how many to take at most
+    loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`; images
+        are brought to the model's device and type. Under ``torchrun``, with ``DataLoader(…,
+        sampler=DistributedSampler(dataset))``, each rank measures its share and all get the
+        statistics of all (:mod:`agflow.calibration.gather`)
+    batches : how many to take at most, of all ranks together
     groups : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels
         inside the heads, of the values and of queries and keys), ``"embed"`` (channels of the
         residual stream; holds the stream of all blocks and its gradients for the length of a
@@ -94,11 +102,11 @@ def calibrate(
     UnsupportedModelError, DeviceError, DtypeError
         No adapter handles the model, or it has no image size of its own to change; it is neither on
         the CPU nor on a CUDA device; its activations have another type.
-    InvalidValueError
-        Unknown group, fewer than one batch, an image size the model cannot have, or labels outside
-        the model's classes.
+    InvalidValueError, ShapeError
+        Unknown group, fewer than one batch, an image size the model cannot have, labels outside the
+        model's classes, or a batch that is not one of images and labels, or not for this model.
     EmptyError
-        The loader gave no batch.
+        The loader gave no image.
     NonFiniteError
         A batch gave NaN or infinity; the message names layer, batch and place. With
         ``CalibrationOptions(nonfinite="skip")``: every batch of a layer did, or a weight's gradient
@@ -119,7 +127,9 @@ def calibrate(
     (3096,)
     """
     _check(model, batches)
-    adapter = measurable(model)
+    check_loader(loader)
+    model = without_inference_tensors(model)
+    adapter = examined(model)
     metadata = {"agflow.loss": LOSS_NAME, "agflow.seed": str(seed)}
     if image_size is not None:
         model = at_image_size(model, image_size)
@@ -129,43 +139,70 @@ def calibrate(
     if costs is not None:
         metadata["agflow.costs"] = json.dumps(costs, separators=(",", ":"))
     dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
-    folder = _tensor_folder(options, dense, metadata)
-    weights = list(attached_weights(adapter, model, layers))
+    measuring = _Measuring(adapter, model, layers, dense, metadata, weight_gradients, options)
+    shares = Shares.of(loader, shuffled=True)
+    if shares is None:
+        return measuring.statistics(itertools.islice(loader, batches), batches)
+    if options.dump is not None:
+        raise InvalidValueError(
+            "dump keeps the tensors of one process, and several share this loader: leave dump out, "
+            "or run without torchrun"
+        )
+    return gather_shards(shares, batches, measuring.statistics)
 
-    with statistics_session(dense, layers, metadata=metadata) as session:
-        add_weights(session, weights)
-        sink = StatisticsSink(session, layers, options.nonfinite, folder)
-        taken = batches_of(itertools.islice(loader, batches), "calibrate", total=batches)
-        with WeightGradients(adapter, model, layers if weight_gradients else []) as gradients:
-            data = {"agflow.data": _run(model, taken, layers, sink, gradients)}
-        skipped = sink.skipped()
-        if weight_gradients:
-            summed = attached_weights(adapter, gradients.as_model(), layers, torch.zeros)
-            add_weight_gradients(session, weights, summed)
-        batch = arrow.call_for_batch(core().statistics_table, session)
 
-    if folder is not None:
-        folder.write_weights(((layers[i], n, axis, w_RC) for i, n, axis, w_RC in weights), data)
-    if skipped:
-        _warn(skipped)
-        data["agflow.skipped"] = json.dumps(skipped)
-    return Statistics(batch.replace_schema_metadata({**batch.schema.metadata, **data}))
+@dataclass(frozen=True)
+class _Measuring:
+    """A model that is measured, and how."""
+
+    adapter: Adapter
+    model: nn.Module
+    layers: list[PrunableLayer]
+    dense: dict[str, Any]
+    metadata: dict[str, str]
+    weight_gradients: bool
+    options: CalibrationOptions
+
+    def statistics(self, loader: Iterable, total: int) -> Statistics:
+        """The statistics of all batches of ``loader``, at most ``total``."""
+        adapter, model, layers = self.adapter, self.model, self.layers
+        folder = _tensor_folder(self.options, self.dense, self.metadata)
+        weights = list(attached_weights(adapter, model, layers))
+        with statistics_session(self.dense, layers, metadata=self.metadata) as session:
+            add_weights(session, weights)
+            sink = StatisticsSink(session, layers, self.options.nonfinite, folder)
+            taken = labelled_batches(loader, "calibrate", total=total)
+            summed = layers if self.weight_gradients else []
+            with WeightGradients(adapter, model, summed) as gradients:
+                data = {"agflow.data": _run(model, taken, layers, sink, gradients)}
+            skipped = sink.skipped()
+            if self.weight_gradients:
+                sums = attached_weights(adapter, gradients.as_model(), layers, torch.zeros)
+                add_weight_gradients(session, weights, sums)
+            batch = arrow.call_for_batch(core().statistics_table, session)
+
+        if folder is not None:
+            folder.write_weights(((layers[i], n, axis, w_RC) for i, n, axis, w_RC in weights), data)
+        if skipped:
+            _warn(skipped)
+            data["agflow.skipped"] = json.dumps(skipped)
+        return Statistics(batch.replace_schema_metadata({**batch.schema.metadata, **data}))
 
 
 def _run(
     model: nn.Module,
-    batches: Iterable,
+    batches: Iterable[Batch],
     layers: Sequence[PrunableLayer],
     sink: StatisticsSink,
     gradients: WeightGradients,
 ) -> str:
     """Run all batches forward and backward; returns the digest of their images and labels."""
-    digest, inputs = ImageDigest(), first_parameter(model)
+    digest = ImageDigest()
     with capture(model, layers, sink.take, trainable=gradients.parameters):
-        for images, labels in batches:
+        for images, labels, _ in batches:
             digest.add(images, labels)
-            logits_BK = logits_of(model(images.to(inputs)))
-            per_image_loss(logits_BK, labels.to(inputs.device)).backward()
+            logits_BK = model_logits(model, images)
+            per_image_loss(logits_BK, labels.to(logits_BK.device)).backward()
             gradients.add_batch(sink.end_batch())
     return digest.hexdigest()
 
@@ -188,7 +225,7 @@ def _warn(skipped: dict[str, int]) -> None:
     warnings.warn(
         f"batches with NaN or infinity were left out of {len(skipped)} layers, as nonfinite='skip' "
         f"asks: {layers}",
-        stacklevel=3,
+        stacklevel=5,  # the caller of calibrate
     )
 
 

@@ -92,7 +92,7 @@ class StatisticsSink:
 
     def _add(self, index: int, function: Callable, *arguments) -> None:
         try:
-            arrow.call(function, self._session, index, *arguments)
+            arrow.brief_call(function, self._session, index, *arguments)
         except NonFiniteError:
             if not self._skip:
                 raise

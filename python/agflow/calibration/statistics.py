@@ -62,9 +62,8 @@ class Statistics(UnitTable):
         """
         merged = self
         for other in others:
-            merged = Statistics(
-                arrow.call_for_batch(core().statistics_merge, merged.batch, other.batch)
-            )
+            batches = merged.batch, Statistics.of_any(other).batch
+            merged = Statistics(arrow.call_for_batch(core().statistics_merge, *batches))
         return merged
 
     @classmethod

@@ -45,7 +45,7 @@ def attached_weights(
 def add_weights(session: int, weights: Iterable[Weight]) -> None:
     """Add the weights to a statistics session."""
     for index, _, unit_axis, weight_RC in weights:
-        arrow.call(
+        arrow.brief_call(
             core().statistics_add_weight,
             session,
             index,
@@ -59,7 +59,7 @@ def add_weight_gradients(
 ) -> None:
     """Add weight gradients, in the order of the weights, to a statistics session."""
     for (index, _, unit_axis, weight_RC), (*_, gradient_RC) in zip(weights, gradients, strict=True):
-        arrow.call(
+        arrow.brief_call(
             core().statistics_add_weight_gradient,
             session,
             index,

@@ -5,21 +5,24 @@ Shape suffixes: B images of a call, E escalated ones, K classes.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from agflow._utils.devices import first_parameter
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS, combine
-from agflow.cascade.ledger import CascadeCosts, Ledger
+from agflow.cascade.ledger import CascadeCosts, Ledger, cost_text
 from agflow.cascade.markup import facts_html
 from agflow.cascade.priors import LOGIT_PRIORS, MAX_PROBABILITY, SCALED_SUFFIX, escalations
 from agflow.cascade.router import Router, escalation_rule
 from agflow.cascade.shared_prefix import shared_halves
+from agflow.data.batches import read_images
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.evaluation.durations import Durations, Latency
-from agflow.models import logits_of, model_name
+from agflow.models import model_logits, model_name
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class CascadeCall:
     ----------
     images, escalated : numbers of images
     seconds : from the images to the logits
-    charged : charged cost per image, as a ratio of the heavy expert's (:class:`Ledger`)
+    charged : charged cost per image, as a ratio of the heavy expert's (:class:`Ledger`); NaN of no
+        image
 
     Examples
     --------
@@ -57,7 +61,8 @@ class Cascade(nn.Module):
 
     Parameters
     ----------
-    light, heavy : models that map float32 [B, C, H, W] to logits [B, K] on the same device
+    light, heavy : models that map [B, C, H, W] to logits [B, K]; each gets the images in its own
+        dtype and on its own device
     router : Router, or a bare threshold of the maximum probability, in [0, 1]
     shared_blocks : first blocks that, with the embeddings, are the same in both experts, bit for
         bit. Each image passes them once, and an escalated one goes on from their tokens. 0 shares
@@ -130,19 +135,21 @@ class Cascade(nn.Module):
 
     @property
     def ledger(self) -> Ledger:
-        """Cost of all calls since :meth:`reset_ledger`; EmptyError before the first."""
+        """Cost of all calls since :meth:`reset_ledger`; that of no image before the first."""
+        if not self._samples:
+            return Ledger.empty(self.costs)
         return Ledger.of(self.costs, self._samples, self._escalated)
 
     @property
     def last_call(self) -> CascadeCall:
-        """Counts and time of the latest call; EmptyError before the first."""
+        """Counts and time of the latest call; of no image before the first."""
         images, escalated, seconds = self._last
-        charged = Ledger.of(self.costs, images, escalated).charged
+        charged = Ledger.of(self.costs, images, escalated).charged if images else math.nan
         return CascadeCall(images, escalated, seconds, charged)
 
     @property
     def latency(self) -> Latency:
-        """Percentiles of the calls' times in seconds; EmptyError before the first call."""
+        """Percentiles of the calls' times in seconds; NaN before the first call."""
         return self._durations.latency
 
     @torch.no_grad()
@@ -151,9 +158,9 @@ class Cascade(nn.Module):
 
         Raises
         ------
-        EmptyError, ShapeError
-            There is no image, x is not [B, C, H, W], or the experts have different numbers of
-            classes.
+        EmptyError, ShapeError, DtypeError
+            There is no image, x is not [B, C, H, W] of floats or does not fit an expert, or the
+            experts have different numbers of classes.
         NonFiniteError
             A logit is NaN or infinite; the heavy expert's are checked where the ensemble answers.
         """
@@ -163,13 +170,14 @@ class Cascade(nn.Module):
                 f"the images have the shape {tuple(x.shape)}, expected [B, C, H, W]: "
                 "give a single image as image[None]"
             )
+        x = read_images(x)
         if not len(x):
             raise EmptyError("the batch has no image; expected at least one")
         size = self.max_batch or len(x)
         logits_BK, escalated_E, seen_E = self._light_pass(x, size)
         if len(escalated_E):
             heavy = self._heavy_rest if self.shared_blocks else self.heavy
-            heavy_EK = _joined([logits_of(heavy(piece)) for piece in seen_E.split(size)])
+            heavy_EK = _joined([_float_logits(heavy, piece) for piece in seen_E.split(size)])
             logits_BK = self._with_escalated(logits_BK, escalated_E, heavy_EK)
         if x.is_cuda:
             torch.cuda.current_stream(x.device).synchronize()
@@ -184,13 +192,14 @@ class Cascade(nn.Module):
         light = self._light_rest if self.shared_blocks else self.light
         logits, escalated, compacted = [], [], []
         for number, piece in enumerate(x.split(size)):
-            seen = self._prefix(piece) if self.shared_blocks else piece
-            logits.append(logits_of(light(seen)))
+            if self.shared_blocks:
+                piece = self._prefix(piece.to(first_parameter(self._prefix)))
+            logits.append(_float_logits(light, piece))
             rows = escalations(
                 logits[-1], self.threshold, prior=self.prior, temperature=self.temperature
             )
             escalated.append(rows + number * size)
-            compacted.append(seen.index_select(0, rows))
+            compacted.append(piece.index_select(0, rows.to(piece.device)))
         return _joined(logits), _joined(escalated), _joined(compacted)
 
     def _with_escalated(
@@ -205,7 +214,7 @@ class Cascade(nn.Module):
             )
         if self.answers == ENSEMBLE_ANSWERS:
             heavy_EK = combine(logits_BK.index_select(0, escalated_E), heavy_EK, self.light_weight)
-        return logits_BK.index_copy(0, escalated_E, heavy_EK.to(logits_BK.dtype))
+        return logits_BK.index_copy(0, escalated_E, heavy_EK.to(logits_BK))
 
     def _record(self, images: int, escalated: int, seconds: float) -> None:
         self._samples += images
@@ -214,18 +223,20 @@ class Cascade(nn.Module):
         self._durations.add(seconds)
 
     def __repr__(self) -> str:
-        light, heavy = self.costs.light, self.costs.heavy
+        light, heavy = (
+            cost_text(cost, self.costs.unit) for cost in (self.costs.light, self.costs.heavy)
+        )
         return (
             f"<agflow.Cascade: {model_name(self.heavy)}: {self._rule}; "
-            f"light {light / 1e6:.1f} M, heavy {heavy / 1e6:.1f} M MACs, {self._charged}>"
+            f"light {light}, heavy {heavy}, {self._charged}>"
         )
 
     def _repr_html_(self) -> str:
         return facts_html(
             f"Cascade of {model_name(self.heavy)}",
             {
-                "light expert": f"{self.costs.light / 1e6:.1f} M MACs per image",
-                "heavy expert": f"{self.costs.heavy / 1e6:.1f} M MACs per image",
+                "light expert": f"{cost_text(self.costs.light, self.costs.unit)} per image",
+                "heavy expert": f"{cost_text(self.costs.heavy, self.costs.unit)} per image",
                 "shared first blocks": str(self.shared_blocks),
                 "rule": self._rule,
                 "cost": self._charged,
@@ -259,6 +270,12 @@ def _check(threshold: float, prior: str, max_batch: int | None) -> None:
         raise InvalidValueError(
             f"max_batch is {max_batch}, expected a whole number from 1, or None for no limit"
         )
+
+
+def _float_logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Logits in float32 at least: the experts may compute in different types."""
+    logits_BK = model_logits(model, x)
+    return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
 
 
 def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:

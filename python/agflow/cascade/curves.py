@@ -6,6 +6,7 @@ import json
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow._utils.defaults import default
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
 from agflow.cascade.predictions import Predictions
@@ -20,7 +21,7 @@ class Curve(Table):
     for one threshold, not for all at once). ``charged`` and ``uncharged`` are defined in
     :mod:`agflow.cascade.ledger`; the cost of a prior is part of the light expert's. Escalated
     images are answered by the heavy expert, or by the ensemble where metadata agflow.answers is
-    "both".
+    "ensemble".
     """
 
     kind = "curve"
@@ -72,7 +73,8 @@ def curve(
         "answers": ENSEMBLE_ANSWERS if ensemble else HEAVY_ANSWERS,
         "points": points,
     }
-    return Curve(arrow.call_for_batch(core().curve, json.dumps(request), predictions.batch))
+    batch = Predictions.of_any(predictions).batch
+    return Curve(arrow.call_for_batch(core().curve, request_json(request), batch))
 
 
 def oracle(
@@ -111,4 +113,4 @@ def oracle(
     (1, 0.25)
     """
     answers = ENSEMBLE_ANSWERS if ensemble else HEAVY_ANSWERS
-    return json.loads(arrow.call(core().oracle, answers, predictions.batch))
+    return json.loads(arrow.call(core().oracle, answers, Predictions.of_any(predictions).batch))

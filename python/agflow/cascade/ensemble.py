@@ -11,7 +11,7 @@ from agflow._core.loader import core
 from agflow.cascade.priors import are_classes, label_batch, matrix_on_cpu
 from agflow.errors import EmptyError
 
-HEAVY_ANSWERS, ENSEMBLE_ANSWERS = "heavy", "both"
+HEAVY_ANSWERS, ENSEMBLE_ANSWERS = "heavy", "ensemble"
 """What answers an image that escalates, as files name it: the heavy expert, or the ensemble."""
 
 

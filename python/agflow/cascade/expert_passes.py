@@ -1,13 +1,12 @@
 """Passes of both experts over the same images.
 
-Shape suffixes: N images, B images of a batch, C channels or features, H height, W width, K classes.
+Shape suffixes: B images of a batch, C channels or features, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,13 +22,16 @@ from agflow.cascade.predictions import (
     Predictions,
     join_predictions,
 )
-from agflow.data.leakage import ImageSketch
+from agflow.data.leakage import ImageSketch, image_hashes
 from agflow.errors import UnsupportedModelError
-from agflow.evaluation.accuracy import logits
-from agflow.models import count_macs
+from agflow.models import count_macs, model_logits
+from agflow.models.passes import LABELS, run_models
 
 if TYPE_CHECKING:
     from agflow.cascade.router import Router
+
+LIGHT, HEAVY, SECOND_VIEW = "light expert", "heavy expert", "second view"
+FEATURES, HASHES = "features", "hashes"
 
 
 def predict(
@@ -45,11 +47,15 @@ def predict(
 ) -> Predictions:
     """Run both experts over the same images and record their predictions and priors.
 
+    Under ``torchrun``, with ``DataLoader(…, sampler=DistributedSampler(dataset))``, each rank runs
+    its share, and all get the predictions of all images, each once and in the dataset's order.
+
     Parameters
     ----------
-    light, heavy : map float32 [B, C, H, W] to logits [B, K]
-    loader : batches of (images float32 [B, C, H, W], labels int64 [B]), in the same order at every
-        pass
+    light, heavy : map [B, C, H, W] to logits [B, K]; each gets the images in its own dtype and on
+        its own device
+    loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`. It is
+        read once: both experts answer a batch before the next one, so that it may shuffle
     router : for test images: its temperature and light weight are used. By default both are fitted
         to a quarter of the images (:func:`agflow.cascade.join_predictions`)
     features : also record the prior l1_norm, of the input of the light expert's last linear layer
@@ -64,7 +70,10 @@ def predict(
     Raises
     ------
     EmptyError
-        The loader gave no batch.
+        The loader gave no image.
+    InvalidValueError, ShapeError, DtypeError
+        A batch is not one of images and labels, labels are outside of the experts' classes, or the
+        images do not fit an expert.
     NonFiniteError
         An expert gave a logit that is NaN or infinite.
     UnsupportedModelError
@@ -80,55 +89,66 @@ def predict(
     >>> len(agflow.predict(light, heavy, DataLoader(images, 32)))
     64
     """
-    with _last_features(light, features) as seen:
-        images = ImageSketch()
-        light_NK, labels = logits(light, images.watching(loader), description="light expert")
     fixed = FixedParameters()
     if router is not None:
         fixed = FixedParameters(router.temperature, router.light_weight)
-    costs, second_view_NK = CascadeCosts.of(light, heavy, shared_blocks), None
+    costs = CascadeCosts.of(light, heavy, shared_blocks)
+    recorder = _FeatureRecorder(light) if features else None
+    experts = {LIGHT: recorder or light, HEAVY: heavy}
     if second_view is not False:
-        viewer, views = (light, _Mirrored(loader)) if second_view is True else (second_view, loader)
-        second_view_NK, _ = logits(viewer, views, description="second view")
+        viewer = light if second_view is True else second_view
+        experts[SECOND_VIEW] = _Mirrored(light) if second_view is True else viewer
         costs = replace(costs, second_view=count_macs(viewer))
-    heavy_NK, _ = logits(heavy, loader, description="heavy expert")
+
+    def rows_of(images_BCHW: torch.Tensor) -> dict[str, torch.Tensor]:
+        rows = {HASHES: image_hashes(images_BCHW)}
+        return rows if recorder is None else {**rows, FEATURES: recorder.features_BC}
+
+    rows = run_models(experts, loader, description="predict", rows_of=rows_of)
+    sketch = ImageSketch()
+    sketch.add_hashes(rows[HASHES])
     return join_predictions(
-        light_NK,
-        heavy_NK,
-        labels,
+        rows[LIGHT],
+        rows[HEAVY],
+        rows[LABELS],
         costs,
         fixed=fixed,
-        extra=ExtraPriors(torch.cat(seen) if features else None, second_view_NK),
-        sketches=ImageSketches(str(images), tuning),
+        extra=ExtraPriors(rows.get(FEATURES), rows.get(SECOND_VIEW)),
+        sketches=ImageSketches(str(sketch), tuning),
     )
 
 
-@dataclass(frozen=True)
-class _Mirrored:
-    """A loader whose images are mirrored, left for right."""
+class _Mirrored(nn.Module):
+    """An expert that sees its images mirrored, left for right."""
 
-    loader: Iterable
+    def __init__(self, expert: nn.Module):
+        super().__init__()
+        self.expert = expert
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return ((x.flip(-1), label) for x, label in self.loader)
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return model_logits(self.expert, images_BCHW.flip(-1))
 
 
-@contextmanager
-def _last_features(model: nn.Module, wanted: bool) -> Iterator[list[torch.Tensor]]:
-    """While open, append float32 [B, C], the input of the last linear layer, at every forward pass
-    if ``wanted``."""
-    seen: list[torch.Tensor] = []
-    if not wanted:
-        yield seen
-        return
-    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not heads:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has no linear layer, expected one behind its last features: "
-            "leave features out"
-        )
-    hook = heads[-1].register_forward_pre_hook(
-        lambda _, inputs: seen.append(inputs[0].detach().float().cpu())
-    )
-    with temporary_hooks([hook]):
-        yield seen
+class _FeatureRecorder(nn.Module):
+    """An expert that keeps the input of its last linear layer, float32 [B, C], of the last batch.
+
+    Its hook is there only while it runs: the other models of a pass may be the same module.
+    """
+
+    def __init__(self, expert: nn.Module):
+        super().__init__()
+        heads = [module for module in expert.modules() if isinstance(module, nn.Linear)]
+        if not heads:
+            raise UnsupportedModelError(
+                f"{type(expert).__name__} has no linear layer, expected one behind its last "
+                "features: leave features out"
+            )
+        self.expert, self._head = expert, [heads[-1]]  # in a list: a module of the expert alone
+        self.features_BC = torch.empty(0)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        def keep(_, inputs: tuple) -> None:
+            self.features_BC = inputs[0].detach().float().cpu()
+
+        with temporary_hooks([self._head[0].register_forward_pre_hook(keep)]):
+            return model_logits(self.expert, images_BCHW)

@@ -17,18 +17,29 @@ out the light pass of escalated images and is there for comparison with papers t
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 from torch import nn
 
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow.cascade.markup import facts_html
 from agflow.models import count_macs, prefix_macs
+
+NO_IMAGE = "no image yet"
+MACS = "MACs"
+"""The unit of costs that were counted."""
+
+
+def cost_text(cost: float, unit: str) -> str:
+    """A cost for people: ``0.61 M MACs``, ``0.25 ms``."""
+    return f"{cost / 1e6:.2f} M MACs" if unit == MACS else f"{cost:.4g} {unit}"
 
 
 @dataclass(frozen=True)
 class CascadeCosts:
-    """Costs of one image in a cascade, in MACs or in any other unit.
+    """Costs of one image in a cascade, in any unit: MACs, milliseconds, money.
 
     Attributes
     ----------
@@ -36,18 +47,20 @@ class CascadeCosts:
     shared : the first blocks that both experts share, which an escalated image does not pay again
     second_view : the second view behind the prior ``agreement``; only a cascade that routes by this
         prior pays it
+    unit : of all of them, a word: ``"MACs"``, ``"ms"``, ``"EUR"``
 
     Examples
     --------
     >>> import agflow
-    >>> agflow.cascade.CascadeCosts(light=20, heavy=100)
-    CascadeCosts(light=20, heavy=100, shared=0, second_view=0)
+    >>> agflow.cascade.CascadeCosts(light=0.2, heavy=1.0, unit="EUR")
+    CascadeCosts(light=0.2, heavy=1.0, shared=0, second_view=0, unit='EUR')
     """
 
-    light: int
-    heavy: int
-    shared: int = 0
-    second_view: int = 0
+    light: float
+    heavy: float
+    shared: float = 0
+    second_view: float = 0
+    unit: str = MACS
 
     @classmethod
     def of(cls, light: nn.Module, heavy: nn.Module, shared_blocks: int = 0) -> CascadeCosts:
@@ -73,11 +86,13 @@ class Ledger:
     ----------
     samples, escalated : numbers of images
     escalation : escalated / samples
-    light_macs, heavy_macs, shared_macs : the costs of one image (:class:`CascadeCosts`)
-    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`)
+    light_cost, heavy_cost, shared_cost, cost_unit : the costs of one image (:class:`CascadeCosts`)
+    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`);
+        NaN of no image, as the other shares of such a ledger
     uncharged : the same without the light pass of escalated images
     break_even : the escalation at which ``charged`` is 1; 0 where none saves anything
-    verdict : ``"loss"`` where ``charged`` is 1 or more, else ``"gain"``
+    verdict : ``"loss"`` where ``charged`` is 1 or more, ``"gain"`` where it is less, and ``"no
+        image yet"``
 
     Examples
     --------
@@ -90,9 +105,10 @@ class Ledger:
     samples: int
     escalated: int
     escalation: float
-    light_macs: int
-    heavy_macs: int
-    shared_macs: int
+    light_cost: float
+    heavy_cost: float
+    shared_cost: float
+    cost_unit: str
     charged: float
     uncharged: float
     break_even: float
@@ -107,19 +123,28 @@ class Ledger:
         EmptyError
             There is no sample.
         InvalidValueError
-            A cost is below 1, the shared cost exceeds an expert's, or more images escalated than
-            there are.
+            A cost is not above 0 and finite, the shared cost exceeds an expert's, the unit is no
+            word, or more images escalated than there are.
         """
         request = {
-            "light_macs": costs.light,
-            "heavy_macs": costs.heavy,
-            "shared_macs": costs.shared,
+            "light_cost": costs.light,
+            "heavy_cost": costs.heavy,
+            "shared_cost": costs.shared,
+            "cost_unit": costs.unit,
             "samples": samples,
             "escalated": escalated,
         }
-        return cls(**json.loads(core().ledger(json.dumps(request))))
+        return cls(**json.loads(core().ledger(request_json(request))))
+
+    @classmethod
+    def empty(cls, costs: CascadeCosts) -> Ledger:
+        """The ledger of a cascade that has seen no image yet."""
+        prices = (costs.light, costs.heavy, costs.shared, costs.unit)
+        return cls(0, 0, math.nan, *prices, *[math.nan] * 3, NO_IMAGE)
 
     def __str__(self) -> str:
+        if not self.samples:
+            return NO_IMAGE
         return (
             f"{self.samples} images, {100 * self.escalation:.1f} % escalated: "
             f"{self.charged:.3f}x charged ({self.uncharged:.3f}x uncharged), "
@@ -137,8 +162,8 @@ class Ledger:
                 "without the light pass of escalated images": f"{self.uncharged:.3f}x",
                 "escalated": f"{self.escalated} ({100 * self.escalation:.1f} %)",
                 "break-even at": f"{100 * self.break_even:.1f} % escalated",
-                "light expert": f"{self.light_macs / 1e6:.1f} M MACs per image",
-                "heavy expert": f"{self.heavy_macs / 1e6:.1f} M MACs per image",
-                "shared by both": f"{self.shared_macs / 1e6:.1f} M MACs per image",
+                "light expert": f"{cost_text(self.light_cost, self.cost_unit)} per image",
+                "heavy expert": f"{cost_text(self.heavy_cost, self.cost_unit)} per image",
+                "shared by both": f"{cost_text(self.shared_cost, self.cost_unit)} per image",
             },
         )

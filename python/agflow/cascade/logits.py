@@ -64,15 +64,16 @@ class Decisions(Table):
     """Decisions of a router, one row an image in the order of the logits, from ``agflow decide``.
 
     Columns: index int64, prediction int64, prior float32, escalate bool. The predictions are the
-    cascade's answers where metadata agflow.answers is "heavy" or "both"; without it they are the
-    light expert's.
+    cascade's answers where metadata agflow.answers is "heavy" or "ensemble"; without it they are
+    the light expert's.
 
     Examples
     --------
     >>> import agflow, pyarrow
-    >>> columns = {"index": [0, 1], "prediction": [7, 2], "prior": [0.9, 0.4]}
-    >>> batch = pyarrow.RecordBatch.from_pydict({**columns, "escalate": [False, True]})
-    >>> agflow.cascade.Decisions(batch).escalated
+    >>> prior = pyarrow.array([0.9, 0.4], pyarrow.float32())
+    >>> columns = {"index": [0, 1], "prediction": [7, 2], "prior": prior}
+    >>> table = pyarrow.table({**columns, "escalate": [False, True]})
+    >>> agflow.cascade.Decisions(table).escalated
     array([1])
     """
 

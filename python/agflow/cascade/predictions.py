@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import torch
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.cascade.ensemble import combine, fit_light_weight
-from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.ledger import CascadeCosts, cost_text
 from agflow.cascade.priors import (
     AGREEMENT,
     LOGIT_PRIORS,
@@ -25,7 +26,8 @@ from agflow.cascade.priors import (
     fit_temperature,
     priors,
 )
-from agflow.errors import InvalidValueError
+from agflow.data.batches import check_labels, read_labels
+from agflow.errors import InvalidValueError, ShapeError
 from agflow.table import Table
 
 
@@ -35,14 +37,15 @@ class Predictions(Table):
     Columns: label int64, light_prediction int64, light_prior float32 (maximum softmax probability),
     heavy_prediction int64; then a float32 column ``prior_NAME`` for every other prior, higher where
     the light expert is more confident: margin (difference of the two greatest probabilities),
-    entropy (sum of p log p, the negative entropy), energy (log-sum-exp of the logits), each also
-    with ``_scaled`` behind it, from logits over ``temperature``; where they were recorded, l1_norm
-    of the features, agreement of a second view (:func:`agflow.cascade.agreement`) and others.
-    both_prediction int64, where it was recorded, is the class by the ensemble of both experts with
-    ``light_weight`` (:func:`agflow.cascade.combine`).
+    entropy (sum of p log p, the negative entropy), energy (T log-sum-exp of the logits over T, the
+    temperature, which is 1 where it is not scaled), each also with ``_scaled`` behind it, from
+    logits over ``temperature``; where they were recorded, l1_norm of the features, agreement of a
+    second view (:func:`agflow.cascade.agreement`) and others.
+    ensemble_prediction int64, where it was recorded, is the class by the ensemble of both experts
+    with ``light_weight`` (:func:`agflow.cascade.combine`).
 
-    Metadata: the MACs of both experts, of the blocks they share and of a second view; temperature
-    and light weight; sketches of the images and of those that tuned the experts.
+    Metadata: the costs of both experts, of the blocks they share and of a second view, and their
+    unit; temperature and light weight; sketches of the images and of those that tuned the experts.
 
     Examples
     --------
@@ -89,6 +92,18 @@ class Predictions(Table):
             )
         return self.columns[f"prior_{name}"]
 
+    @cached_property
+    def costs(self) -> CascadeCosts:
+        """Costs of one image."""
+        value = lambda name: float(self.metadata.get(f"agflow.{name}", 0))
+        return CascadeCosts(
+            value("light_cost"),
+            value("heavy_cost"),
+            value("shared_cost"),
+            value("second_view_cost"),
+            self.metadata["agflow.cost_unit"],
+        )
+
     @property
     def temperature(self) -> float:
         """Temperature of the logits behind the priors named ``*_scaled``."""
@@ -96,7 +111,7 @@ class Predictions(Table):
 
     @property
     def light_weight(self) -> float:
-        """Weight of the light expert in ``both_prediction``; 0 where there is none."""
+        """Weight of the light expert in ``ensemble_prediction``; 0 where there is none."""
         return float(self.metadata.get("agflow.light_weight", 0.0))
 
     def _summary(self) -> str:
@@ -113,11 +128,11 @@ class Predictions(Table):
             (
                 f"{expert} expert",
                 f"{100 * accuracy:.2f} %",
-                f"{int(self.metadata[f'agflow.{expert}_macs']) / 1e6:.1f} M",
+                cost_text(getattr(self.costs, expert), self.costs.unit),
             )
             for expert, accuracy in accuracies.items()
         ]
-        return ("", "top-1 accuracy", "MACs per image"), rows
+        return ("", "top-1 accuracy", "cost per image"), rows
 
 
 @dataclass(frozen=True)
@@ -199,13 +214,13 @@ def join_predictions(
 ) -> Predictions:
     """Make the predictions table of both experts' logits on the same images.
 
-    Experts of different classes have no ``both_prediction``.
+    Experts of different classes have no ``ensemble_prediction``.
 
     Parameters
     ----------
-    light_NK, heavy_NK : logits, float32 [N, K]
-    labels_N : int64 [N]
-    costs : of one image, in MACs
+    light_NK, heavy_NK : logits, float32 [N, K], of the same images in the same order
+    labels_N : class numbers [N]
+    costs : of one image
     fixed : temperature and light weight that are given; for test images the router's
     extra : what further priors are made of
     sketches : of these images, and of those that tuned the experts
@@ -214,6 +229,9 @@ def join_predictions(
     ------
     NonFiniteError
         A logit is NaN or infinite.
+    ShapeError, DtypeError, InvalidValueError
+        The logits, labels or priors are of different numbers of images, or labels are no class
+        numbers of the experts.
 
     Examples
     --------
@@ -226,10 +244,12 @@ def join_predictions(
     ... ).heavy_accuracy
     1.0
     """
+    labels_N = read_labels(labels_N)
+    _check(light_NK, heavy_NK, labels_N, extra)
     light_prediction, plain = priors(light_NK)
-    heavy_prediction, _ = priors(heavy_NK)
+    heavy_prediction, _ = priors(heavy_NK, expert="heavy expert")
     columns = {
-        "label": labels_N.numpy().astype(np.int64),
+        "label": labels_N.cpu().numpy(),
         "light_prediction": light_prediction,
         "light_prior": plain[MAX_PROBABILITY],
         "heavy_prediction": heavy_prediction,
@@ -240,7 +260,7 @@ def join_predictions(
     elif light_weight is None:
         light_weight = fit_light_weight(light_NK, heavy_NK, labels_N)
     if light_weight is not None:
-        columns["both_prediction"], _ = priors(combine(light_NK, heavy_NK, light_weight))
+        columns["ensemble_prediction"], _ = priors(combine(light_NK, heavy_NK, light_weight))
     if temperature is None:
         temperature = fit_temperature(light_NK, labels_N)
     others = {name: plain[name] for name in LOGIT_PRIORS[1:]}
@@ -258,6 +278,28 @@ def join_predictions(
     return Predictions(
         pa.record_batch([pa.array(column) for column in columns.values()], schema=schema)
     )
+
+
+def _number(cost: float) -> str:
+    """A cost as files have it, whole numbers as such; it reads back as the same bits."""
+    cost = float(cost)
+    return str(int(cost)) if cost.is_integer() and abs(cost) < 2**53 else repr(cost)
+
+
+def _check(
+    light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor, extra: ExtraPriors
+) -> None:
+    """Check that all is of the same number of images, and labels of the experts' classes."""
+    rows = {"light_NK": light_NK, "heavy_NK": heavy_NK, "labels_N": labels_N, **extra.recorded}
+    rows |= {"features_NC": extra.features_NC, "second_view_NK": extra.second_view_NK}
+    lengths = {name: len(values) for name, values in rows.items() if values is not None}
+    if len(set(lengths.values())) > 1 or light_NK.ndim != 2 or heavy_NK.ndim != 2:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ShapeError(
+            f"the rows are {found}, expected logits [images, classes] and as many rows of each: "
+            "pass the answers of all to the same images in the same order"
+        )
+    check_labels(labels_N, max(light_NK.shape[1], heavy_NK.shape[1]))
 
 
 def _extra_columns(light_NK: torch.Tensor, extra: ExtraPriors) -> dict[str, np.ndarray]:
@@ -281,16 +323,17 @@ def _metadata(
     found = {
         "agflow.kind": Predictions.kind,
         "agflow.prior": MAX_PROBABILITY,
-        "agflow.light_macs": str(costs.light),
-        "agflow.heavy_macs": str(costs.heavy),
-        "agflow.shared_macs": str(costs.shared),
+        "agflow.light_cost": _number(costs.light),
+        "agflow.heavy_cost": _number(costs.heavy),
+        "agflow.shared_cost": _number(costs.shared),
+        "agflow.cost_unit": costs.unit,
     }
     if temperature is not None and temperature != 1.0:
         found["agflow.temperature"] = repr(temperature)
     if light_weight is not None:
         found["agflow.light_weight"] = repr(float(light_weight))
     if second_view:
-        found["agflow.look_macs"] = str(costs.second_view)
+        found["agflow.second_view_cost"] = _number(costs.second_view)
     if sketches.images:
         found["agflow.images"] = sketches.images
     if sketches.tuning:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agflow._core import arrow
 from agflow._core.loader import core
-
-if TYPE_CHECKING:
-    from agflow.cascade.predictions import Predictions
+from agflow.cascade.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -50,5 +47,5 @@ def rank_priors(predictions: Predictions) -> tuple[PriorQuality, ...]:
     >>> agflow.cascade.rank_priors(predictions)[0].prior
     'max_probability'
     """
-    found = json.loads(arrow.call(core().rank, predictions.batch))
+    found = json.loads(arrow.call(core().rank, Predictions.of_any(predictions).batch))
     return tuple(PriorQuality(**quality) for quality in found)

@@ -22,9 +22,13 @@ SCALED_SUFFIX = "_scaled"
 
 
 def priors(
-    logits_NK: torch.Tensor, temperature: float = 1.0
+    logits_NK: torch.Tensor, temperature: float = 1.0, *, expert: str = "light expert"
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Compute the predicted class and the priors of every row of logits over a temperature.
+
+    Parameters
+    ----------
+    expert : whose logits they are, for errors
 
     Returns
     -------
@@ -38,7 +42,7 @@ def priors(
     InvalidValueError
         The temperature is not above 0.
     """
-    table = arrow.call_for_batch(core().priors, temperature, arrow.matrix(logits_NK))
+    table = arrow.call_for_batch(core().priors, expert, temperature, arrow.matrix(logits_NK))
     return table.column("prediction").to_numpy(), {
         name: table.column(name).to_numpy() for name in LOGIT_PRIORS
     }

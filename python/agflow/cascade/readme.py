@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS
+from agflow.cascade.ledger import cost_text
 from agflow.cascade.router import Router
 from agflow.models import model_name
 
@@ -60,11 +61,11 @@ def cascade_summary(cascade: Cascade, router: Router) -> str:
         else ""
     )
     return (
-        f"The light expert costs {costs.light / 1e6:.1f} M MACs per image, "
-        f"the heavy one {costs.heavy / 1e6:.1f} M{shared}.\n\n"
+        f"The light expert costs {cost_text(costs.light, costs.unit)} per image, "
+        f"the heavy one {cost_text(costs.heavy, costs.unit)}{shared}.\n\n"
         f"Routing: {router.rule}.{ensemble} {router.verdict}: calibrated for {router.target} "
         f"(limit {router.limit:g}) with confidence {router.confidence:g} on {router.samples} "
         f"held-out images, of which {100 * router.escalation:.1f} % escalated. The expected cost "
         f"per image, with both passes of an escalated image paid, was "
-        f"{router.ledger.charged:.3f}x of the heavy expert's MACs.\n\n"
+        f"{router.ledger.charged:.3f}x of the heavy expert's cost.\n\n"
     )

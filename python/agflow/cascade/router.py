@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow._utils.defaults import default
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
 from agflow.cascade.ledger import Ledger
@@ -27,7 +28,7 @@ class Router:
     Attributes
     ----------
     prior, temperature : the prior, and the temperature of its logits where it is a scaled one
-    answers : what answers an escalated image: ``"heavy"``, the heavy expert, or ``"both"``, the
+    answers : what answers an escalated image: ``"heavy"``, the heavy expert, or ``"ensemble"``, the
         ensemble of both experts with ``light_weight`` (:func:`agflow.cascade.combine`)
     threshold : of the prior
     verdict : ``"PASS"`` when, with probability ``confidence`` over the draw of the held-out
@@ -43,7 +44,7 @@ class Router:
         ========== =======================================================
     bound : the confidence limit of the target, which the verdict compares with ``limit``
     samples, escalation, accuracy_light, accuracy_heavy, accuracy_cascade : of the held-out images
-        at this threshold; ``point`` has them with intervals and ``ledger`` has the cost in MACs
+        at this threshold; ``point`` has them with intervals, ``ledger`` the cost with its unit
     priors : how well every recorded prior predicts the light expert's errors
 
     Examples
@@ -79,13 +80,13 @@ class Router:
     point: dict[str, float | list[float]] = field(repr=False)
     ledger: Ledger = field(repr=False)
     priors: tuple[PriorQuality, ...] = field(repr=False)
-    format: int = field(default=3, repr=False)
+    format: int = field(default=4, repr=False)
 
     @classmethod
     def _of(cls, text: str) -> Router:
         content = json.loads(text)
         content["ledger"] = Ledger(**content["ledger"])
-        content["priors"] = tuple(PriorQuality(**quality) for quality in content["priors"] or ())
+        content["priors"] = tuple(PriorQuality(**quality) for quality in content["priors"])
         return cls(**content)
 
     @property
@@ -106,7 +107,7 @@ class Router:
         FileError
             The folder is missing or not writable, or the disk is full.
         """
-        core().write_router(os.fspath(path), json.dumps(asdict(self)))
+        core().write_router(os.fspath(path), request_json(asdict(self)))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Router:
@@ -183,7 +184,7 @@ def calibrate_router(
         nothing. A quarter of the images chooses it and fits the temperature of scaled priors; the
         threshold is then calibrated on the other three quarters.
     tolerance : accepted loss of accuracy, as a share of the images; 0.005 if no limit is given
-    charged : expected cost per image allowed, as a ratio of the heavy expert's (MACs)
+    charged : expected cost per image allowed, as a ratio of the heavy expert's
     escalation : share of the images that may escalate
     confidence : in (0, 1)
     ensemble : an image that escalates is answered by both experts, by averaging their
@@ -213,6 +214,7 @@ def calibrate_router(
     """
     if tolerance is charged is escalation is None:
         tolerance = DEFAULT_TOLERANCE
+    batch = Predictions.of_any(predictions).batch
     request = {
         "prior": prior or "",
         "answers": ENSEMBLE_ANSWERS if ensemble else HEAVY_ANSWERS,
@@ -221,5 +223,5 @@ def calibrate_router(
         "escalation": escalation,
         "confidence": confidence,
     }
-    found = arrow.call(core().calibrate_router, json.dumps(request), predictions.batch)
+    found = arrow.call(core().calibrate_router, request_json(request), batch)
     return Router._of(found)

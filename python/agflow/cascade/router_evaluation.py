@@ -6,15 +6,22 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
+import torch
+
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
+from agflow._utils.ranks import Ranks
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.folder import router_of
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
-from agflow.evaluation.accuracy import evaluate
+from agflow.data.leakage import ImageSketch, image_hashes
+from agflow.errors import InvalidValueError
+from agflow.evaluation.accuracy import top1
+from agflow.models.passes import LABELS, run_models
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,8 +110,9 @@ def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluatio
     >>> found.images, found.light < found.cascade
     (64, True)
     """
+    predictions = Predictions.of_any(predictions)
     found = json.loads(
-        arrow.call(core().evaluate_router, json.dumps(asdict(router)), predictions.batch)
+        arrow.call(core().evaluate_router, request_json(asdict(router)), predictions.batch)
     )
     point = found["point"]
     return RouterEvaluation(
@@ -131,15 +139,15 @@ def evaluate_cascade(
     Parameters
     ----------
     cascade : one with a calibrated router; its ledger is reset
-    loader : (images float32 [B, C, H, W], labels int64 [B])
+    loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`
     predictions : of the same images, made with the router's temperature and light weight
 
     Raises
     ------
     EmptyError
-        The loader gave no batch.
+        The loader gave no image.
     InvalidValueError
-        As :func:`evaluate_router`.
+        The images are others than those of the predictions; or as :func:`evaluate_router`.
 
     Examples
     --------
@@ -159,5 +167,34 @@ def evaluate_cascade(
     """
     expected = evaluate_router(predictions, router_of(cascade))
     cascade.reset_ledger()
-    accuracy = evaluate(cascade, loader)
-    return replace(expected, cascade=accuracy.top1, ledger=cascade.ledger)
+    rows = run_models(
+        {"cascade": cascade},
+        loader,
+        description="cascade",
+        rows_of=lambda images_BCHW: {"hashes": image_hashes(images_BCHW)},
+    )
+    _check_same_images(predictions, rows["hashes"])
+    accuracy = top1(rows["cascade"], rows[LABELS])
+    ledger = _ledger_of_all(cascade, len(rows[LABELS]))
+    return replace(expected, cascade=accuracy, ledger=ledger)
+
+
+def _ledger_of_all(cascade: Cascade, images: int) -> Ledger:
+    """The ledger of all images, of which this process ran all, or its share."""
+    own = cascade.ledger
+    if own.samples == images:
+        return own
+    escalated = sum(map(int, Ranks.of_process().gather(str(own.escalated).encode())))
+    return Ledger.of(cascade.costs, images, escalated)
+
+
+def _check_same_images(predictions: Predictions, hashes_N: torch.Tensor) -> None:
+    """Check that images, in whatever order, are those of the predictions, as far as these say."""
+    sketch, known = ImageSketch(), predictions.metadata.get("agflow.images")
+    sketch.add_hashes(hashes_N)
+    if len(hashes_N) != len(predictions) or known not in (None, str(sketch)):
+        raise InvalidValueError(
+            f"the loader gave {len(hashes_N)} images, which are not the {len(predictions)} of the "
+            "predictions, expected the same ones: pass the loader that they were made with, "
+            "without random augmentation"
+        )

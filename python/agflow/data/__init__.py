@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from agflow.data.datasets import Dataset as Dataset, load_dataset as load_dataset
     from agflow.data.leakage import ImageSketch as ImageSketch, sketch_images as sketch_images
+    from agflow.data.loading import image_loader as image_loader
     from agflow.data.options import DataOptions as DataOptions
     from agflow.data.preprocessing import Preprocessing as Preprocessing
 
@@ -22,6 +23,7 @@ _HOMES = {
     "Dataset": "datasets",
     "ImageSketch": "leakage",
     "Preprocessing": "preprocessing",
+    "image_loader": "loading",
     "load_dataset": "datasets",
     "random_crops": "augmentation",
     "random_shifts": "augmentation",
@@ -33,6 +35,7 @@ __all__ = [
     "Dataset",
     "ImageSketch",
     "Preprocessing",
+    "image_loader",
     "load_dataset",
     "random_crops",
     "random_shifts",

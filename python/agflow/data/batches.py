@@ -22,8 +22,8 @@ IMAGE_NAMES = ("pixel_values", "images", "image", "img")
 LABEL_NAMES = ("labels", "label")
 LOGIT_NAMES = ("logits",)
 EMPTY = (
-    "the loader gave no image; expected at least one batch of (images, labels): "
-    "check the dataset's length and limit, and that the loader can be read again"
+    "the loader gave no batch with images; expected at least one (images, labels) pair: "
+    "check the dataset's length and limit, and that the loader can be read more than once"
 )
 EXPECTED = (
     "expected (images, labels), or a dictionary of them by the names "
@@ -109,7 +109,7 @@ def image_batches(
     """
     for number, parts in _batches(loader, description, total):
         with _naming(number):
-            images = _images(parts["images"])
+            images = read_images(parts["images"])
         yield images
 
 
@@ -137,8 +137,85 @@ def read_batch(batch: Any, number: int = 1) -> Batch:
     with _naming(number):
         parts = _parts(batch)
         if _is_empty(parts):
-            raise EmptyError("holds no image, expected at least one: leave such batches out")
+            raise EmptyError("it holds no image, expected at least one: leave such batches out")
         return _labelled(parts)
+
+
+def read_images(value: Any) -> torch.Tensor:
+    """Read images from a tensor, an array or a list of them.
+
+    Returns
+    -------
+    float [B, C, H, W]
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        They have another shape, their channels last, or are no floats: raw pixels, for instance.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> from agflow.data.batches import read_images
+    >>> read_images(numpy.zeros((2, 3, 4, 4))).dtype
+    torch.float64
+    """
+    images = _tensor(value, "images")
+    if images.ndim != 4:
+        raise ShapeError(
+            f"images have the shape {list(images.shape)}, expected [images, channels, height, "
+            "width]: iterate over DataLoader(dataset, batch_size=…), not over the dataset, and "
+            "give a single image as image[None]"
+        )
+    if not images.is_floating_point():
+        raise DtypeError(
+            f"images are {images.dtype}, expected floats: normalise pixels as in the model's "
+            "training, with agflow.data.Preprocessing.normalise or the model's image processor"
+        )
+    if images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4:
+        raise ShapeError(
+            f"images have the shape {list(images.shape)}, with their channels last, expected "
+            "[images, channels, height, width]: call images.permute(0, 3, 1, 2)"
+        )
+    return images
+
+
+def read_labels(value: Any) -> torch.Tensor:
+    """Read class numbers from a tensor, an array or a list; [B, 1] becomes [B].
+
+    Returns
+    -------
+    int64 [B]
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        They are no class numbers: one-hot, floats, booleans, names.
+
+    Examples
+    --------
+    >>> from agflow.data.batches import read_labels
+    >>> read_labels([[3], [1]])
+    tensor([3, 1])
+    """
+    labels = _tensor(value, "labels")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise ShapeError(
+            f"labels have the shape {list(labels.shape)}, as one-hot or soft ones have, "
+            "expected class numbers [images]: give labels.argmax(1)"
+        )
+    if labels.ndim != 1:
+        raise ShapeError(
+            f"labels have the shape {list(labels.shape)}, expected class numbers [images]"
+        )
+    if labels.dtype is torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise DtypeError(
+            f"labels are {labels.dtype}, expected class numbers, whole and counted from 0: "
+            "call labels.long() if they are"
+        )
+    return labels.to(torch.int64)
 
 
 def check_labels(labels_B: torch.Tensor, classes: int) -> None:
@@ -195,7 +272,7 @@ def _batches(
     check_loader(loader)
     empty = True
     bar = progress_bar(loader, description, total=total, visible=bool(description))
-    for number, batch in enumerate(bar, 1):
+    for number, batch in enumerate(_as_raised(bar), 1):
         with _naming(number):
             parts = _parts(batch)
             empty_batch = _is_empty(parts)
@@ -204,6 +281,21 @@ def _batches(
             yield number, parts
     if empty:
         raise EmptyError(EMPTY)
+
+
+def _as_raised(loader: Iterable) -> Iterator[Any]:
+    """The batches; what a worker process raised is raised as it was there.
+
+    torch makes the worker's whole traceback the message of the error.
+    """
+    try:
+        yield from loader
+    except AgflowError as error:
+        last = str(error).rstrip().splitlines()[-1]
+        _, found, sentence = last.partition(f"{type(error).__name__}: ")
+        if found and str(error).startswith("Caught "):
+            raise type(error)(sentence) from error
+        raise
 
 
 class _naming:
@@ -217,7 +309,7 @@ class _naming:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, AgflowError):
-            raise type(error)(f"batch {self._number} of the loader {error}") from error.__cause__
+            raise type(error)(f"batch {self._number} of the loader: {error}") from error.__cause__
 
 
 def _parts(batch: Any) -> dict[str, Any]:
@@ -230,7 +322,7 @@ def _parts(batch: Any) -> dict[str, Any]:
     if isinstance(batch, (torch.Tensor, np.ndarray)):
         return {"images": batch}
     if not isinstance(batch, (tuple, list)):
-        raise InvalidValueError(f"is a {type(batch).__name__}, {EXPECTED}")
+        raise InvalidValueError(f"it is a {type(batch).__name__}, {EXPECTED}")
     if not batch:
         return {"images": torch.empty(0)}
     named = dict(zip(("images", "labels", "logits"), batch, strict=False))
@@ -248,7 +340,7 @@ def _named_parts(batch: Mapping) -> dict[str, Any]:
         if name is not None:
             found[part] = batch[name]
     if "images" not in found:
-        raise InvalidValueError(f"has the keys {', '.join(map(str, batch))}, {EXPECTED}")
+        raise InvalidValueError(f"it has the keys {', '.join(map(str, batch))}, {EXPECTED}")
     return found
 
 
@@ -261,65 +353,25 @@ def _is_empty(parts: dict[str, Any]) -> bool:
 
 def _labelled(parts: dict[str, Any]) -> Batch:
     if "further parts" in parts:
-        raise InvalidValueError(f"has {3 + len(parts['further parts'])} parts, {EXPECTED}")
+        raise InvalidValueError(f"it has {3 + len(parts['further parts'])} parts, {EXPECTED}")
     if parts.get("labels") is None:
-        raise InvalidValueError(f"holds images without labels, {EXPECTED}: labels are needed here")
-    images, labels = _images(parts["images"]), _labels(parts["labels"])
+        raise InvalidValueError(
+            f"it holds images without labels, which are needed here: {EXPECTED}"
+        )
+    images, labels = read_images(parts["images"]), read_labels(parts["labels"])
     if len(images) != len(labels):
         raise ShapeError(
-            f"holds {len(images)} images and {len(labels)} labels, expected as many of both"
+            f"it holds {len(images)} images and {len(labels)} labels, expected as many of both"
         )
     logits = parts.get("logits")
     return Batch(images, labels, None if logits is None else _logits(logits, len(images)))
-
-
-def _images(value: Any) -> torch.Tensor:
-    images = _tensor(value, "images")
-    if images.ndim != 4:
-        raise ShapeError(
-            f"holds images of the shape {list(images.shape)}, expected [images, channels, height, "
-            "width]: iterate over DataLoader(dataset, batch_size=…), not over the dataset, and "
-            "give a single image as image[None]"
-        )
-    if not images.is_floating_point():
-        raise DtypeError(
-            f"holds images of {images.dtype}, expected floats: normalise pixels as in the model's "
-            "training, with agflow.data.Preprocessing.normalise or the model's image processor"
-        )
-    if images.shape[3] in (1, 3, 4) and min(images.shape[1:3]) > 4:
-        raise ShapeError(
-            f"holds images of the shape {list(images.shape)}, which has its channels last, "
-            "expected [images, channels, height, width]: call images.permute(0, 3, 1, 2)"
-        )
-    return images
-
-
-def _labels(value: Any) -> torch.Tensor:
-    labels = _tensor(value, "labels")
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise ShapeError(
-            f"holds labels of the shape {list(labels.shape)}, such as one-hot or soft labels have, "
-            "expected class numbers [images]: give labels.argmax(1)"
-        )
-    if labels.ndim != 1:
-        raise ShapeError(
-            f"holds labels of the shape {list(labels.shape)}, expected class numbers [images]"
-        )
-    if labels.dtype is torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise DtypeError(
-            f"holds labels of {labels.dtype}, expected class numbers, whole and counted from 0: "
-            "call labels.long() if they are"
-        )
-    return labels.to(torch.int64)
 
 
 def _logits(value: Any, images: int) -> torch.Tensor:
     logits = _tensor(value, "logits")
     if logits.ndim != 2 or len(logits) != images or not logits.is_floating_point():
         raise ShapeError(
-            f"has a third part of the shape {list(logits.shape)} and {logits.dtype}, expected "
+            f"its third part is {logits.dtype} {list(logits.shape)}, expected "
             f"nothing, or a teacher's logits as floats [{images}, classes]"
         )
     return logits
@@ -336,7 +388,7 @@ def _tensor(value: Any, what: str) -> torch.Tensor:
             value = _of_array(np.asarray(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise DtypeError(
-            f"holds {what} as a {type(value).__name__}, expected a tensor, or an array or a list "
+            f"{what} are a {type(value).__name__}, expected a tensor, or an array or a list "
             f"that makes one ({str(error).splitlines()[0] if str(error) else ''})"
         ) from error
     value = value.detach()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
-from agflow._utils.loaders import CallbackLoader
+from agflow.data.batches import image_batches
 
 SKETCH_HASHES = 256
 # Values of an image that are hashed, evenly spaced: images that agree in them count as the same.
@@ -44,17 +45,38 @@ class ImageSketch:
 
     def add(self, x: torch.Tensor) -> None:
         """Add images [B, C, H, W]."""
-        flat = x.detach().float().flatten(1)
-        rows = flat[:, :: max(1, flat.shape[1] // _HASHED_VALUES)].cpu().contiguous().numpy()
-        self._hashes |= {hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in rows}
-        self._hashes = set(sorted(self._hashes)[:SKETCH_HASHES])
+        self.add_hashes(image_hashes(x))
 
-    def watching(self, loader: Iterable) -> Iterable:
-        """A loader of the same batches (images, labels) that adds the images of each."""
-        return CallbackLoader(loader, see=lambda batch: self.add(batch[0]))
+    def add_hashes(self, hashes_N: torch.Tensor) -> None:
+        """Add images by their hashes (:func:`image_hashes`)."""
+        self._hashes |= {each.tobytes().hex() for each in hashes_N.numpy()}
+        self._hashes = set(sorted(self._hashes)[:SKETCH_HASHES])
 
     def __str__(self) -> str:
         return " ".join(sorted(self._hashes))
+
+
+def image_hashes(x: torch.Tensor) -> torch.Tensor:
+    """Hash every image of [B, C, H, W]: equal values have equal hashes.
+
+    Up to 8192 values of an image are hashed, evenly spaced.
+
+    Returns
+    -------
+    int64 [B] on the CPU
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.data.leakage import image_hashes
+    >>> one, same, other = image_hashes(torch.arange(3).clamp(1).reshape(3, 1, 1, 1).float())
+    >>> bool(one == same), bool(one == other)
+    (True, False)
+    """
+    flat = x.detach().float().flatten(1)
+    rows = flat[:, :: max(1, flat.shape[1] // _HASHED_VALUES)].cpu().contiguous().numpy()
+    digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
+    return torch.from_numpy(np.frombuffer(bytearray(digests), np.int64))
 
 
 def sketch_images(loader: Iterable, more: str = "") -> str:
@@ -62,8 +84,13 @@ def sketch_images(loader: Iterable, more: str = "") -> str:
 
     Parameters
     ----------
-    loader : batches of (images, labels)
+    loader : batches of (images, labels), or of images alone
     more : an earlier sketch, whose images are included
+
+    Raises
+    ------
+    EmptyError
+        The loader gave no image, such as one that can be read only once.
 
     Examples
     --------
@@ -74,6 +101,6 @@ def sketch_images(loader: Iterable, more: str = "") -> str:
     True
     """
     sketch = ImageSketch(more)
-    for x, _ in loader:
+    for x in image_batches(loader):
         sketch.add(x)
     return str(sketch)

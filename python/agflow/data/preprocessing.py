@@ -15,6 +15,13 @@ from agflow.data.decoding import to_eight_bits
 from agflow.errors import InvalidValueError
 
 _MODES = {1: "L", 3: "RGB"}
+_EXPECTED = {
+    "input_size": "height and width in pixels",
+    "mean": "finite numbers",
+    "std": "numbers above 0",
+    "interpolation": "bicubic, bilinear or nearest",
+    "crop_pct": "a number above 0",
+}
 _LONGEST = 64  # times the crop's longer side over its shorter one
 
 
@@ -32,7 +39,8 @@ class Preprocessing:
     Raises
     ------
     InvalidValueError
-        ``mean`` and ``std`` are not one number each per channel, for 1 or 3 channels.
+        ``mean`` and ``std`` are not one number each per channel, for 1 or 3 channels, or a value is
+        of another kind or out of its range.
 
     Examples
     --------
@@ -58,12 +66,32 @@ class Preprocessing:
                 f"preprocessing has mean {self.mean} and std {self.std}, expected one number each "
                 "per channel, for 1 or 3 channels"
             )
+        height, *width = self.input_size
+        for name, right in {
+            "input_size": len(width) == 1 and all(_is_whole(n) for n in (height, *width)),
+            "mean": all(map(_is_finite, self.mean)),
+            "std": all(_is_finite(n) and n > 0 for n in self.std),
+            "interpolation": self.interpolation in ("bicubic", "bilinear", "nearest"),
+            "crop_pct": _is_finite(self.crop_pct) and self.crop_pct > 0,
+        }.items():
+            if not right:
+                raise InvalidValueError(
+                    f"{name} of a preprocessing is {getattr(self, name)!r:.60}, expected "
+                    f"{_EXPECTED[name]}"
+                )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """Rebuild it from :meth:`to_dict`'s values; TypeError or KeyError for other keys."""
+        """Rebuild it from :meth:`to_dict`'s values.
+
+        Raises
+        ------
+        TypeError, KeyError, InvalidValueError
+            A key is missing or unknown, or a value is none that a preprocessing has.
+        """
         lists = {name: tuple(values[name]) for name in ("input_size", "mean", "std")}
-        return cls(**{**values, **lists})
+        others = {name: values[name] for name in ("interpolation", "crop_pct")}
+        return cls(**{**values, **others, **lists})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -105,6 +133,14 @@ class Preprocessing:
         """Normalise uint8 [B, C, H, W] to the model's float32 input."""
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return pixels_BCHW.float().div_(255).sub_(mean).div_(std)
+
+
+def _is_whole(number: Any) -> bool:
+    return type(number) is int and 0 < number < 1 << 16
+
+
+def _is_finite(number: Any) -> bool:
+    return type(number) in (int, float) and math.isfinite(number)
 
 
 def _aspect(size: tuple[int, int]) -> float:

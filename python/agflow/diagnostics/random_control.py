@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow._utils.defaults import default
 from agflow._utils.progress import hidden_progress, progress_bar
 from agflow.errors import EmptyError, InvalidValueError
@@ -153,7 +154,9 @@ def against_random(
                 "compared on it: pass a DataLoader or a list of batches"
             )
     choices = [(criterion, seed), *(("random", seed + draw) for draw in range(control.draws))]
-    counts = []
+    from agflow.data.repeated import SameImages  # torch only where a model is run
+
+    loader, counts = SameImages(loader), []
     for name, number in progress_bar(choices, "against random"):
         chosen = plan(statistics, pruning_ratio=pruning_ratio, criterion=name, seed=number)
         counts.append(_correct(model, chosen, loader, control))
@@ -164,7 +167,7 @@ def against_random(
         "random_correct": [count for count, _ in random],
         "confidence": control.confidence,
     }
-    return Verdict(**json.loads(core().against_random(json.dumps(request))))
+    return Verdict(**json.loads(core().against_random(request_json(request))))
 
 
 def _correct(

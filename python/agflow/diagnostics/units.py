@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow._utils.defaults import default
+from agflow.calibration.statistics import Statistics
 from agflow.errors import EmptyError
 from agflow.table import Table
 
@@ -224,7 +226,8 @@ def diagnose(
     True
     """
     request = {"criteria": list(criteria), "pruning_ratio": pruning_ratio, "seed": seed}
-    report = json.loads(arrow.call(core().diagnose, json.dumps(request), statistics.batch))
+    batch = Statistics.of_any(statistics).batch
+    report = json.loads(arrow.call(core().diagnose, request_json(request), batch))
     return Diagnosis(
         report["pruning_ratio"],
         {ranges["criterion"]: _per_layer(Range, ranges) for ranges in report["ranges"]},
@@ -282,9 +285,10 @@ def stability(
         raise EmptyError(
             "no statistics were given, expected one a batch: calibrate each batch on its own"
         )
-    metadata = statistics[0].batch.schema.metadata
+    batches = [Statistics.of_any(each).batch for each in statistics]
+    metadata = batches[0].schema.metadata
     tables = (
-        pa.Table.from_batches([each.batch.replace_schema_metadata(metadata) for each in statistics])
+        pa.Table.from_batches([batch.replace_schema_metadata(metadata) for batch in batches])
         .combine_chunks()
         .to_batches()
     )
@@ -296,7 +300,7 @@ def stability(
         "draws": draws,
         "seed": seed,
     }
-    report = json.loads(arrow.call(core().stability, json.dumps(request), *tables))
+    report = json.loads(arrow.call(core().stability, request_json(request), *tables))
     return Stability(
         report["criterion"],
         report["pruning_ratio"],

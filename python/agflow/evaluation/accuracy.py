@@ -11,21 +11,24 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from agflow._utils.devices import device_of
-from agflow._utils.loaders import batches_of
-from agflow._utils.modes import preserve_training_mode
-from agflow.models import logits_of
+from agflow.data.batches import check_labels, read_labels
+from agflow.errors import ShapeError
+from agflow.models.forward import check_finite
+from agflow.models.passes import LABELS, run_models
 
 
-@torch.inference_mode()
 def logits(
     model: nn.Module, loader: Iterable, *, description: str = "evaluate"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run ``model`` in evaluation mode over every batch of ``loader``.
 
+    Under ``torchrun``, with ``DataLoader(…, sampler=DistributedSampler(dataset))``, each rank runs
+    its share, and all get the logits of all images, each once and in the dataset's order.
+
     Parameters
     ----------
-    loader : batches of (images [B, C, H, W], labels int64 [B])
+    model : of any floating dtype; images are brought to its device and dtype
+    loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`
     description : of the progress bar
 
     Returns
@@ -36,7 +39,12 @@ def logits(
     Raises
     ------
     EmptyError
-        The loader gave no batch.
+        The loader gave no image.
+    InvalidValueError, ShapeError, DtypeError
+        A batch is not one of images and labels, labels are outside of the model's classes, or the
+        images do not fit the model.
+    NonFiniteError
+        A logit is NaN or infinite.
 
     Examples
     --------
@@ -47,14 +55,8 @@ def logits(
     >>> logits_NK.shape, labels_N
     (torch.Size([2, 10]), tensor([0, 1]))
     """
-    device = device_of(model)
-    rows, labels = [], []
-    with preserve_training_mode(model):
-        model.eval()
-        for x, label in batches_of(loader, description):
-            rows.append(logits_of(model(x.to(device))).float().cpu())
-            labels.append(label)
-    return torch.cat(rows), torch.cat(labels)
+    rows = run_models({"model": model}, loader, description=description)
+    return rows["model"], rows[LABELS]
 
 
 def restrict(
@@ -103,7 +105,23 @@ class Accuracy:
 
 
 def accuracy(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> Accuracy:
-    """Top-1 accuracy of logits that are there already (see :class:`Accuracy`)."""
+    """Top-1 accuracy of logits that are there already (see :class:`Accuracy`).
+
+    Raises
+    ------
+    InvalidValueError, ShapeError, DtypeError
+        The labels are no class numbers of these logits, one an image.
+    NonFiniteError
+        A logit is NaN or infinite.
+    """
+    labels_N = read_labels(labels_N)
+    if logits_NK.ndim != 2 or len(logits_NK) != len(labels_N):
+        raise ShapeError(
+            f"logits are {list(logits_NK.shape)} and labels {list(labels_N.shape)}, expected "
+            "[images, classes] and [images]"
+        )
+    check_labels(labels_N, logits_NK.shape[1])
+    check_finite(logits_NK, "model")
     present = labels_N.unique()
     return Accuracy(
         top1(logits_NK, labels_N),
@@ -118,13 +136,15 @@ def evaluate(model: nn.Module, loader: Iterable) -> Accuracy:
 
     Parameters
     ----------
-    model : run in evaluation mode; training modes are left as they were
-    loader : batches of (images [B, C, H, W], labels int64 [B])
+    model : of any floating dtype, run in evaluation mode; training modes are left as they were
+    loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`; under
+        ``torchrun`` as for :func:`agflow.evaluation.logits`
 
     Raises
     ------
-    EmptyError
-        The loader gave no batch.
+    AgflowError
+        As :func:`agflow.evaluation.logits`: no image, a batch of another form, labels that are no
+        classes of the model, logits that are not finite.
 
     Examples
     --------

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import NamedTuple
 
 import numpy as np
-
-from agflow.errors import EmptyError
 
 KEPT = 10_000
 """Latest durations that are kept, so that a server of many months needs no more memory."""
 
 
 class Latency(NamedTuple):
-    """Latency percentiles of ``count`` calls, seconds.
+    """Latency percentiles of ``count`` calls, seconds; NaN of no call.
 
     Examples
     --------
@@ -28,6 +27,8 @@ class Latency(NamedTuple):
     p99: float
 
     def __str__(self) -> str:
+        if not self.count:
+            return "no call yet"
         return f"p50 {1e3 * self.p50:.2f} ms, p99 {1e3 * self.p99:.2f} ms of {self.count}"
 
 
@@ -52,18 +53,10 @@ class Durations:
 
     @property
     def latency(self) -> Latency:
-        """Percentiles by nearest rank: each is a duration that occurred.
-
-        Raises
-        ------
-        EmptyError
-            Nothing was measured yet.
-        """
+        """Percentiles by nearest rank: each is a duration that occurred; NaN of no duration."""
         seconds = np.array(self._seconds.copy())
         if not len(seconds):
-            raise EmptyError(
-                "no call was measured yet; expected at least one: ask for the latency after a call"
-            )
+            return Latency(0, math.nan, math.nan)
         return Latency(
             len(seconds), *map(float, np.percentile(seconds, (50, 99), method="inverted_cdf"))
         )

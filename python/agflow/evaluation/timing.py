@@ -145,6 +145,8 @@ def time_models(
         def run() -> None:
             for piece in batches:
                 model(piece)
+            if x.is_cuda:  # which has only been asked to compute so far
+                torch.cuda.synchronize(x.device)
 
         return run
 

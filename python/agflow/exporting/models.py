@@ -5,6 +5,7 @@ Every file is compared with the model before it appears. Shape suffixes: B image
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -149,7 +150,6 @@ def export_module(
     examples, text = examples[:CHECKED_IMAGES].cpu(), json.dumps(about)
     _check_copy(module, plain, examples)
     program = _program(plain, examples)
-    # The file keeps its final name from the beginning: torch writes it into the file.
     with atomic_file(path, "exported model") as made:
         if format == "onnx":
             _write_onnx(program, made, text, opset, signature)
@@ -296,10 +296,10 @@ def _run_onnx(path: pathlib.Path):
 
 
 def _write_torch(program: torch.export.ExportedProgram, path: pathlib.Path, about: str) -> None:
-    try:
-        torch.export.save(program, path, extra_files={"agflow.json": about})
-    except RuntimeError as error:  # torch's word for errors of the operating system
-        raise OSError(_first_line(error)) from error
+    # By way of the memory: where the disk is full, torch's own writer ends the process.
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={"agflow.json": about})
+    path.write_bytes(content.getbuffer())
     pickled = _pickled(path)
     if pickled:
         raise UnsupportedModelError(

@@ -109,9 +109,11 @@ if TYPE_CHECKING:
         load_expert as load_expert,
         save_expert as save_expert,
     )
+    from agflow.models.forward import model_logits as model_logits
     from agflow.models.head import (
         class_count as class_count,
         class_names as class_names,
+        known_classes as known_classes,
         only_classes as only_classes,
     )
     from agflow.models.linear_units import LinearUnits as LinearUnits
@@ -142,6 +144,7 @@ _HOMES = {
     "channels_of": "adapter",
     "class_count": "head",
     "class_names": "head",
+    "known_classes": "head",
     "count_macs": "registry",
     "count_params": "registry",
     "describe": "registry",
@@ -152,6 +155,7 @@ _HOMES = {
     "load_model": "load",
     "logits_of": "outputs",
     "macs_of_layers": "adapter",
+    "model_logits": "forward",
     "model_name": "registry",
     "only_classes": "head",
     "prefix_macs": "registry",
@@ -171,6 +175,7 @@ __all__ = [
     "channels_of",
     "class_count",
     "class_names",
+    "known_classes",
     "count_macs",
     "count_params",
     "describe",
@@ -181,6 +186,7 @@ __all__ = [
     "load_model",
     "logits_of",
     "macs_of_layers",
+    "model_logits",
     "model_name",
     "only_classes",
     "prefix_macs",

@@ -53,33 +53,26 @@ def examined(model: nn.Module) -> Adapter:
     return adapter
 
 
-def measurable(model: nn.Module) -> Adapter:
-    """Do what :func:`examined` does, and check that gradients can be taken through ``model``.
+def check_values(model: nn.Module) -> None:
+    """Check that the parameters of ``model`` have values.
 
     Raises
     ------
     UnsupportedModelError
-        As :func:`examined`; or parameters are on the meta device, or made in inference mode.
+        A parameter is on the meta device.
 
     Examples
     --------
     >>> import agflow
-    >>> from agflow.models.account import measurable
-    >>> measurable(agflow.load_model("example")[0]).family
-    'timm_vit'
+    >>> from agflow.models.account import check_values
+    >>> check_values(agflow.load_model("example")[0])
     """
     for name, parameter in model.named_parameters():
-        reason = None
         if parameter.device.type == "meta":
-            reason = "is on the meta device and has no values: load the weights first"
-        elif parameter.is_inference():
-            reason = (
-                "was made inside torch.inference_mode and cannot have gradients: make or load the "
-                "model outside"
+            raise UnsupportedModelError(
+                f"{type(model).__name__} is not supported: {name} is on the meta device and has no "
+                "values: load the weights first"
             )
-        if reason is not None:
-            raise UnsupportedModelError(f"{type(model).__name__} is not supported: {name} {reason}")
-    return examined(model)
 
 
 def _of_outputs(adapter: Adapter, model: nn.Module) -> str | None:

@@ -55,6 +55,26 @@ def class_names(model: nn.Module) -> list[str] | None:
     return names if names is not None and len(names) == adapter.class_count(model) else None
 
 
+def known_classes(model: nn.Module) -> list[str] | int:
+    """Return the names of the classes, or their number where the names are not known.
+
+    This is what :func:`agflow.load_dataset` matches the classes of data with.
+
+    Raises
+    ------
+    UnsupportedModelError
+        No adapter handles the model.
+
+    Examples
+    --------
+    >>> import torch, timm
+    >>> from agflow.models import known_classes
+    >>> known_classes(timm.create_model("vit_tiny_patch16_224", num_classes=7))
+    7
+    """
+    return class_names(model) or class_count(model)
+
+
 def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     """Copy ``model`` with a classifier for these classes alone, in this order.
 

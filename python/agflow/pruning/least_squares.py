@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from agflow._utils.devices import device_of
+from agflow._utils.devices import first_parameter
 from agflow._utils.hooks import temporary_hooks
-from agflow._utils.loaders import batches_of
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.modules import linear_at
+from agflow.data.batches import image_batches
 from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import adapter_for
 from agflow.models.copying import watched
@@ -102,7 +102,7 @@ def moments(model: nn.Module, readers: Sequence[str], loader: Iterable) -> dict[
     Parameters
     ----------
     readers : names of nn.Linear modules of the model
-    loader : batches of (images float32 [B, C, H, W], anything)
+    loader : batches of images [B, C, H, W], with or without labels
 
     Returns
     -------
@@ -126,10 +126,10 @@ def moments(model: nn.Module, readers: Sequence[str], loader: Iterable) -> dict[
     (10, torch.Size([192]))
     """
     found = {reader: Moments.empty(linear_at(model, reader).in_features) for reader in readers}
-    device = device_of(model)
+    weight = first_parameter(model)
     with _measuring(model, found), torch.no_grad():
-        for images, *_ in batches_of(loader, "moments"):
-            model(images.to(device))
+        for images in image_batches(loader, "moments"):
+            model(images.to(weight))
     for name, moment in found.items():
         if not moment.sum_CC.isfinite().all():
             raise NonFiniteError(non_finite_message(name))

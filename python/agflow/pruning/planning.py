@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from html import escape
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.request import request_json
 from agflow._utils.defaults import default
+from agflow.calibration.statistics import Statistics
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.latency import LatencyTable
 from agflow.pruning.scoring import Scores
@@ -61,8 +65,13 @@ class Plan(UnitTable):
 
     kind = "plan"
 
-    def __init__(self, batch: pa.RecordBatch, report: dict | None = None):
-        super().__init__(batch)
+    def __init__(
+        self,
+        batch: Any,
+        report: dict | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ):
+        super().__init__(batch, metadata)
         self.report = report
 
     def kept(self, layer: str) -> np.ndarray:
@@ -129,7 +138,8 @@ class Plan(UnitTable):
         ShapeError
             The other plan is of other layers.
         """
-        return PlanDiff.of(json.loads(arrow.call(core().diff, self.batch, other.batch)))
+        batch = Plan.of_any(other).batch
+        return PlanDiff.of(json.loads(arrow.call(core().diff, self.batch, batch)))
 
     def _summary(self) -> str:
         size = "" if self.image_size is None else " at {}x{}".format(*self.image_size)
@@ -282,7 +292,8 @@ def plan(
     >>> plan.macs <= 0.5 * plan.model_macs
     True
     """
-    scored = isinstance(statistics, Scores)
+    table = _scores_or_statistics(statistics)
+    scored = isinstance(table, Scores)
     request = {
         "pruning_ratio": pruning_ratio or 0.0,
         "macs": "" if macs is None else str(macs),
@@ -300,8 +311,16 @@ def plan(
     latency = allocation.latency
     if isinstance(latency, (str, os.PathLike)):
         latency = LatencyTable.load(latency)
-    table = (0, 0) if latency is None else (latency.batch,)
+    latencies = (0, 0) if latency is None else (LatencyTable.of_any(latency).batch,)
     report, batch = arrow.call_for_report(
-        core().plan, json.dumps(request), statistics.batch, *table
+        core().plan, request_json(request), table.batch, *latencies
     )
     return Plan(batch, json.loads(report))
+
+
+def _scores_or_statistics(value: Any) -> Table:
+    """The table that a plan is made from; one of another tool is what its columns say."""
+    if isinstance(value, Table):
+        return value
+    batch = arrow.record_batch(value, "statistics")
+    return Scores(batch) if "score" in batch.schema.names else Statistics(batch)

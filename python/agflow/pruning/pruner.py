@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of, first_parameter
-from agflow._utils.loaders import EMPTY
+from agflow._utils.modes import with_gradients, without_inference_tensors
 from agflow._utils.modules import linear_at
 from agflow._utils.tensors import relative_difference
+from agflow.data.batches import image_batches
 from agflow.errors import (
     DtypeError,
-    EmptyError,
     InternalError,
     InvalidValueError,
     ShapeError,
     UnknownLayerError,
 )
 from agflow.models import Adapter, PrunableLayer, logits_of
-from agflow.models.account import measurable
+from agflow.models.account import check_values, examined
 from agflow.models.adapter import channels_of
 from agflow.models.copying import copy_of
+from agflow.models.forward import check_image_shape
 from agflow.models.resolution import at_image_size
 from agflow.pruning.least_squares import check_compensation, compensated, moments
 from agflow.pruning.masks import masked
+from agflow.pruning.planning import Plan
 from agflow.pruning.sequential import Apply, readers_of, reconstruct_sequentially
-
-if TYPE_CHECKING:
-    from agflow.pruning.planning import Plan
 
 AGREEMENT_IMAGES = 4  # on which the pruned model is compared with the masked one
 SAMPLE_IMAGES = 16  # on which sequential reconstruction weighs the tokens
@@ -42,6 +40,7 @@ Cuts = list[tuple[PrunableLayer, torch.Tensor]]
 """Layers that lose units, each with those it keeps, ascending int64."""
 
 
+@with_gradients
 def prune(
     model: nn.Module,
     plan: Plan,
@@ -63,8 +62,8 @@ def prune(
         many in each of a layer's parts. Its layers inside a removed branch do not matter. A plan
         from statistics at a smaller image size (``calibrate(image_size=…)``) prunes
         ``agflow.models.at_image_size(model, …)``, so that the copy is of that size
-    loader : batches of (images float32 [B, C, H, W], anything), read once; a few hundred images
-        suffice and need no labels. Only ``compensate="none"`` does without.
+    loader : batches of images [B, C, H, W], with or without labels (:mod:`agflow.data.batches`),
+        read once; a few hundred images suffice. Only ``compensate="none"`` does without.
     compensate : how the weights of the layers that read removed units change
 
         - ``"ridge"``, the best: sequential (layer-wise) reconstruction by least squares, which also
@@ -95,7 +94,7 @@ def prune(
         is no sequence of blocks; the plan keeps nothing of a layer, or unequal counts in parts that
         must stay alike.
     EmptyError
-        The loader has no batch.
+        The loader has no image.
     NonFiniteError
         A layer's activations hold NaN or infinity.
 
@@ -111,12 +110,21 @@ def prune(
     >>> agflow.count_macs(light) == plan.macs
     True
     """
+    # The equations of the repair need more digits than mixed precision leaves their coefficients.
+    check_values(model)
+    with torch.autocast(device_of(model).type, enabled=False):
+        return _prune(model, plan, loader, compensate)
+
+
+def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: str) -> nn.Module:
     check_compensation(compensate)
     if compensate != "none" and loader is None:
         raise InvalidValueError(
             f"compensate={compensate!r} needs images: pass a loader, or compensate='none'"
         )
-    adapter = measurable(model)
+    plan = Plan.of_any(plan)
+    model = without_inference_tensors(model)
+    adapter = examined(model)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
     dtype = first_parameter(model).dtype
@@ -127,7 +135,7 @@ def prune(
         )
     cuts = _cuts(adapter, model, plan)
     images, batches = (
-        (_random_images(adapter, model), ()) if loader is None else _first_images(loader)
+        (_random_images(adapter, model), ()) if loader is None else _first_images(model, loader)
     )
     pruned, reference = (copy_of(model).eval() for _ in range(2))
     cuts = _prune_unread(adapter, pruned, cuts)
@@ -292,13 +300,14 @@ def _copy_training_modes(pruned: nn.Module, model: nn.Module) -> None:
         module.training = modes.setdefault(name, modes.get(name.rpartition(".")[0]))
 
 
-def _first_images(loader: Iterable) -> tuple[torch.Tensor, Iterator]:
+def _first_images(
+    model: nn.Module, loader: Iterable
+) -> tuple[torch.Tensor, Iterator[torch.Tensor]]:
     """Return the images of the first batch, and an iterator that still begins with that batch."""
-    batches = iter(loader)
-    first = next(batches, None)
-    if first is None:
-        raise EmptyError(EMPTY)
-    return first[0], itertools.chain([first], batches)
+    batches = (images.to(first_parameter(model)) for images in image_batches(loader))
+    first = next(batches)
+    check_image_shape(model, first)
+    return first, itertools.chain([first], batches)
 
 
 def _random_images(adapter: Adapter, model: nn.Module) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow._utils.defaults import default
+from agflow.calibration.statistics import Statistics
 from agflow.table import Table, UnitTable
 
 
@@ -115,4 +116,5 @@ def score(
     >>> scores.criterion, bool((scores.of("blocks.0.mlp") > 0).all())
     ('magnitude', True)
     """
-    return Scores(arrow.call_for_batch(core().score, criterion, seed, statistics.batch))
+    batch = Statistics.of_any(statistics).batch
+    return Scores(arrow.call_for_batch(core().score, criterion, seed, batch))

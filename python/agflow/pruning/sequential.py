@@ -66,7 +66,7 @@ def reconstruct_sequentially(
         channels of the stream
     kept_inputs : by reader that is to be fitted, the inputs that it keeps, ascending int64
     sample : images [B, C, H, W] on which the blocks are found and the tokens weighed
-    loader : batches of (images [B, C, H, W], anything)
+    loader : batches of images [B, C, H, W], with or without labels
     apply : sets the fitted weights
     kept_stream_D : channels of the stream that ``pruned`` has, ascending int64; all when None
 

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from agflow._utils.devices import device_of
+from agflow._utils.devices import first_parameter
 from agflow._utils.hooks import temporary_hooks
+from agflow.data.batches import image_batches
 from agflow.pruning.hooks import (
     Calls,
     StopForward,
@@ -54,16 +55,16 @@ def streams_before(dense: nn.Module, pruned: nn.Module, block: str, loader: Iter
 
         return stop
 
-    device = device_of(dense)
+    weight = first_parameter(dense)
     networks = {dense: streams.dense, pruned: streams.pruned}
     with temporary_hooks(
         network.get_submodule(block).register_forward_pre_hook(stop_at(stream), with_kwargs=True)
         for network, stream in networks.items()
     ):
-        for images, *_ in loader:
+        for images in image_batches(loader):
             for network in networks:
                 with suppress(StopForward):
-                    network(images.to(device))
+                    network(images.to(weight))
     return streams
 
 

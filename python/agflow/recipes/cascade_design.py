@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
 from agflow._utils.folders import atomic_folder, check_folder
 from agflow.cascade.ensemble import HEAVY_ANSWERS
@@ -18,9 +19,11 @@ from agflow.cascade.router import Router
 from agflow.cascade.router_evaluation import RouterEvaluation, evaluate_cascade
 from agflow.data import datasets as data
 from agflow.data.datasets import load_dataset
+from agflow.data.loading import image_loader
+from agflow.data.options import DataOptions
 from agflow.errors import EmptyError, InvalidValueError
 from agflow.evaluation.timing import Timing, first_images, time_models
-from agflow.models.head import class_count, only_classes
+from agflow.models.head import known_classes, only_classes
 from agflow.models.load import load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
 from agflow.search.design import CascadeDesign
@@ -48,7 +51,10 @@ class DesignOptions:
     epochs, lr, seed : :func:`agflow.design_cascade`
     tolerance, confidence : :func:`agflow.calibrate_router`
     batch_size : of all loaders
-    label, limit : :func:`agflow.load_dataset`
+    limit : :func:`agflow.load_dataset`
+    label, image_column, class_map : :class:`agflow.data.DataOptions`
+    device, dtype : where the models compute, and in which precision: float32 or bfloat16
+    workers : processes that decode images
 
     Raises
     ------
@@ -81,7 +87,12 @@ class DesignOptions:
     batch_size: int = default("common", "batch_size")
     seed: int = default("common", "seed")
     label: str | None = None
+    image_column: str | None = None
+    class_map: str | None = None
     limit: int | None = None
+    device: str = default("common", "device")
+    dtype: str = default("common", "dtype")
+    workers: int = default("common", "workers")
 
     def __post_init__(self):
         if not 0 < self.tolerance < 1:  # refused before the training rather than after it
@@ -89,6 +100,11 @@ class DesignOptions:
                 f"tolerance is {self.tolerance:g}, expected an accepted loss of accuracy above 0 "
                 "and below 1, such as 0.005"
             )
+
+    @property
+    def computing(self) -> Computing:
+        """Where the models compute, and in which precision."""
+        return Computing(self.device, self.dtype)
 
     @property
     def space(self) -> SearchSpace:
@@ -141,7 +157,8 @@ class DesignResult:
             f"{self.options.output}: {self.name} as a cascade. {router.verdict} on "
             f"{router.samples} images: {router.rule}, which {_answerer(router)} then answers\n"
             f"on {self.evaluation.images} test images: {self.evaluation}\n"
-            f"images/s in batches of {TIMED_BATCH}, median (slowest to fastest round): {speeds}"
+            f"images/s in batches of {TIMED_BATCH}, median (slowest to fastest round): {speeds}, "
+            f"{self.options.computing}"
         )
 
     def __repr__(self) -> str:
@@ -184,10 +201,16 @@ def design(options: DesignOptions) -> DesignResult:
     >>> result.evaluation.images
     48
     """
+    with options.computing.precision():
+        return _design(options)
+
+
+def _design(options: DesignOptions) -> DesignResult:
     space = options.space
     check_folder(options.output, CASCADE_FOLDER)  # before the training rather than after it
     heavy, preprocessing, name = load_model(options.model, options.weights)
-    parts = _parts(options, preprocessing, class_count(heavy))
+    heavy = options.computing.move(heavy)
+    parts = _parts(options, preprocessing, known_classes(heavy))
     if options.classes:
         heavy = only_classes(heavy, options.classes)
     made = design_cascade(
@@ -208,22 +231,24 @@ def design(options: DesignOptions) -> DesignResult:
         _save_tables(folder, made, calibrating, predictions)
         write_cascade(cascade, folder, **kept)
     evaluation = evaluate_cascade(cascade, parts.test, predictions)
-    x = first_images(parts.test.dataset, TIMED_IMAGES)
+    x = first_images(parts.test.dataset, TIMED_IMAGES).to(options.device)
     timings = time_models(
         {"heavy": made.heavy, "light": made.light, "cascade": cascade}, x, batch=TIMED_BATCH
     )
     return DesignResult(options, name, made, router, evaluation, timings)
 
 
-def _parts(options: DesignOptions, preprocessing: data.Preprocessing, known: int) -> _Parts:
+def _parts(
+    options: DesignOptions, preprocessing: data.Preprocessing, known: int | list[str]
+) -> _Parts:
     load = lambda spec: load_dataset(
         spec,
         preprocessing=preprocessing,
-        label=options.label,
         limit=options.limit,
         seed=options.seed,
         classes=known,
         only=options.classes or None,
+        options=DataOptions(options.label, options.image_column, options.class_map),
     )
     images = load(options.data)
     tuning, held_out = (
@@ -232,7 +257,8 @@ def _parts(options: DesignOptions, preprocessing: data.Preprocessing, known: int
         else _split(images, (TUNING_SHARE,), options.seed)
     )
     parts = (tuning, *_split(held_out, HELD_OUT_SHARES, options.seed))
-    return _Parts(*(DataLoader(part, batch_size=options.batch_size) for part in parts))
+    size, workers = options.batch_size, options.workers
+    return _Parts(*(image_loader(part, size, workers=workers) for part in parts))
 
 
 def _split(images: data.Dataset | Subset, shares: tuple[float, ...], seed: int) -> list[Subset]:

@@ -12,9 +12,11 @@ from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
+from agflow._utils.modes import with_gradients
 from agflow._utils.ranks import Ranks
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
+from agflow.data.batches import Batch, labelled_batches
 from agflow.errors import InvalidValueError
 from agflow.evaluation.accuracy import evaluate
 from agflow.models import count_macs, count_params
@@ -31,6 +33,7 @@ from agflow.training.replay import generators_of, seeded
 CONTROL_IMAGES = 2048
 
 
+@with_gradients
 def prune_iteratively(
     model: nn.Module,
     loader: Iterable,
@@ -172,8 +175,10 @@ class _StepRunner:
                 goal = round(report["budget"])
             budget = round(self.dense_macs * (goal / self.dense_macs) ** (number / self.steps))
             chosen = self._plan(statistics, budget)
-            expert, repaired = self._expert(light, chosen)
-            _, control = self._expert(light, self._plan(statistics, budget, criterion="random"))
+            images = list(_first_images(self.tuning_loader, CONTROL_IMAGES))
+            expert, repaired = self._expert(light, chosen, images)
+            random = self._plan(statistics, budget, criterion="random")
+            _, control = self._expert(light, random, images)
         record = Step(
             number, goal, budget, count_macs(expert), count_params(expert), repaired, control
         )
@@ -221,10 +226,11 @@ class _StepRunner:
             seed=self.seed,
         )
 
-    def _expert(self, light: nn.Module, chosen: Plan) -> tuple[nn.Module, float]:
-        """``light`` pruned and repaired, and its top-1 accuracy on the first tuning images."""
+    def _expert(
+        self, light: nn.Module, chosen: Plan, images: list[Batch]
+    ) -> tuple[nn.Module, float]:
+        """``light`` pruned and repaired, and its top-1 accuracy on ``images``."""
         expert = prune(light, chosen, self.loader, compensate=self.options.compensate)
-        images = _first_images(self.tuning_loader, CONTROL_IMAGES)
         return expert, evaluate(expert, images).top1
 
     def _rewind(self) -> None:
@@ -232,12 +238,12 @@ class _StepRunner:
             generator.set_state(state)
 
 
-def _first_images(loader: Iterable, images: int) -> Iterator:
+def _first_images(loader: Iterable, images: int) -> Iterator[Batch]:
     """Batches until they hold ``images`` images."""
     seen = 0
-    for batch in loader:
+    for batch in labelled_batches(loader):
         yield batch
-        seen += len(batch[1])
+        seen += len(batch.labels)
         if seen >= images:
             return
 
@@ -249,5 +255,5 @@ def _warn_of_control(record: Step) -> None:
             f"repair, below the {100 * record.control:.1f} % of random units under the same "
             "budget, so the criterion does not separate units here: calibrate on more images, "
             "take smaller steps or another criterion",
-            stacklevel=3,
+            stacklevel=4,  # the caller of prune_iteratively
         )

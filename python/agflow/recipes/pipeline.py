@@ -21,11 +21,14 @@ from agflow.cascade.priors import escalations
 from agflow.cascade.router import calibrate_router
 from agflow.data.augmentation import shifting_batch
 from agflow.data.leakage import sketch_images
+from agflow.data.loading import image_loader
+from agflow.data.repeated import SameImages
 from agflow.errors import UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
 from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.expert import save_expert
 from agflow.models.load import load_model
+from agflow.models.passes import LABELS, run_models
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
@@ -92,12 +95,13 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     >>> sorted(result.stages), result.images["test"]
     (['agf', 'random'], 50)
     """
-    with run_folder(options.output) as folder:
+    with run_folder(options.output) as folder, options.computing.precision():
         return _run(options, folder, say)
 
 
 def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
     heavy, preprocessing, name = load_model(options.model, options.weights)
+    heavy = options.computing.move(heavy)
     splits = split_images(options, preprocessing, heavy)
     inputs = {"model": digest_of(heavy), "images": splits.counts}
     folder, run = output.path, output.begin(options, inputs)
@@ -114,7 +118,7 @@ def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
     say(f"    {_cost(chosen)}")
 
     say("3/6 prune, repair, fine-tune: the criterion and its control side by side")
-    test = _loader(splits.test, options)
+    test = SameImages(_loader(splits.test, options))  # both experts' answers are joined by row
     heavy_NK, labels_N = logits(heavy, test, description="heavy expert")
     dense = accuracy(heavy_NK, labels_N)
     light, stages = _side_by_side(heavy, plans, splits, options, dense, say)
@@ -160,7 +164,7 @@ def _cost(chosen: Plan) -> str:
 
 
 def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
-    return DataLoader(dataset, batch_size=options.batch_size)
+    return image_loader(dataset, options.batch_size, workers=options.workers)
 
 
 def _calibrate(heavy: nn.Module, splits: Splits, options: RunOptions) -> Statistics:
@@ -236,12 +240,12 @@ def _make_expert(
     repaired = tested(light)
     if options.epochs == 0:
         return light, Stages(cut, repaired, repaired)
-    shuffled = DataLoader(
+    shuffled = image_loader(
         splits.tune,
-        batch_size=options.batch_size,
-        shuffle=True,
-        collate_fn=shifting_batch,
-        generator=torch.Generator().manual_seed(options.seed),
+        options.batch_size,
+        workers=options.workers,
+        shuffle_seed=options.seed,
+        collate=shifting_batch,
     )
     features = TOKENS_WEIGHT if _tokens_match(light, plan_) else 0.0
     finetune(
@@ -267,8 +271,8 @@ def _tokens_match(light: nn.Module, plan_: Plan) -> bool:
 
 
 def _answers(light: nn.Module, heavy: nn.Module, loader: DataLoader) -> Answers:
-    light_NK, labels_N = logits(light, loader, description="light expert")
-    return Answers(light_NK, logits(heavy, loader, description="heavy expert")[0], labels_N)
+    rows = run_models({"light": light, "heavy": heavy}, loader, description="both experts")
+    return Answers(rows["light"], rows["heavy"], rows[LABELS])
 
 
 def _route(
@@ -326,7 +330,7 @@ def _run_cascade(
     cascade = Cascade(light, heavy, logged.router)
     measured = evaluate(cascade, _loader(test, options)).top1
     result = replace(logged, ledger=cascade.ledger, cascade=measured)
-    x = first_images(test, TIMED_IMAGES)
+    x = first_images(test, TIMED_IMAGES).to(options.device)
     contenders = {"heavy": heavy, "light": light, "cascade": cascade}
     return result, time_models(contenders, x, batch=TIMED_BATCH)
 

@@ -87,13 +87,11 @@ def environment() -> dict[str, str]:
 
 def as_dict(result: RunResult) -> dict:
     """The run as JSON values: every figure of the Markdown report."""
-    images = dict(result.images)
-    images["judging"] = images.pop("test")  # the key that report.json has for the test images
     return {
         "options": asdict(result.options),
         "model": result.name,
         "classes": result.classes,
-        "images": images,
+        "images": dict(result.images),
         "fingerprint": result.fingerprint,
         "environment": environment(),
         "plan": {
@@ -184,7 +182,7 @@ def _accuracy_table(result: RunResult) -> list[str]:
 
 def _cascade_table(found: CascadeResult, classes: str) -> list[str]:
     router, ledger = found.router, found.ledger
-    light = ledger.light_macs / ledger.heavy_macs
+    light = ledger.light_cost / ledger.heavy_cost
     shares = f"{100 * ledger.escalation:.1f} | {ledger.charged:.3f}x | {ledger.uncharged:.3f}x"
     return [
         f"Over {classes}, {router.rule}. {_verdict(router)}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
+from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
 from agflow.cascade.curves import Curve
 from agflow.cascade.ledger import Ledger
@@ -37,6 +38,9 @@ class RunOptions:
     lr : peak learning rate of the fine-tuning
     tolerance, confidence : accuracy that the cascade may lose, and the probability with which it
         does not lose more (:func:`agflow.calibrate_router`)
+    label, image_column, class_map : :class:`agflow.data.DataOptions`
+    device, dtype : where the models compute, and in which precision: float32 or bfloat16
+    workers : processes that decode images
     """
 
     model: str = default("common", "model")
@@ -61,6 +65,16 @@ class RunOptions:
     confidence: float = default("route", "confidence")
     seed: int = default("common", "seed")
     label: str | None = None
+    image_column: str | None = None
+    class_map: str | None = None
+    device: str = default("common", "device")
+    dtype: str = default("common", "dtype")
+    workers: int = default("common", "workers")
+
+    @property
+    def computing(self) -> Computing:
+        """Where the models compute, and in which precision."""
+        return Computing(self.device, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -147,7 +161,7 @@ class RunResult:
         expected MACs per image as a ratio of the heavy expert's, all passes paid.
         """
         found, ledger = self.cascade, self.cascade.ledger
-        light = ledger.light_macs / ledger.heavy_macs
+        light = ledger.light_cost / ledger.heavy_cost
         figures = [
             ("heavy", found.heavy, 1.0, 1.0),
             ("light", found.light, 0.0, light),
@@ -186,7 +200,7 @@ class RunResult:
         )
         lines = [
             f"light expert   {_percent(last.tuned.top1)}  "
-            f"{ledger.light_macs / ledger.heavy_macs:.3f}x MACs  "
+            f"{ledger.light_cost / ledger.heavy_cost:.3f}x MACs  "
             f"(pruned {100 * last.cut.top1:.1f}, repaired {100 * last.repaired.top1:.1f})",
             f"heavy expert   {_percent(cascade.heavy)}  1.000x MACs",
             f"cascade        {_percent(cascade.cascade)}  {ledger.charged:.3f}x MACs charged, "
@@ -194,7 +208,7 @@ class RunResult:
             f"{ledger.verdict}",
             f"random routing {_percent(cascade.random)}  at the same cost",
             f"threshold      {cascade.router.rule}: {cascade.router.verdict}",
-            "images/s       " + ", ".join(speeds),
+            "images/s       " + ", ".join(speeds) + f", {self.options.computing}",
             *([SLOWER] if self.slower else []),
         ]
         return "\n".join(lines)

@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils.data import Subset
 
 from agflow.data.datasets import Dataset, load_dataset
+from agflow.data.options import DataOptions
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import EmptyError, InvalidValueError
-from agflow.models.head import class_count
+from agflow.models.head import known_classes
 from agflow.recipes.results import RunOptions
 
 THRESHOLD_SHARE = 0.4  # of the images, the last ones in the shuffled order
@@ -60,10 +61,10 @@ def split_images(options: RunOptions, preprocessing: Preprocessing, heavy: nn.Mo
         return load_dataset(
             spec,
             preprocessing=preprocessing,
-            label=options.label,
             limit=limit,
             seed=options.seed,
-            classes=class_count(heavy),
+            classes=known_classes(heavy),
+            options=DataOptions(options.label, options.image_column, options.class_map),
         )
 
     if options.eval == options.data:

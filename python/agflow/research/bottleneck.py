@@ -9,9 +9,8 @@ Shape suffixes: B images of a batch, N images, R = B * T rows, C channels.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,16 +22,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow._utils.devices import device_of, first_parameter
-from agflow._utils.loaders import CallbackLoader, SizedLoader, batches_of
+from agflow._utils.loaders import CallbackLoader, SizedLoader
+from agflow._utils.modes import with_gradients, without_inference_tensors
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import FixedParameters, Predictions, join_predictions
 from agflow.cascade.prior_quality import PriorQuality, rank_priors
+from agflow.cascade.priors import MAX_PROBABILITY
+from agflow.data.batches import Batch, image_batches, labelled_batches
 from agflow.diagnostics.units import PerLayer, Range, diagnose
 from agflow.errors import InvalidValueError
-from agflow.models import PrunableLayer, adapter_for, logits_of
+from agflow.models import PrunableLayer, adapter_for, logits_of, model_logits
 
 AGF_PRIOR = "agf"
 UTILITY_GROUPS = ("mlp", "heads")
@@ -49,7 +51,7 @@ def image_utilities(
 
     Parameters
     ----------
-    loader : batches of (images [B, C, H, W], labels); the labels are not used
+    loader : batches of images [B, C, H, W], with or without labels
     groups : of the layers that count, see :func:`agflow.calibrate`
 
     Returns
@@ -76,14 +78,17 @@ def image_utilities(
     >>> utilities.shape, bool((utilities > 0).all())
     ((64,), True)
     """
-    return torch.cat([utilities_B for utilities_B, _, _ in _passes(model, loader, groups)]).numpy()
+    batches = image_batches(loader, "image utilities")
+    return _utilities(model, batches, groups)[0]
 
 
-def _passes(
-    model: nn.Module, loader: Iterable, groups: Sequence[str]
-) -> list[tuple[torch.Tensor, torch.Tensor, Any]]:
-    """Return utilities [B], logits [B, K] and labels of every batch."""
-    layers, parameter = _layers(model, groups), first_parameter(model)
+@with_gradients
+def _utilities(
+    model: nn.Module, batches: Iterable[torch.Tensor], groups: Sequence[str]
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Return the utilities [N] and logits [N, K] of all images."""
+    model = without_inference_tensors(model)
+    layers = _layers(model, groups)
     sums_B: list[torch.Tensor] = []
 
     def add(_: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
@@ -91,13 +96,15 @@ def _passes(
 
     found = []
     with capture(model, layers, add):
-        for images, labels in batches_of(loader, "image utilities"):
-            logits_BK = _backward(model, images.to(parameter))
-            found.append((torch.stack(sums_B).sum(0).cpu(), logits_BK.float().cpu(), labels))
+        for images in batches:
+            logits_BK = _backward(model, images)
+            found.append((torch.stack(sums_B).sum(0).cpu(), logits_BK.float().cpu()))
             sums_B.clear()
-    return found
+    utilities_N, logits_NK = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return utilities_N.numpy(), logits_NK
 
 
+@with_gradients
 def utility_macs(model: nn.Module, *, groups: Sequence[str] = UTILITY_GROUPS) -> int:
     """Count the MACs of the backward pass that the utility of one image takes.
 
@@ -145,13 +152,13 @@ def with_utilities(
 
     A small utility stands for a confident prediction (:func:`image_utilities`). A cascade that
     routes by this prior computes the backward pass, too: :func:`utility_macs`, kept in the metadata
-    ``agflow.utility_macs``.
+    ``agflow.utility_cost``.
 
     Parameters
     ----------
     predictions : of ``light`` on the images of ``loader``, in its order
     light : the light expert
-    loader : batches of (images [B, C, H, W], labels); the labels are not used
+    loader : batches of images [B, C, H, W], with or without labels
     groups : of the layers that count, see :func:`agflow.calibrate`
 
     Raises
@@ -171,13 +178,32 @@ def with_utilities(
     >>> predictions.prior("agf").shape
     (64,)
     """
-    utilities_N = image_utilities(light, loader, groups=groups)
-    if len(utilities_N) != len(predictions):
+    batches = image_batches(loader, "image utilities")
+    utilities_N, logits_NK = _utilities(light, batches, groups)
+    _check_same_images(predictions, logits_NK, torch.finfo(first_parameter(light).dtype).eps)
+    return _with_prior(predictions, utilities_N, utility_macs(light, groups=groups))
+
+
+def _check_same_images(predictions: Predictions, logits_NK: torch.Tensor, eps: float) -> None:
+    """Check by the light expert's answers that logits are of the images of the predictions.
+
+    Parameters
+    ----------
+    eps : of the numbers that it computes with: answers in other batches differ by some of these
+    """
+    if len(logits_NK) != len(predictions):
         raise InvalidValueError(
-            f"the loader has {len(utilities_N)} images, the predictions {len(predictions)}, "
+            f"the loader has {len(logits_NK)} images, the predictions {len(predictions)}, "
             "expected the same ones: pass the loader that they were made with"
         )
-    return _with_prior(predictions, utilities_N, utility_macs(light, groups=groups))
+    found_N = logits_NK.softmax(1).amax(1).numpy()
+    differs = ~np.isclose(found_N, predictions.prior(MAX_PROBABILITY), rtol=min(0.05, 1000 * eps))
+    if differs.any():
+        raise InvalidValueError(
+            f"the light expert answers image {int(differs.argmax())} of the loader otherwise than "
+            "the predictions say, expected the same images in the same order: pass the loader and "
+            "the light expert that they were made with, and shuffle=False"
+        )
 
 
 def _with_prior(predictions: Predictions, utilities_N: np.ndarray, macs: int) -> Predictions:
@@ -186,7 +212,7 @@ def _with_prior(predictions: Predictions, utilities_N: np.ndarray, macs: int) ->
     )
     return Predictions(
         batch.replace_schema_metadata(
-            {**predictions.batch.schema.metadata, "agflow.utility_macs": str(macs)}
+            {**predictions.batch.schema.metadata, "agflow.utility_cost": str(macs)}
         )
     )
 
@@ -280,13 +306,13 @@ class UtilityTrace:
                 batches=len(self.calibration),
                 groups=UTILITY_GROUPS,
             )
-            passes = _passes(self.model, self.test_loader, UTILITY_GROUPS)
-        utilities_N, logits_NK, labels_N = (torch.cat(parts) for parts in zip(*passes, strict=True))
-        utilities_N = utilities_N.numpy()
+            labels: list[torch.Tensor] = []
+            images = _images_of(labelled_batches(self.test_loader, "image utilities"), labels)
+            utilities_N, logits_NK = _utilities(self.model, images, UTILITY_GROUPS)
         costs = CascadeCosts.of(self.model, self.model)
         predictions = _with_prior(
             join_predictions(
-                logits_NK, logits_NK, labels_N, costs, fixed=FixedParameters(1.0, 0.0)
+                logits_NK, logits_NK, torch.cat(labels), costs, fixed=FixedParameters(1.0, 0.0)
             ),
             utilities_N,
             0,
@@ -318,9 +344,16 @@ def _layers(model: nn.Module, groups: Sequence[str]) -> list[PrunableLayer]:
     return layers
 
 
+def _images_of(batches: Iterable[Batch], labels: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The images of the batches; their labels are appended to ``labels`` meanwhile."""
+    for batch in batches:
+        labels.append(batch.labels)
+        yield batch.images
+
+
 def _backward(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     """Run forward, and backward from the loss of the predicted classes; returns the logits."""
-    logits_BK = logits_of(model(images_BCHW))
+    logits_BK = model_logits(model, images_BCHW)
     per_image_loss(logits_BK, logits_BK.argmax(1)).backward()
     return logits_BK.detach()
 

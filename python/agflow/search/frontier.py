@@ -16,7 +16,7 @@ from agflow.search.candidates import Candidate
 from agflow.table import Table
 
 ACCURACY_ROUNDING = 1e-12  # accuracies are shares of whole images
-STAGES = ("cut", "little", "full")
+PRUNED, SHORT, FULL = STAGES = ("pruned", "short", "full")
 TABLE_HEADER = (
     "stage",
     "image size",
@@ -37,7 +37,7 @@ class EvaluatedCandidate:
 
     Attributes
     ----------
-    stage : ``"cut"``, ``"little"`` or ``"full"``: not trained, distilled a little, distilled fully
+    stage : ``"pruned"``, ``"short"`` or ``"full"``: not trained, distilled shortly, distilled fully
     image_size : height and width in pixels, such as ``"112x112"``
     width : share of the heavy expert's MACs at that image size
     branches : number of residual branches that are left
@@ -45,7 +45,7 @@ class EvaluatedCandidate:
     light : cost of an image of the light expert, as a ratio of the heavy one's
     light_accuracy : its top-1 accuracy, in [0, 1]
     threshold : of the maximum probability, below which an image escalates
-    answers : what answers an escalated image: ``"heavy"``, or ``"both"`` for the ensemble
+    answers : what answers an escalated image: ``"heavy"`` or ``"ensemble"``
     escalation, accuracy, charged : of the cascade at this threshold;
         charged = light + escalation * (1 - shared) (:mod:`agflow.cascade.ledger`)
     images_per_second : of the cascade, by the times of both experts in batches of 32; 0 where costs
@@ -57,7 +57,7 @@ class EvaluatedCandidate:
     --------
     >>> import agflow
     >>> row = agflow.search.EvaluatedCandidate(
-    ...     "cut", "112x112", 1.0, 24, 0, 0.23, 0.7, 0.8, "heavy", 0.25, 0.79, 0.48, 0.0, 0.32
+    ...     "pruned", "112x112", 1.0, 24, 0, 0.23, 0.7, 0.8, "heavy", 0.25, 0.79, 0.48, 0.0, 0.32
     ... )
     >>> row.charged == row.light + row.escalation
     True
@@ -107,8 +107,8 @@ class EvaluatedCandidate:
 class Frontier(Table):
     """All evaluated candidates, one row each, in the order of the search.
 
-    The columns are the attributes of :class:`EvaluatedCandidate`. Metadata: ``agflow.cost``, the
-    unit of the costs ("macs" or "seconds"), ``agflow.heavy_accuracy``, ``agflow.tolerance``, the
+    The columns are the attributes of :class:`EvaluatedCandidate`. Metadata: ``agflow.cost_unit``,
+    the unit of the costs ("MACs" or "ms"), ``agflow.heavy_accuracy``, ``agflow.tolerance``, the
     loss of accuracy that the search allowed, ``agflow.chosen``, the row of the design, and
     ``agflow.seed``.
 
@@ -175,9 +175,9 @@ class Frontier(Table):
             100 * float(self.metadata[f"agflow.{name}"]) for name in ("heavy_accuracy", "tolerance")
         )
         return (
-            f"Least expected cost per image in {self.metadata['agflow.cost']}, as a ratio of the "
-            f"heavy expert's, at its accuracy of {heavy:.1f} % less {tolerance:.2g} points on the "
-            "choosing images; the threshold is still to be calibrated on other images"
+            f"Least expected cost per image in {self.metadata['agflow.cost_unit']}, as a ratio of "
+            f"the heavy expert's, at its accuracy of {heavy:.1f} % less {tolerance:.2g} points on "
+            "the choosing images; the threshold is still to be calibrated on other images"
         )
 
 
@@ -208,7 +208,7 @@ def evaluate_candidate(
     """
     goal = predictions.heavy_accuracy - tolerance - ACCURACY_ROUNDING
     ways = [HEAVY_ANSWERS]
-    if ensemble and "both_prediction" in predictions.columns:
+    if ensemble and "ensemble_prediction" in predictions.columns:
         ways.insert(0, ENSEMBLE_ANSWERS)
     points = {answers: _cheapest_point(predictions, goal, answers) for answers in ways}
     points = {answers: point for answers, point in points.items() if point is not None}

@@ -18,22 +18,31 @@ from tqdm import tqdm
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
-from agflow._utils.modes import preserve_training_mode
+from agflow._utils.modes import preserve_training_mode, with_gradients
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import join_predictions
-from agflow.data.leakage import ImageSketch
+from agflow.data.leakage import ImageSketch, image_hashes
+from agflow.data.repeated import SameImages
 from agflow.errors import BudgetError, InvalidValueError
 from agflow.evaluation.accuracy import logits
 from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, split
+from agflow.models.passes import LABELS, run_models
 from agflow.models.resolution import image_size
 from agflow.pruning.planning import Plan
 from agflow.search.candidates import Candidate, candidates, prune_candidate
 from agflow.search.design import CascadeDesign
-from agflow.search.frontier import EvaluatedCandidate, Frontier, evaluate_candidate
-from agflow.search.space import SearchSpace, Size
+from agflow.search.frontier import (
+    FULL,
+    PRUNED,
+    SHORT,
+    EvaluatedCandidate,
+    Frontier,
+    evaluate_candidate,
+)
+from agflow.search.space import COST_UNITS, SearchSpace, Size
 from agflow.training.distillation import CachedTeacher, distill
 
 FINALISTS = 2
@@ -42,6 +51,7 @@ REPAIR_IMAGES = 256  # tuning images that calibrate and repair the candidates
 CLOCKED_IMAGES = 32  # in the batch that measures costs in seconds
 
 
+@with_gradients
 def design_cascade(
     heavy: nn.Module,
     tuning: Iterable,
@@ -72,7 +82,7 @@ def design_cascade(
     Parameters
     ----------
     heavy : float32; is not changed
-    tuning, choosing : loaders of (images float32 [B, C, H, W], labels int64 [B]). The first is
+    tuning, choosing : loaders of (images [B, C, H, W], labels [B]). The first is
         traversed once and kept in memory in half precision; the order of the second must not change
     tolerance : accepted loss of accuracy, as a share of the images
     space : the candidates, and the cost to minimise
@@ -122,11 +132,11 @@ def design_cascade(
     experts = search.prune(sought)
     experts = sorted(experts, key=lambda expert: expert.evaluated.oracle)
     experts = experts[: max(FINALISTS, math.ceil(len(experts) / 2))]
-    experts = [search.train(expert, "little", little) for expert in experts]
+    experts = [search.train(expert, SHORT, little) for expert in experts]
     experts = sorted(experts, key=lambda expert: expert.evaluated.charged)[:FINALISTS]
     if epochs > little:
         for expert in experts:
-            search.train(expert, "full", epochs - little)
+            search.train(expert, FULL, epochs - little)
     best = search.best  # of all stages: on too few images the distillation may do harm
     return CascadeDesign(
         best.model.eval(),
@@ -175,7 +185,8 @@ class _Search:
         lr: float,
         seed: int,
     ):
-        self.heavy, self.teacher, self.choosing, self.space = heavy, teacher, choosing, space
+        self.heavy, self.teacher, self.space = heavy, teacher, space
+        self.choosing = SameImages(choosing)  # every expert's answers to them are joined by row
         self.tolerance, self.lr, self.seed = tolerance, lr, seed
         self.rows: list[EvaluatedCandidate] = []
         self._best: _Expert | None = None
@@ -190,11 +201,14 @@ class _Search:
 
     def evaluate_heavy(self, sketch: ImageSketch) -> None:
         """Compute the heavy expert's logits of the choosing images, and add these to ``sketch``."""
-        self.heavy_NK, self.labels_N = logits(
-            self.heavy,
-            sketch.watching(self.choosing),
+        rows = run_models(
+            {"heavy expert": self.heavy},
+            self.choosing,
             description="heavy expert",
+            rows_of=lambda images_BCHW: {"hashes": image_hashes(images_BCHW)},
         )
+        sketch.add_hashes(rows["hashes"])
+        self.heavy_NK, self.labels_N = rows["heavy expert"], rows[LABELS]
         self.heavy_accuracy = float((self.heavy_NK.argmax(1) == self.labels_N).double().mean())
         self.tolerance = max(
             self.tolerance,
@@ -217,7 +231,7 @@ class _Search:
                 seed=self.seed,
             )
             if made is not None:
-                experts.append(self._evaluate("cut", candidate, *made))
+                experts.append(self._evaluate(PRUNED, candidate, *made))
         if not experts:
             raise BudgetError(
                 f"none of the {len(sought)} candidates can be pruned to its share of MACs: "
@@ -241,7 +255,7 @@ class _Search:
     def frontier(self) -> Frontier:
         """All evaluations so far; the best one is the chosen."""
         metadata = {
-            "agflow.cost": self.space.cost,
+            "agflow.cost_unit": COST_UNITS[self.space.cost],
             "agflow.heavy_accuracy": repr(self.heavy_accuracy),
             "agflow.tolerance": repr(self.tolerance),
             "agflow.chosen": str(self.rows.index(self.best.evaluated)),
@@ -285,7 +299,7 @@ class _Search:
         return expert
 
     def _costs_of(self, candidate: Candidate, model: nn.Module) -> tuple[CascadeCosts, float]:
-        """Costs of an image in MACs or nanoseconds, and the heavy expert's seconds, 0 for MACs."""
+        """Costs of an image in MACs or ms, and the heavy expert's seconds, 0 for MACs."""
         if self.space.cost == "seconds":
             return self._measured_costs(candidate, model)
         return CascadeCosts.of(model, self.heavy, candidate.shared_blocks), 0.0
@@ -301,12 +315,8 @@ class _Search:
             times = interleaved(
                 {name: partial(_finish, module, x) for name, module in contenders.items()}, rounds=5
             )
-        nanoseconds = {
-            name: round(1e9 * measured.median / len(x)) for name, measured in times.items()
-        }
-        costs = CascadeCosts(
-            nanoseconds["light"], nanoseconds["heavy"], nanoseconds.get("shared", 0)
-        )
+        ms = {name: 1e3 * measured.median / len(x) for name, measured in times.items()}
+        costs = CascadeCosts(ms["light"], ms["heavy"], ms.get("shared", 0.0), unit="ms")
         return costs, times["heavy"].median / len(x)
 
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agflow._utils.defaults import default
+from agflow.cascade.ledger import MACS
 from agflow.errors import InvalidValueError
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-COST_UNITS = ("macs", "seconds")
+COST_UNITS = {"macs": MACS, "seconds": "ms"}
 
 
 @dataclass(frozen=True)

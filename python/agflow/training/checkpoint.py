@@ -85,7 +85,7 @@ class Progress:
             "batches": self.batches,
             "step": self.step,
             "loss": self.loss,
-            "hits": self.correct,
+            "correct": self.correct,
             "images": self.images,
             "history": self.history,
         }
@@ -93,8 +93,10 @@ class Progress:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Progress:
         """The progress of :meth:`as_dict`."""
-        others = {name: value for name, value in content.items() if name != "hits"}
-        return cls(correct=content["hits"], **others)
+        others = dict(content)
+        # the name until format 3
+        correct = others.pop("hits" if "hits" in others else "correct")
+        return cls(correct=correct, **others)
 
 
 class Checkpoint:

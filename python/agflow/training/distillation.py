@@ -12,13 +12,10 @@ import torch
 from torch import nn
 
 from agflow._utils.defaults import default
-from agflow._utils.devices import device_of
-from agflow._utils.loaders import batches_of
-from agflow._utils.modes import preserve_training_mode
 from agflow.data.augmentation import random_crops
 from agflow.data.leakage import ImageSketch
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
-from agflow.models import logits_of
+from agflow.models.passes import LABELS, run_models
 from agflow.training.finetuning import finetune
 from agflow.training.options import Distillation, TrainingOptions
 
@@ -106,28 +103,32 @@ class CachedTeacher:
 
         Parameters
         ----------
-        loader : of (images float32 [B, C, H, W], labels int64 [B]). Images are kept on the CPU in
-            half precision, which separates all 256 levels of a pixel at half the memory: 0.3 MB for
-            3 x 224 x 224.
+        loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`.
+            Images are kept on the CPU in half precision, which separates all 256 levels of a pixel
+            at half the memory: 0.3 MB for 3 x 224 x 224.
         sketch : gets the images, too
         batch_size, smallest_crop : of the constructor
 
         Raises
         ------
-        EmptyError
-            The loader gave no batch.
+        AgflowError
+            As :func:`agflow.evaluation.logits`: no image, a batch of another form, labels that are
+            no classes of the teacher, logits that are not finite.
         """
-        seen = []
-        device = device_of(teacher)
-        with preserve_training_mode(teacher), torch.inference_mode():
-            teacher.eval()
-            for x, labels in batches_of(loader, "teacher"):
-                if sketch is not None:
-                    sketch.add(x)
-                logits_BK = logits_of(teacher(x.to(device))).float().cpu()
-                seen.append((x.cpu().half(), labels.cpu(), logits_BK))
-        parts = (torch.cat(part) for part in zip(*seen, strict=True))
-        return cls(*parts, batch_size=batch_size, smallest_crop=smallest_crop)
+
+        def rows_of(images_BCHW: torch.Tensor) -> dict[str, torch.Tensor]:
+            if sketch is not None:
+                sketch.add(images_BCHW)
+            return {"images": images_BCHW.cpu().half()}
+
+        rows = run_models({"teacher": teacher}, loader, description="teacher", rows_of=rows_of)
+        return cls(
+            rows["images"],
+            rows[LABELS],
+            rows["teacher"],
+            batch_size=batch_size,
+            smallest_crop=smallest_crop,
+        )
 
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)

@@ -14,14 +14,15 @@ from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
-from agflow._utils.loaders import EMPTY
+from agflow._utils.modes import with_gradients
 from agflow._utils.progress import progress_bar
 from agflow._utils.ranks import Ranks
+from agflow.data.batches import EMPTY, Batch, check_loader
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError
 from agflow.training.checkpoint import Checkpoint, Progress
 from agflow.training.digests import digest_of, named_tensors
 from agflow.training.freezing import training_mode
-from agflow.training.objective import Batch, Objective
+from agflow.training.objective import Objective
 from agflow.training.optimizer import Schedule, adamw
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 from agflow.training.replay import Replay
@@ -29,6 +30,7 @@ from agflow.training.replay import Replay
 MAX_GRADIENT_NORM = 1.0
 
 
+@with_gradients
 def finetune(
     model: nn.Module,
     loader: Iterable,
@@ -44,10 +46,11 @@ def finetune(
 
     The loss is cross entropy; with ``distillation`` that of :class:`agflow.training.Distillation`.
     A batch may bring a teacher's logits as its third part (:class:`agflow.training.CachedTeacher`):
-    then no teacher runs, and the defaults of ``Distillation`` hold where none is given. On a CUDA
-    device that computes in bfloat16 the forward passes run under autocast. Equal seeds and equal
-    batches give equal bits: torch's generators are seeded inside and restored afterwards, so a
-    DataLoader that shuffles without a generator of its own is covered, too.
+    then no teacher runs, and the defaults of ``Distillation`` hold where none is given. Inside
+    ``torch.autocast(…, cache_enabled=False)`` the forward passes run in its dtype, the weights stay
+    as they are. Equal seeds and equal batches give equal bits: torch's generators are seeded inside
+    and restored afterwards, so a DataLoader that shuffles without a generator of its own is
+    covered, too.
 
     With ``checkpointing`` the whole state is kept in one safetensors file. The same call after a
     crash, a SIGKILL included, goes on from there and ends with the bits of an unbroken run (on the
@@ -61,8 +64,9 @@ def finetune(
 
     Parameters
     ----------
-    loader : sized iterable of (images float32 [B, C, H, W], labels int64 [B]), or of these and a
-        teacher's logits float32 [B, K], iterated once per epoch
+    loader : sized iterable of batches (images [B, C, H, W], labels [B]), see
+        :mod:`agflow.data.batches`, or of these and a teacher's logits [B, K], iterated once per
+        epoch. Model and teacher get the images in their own dtypes
     lr : peak learning rate
     distillation : teacher and loss. None trains on labels, and on logits that the batches bring
     checkpointing : where the state is kept, and how often. None keeps none
@@ -77,9 +81,10 @@ def finetune(
     Raises
     ------
     EmptyError
-        The loader has no batch.
-    InvalidValueError
-        A value out of range, a loader without length, or nothing to train; a distillation without
+        The loader has no batch, or a batch no image.
+    InvalidValueError, DtypeError
+        A value out of range, a loader without length or of another one, or nothing to train; a
+        batch that is not one of images and labels of the model's classes; a distillation without
         teacher and logits, or with both; a checkpoint of another run; ranks that differ in model,
         arguments or number of batches.
     ShapeError, UnsupportedModelError
@@ -104,7 +109,7 @@ def finetune(
     [1, 2]
     """
     batches = _length(loader)
-    _check(epochs, lr, distillation)
+    _check(model, epochs, lr, distillation)
     objective = Objective(model, distillation)
     teacher, device = objective.distillation.teacher, device_of(model)
     run = _arguments(epochs, lr, objective.distillation, options, seed)
@@ -136,6 +141,7 @@ def finetune(
                 bar.set_postfix(loss=f"{progress.loss / progress.images:.3f}", refresh=False)
                 if checkpoint and progress.batches < batches:
                     checkpoint.save_if_due(progress)
+            _check_length(progress.batches, batches)
             progress.end_epoch(schedule.at(progress.step))
             if checkpoint:
                 checkpoint.save(progress)
@@ -171,6 +177,7 @@ class _Trainer:
 
 
 def _length(loader: Iterable) -> int:
+    check_loader(loader)
     try:
         batches = len(cast(Sized, loader))
     except TypeError as error:
@@ -183,7 +190,23 @@ def _length(loader: Iterable) -> int:
     return batches
 
 
-def _check(epochs: int, lr: float, distillation: Distillation | None) -> None:
+def _check_length(found: int, batches: int) -> None:
+    """Check that an epoch had as many batches as the loader's length says."""
+    if found == 0:
+        raise EmptyError(EMPTY)
+    if found != batches:
+        raise InvalidValueError(
+            f"the loader gave {found} batches in an epoch, expected {batches}, its length: "
+            "pass one that can be iterated over again, such as a DataLoader or a list"
+        )
+
+
+def _check(model: nn.Module, epochs: int, lr: float, distillation: Distillation | None) -> None:
+    if any(tensor.is_inference() for _, tensor in named_tensors(model)):
+        raise InvalidValueError(
+            "the model was made in torch.inference_mode(), so it cannot be trained: "
+            "make or load it outside, or train copy.deepcopy(model)"
+        )
     if epochs < 1:
         raise InvalidValueError(f"epochs is {epochs}, expected at least 1")
     if not lr > 0:

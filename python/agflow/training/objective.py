@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import reduce
 
 import torch
@@ -17,11 +17,10 @@ from torch.nn import functional as F
 
 from agflow._utils.devices import device_of
 from agflow._utils.hooks import temporary_hooks
+from agflow.data.batches import Batch, check_labels
 from agflow.errors import InvalidValueError, ShapeError, UnsupportedModelError
-from agflow.models import adapter_for, logits_of
+from agflow.models import adapter_for, model_logits
 from agflow.training.options import Distillation
-
-Batch = tuple[torch.Tensor, ...]
 
 
 class Objective:
@@ -48,14 +47,14 @@ class Objective:
         -------
         that loss, how many images the model classifies correctly, and how many there are
         """
-        losses, correct, images = [], 0, sum(len(batch[1]) for batch in batches)
+        losses, correct, images = [], 0, sum(len(batch.labels) for batch in batches)
         for batch in batches:
-            images_BCHW, labels_B, *given = (part.to(self._device) for part in batch)
-            with _autocast(self._device):
-                logits_BK = logits_of(self.model(images_BCHW))
-                teacher_BK = self._teacher_logits(images_BCHW, logits_BK, *given)
-                share = len(labels_B) / images
-                part = self._loss(logits_BK, labels_B, teacher_BK) * share
+            labels_B = batch.labels.to(self._device)
+            logits_BK = _wide(model_logits(self.model, batch.images))
+            check_labels(batch.labels, logits_BK.shape[1])
+            teacher_BK = self._teacher_logits(batch, logits_BK)
+            share = len(labels_B) / images
+            part = self._loss(logits_BK, labels_B, teacher_BK) * share
             part.backward()
             losses.append(part.detach())
             correct += int((logits_BK.argmax(1) == labels_B).sum())
@@ -77,17 +76,12 @@ class Objective:
             yield
 
     @torch.no_grad()
-    def _teacher_logits(
-        self,
-        images_BCHW: torch.Tensor,
-        logits_BK: torch.Tensor,
-        given_BK: torch.Tensor | None = None,
-    ) -> torch.Tensor | None:
+    def _teacher_logits(self, batch: Batch, logits_BK: torch.Tensor) -> torch.Tensor | None:
         """The logits that the batch brings, else the teacher's [B, K]; None without a teacher."""
         teacher = self.distillation.teacher
-        if given_BK is None:
+        if batch.logits is None:
             if teacher is not None:
-                return logits_of(teacher(images_BCHW))
+                return _wide(model_logits(teacher, batch.images)).to(self._device)
             if self._needs_teacher:
                 raise InvalidValueError(
                     "the distillation has no teacher and a batch brings no logits of one: pass "
@@ -99,13 +93,13 @@ class Objective:
                 "the batches bring a teacher's logits and a teacher was passed, too: "
                 "leave teacher out, or the logits"
             )
-        if given_BK.shape != logits_BK.shape:
+        if batch.logits.shape != logits_BK.shape:
             raise ShapeError(
-                f"the teacher's logits of a batch are {list(given_BK.shape)}, the model's "
+                f"the teacher's logits of a batch are {list(batch.logits.shape)}, the model's "
                 f"{list(logits_BK.shape)}, expected the same: "
                 "cache logits of a teacher of the same classes"
             )
-        return given_BK
+        return _wide(batch.logits).to(self._device)
 
     def _loss(
         self, logits_BK: torch.Tensor, labels_B: torch.Tensor, teacher_BK: torch.Tensor | None
@@ -126,7 +120,7 @@ class Objective:
 
     def _token_error(self) -> torch.Tensor:
         """Mean squared error between the normalised tokens of model and teacher."""
-        student_BTD, teacher_BTD = self._tokens
+        student_BTD, teacher_BTD = map(_wide, self._tokens)
         self._tokens.clear()
         if student_BTD.shape != teacher_BTD.shape:
             raise ShapeError(
@@ -159,7 +153,6 @@ def last_block(model: nn.Module) -> nn.Module:
     )
 
 
-def _autocast(device: torch.device) -> AbstractContextManager:
-    """bfloat16 where a GPU computes in it (Ampere or newer)."""
-    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.autocast("cuda", torch.bfloat16) if able else nullcontext()
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: a loss in sixteen bits would round, and model and teacher may differ."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

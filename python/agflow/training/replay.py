@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch.utils.data import DataLoader
 
+from agflow.data.batches import Batch, read_batch
 from agflow.training.digests import hash_tensors, tensors_under
 
 
@@ -31,13 +33,13 @@ class Replay:
             self._begin = self._generator_states()
             yield
 
-    def epoch(self, number: int, done: int = 0) -> Iterator:
+    def epoch(self, number: int, done: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``number`` (from 1) after the ``done`` first ones."""
         if self._resumed is not None:
             self._set(tensors_under("epoch", self._resumed))
         batches = self._batches(number)
         for _ in range(done):
-            next(batches)
+            next(batches, None)
         if self._resumed is not None:
             self._set(tensors_under("now", self._resumed))
             self._resumed = None
@@ -67,7 +69,8 @@ class Replay:
         """
         now = self._generator_states()
         self._set(tensors_under("begin", state))
-        same = torch.equal(_digest(next(self._batches(1))), state["first_batch"])
+        first = next(self._batches(1), None)
+        same = first is not None and torch.equal(_digest(first), state["first_batch"])
         if not same:
             self._set(now)
             return False
@@ -93,7 +96,7 @@ class Replay:
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"], self._device)
 
-    def _batches(self, number: int) -> Iterator:
+    def _batches(self, number: int) -> Iterator[Batch]:
         for name in ("sampler", "batch_sampler"):
             sampler = getattr(self._loader, name, None)
             if sampler is not None and hasattr(sampler, "set_epoch"):
@@ -103,7 +106,7 @@ class Replay:
             # One draw that nothing uses: a seed keeps the bits that it had when an epoch made two
             # iterators.
             torch.empty((), dtype=torch.int64).random_(generator=self._loader.generator)
-        return iter(self._loader)
+        return map(read_batch, self._loader, itertools.count(1))
 
 
 @contextmanager
@@ -122,8 +125,7 @@ def generators_of(loader: Iterable) -> list[torch.Generator]:
     return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
 
 
-def _digest(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _digest(batch: Batch) -> torch.Tensor:
     """SHA-256 of a batch's images, labels and, where it brings them, logits, uint8 [32]."""
-    names = ("images", "labels", "logits")
-    parts: dict[str, torch.Tensor] = dict(zip(names, batch, strict=False))
+    parts = {name: part for name, part in batch._asdict().items() if part is not None}
     return torch.frombuffer(bytearray(hash_tensors(parts).digest()), dtype=torch.uint8)

@@ -11,9 +11,10 @@ import agflow
 METADATA = {
     "agflow.kind": "predictions",
     "agflow.prior": "max_probability",
-    "agflow.light_macs": "30",
-    "agflow.heavy_macs": "100",
-    "agflow.shared_macs": "0",
+    "agflow.light_cost": "30",
+    "agflow.heavy_cost": "100",
+    "agflow.shared_cost": "0",
+    "agflow.cost_unit": "MACs",
 }
 
 

@@ -1,7 +1,7 @@
 """Routing and the cascade: decisions, order, ledger and guarantee, on the shipped example."""
 
 import dataclasses
-import json
+import pathlib
 
 import numpy as np
 import pyarrow as pa
@@ -144,7 +144,7 @@ def test_the_ensemble_is_recorded_where_it_can_be():
     weight = fit_light_weight(light, heavy, labels)
     assert predictions.light_weight == weight
     np.testing.assert_array_equal(
-        predictions.columns["both_prediction"], combine(light, heavy, weight).argmax(1)
+        predictions.columns["ensemble_prediction"], combine(light, heavy, weight).argmax(1)
     )
     assert "prior_agreement" not in predictions.columns
     given = join_predictions(
@@ -152,15 +152,15 @@ def test_the_ensemble_is_recorded_where_it_can_be():
     )
     assert given.light_weight == 0.75
     np.testing.assert_array_equal(
-        given.columns["both_prediction"], combine(light, heavy, 0.75).argmax(1)
+        given.columns["ensemble_prediction"], combine(light, heavy, 0.75).argmax(1)
     )
     for other in ({"labels_N": labels + 5}, {"heavy_NK": heavy[:, :9]}):
         without = join_predictions(
             **{"light_NK": light, "heavy_NK": heavy, "labels_N": labels, **other},
             costs=CascadeCosts(20, 100),
         )
-        assert "both_prediction" not in without.columns and without.light_weight == 0.0
-        with pytest.raises(InvalidValueError, match="no answers of both"):
+        assert "ensemble_prediction" not in without.columns and without.light_weight == 0.0
+        with pytest.raises(InvalidValueError, match="no answers of the ensemble"):
             agflow.calibrate_router(without, ensemble=True)
 
 
@@ -170,7 +170,7 @@ def test_router_of_the_ensemble_is_measured_against_the_heavy_expert(predictions
     assert (heavy.answers, heavy.light_weight, heavy.samples) == ("heavy", 0.0, 1000)
     assert (router.verdict, router.answers, router.light_weight) == (
         "PASS",
-        "both",
+        "ensemble",
         predictions.light_weight,
     )
     assert 700 < router.samples < 800
@@ -178,22 +178,24 @@ def test_router_of_the_ensemble_is_measured_against_the_heavy_expert(predictions
         predictions.columns,
         agflow.cascade.curve(predictions, points=100_000, ensemble=True).columns,
     )
-    right = {name: columns[f"{name}_prediction"] == columns["label"] for name in ("light", "both")}
+    right = {
+        name: columns[f"{name}_prediction"] == columns["label"] for name in ("light", "ensemble")
+    }
     for i in np.linspace(0, len(curve["threshold"]) - 1, 25).astype(int):
         escalates = columns["light_prior"] < curve["threshold"][i]
         assert curve["accuracy"][i] == pytest.approx(
-            np.where(escalates, right["both"], right["light"]).mean()
+            np.where(escalates, right["ensemble"], right["light"]).mean()
         )
         share = escalates.mean()
         assert curve["random_accuracy"][i] == pytest.approx(
-            (1 - share) * right["light"].mean() + share * right["both"].mean()
+            (1 - share) * right["light"].mean() + share * right["ensemble"].mean()
         )
 
 
 def test_no_threshold_for_the_ensemble_falls_back_to_the_heavy_expert(predictions):
     wrong = pa.array((predictions.columns["label"] + 1) % 10)
-    at = predictions.batch.schema.get_field_index("both_prediction")
-    bad = agflow.Predictions(predictions.batch.set_column(at, "both_prediction", wrong))
+    at = predictions.batch.schema.get_field_index("ensemble_prediction")
+    bad = agflow.Predictions(predictions.batch.set_column(at, "ensemble_prediction", wrong))
     router = agflow.calibrate_router(bad, tolerance=0.02, confidence=0.9, ensemble=True)
     assert (router.verdict, router.answers, router.light_weight, router.escalation) == (
         "FAIL",
@@ -215,19 +217,19 @@ def test_second_view_is_a_prior_that_is_charged(example, light, loader):
     np.testing.assert_allclose(predictions.columns["prior_agreement"], agreement(*views), rtol=1e-5)
     plain = agflow.calibrate_router(predictions, escalation=0.3)
     routed = agflow.calibrate_router(predictions, escalation=0.3, prior="agreement")
-    assert routed.ledger.light_macs == 2 * plain.ledger.light_macs == 2 * agflow.count_macs(light)
+    assert routed.ledger.light_cost == 2 * plain.ledger.light_cost == 2 * agflow.count_macs(light)
     assert routed.point["charged"] == pytest.approx(
         routed.escalation + 2 * agflow.count_macs(light) / agflow.count_macs(heavy)
     )
     assert agflow.cascade.curve(predictions, prior="agreement").metadata[
-        "agflow.light_macs"
-    ] == str(routed.ledger.light_macs)
-    assert agflow.cascade.curve(predictions).metadata["agflow.light_macs"] == str(
-        plain.ledger.light_macs
+        "agflow.light_cost"
+    ] == str(routed.ledger.light_cost)
+    assert agflow.cascade.curve(predictions).metadata["agflow.light_cost"] == str(
+        plain.ledger.light_cost
     )
     assert agflow.calibrate_router(predictions, escalation=0.3, prior="auto").prior != "agreement"
     other = agflow.predict(light, heavy, held_out, second_view=heavy)
-    assert other.metadata["agflow.look_macs"] == str(agflow.count_macs(heavy))
+    assert other.metadata["agflow.second_view_cost"] == str(agflow.count_macs(heavy))
     with torch.no_grad():
         by_heavy = torch.cat([heavy(x) for x, _ in held_out])
     np.testing.assert_allclose(
@@ -384,21 +386,40 @@ def test_router_file_round_trip_and_refusals(predictions, tmp_path):
     assert agflow.Router.load(path) == router
     with pytest.raises(FileError, match="missing.json"):
         agflow.Router.load(tmp_path / "missing.json")
-    older = {
-        name: value
-        for name, value in json.loads(path.read_text()).items()
-        if name not in ("answers", "light_weight")
-    }
-    path.write_text(json.dumps({**older, "format": 2}))
-    assert agflow.Router.load(path) == router
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"threshold": 0', b'"threshold": 1', 1))
+    with pytest.raises(CorruptFileError, match="checksum"):
+        agflow.Router.load(path)
     path.write_text(path.read_text()[:40])
     with pytest.raises(CorruptFileError, match="router.json"):
         agflow.Router.load(path)
-    path.write_text(json.dumps({"format": 99, "prior": "max_probability"}))
+    path.write_text('{"format": 99, "prior": "max_probability"}')
     with pytest.raises(CorruptFileError, match="99"):
         agflow.Router.load(path)
     with pytest.raises(FileError, match="nowhere"):
         router.save(tmp_path / "nowhere" / "router.json")
+
+
+@pytest.mark.parametrize("format, answers", [(1, "heavy"), (2, "heavy"), (3, "ensemble")])
+def test_routers_of_older_formats_are_read(format, answers, tmp_path):
+    stored = pathlib.Path(__file__).parents[3] / "core" / "routing" / "testdata"
+    router = agflow.Router.load(stored / f"router_format{format}.json")
+    assert (router.format, router.answers, router.tolerance) == (4, answers, 0.1)
+    costs = agflow.cascade.CascadeCosts(10, 100, 1)
+    ledger = router.ledger
+    assert ledger == agflow.cascade.Ledger.of(costs, ledger.samples, ledger.escalated)
+    router.save(tmp_path / "router.json")
+    assert agflow.Router.load(tmp_path / "router.json") == router
+
+
+def test_costs_of_two_units_are_not_compared(predictions):
+    dear = {**predictions.metadata, "agflow.cost_unit": "EUR", "agflow.light_cost": "0.25"}
+    in_euro = agflow.Predictions(predictions.batch, metadata={**dear, "agflow.heavy_cost": "1"})
+    router = agflow.calibrate_router(in_euro, tolerance=0.02, confidence=0.9)
+    assert router.ledger.cost_unit == "EUR" and "0.25 EUR" in router.ledger._repr_html_()
+    assert agflow.evaluate_router(in_euro, router).ledger.heavy_cost == 1
+    with pytest.raises(InvalidValueError, match="in MACs and those of the router in EUR"):
+        agflow.evaluate_router(predictions, router)
 
 
 def test_bad_inputs_are_refused(example, light, predictions):

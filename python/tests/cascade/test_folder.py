@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -28,6 +29,7 @@ from agflow.errors import (
 from agflow.models import adapter_for
 from agflow.models.expert import expert_preprocessing, expert_tuning
 
+STORED = pathlib.Path(__file__).parents[1] / "stored"
 PREPROCESSING = Preprocessing((32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
 IMAGES = 40
 
@@ -68,14 +70,14 @@ def make(experts, x):
             prior="max_probability",
             threshold=float(certainty[14:16].astype(np.float64).mean()),
             answers=answers,
-            light_weight=0.4 if answers == "both" else 0.0,
+            light_weight=0.4 if answers == "ensemble" else 0.0,
         )
         return agflow.Cascade(light, heavy, forced, **how)
 
     return make
 
 
-@pytest.mark.parametrize("how", [{}, {"answers": "both", "shared_blocks": 1, "max_batch": 16}])
+@pytest.mark.parametrize("how", [{}, {"answers": "ensemble", "shared_blocks": 1, "max_batch": 16}])
 def test_round_trip_without_difference(make, x, tmp_path, how):
     cascade = make(**how)
     agflow.save(cascade, tmp_path / "cascade", preprocessing=PREPROCESSING, tuning="12 34")
@@ -132,7 +134,7 @@ def test_the_readme_runs(make, x, tmp_path, monkeypatch):
 
 def test_the_ensemble_is_the_combination_of_the_core(make, experts, x):
     light, heavy = experts
-    logits = make(answers="both")(x)
+    logits = make(answers="ensemble")(x)
     with torch.no_grad():
         escalates = torch.tensor(priors(light(x))[1]["max_probability"] < make().threshold)
         expected = 0.4 * light(x).double().log_softmax(1) + 0.6 * heavy(x).double().log_softmax(1)
@@ -161,6 +163,34 @@ def test_an_older_cascade_is_replaced_and_anything_else_left_alone(make, tmp_pat
     with pytest.raises(FileError, match="cascade exists and is not an export of a cascade"):
         agflow.exporting.export_cascade(make(), tmp_path / "cascade")
     assert sorted(os.listdir(tmp_path)) == ["cascade", "photos"]
+
+
+def test_a_cascade_of_the_first_format_is_read_and_replaced(make, tmp_path):
+    shutil.copytree(STORED / "cascade-1", tmp_path / "cascade")
+    loaded = agflow.load(tmp_path / "cascade")
+    assert loaded.router.samples == 40 and len(loaded.heavy.blocks) == 2
+    (tmp_path / "cascade" / "light" / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match="cascade holds light/notes.txt, which agflow did not put"):
+        agflow.save(make(), tmp_path / "cascade")
+    (tmp_path / "cascade" / "light" / "notes.txt").unlink()
+    agflow.save(make(max_batch=7), tmp_path / "cascade")
+    assert agflow.load(tmp_path / "cascade").max_batch == 7
+
+
+def test_what_a_user_added_to_an_export_is_left_alone(make, tmp_path, monkeypatch):
+    def written(cascade, folder, *others):
+        (folder / "light.pt2").write_text("light")
+        return [{"file": "light.pt2", "takes": "images", "gives": "logits", "image_size": [1, 1]}]
+
+    monkeypatch.setattr("agflow.exporting.cascade._export_experts", written)
+    monkeypatch.setattr("agflow.exporting.cascade.export_readme", lambda *given: "how to run")
+    folder = tmp_path / "exported"
+    for _ in range(2):
+        agflow.exporting.export_cascade(make(), folder, format="torch")
+    (folder / "README.md").write_text("mine")
+    with pytest.raises(FileError, match="holds README.md, which is not as agflow wrote it"):
+        agflow.exporting.export_cascade(make(), folder, format="torch")
+    assert (folder / "README.md").read_text() == "mine"
 
 
 def test_a_failed_save_leaves_nothing_or_the_older(make, tmp_path, monkeypatch):
@@ -325,7 +355,7 @@ np.save("../escalated.npy", names["escalated"])
 @pytest.mark.parametrize("shared_blocks", [0, 1])
 def test_the_readme_of_an_export_runs_without_torch(make, x, tmp_path, shared_blocks):
     pytest.importorskip("onnxruntime")
-    cascade = make(answers="both", shared_blocks=shared_blocks)
+    cascade = make(answers="ensemble", shared_blocks=shared_blocks)
     agflow.exporting.export_cascade(
         cascade, tmp_path / "exported", images=x, preprocessing=PREPROCESSING
     )

@@ -22,10 +22,12 @@ def logged(n, seed, fixed=FixedParameters()):
     return predictions, light, heavy, labels
 
 
-@pytest.mark.parametrize("answers", ["heavy", "both"])
+@pytest.mark.parametrize("answers", ["heavy", "ensemble"])
 def test_an_evaluation_is_its_definition(answers):
     held_out = logged(600, 1)[0]
-    router = calibrate_router(held_out, tolerance=0.05, confidence=0.8, ensemble=answers == "both")
+    router = calibrate_router(
+        held_out, tolerance=0.05, confidence=0.8, ensemble=answers == "ensemble"
+    )
     assert router.verdict == "PASS" and router.answers == answers
     predictions, light, heavy, labels = logged(
         500, 2, FixedParameters(router.temperature, router.light_weight)
@@ -82,7 +84,7 @@ def test_a_prior_that_costs_is_charged():
     )
     router = calibrate_router(predictions, prior="agreement", tolerance=0.1, confidence=0.6)
     found = agflow.evaluate_router(predictions, router)
-    assert router.verdict == "PASS" and found.ledger.light_macs == router.ledger.light_macs == 40
+    assert router.verdict == "PASS" and found.ledger.light_cost == router.ledger.light_cost == 40
     assert found.ledger.charged == pytest.approx(0.4 + found.ledger.escalation)
 
 

@@ -58,21 +58,21 @@ REFUSED = {
     "images alone": (X, "images without labels"),
     "a tuple of images alone": ((X,), "images without labels"),
     "no labels": ({"pixel_values": X, "labels": None}, "images without labels"),
-    "an index": ((X, Y, Y), r"third part of the shape \[2\] and torch.int64"),
+    "an index": ((X, Y, Y), r"third part is torch.int64 \[2\]"),
     "four parts": ((X, Y, Y, Y), "has 4 parts"),
     "unknown keys": ({"x": X, "y": Y}, "the keys x, y, expected .* pixel_values or images"),
     "text": ("images", "is a str"),
     "a number": (3, "is a int"),
     "one item of a dataset": ((X[0], 4), r"\[3, 8, 8\].*DataLoader\(dataset"),
-    "raw pixels": ((X.byte(), Y), "images of torch.uint8, expected floats: normalise"),
+    "raw pixels": ((X.byte(), Y), "images are torch.uint8, expected floats: normalise"),
     "channels last": ((torch.zeros(2, 8, 8, 3), Y), r"permute\(0, 3, 1, 2\)"),
-    "images of several sizes": (([X[0], X[1, :, :4]], Y), "holds images as a list"),
-    "names as labels": ((X, ["cat", "dog"]), "holds labels as a list"),
+    "images of several sizes": (([X[0], X[1, :, :4]], Y), "images are a list"),
+    "names as labels": ((X, ["cat", "dog"]), "labels are a list"),
     "one-hot labels": ((X, torch.eye(10)[Y].long()), r"\[2, 10\].*labels.argmax"),
     "soft labels": ((X, torch.rand(2, 10)), r"\[2, 10\].*labels.argmax"),
-    "float labels": ((X, Y.float()), "labels of torch.float32.*labels.long"),
-    "bool labels": ((X, Y > 1), "labels of torch.bool"),
-    "a row of labels": ((X, Y[None]), r"labels of the shape \[1, 2\]"),
+    "float labels": ((X, Y.float()), "labels are torch.float32.*labels.long"),
+    "bool labels": ((X, Y > 1), "labels are torch.bool"),
+    "a row of labels": ((X, Y[None]), r"labels have the shape \[1, 2\]"),
     "too few labels": ((X, Y[:1]), "2 images and 1 labels"),
     "no image": ((X[:0], Y[:0]), "holds no image"),
 }
@@ -81,12 +81,12 @@ REFUSED = {
 @pytest.mark.parametrize("form", REFUSED)
 def test_what_would_be_a_guess_is_refused_by_name(form):
     batch, message = REFUSED[form]
-    with pytest.raises(AgflowError, match=f"(?s)^batch 7 of the loader .*{message}"):
+    with pytest.raises(AgflowError, match=f"(?s)^batch 7 of the loader: .*{message}"):
         read_batch(batch, 7)
 
 
 def test_the_number_of_a_bad_batch_is_named():
-    with pytest.raises(AgflowError, match="^batch 2 of the loader holds labels of torch.float32"):
+    with pytest.raises(AgflowError, match="^batch 2 of the loader: labels are torch.float32"):
         list(labelled_batches([(X, Y), (X, Y.float())]))
 
 
@@ -94,7 +94,7 @@ def test_empty_batches_are_passed_over_and_empty_loaders_refused():
     batches = list(labelled_batches([(X[:0], Y[:0]), (X, Y), ([], []), []]))
     assert len(batches) == 1 and torch.equal(batches[0].images, X)
     for loader in ([], [(X[:0], Y[:0])], iter([])):
-        with pytest.raises(EmptyError, match="gave no image"):
+        with pytest.raises(EmptyError, match="gave no batch with images"):
             list(labelled_batches(loader))
 
 
@@ -102,7 +102,7 @@ def test_images_are_read_without_a_look_at_the_labels():
     loader = [X, (X,), (X, None), (X, ["cat", "dog"], 1, 2), {"pixel_values": X}, X.numpy()]
     found = list(image_batches(loader))
     assert len(found) == 6 and all(torch.equal(images, X) for images in found)
-    with pytest.raises(AgflowError, match="batch 2 .* images of torch.int64"):
+    with pytest.raises(AgflowError, match="batch 2 .* images are torch.int64"):
         list(image_batches([X, (Y.reshape(2, 1, 1, 1), X)]))
 
 
@@ -112,7 +112,7 @@ def test_images_are_read_without_a_look_at_the_labels():
     ids=["a dataset", "a loader without batches", "a tensor", "a bare batch"],
 )
 def test_what_is_no_loader_of_batches_is_refused(loader):
-    with pytest.raises(AgflowError, match=r"batch 1 of the loader .*expected"):
+    with pytest.raises(AgflowError, match=r"batch 1 of the loader: .*expected"):
         list(labelled_batches(loader))
 
 

@@ -13,6 +13,7 @@ import agflow
 from agflow._utils import defaults
 from agflow.bench import bottleneck, calibration, cascade, core, layers, pruning
 from agflow.calibration import CalibrationOptions
+from agflow.data import DataOptions
 from agflow.diagnostics import diagnose, stability
 from agflow.pruning import Allocation
 from agflow.recipes import DesignOptions, RunOptions, StepOptions, pipeline
@@ -65,6 +66,7 @@ PYTHON_ONLY = {
 NEEDED = ("output", "macs", "criterion", "heavy")  # to be given, or not needed with another flag
 # Where a step's option has another name in Python, or belongs to options of their own.
 STEPS = [
+    ("data", DataOptions, ("cache_bytes",)),
     ("calibrate", agflow.calibrate, ("batches", "groups", "weight_gradients", "seed")),
     ("calibrate", CalibrationOptions, ("nonfinite",)),
     ("calibrate", StepOptions, ("batches", "groups", "criterion", "compensate")),

@@ -236,7 +236,12 @@ def predictions(written, example, light, loader):
 )
 @pytest.mark.parametrize(
     "prior, answers",
-    [("max_probability", "heavy"), ("entropy_scaled", "both"), ("auto", "heavy"), ("auto", "both")],
+    [
+        ("max_probability", "heavy"),
+        ("entropy_scaled", "ensemble"),
+        ("auto", "heavy"),
+        ("auto", "ensemble"),
+    ],
 )
 def test_router_and_curve_are_equal_byte_by_byte(written, predictions, prior, answers, limit):
     ((name, value),) = limit.items()
@@ -246,7 +251,7 @@ def test_router_and_curve_are_equal_byte_by_byte(written, predictions, prior, an
         written / "predictions.arrow",
         "--prior",
         prior,
-        *(["--ensemble"] if answers == "both" else []),
+        *(["--ensemble"] if answers == "ensemble" else []),
         f"--{name}",
         value,
         "--confidence",
@@ -257,10 +262,10 @@ def test_router_and_curve_are_equal_byte_by_byte(written, predictions, prior, an
         written / "curve-go.arrow",
     )
     router = agflow.calibrate_router(
-        predictions, prior=prior, ensemble=answers == "both", confidence=0.9, **limit
+        predictions, prior=prior, ensemble=answers == "ensemble", confidence=0.9, **limit
     )
     router.save(written / "router-python.json")
-    agflow.cascade.curve(predictions, prior=router.prior, ensemble=answers == "both").save(
+    agflow.cascade.curve(predictions, prior=router.prior, ensemble=answers == "ensemble").save(
         written / "curve-python.arrow"
     )
     for kind in ("router-{}.json", "curve-{}.arrow"):
@@ -270,16 +275,16 @@ def test_router_and_curve_are_equal_byte_by_byte(written, predictions, prior, an
     assert agflow.Router.load(written / "router-go.json") == router
 
 
-@pytest.mark.parametrize("answers", ["heavy", "both"])
+@pytest.mark.parametrize("answers", ["heavy", "ensemble"])
 def test_decisions_without_python_are_the_cascades(
     written, predictions, example, light, loader, answers
 ):
     """The command alone, on files of logits, answers each image as Python does."""
     x = torch.cat([x for x, _ in loader("test", 0, 200)])
     calibrated = agflow.calibrate_router(
-        predictions, ensemble=answers == "both", tolerance=0.02, confidence=0.9
+        predictions, ensemble=answers == "ensemble", tolerance=0.02, confidence=0.9
     )
-    router = replace(calibrated, light_weight=0.4 if answers == "both" else 0.0)
+    router = replace(calibrated, light_weight=0.4 if answers == "ensemble" else 0.0)
     router.save(written / "router.json")
     with torch.no_grad():
         light_NK = light(x)
@@ -288,7 +293,7 @@ def test_decisions_without_python_are_the_cascades(
     final = light_NK.clone()
     final[escalated] = (
         agflow.cascade.ensemble.combine(light_NK[escalated], heavy_EK, router.light_weight)
-        if answers == "both"
+        if answers == "ensemble"
         else heavy_EK
     )
     agflow.cascade.Logits.of(light_NK).save(written / "light.arrow")

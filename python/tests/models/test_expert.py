@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import pathlib
+import shutil
+import time
 
 import pytest
 import timm
@@ -10,12 +13,14 @@ import torch
 from forging import forge_json
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from agflow.data.datasets import EXAMPLE
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, FileError, UnsupportedModelError
 from agflow.models import describe, model_name
 from agflow.models.expert import expert_preprocessing, load_expert, save_expert
 from agflow.pruning.pruner import prune
 
+STORED = pathlib.Path(__file__).parents[1] / "stored"
 PREPROCESSING = Preprocessing((32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), "bilinear", 0.9)
 
 
@@ -240,6 +245,98 @@ def test_missing_folders_and_preprocessing(make_vit, saved, tmp_path):
     save_expert(make_vit(), tmp_path / "bare")
     with pytest.raises(FileError, match="holds no preprocessing"):
         expert_preprocessing(tmp_path / "bare")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p.pop("crop_pct"),
+        lambda p: p.pop("interpolation"),
+        lambda p: p.update(colour="RGB"),
+        lambda p: p.update(crop_pct=0),
+        lambda p: p.update(crop_pct="1"),
+        lambda p: p.update(input_size=[32]),
+        lambda p: p.update(input_size=[32, 10**9]),
+        lambda p: p.update(input_size=[32.0, 32]),
+        lambda p: p.update(std=[0.2, 0, 0.1]),
+        lambda p: p.update(mean=["0", "0", "0"]),
+        lambda p: p.update(interpolation="box"),
+    ],
+)
+def test_a_preprocessing_that_none_has_is_refused(saved, change):
+    edit(saved, lambda config: change(config["preprocessing"]))
+    with pytest.raises(CorruptFileError, match="preprocessing in .* is damaged"):
+        expert_preprocessing(saved)
+
+
+def test_every_flipped_bit_of_the_config_is_found(saved):
+    """Also those that would give another preprocessing, or other logits without an error."""
+    path = saved / "config.json"
+    whole = path.read_bytes()
+    for position in range(0, 8 * len(whole), 61):
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CorruptFileError):
+            expert_preprocessing(saved)
+
+
+@pytest.mark.parametrize("depth", [1000, 50_000])
+def test_a_config_that_describes_far_more_than_the_weights_costs_nothing(saved, depth):
+    def deeper(config):
+        for name in ("heads", "mlp", "inner"):
+            config["architecture"][name] = config["architecture"][name][:1] * depth
+
+    edit(saved, deeper)
+    began = time.process_time()
+    with pytest.raises(CorruptFileError, match="of a model with far more than 44 tensors"):
+        load_expert(saved)
+    assert time.process_time() - began < 2
+
+
+def test_pipes_and_endless_files_are_refused_before_they_are_read(saved):
+    for name in ("config.json", "model.safetensors"):
+        content = (saved / name).read_bytes()
+        (saved / name).unlink()
+        os.mkfifo(saved / name)
+        with pytest.raises(FileError, match=f"{name} is no regular file"):
+            load_expert(saved)
+        (saved / name).unlink()
+        (saved / name).symlink_to("/dev/zero")
+        with pytest.raises(FileError, match=f"{name} is no regular file"):
+            load_expert(saved)
+        (saved / name).unlink()
+        (saved / name).write_bytes(content)
+    (saved / "config.json").write_bytes(b" " * (1 << 20) + b"{}")
+    with pytest.raises(CorruptFileError, match="config.json is larger than 1048576 bytes"):
+        load_expert(saved)
+
+
+def test_a_checkpoint_of_another_library_is_left_alone(make_vit, tmp_path):
+    """Each has a config.json."""
+    folder = tmp_path / "vit-base"
+    folder.mkdir()
+    files = {"config.json": '{"architectures": ["ViT"], "format": 4}', "pytorch_model.bin": "w"}
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    with pytest.raises(FileError, match="vit-base exists and is not an expert folder"):
+        save_expert(make_vit(), folder)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+
+
+def test_experts_of_the_first_format_are_read_and_replaced(make_vit, tmp_path):
+    shutil.copytree(STORED / "cascade-1" / "light", tmp_path / "light")
+    model = load_expert(tmp_path / "light")
+    images = torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)
+    torch.testing.assert_close(
+        model(images)[0, :3], torch.tensor([0.0588848, 0.0014483, 0.0419184])
+    )
+    assert expert_preprocessing(tmp_path / "light").std == (0.2, 0.2, 0.1)
+    save_expert(make_vit(), tmp_path / "light")
+    assert len(load_expert(tmp_path / "light").blocks) == 3
+    shutil.copytree(EXAMPLE / "heavy", tmp_path / "example")
+    shutil.copy(STORED / "example-1.json", tmp_path / "example" / "config.json")
+    assert describe(load_expert(tmp_path / "example")) == describe(load_expert(EXAMPLE / "heavy"))
 
 
 JSON = st.recursive(

@@ -408,7 +408,7 @@ def test_the_whole_pipeline_at_a_quarter_of_the_patches(name, batches, tmp_path)
     assert math.isfinite(history[-1]["loss"])
     assert agflow.evaluate(light, batches).images == 32
     predictions = agflow.predict(light, heavy, batches)
-    assert int(predictions.metadata["agflow.light_macs"]) == plan.macs == count_macs(light)
+    assert int(predictions.metadata["agflow.light_cost"]) == plan.macs == count_macs(light)
     cascade = agflow.Cascade(light, heavy, 0.5)
     assert cascade(batches[0][0]).shape == (8, 10) and cascade.costs.light == plan.macs
     agflow.save(light, tmp_path / "light", plan=plan)

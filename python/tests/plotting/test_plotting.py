@@ -48,12 +48,12 @@ def predictions():
     )
 
 
-@pytest.mark.parametrize("answers", ["heavy", "both"])
+@pytest.mark.parametrize("answers", ["heavy", "ensemble"])
 def test_the_oracle_is_a_count(predictions, answers):
     columns = predictions.columns
     light = columns["light_prediction"] == columns["label"]
     gained = ~light & (columns[f"{answers}_prediction"] == columns["label"])
-    found = oracle(predictions, ensemble=answers == "both")
+    found = oracle(predictions, ensemble=answers == "ensemble")
     assert (
         found["accuracy"] == pytest.approx((light | gained).mean())
         and found["escalated"] == gained.sum()
@@ -61,7 +61,7 @@ def test_the_oracle_is_a_count(predictions, answers):
     assert found["charged"] == pytest.approx(0.2 + gained.mean())
     assert (
         found["accuracy"]
-        >= agflow.cascade.curve(predictions, ensemble=answers == "both", points=1000)
+        >= agflow.cascade.curve(predictions, ensemble=answers == "ensemble", points=1000)
         .columns["accuracy"]
         .max()
     )
@@ -82,10 +82,9 @@ def test_reliability_is_a_count(predictions, values, bins):
         "label": np.zeros(len(values), np.int64),
         "light_prediction": (~right).astype(np.int64),
         "light_prior": priors.astype(np.float32),
+        "heavy_prediction": np.zeros(len(values), np.int64),
     }
-    table = agflow.Predictions(
-        pa.RecordBatch.from_pydict(columns, metadata={"agflow.prior": "max_probability"})
-    )
+    table = agflow.Predictions(pa.table(columns), metadata=predictions.metadata)
     found = reliability(table, bins=bins)
     error, seen = 0.0, 0
     for b in range(bins):
@@ -105,7 +104,7 @@ def router(request, predictions):
 
 
 def test_cascade_shows_curve_points_and_tolerance(predictions, router):
-    averaged = router.answers == "both"
+    averaged = router.answers == "ensemble"
     ax = agflow.plotting.plot_cascade(predictions, router)
     columns = curve(predictions, ensemble=averaged).columns
     lines = {line.get_label(): line for line in ax.get_lines()}
@@ -128,7 +127,7 @@ def test_cascade_shows_curve_points_and_tolerance(predictions, router):
 
 def test_the_band_is_the_paired_difference_to_the_heavy_expert(predictions, router):
     ax = agflow.plotting.plot_cascade(predictions, router, ax=plt.figure().subplots())
-    columns = curve(predictions, ensemble=router.answers == "both").columns
+    columns = curve(predictions, ensemble=router.answers == "ensemble").columns
     right = {
         name: predictions.columns[f"{name}_prediction"] == predictions.columns["label"]
         for name in ("light", "heavy", router.answers)
@@ -262,12 +261,12 @@ def test_the_prior_agf_is_charged(predictions, example, light, loader):
         for prior in ("max_probability", "agf")
     )
     assert charged - plain == pytest.approx(
-        int(known.metadata["agflow.utility_macs"]) / agflow.count_macs(heavy)
+        int(known.metadata["agflow.utility_cost"]) / agflow.count_macs(heavy)
     )
     assert calibrate_router(known, prior="auto", tolerance=0.5).prior != "agf"
     assert calibrate_router(
         known, prior="agf", tolerance=0.5
-    ).ledger.light_macs > agflow.count_macs(light)
+    ).ledger.light_cost > agflow.count_macs(light)
     with pytest.raises(InvalidValueError, match="agf"):
         agflow.Cascade(light, heavy, calibrate_router(known, prior="agf", tolerance=0.5))
     with pytest.raises(InvalidValueError, match="the loader has 30 images, the predictions 60"):

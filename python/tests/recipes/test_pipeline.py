@@ -73,11 +73,11 @@ def test_report_is_consistent_with_the_files(folder, example, loader):
     predictions = agflow.Predictions.load(folder / "predictions.arrow")
     assert report["cascade"]["heavy"] == pytest.approx(predictions.heavy_accuracy)
     ledger = report["cascade"]["ledger"]
-    expected = ledger["light_macs"] / ledger["heavy_macs"] + ledger["escalation"]
+    expected = ledger["light_cost"] / ledger["heavy_cost"] + ledger["escalation"]
     assert ledger["charged"] == pytest.approx(expected)
     plan = agflow.Plan.load(folder / "plan.arrow")
     light = load_expert(folder / "light")
-    assert agflow.count_macs(light) == plan.macs == ledger["light_macs"]
+    assert agflow.count_macs(light) == plan.macs == ledger["light_cost"]
     assert agflow.evaluate(light, loader("test", 0, 300)).images == 300
     assert set(report["stages"]) == {"agf", "random"}
 

@@ -67,17 +67,17 @@ def test_what_is_searched(example):
 def test_stages_halve_and_the_cheapest_of_all_is_chosen(design, example):
     rows = design.frontier.rows
     by_stage = {
-        stage: [row for row in rows if row.stage == stage] for stage in ("cut", "little", "full")
+        stage: [row for row in rows if row.stage == stage] for stage in ("pruned", "short", "full")
     }
     assert [len(of) for of in by_stage.values()] == [4, 2, 2]
-    assert {(row.image_size, row.width, row.shared_blocks) for row in by_stage["cut"]} == {
+    assert {(row.image_size, row.width, row.shared_blocks) for row in by_stage["pruned"]} == {
         ("28x28", 0.5, 0),
         ("28x28", 0.5, 2),
         ("16x16", 1.0, 0),
         ("16x16", 0.5, 0),
     }
-    trained = sorted(by_stage["cut"], key=lambda row: row.oracle)[:2]
-    assert {(row.image_size, row.width, row.shared_blocks) for row in by_stage["little"]} == {
+    trained = sorted(by_stage["pruned"], key=lambda row: row.oracle)[:2]
+    assert {(row.image_size, row.width, row.shared_blocks) for row in by_stage["short"]} == {
         (row.image_size, row.width, row.shared_blocks) for row in trained
     }
     assert design.chosen == design.frontier.chosen and design.chosen.charged == min(
@@ -93,7 +93,7 @@ def test_stages_halve_and_the_cheapest_of_all_is_chosen(design, example):
     )
     assert all(row.accuracy >= heavy - slack - 1e-9 for row in rows)
     assert str(design).count("->") == 1 and f"{design.chosen.charged:.3f}x charged" in str(design)
-    assert design.frontier.markdown().count("\n| cut") == 4
+    assert design.frontier.markdown().count("\n| pruned") == 4
     for result in (design, design.frontier):
         assert f"{design.chosen.charged:.3f}x charged" in repr(result) and "\n" not in repr(result)
         assert result._repr_html_().count("<tr") == 9
@@ -130,7 +130,7 @@ def test_equal_seeds_give_equal_bits_and_the_heavy_expert_is_left_alone(design, 
 
 def test_the_threshold_is_calibrated_on_other_images_only(design, splits):
     router = design.calibrate(splits[2], tolerance=0.05)
-    assert router.limit == 0.05 and router.ledger.light_macs == count_macs(design.light)
+    assert router.limit == 0.05 and router.ledger.light_cost == count_macs(design.light)
     assert design.calibrate(design.predict(splits[2]), tolerance=0.05) == router
     for used in splits[:2]:
         with pytest.raises(InvalidValueError, match="tuned"):
@@ -156,7 +156,7 @@ def test_a_shared_prefix_stays_the_heavy_experts_through_cut_and_training(exampl
     )
 
 
-@pytest.mark.parametrize("answers", ["heavy", "both"])
+@pytest.mark.parametrize("answers", ["heavy", "ensemble"])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_cheapest_threshold_is_that_of_a_search_through_all(seed, answers):
     random = np.random.default_rng(seed)
@@ -168,13 +168,13 @@ def test_the_cheapest_threshold_is_that_of_a_search_through_all(seed, answers):
     heavy[range(120), labels] += 2.5
     costs = CascadeCosts(30, 100, 10)
     row = evaluate_candidate(
-        "cut",
+        "pruned",
         Candidate((8, 8), 0.5),
         4,
         join_predictions(light, heavy, labels, costs),
         costs,
         tolerance=0.02,
-        ensemble=answers == "both",
+        ensemble=answers == "ensemble",
     )
     goal = float((heavy.argmax(1) == labels).double().mean()) - 0.02
 
@@ -197,7 +197,7 @@ def test_the_cheapest_threshold_is_that_of_a_search_through_all(seed, answers):
     both = weight * light.double().log_softmax(1) + (1 - weight) * heavy.double().log_softmax(1)
     ways = {
         "heavy": least(heavy.argmax(1) == labels),
-        "both": least(both.argmax(1) == labels) if answers == "both" else 9.0,
+        "ensemble": least(both.argmax(1) == labels) if answers == "ensemble" else 9.0,
     }
     assert row.charged == pytest.approx(min(ways.values())) and ways[row.answers] == pytest.approx(
         row.charged
@@ -216,7 +216,7 @@ def test_seconds_are_measured_here(example, splits):
     assert 0 < found.chosen.light < 1 < found.chosen.images_per_second
     assert (
         f"{found.chosen.images_per_second:.0f} images/s" in str(found)
-        and found.frontier.metadata["agflow.cost"] == "seconds"
+        and found.frontier.metadata["agflow.cost_unit"] == "ms"
     )
 
 

@@ -47,7 +47,7 @@ def test_smaller_images_and_shared_blocks_of_ten_classes(deit, images):
     cut = {
         (row.image_size, row.width, row.shared_blocks): row
         for row in found.frontier.rows
-        if row.stage == "cut"
+        if row.stage == "pruned"
     }
     assert (
         set(cut)

@@ -5,14 +5,19 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from agflow._utils.ranks import Ranks
+from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
+from agflow.cascade.expert_passes import predict
+from agflow.cascade.predictions import Predictions
 from agflow.errors import InvalidValueError
+from agflow.evaluation.accuracy import evaluate
 from agflow.training.finetuning import finetune
 from agflow.training.options import Distillation
 
@@ -21,7 +26,7 @@ import json, os, pathlib, sys
 import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
 import agflow
 import agflow._utils.ranks
 from agflow.errors import AgflowError
@@ -70,9 +75,22 @@ if "tune" in sys.argv:
     except AgflowError as error:
         (folder / f"refused-{rank}").write_text(str(error))
 
-own = agflow.calibrate(vit(), shard(3))
+shared = agflow.calibrate(vit(), shard(3))  # a batch is of three images for every number of ranks
+shared.save(folder / f"shared-{rank}.arrow")
+agflow.calibration.gather_statistics(shared).save(folder / f"gathered-{rank}.arrow")
+own = agflow.calibrate(vit(), DataLoader(Subset(data, range(rank, 24, ranks)), 3))
 own.save(folder / f"own-{rank}.arrow")
 agflow.calibration.gather_statistics(own).save(folder / f"merged-{rank}.arrow")
+
+predictions = agflow.predict(vit(), vit(1), shard(5))  # 24 images, padded to 25 for two ranks
+predictions.save(folder / f"predictions-{rank}.arrow")
+accuracy = agflow.evaluate(vit(), shard(5, shuffle=False))
+bad = DataLoader(TensorDataset(data.tensors[0], torch.where(torch.arange(24) == 23, 10, 0)), 4,
+                 sampler=DistributedSampler(range(24), ranks, rank, shuffle=False))
+try:
+    agflow.evaluate(vit(), bad)
+except AgflowError as error:  # all ranks hear of the label that one has seen
+    (folder / f"evaluated-{rank}").write_text(f"{accuracy}; {error}")
 """
 
 
@@ -112,13 +130,47 @@ def free_port():
         return found.getsockname()[1]
 
 
-def check_statistics(folder, ranks):
-    first, *others = [Statistics.load(folder / f"own-{rank}.arrow") for rank in range(ranks)]
+def namespace_of_one_process(tmp_path):
+    """What the script defines, in this process: the same models and images."""
+    namespace = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["script.py", str(tmp_path)])
+        exec(SCRIPT.partition('if "tune"')[0], namespace)
+    return namespace
+
+
+def check_statistics(folder, ranks, namespace):
+    """Every rank has those of all images, and they are those of one process but for rounding."""
+    load = lambda name: Statistics.load(folder / f"{name}.arrow")
+    first, *others = [load(f"own-{rank}") for rank in range(ranks)]
     expected = first.merge(*others)
+    assert all(load(f"merged-{rank}") == expected != first for rank in range(ranks))
+
+    shared = load("shared-0")
     assert all(
-        Statistics.load(folder / f"merged-{rank}.arrow") == expected != first
-        for rank in range(ranks)
+        load(f"{name}-{rank}") == shared for name in ("shared", "gathered") for rank in range(ranks)
     )
+    batches = DataLoader(namespace["data"], 3, sampler=DistributedSampler(namespace["data"], 1, 0))
+    alone = calibrate(namespace["vit"](), batches)
+    assert shared.columns["samples"][0] == alone.columns["samples"][0] == 24
+    for name in alone.columns:
+        if alone.columns[name].dtype == np.float64:
+            np.testing.assert_allclose(shared.columns[name], alone.columns[name], rtol=1e-12)
+    return shared
+
+
+def check_answers(folder, ranks, namespace):
+    """Every rank has the answers to all images, each once and in order, as one process has them."""
+    images = DataLoader(namespace["data"], 5)
+    predict(namespace["vit"](), namespace["vit"](1), images).save(folder / "expected.arrow")
+    expected = Predictions.load(folder / "expected.arrow")
+    accuracy = evaluate(namespace["vit"](), images)
+    for rank in range(ranks):
+        assert Predictions.load(folder / f"predictions-{rank}.arrow") == expected
+        said = (folder / f"evaluated-{rank}").read_text()
+        assert said.startswith(f"{accuracy}; ") and "labels run from 0 to 10" in said
 
 
 def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
@@ -134,12 +186,7 @@ def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
     tuned = [load_file(tmp_path / f"tuned-{rank}") for rank in range(2)]
     assert all(torch.equal(tensor, tuned[1][name]) for name, tensor in tuned[0].items())
 
-    namespace = {}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"RANK": "0", "WORLD_SIZE": "1"}.items():
-            patch.setenv(name, value)
-        patch.setattr(sys, "argv", ["script.py", str(tmp_path)])
-        exec(SCRIPT.partition('if "tune"')[0], namespace)  # the same model and images
+    namespace = namespace_of_one_process(tmp_path)
     model, images = namespace["vit"](), namespace["data"].tensors
     order = (
         torch.arange(24).view(12, 2).T.reshape(2, 3, 4).transpose(0, 1).flatten()
@@ -170,13 +217,18 @@ def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
             .read_text()
             .startswith("batches is 1 on rank 0 and 2 on rank 1, expected the same on all")
         )
-    check_statistics(tmp_path, 2)
+    check_statistics(tmp_path, 2, namespace)
+    check_answers(tmp_path, 2, namespace)
 
 
 @pytest.mark.slow
-def test_four_ranks_merge_their_statistics(tmp_path, script, free_port):
-    run("-c", FORKING, tmp_path, script, free_port, 4)
-    check_statistics(tmp_path, 4)
+def test_statistics_have_the_same_bits_for_every_number_of_ranks(tmp_path, script, free_port):
+    namespace, found = namespace_of_one_process(tmp_path), []
+    for ranks in (4, 3, 2):
+        run("-c", FORKING, tmp_path, script, free_port, ranks)
+        found.append(check_statistics(tmp_path, ranks, namespace))
+        check_answers(tmp_path, ranks, namespace)
+    assert found[0] == found[1] == found[2]
 
 
 def test_alone_nothing_is_exchanged(make_vit, images):

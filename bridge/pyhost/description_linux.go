@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -26,6 +27,7 @@ const ask = "import sys; sys.path[:] = filter(None, sys.path); " +
 func Describe(program string) (d Description, err error) {
 	var complaint bytes.Buffer
 	c := exec.Command(program, "-c", ask)
+	c.Env = slices.DeleteFunc(os.Environ(), isPythonHome)
 	c.Stderr = &complaint
 	answer, err := c.Output()
 	if err != nil {
@@ -42,6 +44,9 @@ func Describe(program string) (d Description, err error) {
 	}
 	return d, d.check(program)
 }
+
+// isPythonHome tells the variable that moves the standard library to where an environment has none.
+func isPythonHome(variable string) bool { return strings.HasPrefix(variable, "PYTHONHOME=") }
 
 func (d Description) check(program string) error {
 	switch {

@@ -1,0 +1,61 @@
+"""Loaders of data sets, with worker processes where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from agflow.errors import InvalidValueError
+
+
+def image_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    shuffle_seed: int | None = None,
+    collate: Callable[[list], Any] | None = None,
+) -> DataLoader:
+    """A loader of a data set, which gives the same batches for any number of workers.
+
+    Workers come from a fork server: a fork of a process with threads (those of torch and of the Go
+    core) may wait for ever, and inherits its handlers of signals. They stay until the loader goes.
+
+    Parameters
+    ----------
+    workers : processes that decode images; 0 decodes in this one
+    shuffle_seed : None keeps the order
+    collate : makes a batch of samples, by default torch's own
+
+    Raises
+    ------
+    InvalidValueError
+        The batch size is not above 0, or the number of workers negative.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.data import image_loader
+    >>> _, preprocessing, _ = agflow.load_model("example")
+    >>> images = agflow.load_dataset("example:test", preprocessing=preprocessing, limit=40)
+    >>> [len(labels) for _, labels in image_loader(images, 16)]
+    [16, 16, 8]
+    """
+    if batch_size < 1 or workers < 0:
+        raise InvalidValueError(
+            f"batch_size is {batch_size} and workers {workers}, expected at least 1 and 0"
+        )
+    shuffled = shuffle_seed is not None
+    return DataLoader(
+        dataset,
+        batch_size,
+        shuffle=shuffled,
+        generator=torch.Generator().manual_seed(shuffle_seed) if shuffled else None,
+        collate_fn=collate,
+        num_workers=workers,
+        multiprocessing_context="forkserver" if workers else None,
+        persistent_workers=workers > 0,
+    )

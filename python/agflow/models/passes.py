@@ -1,0 +1,102 @@
+"""One pass of several models over the images of a loader.
+
+All models see a batch before the next one is read, so that row i of every result is of the same
+image, whatever the loader shuffles or augments, and although it may be read only once.
+
+Shape suffixes: B images of a batch, N images, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from torch import nn
+
+from agflow._utils.modes import preserve_training_mode, without_gradients
+from agflow.data.batches import check_labels, labelled_batches
+from agflow.data.shares import Shares
+from agflow.models.forward import check_finite, model_logits
+
+LABELS = "labels"
+Rows = dict[str, torch.Tensor]
+"""Named rows of a batch or of all images: tensors of the same length on the CPU."""
+
+
+@without_gradients
+def run_models(
+    models: Mapping[str, nn.Module],
+    loader: Iterable,
+    *,
+    description: str,
+    rows_of: Callable[[torch.Tensor], Rows] | None = None,
+) -> Rows:
+    """Run all models in evaluation mode over every batch of ``loader``, read once.
+
+    Under ``torchrun``, where the loader's sampler deals images to the ranks, each runs its share
+    and all get the rows of all images, in the dataset's order.
+
+    Parameters
+    ----------
+    models : by the name of the expert, for messages
+    description : of the progress bar
+    rows_of : makes further rows from the images of a batch, after the models have seen it
+
+    Returns
+    -------
+    by the name of the model its logits, float32 [N, K] on the CPU; ``labels`` int64 [N]; what
+    ``rows_of`` made
+
+    Raises
+    ------
+    EmptyError
+        The loader gave no image.
+    InvalidValueError, ShapeError, DtypeError
+        A batch is not one of images and labels, labels are outside of the models' classes, or the
+        images do not fit a model.
+    NonFiniteError
+        A logit is NaN or infinite.
+
+    Examples
+    --------
+    >>> import agflow, torch
+    >>> from agflow.models.passes import run_models
+    >>> model, _, _ = agflow.load_model("example")
+    >>> batches = [(torch.zeros(2, 1, 28, 28), torch.arange(2))]
+    >>> rows = run_models({"one": model, "other": model}, batches, description="both")
+    >>> {name: tuple(row.shape) for name, row in rows.items()}
+    {'one': (2, 10), 'other': (2, 10), 'labels': (2,)}
+    """
+    shares = Shares.of(loader)
+    if shares is None:
+        batches = list(_rows(models, loader, description, rows_of))
+    else:
+        own = shares.reading(shares.own) if shares.own else []
+        batches = shares.joined(
+            lambda: list(_rows(models, own, description, rows_of)) if shares.own else []
+        )
+    with torch.autocast("cpu", enabled=False):  # it cannot join rows in half precision
+        return {name: torch.cat([rows[name] for rows in batches]) for name in batches[0]}
+
+
+def _rows(
+    models: Mapping[str, nn.Module],
+    loader: Iterable,
+    description: str,
+    rows_of: Callable[[torch.Tensor], Rows] | None,
+) -> Iterator[Rows]:
+    images = 0
+    with preserve_training_mode(*models.values()):
+        for model in models.values():
+            model.eval()
+        for batch in labelled_batches(loader, description):
+            rows = {}
+            for name, model in models.items():
+                rows[name] = model_logits(model, batch.images).float().cpu()
+                check_finite(rows[name], name, images)
+            rows[LABELS] = batch.labels.cpu()
+            check_labels(rows[LABELS], max(rows[name].shape[1] for name in models))
+            if rows_of is not None:
+                rows |= rows_of(batch.images)
+            images += len(batch.images)
+            yield rows
