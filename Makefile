@@ -17,8 +17,15 @@ JOBS  ?= $(shell nproc)
 # Go leaves its slow tests to make test-all.
 SHORT ?= -short
 
+# What the address sanitizer runs over: all that reads foreign memory or files.
+CHECKED := ./bridge/abi ./bridge/carrow ./bridge/ipcfile ./bridge/tables ./bridge/tensorfolder
+FUZZTIME ?= 1m
+FUZZED := bridge/ipcfile:FuzzParse bridge/ipcfile:FuzzRead bridge/tables:FuzzTables \
+          bridge/carrow:FuzzStructs bridge/carrow:FuzzMatrix core/routing:FuzzParseRouter \
+          core/strictjson:FuzzStrict core/planning:FuzzCosts
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all test-go test-python lint format bench notebooks native \
+.PHONY: help setup run test test-all test-go test-python lint fuzz format bench notebooks native \
         wheel python-matrix clean
 
 help: ## Show this list
@@ -34,6 +41,7 @@ test: lint test-go test-python ## Set up, then lint and the fast proof of every 
 
 test-all: lint ## Set up, then everything: the slow proofs and the benchmarks' tests, too
 	$(MAKE) test-go SHORT=
+	go test -asan -short $(CHECKED)
 	$(PYTEST) python/tests -n $(JOBS) -m 'not bench'
 	$(PYTEST) python/tests -m bench
 
@@ -55,6 +63,12 @@ lint: $(VENV)/installed-test ## Formatters, linters and type checker: all clean
 	go vet ./...
 	$(GO_PYTHON) vet -tags python ./...
 	go tool staticcheck ./core/... ./bridge/... ./cli/...
+
+fuzz: ## Fuzz every parser of bytes, FUZZTIME each: make fuzz FUZZTIME=1h
+	@for target in $(FUZZED); do \
+	  echo "$$target"; \
+	  go test "./$${target%:*}" -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) || exit 1; \
+	done
 
 format: $(VENV)/installed-test ## Format Python and Go
 	$(BIN)/ruff check --fix --select I python

@@ -69,7 +69,7 @@ func checkArguments(c *cli.Context) error {
 // machine reads one JSON object either way.
 func printOutcome(c *cli.Context, found outcome, failure error) error {
 	text := found.text
-	if asked(c, "json") {
+	if asked(c, "json") && (failure != nil || found.value != nil) {
 		if failure != nil {
 			found.value = map[string]any{
 				"error": sentence(failure), "exit": exitStatus(failure), "found": found.value,
@@ -84,7 +84,7 @@ func printOutcome(c *cli.Context, found outcome, failure error) error {
 	if text == "" {
 		return nil
 	}
-	_, err := fmt.Fprintln(c.App.Writer, strings.TrimRight(text, "\n"))
+	_, err := fmt.Fprintln(c.App.Writer, printable(strings.TrimRight(text, "\n")))
 	return err
 }
 

@@ -39,6 +39,9 @@ func hosted(c cli.Command, function string) *cli.Command {
 			err = fmt.Errorf("agflow.commands.%s returned no JSON object: %w", function, err)
 			return outcome{}, pythonError(err)
 		}
+		if answer == "null" {
+			return outcome{}, nil // the first of the processes that torchrun started reports
+		}
 		return outcome{json.RawMessage(answer), result.Summary}, nil
 	})
 }

@@ -8,7 +8,8 @@ import (
 )
 
 var errFilesOnly = pythonError(fmt.Errorf("agflow on %s/%s has the steps on files only: run the "+
-	"steps on models on Linux, the files they write can be read here", runtime.GOOS, runtime.GOARCH))
+	"steps on models on Linux; the files that they write can be read here",
+	runtime.GOOS, runtime.GOARCH))
 
 func interpreter(string) (string, error) { return "", errFilesOnly }
 

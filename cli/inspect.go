@@ -31,13 +31,15 @@ func inspectCommand() *cli.Command {
 }
 
 func writeInfo(b *strings.Builder, info ipcfile.Info) {
-	fmt.Fprintf(b, "%s: %s, %d rows, %d bytes\n", info.Path, info.Kind, info.Rows, info.Bytes)
+	fmt.Fprintf(b, "%s: %s, %d rows, %d bytes\n", oneLine(info.Path), oneLine(info.Kind),
+		info.Rows, info.Bytes)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, column := range info.Columns {
-		fmt.Fprintf(table, "  column\t%s\t%s\n", column.Name, column.Type)
+		fmt.Fprintf(table, "  column\t%s\t%s\n", oneLine(column.Name), column.Type)
 	}
 	for _, key := range slices.Sorted(maps.Keys(info.Metadata)) {
-		fmt.Fprintf(table, "  metadata\t%s\t%s\n", key, shortened(info.Metadata[key]))
+		fmt.Fprintf(table, "  metadata\t%s\t%s\n", oneLine(key),
+			oneLine(shortened(info.Metadata[key])))
 	}
 	table.Flush()
 }

@@ -1,8 +1,8 @@
 // Command agflow measures gradient flow in Vision Transformers, prunes them by it, and routes
 // images between the pruned and the dense model.
 //
-// The steps on files need no Python. The steps on models host it in this process; the build tag
-// "python" links it in.
+// The steps on files need no Python. For a step on models this program becomes the host of a
+// Python: the same command, built with the tag "python", with CPython in its process.
 package main
 
 import (
@@ -29,7 +29,7 @@ func run(arguments []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(stderr, "agflow:", sentence(err))
+	fmt.Fprintln(stderr, "agflow:", printable(sentence(err)))
 	return exitStatus(err)
 }
 

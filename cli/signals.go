@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"agflow/bridge/ipcfile"
 	"agflow/bridge/pyhost"
 )
 
@@ -54,6 +55,7 @@ func endOnSignal() {
 			}
 		}
 		pyhost.EndDescendants()
+		ipcfile.RemoveTemporaries()
 		fmt.Fprintln(os.Stderr, "agflow:", interrupted(number))
 		os.Exit(pyhost.Status(number))
 	}()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import re
 import runpy
 import shlex
@@ -61,7 +62,7 @@ class NativeBuildHook(BuildHookInterface):
 
 def build() -> dict[str, Path]:
     """Build the parts; returns the command, and the file for each folder of the package."""
-    refuse_free_threads()
+    refuse_other_pythons()
     go = find_go()
     require_c_compiler(go)
     require_python_headers()
@@ -246,11 +247,14 @@ def require_python_headers() -> None:
         )
 
 
-def refuse_free_threads() -> None:
+def refuse_other_pythons() -> None:
+    here = f"{sys.executable} is {platform.python_implementation()} {PYTHON}"
+    if sys.implementation.name != "cpython" or not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        fail(f"{here}: agflow needs CPython 3.10 to 3.13")
     if "t" in sys.abiflags:
         fail(
-            f"{sys.executable} is a free-threaded build of CPython {PYTHON}, which agflow does not "
-            "support: gopy's extensions need the global lock; install with the default build"
+            f"{here}, the free-threaded build, which agflow does not support: its extension needs "
+            "the global lock; install with the default build"
         )
 
 

@@ -29,7 +29,7 @@ func Version() (text string, err error) {
 // LiveBytes returns the bytes of results that callers have not released yet.
 func LiveBytes() (bytes int64, err error) {
 	defer fault.Recover(&err)
-	return resultMemory.AllocatedBytes(), nil
+	return results.AllocatedBytes(), nil
 }
 
 // ReleaseAddress returns the address of a release callback, for arrays and schemas, that only marks

@@ -5,7 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"agflow/bridge/ipcfile"
 	"agflow/core/fault"
+
+	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
 func second[T any](_ T, err error) error { return err }
@@ -157,15 +160,93 @@ func TestErrorsReleaseInputsAndLeaveResults(t *testing.T) {
 	}
 }
 
-// TestPanicBecomesAnError proves it by taking away the memory for results in the middle of a call.
+// scarce is result memory that runs out after so many allocations.
+type scarce struct {
+	memory.Allocator
+	left int
+}
+
+func (s *scarce) Allocate(size int) []byte {
+	s.take()
+	return s.Allocator.Allocate(size)
+}
+
+func (s *scarce) Reallocate(size int, b []byte) []byte {
+	s.take()
+	return s.Allocator.Reallocate(size, b)
+}
+
+func (s *scarce) take() {
+	if s.left == 0 {
+		panic("out of memory")
+	}
+	s.left--
+}
+
+// TestPanicBecomesAnError proves for calls that make every form of result that memory which runs
+// out, at whichever allocation, is an error: the inputs are released, the result structs are as
+// they were, and what had been allocated is free again.
 func TestPanicBecomesAnError(t *testing.T) {
 	c := newCaller(t)
-	kept := resultMemory
-	resultMemory = nil
-	defer func() { resultMemory = kept }()
-	in, out := c.matrix(2, 0, 1), c.empty()
-	_, err := Route("max_probability", 1, 0.9, in.array, in.schema, out.array, out.schema)
-	if fault.CodeOf(err) != fault.Internal || !released(in) || !untouched(out) {
-		t.Errorf("%v; input released %v, result untouched %v", err, released(in), untouched(out))
+	defer func() { resultMemory = results }()
+	stored := "../tables/testdata/format4/statistics.arrow"
+	none := wire{}
+	for name, call := range map[string]struct {
+		in  func() wire
+		run func(in, out wire) error
+	}{
+		"an array": {func() wire { return c.matrix(2, 0, 1) }, func(in, out wire) error {
+			return second(Route("max_probability", 1, 0.9, in.array, in.schema, out.array,
+				out.schema))
+		}},
+		"floats": {func() wire { return c.matrix(2, 0, 1) }, func(in, out wire) error {
+			return second(FeatureNorms(in.array, in.schema, out.array, out.schema))
+		}},
+		"bits": {func() wire { return c.matrix64(1, 0, 1) }, func(in, out wire) error {
+			return second(TopK(1, 1, in.array, in.schema, out.array, out.schema))
+		}},
+		"a record": {func() wire { return c.matrix(2, 0, 1) }, func(in, out wire) error {
+			return second(Priors("expert", 1, in.array, in.schema, out.array, out.schema))
+		}},
+		"a table": {c.predictions, func(in, out wire) error {
+			return second(Curve(`{}`, in.array, in.schema, out.array, out.schema))
+		}},
+		"a file": {func() wire { return none }, func(_, out wire) error {
+			return second(ReadFile(stored, "statistics", out.array, out.schema))
+		}},
+		"an upgraded table": {func() wire { return c.oldScores(t) }, func(in, out wire) error {
+			return second(CheckTable("scores", in.array, in.schema, out.array, out.schema))
+		}},
+	} {
+		for allowed := 0; ; allowed++ {
+			resultMemory = &scarce{results, allowed}
+			in, out := call.in(), c.empty()
+			err := call.run(in, out)
+			if in != none && !released(in) {
+				t.Errorf("%s: the input of allocation %d was not released", name, allowed)
+			}
+			if err == nil {
+				free(out)
+				break
+			}
+			if live, _ := LiveBytes(); live != 0 || !untouched(out) ||
+				fault.CodeOf(err) != fault.Internal {
+				t.Errorf("%s: after allocation %d %d bytes are held, result untouched %v: %v",
+					name, allowed, live, untouched(out), err)
+			}
+			if allowed > 1000 {
+				t.Fatal(name, err)
+			}
+		}
 	}
+}
+
+// oldScores exports a table of an older format.
+func (c *caller) oldScores(t *testing.T) (out wire) {
+	path := "../tables/testdata/format1/scores.arrow"
+	rec, err := ipcfile.Read(path, "scores", c.memory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.record(rec)
 }

@@ -12,8 +12,12 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory/mallocator"
 )
 
-// resultMemory holds every result: memory of C's allocator may be kept by other languages.
-var resultMemory = mallocator.NewMallocator()
+// results counts the bytes of results: they lie in memory of C's allocator, which other languages
+// may keep.
+var results = mallocator.NewMallocator()
+
+// resultMemory holds every result; tests make it scarce.
+var resultMemory memory.Allocator = results
 
 // give exports a record batch, releases it and returns its rows.
 func give(out carrow.Output, rec arrow.Record) int64 {

@@ -21,8 +21,9 @@ func (r *raw) take(name string) *Input {
 		int64(uintptr(unsafe.Pointer(r.schema))))
 }
 
-func newRaw(t testing.TB) *raw {
-	m := &cstruct.Memory{}
+func newRaw(t testing.TB) *raw { return rawIn(t, &cstruct.Memory{}) }
+
+func rawIn(t testing.TB, m *cstruct.Memory) *raw {
 	t.Cleanup(m.Free)
 	return &raw{Memory: m, arraysReleased: cstruct.New[int64](m),
 		schemasReleased: cstruct.New[int64](m)}
@@ -72,7 +73,10 @@ func numbers[T any](r *raw, values ...T) uintptr {
 
 // rawMatrix is FixedSizeList<float32>[channels].
 func rawMatrix(t testing.TB, channels string, rows int64, values ...float32) *raw {
-	r := newRaw(t)
+	return newRaw(t).matrix(channels, rows, values...)
+}
+
+func (r *raw) matrix(channels string, rows int64, values ...float32) *raw {
 	data := cstruct.Slice(r.Memory, values...)
 	item := r.newArray(int64(len(values)), []unsafe.Pointer{nil, pointer(data)})
 	list := r.newArray(rows, []unsafe.Pointer{nil}, item)
@@ -81,8 +85,9 @@ func rawMatrix(t testing.TB, channels string, rows int64, values ...float32) *ra
 
 // rawRecord is a struct array of a utf8, a float64, a bool, an int32, a float16 and a uint16 column
 // of three rows.
-func rawRecord(t testing.TB) *raw {
-	r := newRaw(t)
+func rawRecord(t testing.TB) *raw { return newRaw(t).record() }
+
+func (r *raw) record() *raw {
 	offsets := cstruct.Slice[int32](r.Memory, 0, 1, 3, 6)
 	letters := unsafe.Pointer(r.Text("abbccc"))
 	floats := cstruct.Slice(r.Memory, 0.5, 1.5, 2.5)

@@ -5,17 +5,22 @@ import (
 	"unsafe"
 
 	"agflow/bridge/internal/cstruct"
+	"agflow/internal/fuzzing"
 )
 
 // FuzzStructs spoils fields of well-formed structs, several at once, with telling values. Whatever
-// comes: no crash, and each top-level struct is released exactly once.
+// comes: no crash, and each top-level struct is released exactly once. The structs lie in guarded
+// memory, since some will claim more values than they have.
 func FuzzStructs(f *testing.F) {
+	fuzzing.Begin(f)
 	for i := range byte(40) {
 		f.Add([]byte{i, 3})
 		f.Add([]byte{i, 1, i + 7, 5})
 	}
 	f.Fuzz(func(t *testing.T, edits []byte) {
-		for _, r := range []*raw{rawMatrix(t, "2", 3, 1, 2, 3, 4, 5, 6), rawRecord(t)} {
+		guarded := func() *raw { return rawIn(t, &cstruct.Memory{Guarded: true}) }
+		for _, r := range []*raw{guarded().matrix("2", 3, 1, 2, 3, 4, 5, 6),
+			guarded().record()} {
 			spoil(r, edits)
 			r.top(r.array, r.schema)
 			r.array.release, r.schema.release = number(cstruct.ArrayRelease()),
@@ -40,6 +45,7 @@ func FuzzStructs(f *testing.F) {
 // FuzzMatrix gives a matrix any layout. What is accepted must lie within the values, and all of it
 // can be read.
 func FuzzMatrix(f *testing.F) {
+	fuzzing.Begin(f)
 	f.Add("2", "f", "", "", int64(3), int64(0), int64(0), int64(6))
 	f.Add("2", "S", "bfloat16", "3", int64(2), int64(1), int64(1), int64(9))
 	f.Add("5", "g", "float64", "9223372036854775807", int64(1)<<40, int64(1)<<40, int64(0),

@@ -42,6 +42,7 @@ func replace(path string, write func(*os.File) error) (err error) {
 		if err != nil {
 			_ = os.Remove(f.Name())
 		}
+		temporaries.Delete(f.Name())
 	}()
 	defer fault.Recover(&err)
 	if err := write(f); err != nil {
@@ -112,6 +113,9 @@ const maxLinks = 40
 // syncFolder makes the new name itself durable. Some network file systems can't do it; their names
 // are as durable as they get.
 func syncFolder(folder string) error {
+	if runtime.GOOS == "windows" { // it flushes no folder
+		return nil
+	}
 	f, err := os.Open(folder)
 	if err != nil {
 		return IOFault(folder, "write", err)

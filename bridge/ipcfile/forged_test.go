@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"agflow/core/fault"
+	"agflow/internal/fuzzing"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"
@@ -245,6 +246,7 @@ func TestShortestFiles(t *testing.T) {
 
 // FuzzParse proves that no bytes whatever crash the parser or make it allocate much.
 func FuzzParse(f *testing.F) {
+	fuzzing.Begin(f)
 	for _, file := range sampleFiles(f) {
 		f.Add(file)
 	}
@@ -254,6 +256,7 @@ func FuzzParse(f *testing.F) {
 // FuzzRead proves the same of reading from the disk, with the right checksum where there is a place
 // for one, and that Read and Use never take what Verify refuses.
 func FuzzRead(f *testing.F) {
+	fuzzing.Begin(f)
 	for _, file := range sampleFiles(f) {
 		f.Add(file)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 )
 
 // temporaryName is that of every temporary of agflow, in Go and in Python. Its owner locks it for
@@ -16,7 +17,18 @@ var temporaryName = regexp.MustCompile(`^\.agflow-[0-9a-f]{16}$`)
 // asideFolder lies in a temporary folder of Python from which the older folder must be put back.
 const asideFolder = "old"
 
-// newTemporary makes a file, locked until it is closed.
+// temporaries are the paths of this process's own.
+var temporaries sync.Map
+
+// RemoveTemporaries removes what this process is writing. The process must end afterwards.
+func RemoveTemporaries() {
+	temporaries.Range(func(path, _ any) bool {
+		_ = os.Remove(path.(string))
+		return true
+	})
+}
+
+// newTemporary makes a file, locked until it is closed, and puts it among the temporaries.
 func newTemporary(folder string) (*os.File, error) {
 	for {
 		path := filepath.Join(folder, fmt.Sprintf(".agflow-%016x", rand.Uint64()))
@@ -25,6 +37,7 @@ func newTemporary(folder string) (*os.File, error) {
 			return nil, err
 		}
 		if lock(f) && sameFile(f, path) {
+			temporaries.Store(path, nil)
 			return f, nil
 		}
 		_ = f.Close() // collected by another writer before it was locked

@@ -9,7 +9,8 @@ import (
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
-// columns collects the columns of a record batch in the order they are put.
+// columns collects the columns of a record batch in the order they are put. Whoever makes it
+// releases it, deferred, so that nothing is lost where memory runs out in the middle.
 type columns struct {
 	alloc  memory.Allocator
 	fields []arrow.Field
@@ -24,9 +25,9 @@ type appender[T any] interface {
 
 // add puts a column of values, none of them null.
 func add[T any](c *columns, name string, b appender[T], values []T) {
+	defer b.Release()
 	b.AppendValues(values, nil)
 	column := b.NewArray()
-	b.Release()
 	c.fields = append(c.fields, arrow.Field{Name: name, Type: column.DataType()})
 	c.arrays = append(c.arrays, column)
 }
@@ -77,15 +78,16 @@ func (c *columns) units(layers []statistics.Layer) {
 	c.int64s("unit_params", params)
 }
 
-// record makes the record batch of a kind and lets go of the columns.
+// record makes the record batch of a kind.
 func (c *columns) record(kind string, pairs map[string]string) arrow.Record {
 	pairs[ipcfile.KeyKind] = kind
 	ipcfile.Stamp(pairs)
 	metadata := arrow.MetadataFrom(pairs)
-	defer func() {
-		for _, values := range c.arrays {
-			values.Release()
-		}
-	}()
 	return array.NewRecord(arrow.NewSchema(c.fields, &metadata), c.arrays, int64(c.arrays[0].Len()))
+}
+
+func (c *columns) release() {
+	for _, values := range c.arrays {
+		values.Release()
+	}
 }

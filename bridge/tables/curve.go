@@ -40,6 +40,7 @@ func CurveToRecord(
 		escalated[i] = p.Escalated
 	}
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.float64s("threshold",
 		valuesOf(points, func(p *routing.Point) *float64 { return &p.Threshold }))
 	c.int64s("escalated", escalated)

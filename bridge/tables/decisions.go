@@ -22,6 +22,7 @@ func decisionsToRecord(
 		index[i] = int64(first + i)
 	}
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.int64s("index", index)
 	c.int64s("prediction", d.Prediction)
 	c.float32s("prior", d.Prior)

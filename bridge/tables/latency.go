@@ -15,6 +15,7 @@ import (
 // model; a measurement also records batch, device and threads. Times are of one batch.
 func LatencyToRecord(alloc memory.Allocator, t planning.LatencyTable) arrow.Record {
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.texts("kind", t.Kind)
 	c.int64s("rows", t.Rows)
 	c.texts("shape", t.Shape)

@@ -26,6 +26,7 @@ func PlanToRecord(alloc memory.Allocator, p planning.Plan) (arrow.Record, error)
 			err)
 	}
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.units(p.Layers)
 	c.float64s("score", p.Score)
 	c.bools("keep", p.Keep)

@@ -47,6 +47,7 @@ var priceKeys = map[string]string{routing.Agreement: keyViewCost, routing.Utilit
 // there, are sketches of the images predicted and of those that tuned the experts.
 func PredictionsToRecord(alloc memory.Allocator, p Predictions) arrow.Record {
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.int64s("label", p.Label)
 	c.int64s("light_prediction", p.Light)
 	c.float32s("light_prior", p.Priors[0].Values)
@@ -188,6 +189,7 @@ func PriorsToRecord(
 		classes[i] = int64(class)
 	}
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.int64s("prediction", classes)
 	for _, prior := range priors {
 		c.float32s(prior.Name, prior.Values)

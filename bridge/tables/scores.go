@@ -14,6 +14,7 @@ import (
 // unit_params int64; score float64. Metadata: agflow.criterion, agflow.seed.
 func ScoresToRecord(alloc memory.Allocator, s criteria.Scores) arrow.Record {
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.units(s.Layers)
 	c.float64s("score", s.Score)
 	pairs := copied(s.Metadata)

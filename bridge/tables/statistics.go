@@ -13,6 +13,7 @@ import (
 // sum_relative_reader float64; weight_gradients int64; sum_wg float64.
 func StatisticsToRecord(alloc memory.Allocator, t statistics.Table) arrow.Record {
 	c := columns{alloc: alloc}
+	defer c.release()
 	c.units(t.Layers)
 	c.int64s("rows", t.Rows)
 	c.int64s("samples", t.Samples)

@@ -86,7 +86,7 @@ func (u *upgrade) renameKey(from, to string) {
 	}
 }
 
-// insert puts the columns of c behind the column named, or at the end.
+// insert puts the columns of c, which it takes over, behind the column named, or at the end.
 func (u *upgrade) insert(behind string, c *columns) {
 	at := u.index(behind) + 1
 	if at == 0 {

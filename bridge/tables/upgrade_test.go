@@ -131,6 +131,7 @@ func readStored[T any](
 // ownedSamples copies what the record batch lends.
 func ownedSamples(rec arrow.Record) (Samples, error) {
 	s, err := LentSamples(rec)
+	s.Labels, s.Heavy = slices.Clone(s.Labels), slices.Clone(s.Heavy)
 	for i, prior := range s.Priors {
 		s.Priors[i].Values = slices.Clone(prior.Values)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"agflow/core/fault"
 	"agflow/core/statistics"
+	"agflow/internal/fuzzing"
 )
 
 // Whatever is pruned, of all groups at once, the costs are those of the pruned model.
@@ -152,6 +153,7 @@ func TestOverlappingGroupsNeedCosts(t *testing.T) {
 // FuzzCosts checks that no text makes the parser panic or allocate much, and that what it accepts
 // is priced without overflow: no pruned model costs more than the dense one.
 func FuzzCosts(f *testing.F) {
+	fuzzing.Begin(f)
 	f.Add(wholeViT{6, []block{{2, 3, 4, 8, 1, 1}}}.costs())
 	f.Add(`{"sizes": {"a": 9223372036854775807}, "products": [
 		{"kind": "linear", "rows": 9223372036854775807,

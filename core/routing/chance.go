@@ -49,9 +49,10 @@ func checkAboveChance(labels, answers []int64) error {
 		return nil
 	}
 	return fault.New(fault.Value,
-		"the heavy expert answers %.1f %% of %d images correctly, and chance would answer %.1f %%, "+
-			"so that a cascade that keeps up with it shows nothing; check that the labels are the "+
-			"model's classes in its order, and that the images are preprocessed as in its training",
+		"the heavy expert answers %.1f %% of %d images correctly, and chance would answer "+
+			"%.1f %%, so that keeping up with it shows nothing; check that the labels are "+
+			"the model's classes in its order, and that the images are preprocessed as in its "+
+			"training",
 		100*correct/n, len(labels), 100*mean/n)
 }
 

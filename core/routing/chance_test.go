@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// answersOf returns labels of some classes, and answers that are right with a probability and any class
-// otherwise.
+// answersOf returns labels of some classes, and answers that are right with a probability and any
+// class otherwise.
 func answersOf(n, classes int, right float64, seed uint64) (labels, answers []int64) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range n {

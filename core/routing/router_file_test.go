@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"agflow/core/fault"
+	"agflow/internal/fuzzing"
 )
 
 func calibrated(t testing.TB) (Router, []byte) {
@@ -153,6 +154,7 @@ func TestForgedRouters(t *testing.T) {
 // FuzzParseRouter checks that every router that is read can be written and read again unchanged.
 // The checksum is set right, because no mutation would ever get past it.
 func FuzzParseRouter(f *testing.F) {
+	fuzzing.Begin(f)
 	_, content := calibrated(f)
 	f.Add(content)
 	for format := 1; format < RouterFormat; format++ {

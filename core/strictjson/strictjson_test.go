@@ -2,9 +2,12 @@ package strictjson
 
 import (
 	"bytes"
+	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
+
+	"agflow/internal/fuzzing"
 )
 
 type inner struct {
@@ -110,4 +113,34 @@ func TestSeal(t *testing.T) {
 	if _, err := Seal(struct{}{}); err == nil {
 		t.Error("an empty object has no place for a checksum")
 	}
+}
+
+// FuzzStrict proves that what is read is what encoding/json reads too, and that what is written of
+// it is read again.
+func FuzzStrict(f *testing.F) {
+	fuzzing.Begin(f)
+	f.Add([]byte(good))
+	f.Add([]byte(`{"name": "\u2028", "samples": -0, "limit": 1e-400, "points": []}`))
+	f.Add([]byte(`{"name": NaN}`))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		var got, plain outer
+		if Over(content, &got) != nil {
+			return
+		}
+		if err := json.Unmarshal(content, &plain); err != nil || !reflect.DeepEqual(got, plain) {
+			t.Fatalf("got %+v, encoding/json says %+v, %v", got, plain, err)
+		}
+		file, err := Seal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err = Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back outer
+		if err := Over(content, &back); err == nil && !reflect.DeepEqual(back, got) {
+			t.Fatalf("got %+v, wrote %+v", back, got)
+		}
+	})
 }

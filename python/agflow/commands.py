@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from agflow._utils.first_rank import is_first_rank
 from agflow.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
     @functools.wraps(function)
     def entry(options: str) -> str:
-        return json.dumps(function(json.loads(options)))
+        result = function(json.loads(options))
+        return json.dumps(result if is_first_rank() else None)
 
     return entry
 
@@ -65,12 +67,21 @@ def _computing(options: dict) -> Computing:
     return Computing(**_given({name: options.get(name) for name in ("device", "dtype")}))
 
 
+def _load(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
+    """The model that the option ``role`` names, with the weights and normalisation given."""
+    from agflow.models import load_model
+
+    given = {name: options.get(name) or None for name in ("mean", "std")}
+    return load_model(options[role], options.get("weights"), **given)
+
+
 def _images(
     options: dict,
     preprocessing: Preprocessing,
     labels_of: nn.Module | None,
     *,
     shuffled: bool = False,
+    shared: bool = False,
 ) -> DataLoader:
     """The images of a command; without a model that has their labels these are not looked at."""
     from agflow.data import DataOptions, image_loader, load_dataset
@@ -92,6 +103,7 @@ def _images(
         options["batch_size"],
         workers=options.get("workers") or 0,
         shuffle_seed=seed if shuffled else None,
+        shared=shared,
     )
 
 
@@ -144,12 +156,11 @@ def calibrate(options: dict) -> dict:
     The raw tensors are written, too, if ``dump`` names a folder.
     """
     from agflow.calibration import CalibrationOptions, calibrate
-    from agflow.models import load_model
 
     _check_output(options)
     computing = _computing(options)
-    model, preprocessing, name = load_model(options["model"], options.get("weights"))
-    loader = _images(options, preprocessing, model)
+    model, preprocessing, name = _load(options, "model")
+    loader = _images(options, preprocessing, model, shared=True)
     with computing.precision():
         statistics = calibrate(
             computing.move(model),
@@ -161,7 +172,8 @@ def calibrate(options: dict) -> dict:
             options=CalibrationOptions(options["nonfinite"], options.get("dump")),
             seed=options["seed"],
         )
-    statistics.save(options["output"])
+    if is_first_rank():
+        statistics.save(options["output"])
     return {
         "summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} "
         f"layers of {name}, {computing}",
@@ -176,16 +188,16 @@ def calibrate(options: dict) -> dict:
 def prune(options: dict) -> dict:
     """Prune and repair a model by a plan and save the light expert's folder."""
     from agflow.data import sketch_images
-    from agflow.models import load_model, save_expert
+    from agflow.models import save_expert
     from agflow.pruning import Plan, prune
 
     _check_output(options, expert=True)
     computing = _computing({**options, "dtype": None})  # float32 whatever was asked for
-    model, preprocessing, name = load_model(options["model"], options.get("weights"))
+    model, preprocessing, name = _load(options, "model")
     plan, compensate = Plan.load(options["plan"]), options["compensate"]
     loader = _images(options, preprocessing, model) if compensate != "none" else None
     light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
-    tuning = sketch_images(loader or [])
+    tuning = sketch_images(loader) if loader else ""
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
     share = plan.macs / plan.model_macs
     return {
@@ -202,15 +214,15 @@ def prune(options: dict) -> dict:
 def predict(options: dict) -> dict:
     """Run both experts over the same images and write their predictions as an Arrow file."""
     from agflow.cascade import predict
-    from agflow.models import expert_tuning, load_expert, load_model
+    from agflow.models import expert_tuning, load_expert
 
     _check_output(options)
     computing = _computing(options)
-    heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
+    heavy, preprocessing, _ = _load(options, "heavy")
     folders = [options["light"]]
     if options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir():
         folders.append(options["heavy"])
-    loader = _images(options, preprocessing, heavy)
+    loader = _images(options, preprocessing, heavy, shared=True)
     with computing.precision():
         predictions = predict(
             computing.move(load_expert(options["light"])),
@@ -221,7 +233,8 @@ def predict(options: dict) -> dict:
             tuning=" ".join(map(expert_tuning, folders)).strip(),
         )
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
-    predictions.save(options["output"])
+    if is_first_rank():
+        predictions.save(options["output"])
     light, heavy_accuracy = predictions.light_accuracy, predictions.heavy_accuracy
     return {
         "summary": f"{options['output']}: {len(predictions)} images, light {100 * light:.1f} %, "
@@ -238,37 +251,35 @@ def predict(options: dict) -> dict:
 def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     from agflow.data import sketch_images
-    from agflow.models import expert_tuning, load_expert, load_model, save_expert
+    from agflow.models import expert_tuning, load_expert, save_expert
     from agflow.models.expert import PLAN
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
 
     _check_output(options, expert=True)
     computing = _computing(options)
-    heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
+    heavy, preprocessing, _ = _load(options, "heavy")
     light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
-    loader = _images(options, preprocessing, light, shuffled=True)
-    checkpoint, teacher = options.get("checkpoint"), computing.move(heavy)
+    loader = _images(options, preprocessing, light, shuffled=True, shared=True)
+    checkpoint = options.get("checkpoint")
+    taught = {"share": options["distill"], "features": options["features"]}
     with computing.precision():
         history = finetune(
             computing.move(light),
             loader,
             epochs=options["epochs"],
             lr=options["lr"],
-            distillation=Distillation(
-                teacher, share=options["distill"], features=options["features"]
-            ),
+            distillation=Distillation(computing.move(heavy), **taught),
             checkpointing=Checkpointing(checkpoint) if checkpoint else None,
             options=TrainingOptions(accumulate=options["accumulate"]),
             seed=options["seed"],
         )
-    save_expert(
-        light.cpu(),
-        options["output"],
-        Plan.load(plan) if plan.exists() else None,
-        preprocessing=preprocessing,
-        tuning=sketch_images(loader, expert_tuning(options["light"])),
-    )
+    tuning = sketch_images(loader, expert_tuning(options["light"]))
+    if is_first_rank():
+        kept = Plan.load(plan) if plan.exists() else None
+        save_expert(
+            light.cpu(), options["output"], kept, preprocessing=preprocessing, tuning=tuning
+        )
     last = history[-1]
     return {
         "summary": f"{options['output']}: {len(history)} epochs; in the last, loss "
@@ -284,11 +295,10 @@ def finetune(options: dict) -> dict:
 def evaluate(options: dict) -> dict:
     """Measure the top-1 accuracy of a model."""
     from agflow.evaluation import evaluate
-    from agflow.models import load_model
 
     computing = _computing(options)
-    model, preprocessing, name = load_model(options["model"], options.get("weights"))
-    loader = _images(options, preprocessing, model)
+    model, preprocessing, name = _load(options, "model")
+    loader = _images(options, preprocessing, model, shared=True)
     with computing.precision():
         found = evaluate(computing.move(model), loader)
     return {
@@ -305,10 +315,9 @@ def evaluate(options: dict) -> dict:
 def export(options: dict) -> dict:
     """Write a model as ONNX or as torch's ExportedProgram; see :func:`agflow.export`."""
     from agflow.exporting.models import CHECKED_IMAGES, export
-    from agflow.models import load_model
 
     _check_output(options)
-    model, preprocessing, name = load_model(options["model"], options.get("weights"))
+    model, preprocessing, name = _load(options, "model")
     images = None
     if options.get("data"):
         few = {**options, "limit": CHECKED_IMAGES, "batch_size": CHECKED_IMAGES}
@@ -351,11 +360,10 @@ def bench_calibration(options: dict) -> dict:
 def bench_layers(options: dict) -> dict:
     """The latency table of a model, written as an Arrow file; see :mod:`agflow.bench.layers`."""
     from agflow.bench import layers
-    from agflow.models import load_model
 
     _check_output(options)
     computing = _computing(options)
-    model, _, name = load_model(options["model"], options.get("weights"))
+    model, _, name = _load(options, "model")
     table = layers.measure(computing.move(model), batch=options["batch"], rounds=options["rounds"])
     table.save(options["output"])
     return {

@@ -174,9 +174,8 @@ def _checked(
     if "agflow.kind" not in known and b"agflow.kind" not in known:
         known["agflow.kind"] = kind
     batch = batch.replace_schema_metadata(known)
-    result = arrow.CStructs()
-    exported = arrow.call(core().check_table, kind, batch, *result.addresses)
-    return pa.RecordBatch._import_from_c(*result.addresses) if exported else batch
+    changed = arrow.call_for_change(core().check_table, kind, batch)
+    return batch if changed is None else changed
 
 
 def _html_row(tag: str, cells: Iterable) -> str:

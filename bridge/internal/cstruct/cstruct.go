@@ -37,13 +37,55 @@ static void *forgetful_callback(void) { return forgetful_array; }
 */
 import "C"
 
-import "unsafe"
+import (
+	"os"
+	"syscall"
+	"unsafe"
+)
 
 // Memory is zeroed memory of C that lives until Free.
-type Memory struct{ blocks []unsafe.Pointer }
+type Memory struct {
+	// Guarded memory lies in pages with an unreadable one behind them. Structs that claim more than
+	// they have can't be told from sound ones: who believes them reads on there, within the pages
+	// or up to a fault, and no checker of C's heap takes that for a defect of the reader.
+	Guarded bool
+
+	blocks []unsafe.Pointer
+	pages  [][]byte
+	free   []byte // of the last pages
+}
+
+const (
+	pagesBytes = 1 << 16
+	alignment  = 16
+)
+
+// guarded allocates n bytes of guarded memory.
+func (m *Memory) guarded(n int) unsafe.Pointer {
+	n = (n + alignment - 1) / alignment * alignment
+	if n > len(m.free) {
+		guard := os.Getpagesize()
+		size := (max(n, pagesBytes) + guard - 1) / guard * guard
+		pages, err := syscall.Mmap(-1, 0, size+guard, syscall.PROT_READ|syscall.PROT_WRITE,
+			syscall.MAP_ANON|syscall.MAP_PRIVATE)
+		if err != nil {
+			panic(err)
+		}
+		if err := syscall.Mprotect(pages[size:], syscall.PROT_NONE); err != nil {
+			panic(err)
+		}
+		m.pages, m.free = append(m.pages, pages), pages[:size]
+	}
+	p := unsafe.Pointer(unsafe.SliceData(m.free))
+	m.free = m.free[n:]
+	return p
+}
 
 // Bytes allocates n bytes, at least one.
 func (m *Memory) Bytes(n int) unsafe.Pointer {
+	if m.Guarded {
+		return m.guarded(max(n, 1))
+	}
 	p := C.calloc(C.size_t(max(n, 1)), 1)
 	m.blocks = append(m.blocks, p)
 	return p
@@ -76,7 +118,10 @@ func (m *Memory) Free() {
 	for _, p := range m.blocks {
 		C.free(p)
 	}
-	m.blocks = nil
+	for _, pages := range m.pages {
+		_ = syscall.Munmap(pages)
+	}
+	m.blocks, m.pages, m.free = nil, nil, nil
 }
 
 // ArrayRelease, SchemaRelease are callbacks that add 1 to the int64 that private_data leads to.

@@ -5,11 +5,14 @@ import (
 	"math"
 	"math/bits"
 	"testing"
+
+	"agflow/internal/fuzzing"
 )
 
 // FuzzCompare compares Compare with comparing one score after the other, for any bits of scores and
 // bounds: equal scores, zeros of either sign, subnormal numbers, infinities and NaN.
 func FuzzCompare(f *testing.F) {
+	fuzzing.Begin(f)
 	var special []byte
 	for _, v := range []float64{
 		0, math.Copysign(0, -1), 1, -1, 5e-324, -5e-324, math.Inf(1), math.Inf(-1), math.NaN(), 3,

@@ -6,12 +6,14 @@ import (
 	"testing"
 
 	"agflow/core/tensor"
+	"agflow/internal/fuzzing"
 )
 
 // FuzzKernels compares every kernel with the reference, bit for bit, for any shape, gaps between
 // rows, workers and bits of elements: subnormal numbers, zeros of either sign, huge ones, NaN and
 // infinities.
 func FuzzKernels(f *testing.F) {
+	fuzzing.Begin(f)
 	// the upper halves are special bfloat16 numbers, and float64 ones with what follows
 	var special []byte
 	for _, v := range []float64{

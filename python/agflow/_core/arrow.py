@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ _SchemaStruct = ctypes.c_int64 * 9  # struct ArrowSchema, 72 bytes
 _RELEASE = 8  # the word of ArrowArray that is its release callback
 _SCALARS = frozenset((int, float, str))
 SHORT = 1 << 17
-"""Elements of matrices below which a call takes less than a signal may wait."""
+"""Elements of matrices and tables below which a call takes less than a signal may wait."""
+_NEVER_SHORT = frozenset(("calibrate_router", "stability", "write_file"))
 
 
 class CStructs:
@@ -54,14 +55,14 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _interruptible(work: Callable[..., Any], function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call ``work`` such that a signal can end it, unless all of its values are small matrices."""
+    """Call ``work`` such that a signal can end it, unless it is short."""
     size = 0
     for argument in arguments:
         if type(argument) is Matrix:
             size += argument.rows * argument.channels
-        elif type(argument) not in _SCALARS:  # a table
-            size = SHORT
-    if 0 < size < SHORT:
+        elif isinstance(argument, pa.RecordBatch):
+            size += argument.num_rows * argument.num_columns
+    if 0 < size < SHORT and function.__name__ not in _NEVER_SHORT:
         return work(function, *arguments)
     return interruptible(work, function, *arguments)
 
@@ -97,35 +98,37 @@ def brief_call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
     """Call a function of the core that makes a record batch."""
-    return _interruptible(_call_for_batch, function, *arguments)
-
-
-def _call_for_batch(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch:
-    result = CStructs()
-    brief_call(function, *arguments, *result.addresses)
-    return pa.RecordBatch._import_from_c(*result.addresses)
+    return _interruptible(_call_for_batch, function, *arguments)[1]
 
 
 def call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
     """Call a function of the core that makes an array."""
-    return _interruptible(_call_for_array, function, *arguments)
-
-
-def _call_for_array(function: Callable[..., Any], *arguments: Any) -> pa.Array:
-    result = CStructs()
-    brief_call(function, *arguments, *result.addresses)
-    return pa.Array._import_from_c(*result.addresses)
+    return _interruptible(_call_for_array, function, *arguments)[1]
 
 
 def call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
     """Call a function of the core that makes a text and a record batch."""
-    return _interruptible(_call_for_report, function, *arguments)
+    return _interruptible(_call_for_batch, function, *arguments)
 
 
-def _call_for_report(function: Callable[..., Any], *arguments: Any) -> tuple[str, pa.RecordBatch]:
+def call_for_change(function: Callable[..., Any], *arguments: Any) -> pa.RecordBatch | None:
+    """Call a function of the core that makes a record batch or None."""
+    return _interruptible(_call_for_batch, function, *arguments)[1]
+
+
+def _call_for(kind: Any, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+    """Return the answer of a function and the value of the kind that it has made, if any."""
     result = CStructs()
-    report = brief_call(function, *arguments, *result.addresses)
-    return report, pa.RecordBatch._import_from_c(*result.addresses)
+    try:
+        answer = brief_call(function, *arguments, *result.addresses)
+        made = kind._import_from_c(*result.addresses) if result.array[_RELEASE] else None
+        return answer, made
+    finally:
+        result.release()
+
+
+_call_for_batch = partial(_call_for, pa.RecordBatch)
+_call_for_array = partial(_call_for, pa.Array)
 
 
 def matrix(value: Any, name: str = "matrix") -> Matrix:

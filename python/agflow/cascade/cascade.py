@@ -165,14 +165,7 @@ class Cascade(nn.Module):
             A logit is NaN or infinite; the heavy expert's are checked where the ensemble answers.
         """
         start = time.perf_counter()
-        if x.ndim != 4:
-            raise ShapeError(
-                f"the images have the shape {tuple(x.shape)}, expected [B, C, H, W]: "
-                "give a single image as image[None]"
-            )
-        x = read_images(x)
-        if not len(x):
-            raise EmptyError("the batch has no image; expected at least one")
+        x = _read(x)
         size = self.max_batch or len(x)
         logits_BK, escalated_E, seen_E = self._light_pass(x, size)
         if len(escalated_E):
@@ -276,6 +269,17 @@ def _float_logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Logits in float32 at least: the experts may compute in different types."""
     logits_BK = model_logits(model, x)
     return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
+
+
+def _read(x: torch.Tensor) -> torch.Tensor:
+    if x.ndim != 4:
+        raise ShapeError(
+            f"the images have the shape {tuple(x.shape)}, expected [B, C, H, W]: "
+            "give a single image as image[None]"
+        )
+    if not len(x):
+        raise EmptyError("the batch has no image; expected at least one")
+    return read_images(x)
 
 
 def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:

@@ -5,6 +5,7 @@ Shape suffixes: N images, C features, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +30,9 @@ from agflow.cascade.priors import (
 from agflow.data.batches import check_labels, read_labels
 from agflow.errors import InvalidValueError, ShapeError
 from agflow.table import Table
+
+PART = 1 << 20
+"""Rows that are compared at a time: of many rows even a mask would be large."""
 
 
 class Predictions(Table):
@@ -63,12 +67,21 @@ class Predictions(Table):
     @property
     def light_accuracy(self) -> float:
         """Top-1 accuracy of the light expert, in [0, 1]."""
-        return float((self.columns["light_prediction"] == self.columns["label"]).mean())
+        return self._accuracy("light_prediction")
 
     @property
     def heavy_accuracy(self) -> float:
         """Top-1 accuracy of the heavy expert, in [0, 1]."""
-        return float((self.columns["heavy_prediction"] == self.columns["label"]).mean())
+        return self._accuracy("heavy_prediction")
+
+    def _accuracy(self, column: str) -> float:
+        """Share of the labels that a column has, a part of the rows at a time."""
+        answers_N, labels_N = self.columns[column], self.columns["label"]
+        correct = sum(
+            np.count_nonzero(answers_N[at : at + PART] == labels_N[at : at + PART])
+            for at in range(0, len(self), PART)
+        )
+        return correct / len(self) if len(self) else math.nan
 
     @property
     def priors(self) -> list[str]:

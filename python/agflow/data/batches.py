@@ -10,6 +10,7 @@ Shape suffixes: B images of a batch, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -298,18 +299,13 @@ def _as_raised(loader: Iterable) -> Iterator[Any]:
         raise
 
 
-class _naming:
-    """Puts the number of the batch before the message of an error."""
-
-    def __init__(self, number: int):
-        self._number = number
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, AgflowError):
-            raise type(error)(f"batch {self._number} of the loader: {error}") from error.__cause__
+@contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Put the number of the batch before the message of an error."""
+    try:
+        yield
+    except AgflowError as error:
+        raise type(error)(f"batch {number} of the loader: {error}") from error.__cause__
 
 
 def _parts(batch: Any) -> dict[str, Any]:

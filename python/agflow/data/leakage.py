@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from agflow.data.batches import image_batches
+from agflow.data.shares import Shares
 
 SKETCH_HASHES = 256
 # Values of an image that are hashed, evenly spaced: images that agree in them count as the same.
@@ -100,7 +101,12 @@ def sketch_images(loader: Iterable, more: str = "") -> str:
     >>> sketch_images([batch]) == sketch_images([batch, batch])
     True
     """
-    sketch = ImageSketch(more)
-    for x in image_batches(loader):
-        sketch.add(x)
+    sketch, shares = ImageSketch(more), Shares.of(loader)
+
+    def hashes(loader: Iterable) -> list[dict[str, torch.Tensor]]:
+        return [{"hashes": image_hashes(x)} for x in image_batches(loader)]
+
+    batches = hashes(loader) if shares is None else shares.joined(hashes)
+    for rows in batches:
+        sketch.add_hashes(rows["hashes"])
     return str(sketch)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from agflow._utils.ranks import Ranks
 from agflow.errors import InvalidValueError
 
 
@@ -18,6 +19,7 @@ def image_loader(
     workers: int = 0,
     shuffle_seed: int | None = None,
     collate: Callable[[list], Any] | None = None,
+    shared: bool = False,
 ) -> DataLoader:
     """A loader of a data set, which gives the same batches for any number of workers.
 
@@ -29,6 +31,8 @@ def image_loader(
     workers : processes that decode images; 0 decodes in this one
     shuffle_seed : None keeps the order
     collate : makes a batch of samples, by default torch's own
+    shared : deal the images to the processes that ``torchrun`` started, which then calibrate,
+        train, predict and evaluate together (:mod:`agflow.data.shares`)
 
     Raises
     ------
@@ -48,11 +52,17 @@ def image_loader(
         raise InvalidValueError(
             f"batch_size is {batch_size} and workers {workers}, expected at least 1 and 0"
         )
-    shuffled = shuffle_seed is not None
+    shuffled, ranks = shuffle_seed is not None, Ranks.of_process() if shared else Ranks()
+    sampler = None
+    if ranks.size > 1:
+        sampler = DistributedSampler(
+            dataset, ranks.size, ranks.rank, shuffle=shuffled, seed=shuffle_seed or 0
+        )
     return DataLoader(
         dataset,
         batch_size,
-        shuffle=shuffled,
+        shuffle=shuffled and sampler is None,
+        sampler=sampler,
         generator=torch.Generator().manual_seed(shuffle_seed) if shuffled else None,
         collate_fn=collate,
         num_workers=workers,

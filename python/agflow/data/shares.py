@@ -17,7 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from agflow._utils.ranks import Ranks
-from agflow.errors import InvalidValueError
+from agflow.data.batches import EMPTY
+from agflow.errors import EmptyError, InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Shares:
             )
         assert isinstance(loader, DataLoader)
         batches = _whole_batches(loader, sampler, shuffled)
+        if not batches:
+            raise EmptyError(EMPTY)
         order = torch.tensor([index for batch in batches for index in _as_list(batch)])
         ranks.agree(images=len(order), batches=len(batches), order=order[:1000].tolist())
         return cls(ranks, batches, loader)
@@ -91,18 +94,19 @@ class Shares:
         return range(self.ranks.rank, len(self.batches), self.ranks.size)
 
     def joined(
-        self, compute: Callable[[], list[dict[str, torch.Tensor]]]
+        self, compute: Callable[[Iterable], list[dict[str, torch.Tensor]]]
     ) -> list[dict[str, torch.Tensor]]:
         """The rows that all ranks computed of their own batches, in the order of the batches.
 
         Parameters
         ----------
-        compute : gives the named tensors of every batch of :attr:`own`. Its error is raised on all
+        compute : gives the named tensors of every batch of a loader. Its error is raised on all
             ranks
         """
 
         def payload() -> bytes:
-            rows, buffer = compute(), io.BytesIO()
+            rows = compute(self.reading(self.own)) if self.own else []
+            buffer = io.BytesIO()
             if len(rows) != len(self.own):
                 raise InvalidValueError(
                     f"{len(self.own) - len(rows)} batches held no image, expected at least one in "

@@ -67,14 +67,12 @@ def run_models(
     >>> {name: tuple(row.shape) for name, row in rows.items()}
     {'one': (2, 10), 'other': (2, 10), 'labels': (2,)}
     """
+
+    def run(loader: Iterable) -> list[Rows]:
+        return list(_rows(models, loader, description, rows_of))
+
     shares = Shares.of(loader)
-    if shares is None:
-        batches = list(_rows(models, loader, description, rows_of))
-    else:
-        own = shares.reading(shares.own) if shares.own else []
-        batches = shares.joined(
-            lambda: list(_rows(models, own, description, rows_of)) if shares.own else []
-        )
+    batches = run(loader) if shares is None else shares.joined(run)
     with torch.autocast("cpu", enabled=False):  # it cannot join rows in half precision
         return {name: torch.cat([rows[name] for rows in batches]) for name in batches[0]}
 

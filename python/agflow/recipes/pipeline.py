@@ -100,7 +100,9 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
 
 def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
-    heavy, preprocessing, name = load_model(options.model, options.weights)
+    heavy, preprocessing, name = load_model(
+        options.model, options.weights, mean=options.mean or None, std=options.std or None
+    )
     heavy = options.computing.move(heavy)
     splits = split_images(options, preprocessing, heavy)
     inputs = {"model": digest_of(heavy), "images": splits.counts}
@@ -127,8 +129,7 @@ def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
 
     say("4/6 calibrate the threshold on held-out images")
     costs = CascadeCosts.of(light, heavy)
-    light_NK, _ = logits(light, test, description="light expert")
-    tested = Answers(light_NK, heavy_NK, labels_N)
+    tested = Answers(logits(light, test, description="light expert")[0], heavy_NK, labels_N)
     held_out = _answers(light, heavy, _loader(splits.threshold, options))
     logged, calibrating, predictions = _route(held_out, tested, costs, options)
     _save_routing(folder, logged, calibrating, predictions)

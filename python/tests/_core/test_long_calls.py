@@ -20,9 +20,10 @@ from agflow.errors import CancelledError, InvalidValueError
 METADATA = {
     "agflow.kind": "predictions",
     "agflow.prior": "max_probability",
-    "agflow.light_macs": "30",
-    "agflow.heavy_macs": "100",
-    "agflow.shared_macs": "0",
+    "agflow.light_cost": "30",
+    "agflow.heavy_cost": "100",
+    "agflow.shared_cost": "0",
+    "agflow.cost_unit": "MACs",
 }
 LATE = 1.0  # seconds; less than 0.2 where the machine has nothing else to do
 
@@ -130,15 +131,16 @@ def calls_of(predictions, statistics, folder):
         "curve": (arrow._call_for_batch, "{}", predictions),
         "read_file": (arrow._call_for_batch, path, "predictions"),
         "write_file": (arrow.brief_call, new, predictions),
-        "priors": (arrow._call_for_batch, 1.0, logits),
+        "priors": (arrow._call_for_batch, "light", 1.0, logits),
         "combine": (arrow._call_for_array, 0.5, logits, logits),
         "agreement": (arrow._call_for_array, logits, logits),
         "feature_norms": (arrow._call_for_array, logits),
         "route": (arrow._call_for_array, "max_probability", 1.0, 0.5, logits),
         "fit_temperature": (arrow.brief_call, logits, labels),
         "fit_light_weight": (arrow.brief_call, logits, logits, labels),
+        "check_table": (arrow._call_for_batch, "predictions", predictions),
         "score": (arrow._call_for_batch, "agf", 0, statistics),
-        "plan": (arrow._call_for_report, '{"pruning_ratio": 0.5}', scores, 0, 0),
+        "plan": (arrow._call_for_batch, '{"pruning_ratio": 0.5}', scores, 0, 0),
         "diagnose": (arrow.brief_call, '{"pruning_ratio": 0.5}', statistics),
         "statistics_merge": (arrow._call_for_batch, statistics, statistics),
     }

@@ -50,7 +50,7 @@ def test_all_calls_give_memory_back(live, spec, pairs, tmp_path):
         )
         arrow.call(core().write_file, str(tmp_path / "plan.arrow"), plan)
         arrow.call_for_batch(core().read_file, str(tmp_path / "plan.arrow"), "plan")
-        arrow.call_for_batch(core().priors, 1.0, arrow.matrix(pairs[0][0]))
+        arrow.call_for_batch(core().priors, "light", 1.0, arrow.matrix(pairs[0][0]))
         arrow.call_for_array(core().route, "energy", 1.0, 0.5, arrow.matrix(pairs[0][0]))
         arrow.call_for_array(core().abs_yg, 1, *map(arrow.matrix, pairs[0]))
         arrow.call_for_array(core().top_k, 3, 1, arrow.matrix(np.arange(9.0)[:, None]))

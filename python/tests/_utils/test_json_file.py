@@ -5,8 +5,11 @@ import json
 import os
 
 import pytest
+import torch
 
+import agflow
 from agflow._utils.json_file import FORMAT, Keys, parse_object, read_json, write_json
+from agflow.cascade import CascadeCosts
 from agflow.errors import CorruptFileError, FileError, InvalidValueError
 
 KEYS = {4: Keys(("name",), ("note",)), 1: Keys(("name",))}
@@ -110,6 +113,29 @@ def test_numbers_that_json_cannot_hold_are_not_written(path):
     with pytest.raises(InvalidValueError, match="the thing holds a number that is NaN"):
         write_json(path, {"name": float("nan")}, "thing")
     assert path.read_bytes() == before
+
+
+def test_the_core_and_python_agree_on_checksums(tmp_path):
+    """What Go writes has Python's checksum, and Go reads what Python writes."""
+    logits = torch.eye(3).repeat(8, 1)
+    predictions = agflow.cascade.join_predictions(
+        logits, logits, torch.arange(24) % 3, CascadeCosts(1, 2)
+    )
+    router = agflow.calibrate_router(predictions, escalation=0.9)
+    path = tmp_path / "router.json"
+    router.save(path)
+    content = json.loads(path.read_text())
+    keys = {4: Keys([name for name in content if name not in ("format", "checksum")])}
+    again = read_json(path, "router", keys)
+    assert {**again, "checksum": content["checksum"]} == content
+    del again["format"]
+    write_json(path, again, "router")
+    assert agflow.cascade.Router.load(path) == router
+    raw = path.read_text()
+    path.write_text(raw.replace('"confidence": 0.95', '"confidence": 0.96'))
+    assert path.read_text() != raw
+    with pytest.raises(CorruptFileError, match="checksum does not hold"):
+        agflow.cascade.Router.load(path)
 
 
 def test_bytes_that_are_no_text_are_refused():

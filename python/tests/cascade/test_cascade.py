@@ -154,14 +154,11 @@ def test_the_ensemble_is_recorded_where_it_can_be():
     np.testing.assert_array_equal(
         given.columns["ensemble_prediction"], combine(light, heavy, 0.75).argmax(1)
     )
-    for other in ({"labels_N": labels + 5}, {"heavy_NK": heavy[:, :9]}):
-        without = join_predictions(
-            **{"light_NK": light, "heavy_NK": heavy, "labels_N": labels, **other},
-            costs=CascadeCosts(20, 100),
-        )
-        assert "ensemble_prediction" not in without.columns and without.light_weight == 0.0
-        with pytest.raises(InvalidValueError, match="no answers of the ensemble"):
-            agflow.calibrate_router(without, ensemble=True)
+    heavy_9 = torch.nn.functional.one_hot(labels, 9).float()  # of other classes than the light one
+    without = join_predictions(light, heavy_9, labels, CascadeCosts(20, 100))
+    assert "ensemble_prediction" not in without.columns and without.light_weight == 0.0
+    with pytest.raises(InvalidValueError, match="no answers of the ensemble"):
+        agflow.calibrate_router(without, ensemble=True)
 
 
 def test_router_of_the_ensemble_is_measured_against_the_heavy_expert(predictions):
@@ -436,5 +433,4 @@ def test_bad_inputs_are_refused(example, light, predictions):
     cascade = agflow.Cascade(light, heavy, 0.5)
     with pytest.raises(NonFiniteError):
         cascade(torch.full((2, 1, 28, 28), float("nan")))
-    with pytest.raises(EmptyError):  # nothing was answered, so nothing is charged
-        _ = cascade.ledger
+    assert cascade.ledger.samples == 0  # nothing was answered, so nothing is charged

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -72,7 +73,21 @@ def test_failed_step_shows_what_it_said(build, tmp_path, capsys):
 @pytest.mark.parametrize("flags", ["t", "td"])
 def test_free_threaded_python_is_refused_by_name(build, monkeypatch, flags):
     monkeypatch.setattr(sys, "abiflags", flags)
-    with pytest.raises(SystemExit, match=r"is a free-threaded build of CPython .* the default bu"):
+    with pytest.raises(SystemExit, match=r"the free-threaded build, which agflow does not support"):
+        build.build()
+
+
+@pytest.mark.parametrize("version", [(3, 9, 18), (3, 14, 0), (4, 0, 0)])
+def test_other_version_is_refused_by_name(build, monkeypatch, version):
+    monkeypatch.setattr(build.sys, "version_info", version)
+    with pytest.raises(SystemExit, match=r"is CPython 3.*: agflow needs CPython 3.10 to 3.13$"):
+        build.build()
+
+
+def test_other_implementation_is_refused_by_name(build, monkeypatch):
+    monkeypatch.setattr(build.sys, "implementation", types.SimpleNamespace(name="pypy"))
+    monkeypatch.setattr(build.platform, "python_implementation", lambda: "PyPy")
+    with pytest.raises(SystemExit, match=r"is PyPy 3\.\d+: agflow needs CPython"):
         build.build()
 
 

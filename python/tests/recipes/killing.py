@@ -24,7 +24,7 @@ from agflow.data.datasets import EXAMPLE
 from agflow.models.expert import EXPERT_FOLDER, load_expert
 from agflow.recipes.run_folder import RUN_FOLDER
 
-SMALL = {"data": "example", "limit": 256, "batch_size": 64, "label": None, "weights": None}
+SMALL = {"data": "example:train", "limit": 256, "batch_size": 64, "label": None, "weights": None}
 
 
 def save(output, seed):
@@ -145,7 +145,7 @@ def main(what, folder, trials):
     assert loader._core is None, "no fork may call the Go core after its parent has"
     folder = pathlib.Path(folder)
     output = folder / ("out.pt2" if what == "export" else "out.arrow")
-    random.seed(what)
+    random.seed()
     seconds = whole(work, output, 1)
     found = {"kills": 0, "old": 0, "new": 0, "left": 0, "seconds": seconds}
     for trial in range(trials):
