@@ -87,22 +87,20 @@ def _images(
     from agflow.data import DataOptions, image_loader, load_dataset
     from agflow.models import known_classes
 
-    seed = options["seed"]
+    form = map(options.get, ("label", "image_column", "class_map"))
     dataset = load_dataset(
         options["data"],
         preprocessing=preprocessing,
         limit=options.get("limit"),
-        seed=seed,
+        seed=options["seed"],
         classes=known_classes(labels_of) if labels_of is not None else None,
-        options=DataOptions(
-            options.get("label"), options.get("image_column"), options.get("class_map")
-        ),
+        options=DataOptions(*form),
     )
     return image_loader(
         dataset,
         options["batch_size"],
         workers=options.get("workers") or 0,
-        shuffle_seed=seed if shuffled else None,
+        shuffle_seed=options["seed"] if shuffled else None,
         shared=shared,
     )
 
@@ -115,11 +113,8 @@ def run(options: dict) -> dict:
     from agflow.recipes.results import RunOptions
 
     known = RunOptions.__dataclass_fields__
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InvalidValueError(
-            f"run does not know the option {unknown[0]!r}; it knows {', '.join(known)}"
-        )
+    for name in sorted(set(options) - set(known)):
+        raise InvalidValueError(f"run does not know the option {name!r}; it knows {[*known]}")
     given = _given(options)
     if "macs" not in given and "pruning_ratio" not in given:
         given["macs"] = default("run", "macs")
