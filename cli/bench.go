@@ -1,6 +1,10 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
 
 const benchmarks = "core, calibration, layers, pruning, cascade and bottleneck"
 
@@ -66,11 +70,11 @@ func benchLayersCommand() *cli.Command {
 		Name: "layers",
 		Usage: "the time of a model's products at all sizes that pruning may leave: " +
 			"the table that agflow plan --latency reads",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			modelFlag(), weightsFlag(), step.number("batch", "`N` images a batch"),
 			step.text("device", "torch `DEVICE` to measure: cpu or cuda"),
 			step.output("latency `FILE` to write"), roundsFlag(step),
-		},
+		}, normalisationFlags()),
 	}, string(step))
 }
 

@@ -1,12 +1,16 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"slices"
+
+	"github.com/urfave/cli/v2"
+)
 
 func exportCommand() *cli.Command {
 	return hostedCommand(cli.Command{
 		Name:  "export",
 		Usage: "write a model for other runtimes, after comparing it with torch",
-		Flags: []cli.Flag{
+		Flags: slices.Concat([]cli.Flag{
 			need("output", "`FILE` to write, .onnx or .pt2"),
 			setting("format",
 				"`NAME` of the format: onnx or torch (default: by the file's ending)"),
@@ -15,6 +19,6 @@ func exportCommand() *cli.Command {
 				"`DATA` whose first images it is compared on (default: random images)"),
 			of("export").number("opset", "`VERSION` of the ONNX operators"),
 			seedFlag(), labelFlag(), imageColumnFlag(),
-		},
+		}, normalisationFlags()),
 	})
 }

@@ -27,6 +27,15 @@ func weightsFlag() cli.Flag {
 	return setting("weights", "safetensors `FILE` with the model's weights")
 }
 
+// normalisationFlags say what images are normalised by, where that is not known of the model.
+func normalisationFlags() []cli.Flag {
+	return []cli.Flag{
+		settings("mean", "`NUMBERS` that the images' channels are normalised by: as many as the "+
+			"model has channels (default: what is known of the model)"),
+		settings("std", "`NUMBERS` beside those of --mean"),
+	}
+}
+
 func dataFlag() cli.Flag {
 	return common.text("data",
 		"`DATA`: example:train, parquet:FILE, npz:FILE or imagefolder:DIR; FILE may be a folder "+
@@ -54,8 +63,11 @@ func classMapFlag() cli.Flag {
 		"a JSON object {name: number or name}, or CSV lines name,number (default: by the names)")
 }
 
-// formFlags say how data are to be read.
-func formFlags() []cli.Flag { return []cli.Flag{labelFlag(), imageColumnFlag(), classMapFlag()} }
+// formFlags say how data are to be read, up to the numbers that the model takes.
+func formFlags() []cli.Flag {
+	form := []cli.Flag{labelFlag(), imageColumnFlag(), classMapFlag()}
+	return append(form, normalisationFlags()...)
+}
 
 // computingFlags say where and how exactly models compute, and who decodes their images.
 func computingFlags() []cli.Flag {

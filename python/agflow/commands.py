@@ -71,6 +71,14 @@ def _computing(options: dict) -> Computing:
     return Computing(**_given({"device": device, "dtype": options.get("dtype")}))
 
 
+def _load(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
+    """The model that the option ``role`` names, with the weights and normalisation given."""
+    from agflow.models import load_model
+
+    given = {name: options.get(name) or None for name in ("mean", "std")}
+    return load_model(options[role], options.get("weights"), **given)
+
+
 def _images(
     options: dict,
     preprocessing: Preprocessing,
@@ -83,22 +91,20 @@ def _images(
     from agflow.data import DataOptions, image_loader, load_dataset
     from agflow.models import known_classes
 
-    seed = options["seed"]
+    form = map(options.get, ("label", "image_column", "class_map"))
     dataset = load_dataset(
         options["data"],
         preprocessing=preprocessing,
         limit=options.get("limit"),
-        seed=seed,
+        seed=options["seed"],
         classes=known_classes(labels_of) if labels_of is not None else None,
-        options=DataOptions(
-            options.get("label"), options.get("image_column"), options.get("class_map")
-        ),
+        options=DataOptions(*form),
     )
     return image_loader(
         dataset,
         options["batch_size"],
         workers=options.get("workers") or 0,
-        shuffle_seed=seed if shuffled else None,
+        shuffle_seed=options["seed"] if shuffled else None,
         shared=shared,
     )
 
@@ -111,11 +117,8 @@ def run(options: dict) -> dict:
     from agflow.recipes.results import RunOptions
 
     known = RunOptions.__dataclass_fields__
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InvalidValueError(
-            f"run does not know the option {unknown[0]!r}; it knows {', '.join(known)}"
-        )
+    for name in sorted(set(options) - set(known)):
+        raise InvalidValueError(f"run does not know the option {name!r}; it knows {[*known]}")
     given = _given(options)
     if "macs" not in given and "pruning_ratio" not in given:
         given["macs"] = default("run", "macs")
@@ -152,11 +155,10 @@ def calibrate(options: dict) -> dict:
     The raw tensors are written, too, if ``dump`` names a folder.
     """
     from agflow.calibration import CalibrationOptions, calibrate
-    from agflow.models import load_model
 
     _check_output(options)
     computing = _computing(options)
-    model, preprocessing, name = load_model(options["model"], options.get("weights"))
+    model, preprocessing, name = _load(options, "model")
     loader = _images(options, preprocessing, model, shared=True)
     with computing.precision():
         statistics = calibrate(
@@ -185,12 +187,12 @@ def calibrate(options: dict) -> dict:
 def prune(options: dict) -> dict:
     """Prune and repair a model by a plan and save the light expert's folder."""
     from agflow.data import sketch_images
-    from agflow.models import load_model, save_expert
+    from agflow.models import save_expert
     from agflow.pruning import Plan, prune
 
     _check_output(options, expert=True)
     computing = _computing({**options, "dtype": None})  # float32 whatever was asked for
-    model, preprocessing, name = load_model(options["model"], options.get("weights"))
+    model, preprocessing, name = _load(options, "model")
     plan, compensate = Plan.load(options["plan"]), options["compensate"]
     loader = _images(options, preprocessing, model) if compensate != "none" else None
     light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
@@ -211,11 +213,11 @@ def prune(options: dict) -> dict:
 def predict(options: dict) -> dict:
     """Run both experts over the same images and write their predictions as an Arrow file."""
     from agflow.cascade import predict
-    from agflow.models import expert_tuning, load_expert, load_model
+    from agflow.models import expert_tuning, load_expert
 
     _check_output(options)
     computing = _computing(options)
-    heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
+    heavy, preprocessing, _ = _load(options, "heavy")
     folders = [options["light"]]
     if options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir():
         folders.append(options["heavy"])
@@ -248,14 +250,14 @@ def predict(options: dict) -> dict:
 def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     from agflow.data import sketch_images
-    from agflow.models import expert_tuning, load_expert, load_model, save_expert
+    from agflow.models import expert_tuning, load_expert, save_expert
     from agflow.models.expert import PLAN
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
 
     _check_output(options, expert=True)
     computing = _computing(options)
-    heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
+    heavy, preprocessing, _ = _load(options, "heavy")
     light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
     loader = _images(options, preprocessing, light, shuffled=True, shared=True)
     checkpoint = options.get("checkpoint")
@@ -292,10 +294,9 @@ def finetune(options: dict) -> dict:
 def evaluate(options: dict) -> dict:
     """Measure the top-1 accuracy of a model."""
     from agflow.evaluation import evaluate
-    from agflow.models import load_model
 
     computing = _computing(options)
-    model, preprocessing, name = load_model(options["model"], options.get("weights"))
+    model, preprocessing, name = _load(options, "model")
     loader = _images(options, preprocessing, model, shared=True)
     with computing.precision():
         found = evaluate(computing.move(model), loader)
@@ -313,10 +314,9 @@ def evaluate(options: dict) -> dict:
 def export(options: dict) -> dict:
     """Write a model as ONNX or as torch's ExportedProgram; see :func:`agflow.export`."""
     from agflow.exporting.models import CHECKED_IMAGES, export
-    from agflow.models import load_model
 
     _check_output(options)
-    model, preprocessing, name = load_model(options["model"], options.get("weights"))
+    model, preprocessing, name = _load(options, "model")
     images = None
     if options.get("data"):
         few = {**options, "limit": CHECKED_IMAGES, "batch_size": CHECKED_IMAGES}
@@ -359,11 +359,10 @@ def bench_calibration(options: dict) -> dict:
 def bench_layers(options: dict) -> dict:
     """The latency table of a model, written as an Arrow file; see :mod:`agflow.bench.layers`."""
     from agflow.bench import layers
-    from agflow.models import load_model
 
     _check_output(options)
     computing = _computing(options)
-    model, _, name = load_model(options["model"], options.get("weights"))
+    model, _, name = _load(options, "model")
     table = layers.measure(computing.move(model), batch=options["batch"], rounds=options["rounds"])
     table.save(options["output"])
     return {

@@ -45,7 +45,7 @@ from agflow.models import (
     model_logits,
     model_name,
 )
-from agflow.models.account import measurable
+from agflow.models.account import examined
 from agflow.models.resolution import at_image_size
 
 
@@ -129,7 +129,7 @@ def calibrate(
     _check(model, batches)
     check_loader(loader)
     model = without_inference_tensors(model)
-    adapter = measurable(model)
+    adapter = examined(model)
     metadata = {"agflow.loss": LOSS_NAME, "agflow.seed": str(seed)}
     if image_size is not None:
         model = at_image_size(model, image_size)

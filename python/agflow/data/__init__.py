@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agflow.data.loading import image_loader as image_loader
     from agflow.data.options import DataOptions as DataOptions
     from agflow.data.preprocessing import Preprocessing as Preprocessing
+    from agflow.data.processors import preprocessing_like as preprocessing_like
 
 _HOMES = {
     "DataOptions": "options",
@@ -25,6 +26,7 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "image_loader": "loading",
     "load_dataset": "datasets",
+    "preprocessing_like": "processors",
     "random_crops": "augmentation",
     "random_shifts": "augmentation",
     "shifting_batch": "augmentation",
@@ -37,6 +39,7 @@ __all__ = [
     "Preprocessing",
     "image_loader",
     "load_dataset",
+    "preprocessing_like",
     "random_crops",
     "random_shifts",
     "shifting_batch",

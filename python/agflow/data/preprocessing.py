@@ -19,9 +19,11 @@ _EXPECTED = {
     "input_size": "height and width in pixels",
     "mean": "finite numbers",
     "std": "numbers above 0",
-    "interpolation": "bicubic, bilinear or nearest",
+    "interpolation": "bicubic, bilinear, nearest, lanczos, box or hamming",
     "crop_pct": "a number above 0",
+    "crop_mode": "center, squash or border",
 }
+_INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
 _LONGEST = 64  # times the crop's longer side over its shorter one
 
 
@@ -33,8 +35,11 @@ class Preprocessing:
     ----------
     input_size : height and width after the crop, pixels
     mean, std : one number per channel
-    interpolation : of the resize: ``"bicubic"``, ``"bilinear"`` or ``"nearest"``
+    interpolation : of the resize: ``"bicubic"``, ``"bilinear"``, ``"nearest"``, ``"lanczos"``,
+        ``"box"`` or ``"hamming"``
     crop_pct : the short side is resized to input_size / crop_pct
+    crop_mode : ``"center"``; or ``"squash"``: both sides are resized to input_size / crop_pct,
+        whatever the shape of the image; or ``"border"``: the long side is, and the rest is filled
 
     Raises
     ------
@@ -59,6 +64,7 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: str = "bicubic"
     crop_pct: float = 1.0
+    crop_mode: str = "center"
 
     def __post_init__(self):
         if self.channels not in _MODES or len(self.std) != self.channels:
@@ -71,8 +77,9 @@ class Preprocessing:
             "input_size": len(width) == 1 and all(_is_whole(n) for n in (height, *width)),
             "mean": all(map(_is_finite, self.mean)),
             "std": all(_is_finite(n) and n > 0 for n in self.std),
-            "interpolation": self.interpolation in ("bicubic", "bilinear", "nearest"),
+            "interpolation": self.interpolation in _INTERPOLATIONS,
             "crop_pct": _is_finite(self.crop_pct) and self.crop_pct > 0,
+            "crop_mode": self.crop_mode in ("center", "squash", "border"),
         }.items():
             if not right:
                 raise InvalidValueError(
@@ -110,7 +117,10 @@ class Preprocessing:
             is_training=False,
             normalize=False,
             interpolation=self.interpolation,
-            crop_pct=self.crop_pct,
+            # timm rounds size / crop_pct down: 380 / 0.95 is 399.99... and is to be 400.
+            crop_pct=self.crop_pct * (1 - 1e-9),
+            crop_mode=self.crop_mode,
+            mean=self.mean,
         )
         # It would be a tuple with separate=True, and of arrays with use_prefetcher=True.
         return cast("Callable[[Image.Image], torch.Tensor]", transform)

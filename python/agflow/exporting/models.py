@@ -5,7 +5,6 @@ Every file is compared with the model before it appears. Shape suffixes: B image
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import os
@@ -19,15 +18,20 @@ import torch
 from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.devices import device_of
 from agflow._utils.files import atomic_file
+from agflow._utils.modes import preserve_training_mode
+from agflow._utils.tensors import relative_difference
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
     DtypeError,
     InternalError,
     InvalidValueError,
+    NonFiniteError,
     UnsupportedModelError,
 )
 from agflow.models import adapter_for, count_params, logits_of, model_name
+from agflow.models.copying import copy_of, own_methods
 from agflow.models.resizing import resize_of
 
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
@@ -77,10 +81,12 @@ def export(
     Raises
     ------
     InvalidValueError
-        The format is unknown, or a package of the format is not installed.
+        The format or the opset is unknown, or a package of the format is not installed.
     DtypeError, UnsupportedModelError
-        The model is not float32, torch cannot export it, or no adapter finds the size of its
-        images.
+        The model is not float32, torch cannot export it, or not with this opset, it cannot be
+        copied, or no adapter finds the size of its images.
+    NonFiniteError
+        The model's logits are not finite.
     InternalError
         The file gives other logits than the model.
     FileError
@@ -136,10 +142,13 @@ def export_module(
     """
     path = pathlib.Path(path)
     format = _format(path, format)
-    plain = _Plain(copy.deepcopy(module).cpu()).eval().requires_grad_(False)
+    if format == "onnx":
+        _check_opset(opset)
+    plain = _Plain(copy_of(module).cpu()).eval().requires_grad_(False)
     if any(parameter.dtype is not torch.float32 for parameter in plain.parameters()):
         raise DtypeError("the model is not wholly float32: call model.float() before the export")
     examples, text = examples[:CHECKED_IMAGES].cpu(), json.dumps(about)
+    _check_copy(module, plain, examples)
     program = _program(plain, examples)
     with atomic_file(path, "exported model") as made:
         if format == "onnx":
@@ -160,6 +169,33 @@ class _Plain(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return logits_of(self.model(images))
+
+
+def _check_opset(opset: int) -> None:
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if type(opset) is not int or not 1 <= opset <= newest:
+        raise InvalidValueError(
+            f"opset is {opset!r}, expected a version of ONNX's operators from 1 to {newest}, such "
+            f"as {default('export', 'opset')}"
+        )
+
+
+@torch.no_grad()
+def _check_copy(module: nn.Module, plain: _Plain, examples: torch.Tensor) -> None:
+    """Check that the copy, which has no methods of its instances' own, computes the same."""
+    place = next((name for name, part in module.named_modules() if own_methods(part)), None)
+    if place is None:
+        return
+    with preserve_training_mode(module):
+        expected = logits_of(module.eval()(examples.to(device_of(module)))).cpu()
+    if relative_difference(plain(examples), expected) > LOGIT_TOLERANCE:
+        method = own_methods(module.get_submodule(place))[0]
+        raise UnsupportedModelError(
+            f"{place or type(module).__name__} has a {method} of its own, which changes what it "
+            f"computes and cannot be exported: delete it first (del module.{method})"
+        )
 
 
 def _format(path: pathlib.Path, format: str | None) -> str:
@@ -233,6 +269,12 @@ def _write_onnx(
         raise UnsupportedModelError(
             f"the model cannot be written as ONNX of opset {opset}: {_first_line(error)}"
         ) from error
+    written = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if written != opset:  # torch says so in its log only
+        raise UnsupportedModelError(
+            f"torch wrote opset {written} where {opset} was asked for: the model has operators "
+            f"that it cannot convert; ask for opset {written}"
+        )
     symbols = {
         dim.dim_param for dim in proto.graph.input[0].type.tensor_type.shape.dim if dim.dim_param
     }
@@ -294,9 +336,12 @@ def _compare(plain: _Plain, exported, images: torch.Tensor) -> float:
     differences = []
     for batch in (images, images[:1]):
         expected_BK = plain(batch)
-        differences.append(
-            float((exported(batch) - expected_BK).abs().max() / expected_BK.abs().max())
-        )
+        if not expected_BK.isfinite().all():
+            raise NonFiniteError(
+                "the model's own logits are not finite, so that an exported file cannot be checked "
+                "against them: look for NaN or infinity in its weights"
+            )
+        differences.append(relative_difference(exported(batch), expected_BK))
     if not max(differences) <= LOGIT_TOLERANCE:
         raise InternalError(
             f"the exported model's logits differ from torch's by {max(differences):.1e} of the "

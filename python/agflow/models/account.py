@@ -53,20 +53,19 @@ def examined(model: nn.Module) -> Adapter:
     return adapter
 
 
-def measurable(model: nn.Module) -> Adapter:
-    """Do what :func:`examined` does, and check that gradients can be taken through ``model``.
+def check_values(model: nn.Module) -> None:
+    """Check that the parameters of ``model`` have values.
 
     Raises
     ------
     UnsupportedModelError
-        As :func:`examined`; or a parameter is on the meta device.
+        A parameter is on the meta device.
 
     Examples
     --------
     >>> import agflow
-    >>> from agflow.models.account import measurable
-    >>> measurable(agflow.load_model("example")[0]).family
-    'timm_vit'
+    >>> from agflow.models.account import check_values
+    >>> check_values(agflow.load_model("example")[0])
     """
     for name, parameter in model.named_parameters():
         if parameter.device.type == "meta":
@@ -74,7 +73,6 @@ def measurable(model: nn.Module) -> Adapter:
                 f"{type(model).__name__} is not supported: {name} is on the meta device and has no "
                 "values: load the weights first"
             )
-    return examined(model)
 
 
 def _of_outputs(adapter: Adapter, model: nn.Module) -> str | None:

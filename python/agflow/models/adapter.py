@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import nn
 
 from agflow._utils.devices import first_parameter
 from agflow._utils.modes import preserve_training_mode
+from agflow.data.preprocessing import Preprocessing
 from agflow.errors import UnsupportedModelError
 from agflow.models.outputs import logits_of
 
@@ -91,10 +93,12 @@ class Adapter(ABC):
     ----------
     family : short name, kept in expert folders
     models : the models it handles, in words for error messages
+    library : that knows what preprocessing its models have
     """
 
     family: ClassVar[str]
     models: ClassVar[str]
+    library: ClassVar[str] = "timm"
 
     @abstractmethod
     def recognises(self, model: nn.Module) -> bool:
@@ -137,9 +141,39 @@ class Adapter(ABC):
         """
         return nullcontext()
 
+    def output_scales(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """By reader, the factor γ [D] of its output in the residual stream (a LayerScale, or 1).
+
+        Readers that are not named have one that is solved for, which a factor below a ten
+        thousandth is too small for.
+        """
+        return {}
+
     @abstractmethod
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         """Channels, height and width of the images the model takes."""
+
+    def preprocessing(self, model: nn.Module, folder: pathlib.Path | None = None) -> Preprocessing:
+        """What the model's images need, at the size that it takes; here, what timm knows of it.
+
+        For models that timm did not create that is the mean and std of ImageNet.
+
+        Parameters
+        ----------
+        folder : where the weights are from, if they are from a file
+        """
+        import timm.data  # seconds to import
+
+        config = timm.data.resolve_model_data_config(model)
+        # timm reports the size of the published weights, even of a model made for another size.
+        return Preprocessing(
+            self.input_size(model)[1:],
+            tuple(config["mean"]),
+            tuple(config["std"]),
+            config["interpolation"],
+            config["crop_pct"],
+            config["crop_mode"],
+        )
 
     def class_count(self, model: nn.Module) -> int:
         """Number of classes; here, the logits that the model gives for one image."""

@@ -21,7 +21,7 @@ from agflow._utils.json_file import Keys
 from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
-from agflow.models.account import examined
+from agflow.models.account import check_values, examined
 from agflow.models.building import registrations_at_most
 from agflow.models.outputs import logits_of
 from agflow.models.registry import (
@@ -100,6 +100,7 @@ def save_expert(
     >>> all(bool((a == b).all()) for a, b in zip(model.parameters(), again.parameters()))
     True
     """
+    check_values(model)
     examined(model)
     weights = safetensors.torch.save(
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

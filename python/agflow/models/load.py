@@ -6,23 +6,27 @@ import difflib
 import importlib
 import os
 import pathlib
+from collections.abc import Sequence
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import nn
 
 from agflow._utils.files import read_bytes
 from agflow.data.datasets import EXAMPLE
 from agflow.data.opening import missing_file
 from agflow.data.preprocessing import Preprocessing
-from agflow.errors import CorruptFileError, FileError, InvalidValueError
+from agflow.errors import FileError, InvalidValueError
 from agflow.models.expert import expert_preprocessing, load_expert
 from agflow.models.preprocessing import preprocessing_of
 from agflow.models.registry import model_name
+from agflow.models.weights_file import fitting_weights
 
 
 def load_model(
-    spec: str, weights: str | os.PathLike | None = None
+    spec: str,
+    weights: str | os.PathLike | None = None,
+    *,
+    mean: Sequence[float | str] | None = None,
+    std: Sequence[float | str] | None = None,
 ) -> tuple[nn.Module, Preprocessing, str]:
     """Load a model by a short name.
 
@@ -37,7 +41,10 @@ def load_model(
     Parameters
     ----------
     spec : one of these names
-    weights : a safetensors file whose tensors are the model's, by name and shape
+    weights : a safetensors file whose tensors are the model's, by name and shape. Beside those of a
+        Hugging Face model, a ``preprocessor_config.json`` says what its images need
+    mean, std : what the images are normalised by, in place of what is known of the model: one
+        number a channel each
 
     Returns
     -------
@@ -49,7 +56,7 @@ def load_model(
     ------
     InvalidValueError
         Unknown form, unknown timm name, a function that cannot be found or gives no model, weights
-        beside an expert.
+        or a mean beside an expert; mean and std that are not those of the model's channels.
     FileError, CorruptFileError
         Weights or folder are missing, damaged or belong to another model.
 
@@ -62,11 +69,13 @@ def load_model(
     """
     prefix, _, rest = spec.partition(":")
     if spec == "example" or pathlib.Path(spec).is_dir():
-        if weights is not None:
-            raise InvalidValueError(
-                f"{spec} is an expert folder and brings its own weights: leave "
-                f"weights={os.fspath(weights)!r} out"
-            )
+        own = {"weights": weights and os.fspath(weights), "mean": mean, "std": std}
+        for name, value in own.items():
+            if value is not None:
+                raise InvalidValueError(
+                    f"{spec} is an expert folder and brings its own {name}: leave {name}={value!r} "
+                    "out"
+                )
         folder = EXAMPLE / "heavy" if spec == "example" else pathlib.Path(spec)
         return (
             load_expert(folder),
@@ -86,7 +95,9 @@ def load_model(
         )
     if weights is not None:
         _load_weights(model, pathlib.Path(weights))
-    return model.eval(), preprocessing_of(model), name
+    folder = None if weights is None else pathlib.Path(weights).parent
+    preprocessing = preprocessing_of(model, mean=mean, std=std, folder=folder)
+    return model.eval(), preprocessing, name
 
 
 def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
@@ -130,24 +141,4 @@ def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
     if not path.exists():
         raise missing_file(path)
     raw = read_bytes(path, "weights")
-    try:
-        tensors = safetensors.torch.load(raw)
-    except SafetensorError as error:
-        raise CorruptFileError(
-            f"weights {path} are not a safetensors file ({error}); convert other formats with "
-            "safetensors.torch.save_file"
-        ) from error
-    expected = model.state_dict()
-    faults = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
-    faults += [f"{name} is not in the model" for name in tensors.keys() - expected.keys()]
-    faults += [
-        f"{name} has shape {list(tensors[name].shape)}, expected {list(expected[name].shape)}"
-        for name in expected.keys() & tensors.keys()
-        if tensors[name].shape != expected[name].shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise CorruptFileError(
-            f"weights {path} do not fit {model_name(model)}: {'; '.join(sorted(faults)[:3])}{more}"
-        )
-    model.load_state_dict(tensors)
+    model.load_state_dict(fitting_weights(raw, model, f"weights {path}"))

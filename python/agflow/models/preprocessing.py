@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
+from collections.abc import Sequence
+from dataclasses import replace
+
 from torch import nn
 
 from agflow.data.preprocessing import Preprocessing
@@ -9,17 +13,31 @@ from agflow.errors import InvalidValueError
 from agflow.models.registry import adapter_for
 
 
-def preprocessing_of(model: nn.Module) -> Preprocessing:
-    """Return the preprocessing timm knows for ``model``; timm's defaults (ImageNet's mean and std)
-    for models that timm did not create.
+def preprocessing_of(
+    model: nn.Module,
+    *,
+    mean: Sequence[float | str] | None = None,
+    std: Sequence[float | str] | None = None,
+    folder: pathlib.Path | None = None,
+) -> Preprocessing:
+    """Return the preprocessing that the model's library knows for ``model``.
+
+    That is timm's for its weights; of a Hugging Face model the ``preprocessor_config.json`` beside
+    its weights, or else the image processor of its class; that of torchvision's first weights for
+    its models; ImageNet's mean and std for others.
+
+    Parameters
+    ----------
+    mean, std : in place of the library's: one number a channel each
+    folder : where the weights are from, if they are from a file
 
     Raises
     ------
     UnsupportedModelError
         No adapter handles the model.
     InvalidValueError
-        The model takes another number of channels than the weights timm describes, so their mean
-        and std do not apply.
+        The model takes another number of channels than the library knows mean and std for, or than
+        the given ones are for.
 
     Examples
     --------
@@ -28,20 +46,31 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
     >>> preprocessing_of(timm.create_model("vit_tiny_patch16_224")).input_size
     (224, 224)
     """
-    import timm.data  # seconds to import
+    adapter = adapter_for(model)
+    channels = adapter.input_size(model)[0]
+    found = adapter.preprocessing(model, folder)
+    if mean is None and std is None:
+        if channels != found.channels:
+            raise InvalidValueError(
+                f"{adapter.library} knows mean and std for {found.channels} channels, the model "
+                f"takes {channels}: give mean and std (--mean and --std), or its own "
+                "Preprocessing(input_size, mean, std)"
+            )
+        return found
+    given = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
+    for name, numbers in given.items():
+        if len(numbers) != channels:
+            raise InvalidValueError(
+                f"{name} is {list(numbers)}, expected one number for each of the model's "
+                f"{channels} channels, with mean and std both"
+            )
+    return replace(found, **given)
 
-    config = timm.data.resolve_model_data_config(model)
-    # timm reports the size of the published weights, even of a model created for another size.
-    channels, height, width = adapter_for(model).input_size(model)
-    if channels != len(config["mean"]):
+
+def _numbers(name: str, values: Sequence[float | str] | None) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, values or ()))
+    except (TypeError, ValueError):
         raise InvalidValueError(
-            f"timm knows mean and std for {len(config['mean'])} channels, the model takes "
-            f"{channels}: give its own Preprocessing(input_size, mean, std)"
-        )
-    return Preprocessing(
-        (height, width),
-        tuple(config["mean"]),
-        tuple(config["std"]),
-        config["interpolation"],
-        config["crop_pct"],
-    )
+            f"{name} is {values!r}, expected numbers, one a channel, such as 0.5"
+        ) from None

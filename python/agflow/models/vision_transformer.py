@@ -327,6 +327,17 @@ class VisionTransformerAdapter(Adapter):
                 found += [layer(mlp.units, "mlp", channels, 1, mlp.reader), branch(mlp)]
         return found
 
+    def output_scales(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        scales = {}
+        for branch in self.anatomy(model).branches():
+            weight_DC = model.get_submodule(branch.reader).weight.detach()
+            scales[branch.reader] = (
+                weight_DC.new_ones(len(weight_DC))
+                if branch.scale is None
+                else model.get_submodule(branch.scale).gamma.detach()
+            )
+        return scales
+
     def weights(self, model: nn.Module, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
         """As :meth:`Adapter.weights`. The keys' weights count as what reads the queries.
 

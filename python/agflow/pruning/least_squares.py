@@ -23,6 +23,7 @@ from agflow.data.batches import image_batches
 from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import adapter_for
 from agflow.models.copying import watched
+from agflow.pruning.damping import damped_solution
 from agflow.pruning.residual_blocks import non_finite_message
 
 COMPENSATIONS = ("ridge", "ridge_at_once", "mean", "none")
@@ -219,7 +220,13 @@ def compensated(
         shift_O = removed_OM @ moment.mean_C[removed]
     else:
         scatter_CC = moment.second_CC if bias_O is None else moment.covariance_CC
-        mixing_KM = _ridge(scatter_CC[keep_K][:, keep_K], scatter_CC[keep_K][:, removed], ridge)
+        kept_KK = scatter_CC[keep_K][:, keep_K]
+        mixing_KM = damped_solution(
+            kept_KK,
+            scatter_CC[keep_K][:, removed],
+            ridge * float(kept_KK.diagonal().mean()),
+            float(moment.second_CC.diagonal()[keep_K].mean()),
+        )
         weight_OK = kept_OK + removed_OM @ mixing_KM.T
         shift_O = removed_OM @ (moment.mean_C[removed] - mixing_KM.T @ moment.mean_C[keep_K])
     bias = None if bias_O is None else (bias_O.detach().double().cpu() + shift_O).to(bias_O)
@@ -263,12 +270,3 @@ def _check_compensation(
         raise InvalidValueError(
             "compensation 'mean' shifts the bias and this layer has none: use 'ridge'"
         )
-
-
-def _ridge(kept_KK: torch.Tensor, cross_KM: torch.Tensor, ridge: float) -> torch.Tensor:
-    """Solve (kept_KK + λ I) B = cross_KM; zero where the kept channels never vary."""
-    penalty = ridge * kept_KK.diagonal().mean()
-    if penalty <= 0:
-        return torch.zeros_like(cross_KM)
-    factor = torch.linalg.cholesky(kept_KK + penalty * torch.eye(len(kept_KK), dtype=kept_KK.dtype))
-    return torch.cholesky_solve(cross_KM, factor)

@@ -12,6 +12,7 @@ from agflow._utils.defaults import default
 from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.modes import with_gradients, without_inference_tensors
 from agflow._utils.modules import linear_at
+from agflow._utils.tensors import relative_difference
 from agflow.data.batches import image_batches
 from agflow.errors import (
     DtypeError,
@@ -21,7 +22,7 @@ from agflow.errors import (
     UnknownLayerError,
 )
 from agflow.models import Adapter, PrunableLayer, logits_of
-from agflow.models.account import measurable
+from agflow.models.account import check_values, examined
 from agflow.models.adapter import channels_of
 from agflow.models.copying import copy_of
 from agflow.models.forward import check_image_shape
@@ -110,6 +111,7 @@ def prune(
     True
     """
     # The equations of the repair need more digits than mixed precision leaves their coefficients.
+    check_values(model)
     with torch.autocast(device_of(model).type, enabled=False):
         return _prune(model, plan, loader, compensate)
 
@@ -122,7 +124,7 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
         )
     plan = Plan.of_any(plan)
     model = without_inference_tensors(model)
-    adapter = measurable(model)
+    adapter = examined(model)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
     dtype = first_parameter(model).dtype
@@ -317,12 +319,10 @@ def _random_images(adapter: Adapter, model: nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def _check_agreement(pruned: nn.Module, reference: nn.Module, images: torch.Tensor) -> None:
     images = images.to(device_of(pruned))
-    expected_BK = logits_of(reference(images))
-    difference = (logits_of(pruned(images)) - expected_BK).abs().max()
-    largest = expected_BK.abs().max()
-    if not difference <= AGREEMENT_TOLERANCE * largest:
+    difference = relative_difference(logits_of(pruned(images)), logits_of(reference(images)))
+    if not difference <= AGREEMENT_TOLERANCE:
         raise InternalError(
-            f"the pruned model's logits differ from the masked one's by {difference:.1e} where the "
-            f"largest is {largest:.1e}, expected at most {AGREEMENT_TOLERANCE:.0e} of it: "
+            f"the pruned model's logits differ from the masked one's by {difference:.1e} of the "
+            f"largest, expected at most {AGREEMENT_TOLERANCE:.0e}: "
             "the pruning was wrong and its result is not returned; please report the model"
         )

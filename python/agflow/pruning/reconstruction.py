@@ -6,7 +6,8 @@ and the output that would bring the residual stream back to that of the dense ne
     target = o + (s_dense - s) / (2 γ)
 
 with o the output of the reader before its units are removed, s the stream with γ o added, and γ the
-factor of the block (1, or a LayerScale).
+factor of the block (1, or a LayerScale). A reader that adds next to nothing to the stream has o
+alone as its target.
 
 Shape suffixes: B images, T tokens, C inputs of the reader before pruning, K kept inputs, D channels
 of the residual stream.
@@ -78,8 +79,10 @@ def fit_reader(
         )
         y_BTC, o_BTD = calls[name]
         y_BTK, before_BTD = y_BTC[..., keep_C], stream_before_reader(block, name, x_BTD, calls)
-        gap_BTD = dense_behind[i] - before_BTD - scale_D * o_BTD
-        target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
+        target_BTD = o_BTD
+        if block.corrects[name]:
+            gap_BTD = dense_behind[i] - before_BTD - scale_D * o_BTD
+            target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
         missing_BTD = target_BTD - nn.functional.linear(y_BTK, kept_DK, reader.bias)
         weight_BT = block.weights[name].expand(y_BTK.shape[:2])
         images, tokens = x_BTD.shape[:2]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from agflow.pruning.damping import damped_solution
+
 # Shares of the inputs' mean variance, 1e-4 to 10.
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(-8, 3))
 
@@ -81,14 +83,12 @@ class Regression:
         if intercept:
             scatter_KK = scatter_KK - torch.outer(mean_K, mean_K)
             cross_OK = cross_OK - torch.outer(mean_O, mean_K)
-        added = penalty * scatter_KK.diagonal().mean()
-        if added <= 0:
-            weight_OK = torch.zeros_like(cross_OK)
-        else:
-            factor = torch.linalg.cholesky(
-                scatter_KK + added * torch.eye(len(scatter_KK)).to(scatter_KK)
-            )
-            weight_OK = torch.cholesky_solve(cross_OK.T, factor).T
+        weight_OK = damped_solution(
+            scatter_KK,
+            cross_OK.T,
+            penalty * float(scatter_KK.diagonal().mean()),
+            float(self.sum_KK.diagonal().mean()) / self.rows,
+        ).T
         return weight_OK, mean_O - weight_OK @ mean_K if intercept else torch.zeros_like(mean_O)
 
     def error(self, weight_OK: torch.Tensor, bias_O: torch.Tensor) -> float:
@@ -110,7 +110,7 @@ def best_penalty(
 ) -> float:
     """Choose the penalty whose fit on ``fitted`` has the least error on ``held_out``.
 
-    Of equals, the greater one.
+    Of equals, the greater one; the one in the middle where no rows are held out.
 
     Examples
     --------
@@ -123,5 +123,7 @@ def best_penalty(
     >>> best_penalty(fitted, held_out)
     0.0001
     """
+    if not held_out.rows:
+        return sorted(penalties)[len(penalties) // 2]
     errors = {penalty: held_out.error(*fitted.solve(penalty, intercept)) for penalty in penalties}
     return min(sorted(errors, reverse=True), key=lambda penalty: errors[penalty])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from agflow.models import logits_of
 from agflow.pruning.hooks import Calls, recorded_calls
 
 SCALE_TOLERANCE = 1e-3  # of the norm of what a block adds to the stream
+# Of the norm of the stream: a branch that adds less cannot take back the stream's error. It would
+# need outputs far beyond its own, for a LayerScale of 1e-6 a million times the error.
+LEAST_SHARE = 1e-3
 
 _NEEDS = "compensate='ridge' reconstructs layer after layer"
 _CURE = "use compensate='ridge_at_once'"
@@ -39,6 +43,7 @@ class ResidualBlock:
     scales : by reader, the factor γ [D] of its output in the sum (1, or a LayerScale)
     weights : by reader, the weight of each token [T] in its least-squares fit; mean 1
     branches : by reader, the outermost module of the block that returns just the reader's output
+    corrects : by reader, whether it adds enough to the stream to take back the stream's error
     """
 
     name: str
@@ -46,6 +51,7 @@ class ResidualBlock:
     scales: Mapping[str, torch.Tensor]
     weights: Mapping[str, torch.Tensor]
     branches: Mapping[str, str]
+    corrects: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,10 @@ class _BlockRun:
 
 
 def find_residual_blocks(
-    model: nn.Module, readers: Sequence[str], sample: torch.Tensor
+    model: nn.Module,
+    readers: Sequence[str],
+    sample: torch.Tensor,
+    scales: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> list[ResidualBlock]:
     """Find the blocks that hold the readers, and check them on a forward pass over ``sample``.
 
@@ -70,6 +79,8 @@ def find_residual_blocks(
     ----------
     readers : names of nn.Linear modules, in forward order
     sample : images [B, C, H, W]
+    scales : by reader, the factor [D] of its output that is known
+        (:meth:`agflow.models.Adapter.output_scales`); others are solved for
 
     Raises
     ------
@@ -99,7 +110,7 @@ def find_residual_blocks(
     _check_sequence(list(readers_in), runs)
     outputs = {reader: calls[reader][1] for reader in readers}
     weights = _token_weights(logits_BK, outputs)
-    return [_residual_block(run, readers_in[run.name], calls, weights) for run in runs]
+    return [_residual_block(run, readers_in[run.name], calls, weights, scales) for run in runs]
 
 
 def stream_of(output: Any) -> torch.Tensor:
@@ -202,9 +213,13 @@ def _token_weights(
 
 
 def _residual_block(
-    run: _BlockRun, readers: list[str], calls: Calls, weights: Mapping[str, torch.Tensor]
+    run: _BlockRun,
+    readers: list[str],
+    calls: Calls,
+    weights: Mapping[str, torch.Tensor],
+    known: Mapping[str, torch.Tensor],
 ) -> ResidualBlock:
-    outputs = {reader: calls[reader][1] for reader in readers}
+    outputs = {reader: calls[reader][1].detach() for reader in readers}
 
     def branch_of(reader: str) -> str:
         return next(
@@ -213,12 +228,18 @@ def _residual_block(
             if _same(calls[module][1], outputs[reader])
         )
 
+    scales = _residual_scales(run, outputs, known)
+    stream = run.before_BTD.double().norm()
     return ResidualBlock(
         run.name,
         tuple(readers),
-        _residual_scales(run, {reader: output.detach() for reader, output in outputs.items()}),
+        scales,
         {reader: weights[reader] for reader in readers},
         {reader: branch_of(reader) for reader in readers},
+        {
+            reader: bool((scales[reader] * output).double().norm() >= LEAST_SHARE * stream)
+            for reader, output in outputs.items()
+        },
     )
 
 
@@ -227,23 +248,41 @@ def _same(output: Any, output_BTD: torch.Tensor) -> bool:
 
 
 def _residual_scales(
-    run: _BlockRun, outputs: Mapping[str, torch.Tensor]
+    run: _BlockRun, outputs: Mapping[str, torch.Tensor], known: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Solve after - before = Σ γ * output for the γ of every reader, channel by channel."""
+    """Check that the block adds Σ γ * output to the stream, for known γ or those that solve it.
+
+    A small γ cannot be solved for: what it adds is lost in the rounding of the stream.
+    """
     added_DR1 = (run.after_BTD - run.before_BTD).double().flatten(0, -2).T[:, :, None]
     outputs_DRL = torch.stack([output.double().flatten(0, -2).T for output in outputs.values()], -1)
+    allowed = SCALE_TOLERANCE * added_DR1.norm()
+
+    def left_over(scales_DL1: torch.Tensor) -> torch.Tensor:
+        return (outputs_DRL @ scales_DL1 - added_DR1).norm()
+
+    if all(reader in known for reader in outputs):
+        scales_DL1 = torch.stack([known[reader].double() for reader in outputs], -1)[:, :, None]
+        rounding = torch.finfo(run.after_BTD.dtype).eps * run.after_BTD.double().norm()
+        if left_over(scales_DL1) <= allowed + len(outputs) * rounding:
+            return {reader: known[reader].to(run.after_BTD) for reader in outputs}
+    scales_DL1 = _solved_scales(outputs_DRL, added_DR1)
+    if not left_over(scales_DL1) <= allowed:
+        raise InvalidValueError(
+            f"{_NEEDS}, and {run.name} does not give its input plus its readers' outputs "
+            f"({', '.join(outputs)}), or so little of them that it is lost in rounding; {_CURE}"
+        )
+    return {reader: scales_DL1[:, i, 0].to(run.after_BTD) for i, reader in enumerate(outputs)}
+
+
+def _solved_scales(outputs_DRL: torch.Tensor, added_DR1: torch.Tensor) -> torch.Tensor:
+    """Solve added = Σ γ * output for the γ [D, L, 1] of every reader, channel by channel."""
     gram_DLL = outputs_DRL.mT @ outputs_DRL
     tiny = torch.finfo(torch.float64).tiny
-    scales_DL1 = torch.linalg.solve(
+    return torch.linalg.solve(
         gram_DLL
         + 1e-12
         * gram_DLL.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=tiny)
-        * torch.eye(len(outputs), dtype=torch.float64, device=gram_DLL.device),
+        * torch.eye(outputs_DRL.shape[-1], dtype=torch.float64, device=gram_DLL.device),
         outputs_DRL.mT @ added_DR1,
     )
-    if not (outputs_DRL @ scales_DL1 - added_DR1).norm() <= SCALE_TOLERANCE * added_DR1.norm():
-        raise InvalidValueError(
-            f"{_NEEDS}, and {run.name} does not give its input plus its readers' outputs "
-            f"({', '.join(outputs)}); {_CURE}"
-        )
-    return {reader: scales_DL1[:, i, 0].to(run.after_BTD) for i, reader in enumerate(outputs)}

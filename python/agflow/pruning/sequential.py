@@ -84,7 +84,8 @@ def reconstruct_sequentially(
         watched(adapter, pruned),
     ):
         dense.eval()
-        blocks = find_residual_blocks(dense, readers_of(adapter.layers(dense)), sample)
+        readers = readers_of(adapter.layers(dense))
+        blocks = find_residual_blocks(dense, readers, sample, adapter.output_scales(dense))
         fitted = [
             i
             for i, block in enumerate(blocks)

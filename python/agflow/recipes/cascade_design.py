@@ -53,6 +53,7 @@ class DesignOptions:
     batch_size : of all loaders
     limit : :func:`agflow.load_dataset`
     label, image_column, class_map : :class:`agflow.data.DataOptions`
+    mean, std : of the images' channels, where they are not known of the model
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
 
@@ -89,6 +90,8 @@ class DesignOptions:
     label: str | None = None
     image_column: str | None = None
     class_map: str | None = None
+    mean: tuple[str, ...] = ()
+    std: tuple[str, ...] = ()
     limit: int | None = None
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
@@ -208,7 +211,9 @@ def design(options: DesignOptions) -> DesignResult:
 def _design(options: DesignOptions) -> DesignResult:
     space = options.space
     check_folder(options.output, CASCADE_FOLDER)  # before the training rather than after it
-    heavy, preprocessing, name = load_model(options.model, options.weights)
+    heavy, preprocessing, name = load_model(
+        options.model, options.weights, mean=options.mean or None, std=options.std or None
+    )
     heavy = options.computing.move(heavy)
     parts = _parts(options, preprocessing, known_classes(heavy))
     if options.classes:

@@ -22,6 +22,7 @@ from agflow.cascade.router import calibrate_router
 from agflow.data.augmentation import shifting_batch
 from agflow.data.leakage import sketch_images
 from agflow.data.loading import image_loader
+from agflow.data.preprocessing import Preprocessing
 from agflow.data.repeated import SameImages
 from agflow.errors import UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
@@ -99,8 +100,14 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
         return _run(options, folder, say)
 
 
+def _heavy(options: RunOptions) -> tuple[nn.Module, Preprocessing, str]:
+    return load_model(
+        options.model, options.weights, mean=options.mean or None, std=options.std or None
+    )
+
+
 def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
-    heavy, preprocessing, name = load_model(options.model, options.weights)
+    heavy, preprocessing, name = _heavy(options)
     splits = split_images(options, preprocessing, options.computing.move(heavy))
     inputs = {"model": digest_of(heavy), "images": splits.counts}
     folder, run = output.path, output.begin(options, inputs)

@@ -39,6 +39,7 @@ class RunOptions:
     tolerance, confidence : accuracy that the cascade may lose, and the probability with which it
         does not lose more (:func:`agflow.calibrate_router`)
     label, image_column, class_map : :class:`agflow.data.DataOptions`
+    mean, std : of the images' channels, where they are not known of the model
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
     """
@@ -67,6 +68,8 @@ class RunOptions:
     label: str | None = None
     image_column: str | None = None
     class_map: str | None = None
+    mean: tuple[str, ...] = ()
+    std: tuple[str, ...] = ()
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
     workers: int = default("common", "workers")

@@ -4,11 +4,13 @@ import json
 import os
 import pickle
 import sys
+import threading
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
@@ -16,9 +18,10 @@ from agflow.errors import (
     FileError,
     InternalError,
     InvalidValueError,
+    NonFiniteError,
     UnsupportedModelError,
 )
-from agflow.exporting.models import export
+from agflow.exporting.models import export, export_module
 from agflow.pruning.pruner import prune
 
 PREPROCESSING = Preprocessing((32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
@@ -162,3 +165,64 @@ def test_a_plain_module_needs_only_images(tmp_path):
         7,
         4,
     )
+
+
+@pytest.mark.parametrize("opset", [0, -1, 99, True, "18", 18.0])
+def test_an_opset_that_does_not_exist_is_refused(make_vit, tmp_path, opset):
+    pytest.importorskip("onnx")
+    with pytest.raises(InvalidValueError, match=rf"opset is {opset!r}, expected .* from 1 to \d+"):
+        export(make_vit(), tmp_path / "model.onnx", opset=opset)
+    assert os.listdir(tmp_path) == []
+
+
+class Normed(torch.nn.Module):
+    """One operator that opset 17 brought: torch writes 18 for whatever is below."""
+
+    def forward(self, images):
+        return torch.nn.functional.layer_norm(images.flatten(1), (12,))
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+def test_the_opset_is_the_one_asked_for_or_an_error(tmp_path, opset):
+    onnx, images = pytest.importorskip("onnx"), torch.randn(2, 3, 2, 2)
+    path = tmp_path / "normed.onnx"
+    if opset < 17:
+        with pytest.raises(UnsupportedModelError, match=rf"wrote opset 18 where {opset} was asked"):
+            export_module(Normed(), path, images, {}, opset=opset)
+        assert os.listdir(tmp_path) == []
+    else:
+        export_module(Normed(), path, images, {}, opset=opset)
+        assert [entry.version for entry in onnx.load(path).opset_import] == [opset]
+
+
+def test_zero_of_zero_is_no_difference(make_vit, tmp_path, monkeypatch):
+    model = make_vit()
+    for parameter in model.head.parameters():
+        parameter.data.zero_()
+    assert export(model, tmp_path / "zero.pt2") == 0.0
+    fresh = torchvision.models.VisionTransformer(32, 8, 1, 4, 48, 96, num_classes=3).eval()
+    assert export(fresh, tmp_path / "fresh.pt2") == 0.0
+    monkeypatch.setattr(
+        "agflow.exporting.models._run_torch", lambda path: lambda images: model(images) + 1e-9
+    )
+    with pytest.raises(InternalError, match="differ from torch's by inf"):
+        export(model, tmp_path / "other.pt2")
+    model.head.bias.data[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="the model's own logits are not finite"):
+        export(model, tmp_path / "nan.pt2")
+
+
+def test_a_forward_of_its_own_is_left_out_or_refused(make_vit, tmp_path):
+    model, images = make_vit(), torch.randn(3, 3, 32, 32)
+    expected, inner = model(images), model.forward
+    model.forward = lambda images: inner(images)
+    export(model, tmp_path / "wrapped.pt2")
+    exported = torch.export.load(tmp_path / "wrapped.pt2").module()
+    torch.testing.assert_close(exported(images), expected)
+    model.forward = lambda images: 2 * inner(images)
+    with pytest.raises(UnsupportedModelError, match="has a forward of its own"):
+        export(model, tmp_path / "changed.pt2")
+    del model.forward
+    model.lock = threading.Lock()
+    with pytest.raises(UnsupportedModelError, match=r"model\.lock .*lock"):
+        export(model, tmp_path / "locked.pt2")

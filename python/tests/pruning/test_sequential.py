@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 
+import agflow
 from agflow.errors import NonFiniteError
 from agflow.models import adapter_for, channels_of, logits_of
 from agflow.pruning import reconstruction
@@ -302,3 +303,36 @@ def test_non_finite_activations_are_refused_by_layer_and_leave_no_hooks(make_vit
     assert model.training and not any(
         module._forward_pre_hooks or module._forward_hooks for module in model.modules()
     )
+
+
+@pytest.mark.parametrize(
+    "gammas", [(1e-6, 1e-6, 1e-6), (1.0, 1e-6, 1.0), (1e-4, 1e-5, 1e-6), (0.0, 1.0, 1e-6)]
+)
+def test_a_small_layer_scale_is_known_and_not_solved_for(make_vit, gammas):
+    """What such a branch adds is lost in the rounding of the stream; the repair still helps."""
+    model = make_vit(init_values=1.0)
+    for block, gamma in zip(model.blocks, gammas, strict=True):
+        block.ls1.gamma.data.fill_(gamma)
+        block.ls2.gamma.data.fill_(gamma)
+    batches = [(torch.randn(32, 3, 32, 32), torch.arange(32) % 10) for _ in range(4)]
+    plan = agflow.plan(agflow.calibrate(model, batches), macs=0.6)
+    images, errors = torch.randn(64, 3, 32, 32), {}
+    for compensate in ("ridge", "ridge_at_once", "none"):
+        light = agflow.prune(model, plan, batches, compensate=compensate)
+        errors[compensate] = float((light(images) - model(images)).norm())
+    assert errors["ridge"] < 1.1 * errors["ridge_at_once"] and errors["ridge"] < errors["none"]
+
+
+def test_a_branch_that_adds_next_to_nothing_takes_back_no_error(make_vit):
+    model = make_vit(init_values=1.0)
+    model.blocks[1].ls1.gamma.data.fill_(1e-6)
+    adapter = adapter_for(model)
+    blocks = find_residual_blocks(
+        model,
+        readers_of(adapter.layers(model)),
+        torch.randn(4, 3, 32, 32),
+        adapter.output_scales(model),
+    )
+    corrects = {reader: does for block in blocks for reader, does in block.corrects.items()}
+    assert [reader for reader, does in corrects.items() if not does] == ["blocks.1.attn.proj"]
+    assert torch.equal(blocks[1].scales["blocks.1.attn.proj"], model.blocks[1].ls1.gamma)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,8 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models.vision_transformer import EncoderBlock, MLPBlock, VisionTransformer
+from torchvision.models.vision_transformer import (
+    EncoderBlock,
+    MLPBlock,
+    VisionTransformer,
+    ViT_B_16_Weights,
+)
 
+from agflow.data.preprocessing import Preprocessing
+from agflow.data.processors import preprocessing_like
 from agflow.errors import InvalidValueError
 from agflow.models.branches import Branches, Chain, chains_of
 from agflow.models.linear_units import LinearUnits
@@ -43,6 +51,7 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
 
     family = "torchvision_vit"
     models = "torchvision's VisionTransformer"
+    library = "torchvision"
     rigid = True
 
     def recognises(self, model: nn.Module) -> bool:
@@ -146,6 +155,13 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
     def note_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
         model.image_size = height
         model.seq_length = model.encoder.pos_embedding.shape[1]
+
+    def preprocessing(
+        self, model: VisionTransformer, folder: pathlib.Path | None = None
+    ) -> Preprocessing:
+        """That of the first weights of ViT-B/16: a model does not say which weights it has."""
+        transforms = ViT_B_16_Weights.IMAGENET1K_V1.transforms()
+        return preprocessing_like(transforms, self.input_size(model)[1:])
 
     def describe(self, model: VisionTransformer) -> dict[str, Any]:
         attention = next(

@@ -11,6 +11,7 @@ transformers is imported only when such a model is built.
 from __future__ import annotations
 
 import importlib
+import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from agflow.data.preprocessing import Preprocessing
+from agflow.data.processors import preprocessing_like
 from agflow.models.branches import Chain, chains_of
 from agflow.models.families.labels import labels_of, misnumbered
+from agflow.models.families.processor_file import saved_processor
 from agflow.models.foreign_layers import kind_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
@@ -114,6 +118,7 @@ class TransformersVit(VisionTransformerAdapter):
 
     family = "transformers_vit"
     models = f"transformers' {', '.join(_CLASSIFIERS)}"
+    library = "transformers"
 
     def recognises(self, model: nn.Module) -> bool:
         return any(_is_ours(kind) for kind in type(model).__mro__)
@@ -232,6 +237,12 @@ class TransformersVit(VisionTransformerAdapter):
         patches.num_patches = (height // patches.patch_size[0]) * (width // patches.patch_size[1])
         if hasattr(embeddings, "image_size"):  # not in transformers 4
             embeddings.image_size = height, width
+
+    def preprocessing(self, model: nn.Module, folder: pathlib.Path | None = None) -> Preprocessing:
+        kind = f"{type(model).__name__.partition('For')[0]}ImageProcessor"
+        own = getattr(importlib.import_module("transformers"), kind)().to_dict()
+        values = {**own, **saved_processor(model, folder)}
+        return preprocessing_like(values, self.input_size(model)[1:])
 
     def describe(self, model: nn.Module) -> dict[str, Any]:
         config, patch = model.config, model.base_model.embeddings.patch_embeddings.projection

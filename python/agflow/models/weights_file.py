@@ -1,0 +1,111 @@
+"""The weights of a model from a safetensors file: every name and shape must fit."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from agflow.errors import CorruptFileError
+from agflow.models.registry import model_name
+
+_FOREIGN = (
+    (r"\blora_", "LoRA matrices", "merge them first (peft: model.merge_and_unload())"),
+    (r"_orig$|_mask$", "masked weights", "call torch.nn.utils.prune.remove first"),
+    (r"\bparametrizations\.", "parametrizations", "call remove_parametrizations first"),
+    (r"\bweight_[guv]$", "a weight or spectral norm", "remove it first (remove_weight_norm)"),
+    (r"zero_point$|_packed_params|\bSCB$|absmax", "quantised weights", "save the model in float"),
+)
+"""Patterns of names, what such tensors are, and what to do before the model is saved."""
+
+
+def fitting_weights(raw: bytes, model: nn.Module, name: str) -> dict[str, torch.Tensor]:
+    """Read a safetensors file's tensors for ``model``, by the model's own names.
+
+    A prefix of all of the model's names, such as the ``module.`` of a wrapper, is taken off.
+
+    Parameters
+    ----------
+    raw : the file
+    name : of the file, for errors: ``"weights FILE"``
+
+    Raises
+    ------
+    CorruptFileError
+        The file is damaged or its tensors are not those of the model.
+
+    Examples
+    --------
+    >>> import safetensors.torch
+    >>> from torch import nn
+    >>> from agflow.models.weights_file import fitting_weights
+    >>> layer = nn.Linear(2, 1)
+    >>> wrapped = {f"module.{name}": tensor for name, tensor in layer.state_dict().items()}
+    >>> sorted(fitting_weights(safetensors.torch.save(wrapped), layer, "weights"))
+    ['bias', 'weight']
+    """
+    try:
+        tensors = safetensors.torch.load(raw)
+    except SafetensorError as error:
+        raise CorruptFileError(
+            f"{name} are not a safetensors file ({error}); convert other formats with "
+            "safetensors.torch.save_file"
+        ) from error
+    expected = model.state_dict()
+    prefixes = _prefixes(tensors, expected)
+    prefix = prefixes[0] if len(prefixes) == 1 else ""
+    own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    faults = _faults(own, expected)
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise CorruptFileError(
+            f"{name} do not fit {model_name(model)}: {'; '.join(faults[:3])}{more}"
+            f"{_cure(tensors, prefixes)}"
+        )
+    return own
+
+
+def _prefixes(tensors: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
+    """The beginnings with which most of the model's names stand in the file."""
+    found = Counter(
+        key[: len(key) - len(end)] for key in tensors for end in _ends(key) if end in expected
+    )
+    most = max(found.values(), default=0)
+    return [prefix for prefix, count in found.items() if count == most]
+
+
+def _ends(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[i:]) for i in range(len(parts))]
+
+
+def _faults(own: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    faults = [f"{name} is missing" for name in expected.keys() - own.keys()]
+    faults += [f"{name} is not in the model" for name in own.keys() - expected.keys()]
+    for name in own.keys() & expected.keys():
+        tensor, wanted = own[name], expected[name]
+        if tensor.shape != wanted.shape:
+            shapes = list(tensor.shape), list(wanted.shape)
+            faults.append(f"{name} has shape {shapes[0]}, expected {shapes[1]}")
+        elif wanted.is_floating_point() and not tensor.is_floating_point():
+            faults.append(f"{name} holds {tensor.dtype} numbers, expected floating point")
+    return sorted(faults)
+
+
+def _cure(tensors: Mapping[str, object], prefixes: list[str]) -> str:
+    for pattern, what, cure in _FOREIGN:
+        if any(re.search(pattern, key) for key in tensors):
+            return f"; the file holds {what}: {cure}, then save"
+    if len(prefixes) > 1:
+        return (
+            f"; the model's names stand in the file behind {' and '.join(map(repr, prefixes[:3]))}:"
+            " save one of the models alone"
+        )
+    if prefixes and prefixes[0]:
+        return f" (behind {prefixes[0]!r}: save the state_dict of the model inside the wrapper)"
+    return ""
