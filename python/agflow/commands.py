@@ -196,7 +196,7 @@ def prune(options: dict) -> dict:
     light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
     tuning = sketch_images(loader) if loader else ""
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
-    share = plan.macs / plan.model_macs
+    share = plan.macs_share
     return {
         "summary": f"{options['output']}: {name} at {share:.3f}x of its MACs, {computing}"
         + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs"),
