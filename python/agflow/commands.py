@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -65,10 +64,7 @@ def _computing(options: dict) -> Computing:
     """Where the models of a command compute; a device that is not there is refused first."""
     from agflow._utils.computing import Computing
 
-    device, rank = options.get("device"), os.environ.get("LOCAL_RANK")
-    if device == "cuda" and rank is not None:  # torchrun's processes take a GPU each
-        device = f"cuda:{rank}"
-    return Computing(**_given({"device": device, "dtype": options.get("dtype")}))
+    return Computing.of_process(options.get("device"), options.get("dtype"))
 
 
 def _images(
@@ -399,6 +395,5 @@ def bench_bottleneck(options: dict) -> dict:
     """AGF's signal during training and AGF as a router; see :mod:`agflow.bench.bottleneck`."""
     from agflow.bench import bottleneck
 
-    given = bottleneck.BottleneckBenchOptions(**_given(options))
-    found = bottleneck.measure(given, say=_say)
+    found = bottleneck.measure(bottleneck.BottleneckBenchOptions(**_given(options)), say=_say)
     return {"summary": bottleneck.text(found), **found}
