@@ -86,9 +86,7 @@ def _images(
         limit=options.get("limit"),
         seed=seed,
         classes=known_classes(labels_of) if labels_of is not None else None,
-        options=DataOptions(
-            options.get("label"), options.get("image_column"), options.get("class_map")
-        ),
+        options=DataOptions(*map(options.get, ("label", "image_column", "class_map"))),
     )
     return image_loader(
         dataset,
