@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -65,10 +64,7 @@ def _computing(options: dict) -> Computing:
     """Where the models of a command compute; a device that is not there is refused first."""
     from agflow._utils.computing import Computing
 
-    device, rank = options.get("device"), os.environ.get("LOCAL_RANK")
-    if device == "cuda" and rank is not None:  # torchrun's processes take a GPU each
-        device = f"cuda:{rank}"
-    return Computing(**_given({"device": device, "dtype": options.get("dtype")}))
+    return Computing.of_process(options.get("device"), options.get("dtype"))
 
 
 def _load(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
@@ -91,14 +87,13 @@ def _images(
     from agflow.data import DataOptions, image_loader, load_dataset
     from agflow.models import known_classes
 
-    form = map(options.get, ("label", "image_column", "class_map"))
     dataset = load_dataset(
         options["data"],
         preprocessing=preprocessing,
         limit=options.get("limit"),
         seed=options["seed"],
         classes=known_classes(labels_of) if labels_of is not None else None,
-        options=DataOptions(*form),
+        options=DataOptions(*map(options.get, ("label", "image_column", "class_map"))),
     )
     return image_loader(
         dataset,
@@ -398,6 +393,5 @@ def bench_bottleneck(options: dict) -> dict:
     """AGF's signal during training and AGF as a router; see :mod:`agflow.bench.bottleneck`."""
     from agflow.bench import bottleneck
 
-    given = bottleneck.BottleneckBenchOptions(**_given(options))
-    found = bottleneck.measure(given, say=_say)
+    found = bottleneck.measure(bottleneck.BottleneckBenchOptions(**_given(options)), say=_say)
     return {"summary": bottleneck.text(found), **found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
@@ -56,6 +57,14 @@ class Computing:
                 f"models cannot compute on device {self.device!r} "
                 f"({str(error).splitlines()[0]}): expected cpu, or a device that torch sees"
             ) from error
+
+    @classmethod
+    def of_process(cls, device: str | None, dtype: str | None) -> Computing:
+        """What a command was asked for; the processes of torchrun take a CUDA device each."""
+        rank = os.environ.get("LOCAL_RANK")
+        if device == "cuda" and rank is not None:
+            device = f"cuda:{rank}"
+        return cls(device or cls.device, dtype or cls.dtype)
 
     def move(self, model: Model) -> Model:
         """Move a model to the device.

@@ -64,7 +64,7 @@ def image_loader(
         batch_size,
         shuffle=shuffled and sampler is None,
         sampler=sampler,
-        generator=torch.Generator().manual_seed(shuffle_seed) if shuffled else None,
+        generator=None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed),
         collate_fn=collate,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,

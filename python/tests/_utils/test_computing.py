@@ -24,6 +24,14 @@ def test_cuda_where_there_is_none():
         Computing("cuda")
 
 
+def test_the_processes_of_torchrun_take_a_device_each(monkeypatch):
+    assert Computing.of_process(None, None) == Computing()
+    monkeypatch.setenv("LOCAL_RANK", "97")
+    assert Computing.of_process("cpu", "bfloat16") == Computing("cpu", "bfloat16")
+    with pytest.raises(DeviceError, match="'cuda:97'"):
+        Computing.of_process("cuda", None)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bf16", "torch.bfloat16", "int8", ""])
 def test_a_dtype_that_is_not_known(dtype):
     with pytest.raises(InvalidValueError, match="expected one of float32, bfloat16"):
