@@ -139,7 +139,13 @@ def frontier():
         "oracle": [0.4, 0.2],
     }
     return pa.RecordBatch.from_pydict(columns).replace_schema_metadata(
-        {"agflow.kind": "frontier", "agflow.cost_unit": "MACs"}
+        {
+            "agflow.kind": "frontier",
+            "agflow.cost_unit": "MACs",
+            "agflow.heavy_accuracy": "0.95",
+            "agflow.tolerance": "0.01",
+            "agflow.chosen": "1",
+        }
     )
 
 
