@@ -15,7 +15,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
+from agflow._utils.folders import check_folder
 from agflow.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -37,19 +39,6 @@ def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _check_output(options: dict, *, expert: bool = False) -> None:
-    """Refuse what cannot be written before the work rather than after it."""
-    if expert:
-        from agflow._utils.folders import check_folder
-        from agflow.models.expert import EXPERT_FOLDER
-
-        check_folder(options["output"], EXPERT_FOLDER)
-    else:
-        from agflow._utils.files import check_file
-
-        check_file(options["output"], "output")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +143,7 @@ def calibrate(options: dict) -> dict:
     from agflow.calibration import CalibrationOptions, calibrate
     from agflow.models import load_model
 
-    _check_output(options)
+    check_file(options["output"], "output")
     computing = _computing(options)
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     loader = _images(options, preprocessing, model, shared=True)
@@ -186,9 +175,10 @@ def prune(options: dict) -> dict:
     """Prune and repair a model by a plan and save the light expert's folder."""
     from agflow.data import sketch_images
     from agflow.models import load_model, save_expert
+    from agflow.models.expert import EXPERT_FOLDER
     from agflow.pruning import Plan, prune
 
-    _check_output(options, expert=True)
+    check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
     computing = _computing({**options, "dtype": None})  # float32 whatever was asked for
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     plan, compensate = Plan.load(options["plan"]), options["compensate"]
@@ -213,7 +203,7 @@ def predict(options: dict) -> dict:
     from agflow.cascade import predict
     from agflow.models import expert_tuning, load_expert, load_model
 
-    _check_output(options)
+    check_file(options["output"], "output")
     computing = _computing(options)
     heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
     folders = [options["light"]]
@@ -249,11 +239,11 @@ def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     from agflow.data import sketch_images
     from agflow.models import expert_tuning, load_expert, load_model, save_expert
-    from agflow.models.expert import PLAN
+    from agflow.models.expert import EXPERT_FOLDER, PLAN
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
 
-    _check_output(options, expert=True)
+    check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
     computing = _computing(options)
     heavy, preprocessing, _ = load_model(options["heavy"], options.get("weights"))
     light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
@@ -315,7 +305,7 @@ def export(options: dict) -> dict:
     from agflow.exporting.models import CHECKED_IMAGES, export
     from agflow.models import load_model
 
-    _check_output(options)
+    check_file(options["output"], "output")
     model, preprocessing, name = load_model(options["model"], options.get("weights"))
     images = None
     if options.get("data"):
@@ -361,7 +351,7 @@ def bench_layers(options: dict) -> dict:
     from agflow.bench import layers
     from agflow.models import load_model
 
-    _check_output(options)
+    check_file(options["output"], "output")
     computing = _computing(options)
     model, _, name = load_model(options["model"], options.get("weights"))
     table = layers.measure(computing.move(model), batch=options["batch"], rounds=options["rounds"])
