@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
+from agflow._utils.folders import check_folder
 from agflow.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -36,19 +38,6 @@ def _command(function: Callable[[dict], dict]) -> Callable[[str], str]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _check_output(options: dict, *, expert: bool = False) -> None:
-    """Refuse what cannot be written before the work rather than after it."""
-    if expert:
-        from agflow._utils.folders import check_folder
-        from agflow.models.expert import EXPERT_FOLDER
-
-        check_folder(options["output"], EXPERT_FOLDER)
-    else:
-        from agflow._utils.files import check_file
-
-        check_file(options["output"], "output")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +140,7 @@ def calibrate(options: dict) -> dict:
     """
     from agflow.calibration import CalibrationOptions, calibrate
 
-    _check_output(options)
+    check_file(options["output"], "output")
     computing = _computing(options)
     model, preprocessing, name = _load(options, "model")
     loader = _images(options, preprocessing, model, shared=True)
@@ -183,9 +172,10 @@ def prune(options: dict) -> dict:
     """Prune and repair a model by a plan and save the light expert's folder."""
     from agflow.data import sketch_images
     from agflow.models import save_expert
+    from agflow.models.expert import EXPERT_FOLDER
     from agflow.pruning import Plan, prune
 
-    _check_output(options, expert=True)
+    check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
     computing = _computing({**options, "dtype": None})  # float32 whatever was asked for
     model, preprocessing, name = _load(options, "model")
     plan, compensate = Plan.load(options["plan"]), options["compensate"]
@@ -210,7 +200,7 @@ def predict(options: dict) -> dict:
     from agflow.cascade import predict
     from agflow.models import expert_tuning, load_expert
 
-    _check_output(options)
+    check_file(options["output"], "output")
     computing = _computing(options)
     heavy, preprocessing, _ = _load(options, "heavy")
     folders = [options["light"]]
@@ -246,11 +236,11 @@ def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     from agflow.data import sketch_images
     from agflow.models import expert_tuning, load_expert, save_expert
-    from agflow.models.expert import PLAN
+    from agflow.models.expert import EXPERT_FOLDER, PLAN
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
 
-    _check_output(options, expert=True)
+    check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
     computing = _computing(options)
     heavy, preprocessing, _ = _load(options, "heavy")
     light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
@@ -310,7 +300,7 @@ def export(options: dict) -> dict:
     """Write a model as ONNX or as torch's ExportedProgram; see :func:`agflow.export`."""
     from agflow.exporting.models import CHECKED_IMAGES, export
 
-    _check_output(options)
+    check_file(options["output"], "output")
     model, preprocessing, name = _load(options, "model")
     images = None
     if options.get("data"):
@@ -355,7 +345,7 @@ def bench_layers(options: dict) -> dict:
     """The latency table of a model, written as an Arrow file; see :mod:`agflow.bench.layers`."""
     from agflow.bench import layers
 
-    _check_output(options)
+    check_file(options["output"], "output")
     computing = _computing(options)
     model, _, name = _load(options, "model")
     table = layers.measure(computing.move(model), batch=options["batch"], rounds=options["rounds"])
