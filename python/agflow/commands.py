@@ -134,10 +134,7 @@ def design(options: dict) -> dict:
 
 @_command
 def calibrate(options: dict) -> dict:
-    """Measure a model's statistics and write them as an Arrow file.
-
-    The raw tensors are written, too, if ``dump`` names a folder.
-    """
+    """Measure a model's statistics, with ``dump`` its tensors, too, and write Arrow files."""
     from agflow.calibration import CalibrationOptions, calibrate
 
     check_file(options["output"], "output")
@@ -258,12 +255,11 @@ def finetune(options: dict) -> dict:
             options=TrainingOptions(accumulate=options["accumulate"]),
             seed=options["seed"],
         )
-    tuning = sketch_images(loader, expert_tuning(options["light"]))
+    sketch = sketch_images(loader, expert_tuning(options["light"]))
     if is_first_rank():
         kept = Plan.load(plan) if plan.exists() else None
-        save_expert(
-            light.cpu(), options["output"], kept, preprocessing=preprocessing, tuning=tuning
-        )
+        about = {"preprocessing": preprocessing, "tuning": sketch}
+        save_expert(light.cpu(), options["output"], kept, **about)
     last = history[-1]
     return {
         "summary": f"{options['output']}: {len(history)} epochs; in the last, loss "
