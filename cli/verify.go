@@ -1,7 +1,7 @@
 package main
 
 import (
-	"agflow/bridge/ipcfile"
+	"agflow/bridge/tables"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -23,7 +23,7 @@ func verifyCommand() *cli.Command {
 		var lines []string
 		var first error // decides the exit status; all files are checked
 		for _, path := range c.Args().Slice() {
-			err := ipcfile.Verify(path)
+			err := tables.Verify(path)
 			if err == nil {
 				verdicts = append(verdicts, verdict{Path: path, OK: true})
 				lines = append(lines, path+": ok")

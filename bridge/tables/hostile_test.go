@@ -186,7 +186,9 @@ var mutations = map[string]func(r *rand.Rand, file []byte) []byte{
 		file[r.IntN(len(file))] = byte(r.Uint32())
 		return file
 	},
-	"the end is missing": func(r *rand.Rand, file []byte) []byte { return file[:r.IntN(len(file))] },
+	"the end is missing": func(r *rand.Rand, file []byte) []byte {
+		return file[:r.IntN(len(file))]
+	},
 	"a part is missing": func(r *rand.Rand, file []byte) []byte {
 		at := r.IntN(len(file))
 		return slices.Delete(file, at, min(len(file), at+1+r.IntN(64)))

@@ -1,9 +1,6 @@
 package tables
 
 import (
-	"strconv"
-
-	"agflow/core/fault"
 	"agflow/core/planning"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -44,14 +41,9 @@ func LatencyFromRecord(rec arrow.Record) (planning.LatencyTable, error) {
 		MS:       x.float64s("ms"),
 		Metadata: tableMetadata(x.pairs, keyModelMS),
 	}
+	t.ModelMS = x.given(keyModelMS)
 	if x.err != nil {
 		return planning.LatencyTable{}, x.err
-	}
-	var err error
-	if t.ModelMS, err = strconv.ParseFloat(x.pairs[keyModelMS], 64); err != nil {
-		return planning.LatencyTable{}, fault.New(fault.Value,
-			"metadata %s is %q, expected the milliseconds of the dense model; make the table with "+
-				"`agflow bench layers`", keyModelMS, x.pairs[keyModelMS])
 	}
 	return t, t.Validate()
 }

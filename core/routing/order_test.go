@@ -1,10 +1,13 @@
 package routing
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -215,4 +218,30 @@ func TestWalksCopyNoSamples(t *testing.T) {
 			t.Errorf("%s of %d samples allocates %d bytes", name, n, bytes)
 		}
 	}
+}
+
+// The runs of more samples than are sorted at a time are those of all samples sorted, for as many
+// distributions as AGFLOW_TRIALS says.
+func TestRunsOfManySamples(t *testing.T) {
+	skipSlow(t)
+	trials, err := strconv.Atoi(os.Getenv("AGFLOW_TRIALS"))
+	if err != nil {
+		trials = 2
+	}
+	r := rand.New(rand.NewPCG(17, 18))
+	distributions := priorsOf(r)
+	names := slices.Sorted(maps.Keys(distributions))
+	for trial := range trials {
+		name := names[trial%len(names)]
+		o := drawn(r, gatherable+gatherable/4, distributions[name], trial%2 == 0)
+		want := sortedRuns(o)
+		got := slices.Collect(o.ascending())
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: other runs", name)
+		}
+		if got := slices.Collect(o.descending()); len(got) != len(want) || got[0] != want[len(want)-1] {
+			t.Errorf("%s: other runs, downwards", name)
+		}
+	}
+	t.Logf("%d distributions of %d samples", trials, gatherable+gatherable/4)
 }

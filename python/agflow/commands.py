@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -64,7 +65,10 @@ def _computing(options: dict) -> Computing:
     """Where the models of a command compute; a device that is not there is refused first."""
     from agflow._utils.computing import Computing
 
-    return Computing(**_given({name: options.get(name) for name in ("device", "dtype")}))
+    device, rank = options.get("device"), os.environ.get("LOCAL_RANK")
+    if device == "cuda" and rank is not None:  # torchrun's processes take a GPU each
+        device = f"cuda:{rank}"
+    return Computing(**_given({"device": device, "dtype": options.get("dtype")}))
 
 
 def _load(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
@@ -88,16 +92,15 @@ def _images(
     from agflow.models import known_classes
 
     form = map(options.get, ("label", "image_column", "class_map"))
-    dataset = load_dataset(
-        options["data"],
-        preprocessing=preprocessing,
-        limit=options.get("limit"),
-        seed=options["seed"],
-        classes=known_classes(labels_of) if labels_of is not None else None,
-        options=DataOptions(*form),
-    )
     return image_loader(
-        dataset,
+        load_dataset(
+            options["data"],
+            preprocessing=preprocessing,
+            limit=options.get("limit"),
+            seed=options["seed"],
+            classes=known_classes(labels_of) if labels_of is not None else None,
+            options=DataOptions(*form),
+        ),
         options["batch_size"],
         workers=options.get("workers") or 0,
         shuffle_seed=options["seed"] if shuffled else None,
@@ -194,9 +197,8 @@ def prune(options: dict) -> dict:
     light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
     tuning = sketch_images(loader) if loader else ""
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
-    share = plan.macs / plan.model_macs
     return {
-        "summary": f"{options['output']}: {name} at {share:.3f}x of its MACs, {computing}"
+        "summary": f"{options['output']}: {name} at {plan.macs_share:.3f}x of its MACs, {computing}"
         + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs"),
         "output": options["output"],
         **asdict(computing),
@@ -293,9 +295,8 @@ def evaluate(options: dict) -> dict:
 
     computing = _computing(options)
     model, preprocessing, name = _load(options, "model")
-    loader = _images(options, preprocessing, model, shared=True)
     with computing.precision():
-        found = evaluate(computing.move(model), loader)
+        found = evaluate(computing.move(model), _images(options, preprocessing, model, shared=True))
     return {
         "summary": f"{name}: {100 * found.top1:.2f} % of {found.images} images are correct "
         f"({100 * found.among_present:.2f} % among the {found.classes} classes that occur), "

@@ -37,7 +37,7 @@ class TensorFolder:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(
-                f"dump folder {folder} cannot be made: {error.strerror}; choose another"
+                f"dump folder {folder} cannot be made: {error.strerror or error}; choose another"
             ) from error
         if any(self._folder.glob("*.arrow")):
             raise FileError(

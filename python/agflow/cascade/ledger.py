@@ -140,7 +140,7 @@ class Ledger:
     def empty(cls, costs: CascadeCosts) -> Ledger:
         """The ledger of a cascade that has seen no image yet."""
         prices = (costs.light, costs.heavy, costs.shared, costs.unit)
-        return cls(0, 0, math.nan, *prices, *[math.nan] * 3, NO_IMAGE)
+        return cls(0, 0, math.nan, *prices, math.nan, math.nan, math.nan, NO_IMAGE)
 
     def __str__(self) -> str:
         if not self.samples:

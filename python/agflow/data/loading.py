@@ -52,7 +52,8 @@ def image_loader(
         raise InvalidValueError(
             f"batch_size is {batch_size} and workers {workers}, expected at least 1 and 0"
         )
-    shuffled, ranks = shuffle_seed is not None, Ranks.of_process() if shared else Ranks()
+    shuffled = shuffle_seed is not None
+    ranks = Ranks.of_process() if shared else Ranks()
     sampler = None
     if ranks.size > 1:
         sampler = DistributedSampler(

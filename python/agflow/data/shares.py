@@ -71,7 +71,7 @@ class Shares:
     def reading(self, numbers: Sequence[int]) -> Iterable:
         """A loader of the batches with these numbers, from 0."""
         batches = [self.batches[number] for number in numbers]
-        chosen = (
+        chosen: dict[str, Any] = (
             {"batch_size": None, "sampler": batches}
             if self.loader.batch_size is None and self.loader.batch_sampler is None
             else {"batch_sampler": batches}

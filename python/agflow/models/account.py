@@ -82,6 +82,7 @@ def _of_outputs(adapter: Adapter, model: nn.Module) -> str | None:
     reason = _other_shapes(model, twin)
     if reason is not None:
         return reason
+    twin.requires_grad_(False)  # tensors made in inference mode take no flag
     twin.load_state_dict(model.state_dict(), assign=True)
     twin.eval()
     images = torch.randn(

@@ -49,7 +49,7 @@ def state_refusals(model: nn.Module) -> Iterator[str]:
 def _computed_weights(name: str, module: nn.Module) -> Iterator[str]:
     place, holder = (f"{name}.", name) if name else ("", "model")
     if parametrize.is_parametrized(module):
-        tensor = next(iter(dict(module.parametrizations.named_children())))
+        tensor = next(name for name, _ in module.get_submodule("parametrizations").named_children())
         yield (
             f"{place}{tensor} is computed by a parametrization: call "
             f"torch.nn.utils.parametrize.remove_parametrizations({holder}, {tensor!r}) first"

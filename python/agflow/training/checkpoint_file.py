@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from agflow._utils.files import atomic_file, open_regular, read_errors
-from agflow._utils.json_file import parse_object
+from agflow._utils.json_file import FORMAT, parse_object
 from agflow.errors import CorruptFileError
 from agflow.training.digests import hash_tensors
 
-CHECKPOINT_FORMAT = 1
+EARLIER_FORMAT = 1  # counted the images that are answered right as "hits"
 
 
 def write(path: pathlib.Path, content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
@@ -27,7 +27,7 @@ def write(path: pathlib.Path, content: dict[str, Any], tensors: dict[str, torch.
     FileError
         The file cannot be written; an older one of that name is still there.
     """
-    text = json.dumps({"format": CHECKPOINT_FORMAT, **content})
+    text = json.dumps({"format": FORMAT, **content})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"agflow.checkpoint": text, "sha256": hash_tensors(tensors, text).hexdigest()}
     with atomic_file(path, "checkpoint") as made:
@@ -59,10 +59,15 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             f"{path} is damaged or no checkpoint ({_first_line(error)}): "
             "delete it to start again, or name another file"
         ) from error
-    if content.pop("format", None) != CHECKPOINT_FORMAT:
+    found = content.pop("format", None)
+    if type(found) is int and found > FORMAT:
         raise CorruptFileError(
-            f"checkpoint {path} is of another format than {CHECKPOINT_FORMAT}: continue with "
-            "the agflow that wrote it, or delete it to start again"
+            f"checkpoint {path} has format {found}, this version reads up to {FORMAT}: upgrade "
+            "agflow"
+        )
+    if found not in (EARLIER_FORMAT, FORMAT):
+        raise CorruptFileError(
+            f"checkpoint {path} is of another format than {FORMAT}: delete it to start again"
         )
     if digest != metadata.get("sha256"):
         raise CorruptFileError(

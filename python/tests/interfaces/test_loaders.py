@@ -185,6 +185,18 @@ def test_a_model_made_in_inference_mode_is_taken(make_small, small, plan, entry)
     assert ENTRY_POINTS[entry](made, plan, BATCHES) == expected
 
 
+def test_a_model_made_in_inference_mode_is_copied_and_saved(make_small, small, tmp_path):
+    with torch.inference_mode():
+        made = make_small()
+        made.load_state_dict(small.state_dict())
+    agflow.save(made, tmp_path / "expert")
+    copies = agflow.load(tmp_path / "expert"), agflow.models.only_classes(made, range(CLASSES))
+    for model in copies:
+        assert torch.equal(logits(model, BATCHES)[0], logits(small, BATCHES)[0])
+    smaller = agflow.models.at_image_size(made, 16)
+    assert agflow.calibrate(smaller, BATCHES).columns["samples"][0] == 24
+
+
 def test_a_model_made_in_inference_mode_cannot_be_trained_in_place(make_small):
     with torch.inference_mode():
         made = make_small()

@@ -4,6 +4,7 @@ Each process that is killed is a fork of this one, which has imported torch. Pri
 """
 
 import json
+import math
 import os
 import pathlib
 import random
@@ -119,12 +120,14 @@ def whole(work, *arguments):
     return time.monotonic() - began
 
 
-def killed(seconds, at_writing, folder, work, *arguments):
-    """Whether a process was killed: after so many seconds, or as soon as it begins to write."""
+def killed(seconds, writes_after, folder, work, *arguments):
+    """Whether a process was killed: after so many seconds, or as soon as it writes after others."""
     child = forked(work, *arguments)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if at_writing and any(name.startswith(".agflow-") for name in os.listdir(folder)):
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
+        if passed > writes_after and any(
+            name.startswith(".agflow-") for name in os.listdir(folder)
+        ):
             time.sleep(random.uniform(0, 0.05))
             break
         if os.waitpid(child, os.WNOHANG)[0]:
@@ -151,9 +154,11 @@ def main(what, folder, trials):
     for trial in range(trials):
         old = digests(output)
         seed = trial + 2
-        done = not killed(
-            random.uniform(0, 1.2 * seconds), trial % 2 == 0, folder, work, output, seed
-        )
+        if trial % 2:
+            moments = random.uniform(0, 1.2 * seconds), math.inf
+        else:  # what is tried before the work leaves a trace, too
+            moments = 3 * seconds, seconds / 3
+        done = not killed(*moments, folder, work, output, seed)
         found["kills"] += not done
         checked = forked(check, output)  # apart: this process must not have called the Go core
         assert os.waitpid(checked, 0)[1] == 0, f"trial {trial} left half a thing"

@@ -273,7 +273,9 @@ def test_damage_is_one_clear_error(make_vit, data, broken_run):
         )
     for content in damaged:
         broken_run.write_bytes(content)
-        with pytest.raises(CorruptFileError, match="run.* (damaged|of another format)") as raised:
+        with pytest.raises(
+            CorruptFileError, match="run.* (damaged|of another format|has format)"
+        ) as raised:
             finetune(
                 make_vit(),
                 own_generator(data),
@@ -359,6 +361,26 @@ def test_a_forged_file_with_the_right_checksum_is_one_clear_error(
         finetune(model, own_generator(data), checkpointing=checkpointing, **OPTIONS)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_checkpoints_of_other_formats(make_vit, data, broken_run, monkeypatch):
+    """The first one is taken up, a newer one is refused by name."""
+    whole = make_vit()
+    history = finetune(whole, own_generator(data), **OPTIONS)
+    again = lambda: finetune(
+        make_vit(), own_generator(data), checkpointing=Checkpointing(broken_run), **OPTIONS
+    )
+    content, tensors = read(broken_run)
+    monkeypatch.setattr("agflow.training.checkpoint_file.FORMAT", 5)
+    write(broken_run, content, tensors)
+    monkeypatch.setattr("agflow.training.checkpoint_file.FORMAT", 4)
+    with pytest.raises(CorruptFileError, match="has format 5, this version reads up to 4"):
+        again()
+    content["progress"]["hits"] = content["progress"].pop("correct")
+    monkeypatch.setattr("agflow.training.checkpoint_file.FORMAT", 1)
+    write(broken_run, content, tensors)
+    monkeypatch.setattr("agflow.training.checkpoint_file.FORMAT", 4)
+    assert again() == history
 
 
 def test_pipes_and_devices_are_refused_before_the_training(make_vit, data, tmp_path):
