@@ -76,16 +76,16 @@ def _images(
     from agflow.data import DataOptions, image_loader, load_dataset
     from agflow.models import known_classes
 
-    dataset = load_dataset(
-        options["data"],
-        preprocessing=preprocessing,
-        limit=options.get("limit"),
-        seed=options["seed"],
-        classes=known_classes(labels_of) if labels_of is not None else None,
-        options=DataOptions(*map(options.get, ("label", "image_column", "class_map"))),
-    )
+    form = map(options.get, ("label", "image_column", "class_map"))
     return image_loader(
-        dataset,
+        load_dataset(
+            options["data"],
+            preprocessing=preprocessing,
+            limit=options.get("limit"),
+            seed=options["seed"],
+            classes=known_classes(labels_of) if labels_of is not None else None,
+            options=DataOptions(*form),
+        ),
         options["batch_size"],
         workers=options.get("workers") or 0,
         shuffle_seed=options["seed"] if shuffled else None,
@@ -180,9 +180,8 @@ def prune(options: dict) -> dict:
     light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
     tuning = sketch_images(loader) if loader else ""
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
-    share = plan.macs_share
     return {
-        "summary": f"{options['output']}: {name} at {share:.3f}x of its MACs, {computing}"
+        "summary": f"{options['output']}: {name} at {plan.macs_share:.3f}x of its MACs, {computing}"
         + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs"),
         "output": options["output"],
         **asdict(computing),
@@ -278,9 +277,8 @@ def evaluate(options: dict) -> dict:
 
     computing = _computing(options)
     model, preprocessing, name = _load(options, "model")
-    loader = _images(options, preprocessing, model, shared=True)
     with computing.precision():
-        found = evaluate(computing.move(model), loader)
+        found = evaluate(computing.move(model), _images(options, preprocessing, model, shared=True))
     return {
         "summary": f"{name}: {100 * found.top1:.2f} % of {found.images} images are correct "
         f"({100 * found.among_present:.2f} % among the {found.classes} classes that occur), "

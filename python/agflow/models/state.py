@@ -49,7 +49,7 @@ def state_refusals(model: nn.Module) -> Iterator[str]:
 def _computed_weights(name: str, module: nn.Module) -> Iterator[str]:
     place, holder = (f"{name}.", name) if name else ("", "model")
     if parametrize.is_parametrized(module):
-        tensor = next(iter(module.parametrizations))  # pyright: ignore[reportArgumentType]
+        tensor = next(name for name, _ in module.get_submodule("parametrizations").named_children())
         yield (
             f"{place}{tensor} is computed by a parametrization: call "
             f"torch.nn.utils.parametrize.remove_parametrizations({holder}, {tensor!r}) first"
@@ -70,7 +70,7 @@ def _computed_weights(name: str, module: nn.Module) -> Iterator[str]:
 def _unusual_numbers(model: nn.Module) -> Iterator[str]:
     for name, parameter in model.named_parameters():
         kind = type(parameter.data)
-        if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
+        if isinstance(parameter, nn.UninitializedParameter):
             yield f"{name} has no shape yet: run the model once"
         elif kind is not torch.Tensor:
             yield (
