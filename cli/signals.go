@@ -16,8 +16,8 @@ import (
 // A hosted call that does not end by itself after the first signal is interrupted again, for what
 // swallowed the first interrupt, and its process ends at last.
 const (
-	patience    = 1500 * time.Millisecond
-	repeatAfter = 500 * time.Millisecond
+	patience    = time.Second
+	repeatAfter = 400 * time.Millisecond
 )
 
 // signals is what this process has received, and whom to tell.

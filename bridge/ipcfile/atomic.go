@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"syscall"
 
@@ -70,43 +71,42 @@ func replace(path string, write func(*os.File) error) (err error) {
 func destination(path string) (target string, mode fs.FileMode, err error) {
 	info, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		target, err = freeName(path)
+	case err == nil && info.Mode().IsRegular():
+		mode = info.Mode().Perm()
+	case err == nil:
+		return "", 0, notReplaced(path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", 0, IOFault(path, "write", err)
+	}
+	target = path
+	for range maxLinks {
+		folder, err := filepath.EvalSymlinks(filepath.Dir(target))
 		if err != nil {
 			return "", 0, IOFault(path, "write", err)
 		}
-		return target, 0, nil
-	case err != nil:
-		return "", 0, IOFault(path, "write", err)
-	}
-	target, err = filepath.EvalSymlinks(path)
-	// An open file may be found under /dev/fd when it has no name any more.
-	if err != nil || !info.Mode().IsRegular() {
-		return "", 0, fault.New(fault.IO,
-			"%s is no regular file, so it is not replaced; give the name of a file", path)
-	}
-	return target, info.Mode().Perm(), nil
-}
-
-// freeName follows links to a name that is free.
-func freeName(path string) (string, error) {
-	for range maxLinks {
-		folder, err := filepath.EvalSymlinks(filepath.Dir(path))
-		if err != nil {
-			return "", err
+		// What is found there is open, such as /dev/stdout, and others write to it.
+		if openFiles.MatchString(folder) {
+			return "", 0, notReplaced(path)
 		}
-		path = filepath.Join(folder, filepath.Base(path))
-		next, err := os.Readlink(path)
+		target = filepath.Join(folder, filepath.Base(target))
+		next, err := os.Readlink(target)
 		if err != nil {
-			return path, nil
+			return target, mode, nil
 		}
 		if !filepath.IsAbs(next) {
 			next = filepath.Join(folder, next)
 		}
-		path = next
+		target = next
 	}
-	return "", syscall.ELOOP
+	return "", 0, IOFault(path, "write", syscall.ELOOP)
 }
+
+func notReplaced(path string) error {
+	return fault.New(fault.IO,
+		"%s is no regular file, so it is not replaced; give the name of a file", path)
+}
+
+var openFiles = regexp.MustCompile(`^/proc/[^/]+(/task/[^/]+)?/fd$`)
 
 const maxLinks = 40
 

@@ -68,12 +68,17 @@ func TestDevicesPipesAndFoldersStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer deleted.Close()
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
 	if err := os.Remove(deleted.Name()); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{
 		pipe, link, folder, "/dev/null", "/dev/full", ".", "/",
-		fmt.Sprintf("/dev/fd/%d", deleted.Fd()),
+		fmt.Sprintf("/dev/fd/%d", deleted.Fd()), fmt.Sprintf("/proc/self/fd/%d", log.Fd()),
 	} {
 		err := WriteBytes(path, []byte("new"))
 		if fault.CodeOf(err) != fault.IO || !strings.Contains(err.Error(), "is no regular file") {

@@ -3,6 +3,7 @@ package tables
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"agflow/bridge/ipcfile"
@@ -49,6 +50,7 @@ var required = map[string][]string{
 		[]string{keyCriterion, keySeed, keyRequest, keyPlanned}),
 	KindPredictions: {keyPrior, keyLightCost, keyHeavyCost, keySharedCost, keyCostUnit},
 	KindLatency:     {keyModel, keyModelMS},
+	KindFrontier:    {keyCostUnit, keyHeavyAccuracy, keyTolerance, keyChosen},
 }
 
 var modelKeys = []string{keyModel, keyModelMACs, keyModelParams}
@@ -211,6 +213,7 @@ func (x *extractor) model() (m statistics.Model) {
 // units ascending from 0, since every other column is read by that order.
 func (x *extractor) units() (layers []statistics.Layer) {
 	x.channelGroups()
+	x.imageSize()
 	names, _ := column[*array.String](x, "layer")
 	groups, _ := column[*array.String](x, "group")
 	units, widths, parts := x.int32s("unit"), x.int32s("unit_width"), x.int32s("parts")
@@ -257,5 +260,22 @@ func (x *extractor) channelGroups() {
 		x.err = fault.New(fault.Value, "metadata %s has %d bytes and begins with %.40q, expected "+
 			"JSON of at most %d bytes; make the table with agflow", keyChannelGroups, len(text),
 			text, maxChannelGroups)
+	}
+}
+
+// imageSize checks the optional metadata of the height and width, in pixels, at which the model was
+// measured.
+func (x *extractor) imageSize() {
+	text, given := x.pairs[keyImageSize]
+	if x.err != nil || !given {
+		return
+	}
+	height, width, _ := strings.Cut(text, "x")
+	for _, side := range []string{height, width} {
+		if pixels, err := strconv.ParseUint(side, 10, 31); err != nil || pixels == 0 {
+			x.err = fault.New(fault.Value, "metadata %s is %.40q, expected height and width in "+
+				"pixels such as \"224x224\"; make the table with agflow", keyImageSize, text)
+			return
+		}
 	}
 }

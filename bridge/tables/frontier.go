@@ -39,9 +39,17 @@ func checkFrontier(rec arrow.Record) error {
 			x.float64s(column.Name)
 		}
 	}
-	if x.err == nil && x.rows() == 0 {
+	rows := x.rows()
+	if x.err == nil && rows == 0 {
 		return fault.New(fault.Empty,
 			"the frontier has no row, expected one for each candidate that was evaluated")
+	}
+	x.within(keyHeavyAccuracy, 0, 0, 1)
+	x.within(keyTolerance, 0, 0, 1)
+	if chosen := x.integer(keyChosen); x.err == nil && (chosen < 0 || chosen >= rows) {
+		return fault.New(fault.Value,
+			"metadata %s is %d, expected the row of a candidate, from 0 to %d", keyChosen, chosen,
+			rows-1)
 	}
 	return x.err
 }

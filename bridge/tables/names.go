@@ -38,6 +38,10 @@ const (
 	keyUtilityCost   = "agflow.utility_cost"
 	keyCostUnit      = "agflow.cost_unit"
 	keyChannelGroups = "agflow.channel_groups"
+	keyImageSize     = "agflow.image_size"
+	keyHeavyAccuracy = "agflow.heavy_accuracy"
+	keyTolerance     = "agflow.tolerance"
+	keyChosen        = "agflow.chosen"
 )
 
 // Keys of the field metadata of tensor files and of logits.

@@ -66,6 +66,9 @@ func PlanFromRecord(rec arrow.Record) (planning.Plan, error) {
 			"metadata %s is not the JSON of what a plan comes to: %w; make the plan with agflow",
 			keyPlanned, err)
 	}
+	if err := p.Request.Validate(); err != nil {
+		return planning.Plan{}, err
+	}
 	if err := p.Validate(); err != nil {
 		return planning.Plan{}, err
 	}

@@ -113,7 +113,7 @@ func LentSamples(rec arrow.Record) (Samples, error) {
 		s.Labels, s.Heavy = label.Int64Values(), heavy.Int64Values()
 	}
 	s.Priors = []routing.Prior{{Name: x.pairs[keyPrior], Values: x.float32s("light_prior")}}
-	s.Temperature = x.number(keyTemperature, 1)
+	s.Temperature = x.within(keyTemperature, 1, math.SmallestNonzeroFloat64, math.MaxFloat64)
 	s.Cost = routing.Cost{Light: x.cost(keyLightCost), Heavy: x.cost(keyHeavyCost),
 		Shared: x.cost(keySharedCost), Unit: x.pairs[keyCostUnit]}
 	s.Images, s.Tuning = x.pairs[keyImages], x.pairs[keyTuning]
@@ -124,7 +124,7 @@ func LentSamples(rec arrow.Record) (Samples, error) {
 	}
 	if x.rec.Schema().HasField(ensembleColumn) {
 		s.EnsembleCorrect = x.equal(label, ensembleColumn)
-		s.LightWeight = x.number(keyLightWeight, 0)
+		s.LightWeight = x.within(keyLightWeight, 0, 0, 1)
 	}
 	for i, prior := range s.Priors {
 		if _, given := x.pairs[priceKeys[prior.Name]]; given {
@@ -157,12 +157,18 @@ func (x *extractor) cost(key string) float64 {
 	return cost
 }
 
-// number reads a number of the metadata, which has a value where it was left out.
-func (x *extractor) number(key string, otherwise float64) float64 {
+// within reads a number of the metadata between two others; it has a value where it was left out.
+func (x *extractor) within(key string, otherwise, least, greatest float64) float64 {
 	if _, given := x.pairs[key]; !given {
 		return otherwise
 	}
-	return x.given(key)
+	number := x.given(key)
+	if x.err == nil && !(number >= least && number <= greatest) {
+		x.err = fault.New(fault.Value,
+			"metadata %s is %v, expected a number from %v to %v; make the table with agflow", key,
+			number, least, greatest)
+	}
+	return number
 }
 
 // given reads a number of the metadata.
@@ -171,7 +177,8 @@ func (x *extractor) given(key string) (number float64) {
 		return 0
 	}
 	number, err := strconv.ParseFloat(x.pairs[key], 64)
-	if err != nil {
+	// hexadecimal ones are Go's alone
+	if err != nil || strings.ContainsAny(x.pairs[key], "xX_") {
 		x.err = fault.New(fault.Value, "metadata %s is %.40q, expected a number; make the table "+
 			"with agflow", key, x.pairs[key])
 	}

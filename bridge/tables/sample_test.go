@@ -141,7 +141,8 @@ func sampleFrontier() arrow.Record {
 		b.AppendEmptyValue()
 		arrays[i] = b.NewArray()
 	}
-	metadata := arrow.MetadataFrom(map[string]string{ipcfile.KeyKind: KindFrontier})
+	metadata := arrow.MetadataFrom(map[string]string{ipcfile.KeyKind: KindFrontier,
+		keyCostUnit: routing.MACs, keyHeavyAccuracy: "0.75", keyTolerance: "0.01", keyChosen: "0"})
 	return array.NewRecord(arrow.NewSchema(fields, &metadata), arrays, 1)
 }
 

@@ -135,6 +135,7 @@ func ownedSamples(rec arrow.Record) (Samples, error) {
 	for i, prior := range s.Priors {
 		s.Priors[i].Values = slices.Clone(prior.Values)
 	}
+	s.Labels, s.Heavy = slices.Clone(s.Labels), slices.Clone(s.Heavy)
 	return s, err
 }
 

@@ -9,6 +9,7 @@
 package cancel
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -61,4 +62,14 @@ func At(i int) {
 	if i%every == every-1 { // loops of a few steps have no cost
 		Check()
 	}
+}
+
+// SortFunc is slices.SortFunc, which ends when the work is cancelled.
+func SortFunc[T any](values []T, compare func(a, b T) int) {
+	comparisons := 0
+	slices.SortFunc(values, func(a, b T) int {
+		At(comparisons)
+		comparisons++
+		return compare(a, b)
+	})
 }

@@ -1,9 +1,10 @@
 package diagnostics
 
 import (
+	"cmp"
 	"math"
-	"slices"
 
+	"agflow/core/cancel"
 	"agflow/core/fault"
 )
 
@@ -40,7 +41,7 @@ func DynamicRange(values []float64) (Range, error) {
 		}
 		magnitudes[i] = math.Abs(v)
 	}
-	slices.Sort(magnitudes)
+	cancel.SortFunc(magnitudes, cmp.Compare[float64])
 	r := Range{
 		Max: magnitudes[len(magnitudes)-1], Median: percentile(magnitudes, 50),
 		P1: percentile(magnitudes, 1), P99: percentile(magnitudes, 99),

@@ -2,7 +2,8 @@ package diagnostics
 
 import (
 	"cmp"
-	"slices"
+
+	"agflow/core/cancel"
 )
 
 // meanRanks returns the rank of each value, 1 for the least; equal values share the mean of their
@@ -16,7 +17,7 @@ func meanRanks(values []float64) []float64 {
 	for i, v := range values {
 		order[i] = placed{v, i}
 	}
-	slices.SortFunc(order, func(a, b placed) int { return cmp.Compare(a.value, b.value) })
+	cancel.SortFunc(order, func(a, b placed) int { return cmp.Compare(a.value, b.value) })
 	ranks := make([]float64, len(values))
 	for first := 0; first < len(order); {
 		next := first + 1

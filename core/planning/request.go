@@ -50,6 +50,14 @@ func (r Request) budgets() int {
 	return set
 }
 
+// Validate refuses what is no request for any model.
+//
+// Errors: value.
+func (r Request) Validate() error {
+	_, err := r.normalized()
+	return err
+}
+
 // normalized fills in the defaults and refuses requests that are invalid for every model.
 func (r Request) normalized() (Request, error) {
 	switch {

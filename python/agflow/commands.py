@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -64,7 +65,10 @@ def _computing(options: dict) -> Computing:
     """Where the models of a command compute; a device that is not there is refused first."""
     from agflow._utils.computing import Computing
 
-    return Computing(**_given({name: options.get(name) for name in ("device", "dtype")}))
+    device, rank = options.get("device"), os.environ.get("LOCAL_RANK")
+    if device == "cuda" and rank is not None:  # torchrun's processes take a GPU each
+        device = f"cuda:{rank}"
+    return Computing(**_given({"device": device, "dtype": options.get("dtype")}))
 
 
 def _images(
@@ -192,7 +196,7 @@ def prune(options: dict) -> dict:
     light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
     tuning = sketch_images(loader) if loader else ""
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
-    share = plan.macs / plan.model_macs
+    share = plan.macs_share
     return {
         "summary": f"{options['output']}: {name} at {share:.3f}x of its MACs, {computing}"
         + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from agflow._utils.scratch import scratch_in
 from agflow.errors import AgflowError, CorruptFileError, FileError
+
+_OPEN_FILES = re.compile(r"/proc/[^/]+(/task/[^/]+)?/fd")
 
 
 @contextmanager
@@ -70,13 +73,20 @@ def file_target(path: str | os.PathLike, kind: str) -> pathlib.Path:
         The name is that of a folder, a pipe or a device, which a file must not replace.
     """
     with file_errors(f"{kind} {path}"):
-        target = pathlib.Path(os.path.realpath(path))
-        try:
-            found = pathlib.Path(path).stat()
-        except FileNotFoundError:
-            return target
-        # An open file may be found under /dev/fd when it has no name any more.
-        if not stat.S_ISREG(found.st_mode) or not target.exists():
+        path = pathlib.Path(path)
+        regular = True
+        with suppress(FileNotFoundError):
+            regular = stat.S_ISREG(path.stat().st_mode)
+        target = path.absolute()
+        while regular:
+            folder = os.path.realpath(target.parent)
+            # What is found there is open, such as /dev/stdout, and others write to it.
+            regular = _OPEN_FILES.fullmatch(folder) is None
+            target = pathlib.Path(folder, target.name)
+            if not target.is_symlink():
+                break
+            target = target.parent / os.readlink(target)
+        if not regular:
             raise FileError(
                 f"{kind} {path} is no regular file, so it is not replaced; give the name of a file"
             )

@@ -1,9 +1,11 @@
-"""What loaders and datasets have, for type checkers, and a loader with a callback."""
+"""What loaders and data sets have, for type checkers; a loader with a callback; workers' errors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
+
+from agflow.errors import AgflowError
 
 
 class SizedLoader(Protocol):
@@ -20,6 +22,26 @@ class SizedDataset(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
     def __len__(self) -> int: ...
+
+
+def as_raised(loader: Iterable) -> Iterator[Any]:
+    """The batches of a loader; an error of a worker process is raised as it was there.
+
+    torch makes the worker's whole traceback the message of the error. The pass begins at the call,
+    not at the first batch: a DataLoader draws its seed then.
+    """
+    return _as_raised(iter(loader))
+
+
+def _as_raised(batches: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from batches
+    except AgflowError as error:
+        last = str(error).rstrip().splitlines()[-1]
+        _, found, sentence = last.partition(f"{type(error).__name__}: ")
+        if found and str(error).startswith("Caught "):
+            raise type(error)(sentence) from error
+        raise
 
 
 class CallbackLoader:

@@ -27,8 +27,8 @@ class Curve(Table):
     kind = "curve"
 
     def _summary(self) -> str:
-        ends = "".join(f"{sign}{self._at(row)}" for sign, row in ((", ", 0), (" to ", -1)))
-        return f"{len(self)} thresholds{ends if len(self) else ''}"
+        ends = f", {self._at(0)} to {self._at(-1)}" if len(self) else ""
+        return f"{len(self)} thresholds{ends}"
 
     def _at(self, row: int) -> str:
         return f"{100 * self['accuracy'][row]:.1f} % at {self['charged'][row]:.3f}x charged"

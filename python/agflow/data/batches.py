@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from agflow._utils.loaders import as_raised
 from agflow._utils.progress import progress_bar
 from agflow.errors import AgflowError, DtypeError, EmptyError, InvalidValueError, ShapeError
 
@@ -273,7 +274,7 @@ def _batches(
     check_loader(loader)
     empty = True
     bar = progress_bar(loader, description, total=total, visible=bool(description))
-    for number, batch in enumerate(_as_raised(bar), 1):
+    for number, batch in enumerate(as_raised(bar), 1):
         with _naming(number):
             parts = _parts(batch)
             empty_batch = _is_empty(parts)
@@ -282,21 +283,6 @@ def _batches(
             yield number, parts
     if empty:
         raise EmptyError(EMPTY)
-
-
-def _as_raised(loader: Iterable) -> Iterator[Any]:
-    """The batches; what a worker process raised is raised as it was there.
-
-    torch makes the worker's whole traceback the message of the error.
-    """
-    try:
-        yield from loader
-    except AgflowError as error:
-        last = str(error).rstrip().splitlines()[-1]
-        _, found, sentence = last.partition(f"{type(error).__name__}: ")
-        if found and str(error).startswith("Caught "):
-            raise type(error)(sentence) from error
-        raise
 
 
 @contextmanager

@@ -9,7 +9,8 @@ The first rule that says something about all of them decides:
    alone or before a name (``n02085620-Chihuahua``).
 3. Names that are numbers: they are the class's number, ``10`` after ``9``.
 4. As many names as the model has classes, whose names are not known: they are its classes in
-   order, which is alphabetical for folders and texts, as torchvision's ``ImageFolder`` counts.
+   order, which is alphabetical for folders and texts, as torchvision's ``ImageFolder`` counts. A
+   warning says so.
 5. Nothing is known of the model: its classes are the data's in order.
 
 Anything else is refused: the order of some folders says nothing about a model's classes.
@@ -22,6 +23,7 @@ import difflib
 import io
 import os
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,6 +109,13 @@ def match_classes(
         if all(names[own].isdecimal() for own in used):
             return {own: int(names[own]) for own in used}
         if model.names is None and model.count in (None, len(names)):
+            if model.count is not None:
+                order = ", ".join(f"{name} = {own}" for own, name in enumerate(names[:3]))
+                warnings.warn(
+                    f"the names of the model's {model.count} classes are not known, so those of "
+                    f"{data} are taken for them in order ({order}, …): {_CURE} if that is wrong",
+                    stacklevel=5,
+                )
             return {own: own for own in used}
         raise InvalidValueError(_unmatched(names, found, model, data))
     if all(own in numbers for own, numbers in found.items()):

@@ -58,8 +58,9 @@ def label_column(schema: pa.Schema, options: DataOptions, classes: int | None, p
     if options.label is not None:
         _require(schema, options.label, path, "label")
         return options.label
-    usual = ["label", "imagenet_label"]
-    for name in reversed(usual) if classes == IMAGENET_CLASSES else usual:
+    if classes == IMAGENET_CLASSES and "imagenet_label" in schema.names:
+        return "imagenet_label"
+    for name in ("label", "labels", "imagenet_label"):
         if name in schema.names:
             return name
     found = _of_feature(schema, "ClassLabel")

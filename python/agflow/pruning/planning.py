@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -113,6 +114,11 @@ class Plan(UnitTable):
         return self._planned["macs"]
 
     @property
+    def macs_share(self) -> float:
+        """MACs of the pruned model over the dense one's; NaN where those were not recorded."""
+        return self.macs / self.model_macs if self.model_macs else math.nan
+
+    @property
     def params(self) -> int:
         """Parameters of the pruned model."""
         return self._planned["params"]
@@ -145,7 +151,7 @@ class Plan(UnitTable):
         size = "" if self.image_size is None else " at {}x{}".format(*self.image_size)
         return (
             f"plan by {self.criterion}, widths {self.widths}{size}: {self.macs / 1e6:.1f} M of "
-            f"{self.model_macs / 1e6:.1f} M MACs ({self.macs / self.model_macs:.3f}x), "
+            f"{self.model_macs / 1e6:.1f} M MACs ({self.macs_share:.3f}x), "
             f"{self.params / 1e6:.2f} M parameters"
         )
 
@@ -158,7 +164,7 @@ class Plan(UnitTable):
         kept = sum(layer.kept for layer in self.planned)
         return (
             f"<agflow.Plan: keeps {kept} of {len(self)} units in {len(self.layers)} layers, "
-            f"{self.macs / self.model_macs:.3f}x of the MACs, budget {budget}={value}, "
+            f"{self.macs_share:.3f}x of the MACs, budget {budget}={value}, "
             f"criterion {self.criterion}>"
         )
 

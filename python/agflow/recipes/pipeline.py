@@ -101,8 +101,7 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
 def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
     heavy, preprocessing, name = load_model(options.model, options.weights)
-    heavy = options.computing.move(heavy)
-    splits = split_images(options, preprocessing, heavy)
+    splits = split_images(options, preprocessing, options.computing.move(heavy))
     inputs = {"model": digest_of(heavy), "images": splits.counts}
     folder, run = output.path, output.begin(options, inputs)
     say(f"{name}: {', '.join(f'{n} {use}' for use, n in splits.counts.items())} images")

@@ -153,7 +153,7 @@ def _introduction(result: RunResult) -> list[str]:
         f"# agflow: {result.name}",
         "",
         f"Plan: criterion `{options.criterion}`, {plan.macs / 1e6:.1f} M of "
-        f"{plan.model_macs / 1e6:.1f} M MACs per image ({plan.macs / plan.model_macs:.3f}x), "
+        f"{plan.model_macs / 1e6:.1f} M MACs per image ({plan.macs_share:.3f}x), "
         f"repair `{options.compensate}`, {options.epochs} epochs of distillation, "
         f"seed {options.seed}.",
         f"Images: {counts}; no image serves two of fine-tuning, threshold and test.",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils.data import DataLoader
 
+from agflow._utils.loaders import as_raised
 from agflow.data.batches import Batch, read_batch
 from agflow.training.digests import hash_tensors, tensors_under
 
@@ -106,7 +107,7 @@ class Replay:
             # One draw that nothing uses: a seed keeps the bits that it had when an epoch made two
             # iterators.
             torch.empty((), dtype=torch.int64).random_(generator=self._loader.generator)
-        return map(read_batch, self._loader, itertools.count(1))
+        return map(read_batch, as_raised(self._loader), itertools.count(1))
 
 
 @contextmanager

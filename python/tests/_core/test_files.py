@@ -463,7 +463,7 @@ def test_files_of_other_programs_are_refused(scores, tmp_path):
 
 @pytest.mark.parametrize("path", ["/none/x.arrow", "/proc/x.arrow", "/"])
 def test_unwritable(scores, path):
-    with pytest.raises(FileError, match="can't write"):
+    with pytest.raises(FileError, match="can't write|no regular file"):
         arrow.call(core().write_file, path, scores)
 
 

@@ -123,6 +123,8 @@ def calls_of(predictions, statistics, folder):
     scores = arrow.call_for_batch(core().score, "agf", 0, statistics)
     path, new = os.fspath(folder / "old.arrow"), os.fspath(folder / "new.arrow")
     arrow.call(core().write_file, path, predictions)
+    shard = folder.parent / f"{folder.name}.arrow"
+    arrow.call(core().write_file, os.fspath(shard), statistics)
     return {
         "calibrate_router": (arrow.brief_call, json.dumps(limit), predictions),
         "evaluate_router": (arrow.brief_call, found, predictions),
@@ -142,6 +144,7 @@ def calls_of(predictions, statistics, folder):
         "score": (arrow._call_for_batch, "agf", 0, statistics),
         "plan": (arrow._call_for_batch, '{"pruning_ratio": 0.5}', scores, 0, 0),
         "diagnose": (arrow.brief_call, '{"pruning_ratio": 0.5}', statistics),
+        "statistics_merge_files": (arrow._call_for_batch, json.dumps([os.fspath(shard)] * 3)),
         "statistics_merge": (arrow._call_for_batch, statistics, statistics),
     }
 

@@ -100,11 +100,14 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     deleted = open(tmp_path / "deleted", "w")  # noqa: SIM115
     (tmp_path / "deleted").unlink()
     names = [tmp_path / "pipe", tmp_path / "folder", tmp_path / "link", "/dev/null", "/dev/full"]
-    for name in [*names, f"/dev/fd/{deleted.fileno()}", "", ".", "/"]:
+    log = open(tmp_path.parent / "log", "w")  # noqa: SIM115
+    names += [f"/dev/fd/{deleted.fileno()}", f"/proc/self/fd/{log.fileno()}"]
+    for name in [*names, "", ".", "/"]:
         for refused in (lambda path: write_text(path, "new", "file"), check_file):
             with pytest.raises(FileError, match="is no regular file, so it is not replaced"):
                 refused(name) if refused is not check_file else check_file(name, "file")
     deleted.close()
+    log.close()
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and (tmp_path / "pipe").is_fifo()
     assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
 

@@ -165,10 +165,15 @@ def test_an_older_cascade_is_replaced_and_anything_else_left_alone(make, tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["cascade", "photos"]
 
 
-def test_a_cascade_of_the_first_format_is_read_and_replaced(make, tmp_path):
-    shutil.copytree(STORED / "cascade-1", tmp_path / "cascade")
+@pytest.mark.parametrize("version", [1, 4])
+def test_a_stored_cascade_of_every_format_is_read_and_replaced(make, tmp_path, version):
+    shutil.copytree(STORED / f"cascade-{version}", tmp_path / "cascade")
     loaded = agflow.load(tmp_path / "cascade")
     assert loaded.router.samples == 40 and len(loaded.heavy.blocks) == 2
+    images = torch.linspace(-1, 1, 768).reshape(1, 3, 16, 16)
+    torch.testing.assert_close(
+        loaded.light(images)[0, :3], torch.tensor([0.0588848, 0.0014483, 0.0419184])
+    )
     (tmp_path / "cascade" / "light" / "notes.txt").write_text("mine")
     with pytest.raises(FileError, match="cascade holds light/notes.txt, which agflow did not put"):
         agflow.save(make(), tmp_path / "cascade")

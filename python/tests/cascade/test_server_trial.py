@@ -76,6 +76,8 @@ BAD = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_threads_and_bad_requests_for_a_while(capsys, caplog):
     caplog.set_level("CRITICAL")
     light, heavy = (

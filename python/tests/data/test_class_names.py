@@ -142,6 +142,11 @@ def test_only_counts_the_models_classes(photos):
     assert images.classes == {"n01440764": 7, "n01443537": 8, "n01484850": 7}
 
 
+def test_an_order_that_is_taken_is_said(photos):
+    with pytest.warns(UserWarning, match="3 classes are not known.*n01440764 = 0, n01443537 = 1"):
+        load(photos, classes=3)
+
+
 def test_a_map_beyond_the_models_classes(photos):
     turned = DataOptions(class_map={"n01440764": 7, "n01443537": 8, "n01484850": 9})
     with pytest.raises(InvalidValueError, match="run from 7 to 9, the model has 9 classes"):

@@ -5,6 +5,7 @@ import torch
 from pictures import RGB, picture
 from torch.utils.data import DataLoader
 
+import agflow
 from agflow.data import image_loader, load_dataset
 from agflow.data.batches import labelled_batches
 from agflow.errors import CorruptFileError, InvalidValueError
@@ -34,6 +35,14 @@ def test_the_error_of_a_worker_is_that_of_the_image(photos):
         with pytest.raises(CorruptFileError, match="^.*cat/3.png cannot be decoded") as error:
             list(labelled_batches(loader))
         assert "\n" not in str(error.value) and "Caught" not in str(error.value)
+
+
+def test_training_says_it_too(photos, make_vit):
+    (photos[1] / "cat" / "3.png").write_bytes(b"broken")
+    workers = DataLoader(photos[0], 2, num_workers=1, multiprocessing_context="fork")
+    with pytest.raises(CorruptFileError, match="^.*cat/3.png cannot be decoded") as error:
+        agflow.finetune(make_vit(img_size=16), workers, epochs=1)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("how", [{"batch_size": 0}, {"batch_size": 2, "workers": -1}])

@@ -68,8 +68,9 @@ def test_the_output_says_what_was_used():
 
 
 @pytest.mark.parametrize("command", ["calibrate", "prune", "predict", "finetune", "evaluate"])
-def test_a_wrong_device_is_refused_before_anything_is_loaded(command):
+def test_a_wrong_device_is_refused_before_anything_is_loaded(command, tmp_path):
     options = {"device": "gpu", "model": "no model", "heavy": "no model", "dtype": "float32"}
+    options["output"] = str(tmp_path / "made")
     with pytest.raises(DeviceError, match="compute on device 'gpu'"):
         getattr(commands, command)(json.dumps(options))
 

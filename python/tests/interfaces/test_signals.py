@@ -77,7 +77,7 @@ def signalled(command, place, number, after, second=None):
     )
     try:
         process.wait(after)
-        process.stderr.close()
+        process.communicate()
         return Ended(None)
     except subprocess.TimeoutExpired:
         begin = time.monotonic()
@@ -147,7 +147,7 @@ def test_the_launcher_ends_with_the_status_of_the_signal():
         process = subprocess.Popen(
             [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert process.stdout.readline() == b"ready\n"
+        assert process.stdout and process.stdout.readline() == b"ready\n"
         process.send_signal(number)
         assert process.communicate(timeout=60) == (b"", b"")
         assert process.returncode == status

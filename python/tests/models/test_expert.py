@@ -17,7 +17,7 @@ from agflow.data.datasets import EXAMPLE
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, FileError, UnsupportedModelError
 from agflow.models import describe, model_name
-from agflow.models.expert import expert_preprocessing, load_expert, save_expert
+from agflow.models.expert import EXPERT_FOLDER, expert_preprocessing, load_expert, save_expert
 from agflow.pruning.pruner import prune
 
 STORED = pathlib.Path(__file__).parents[1] / "stored"
@@ -334,6 +334,7 @@ def test_experts_of_the_first_format_are_read_and_replaced(make_vit, tmp_path):
     assert expert_preprocessing(tmp_path / "light").std == (0.2, 0.2, 0.1)
     save_expert(make_vit(), tmp_path / "light")
     assert len(load_expert(tmp_path / "light").blocks) == 3
+    assert EXPERT_FOLDER.fault(EXAMPLE / "heavy") is None
     shutil.copytree(EXAMPLE / "heavy", tmp_path / "example")
     shutil.copy(STORED / "example-1.json", tmp_path / "example" / "config.json")
     assert describe(load_expert(tmp_path / "example")) == describe(load_expert(EXAMPLE / "heavy"))
