@@ -209,6 +209,13 @@ func (x *extractor) model() (m statistics.Model) {
 	return m
 }
 
+func (x *extractor) integer(key string) (n int64) {
+	if x.err == nil {
+		n, x.err = getInt(x.pairs, key)
+	}
+	return n
+}
+
 // units folds the columns that name a unit back into layers. Rows of a layer must stand together,
 // units ascending from 0, since every other column is read by that order.
 func (x *extractor) units() (layers []statistics.Layer) {
