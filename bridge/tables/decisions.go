@@ -12,8 +12,8 @@ import (
 // decisionsToRecord has one row an image, of which the first has the given index: index, prediction
 // int64; prior float32; escalate bool. Metadata: agflow.prior names the prior and agflow.threshold
 // is what it was compared with. Where the predictions are the cascade's answers, also for images
-// that escalate, agflow.answers says whose these are: heavy or ensemble; without it all are the light
-// expert's.
+// that escalate, agflow.answers says whose these are: heavy or ensemble; without it all are the
+// light expert's.
 func decisionsToRecord(
 	alloc memory.Allocator, d routing.Decisions, first int, router routing.Router, answered bool,
 ) arrow.Record {
@@ -45,14 +45,14 @@ const decisionsInPart = 1 << 17
 // Errors: those of [ipcfile.Use] and of [routing.Router.InParts].
 func Decide(router routing.Router, light, heavy, path string) (images, escalated int, err error) {
 	_, err = ipcfile.WriteParts(path, func(p *ipcfile.Parts) error {
-		return withLogits(light, heavy, func(lightLogits tensor.View, heavyLogits *tensor.View) error {
-			for d, err := range router.InParts(lightLogits, heavyLogits, decisionsInPart) {
+		return withLogits(light, heavy, func(of tensor.View, ofHeavy *tensor.View) error {
+			for d, err := range router.InParts(of, ofHeavy, decisionsInPart) {
 				if err != nil {
 					return err
 				}
 				rec := decisionsToRecord(memory.DefaultAllocator, d, images, router, heavy != "")
 				if images == 0 {
-					err = p.Begin(rec.Schema(), lightLogits.Rows())
+					err = p.Begin(rec.Schema(), of.Rows())
 				}
 				if err == nil {
 					err = p.Put(rec)

@@ -25,7 +25,9 @@ func (r Router) Decide(light tensor.View) (Decisions, error) { return r.whole(li
 // escalate, in their order.
 //
 // Errors: those of Decide, and shape and nonfinite of the heavy expert's logits.
-func (r Router) Answer(light, heavy tensor.View) (Decisions, error) { return r.whole(light, &heavy) }
+func (r Router) Answer(light, heavy tensor.View) (Decisions, error) {
+	return r.whole(light, &heavy)
+}
 
 func (r Router) whole(light tensor.View, heavy *tensor.View) (d Decisions, err error) {
 	for part, err := range r.InParts(light, heavy, max(1, light.Rows())) {

@@ -33,7 +33,8 @@ func TestDecisionsAndAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			escalated, err := router.Rule().Route(light)
-			if err != nil || !slices.Equal(escalatedOf(d), escalated) || d.Escalated() != len(escalated) {
+			if err != nil || !slices.Equal(escalatedOf(d), escalated) ||
+				d.Escalated() != len(escalated) {
 				t.Fatalf("%s < %v: %v escalate, the rule says %v, %v", prior, threshold,
 					escalatedOf(d), escalated, err)
 			}
@@ -67,7 +68,9 @@ func TestDecisionsAndAnswers(t *testing.T) {
 }
 
 // inParts joins the decisions for so many images after the other.
-func inParts(t *testing.T, r Router, light tensor.View, heavy *tensor.View, images int) (d Decisions) {
+func inParts(
+	t *testing.T, r Router, light tensor.View, heavy *tensor.View, images int,
+) (d Decisions) {
 	t.Helper()
 	for part, err := range r.InParts(light, heavy, images) {
 		if err != nil {

@@ -179,8 +179,8 @@ func workersFor(samples int) int {
 }
 
 // stretches divides n into one stretch for each worker, runs the workers and waits for all, unless
-// the work is cancelled. A panic of a worker is one of the caller: samples may lie in a mapped file,
-// which can be cut short.
+// the work is cancelled. A panic of a worker is one of the caller: samples may lie in a file that
+// is mapped, which can be cut short.
 func stretches(n, workers int, work func(worker, first, last int)) {
 	cancel.Check()
 	var all sync.WaitGroup

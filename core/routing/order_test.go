@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -37,21 +38,13 @@ func sortedRuns(o Outcomes) (runs []run) {
 			order = append(order, i)
 		}
 	}
-	slices.SortStableFunc(order, func(i, j int) int {
-		switch {
-		case o.Prior[i] < o.Prior[j]:
-			return -1
-		case o.Prior[i] > o.Prior[j]:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(o.Prior[i], o.Prior[j]) })
 	for k, i := range order {
 		if k == 0 || o.Prior[i] != o.Prior[order[k-1]] {
 			runs = append(runs, run{prior: o.Prior[i] + 0})
 		}
 		here, escalated := &runs[len(runs)-1].tally, o.escalatedCorrect()
-		one := func(yes bool) int64 { return map[bool]int64{true: 1}[yes] }
+		one := func(yes bool) int64 { return int64(bit(yes)) }
 		here.samples++
 		here.light += one(o.LightCorrect.At(i))
 		here.escalated += one(escalated.At(i))
@@ -235,11 +228,11 @@ func TestRunsOfManySamples(t *testing.T) {
 		name := names[trial%len(names)]
 		o := drawn(r, gatherable+gatherable/4, distributions[name], trial%2 == 0)
 		want := sortedRuns(o)
-		got := slices.Collect(o.ascending())
-		if !slices.Equal(got, want) {
+		if !slices.Equal(slices.Collect(o.ascending()), want) {
 			t.Errorf("%s: other runs", name)
 		}
-		if got := slices.Collect(o.descending()); len(got) != len(want) || got[0] != want[len(want)-1] {
+		slices.Reverse(want)
+		if !slices.Equal(slices.Collect(o.descending()), want) {
 			t.Errorf("%s: other runs, downwards", name)
 		}
 	}

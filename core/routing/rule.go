@@ -66,8 +66,8 @@ func (r Rule) reader() (read func(logits []float64) (class int, prior float32), 
 	k := slices.Index(LogitPriors, name)
 	if k < 0 {
 		return nil, fault.New(fault.Value,
-			"the prior %q can't be made of logits; the priors are %s, each also with %s behind it, "+
-				"and of features %s",
+			"the prior %q can't be made of logits; the priors are %s, each also with %s behind "+
+				"it, and of features %s",
 			r.Prior, strings.Join(LogitPriors, ", "), Scaled, L1Norm)
 	}
 	temperature := 1.0

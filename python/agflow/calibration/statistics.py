@@ -85,10 +85,11 @@ class Statistics(UnitTable):
         Examples
         --------
         >>> import agflow, tempfile
+        >>> from torch.utils.data import DataLoader
         >>> model, preprocessing, _ = agflow.load_model("example")
         >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=16)
         >>> shard = f"{tempfile.mkdtemp()}/shard.arrow"
-        >>> agflow.calibrate(model, [images[:16]]).save(shard)
+        >>> agflow.calibrate(model, DataLoader(images, 16)).save(shard)
         >>> agflow.Statistics.merge_files([shard, shard])
         <agflow.Statistics: vit_tiny_patch16_224, 12 layers, 3096 units, 32 images, 2 batches>
         """

@@ -81,7 +81,7 @@ class Predictions(Table):
             np.count_nonzero(answers_N[at : at + PART] == labels_N[at : at + PART])
             for at in range(0, len(self), PART)
         )
-        return float(correct / len(self)) if len(self) else math.nan
+        return int(correct) / len(self) if len(self) else math.nan
 
     @property
     def priors(self) -> list[str]:
