@@ -157,8 +157,8 @@ func TestHostedProcessFails(t *testing.T) {
 	}
 }
 
-// One signal ends a hosted command with its status, whatever Python code makes of the interrupt, and
-// the processes that it started: they hold the other end of stderr.
+// One signal ends a hosted command with its status, whatever Python code makes of the interrupt,
+// and the processes that it started: they hold the other end of stderr.
 func TestSignalEndsHostedProcess(t *testing.T) {
 	for _, doing := range []string{"sleep", "swallow", "swallow_and_answer", "other_exception",
 		"compute", "imports", "children"} {

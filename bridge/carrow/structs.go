@@ -41,7 +41,8 @@ func Flag(address int64) (*int32, error) {
 		return nil, nil
 	case !plausible(uintptr(address), unsafe.Alignof(int32(0))):
 		return nil, fault.New(fault.Value,
-			"the flag's address %d leads to no int32; pass that of an int32, or 0 for none", address)
+			"the flag's address %d leads to no int32; pass that of an int32, or 0 for none",
+			address)
 	}
 	return at[int32](uintptr(address)), nil
 }

@@ -56,7 +56,8 @@ func digest(file []byte, first, second int) string {
 	return hex.EncodeToString(hash.Sum(nil))
 }
 
-// inPieces makes a function that writes do its work in pieces, so that it ends when it is cancelled.
+// inPieces makes a function that writes do its work in pieces, so that it ends when it is
+// cancelled.
 func inPieces(write func([]byte) (int, error)) func([]byte) (int, error) {
 	const size = 1 << 20
 	return func(bytes []byte) (written int, err error) {

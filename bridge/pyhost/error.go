@@ -5,8 +5,8 @@ package pyhost
 
 import "syscall"
 
-// Status is the exit status of a process that a signal ended, as shells have it: 130 for SIGINT, 143
-// for SIGTERM.
+// Status is the exit status of a process that a signal ended, as shells have it: 130 for SIGINT,
+// 143 for SIGTERM.
 func Status(number syscall.Signal) int { return 128 + int(number) }
 
 // Error is a Python exception that a call ended with.

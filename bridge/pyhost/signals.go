@@ -67,10 +67,10 @@ func runKeepingActions(code string) bool {
 }
 
 // Interrupt lets Python handle a signal as if it had received it: KeyboardInterrupt in the running
-// call at its next bytecode, which it is woken for if it sleeps or waits. A long operation in C ends
-// first. Where an interrupt must not be raised, in an import or outside of a call, the process ends
-// at once. From the first interrupt on abort() ends the process without a dump: libraries in C++
-// call it where an exception leaves a function that must not raise.
+// call at its next bytecode, which it is woken for if it sleeps or waits. A long operation in C
+// ends first. Where an interrupt must not be raised, in an import or outside of a call, the process
+// ends at once. From the first interrupt on abort() ends the process without a dump: libraries in
+// C++ call it where an exception leaves a function that must not raise.
 //
 // It does nothing once the call has ended.
 func (p *Interpreter) Interrupt(number syscall.Signal) {

@@ -72,8 +72,8 @@ func Sentence(err error) string {
 //		defer fault.Recover(&err)
 //
 // A panic with an *Error, by which loops end early, is that error. It never panics again. Fatal
-// errors of the Go runtime (bad addresses, exhausted memory) cannot be recovered: validate sizes and
-// addresses before they are used.
+// errors of the Go runtime (bad addresses, exhausted memory) cannot be recovered: validate sizes
+// and addresses before they are used.
 func Recover(err *error) {
 	cause := recover()
 	if cause == nil || err == nil {

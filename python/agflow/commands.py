@@ -76,7 +76,7 @@ def _images(
     from agflow.data import DataOptions, image_loader, load_dataset
     from agflow.models import known_classes
 
-    form = map(options.get, ("label", "image_column", "class_map"))
+    label, column, class_map = map(options.get, ("label", "image_column", "class_map"))
     return image_loader(
         load_dataset(
             options["data"],
@@ -84,7 +84,7 @@ def _images(
             limit=options.get("limit"),
             seed=options["seed"],
             classes=known_classes(labels_of) if labels_of is not None else None,
-            options=DataOptions(*form),
+            options=DataOptions(label, column, class_map),
         ),
         options["batch_size"],
         workers=options.get("workers") or 0,
