@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 
 import agflow
 from agflow.data.datasets import load_dataset
-from agflow.models import adapter_for
+from agflow.models import adapter_for, count_macs, count_params, model_name
 from agflow.models.load import load_model
 from agflow.pruning.planning import Plan
 
@@ -27,6 +27,20 @@ VARIANTS = {
     "qk_norm": {"qk_norm": True},
     "no_bias": {"proj_bias": False, "qkv_bias": False},
     "pre_norm": {"pre_norm": True, "act_layer": "quick_gelu"},
+}
+
+
+REQUEST = {
+    "pruning_ratio": 0.5,
+    "macs": "",
+    "params": "",
+    "latency_ms": 0,
+    "widths": "uniform",
+    "joint": False,
+    "floor": 0,
+    "round_to": 1,
+    "groups": [],
+    "ignored_layers": [],
 }
 
 
@@ -71,24 +85,44 @@ def images():
 
 @pytest.fixture(scope="session")
 def plan_of():
-    """Make a Plan from {layer name: kept units} without the Go core; other layers are left out."""
+    """Make a Plan from {layer name: kept units}; other layers are left out."""
 
     def make(model, kept):
-        layers = [layer for layer in adapter_for(model).layers(model) if layer.name in kept]
-        column = lambda value: [
-            value(layer, unit) for layer in layers for unit in range(layer.units)
-        ]
-        return Plan(
-            pa.RecordBatch.from_pydict(
-                {
-                    "layer": column(lambda layer, unit: layer.name),
-                    "group": column(lambda layer, unit: layer.group),
-                    "unit": pa.array(column(lambda layer, unit: unit), pa.int32()),
-                    "score": pa.array(column(lambda layer, unit: 0.0), pa.float64()),
-                    "keep": column(lambda layer, unit: unit in set(kept[layer.name])),
-                }
+        adapter = adapter_for(model)
+        layers = [layer for layer in adapter.layers(model) if layer.name in kept]
+        if not kept:  # a plan has a layer at least: this one keeps all
+            layers = [layer for layer in adapter.layers(model) if layer.group == "mlp"][:1]
+            kept = {layer.name: range(layer.units) for layer in layers}
+
+        def column(value, kind=pa.int32()):
+            return pa.array(
+                [value(layer, unit) for layer in layers for unit in range(layer.units)], kind
             )
-        )
+
+        columns = {
+            "layer": column(lambda layer, unit: layer.name, pa.utf8()),
+            "group": column(lambda layer, unit: layer.group, pa.utf8()),
+            "unit": column(lambda layer, unit: unit),
+            "unit_width": column(lambda layer, unit: layer.unit_width),
+            "parts": column(lambda layer, unit: layer.parts),
+            "unit_macs": column(lambda layer, unit: layer.unit_macs, pa.int64()),
+            "unit_params": column(lambda layer, unit: layer.unit_params, pa.int64()),
+            "score": column(lambda layer, unit: 0.0, pa.float64()),
+            "keep": column(lambda layer, unit: unit in set(kept[layer.name]), pa.bool_()),
+        }
+        metadata = {
+            "agflow.model": model_name(model),
+            "agflow.model_macs": str(count_macs(model)),
+            "agflow.model_params": str(count_params(model)),
+            "agflow.criterion": "agf",
+            "agflow.seed": "0",
+            "agflow.request": json.dumps(REQUEST),
+            "agflow.planned": "{}",
+        }
+        costs = adapter.costs(model)
+        if costs is not None:
+            metadata["agflow.costs"] = json.dumps(costs)
+        return Plan(pa.RecordBatch.from_pydict(columns, metadata=metadata))
 
     return make
 

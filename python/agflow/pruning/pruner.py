@@ -122,9 +122,9 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
         raise InvalidValueError(
             f"compensate={compensate!r} needs images: pass a loader, or compensate='none'"
         )
-    plan = Plan.of_any(plan)
     model = without_inference_tensors(model)
     adapter = examined(model)
+    plan = Plan.of_any(plan)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
     dtype = first_parameter(model).dtype

@@ -260,7 +260,7 @@ def test_missing_folders_and_preprocessing(make_vit, saved, tmp_path):
         lambda p: p.update(input_size=[32.0, 32]),
         lambda p: p.update(std=[0.2, 0, 0.1]),
         lambda p: p.update(mean=["0", "0", "0"]),
-        lambda p: p.update(interpolation="box"),
+        lambda p: p.update(interpolation="cubist"),
     ],
 )
 def test_a_preprocessing_that_none_has_is_refused(saved, change):

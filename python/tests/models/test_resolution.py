@@ -285,8 +285,10 @@ def test_experts_bring_images_to_their_size_again(named, tmp_path):
 def test_experts_that_do_not_say_take_their_own_size(tmp_path):
     agflow.save(of_timm(), tmp_path / "old")
     config = json.loads((tmp_path / "old" / "config.json").read_text())
-    del config["resizes"]
-    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    first = {name: config[name] for name in ("name", "architecture", "macs", "params")}
+    first |= {"format": 1, "preprocessing": None, "tuning": ""}
+    first["weights_sha256"] = config["sha256"]["model.safetensors"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(first))
     assert resize_of(agflow.load(tmp_path / "old")) is None
 
 
