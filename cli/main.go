@@ -26,6 +26,9 @@ func main() {
 func run(arguments []string, stdout, stderr io.Writer) int {
 	app := newApp(stdout, stderr)
 	err := guarded(func() error { return app.Run(arguments) })
+	if number := signals.received.Load(); number != 0 {
+		err = interrupted(number) // whatever the step made of it
+	}
 	if err == nil {
 		return exitOK
 	}

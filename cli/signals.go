@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/signal"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +10,7 @@ import (
 
 	"agflow/bridge/ipcfile"
 	"agflow/bridge/pyhost"
+	"agflow/cli/arrivals"
 )
 
 // A hosted call that does not end by itself after the first signal is interrupted again, for what
@@ -22,9 +22,8 @@ const (
 
 // signals is what this process has received, and whom to tell.
 var signals struct {
-	arrived  chan os.Signal
 	received atomic.Int32  // number of the first signal, 0 for none
-	disarmed chan struct{} // closed when arrived was closed and held nothing
+	disarmed chan struct{} // closed when arrivals.Signals was closed and held nothing
 
 	mu        sync.Mutex
 	interrupt func(syscall.Signal) // ends the hosted call that runs; nil for none
@@ -34,11 +33,9 @@ var signals struct {
 // interrupting it, everything else at once, because no step leaves anything half-written. A second
 // signal ends a hosted call at once, too.
 func endOnSignal() {
-	arrived := make(chan os.Signal, 2)
-	signals.arrived, signals.disarmed = arrived, make(chan struct{})
-	signal.Notify(arrived, os.Interrupt, syscall.SIGTERM)
+	signals.disarmed = make(chan struct{})
 	go func() {
-		number, isSignal := (<-arrived).(syscall.Signal)
+		number, isSignal := (<-arrivals.Signals).(syscall.Signal)
 		if !isSignal {
 			close(signals.disarmed)
 			return
@@ -50,7 +47,7 @@ func endOnSignal() {
 		if interrupt != nil {
 			go repeat(func() { interrupt(number) })
 			select {
-			case <-arrived:
+			case <-arrivals.Signals:
 			case <-time.After(patience):
 			}
 		}

@@ -76,7 +76,7 @@ def _prefixes(tensors: Mapping[str, object], expected: Mapping[str, object]) -> 
         key[: len(key) - len(end)] for key in tensors for end in _ends(key) if end in expected
     )
     most = max(found.values(), default=0)
-    return [prefix for prefix, count in found.items() if count == most]
+    return sorted(prefix for prefix, count in found.items() if count == most)
 
 
 def _ends(key: str) -> list[str]:
