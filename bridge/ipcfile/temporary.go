@@ -1,9 +1,10 @@
 package ipcfile
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -31,8 +32,13 @@ func RemoveTemporaries() {
 // newTemporary makes a file, locked until it is closed, and puts it among the temporaries.
 func newTemporary(folder string) (*os.File, error) {
 	for {
-		path := filepath.Join(folder, fmt.Sprintf(".agflow-%016x", rand.Uint64()))
+		var name [8]byte
+		rand.Read(name[:]) // from the system: Go's own numbers are equal in forks of one process
+		path := filepath.Join(folder, fmt.Sprintf(".agflow-%x", name))
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -101,7 +101,7 @@ func column[A arrow.Array](x *extractor, name string) (values A, ok bool) {
 	values, ok = found.(A)
 	switch {
 	case !ok:
-		x.err = fault.New(fault.Dtype, "column %q of the %s table is %s, expected %s",
+		x.err = fault.New(fault.Dtype, "column %q of the %s table is %s, expected %s: cast it",
 			name, x.kind, found.DataType(), typeName[A]())
 	case found.NullN() > 0:
 		x.err = fault.New(fault.Value, "column %q of the %s table has %d nulls, expected none",

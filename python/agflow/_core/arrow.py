@@ -324,7 +324,10 @@ def _arrow_table(value: Any, name: str) -> pa.Table:
         return pa.Table.from_pandas(value, preserve_index=False)
     if hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
         return pa.table(value)
-    raise DtypeError(f"{name}: expected an Arrow table or a data frame, got {type(value).__name__}")
+    raise DtypeError(
+        f"{name}: expected an Arrow table or a data frame, got {type(value).__name__}: collect a "
+        "lazy frame, and read a file with load"
+    )
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

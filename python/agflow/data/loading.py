@@ -24,7 +24,8 @@ def image_loader(
     """A loader of a data set, which gives the same batches for any number of workers.
 
     Workers come from a fork server: a fork of a process with threads (those of torch and of the Go
-    core) may wait for ever, and inherits its handlers of signals. They stay until the loader goes.
+    core) may wait for ever, and inherits its handlers of signals. Each pass starts its own: workers
+    that stay would draw less from the generator, which then shuffles the next pass in another way.
 
     Parameters
     ----------
@@ -68,5 +69,4 @@ def image_loader(
         collate_fn=collate,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
-        persistent_workers=workers > 0,
     )

@@ -1,6 +1,7 @@
 """The commands under torchrun: the files and figures of one process, written and said once."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -11,9 +12,10 @@ from agflow.calibration import Statistics
 from agflow.cascade import Predictions
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from agflow import commands
 options = json.loads(sys.argv[1])
+sys.stdout = open(f"{sys.argv[0]}.{os.environ.get('RANK', 0)}", "w")  # a pipe would mix the ranks
 for name in sys.argv[2:]:
     answer = getattr(commands, name)(json.dumps(options[name]))
     print(name, answer, flush=True)
@@ -30,7 +32,9 @@ def run(ranks, options, *names):
         timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    answers = [line.split(" ", 1) for line in done.stdout.splitlines() if " " in line]
+    files = [pathlib.Path(f"{options['script']}.{rank}") for rank in range(ranks)]
+    said = "".join(file.read_text() for file in files)
+    answers = [line.split(" ", 1) for line in said.splitlines()]
     return {
         name: [json.loads(answer) for of, answer in answers if of == name and answer != "null"]
         for name in names

@@ -64,8 +64,10 @@ class Ended:
         """
         if self.status is None or self.status == -number:
             return None
-        fine = self.status == STATUS[number] and self.said.strip() in ("", WORDS[number])
-        return None if fine and self.seconds < SOON else f"{number.name}: {self}"
+        *progress, last = self.said.strip().split("\n")
+        fine = self.status == STATUS[number] and last in ("", WORDS[number])
+        dumped = any(line.startswith(("Traceback", "SIGABRT")) for line in progress)
+        return None if fine and not dumped and self.seconds < SOON else f"{number.name}: {self}"
 
 
 def signalled(command, place, number, after, second=None):

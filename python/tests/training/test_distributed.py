@@ -114,7 +114,7 @@ def run(*command):
     done = subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=240
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[:3000]
 
 
 @pytest.fixture
