@@ -208,4 +208,4 @@ def test_the_command_writes_the_table(tmp_path):
     refused = subprocess.run(
         [*command, "--device", "cuda:99"], capture_output=True, text=True, timeout=240
     )
-    assert refused.returncode == 3 and "cannot be moved to device 'cuda:99'" in refused.stderr
+    assert refused.returncode == 3 and "models cannot compute on device 'cuda:99'" in refused.stderr
