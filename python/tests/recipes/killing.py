@@ -120,14 +120,21 @@ def whole(work, *arguments):
     return time.monotonic() - began
 
 
+def temporaries(folder):
+    """Names of temporaries in the folder and in those below it: a run fills its own in place."""
+    found = [name for name in os.listdir(folder) if name.startswith(".agflow-")]
+    for entry in os.scandir(folder):  # those found may go at any moment
+        if entry.is_dir() and not entry.name.startswith(".agflow-"):
+            found += [name for name in os.listdir(entry) if name.startswith(".agflow-")]
+    return found
+
+
 def killed(seconds, writes_after, folder, work, *arguments):
     """Whether a process was killed: after so many seconds, or as soon as it writes after others."""
     child = forked(work, *arguments)
     began = time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
-        if passed > writes_after and any(
-            name.startswith(".agflow-") for name in os.listdir(folder)
-        ):
+        if passed > writes_after and temporaries(folder):
             time.sleep(random.uniform(0, 0.05))
             break
         if os.waitpid(child, os.WNOHANG)[0]:
@@ -163,11 +170,10 @@ def main(what, folder, trials):
         checked = forked(check, output)  # apart: this process must not have called the Go core
         assert os.waitpid(checked, 0)[1] == 0, f"trial {trial} left half a thing"
         found["old" if digests(output) == old else "new"] += 1
-        found["left"] += any(name.startswith(".agflow-") for name in os.listdir(folder))
+        found["left"] += bool(temporaries(folder))
         if trial % 5 == 4 or trial == trials - 1:
             whole(work, output, seed)
-            left = [name for name in os.listdir(folder) if name.startswith(".agflow-")]
-            assert not left, left
+            assert not temporaries(folder), temporaries(folder)
     print(json.dumps(found))
 
 
