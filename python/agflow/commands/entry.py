@@ -1,0 +1,87 @@
+"""What the entry points of the command share: JSON in and out, models, images.
+
+Each function imports what it needs, so that a command loads nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from agflow._utils.first_rank import is_first_rank
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from agflow._utils.computing import Computing
+    from agflow.data.preprocessing import Preprocessing
+
+
+def command(function: Callable[[dict], dict]) -> Callable[[str], str]:
+    @functools.wraps(function)
+    def entry(options: str) -> str:
+        result = function(json.loads(options))
+        return json.dumps(result if is_first_rank() else None)
+
+    return entry
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def given_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that have a value; lists as tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def computing_of(options: dict) -> Computing:
+    """Where the models of a command compute; a device that is not there is refused first."""
+    from agflow._utils.computing import Computing
+
+    return Computing.of_process(options.get("device"), options.get("dtype"))
+
+
+def load_role(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
+    """The model that the option ``role`` names, with the weights and normalisation given."""
+    from agflow.models import load_model
+
+    given = {name: options.get(name) or None for name in ("mean", "std")}
+    return load_model(options[role], options.get("weights"), **given)
+
+
+def loader_of(
+    options: dict,
+    preprocessing: Preprocessing,
+    labels_of: nn.Module | None,
+    *,
+    shuffled: bool = False,
+    shared: bool = False,
+) -> DataLoader:
+    """The images of a command; without a model that has their labels these are not looked at."""
+    from agflow.data import DataOptions, image_loader, load_dataset
+    from agflow.models import known_classes
+
+    label, column, class_map = map(options.get, ("label", "image_column", "class_map"))
+    return image_loader(
+        load_dataset(
+            options["data"],
+            preprocessing=preprocessing,
+            limit=options.get("limit"),
+            seed=options["seed"],
+            classes=known_classes(labels_of) if labels_of is not None else None,
+            options=DataOptions(label, column, class_map),
+        ),
+        options["batch_size"],
+        workers=options.get("workers") or 0,
+        shuffle_seed=options["seed"] if shuffled else None,
+        shared=shared,
+    )

@@ -1,0 +1,160 @@
+"""Entry points of the ``agflow`` command: the steps on models."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import asdict
+
+from agflow._utils.files import check_file
+from agflow._utils.first_rank import is_first_rank
+from agflow._utils.folders import check_folder
+from agflow.commands.entry import command, computing_of, load_role, loader_of
+
+
+@command
+def calibrate(options: dict) -> dict:
+    """Measure a model's statistics, with ``dump`` its tensors, too, and write Arrow files."""
+    from agflow.calibration import CalibrationOptions, calibrate
+
+    check_file(options["output"], "output")
+    computing = computing_of(options)
+    model, preprocessing, name = load_role(options, "model")
+    loader = loader_of(options, preprocessing, model, shared=True)
+    with computing.precision():
+        statistics = calibrate(
+            computing.move(model),
+            loader,
+            batches=options["batches"],
+            groups=tuple(options["groups"]),
+            image_size=options.get("image_size"),
+            weight_gradients=options["weight_gradients"],
+            options=CalibrationOptions(options["nonfinite"], options.get("dump")),
+            seed=options["seed"],
+        )
+    if is_first_rank():
+        statistics.save(options["output"])
+    return {
+        "summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} "
+        f"layers of {name}, {computing}",
+        "output": options["output"],
+        **asdict(computing),
+        "units": len(statistics),
+        "metadata": statistics.metadata,
+    }
+
+
+@command
+def prune(options: dict) -> dict:
+    """Prune and repair a model by a plan and save the light expert's folder."""
+    from agflow.data import sketch_images
+    from agflow.models import save_expert
+    from agflow.models.expert import EXPERT_FOLDER
+    from agflow.pruning import Plan, prune
+
+    check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
+    computing = computing_of({**options, "dtype": None})  # float32 whatever was asked for
+    model, preprocessing, name = load_role(options, "model")
+    plan, compensate = Plan.load(options["plan"]), options["compensate"]
+    loader = loader_of(options, preprocessing, model) if compensate != "none" else None
+    light = prune(computing.move(model), plan, loader, compensate=compensate).cpu()
+    tuning = sketch_images(loader) if loader else ""
+    save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
+    return {
+        "summary": f"{options['output']}: {name} at {plan.macs_share:.3f}x of its MACs, {computing}"
+        + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs"),
+        "output": options["output"],
+        **asdict(computing),
+        "macs": plan.macs,
+        "dense_macs": plan.model_macs,
+    }
+
+
+@command
+def finetune(options: dict) -> dict:
+    """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
+    from agflow.data import sketch_images
+    from agflow.models import expert_tuning, load_expert, save_expert
+    from agflow.models.expert import EXPERT_FOLDER, PLAN
+    from agflow.pruning import Plan
+    from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
+
+    check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
+    computing = computing_of(options)
+    heavy, preprocessing, _ = load_role(options, "heavy")
+    light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
+    loader = loader_of(options, preprocessing, light, shuffled=True, shared=True)
+    checkpoint = options.get("checkpoint")
+    taught = {"share": options["distill"], "features": options["features"]}
+    with computing.precision():
+        history = finetune(
+            computing.move(light),
+            loader,
+            epochs=options["epochs"],
+            lr=options["lr"],
+            distillation=Distillation(computing.move(heavy), **taught),
+            checkpointing=Checkpointing(checkpoint) if checkpoint else None,
+            options=TrainingOptions(accumulate=options["accumulate"]),
+            seed=options["seed"],
+        )
+    sketch = sketch_images(loader, expert_tuning(options["light"]))
+    if is_first_rank():
+        kept = Plan.load(plan) if plan.exists() else None
+        about = {"preprocessing": preprocessing, "tuning": sketch}
+        save_expert(light.cpu(), options["output"], kept, **about)
+    last = history[-1]
+    return {
+        "summary": f"{options['output']}: {len(history)} epochs; in the last, loss "
+        f"{last['loss']:.3f} and {100 * last['accuracy']:.1f} % of the training images correct; "
+        f"{computing}",
+        "output": options["output"],
+        **asdict(computing),
+        "history": history,
+    }
+
+
+@command
+def evaluate(options: dict) -> dict:
+    """Measure the top-1 accuracy of a model."""
+    from agflow.evaluation import evaluate
+
+    computing = computing_of(options)
+    model, preprocessing, name = load_role(options, "model")
+    with computing.precision():
+        found = evaluate(
+            computing.move(model), loader_of(options, preprocessing, model, shared=True)
+        )
+    return {
+        "summary": f"{name}: {100 * found.top1:.2f} % of {found.images} images are correct "
+        f"({100 * found.among_present:.2f} % among the {found.classes} classes that occur), "
+        f"{computing}",
+        "model": name,
+        **asdict(computing),
+        **asdict(found),
+    }
+
+
+@command
+def export(options: dict) -> dict:
+    """Write a model as ONNX or as torch's ExportedProgram; see :func:`agflow.export`."""
+    from agflow.exporting.models import CHECKED_IMAGES, export
+
+    check_file(options["output"], "output")
+    model, preprocessing, name = load_role(options, "model")
+    images = None
+    if options.get("data"):
+        few = {**options, "limit": CHECKED_IMAGES, "batch_size": CHECKED_IMAGES}
+        images, _ = next(iter(loader_of(few, preprocessing, None)))
+    difference = export(
+        model,
+        options["output"],
+        format=options.get("format"),
+        images=images,
+        preprocessing=preprocessing,
+        opset=options["opset"],
+    )
+    return {
+        "summary": f"{options['output']}: {name}; its logits differ from torch's by "
+        f"{difference:.1e} of the largest",
+        "output": options["output"],
+        "difference": difference,
+    }
