@@ -36,7 +36,7 @@ func designCommand() *cli.Command {
 			step.text("cost", "`COST` to minimise: macs, or seconds as measured on this machine"),
 			step.number("epochs", "distil the finalists for `N` epochs"),
 			step.fraction("lr", "peak learning `RATE` of the distillation"),
-			toleranceFlag(), confidenceFlag(), batchSizeFlag(), seedFlag(),
+			toleranceFlag(), confidenceFlag(), checkFlag(), batchSizeFlag(), seedFlag(),
 			limitFlag(),
 		}, formFlags(), computingFlags()),
 	})

@@ -22,7 +22,7 @@ func runCommand() *cli.Command {
 			step.number("epochs", "fine-tune for `N` epochs"),
 			step.fraction("lr", "peak learning `RATE` of the fine-tuning"),
 			limitFlag(), optional("eval-limit", "all", "use at most `N` test images"),
-			toleranceFlag(), confidenceFlag(), seedFlag(),
+			toleranceFlag(), confidenceFlag(), checkFlag(), seedFlag(),
 		}, formFlags(), computingFlags()),
 		Before: refuseTwoBudgets,
 	})
