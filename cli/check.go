@@ -11,15 +11,15 @@ import (
 // checkFlag is of the commands that end in a verdict on a cascade. Python need not know of it.
 func checkFlag() *cli.BoolFlag {
 	return &cli.BoolFlag{
-		Name: "check", EnvVars: env("check"), DisableDefaultText: true,
+		Name: "check", EnvVars: env("check"), DisableDefaultText: true, Category: outputGroup,
 		Usage: fmt.Sprintf("for CI: exit with status %d on FAIL, INSUFFICIENT DATA or LOSS, by "+
 			"expected cost or clearly by the clock; the outputs are written all the same",
 			exitCheck),
 	}
 }
 
-// checked is the error of --check where a cascade should not be deployed.
-func checked(c *cli.Context, v routing.Verdict) error {
+// checkError is the error of --check where a cascade should not be deployed.
+func checkError(c *cli.Context, v routing.Verdict) error {
 	if !c.Bool("check") || v.Deploy {
 		return nil
 	}

@@ -44,7 +44,7 @@ func hosted(c cli.Command, function string) *cli.Command {
 		if answer == "null" {
 			return outcome{}, nil // the first of the processes that torchrun started reports
 		}
-		return outcome{json.RawMessage(answer), result.Summary}, checked(ctx, result.Counts)
+		return outcome{json.RawMessage(answer), result.Summary}, checkError(ctx, result.Counts)
 	})
 }
 
@@ -64,9 +64,7 @@ func pythonOptions(c *cli.Context) (string, error) {
 	options := map[string]any{}
 	for _, flag := range c.Command.Flags {
 		name := flag.Names()[0]
-		categorized, ok := flag.(cli.CategorizableFlag)
-		isCommon := ok && categorized.GetCategory() == everywhere
-		if flag == cli.HelpFlag || isCommon || name == checkFlag().Name {
+		if groupOf(flag) == everywhere || name == checkFlag().Name {
 			continue // of the command itself
 		}
 		options[underscored(name)] = chosen(c, flag, name)
