@@ -15,7 +15,7 @@ from torch import nn
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
 from agflow._utils.modes import with_gradients
-from agflow._utils.progress import progress_bar
+from agflow._utils.progress import ProgressMeter
 from agflow._utils.ranks import Ranks
 from agflow.data.batches import EMPTY, Batch, check_loader
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError
@@ -121,30 +121,31 @@ def finetune(
         training_mode(model, teacher, options.frozen_blocks),
         replay.seeded(seed + ranks.rank),
         objective.recording_tokens(),
+        ProgressMeter("fine-tune", total=epochs * batches, visible=ranks.rank == 0) as meter,
     ):
         optimizer = adamw(model, lr, options.weight_decay)
         if checkpointing is not None:
             run |= _digests(model, teacher)
             checkpoint = Checkpoint(checkpointing, run, model, optimizer, replay, ranks)
             progress = checkpoint.resume()
+        meter.skip((progress.epoch - 1) * batches + progress.batches)
         trainer = _Trainer(objective, optimizer, schedule, ranks)
         while progress.epoch <= epochs:
-            bar = progress_bar(
-                replay.epoch(progress.epoch, progress.batches),
-                f"fine-tune {progress.epoch}/{epochs}",
-                total=batches,
-                initial=progress.batches,
-                visible=ranks.rank == 0,
-            )
-            for group in _groups(bar, options.accumulate):
+            shown = replay.epoch(progress.epoch, progress.batches)
+            for group in _groups(shown, options.accumulate):
                 trainer.step(group, progress)
-                bar.set_postfix(loss=f"{progress.loss / progress.images:.3f}", refresh=False)
+                meter.advance(
+                    len(group),
+                    epoch=f"{progress.epoch}/{epochs}",
+                    loss=f"{progress.loss / progress.images:.3f}",
+                )
                 if checkpoint and progress.batches < batches:
                     checkpoint.save_if_due(progress)
             _check_length(progress.batches, batches)
             progress.end_epoch(schedule.at(progress.step))
             if checkpoint:
                 checkpoint.save(progress)
+            meter.report(_epoch_in_words(progress.history[-1], epochs))
     return progress.history
 
 
@@ -216,6 +217,13 @@ def _check(model: nn.Module, epochs: int, lr: float, distillation: Distillation 
             f"features is {distillation.features}, but there is no teacher whose features to "
             "learn: pass Distillation(teacher)"
         )
+
+
+def _epoch_in_words(entry: dict[str, float], epochs: int) -> str:
+    return (
+        f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.3f}, "
+        f"{100 * entry['accuracy']:.1f} % of the training images correct"
+    )
 
 
 def _arguments(
