@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from agflow.training.cached_views import CachedViews as CachedViews
     from agflow.training.distillation import CachedTeacher as CachedTeacher, distill as distill
     from agflow.training.finetuning import finetune as finetune
     from agflow.training.options import (
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CachedTeacher": "distillation",
+    "CachedViews": "cached_views",
     "Checkpointing": "options",
     "Distillation": "options",
     "TrainingOptions": "options",
@@ -25,6 +27,7 @@ _HOMES = {
 }
 __all__ = [
     "CachedTeacher",
+    "CachedViews",
     "Checkpointing",
     "Distillation",
     "TrainingOptions",

@@ -45,8 +45,9 @@ def finetune(
     """Train ``model`` in place with AdamW, a short warm-up and cosine decay.
 
     The loss is cross entropy; with ``distillation`` that of :class:`agflow.training.Distillation`.
-    A batch may bring a teacher's logits as its third part (:class:`agflow.training.CachedTeacher`):
-    then no teacher runs, and the defaults of ``Distillation`` hold where none is given. Inside
+    A batch may bring a teacher's logits as its third part, and the tokens of its last block as its
+    fourth (:class:`agflow.training.CachedTeacher`, :class:`agflow.training.CachedViews`): then no
+    teacher runs, and the defaults of ``Distillation`` hold where none is given. Inside
     ``torch.autocast(…, cache_enabled=False)`` the forward passes run in its dtype, the weights stay
     as they are. Equal seeds and equal batches give equal bits: torch's generators are seeded inside
     and restored afterwards, so a DataLoader that shuffles without a generator of its own is
@@ -65,8 +66,8 @@ def finetune(
     Parameters
     ----------
     loader : sized iterable of batches (images [B, C, H, W], labels [B]), see
-        :mod:`agflow.data.batches`, or of these and a teacher's logits [B, K], iterated once per
-        epoch. Model and teacher get the images in their own dtypes
+        :mod:`agflow.data.batches`, or of these and a teacher's answers, iterated once per epoch.
+        Model and teacher get the images in their own dtypes
     lr : peak learning rate
     distillation : teacher and loss. None trains on labels, and on logits that the batches bring
     checkpointing : where the state is kept, and how often. None keeps none
@@ -109,7 +110,7 @@ def finetune(
     [1, 2]
     """
     batches = _length(loader)
-    _check(model, epochs, lr, distillation)
+    _check(model, epochs, lr)
     objective = Objective(model, distillation)
     teacher, device = objective.distillation.teacher, device_of(model)
     run = _arguments(epochs, lr, objective.distillation, options, seed)
@@ -202,7 +203,7 @@ def _check_length(found: int, batches: int) -> None:
         )
 
 
-def _check(model: nn.Module, epochs: int, lr: float, distillation: Distillation | None) -> None:
+def _check(model: nn.Module, epochs: int, lr: float) -> None:
     if any(tensor.is_inference() for _, tensor in named_tensors(model)):
         raise InvalidValueError(
             "the model was made in torch.inference_mode(), so it cannot be trained: "
@@ -212,11 +213,6 @@ def _check(model: nn.Module, epochs: int, lr: float, distillation: Distillation 
         raise InvalidValueError(f"epochs is {epochs}, expected at least 1")
     if not lr > 0:
         raise InvalidValueError(f"lr is {lr}, expected a number above 0")
-    if distillation is not None and distillation.features and distillation.teacher is None:
-        raise InvalidValueError(
-            f"features is {distillation.features}, but there is no teacher whose features to "
-            "learn: pass Distillation(teacher)"
-        )
 
 
 def _epoch_in_words(entry: dict[str, float], epochs: int) -> str:
