@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agflow.training.cached_views import CachedViews as CachedViews
     from agflow.training.distillation import CachedTeacher as CachedTeacher, distill as distill
     from agflow.training.finetuning import finetune as finetune
+    from agflow.training.history import History as History
     from agflow.training.options import (
         Checkpointing as Checkpointing,
         Distillation as Distillation,
@@ -21,6 +22,7 @@ _HOMES = {
     "CachedViews": "cached_views",
     "Checkpointing": "options",
     "Distillation": "options",
+    "History": "history",
     "TrainingOptions": "options",
     "distill": "distillation",
     "finetune": "finetuning",
@@ -30,6 +32,7 @@ __all__ = [
     "CachedViews",
     "Checkpointing",
     "Distillation",
+    "History",
     "TrainingOptions",
     "distill",
     "finetune",
