@@ -33,7 +33,7 @@ class CascadeCall:
     ----------
     images, escalated : numbers of images
     seconds : from the images to the logits
-    charged : charged cost per image, as a ratio of the heavy expert's (:class:`Ledger`); NaN of no
+    charged : expected cost per image, as a ratio of the heavy expert's (:class:`Ledger`); NaN of no
         image
 
     Examples
@@ -73,7 +73,7 @@ class Cascade(nn.Module):
     Attributes
     ----------
     ledger : Ledger
-        Images since construction or :meth:`reset_ledger`, escalations, charged and uncharged cost.
+        Images since construction or :meth:`reset_ledger`, escalations, and their expected cost.
     last_call : CascadeCall
         The same of the latest call alone, and its time.
     latency : Latency
@@ -243,9 +243,9 @@ class Cascade(nn.Module):
     @property
     def _charged(self) -> str:
         if self._samples:
-            return f"{self.ledger.charged:.3f}x charged on {self._samples} images"
+            return f"expected cost {self.ledger.charged:.3f}x on {self._samples} images"
         if isinstance(self.router, Router):
-            return f"{self.router.ledger.charged:.3f}x charged as calibrated"
+            return f"expected cost {self.router.ledger.charged:.3f}x as calibrated"
         return "no image yet"
 
 
