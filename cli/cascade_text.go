@@ -58,8 +58,11 @@ func costsText(l routing.Ledger) string {
 }
 
 func costText(cost float64, unit string) string {
-	if unit == routing.MACs {
+	switch unit {
+	case routing.MACs:
 		return fmt.Sprintf("%.2f M MACs", cost/1e6)
+	case routing.Relative:
+		return fmt.Sprintf("%.4gx", cost)
 	}
 	return fmt.Sprintf("%.4g %s", cost, unit)
 }
