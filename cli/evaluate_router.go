@@ -12,12 +12,14 @@ import (
 
 func evaluateRouterCommand() *cli.Command {
 	return command(cli.Command{
-		Name:     "evaluate-router",
-		Usage:    "evaluate a router on the predictions of test images",
-		Category: fileSteps,
+		Name:      "evaluate-router",
+		Usage:     "evaluate a router on the predictions of test images",
+		Category:  fileSteps,
+		UsageText: "agflow evaluate-router --router router.json --predictions test.arrow",
 		Flags: []cli.Flag{
-			need("router", "router `FILE` that route wrote"),
-			need("predictions", "predictions `FILE` of images that chose nothing of the cascade"),
+			need(place("router", "router `FILE` that route wrote")),
+			need(place("predictions",
+				"predictions `FILE` of images that chose nothing of the cascade")),
 		},
 	}, func(c *cli.Context) (outcome, error) {
 		router, err := tables.ReadRouter(c.String("router"))

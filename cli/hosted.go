@@ -62,8 +62,7 @@ func pythonOptions(c *cli.Context) (string, error) {
 	options := map[string]any{}
 	for _, flag := range c.Command.Flags {
 		name := flag.Names()[0]
-		categorized, ok := flag.(cli.CategorizableFlag)
-		if flag == cli.HelpFlag || ok && categorized.GetCategory() == everywhere {
+		if groupOf(flag) == everywhere {
 			continue // of the command itself
 		}
 		options[underscored(name)] = chosen(c, flag, name)

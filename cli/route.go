@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -16,7 +17,8 @@ import (
 func routeCommand() *cli.Command {
 	return command(cli.Command{
 		Name: "route", Usage: "set the threshold of a cascade from held-out predictions",
-		Category: fileSteps, Flags: routeFlags(),
+		UsageText: "agflow route --predictions predictions.arrow --tolerance 0.01",
+		Category:  fileSteps, Flags: routeFlags(),
 	}, func(c *cli.Context) (outcome, error) {
 		var found routed
 		err := tables.Lend(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
@@ -42,20 +44,24 @@ func routeCommand() *cli.Command {
 
 func routeFlags() []cli.Flag {
 	step := of("route")
-	return []cli.Flag{
-		need("predictions", "predictions `FILE` of images that trained neither expert"),
-		step.output("router `FILE` to write"),
-		place("curve", "also write accuracy and cost over all thresholds to `FILE`"),
-		step.number("points", "at most `N` rows of the curve"),
+	return slices.Concat([]cli.Flag{
+		need(place("predictions", "predictions `FILE` of images that trained neither expert")),
+	}, method(
 		setting("prior", "`NAME` of the prior to route by, or auto for the one of the greatest "+
 			"AUROC (default: the first in the file)"),
-		ensembleFlag(), toleranceFlag(),
+		ensembleFlag(),
+	), budget(
+		toleranceFlag(),
 		limitOf("charged", "instead, the greatest expected `COST` per image, as a ratio of the "+
 			"heavy expert's, at the best accuracy"),
 		limitOf("escalation",
 			"instead, the greatest `SHARE` of images that escalate, at the best accuracy"),
 		confidenceFlag(),
-	}
+	), outputs(
+		step.output("router `FILE` to write"),
+		place("curve", "also write accuracy and cost over all thresholds to `FILE`"),
+		step.number("points", "at most `N` rows of the curve"),
+	))
 }
 
 // limitOf is a limit that takes the place of the tolerance.

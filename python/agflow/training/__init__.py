@@ -9,6 +9,7 @@ from agflow._utils.lazy import lazy_names
 if TYPE_CHECKING:
     from agflow.training.distillation import CachedTeacher as CachedTeacher, distill as distill
     from agflow.training.finetuning import finetune as finetune
+    from agflow.training.history import History as History
     from agflow.training.options import (
         Checkpointing as Checkpointing,
         Distillation as Distillation,
@@ -19,6 +20,7 @@ _HOMES = {
     "CachedTeacher": "distillation",
     "Checkpointing": "options",
     "Distillation": "options",
+    "History": "history",
     "TrainingOptions": "options",
     "distill": "distillation",
     "finetune": "finetuning",
@@ -27,6 +29,7 @@ __all__ = [
     "CachedTeacher",
     "Checkpointing",
     "Distillation",
+    "History",
     "TrainingOptions",
     "distill",
     "finetune",
