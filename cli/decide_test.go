@@ -87,7 +87,7 @@ func TestDecideRefusals(t *testing.T) {
 			"the router can't be read: it is not JSON"},
 		"--router views.json --light light.arrow": {exitUsage,
 			`the prior "agreement" can't be made of logits`},
-		"--router heavy.json --light decisions.arrow": {exitBadData,
+		"--router heavy.json --light decisions.arrow --output o": {exitBadData,
 			"holds agflow decisions, expected logits"},
 		"--router heavy.json --light light.arrow --heavy light.arrow": {exitBadData,
 			"the heavy expert's logits are [4, 2], expected [2, 2]"},

@@ -28,6 +28,7 @@ func fakePython(t *testing.T, answer string, err error) *hostedCall {
 // Every flag reaches Python, those that were not given with their defaults or null. The command's
 // own flags do not.
 func TestFlagsReachPython(t *testing.T) {
+	t.Chdir(fill(t, map[string]string{"l/config.json": "{}"}))
 	last := fakePython(t, `{"summary": "done"}`, nil)
 	for arguments, want := range map[string]string{
 		"run --macs 0.5 --groups mlp --limit 7 --epochs 0 --ignored-layers blocks.0.*,head": `{` +

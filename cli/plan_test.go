@@ -156,7 +156,7 @@ func TestBudgets(t *testing.T) {
 	must(t, "score", "--statistics", "s.arrow")
 	for arguments, want := range map[string]string{
 		"--params 0.6":                    `"params": 60`,
-		"--params 60 --joint":             `"params": 60`,
+		"--params 0.06K --joint":          `"params": 60`,
 		"--pruning-ratio 0.9 --floor 0.5": `"params": 60`,
 		"--pruning-ratio 0.9":             `"params": 40`,
 	} {

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from agflow.cascade.server import Server as Server
     from agflow.cascade.shared_prefix import shared_halves as shared_halves
+    from agflow.cascade.verdict import Verdict as Verdict
 
 _HOMES = {
     "Cascade": "cascade",
@@ -57,6 +58,7 @@ _HOMES = {
     "Router": "router",
     "RouterEvaluation": "router_evaluation",
     "Server": "server",
+    "Verdict": "verdict",
     "agreement": "priors",
     "calibrate_router": "router",
     "combine": "ensemble",
@@ -90,6 +92,7 @@ __all__ = [
     "Router",
     "RouterEvaluation",
     "Server",
+    "Verdict",
     "agreement",
     "calibrate_router",
     "combine",

@@ -13,6 +13,7 @@ from agflow.cascade.folder import router_of
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router_evaluation import RouterEvaluation, evaluate_router
+from agflow.cascade.verdict import Verdict
 from agflow.data.leakage import ImageSketch, image_hashes
 from agflow.errors import InvalidValueError
 from agflow.evaluation.accuracy import top1
@@ -55,7 +56,8 @@ def evaluate_cascade(
     >>> agflow.cascade.evaluate_cascade(cascade, test, predictions).ledger.samples
     64
     """
-    expected = evaluate_router(predictions, router_of(cascade))
+    router = router_of(cascade)
+    expected = evaluate_router(predictions, router)
     cascade.reset_ledger()
     rows = run_models(
         {"cascade": cascade},
@@ -66,7 +68,8 @@ def evaluate_cascade(
     _check_same_images(predictions, rows["hashes"])
     accuracy = top1(rows["cascade"], rows[LABELS])
     ledger = _ledger_of_all(cascade, len(rows[LABELS]))
-    return replace(expected, cascade=accuracy, ledger=ledger)
+    found = replace(expected, cascade=accuracy, ledger=ledger)
+    return replace(found, counts=Verdict.of(router, found))
 
 
 def _ledger_of_all(cascade: Cascade, images: int) -> Ledger:
