@@ -39,6 +39,8 @@ RELATIVE = "x"
 
 def cost_text(cost: float, unit: str) -> str:
     """A cost for people: ``0.61 M MACs``, ``0.25 ms``, ``0.25x``."""
+    if math.isnan(cost):
+        return "not known yet"
     if unit == MACS:
         return f"{cost / 1e6:.2f} M MACs"
     return f"{cost:.4g}{'' if unit == RELATIVE else ' '}{unit}"

@@ -14,9 +14,9 @@ from agflow._utils.files import atomic_file
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import Predictions
-from agflow.cascade.router_evaluation import evaluate_cascade
 from agflow.data.leakage import sketch_images
 from agflow.evaluation.accuracy import Accuracy, accuracy, logits
 from agflow.evaluation.timing import first_images, time_models
