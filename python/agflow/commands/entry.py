@@ -53,9 +53,23 @@ def computing_of(options: dict) -> Computing:
 def load_role(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
     """The model that the option ``role`` names, with the weights and normalisation given."""
     from agflow.models import load_model
+    from agflow.models.fitting import request_check
+    from agflow.models.load import image_options
 
-    given = {name: options.get(name) or None for name in ("mean", "std")}
-    return load_model(options[role], options.get("weights"), **given)
+    check = request_check(options.get("groups"))
+    return load_model(
+        options[role], options.get("weights"), check=check, **image_options(options)
+    )
+
+
+def load_light(options: dict) -> tuple[nn.Module, str]:
+    """The light expert, of a folder of any kind, and the sketch of the images that tuned it."""
+    from agflow.models import expert_tuning, load_model
+    from agflow.models.load import expert_folder
+
+    folder = expert_folder(options["light"])
+    light, _, _ = load_model(options["light"])
+    return light, "" if folder is None else expert_tuning(folder)
 
 
 def loader_of(

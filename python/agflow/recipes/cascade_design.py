@@ -24,7 +24,8 @@ from agflow.data.options import DataOptions
 from agflow.errors import EmptyError, InvalidValueError
 from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.head import known_classes, only_classes
-from agflow.models.load import load_model
+from agflow.models.fitting import request_check
+from agflow.models.load import image_options, load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
 from agflow.search.design import CascadeDesign
 from agflow.search.halving import design_cascade
@@ -54,6 +55,8 @@ class DesignOptions:
     limit : :func:`agflow.load_dataset`
     label, image_column, class_map : :class:`agflow.data.DataOptions`
     mean, std : of the images' channels, where they are not known of the model
+    crop, crop_mode, interpolation : of the images, in place of what is known of the model
+        (:func:`agflow.load_model`)
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
 
@@ -92,6 +95,9 @@ class DesignOptions:
     class_map: str | None = None
     mean: tuple[str, ...] = ()
     std: tuple[str, ...] = ()
+    crop: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
     limit: int | None = None
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
@@ -211,8 +217,9 @@ def design(options: DesignOptions) -> DesignResult:
 def _design(options: DesignOptions) -> DesignResult:
     space = options.space
     check_folder(options.output, CASCADE_FOLDER)  # before the training rather than after it
+    check = request_check(options.groups)
     heavy, preprocessing, name = load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
+        options.model, options.weights, check=check, **image_options(vars(options))
     )
     heavy = options.computing.move(heavy)
     parts = _parts(options, preprocessing, known_classes(heavy))

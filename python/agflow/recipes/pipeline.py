@@ -28,7 +28,8 @@ from agflow.errors import UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
 from agflow.evaluation.timing import Timing, first_images, time_models
 from agflow.models.expert import save_expert
-from agflow.models.load import load_model
+from agflow.models.fitting import request_check
+from agflow.models.load import image_options, load_model
 from agflow.models.passes import LABELS, run_models
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
@@ -101,8 +102,9 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
 
 def _heavy(options: RunOptions) -> tuple[nn.Module, Preprocessing, str]:
+    check = request_check(options.groups, options.macs)
     return load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
+        options.model, options.weights, check=check, **image_options(vars(options))
     )
 
 
