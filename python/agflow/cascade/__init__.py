@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from agflow.cascade.server import Server as Server
     from agflow.cascade.shared_prefix import shared_halves as shared_halves
+    from agflow.cascade.verdict import Verdict as Verdict
 
 _HOMES = {
     "Cascade": "cascade",
@@ -55,6 +56,7 @@ _HOMES = {
     "Router": "router",
     "RouterEvaluation": "router_evaluation",
     "Server": "server",
+    "Verdict": "verdict",
     "agreement": "priors",
     "calibrate_router": "router",
     "combine": "ensemble",
@@ -88,6 +90,7 @@ __all__ = [
     "Router",
     "RouterEvaluation",
     "Server",
+    "Verdict",
     "agreement",
     "calibrate_router",
     "combine",

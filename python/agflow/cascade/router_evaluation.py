@@ -18,6 +18,7 @@ from agflow.cascade.ledger import Ledger
 from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
+from agflow.cascade.verdict import Verdict
 from agflow.data.leakage import ImageSketch, image_hashes
 from agflow.errors import InvalidValueError
 from agflow.evaluation.accuracy import top1
@@ -28,15 +29,21 @@ from agflow.models.passes import LABELS, run_models
 class RouterEvaluation:
     """Top-1 accuracies of a cascade and of its experts on test images, and the cascade's cost.
 
+    All intervals, (low, high), are of 95 % confidence, each by itself.
+
     Attributes
     ----------
     images : number of test images
     light, heavy, cascade : top-1 accuracies, in [0, 1]
+    light_interval, heavy_interval, cascade_interval : Wilson's, of these accuracies
     lost, gained : numbers of images that the heavy expert gets right and the cascade does not, and
         the other way round
-    random : accuracy of random routing at the same escalation, with its interval of 95 %
-        confidence, ``random_low`` to ``random_high``
+    difference, difference_interval : accuracy(cascade) - accuracy(heavy) = (gained - lost) /
+        images; the interval is that of paired proportions (Tango 1998)
+    random : accuracy of random routing at the same escalation, with its interval,
+        ``random_low`` to ``random_high``
     ledger : the cost
+    counts : the verdict on both counts
 
     Examples
     --------
@@ -47,38 +54,64 @@ class RouterEvaluation:
     light: float
     heavy: float
     cascade: float
+    light_interval: tuple[float, float]
+    heavy_interval: tuple[float, float]
+    cascade_interval: tuple[float, float]
     lost: int
     gained: int
+    difference: float
+    difference_interval: tuple[float, float]
     random: float
     random_low: float
     random_high: float
     ledger: Ledger
+    counts: Verdict
 
-    def __str__(self) -> str:
+    @property
+    def figures(self) -> str:
+        """Accuracies and escalation in one line, as ``str`` shows them below the verdict."""
         return (
-            f"{100 * self.cascade:.2f} % (heavy {100 * self.heavy:.2f} %, "
-            f"light {100 * self.light:.2f} %) at {self.ledger.charged:.3f}x charged, "
+            f"cascade {100 * self.cascade:.2f} %, heavy {100 * self.heavy:.2f} %: "
+            f"{self.difference_text}; light {100 * self.light:.2f} %; "
             f"{100 * self.ledger.escalation:.1f} % escalated; "
             f"random routing {100 * self.random:.2f} % "
             f"({100 * self.random_low:.2f} to {100 * self.random_high:.2f} %)"
         )
 
+    @property
+    def difference_text(self) -> str:
+        """The difference to the heavy expert in words, with its interval."""
+        low, high = self.difference_interval
+        return f"{100 * self.difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+
+    def __str__(self) -> str:
+        return f"{self.counts}\n{self.images} test images: {self.figures}"
+
     def __repr__(self) -> str:
-        return f"<agflow.RouterEvaluation: {self.images} images, {self}>"
+        return f"<agflow.RouterEvaluation: {self.counts}; {self.images} images, {self.figures}>"
 
     def _repr_html_(self) -> str:
         return facts_html(
-            f"Cascade on {self.images} test images",
+            self.counts.line,
             {
-                "cascade": f"{100 * self.cascade:.2f} % at {self.ledger.charged:.3f}x charged, "
+                "meaning": self.counts.meaning,
+                "test images": str(self.images),
+                "cascade": f"{percent_text(self.cascade, self.cascade_interval)}, "
                 f"{100 * self.ledger.escalation:.1f} % escalated",
-                "heavy expert": f"{100 * self.heavy:.2f} %",
-                "light expert": f"{100 * self.light:.2f} %",
-                "random routing": f"{100 * self.random:.2f} % "
-                f"({100 * self.random_low:.2f} to {100 * self.random_high:.2f} %)",
-                "against the heavy expert": f"{self.lost} images lost, {self.gained} gained",
+                "heavy expert": percent_text(self.heavy, self.heavy_interval),
+                "light expert": percent_text(self.light, self.light_interval),
+                "random routing": percent_text(self.random, (self.random_low, self.random_high)),
+                "against the heavy expert": f"{self.difference_text}: {self.lost} images lost, "
+                f"{self.gained} gained",
+                "next": self.counts.cure or "deploy it (agflow.Cascade, agflow.save)",
             },
         )
+
+
+def percent_text(share: float, interval: tuple[float, float]) -> str:
+    """A share with its interval, in per cent."""
+    low, high = interval
+    return f"{100 * share:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluation:
@@ -120,12 +153,18 @@ def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluatio
         light=found["light_accuracy"],
         heavy=found["heavy_accuracy"],
         cascade=point["accuracy"],
+        light_interval=tuple(found["light_interval"]),
+        heavy_interval=tuple(found["heavy_interval"]),
+        cascade_interval=tuple(point["accuracy_interval"]),
         lost=found["lost"],
         gained=found["gained"],
+        difference=found["difference"]["observed"],
+        difference_interval=tuple(found["difference"]["interval"]),
         random=point["random_accuracy"],
         random_low=point["random_interval"][0],
         random_high=point["random_interval"][1],
         ledger=Ledger(**found["ledger"]),
+        counts=Verdict(**found["counts"]),
     )
 
 
@@ -165,7 +204,8 @@ def evaluate_cascade(
     >>> agflow.cascade.evaluate_cascade(cascade, test, predictions).ledger.samples
     64
     """
-    expected = evaluate_router(predictions, router_of(cascade))
+    router = router_of(cascade)
+    expected = evaluate_router(predictions, router)
     cascade.reset_ledger()
     rows = run_models(
         {"cascade": cascade},
@@ -176,7 +216,8 @@ def evaluate_cascade(
     _check_same_images(predictions, rows["hashes"])
     accuracy = top1(rows["cascade"], rows[LABELS])
     ledger = _ledger_of_all(cascade, len(rows[LABELS]))
-    return replace(expected, cascade=accuracy, ledger=ledger)
+    found = replace(expected, cascade=accuracy, ledger=ledger)
+    return replace(found, counts=Verdict.of(router, found))
 
 
 def _ledger_of_all(cascade: Cascade, images: int) -> Ledger:

@@ -7,7 +7,14 @@ from dataclasses import asdict
 
 from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
-from agflow.commands.entry import command, computing_of, load_light, load_role, loader_of
+from agflow.commands.entry import (
+    command,
+    computing_of,
+    load_light,
+    load_role,
+    loader_of,
+    save_table,
+)
 
 
 @command
@@ -36,11 +43,11 @@ def predict(options: dict) -> dict:
         )
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
     if is_first_rank():
-        predictions.save(options["output"])
+        save_table(predictions, options)
     light_accuracy, heavy_accuracy = predictions.light_accuracy, predictions.heavy_accuracy
     return {
-        "summary": f"{options['output']}: {len(predictions)} images, light {100 * light_accuracy:.1f} %, "
-        f"heavy {100 * heavy_accuracy:.1f} %, {computing}",
+        "summary": f"{options['output']}: {len(predictions)} images, "
+        f"light {100 * light_accuracy:.1f} %, heavy {100 * heavy_accuracy:.1f} %, {computing}",
         "output": options["output"],
         **asdict(computing),
         "images": len(predictions),

@@ -8,7 +8,14 @@ from dataclasses import asdict
 from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
 from agflow._utils.folders import check_folder
-from agflow.commands.entry import command, computing_of, load_light, load_role, loader_of
+from agflow.commands.entry import (
+    command,
+    computing_of,
+    load_light,
+    load_role,
+    loader_of,
+    save_table,
+)
 
 
 @command
@@ -32,7 +39,7 @@ def calibrate(options: dict) -> dict:
             seed=options["seed"],
         )
     if is_first_rank():
-        statistics.save(options["output"])
+        save_table(statistics, options)
     return {
         "summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} "
         f"layers of {name}, {computing}",

@@ -16,7 +16,7 @@ _POWERS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 def request_check(
     groups: Sequence[str] | None = None, macs: str | float | None = None
 ) -> Callable[[nn.Module], None]:
-    """A check for :func:`agflow.load_model`: the model has the groups, and more MACs than asked for.
+    """A check for :func:`agflow.load_model`: the model has the groups, and so many MACs.
 
     Examples
     --------

@@ -54,9 +54,7 @@ def call_function(module: str, function: str) -> nn.Module:
                 error
             )
     if not isinstance(model, nn.Module):
-        raise InvalidValueError(
-            f"{spec} gave a {type(model).__name__}, expected a torch.nn.Module"
-        )
+        raise InvalidValueError(f"{spec} gave a {type(model).__name__}, expected a torch.nn.Module")
     return model
 
 

@@ -23,8 +23,8 @@ from agflow.data.loading import image_loader
 from agflow.data.options import DataOptions
 from agflow.errors import EmptyError, InvalidValueError
 from agflow.evaluation.timing import Timing, first_images, time_models
-from agflow.models.head import known_classes, only_classes
 from agflow.models.fitting import request_check
+from agflow.models.head import known_classes, only_classes
 from agflow.models.load import image_options, load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
 from agflow.search.design import CascadeDesign

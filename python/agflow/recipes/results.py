@@ -44,6 +44,7 @@ class RunOptions:
         (:func:`agflow.load_model`)
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
+    force : repeat a run that is finished, and replace another run's files in the default output
     """
 
     model: str = default("common", "model")
@@ -78,6 +79,7 @@ class RunOptions:
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
     workers: int = default("common", "workers")
+    force: bool = False
 
     @property
     def computing(self) -> Computing:

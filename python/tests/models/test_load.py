@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
+import small_vits
 import torch
 
 import agflow
-import small_vits
 from agflow import errors
 from agflow.models.fitting import check_groups, request_check
 from agflow.models.load import load_model
