@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agflow._utils.files import check_file
-from agflow.commands.entry import command, computing_of, given_options, load_role, say, save_table
+from agflow.commands.entry import command, computing_of, given_options, load_role, save_table, say
 
 
 @command

@@ -79,7 +79,7 @@ class RunOptions:
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
     workers: int = default("common", "workers")
-    force: bool = False
+    force: bool = default("common", "force")
 
     @property
     def computing(self) -> Computing:
