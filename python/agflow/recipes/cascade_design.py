@@ -26,8 +26,9 @@ from agflow.data.loading import image_loader
 from agflow.data.options import DataOptions
 from agflow.errors import EmptyError, InvalidValueError
 from agflow.evaluation.timing import Timing, first_images, time_models
+from agflow.models.fitting import request_check
 from agflow.models.head import known_classes, only_classes
-from agflow.models.load import load_model
+from agflow.models.load import image_options, load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
 from agflow.recipes.results import verdict_of
 from agflow.search.design import CascadeDesign
@@ -58,6 +59,8 @@ class DesignOptions:
     limit : :func:`agflow.load_dataset`
     label, image_column, class_map : :class:`agflow.data.DataOptions`
     mean, std : of the images' channels, where they are not known of the model
+    crop, crop_mode, interpolation : of the images, in place of what is known of the model
+        (:func:`agflow.load_model`)
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
 
@@ -96,6 +99,9 @@ class DesignOptions:
     class_map: str | None = None
     mean: tuple[str, ...] = ()
     std: tuple[str, ...] = ()
+    crop: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
     limit: int | None = None
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
@@ -236,8 +242,9 @@ def design(options: DesignOptions) -> DesignResult:
 def _design(options: DesignOptions) -> DesignResult:
     space = options.space
     check_folder(options.output, CASCADE_FOLDER)  # before the training rather than after it
+    check = request_check(options.groups)
     heavy, preprocessing, name = load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
+        options.model, options.weights, check=check, **image_options(vars(options))
     )
     heavy = options.computing.move(heavy)
     parts = _parts(options, preprocessing, known_classes(heavy))

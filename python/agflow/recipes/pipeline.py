@@ -21,7 +21,8 @@ from agflow.data.leakage import sketch_images
 from agflow.evaluation.accuracy import Accuracy, accuracy, logits
 from agflow.evaluation.timing import first_images, time_models
 from agflow.models.expert import load_expert, save_expert
-from agflow.models.load import load_model
+from agflow.models.fitting import request_check
+from agflow.models.load import image_options, load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.scoring import needs_weight_gradients, score
@@ -129,8 +130,9 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
 
 def _parts(options: RunOptions) -> RunParts:
+    check = request_check(options.groups, options.macs)
     heavy, preprocessing, name = load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
+        options.model, options.weights, check=check, **image_options(vars(options))
     )
     splits = split_images(options, preprocessing, options.computing.move(heavy))
     return RunParts(options, name, heavy, preprocessing, splits)

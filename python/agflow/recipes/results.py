@@ -43,6 +43,8 @@ class RunOptions:
         does not lose more (:func:`agflow.calibrate_router`)
     label, image_column, class_map : :class:`agflow.data.DataOptions`
     mean, std : of the images' channels, where they are not known of the model
+    crop, crop_mode, interpolation : of the images, in place of what is known of the model
+        (:func:`agflow.load_model`)
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
     force : repeat a run that is finished, and replace another run's files in the default output
@@ -74,6 +76,9 @@ class RunOptions:
     class_map: str | None = None
     mean: tuple[str, ...] = ()
     std: tuple[str, ...] = ()
+    crop: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
     workers: int = default("common", "workers")
