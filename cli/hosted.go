@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"agflow/bridge/pyhost"
+	"agflow/core/routing"
 
 	"github.com/urfave/cli/v2"
 )
@@ -33,7 +34,8 @@ func hosted(c cli.Command, function string) *cli.Command {
 			return outcome{}, err
 		}
 		var result struct {
-			Summary string `json:"summary"`
+			Summary string          `json:"summary"`
+			Counts  routing.Verdict `json:"counts"` // where --check is a flag
 		}
 		if err := json.Unmarshal([]byte(answer), &result); err != nil {
 			err = fmt.Errorf("agflow.commands.%s returned no JSON object: %w", function, err)
@@ -42,7 +44,7 @@ func hosted(c cli.Command, function string) *cli.Command {
 		if answer == "null" {
 			return outcome{}, nil // the first of the processes that torchrun started reports
 		}
-		return outcome{json.RawMessage(answer), result.Summary}, nil
+		return outcome{json.RawMessage(answer), result.Summary}, checkError(ctx, result.Counts)
 	})
 }
 
@@ -62,7 +64,7 @@ func pythonOptions(c *cli.Context) (string, error) {
 	options := map[string]any{}
 	for _, flag := range c.Command.Flags {
 		name := flag.Names()[0]
-		if groupOf(flag) == everywhere {
+		if groupOf(flag) == everywhere || name == checkFlag().Name {
 			continue // of the command itself
 		}
 		options[underscored(name)] = chosen(c, flag, name)

@@ -34,7 +34,7 @@ func TestFlagsReachPython(t *testing.T) {
 		"run --macs 0.5 --groups mlp --limit 7 --epochs 0 --ignored-layers blocks.0.*,head": `{` +
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge_at_once",` +
 			`"confidence":0.95,"criterion":"agf","data":"example:train","device":"cpu",` +
-			`"dtype":"float32","epochs":0,"eval":"example:test","eval_limit":null,` +
+			`"dtype":"float32","epochs":0,"eval":"example:test","eval_limit":null,"force":false,` +
 			`"groups":["mlp"],"ignored_layers":["blocks.0.*","head"],"image_column":null,` +
 			`"label":null,"limit":7,"lr":0.001,"macs":"0.5","mean":[],"model":"example",` +
 			`"output":"agflow-run","pruning_ratio":null,"round_to":8,"seed":0,"std":[],` +
@@ -42,7 +42,7 @@ func TestFlagsReachPython(t *testing.T) {
 		"run": `{` +
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge_at_once",` +
 			`"confidence":0.95,"criterion":"agf","data":"example:train","device":"cpu",` +
-			`"dtype":"float32","epochs":24,"eval":"example:test","eval_limit":null,` +
+			`"dtype":"float32","epochs":24,"eval":"example:test","eval_limit":null,"force":false,` +
 			`"groups":["mlp","heads"],"ignored_layers":[],"image_column":null,"label":null,` +
 			`"limit":null,"lr":0.001,"macs":null,"mean":[],"model":"example",` +
 			`"output":"agflow-run","pruning_ratio":null,"round_to":8,"seed":0,"std":[],` +

@@ -137,6 +137,11 @@ func confidenceFlag() cli.Flag {
 		"`PROBABILITY` with which the limit is guaranteed"))
 }
 
+func forceFlag() cli.Flag {
+	return common.toggle("force",
+		"repeat a run that is finished, and replace another run's files in the default output")
+}
+
 func ensembleFlag() cli.Flag {
 	return of("route").toggle("ensemble",
 		"average the log-probabilities of both experts on an image that escalates, "+

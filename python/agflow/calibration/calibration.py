@@ -199,10 +199,10 @@ def _run(
     """Run all batches forward and backward; returns the digest of their images and labels."""
     digest = ImageDigest()
     with capture(model, layers, sink.take, trainable=gradients.parameters):
-        for images, labels, _ in batches:
-            digest.add(images, labels)
-            logits_BK = model_logits(model, images)
-            per_image_loss(logits_BK, labels.to(logits_BK.device)).backward()
+        for batch in batches:
+            digest.add(batch.images, batch.labels)
+            logits_BK = model_logits(model, batch.images)
+            per_image_loss(logits_BK, batch.labels.to(logits_BK.device)).backward()
             gradients.add_batch(sink.end_batch())
     return digest.hexdigest()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from agflow._utils.first_rank import is_first_rank
+from agflow._utils.progress import logged_progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 def command(function: Callable[[dict], dict]) -> Callable[[str], str]:
     @functools.wraps(function)
     def entry(options: str) -> str:
-        result = function(json.loads(options))
+        with logged_progress(say):
+            result = function(json.loads(options))
         return json.dumps(result if is_first_rank() else None)
 
     return entry

@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader, Subset
 from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
 from agflow._utils.folders import atomic_folder, check_folder
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ensemble import HEAVY_ANSWERS
 from agflow.cascade.folder import CASCADE_FOLDER, write_cascade
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
-from agflow.cascade.router_evaluation import RouterEvaluation, evaluate_cascade
+from agflow.cascade.router_evaluation import RouterEvaluation
 from agflow.data import datasets as data
 from agflow.data.datasets import load_dataset
 from agflow.data.loading import image_loader

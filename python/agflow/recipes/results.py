@@ -42,6 +42,7 @@ class RunOptions:
     mean, std : of the images' channels, where they are not known of the model
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
+    force : repeat a run that is finished, and replace another run's files in the default output
     """
 
     model: str = default("common", "model")
@@ -73,6 +74,7 @@ class RunOptions:
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
     workers: int = default("common", "workers")
+    force: bool = default("common", "force")
 
     @property
     def computing(self) -> Computing:
