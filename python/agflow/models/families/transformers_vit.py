@@ -166,16 +166,11 @@ class TransformersVit(VisionTransformerAdapter):
 
     def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
         super().cut(model, layer, keep_U)
-        self._say_widths(model)
+        _note_widths(model, self.shapes(model))
 
     def reshape(self, model: nn.Module, shapes: dict[str, Any]) -> None:
         super().reshape(model, shapes)
-        self._say_widths(model)
-
-    def _say_widths(self, model: nn.Module) -> None:
-        from agflow.models.families.transformers_uneven import note_unevenness
-
-        note_unevenness(model, say_widths(model, self.shapes(model)))
+        _note_widths(model, self.shapes(model))
 
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         patches = model.base_model.embeddings.patch_embeddings
@@ -247,6 +242,13 @@ class TransformersVit(VisionTransformerAdapter):
             self.name_classes(model, labels)
         self.reshape(model, shapes)
         return model
+
+
+def _note_widths(model: nn.Module, shapes: dict[str, Any]) -> None:
+    """Let the config say the widths, or the model refuse save_pretrained."""
+    from agflow.models.families.transformers_uneven import note_unevenness
+
+    note_unevenness(model, say_widths(model, shapes))
 
 
 def _as_json(value: Any) -> Any:
