@@ -12,8 +12,8 @@ func benchCommand() *cli.Command {
 	return &cli.Command{
 		Name:     "bench",
 		Usage:    "measure agflow and its peers on this machine, in one interleaved run",
-		Category: "Benchmarks (hosted Python)", HideHelpCommand: true,
-		OnUsageError: refuseFlag, Action: refuseBench,
+		Category: "Benchmarks (hosted Python)", HideHelp: true,
+		Action: refuseBench,
 		Subcommands: []*cli.Command{
 			benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(),
 			benchPruningCommand(), benchCascadeCommand(), benchBottleneckCommand(),
@@ -26,8 +26,8 @@ func refuseBench(c *cli.Context) error {
 	if !c.Args().Present() {
 		return usageError("agflow bench needs the name of a benchmark: %s", benchmarks)
 	}
-	return usageError("there is no benchmark %q: the benchmarks are %s",
-		c.Args().First(), benchmarks)
+	return unknownCommand(c.Command.Subcommands, "benchmark", c.Args().First(),
+		"agflow bench --help")
 }
 
 func roundsFlag(step of) cli.Flag { return step.number("rounds", "interleaved `ROUNDS`") }
@@ -35,8 +35,9 @@ func roundsFlag(step of) cli.Flag { return step.number("rounds", "interleaved `R
 func benchCoreCommand() *cli.Command {
 	step := of("bench_core")
 	return hosted(cli.Command{
-		Name:  "core",
-		Usage: "the statistics pass, top-k and a call across the bridge",
+		Name:      "core",
+		UsageText: "agflow bench core --threads 1,2",
+		Usage:     "the statistics pass, top-k and a call across the bridge",
 		Flags: []cli.Flag{
 			roundsFlag(step),
 			step.numbers("threads", "measure with `THREADS`, one number after the other"),
@@ -47,7 +48,8 @@ func benchCoreCommand() *cli.Command {
 func benchCalibrationCommand() *cli.Command {
 	step := of("bench_calibration")
 	return hosted(cli.Command{
-		Name: "calibration",
+		Name:      "calibration",
+		UsageText: "agflow bench calibration --rounds 3",
 		Usage: "a calibration over the bare forward and backward pass, " +
 			"in CPU time and memory",
 		Flags: []cli.Flag{
@@ -67,21 +69,23 @@ func randomModelFlag(step of, role string) cli.Flag {
 func benchLayersCommand() *cli.Command {
 	step := of("bench_layers")
 	return hosted(cli.Command{
-		Name: "layers",
+		Name:      "layers",
+		UsageText: "agflow bench layers --model example --output latency.arrow",
 		Usage: "the time of a model's products at all sizes that pruning may leave: " +
 			"the table that agflow plan --latency reads",
 		Flags: slices.Concat([]cli.Flag{
 			modelFlag(), weightsFlag(), step.number("batch", "`N` images a batch"),
 			step.text("device", "torch `DEVICE` to measure: cpu or cuda"),
 			step.output("latency `FILE` to write"), roundsFlag(step),
-		}, normalisationFlags()),
+		}, preprocessingFlags()),
 	}, string(step))
 }
 
 func benchPruningCommand() *cli.Command {
 	step := of("bench_pruning")
 	return hosted(cli.Command{
-		Name: "pruning",
+		Name:      "pruning",
+		UsageText: "agflow bench pruning --macs 0.5",
 		Usage: "the whole prune step beside torch-pruning's: accuracy, time, memory and speed " +
 			"at equal MACs",
 		Flags: []cli.Flag{
@@ -105,7 +109,8 @@ func benchPruningCommand() *cli.Command {
 func benchCascadeCommand() *cli.Command {
 	step := of("bench_cascade")
 	return hosted(cli.Command{
-		Name: "cascade",
+		Name:      "cascade",
+		UsageText: "agflow bench cascade --escalation 0.3",
 		Usage: "the overhead of a cascade over its two bare passes, and the images a second of " +
 			"heavy, light, cascade and server",
 		Flags: []cli.Flag{
@@ -121,7 +126,8 @@ func benchCascadeCommand() *cli.Command {
 func benchBottleneckCommand() *cli.Command {
 	step := of("bench_bottleneck")
 	return hosted(cli.Command{
-		Name: "bottleneck",
+		Name:      "bottleneck",
+		UsageText: "agflow bench bottleneck --rounds 1",
 		Usage: "the dynamic range of the AGF signal during training, and AGF beside the priors " +
 			"that cost nothing",
 		Flags: []cli.Flag{

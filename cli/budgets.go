@@ -5,14 +5,15 @@ import "github.com/urfave/cli/v2"
 // macsFlag is a recipe's budget. It has a default text and no value, because the default holds
 // only where no other budget is given.
 func macsFlag(step of, usage string) cli.Flag {
-	return &cli.StringFlag{Name: "macs", DefaultText: standard[string](step, "macs"), Usage: usage}
+	return aBudget(
+		&cli.StringFlag{Name: "macs", DefaultText: standard[string](step, "macs"), Usage: usage})
 }
 
 func pruningRatioFlag() cli.Flag {
-	return &cli.Float64Flag{
+	return within(0, 1, false, &cli.Float64Flag{
 		Name: "pruning-ratio", DefaultText: "by --macs",
 		Usage: "remove this `SHARE` of the units instead of naming MACs",
-	}
+	})
 }
 
 func refuseTwoBudgets(c *cli.Context) error {

@@ -11,18 +11,25 @@ func calibrateCommand() *cli.Command {
 	return hostedCommand(cli.Command{
 		Name:  "calibrate",
 		Usage: "measure the statistics of a model's units",
-		Flags: slices.Concat([]cli.Flag{
-			modelFlag(), weightsFlag(), dataFlag(), batchesFlag(), batchSizeFlag(),
+		UsageText: "agflow calibrate --model timm:deit_tiny_patch16_224 --data imagefolder:train " +
+			"--output statistics.arrow",
+		Flags: slices.Concat(inputs(
+			modelFlag(), weightsFlag(), dataFlag(),
+		), formFlags(), budget(
+			batchesFlag(), limitFlag(),
+		), method(
 			groupsFlag("`GROUPS` of units to measure"),
-			place("dump", "also write the raw tensors into `FOLDER`"),
-			step.output("statistics `FILE` to write"),
-			optional("image-size", "the model's",
-				"measure the model at `N` x N pixels, to prune it at that size"),
+			atLeast(1, optional("image-size", "the model's",
+				"measure the model at `N` x N pixels, to prune it at that size")),
 			step.toggle("weight-gradients",
 				"also sum weight times gradient, which the criterion taylor_weight needs"),
+		), outputs(
+			step.output("statistics `FILE` to write"),
+			place("dump", "also write the raw tensors into `FOLDER`"),
+		), computingFlags(), advanced(
 			step.text("nonfinite", "`ACTION` on NaN or infinity in a batch: refuse the batch, "+
 				"or skip the layers where it occurs"),
-			seedFlag(), limitFlag(),
-		}, formFlags(), computingFlags()),
+			seedFlag(),
+		)),
 	})
 }

@@ -13,15 +13,15 @@ func TestUsageErrors(t *testing.T) {
 		"run --epoch 3": {exitUsage,
 			"there is no flag --epoch: did you mean --epochs? See agflow run --help"},
 		"run --macs 0.5 --pruning-ratio 0.5": {exitUsage, "both given"},
-		"run --seed many":                    {exitUsage, `invalid value "many" for flag -seed`},
-		"design --output o --macs 350M":      {exitUsage, `invalid value "350M" for flag -macs`},
-		"finetune --light l":                 {exitUsage, "--output is missing"},
+		"run --seed many": {exitUsage,
+			`--seed is "many", expected a whole number`},
+		"design --output o --macs 350M": {exitUsage,
+			`--macs is "350M", expected numbers with commas between them`},
+		"finetune --light l": {exitUsage, "--output is missing"},
 		"score --seed -1 --statistics s.arrow": {exitUsage,
 			"--seed is -1"},
 		"score --statistics s.arrow extra": {exitUsage, `takes no argument, but "extra"`},
-		"inspect s.arrow --json": {exitUsage,
-			`the flag --json stands behind the argument "s.arrow"`},
-		"inspect": {exitUsage, "needs at least one FILE"},
+		"inspect":                          {exitUsage, "needs at least one FILE"},
 	})
 }
 

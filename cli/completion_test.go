@@ -26,11 +26,12 @@ func TestCompletionScriptIsBash(t *testing.T) {
 	if err != nil {
 		t.Skip("bash is not on the PATH")
 	}
-	script := `COMP_WORDS=(agflow ver); COMP_CWORD=1; agflow() { "` + os.Args[0] + `" "$@"; }; ` +
-		bashCompletion + "\n_agflow; echo ${COMPREPLY[@]}"
+	script := `COMP_LINE="agflow ver" COMP_POINT=10 COMP_WORDS=(agflow ver) COMP_CWORD=1
+		agflow() { "` + os.Args[0] + `" "$@"; }; ` +
+		completionScripts["bash"] + "\n_agflow; echo ${COMPREPLY[@]}"
 	c := exec.Command(bash, "-c", script)
 	c.Env = append(os.Environ(), asProgram+"=1")
-	if out, err := c.CombinedOutput(); err != nil || string(out) != "verify\n" {
+	if out, err := c.CombinedOutput(); err != nil || string(out) != "verify version\n" {
 		t.Errorf("%q, %v", out, err)
 	}
 }

@@ -14,10 +14,11 @@ func decideCommand() *cli.Command {
 		Name: "decide",
 		Usage: "decide which images escalate, and give the cascade's answers, " +
 			"from the experts' logits",
-		Category: fileSteps,
+		Category:  fileSteps,
+		UsageText: "agflow decide --router router.json --light logits.arrow",
 		Flags: []cli.Flag{
-			need("router", "router `FILE` that route wrote"),
-			need("light", "`FILE` with the light expert's logits of all images"),
+			need(place("router", "router `FILE` that route wrote")),
+			need(place("light", "`FILE` with the light expert's logits of all images")),
 			place("heavy", "`FILE` with the heavy expert's logits of the images that escalate, in "+
 				"their order: with it, the predictions are the cascade's answers"),
 			of("decide").output("decisions `FILE` to write"),
@@ -28,7 +29,11 @@ func decideCommand() *cli.Command {
 			return outcome{}, err
 		}
 		path, heavy := c.String("output"), c.String("heavy")
-		images, escalated, err := tables.Decide(router, c.String("light"), heavy, path)
+		var images, escalated int
+		err = writeOutput(c, func(path string) (err error) {
+			images, escalated, err = tables.Decide(router, c.String("light"), heavy, path)
+			return err
+		})
 		if err != nil {
 			return outcome{}, err
 		}

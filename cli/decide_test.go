@@ -38,7 +38,9 @@ func TestDecide(t *testing.T) {
 		{"both.json", "heavy.arrow", "ensemble", []int64{0, 0, 1, 1},
 			"decisions.arrow: 4 images answered, 2 of them by the ensemble of both experts"},
 	} {
-		arguments := []string{"decide", "--router", c.router, "--light", "light.arrow"}
+		arguments := []string{
+			"decide", "--force", "--router", c.router, "--light", "light.arrow",
+		}
 		if c.heavy != "" {
 			arguments = append(arguments, "--heavy", c.heavy)
 		}
@@ -87,7 +89,7 @@ func TestDecideRefusals(t *testing.T) {
 			"the router can't be read: it is not JSON"},
 		"--router views.json --light light.arrow": {exitUsage,
 			`the prior "agreement" can't be made of logits`},
-		"--router heavy.json --light decisions.arrow": {exitBadData,
+		"--router heavy.json --light decisions.arrow --output o": {exitBadData,
 			"holds agflow decisions, expected logits"},
 		"--router heavy.json --light light.arrow --heavy light.arrow": {exitBadData,
 			"the heavy expert's logits are [4, 2], expected [2, 2]"},

@@ -24,13 +24,14 @@ func diagnoseCommand() *cli.Command {
 		Usage: "compare criteria on a statistics file; with several files, one a batch, " +
 			"also how stable the choice of units is",
 		Category: fileSteps, ArgsUsage: "FILE...",
-		Flags: []cli.Flag{
+		UsageText: "agflow diagnose statistics.arrow",
+		Flags: method(
 			settings("criteria", "`CRITERIA` to compare (default: all that the statistics allow)"),
 			step.fraction("pruning-ratio", "`SHARE` of each layer's units to remove"), seedFlag(),
 			criterionFlag("`NAME` of the criterion whose stability is measured"),
 			step.numbers("sizes", "`N` batches a draw, for the stability"),
 			step.number("draws", "`N` draws of each size"),
-		},
+		),
 	}, func(c *cli.Context) (outcome, error) {
 		found, err := diagnose(c)
 		if err != nil {

@@ -15,6 +15,7 @@ func diffCommand() *cli.Command {
 	return command(cli.Command{
 		Name: "diff", Usage: "compare the units that two plans keep",
 		Category: fileSteps, ArgsUsage: "PLAN PLAN",
+		UsageText: "agflow diff one.arrow other.arrow",
 	}, func(c *cli.Context) (outcome, error) {
 		if c.NArg() != 2 {
 			return outcome{}, usageError("agflow diff compares 2 plans, and %d were named: "+

@@ -26,7 +26,7 @@ type check struct {
 func doctorCommand() *cli.Command {
 	return command(cli.Command{
 		Name: "doctor", Usage: "check the installation; each check that fails names its cure",
-		Category: helpCategory,
+		Category: helpCategory, UsageText: "agflow doctor",
 	}, func(c *cli.Context) (outcome, error) {
 		checks := append([]check{checkSelf()}, checkPython(c)...)
 		var failed error

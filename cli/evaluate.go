@@ -8,11 +8,11 @@ import (
 
 func evaluateCommand() *cli.Command {
 	return hostedCommand(cli.Command{
-		Name:  "evaluate",
-		Usage: "measure the accuracy of a model",
-		Flags: slices.Concat([]cli.Flag{
+		Name:      "evaluate",
+		Usage:     "measure the accuracy of a model",
+		UsageText: "agflow evaluate --model light --data imagefolder:val",
+		Flags: slices.Concat(inputs(
 			modelFlag(), weightsFlag(), testDataFlag("data", "`DATA` with the test images"),
-			batchSizeFlag(), seedFlag(), limitFlag(),
-		}, formFlags(), computingFlags()),
+		), formFlags(), budget(limitFlag()), computingFlags(), advanced(seedFlag())),
 	})
 }

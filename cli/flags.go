@@ -8,8 +8,6 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-const everywhere = "Everywhere:"
-
 // commonFlags may stand before and behind the name of a command.
 func commonFlags() (json, debug *cli.BoolFlag, python *cli.StringFlag) {
 	return &cli.BoolFlag{
@@ -63,18 +61,6 @@ func env(name string) []string {
 // underscored is a name as JSON, Python and the environment write it.
 func underscored(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-const neededCategory = "Needed:"
-
-// need is a flag that must be given.
-func need(name, usage string) *cli.StringFlag {
-	return &cli.StringFlag{Name: name, Usage: usage, Category: neededCategory}
-}
-
-func needed(flag cli.Flag) bool {
-	categorized, ok := flag.(cli.CategorizableFlag)
-	return ok && categorized.GetCategory() == neededCategory
-}
-
 // place is a file or folder, or another value of one call only: the environment does not give it.
 func place(name, usage string) *cli.StringFlag {
 	return &cli.StringFlag{Name: name, Usage: usage}
@@ -108,6 +94,7 @@ func standard[T any](step of, name string) T {
 func (step of) output(usage string) *cli.StringFlag {
 	return &cli.StringFlag{
 		Name: "output", Value: standard[string](step, "output"), Usage: usage,
+		Category: outputGroup,
 	}
 }
 

@@ -42,9 +42,9 @@ func TestModelStepsGoToTheHostOfThePython(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			python := describing(t, "/lib/libpython3.11.so.1.0", filepath.Join(folder, "host"))
 			c := program([]string{"AGFLOW_PYTHON=" + python, "LD_PRELOAD=" + test.preloaded,
-				"BEHIND_SHIM=/env/bin/python3"}, "evaluate", "--model", "m")
+				"BEHIND_SHIM=/env/bin/python3"}, "evaluate", "--model", "example")
 			out, complaint, status := finish(t, c)
-			want := "/env/bin/python3 " + test.want + " evaluate --model m\n"
+			want := "/env/bin/python3 " + test.want + " evaluate --model example\n"
 			if status != 7 || out != want {
 				t.Errorf("status %d, printed %q (%s), want %q", status, out, complaint, want)
 			}

@@ -15,6 +15,7 @@ func inspectCommand() *cli.Command {
 	return command(cli.Command{
 		Name: "inspect", Usage: "show the columns and metadata of files",
 		Category: fileSteps, ArgsUsage: "FILE...",
+		UsageText: "agflow inspect plan.arrow",
 	}, func(c *cli.Context) (outcome, error) {
 		var infos []ipcfile.Info
 		var b strings.Builder

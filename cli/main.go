@@ -6,12 +6,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
+	"slices"
+	"strconv"
 
-	"agflow/bridge/ipcfile"
 	"agflow/core/fault"
 
 	"github.com/urfave/cli/v2"
@@ -24,16 +25,36 @@ func main() {
 
 // run is the whole program: it prints the outcome and returns the exit status.
 func run(arguments []string, stdout, stderr io.Writer) int {
-	app := newApp(stdout, stderr)
-	err := guarded(func() error { return app.Run(arguments) })
+	app, words := newApp(stdout, stderr), arguments[1:]
+	err := guarded(func() error {
+		if last := len(words) - 1; last >= 0 && words[last] == completionFlag {
+			return printCompletions(app, words[:last])
+		}
+		line, err := readLine(app, words)
+		if err != nil {
+			return err
+		}
+		return app.Run(append([]string{app.Name}, line.words()...))
+	})
 	if number := signals.received.Load(); number != 0 {
 		err = interrupted(number) // whatever the step made of it
 	}
 	if err == nil {
 		return exitOK
 	}
+	var printed reportedError
+	if wantsJSON(words) && !errors.As(err, &printed) {
+		text, _ := asJSON(nil, err) // texts and a number always are JSON
+		fmt.Fprintln(stdout, printable(text))
+	}
 	fmt.Fprintln(stderr, "agflow:", printable(sentence(err)))
 	return exitStatus(err)
+}
+
+// wantsJSON looks for --json in a line that may be wrong.
+func wantsJSON(words []string) bool {
+	inEnvironment, _ := strconv.ParseBool(os.Getenv(env("json")[0]))
+	return inEnvironment || slices.Contains(words, "--json")
 }
 
 func guarded(action func() error) (err error) {
@@ -46,35 +67,38 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Name: "agflow",
 		Usage: "prune Vision Transformers by gradient flow, repair them, " +
 			"and send low-confidence images to the full model",
-		Version: ipcfile.Version,
-		Writer:  stdout, ErrWriter: stderr,
-		Flags: globalFlags(), HideHelpCommand: true,
+		Writer: stdout, ErrWriter: stderr,
+		Flags: globalFlags(), HideHelp: true, HideVersion: true,
 		Commands: []*cli.Command{
 			runCommand(), designCommand(), calibrateCommand(), pruneCommand(), finetuneCommand(),
 			predictCommand(), evaluateCommand(), exportCommand(),
 			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(),
 			diffCommand(), routeCommand(), evaluateRouterCommand(), decideCommand(),
 			inspectCommand(), verifyCommand(),
-			benchCommand(), doctorCommand(), completionCommand(),
+			benchCommand(),
+			helpCommand(), versionCommand(), doctorCommand(), completionCommand(),
 		},
-		EnableBashCompletion: true,
-		OnUsageError:         refuseFlag,
-		ExitErrHandler:       func(*cli.Context, error) {}, // run prints errors, chooses the status
-		Action:               refuseCommand,
+		OnUsageError:   refuseValue,
+		ExitErrHandler: func(*cli.Context, error) {}, // run prints errors, chooses the status
+		Action:         refuseCommand,
 	}
 }
 
 // refuseCommand is reached when no command, or an unknown one, is named.
 func refuseCommand(c *cli.Context) error {
 	if !c.Args().Present() {
-		return cli.ShowAppHelp(c)
+		_, err := fmt.Fprint(c.App.Writer, appHelp(c.App))
+		return err
 	}
-	name := c.Args().First()
-	if strings.HasPrefix(name, "-") {
-		return usageError("the flag %s stands where a command was expected", name)
+	return unknownCommand(c.App.Commands, "command", c.Args().First(), "agflow help")
+}
+
+// unknownCommand is the error for a name that no command has, with the one that was meant.
+func unknownCommand(commands []*cli.Command, kind, name, list string) error {
+	var known []string
+	for _, command := range commands {
+		known = append(known, command.Name)
 	}
-	guess := cli.SuggestCommand(c.App.VisibleCommands(), name)
-	guess = strings.TrimPrefix(guess, "Did you mean ")
-	return usageError("there is no command %q: did you mean %s `agflow --help` lists all commands",
-		name, guess)
+	return usageError("there is no %s %q: %s `%s`, which lists all",
+		kind, name, didYouMeanOrSee("", name, known), list)
 }

@@ -16,16 +16,27 @@ func TestPanicBecomesAnError(t *testing.T) {
 
 func TestEveryCommandHasHelp(t *testing.T) {
 	for _, c := range newApp(nil, nil).Commands {
-		if out := must(t, c.Name, "--help"); c.Usage == "" || !strings.Contains(out, c.Usage) {
-			t.Errorf("%s: %s", c.Name, out)
+		for _, arguments := range [][]string{
+			{c.Name, "--help"}, {"--help", c.Name}, {"help", c.Name},
+		} {
+			out := strings.Join(strings.Fields(must(t, arguments...)), " ")
+			if c.Usage == "" || !strings.Contains(out, c.Usage) {
+				t.Errorf("%s: %s", arguments, out)
+			}
+			if !strings.Contains(out, "Example: agflow "+c.Name) && len(c.Subcommands) == 0 {
+				t.Errorf("%s has no example: %s", c.Name, out)
+			}
 		}
 	}
 }
 
 func TestUnknownCommands(t *testing.T) {
 	refuses(t, "", map[string]refusal{
-		"frob":  {exitUsage, `there is no command "frob": did you mean "`},
-		"scroe": {exitUsage, `did you mean "score"?`},
-		"judge": {exitUsage, `there is no command "judge"`},
+		"frob":       {exitUsage, `there is no command "frob": see `},
+		"scroe":      {exitUsage, `did you mean score? See `},
+		"calib":      {exitUsage, `did you mean calibrate?`},
+		"judge":      {exitUsage, `there is no command "judge"`},
+		"help plam":  {exitUsage, `did you mean plan?`},
+		"bench coer": {exitUsage, `there is no benchmark "coer": did you mean core?`},
 	})
 }

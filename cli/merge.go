@@ -11,12 +11,13 @@ func mergeCommand() *cli.Command {
 		Name:     "merge",
 		Usage:    "add the statistics of several runs of one model, in the order given",
 		Category: fileSteps, ArgsUsage: "FILE...",
-		Flags: []cli.Flag{need("output", "statistics `FILE` to write")},
+		UsageText: "agflow merge --output statistics.arrow monday.arrow tuesday.arrow",
+		Flags:     []cli.Flag{need(place("output", "statistics `FILE` to write"))},
 	}, func(c *cli.Context) (outcome, error) {
 		merged, err := tables.MergeStatistics(c.Args().Slice())
 		if err != nil {
 			return outcome{}, err
 		}
-		return saveStatistics(c.String("output"), merged)
+		return saveStatistics(c, merged)
 	})
 }

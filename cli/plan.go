@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -16,6 +17,7 @@ func planCommand() *cli.Command {
 	return command(cli.Command{
 		Name: "plan", Usage: "choose which units are kept under a budget", Category: fileSteps,
 		Description: "The units are ranked by --statistics and a criterion, or by --scores.",
+		UsageText:   "agflow plan --statistics statistics.arrow --macs 0.5",
 		Before:      refuseTwoBudgets, Flags: planFlags(),
 	}, func(c *cli.Context) (outcome, error) {
 		if len(budgets(c)) == 0 {
@@ -40,7 +42,7 @@ func planCommand() *cli.Command {
 			return outcome{}, err
 		}
 		path := c.String("output")
-		if err := save(path, rec); err != nil {
+		if err := saveOutput(c, rec); err != nil {
 			return outcome{}, err
 		}
 		return outcome{
@@ -51,19 +53,22 @@ func planCommand() *cli.Command {
 
 func planFlags() []cli.Flag {
 	step := of("plan")
-	return []cli.Flag{
+	return slices.Concat(inputs(
 		place("statistics", "statistics `FILE` to score and rank by"),
-		criterionFlag("with --statistics, `NAME` of the criterion"), seedFlag(),
 		place("scores", "scores `FILE` to rank by, instead of --statistics"),
-		step.output("plan `FILE` to write"),
-		place("macs", "largest `MACS`: a share of the model's (0.35), or 350M, 1.2G"),
-		place("params", "largest number of `PARAMETERS`: a share of the model's (0.5), or 2.5M"),
+		place("latency", "latency `FILE` of this model, made by agflow bench layers"),
+	), budget(
+		aBudget(place("macs", "largest `MACS`: a share of the model's (0.35), or 350M, 1.2G")),
+		aBudget(place("params",
+			"largest number of `PARAMETERS`: a share of the model's (0.5), or 2.5M")),
 		&cli.Float64Flag{
 			Name: "latency-ms", DefaultText: "by --macs",
 			Usage: "largest `MILLISECONDS` of a batch, by the table of --latency",
 		},
 		pruningRatioFlag(),
-		place("latency", "latency `FILE` of this model, made by agflow bench layers"),
+	), method(
+		criterionFlag("with --statistics, `NAME` of the criterion"),
+		settings("groups", "`GROUPS` to prune (default: all)"),
 		&cli.StringFlag{
 			Name: "widths",
 			DefaultText: standard[string](step, "widths") +
@@ -74,8 +79,11 @@ func planFlags() []cli.Flag {
 		step.toggle("joint", "one order over all groups, by normalised importance per cost"),
 		step.fraction("floor",
 			"least `SHARE` of each layer's units that is kept; whole branches may be removed"),
-		roundToFlag(), settings("groups", "`GROUPS` to prune (default: all)"), ignoredLayersFlag(),
-	}
+	), outputs(
+		step.output("plan `FILE` to write"),
+	), advanced(
+		roundToFlag(), ignoredLayersFlag(), seedFlag(),
+	))
 }
 
 func planText(path string, r planning.Report) string {
@@ -85,8 +93,7 @@ func planText(path string, r planning.Report) string {
 	if r.DenseLatencyMS > 0 {
 		fmt.Fprintf(&b, ", %.2f of %.2f ms", r.LatencyMS, r.DenseLatencyMS)
 	}
-	fmt.Fprintf(&b, ", %+.2f %% off the budget, %.1f %% of the utility kept\n",
-		100*r.Miss, 100*r.KeptUtility)
+	fmt.Fprintf(&b, ", %+.2f %% off the budget\n", 100*r.Miss)
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "layer\tgroup\tunits\tkept")
 	for _, l := range r.Layers {

@@ -59,7 +59,7 @@ func reference(app *cli.App) string {
 		}
 	}
 	b.WriteString("\n## Options of agflow and of every command\n\n```text\n")
-	writeFlags(&b, app.Flags)
+	writeFlags(&b, app.Flags, 120, false)
 	b.WriteString("```\n")
 	return b.String()
 }
@@ -74,54 +74,7 @@ func writeCommand(b *strings.Builder, name string, c *cli.Command) {
 	if len(c.Subcommands) > 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n```text\n%s\n", strings.TrimSpace(name+" [options] "+c.ArgsUsage))
-	for _, isNeeded := range []bool{true, false} {
-		var flags []cli.Flag
-		for _, f := range c.Flags {
-			isCommon := f.(cli.CategorizableFlag).GetCategory() == everywhere
-			if needed(f) == isNeeded && !isCommon {
-				flags = append(flags, f)
-			}
-		}
-		if isNeeded && len(flags) > 0 {
-			fmt.Fprintln(b, "\nNeeded:")
-		} else if len(flags) > 0 {
-			fmt.Fprintln(b, "\nOptions:")
-		}
-		writeFlags(b, flags)
-	}
+	b.WriteString("\n```text\n")
+	writeUsage(b, name, c, 120, false)
 	b.WriteString("```\n")
-}
-
-func writeFlags(b *strings.Builder, flags []cli.Flag) {
-	const column = 30
-	for _, f := range flags {
-		documented := f.(cli.DocGenerationFlag)
-		usage := documented.GetUsage()
-		name := "  --" + f.Names()[0]
-		if parts := strings.SplitN(usage, "`", 3); len(parts) == 3 {
-			name += " " + parts[1]
-			usage = strings.Join(parts, "")
-		}
-		text := strings.ReplaceAll(documented.GetDefaultText(), `"`, "")
-		if _, isSwitch := f.(*cli.BoolFlag); !isSwitch && text != "" {
-			usage += " (default: " + text + ")"
-		}
-		usage = wrapped(usage, 120-column, strings.Repeat(" ", column))
-		fmt.Fprintf(b, "%-*s%s\n", column, name, usage)
-	}
-}
-
-// wrapped breaks a text into lines of at most width columns and indents all but the first.
-func wrapped(text string, width int, indent string) string {
-	var lines []string
-	line := ""
-	for _, word := range strings.Fields(text) {
-		if line != "" && utf8.RuneCountInString(line+" "+word) > width {
-			lines = append(lines, line)
-			line = ""
-		}
-		line = strings.TrimSpace(line + " " + word)
-	}
-	return strings.Join(append(lines, line), "\n"+indent)
 }

@@ -11,19 +11,25 @@ func runCommand() *cli.Command {
 	return hostedCommand(cli.Command{
 		Name:  "run",
 		Usage: "the whole pipeline: calibrate, plan, prune, repair, fine-tune, route, report",
-		Flags: slices.Concat([]cli.Flag{
+		UsageText: "agflow run --model timm:deit_tiny_patch16_224 --data imagefolder:train " +
+			"--eval imagefolder:val --macs 0.5",
+		Flags: slices.Concat(inputs(
 			modelFlag(), weightsFlag(), dataFlag(),
 			testDataFlag("eval", "`DATA` with the test images, which are used for nothing else"),
-			step.output("`FOLDER` of the results"),
+		), formFlags(), budget(
 			macsFlag(step, "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"),
-			pruningRatioFlag(), criterionFlag("`NAME` of the criterion"), roundToFlag(),
-			groupsFlag("`GROUPS` of units to measure and prune"), ignoredLayersFlag(),
-			compensateFlag(step), batchesFlag(), batchSizeFlag(),
-			step.number("epochs", "fine-tune for `N` epochs"),
-			step.fraction("lr", "peak learning `RATE` of the fine-tuning"),
-			limitFlag(), optional("eval-limit", "all", "use at most `N` test images"),
-			toleranceFlag(), confidenceFlag(), seedFlag(),
-		}, formFlags(), computingFlags()),
+			pruningRatioFlag(), toleranceFlag(), confidenceFlag(),
+			atLeast(0, step.number("epochs", "fine-tune for `N` epochs")),
+			limitFlag(), atLeast(1, optional("eval-limit", "all", "use at most `N` test images")),
+		), method(
+			criterionFlag("`NAME` of the criterion"),
+			groupsFlag("`GROUPS` of units to measure and prune"), compensateFlag(step),
+			learningRate(step.fraction("lr", "peak learning `RATE` of the fine-tuning")),
+		), outputs(
+			step.output("`FOLDER` of the results"), forceFlag(), checkFlag(),
+		), computingFlags(), advanced(
+			roundToFlag(), ignoredLayersFlag(), batchesFlag(), seedFlag(),
+		)),
 		Before: refuseTwoBudgets,
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"agflow/bridge/tables"
 	"agflow/core/criteria"
@@ -13,12 +14,15 @@ import (
 func scoreCommand() *cli.Command {
 	return command(cli.Command{
 		Name: "score", Usage: "score the units of a statistics file by a criterion",
-		Category: fileSteps,
-		Flags: []cli.Flag{
-			need("statistics", "statistics `FILE` to score"),
+		Category:  fileSteps,
+		UsageText: "agflow score --statistics statistics.arrow --criterion wanda",
+		Flags: slices.Concat([]cli.Flag{
+			need(place("statistics", "statistics `FILE` to score")),
+		}, method(
+			criterionFlag("`NAME` of the criterion"),
+		), outputs(
 			of("score").output("scores `FILE` to write"),
-			criterionFlag("`NAME` of the criterion"), seedFlag(),
-		},
+		), advanced(seedFlag())),
 	}, func(c *cli.Context) (outcome, error) {
 		seed, err := seed(c)
 		if err != nil {
@@ -35,7 +39,7 @@ func scoreCommand() *cli.Command {
 		}
 		path := c.String("output")
 		rec := tables.ScoresToRecord(memory.DefaultAllocator, scores)
-		if err := save(path, rec); err != nil {
+		if err := saveOutput(c, rec); err != nil {
 			return outcome{}, err
 		}
 		units := len(scores.Score)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"strings"
 
 	"agflow/core/criteria"
@@ -11,42 +12,51 @@ import (
 // The flags that several commands share.
 
 func modelFlag() cli.Flag {
-	return common.text("model",
-		"`MODEL`: example, timm:NAME, module:function or the folder of an expert")
+	return checked(common.text("model",
+		"`MODEL`: example, timm:NAME, torchvision:NAME, module:function, or the folder of an "+
+			"expert or of a Hugging Face model"), checkModel)
 }
 
 // heavyFlag names the heavy expert.
 func heavyFlag(usage string) cli.Flag {
-	return &cli.StringFlag{
+	return checked(&cli.StringFlag{
 		Name: "heavy", Value: standard[string](common, "model"), Usage: usage,
 		EnvVars: env("heavy"),
-	}
+	}, checkModel)
 }
 
 func weightsFlag() cli.Flag {
-	return setting("weights", "safetensors `FILE` with the model's weights")
+	return inputFile(setting("weights", "safetensors `FILE` with the model's weights"))
 }
 
-// normalisationFlags say what images are normalised by, where that is not known of the model.
-func normalisationFlags() []cli.Flag {
-	return []cli.Flag{
+// preprocessingFlags say what a model's images need, in place of what is known of the model.
+func preprocessingFlags() []cli.Flag {
+	return grouped(imageGroup, []cli.Flag{
 		settings("mean", "`NUMBERS` that the images' channels are normalised by: as many as the "+
 			"model has channels (default: what is known of the model)"),
 		settings("std", "`NUMBERS` beside those of --mean"),
-	}
+		within(0, math.Inf(1), false, &cli.Float64Flag{
+			Name: "crop", EnvVars: env("crop"), DefaultText: "the model's",
+			Usage: "`SHARE` of the resized image's side that the model sees, such as 0.875",
+		}),
+		setting("crop-mode", "`MODE` of the crop: center; squash, which resizes both sides; or "+
+			"border, which fills what is missing (default: the model's)"),
+		setting("interpolation", "`NAME` of the resize's interpolation: bicubic, bilinear, "+
+			"nearest, lanczos, box or hamming (default: the model's)"),
+	})
 }
 
 func dataFlag() cli.Flag {
-	return common.text("data",
+	return checked(common.text("data",
 		"`DATA`: example:train, parquet:FILE, npz:FILE or imagefolder:DIR; FILE may be a folder "+
-			"or a pattern of parquet files")
+			"or a pattern of parquet files"), checkData)
 }
 
 // testDataFlag names data that train nothing.
 func testDataFlag(name, usage string) cli.Flag {
-	return &cli.StringFlag{
+	return checked(&cli.StringFlag{
 		Name: name, Value: standard[string](common, "test-data"), Usage: usage, EnvVars: env(name),
-	}
+	}, checkData)
 }
 
 func labelFlag() cli.Flag {
@@ -59,35 +69,43 @@ func imageColumnFlag() cli.Flag {
 }
 
 func classMapFlag() cli.Flag {
-	return setting("class-map", "`FILE` with the class of the model for every class of the data: "+
-		"a JSON object {name: number or name}, or CSV lines name,number (default: by the names)")
+	return inputFile(setting("class-map", "`FILE` with the class of the model for every class of "+
+		"the data: a JSON object {name: number or name}, or CSV lines name,number (default: by "+
+		"the names)"))
 }
 
 // formFlags say how data are to be read, up to the numbers that the model takes.
 func formFlags() []cli.Flag {
-	form := []cli.Flag{labelFlag(), imageColumnFlag(), classMapFlag()}
-	return append(form, normalisationFlags()...)
+	form := inputs(labelFlag(), imageColumnFlag(), classMapFlag())
+	return append(form, preprocessingFlags()...)
 }
 
 // computingFlags say where and how exactly models compute, and who decodes their images.
 func computingFlags() []cli.Flag {
-	return []cli.Flag{
-		common.text("device", "torch `DEVICE` for the models: cpu, cuda or cuda:1"),
+	return grouped(computingGroup, []cli.Flag{
+		aDevice(common.text("device", "torch `DEVICE` for the models: cpu, cuda or cuda:1")),
 		common.text("dtype", "`DTYPE` of the models' products: float32, or bfloat16 beside "+
 			"weights that stay float32"),
-		common.number("workers", "decode images in `N` processes beside this one"),
-	}
+		batchSizeFlag(),
+		atLeast(0, common.number("workers", "decode images in `N` processes beside this one")),
+	})
 }
 
 func limitFlag() cli.Flag {
-	return optional("limit", "all", "read at most `N` images of the data")
+	return atLeast(1, optional("limit", "all", "read at most `N` images of the data"))
 }
 
-func batchesFlag() cli.Flag { return of("calibrate").number("batches", "calibrate on `N` batches") }
+func batchesFlag() cli.Flag {
+	return atLeast(1, of("calibrate").number("batches", "calibrate on `N` batches"))
+}
 
-func batchSizeFlag() cli.Flag { return common.number("batch-size", "`N` images a batch") }
+func batchSizeFlag() cli.Flag {
+	return atLeast(1, common.number("batch-size", "`N` images a batch"))
+}
 
-func seedFlag() cli.Flag { return common.number("seed", "`SEED` of every random choice") }
+func seedFlag() cli.Flag {
+	return atLeast(0, common.number("seed", "`SEED` of every random choice"))
+}
 
 // seed reads the seed of a step on files.
 func seed(c *cli.Context) (uint64, error) {
@@ -106,8 +124,8 @@ func compensateFlag(step of) cli.Flag {
 }
 
 func roundToFlag() cli.Flag {
-	return of("plan").number("round-to",
-		"keep a multiple of `N` channels in each MLP, in the residual stream and inside each head")
+	return atLeast(1, of("plan").number("round-to",
+		"keep a multiple of `N` channels in each MLP, in the residual stream and inside each head"))
 }
 
 func ignoredLayersFlag() cli.Flag {
@@ -119,12 +137,18 @@ func criterionFlag(usage string) cli.Flag {
 }
 
 func toleranceFlag() cli.Flag {
-	return of("route").fraction("tolerance",
-		"`ACCURACY` that the cascade may lose against the heavy expert")
+	return within(0, 1, true, of("route").fraction("tolerance",
+		"`ACCURACY` that the cascade may lose against the heavy expert"))
 }
 
 func confidenceFlag() cli.Flag {
-	return of("route").fraction("confidence", "`PROBABILITY` with which the limit is guaranteed")
+	return within(0, 1, false, of("route").fraction("confidence",
+		"`PROBABILITY` with which the limit is guaranteed"))
+}
+
+func forceFlag() cli.Flag {
+	return common.toggle("force",
+		"repeat a run that is finished, and replace another run's files in the default output")
 }
 
 func ensembleFlag() cli.Flag {

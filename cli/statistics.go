@@ -9,11 +9,12 @@ import (
 
 func statisticsCommand() *cli.Command {
 	return command(cli.Command{
-		Name:     "statistics",
-		Usage:    "make statistics from a folder of tensors that calibrate --dump wrote",
-		Category: fileSteps,
+		Name:      "statistics",
+		Usage:     "make statistics from a folder of tensors that calibrate --dump wrote",
+		Category:  fileSteps,
+		UsageText: "agflow statistics --tensors tensors --output statistics.arrow",
 		Flags: []cli.Flag{
-			need("tensors", "`FOLDER` with batch-*.arrow and weights.arrow"),
+			need(place("tensors", "`FOLDER` with batch-*.arrow and weights.arrow")),
 			of("calibrate").output("statistics `FILE` to write"),
 			&cli.IntFlag{
 				Name: "workers", Value: runtime.NumCPU(), DefaultText: "all cores",
@@ -25,6 +26,6 @@ func statisticsCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		return saveStatistics(c.String("output"), table)
+		return saveStatistics(c, table)
 	})
 }

@@ -18,6 +18,7 @@ func verifyCommand() *cli.Command {
 	return command(cli.Command{
 		Name: "verify", Usage: "check files against their checksums",
 		Category: fileSteps, ArgsUsage: "FILE...",
+		UsageText: "agflow verify statistics.arrow plan.arrow",
 	}, func(c *cli.Context) (outcome, error) {
 		var verdicts []verdict
 		var lines []string

@@ -12,6 +12,9 @@ import (
 // "ms", "EUR".
 const MACs = "MACs"
 
+// Relative is the unit of costs of which only the ratio is known: 0.25x of 1x.
+const Relative = "x"
+
 // Cost has the cost of one image, in any unit: of the light expert, of the heavy expert, and of the
 // prefix that they share, which is computed once for an escalated image.
 type Cost struct {

@@ -20,6 +20,9 @@ const (
 
 var groups = []string{MLP, Heads, HeadDim, Embed, Block}
 
+// Groups returns the names of all groups of units.
+func Groups() []string { return slices.Clone(groups) }
+
 // maxChannels limits the memory that a description of layers, possibly from a file, can request.
 const maxChannels = 1 << 26
 

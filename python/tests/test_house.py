@@ -216,8 +216,11 @@ def test_public_functions_have_few_parameters():
     wide = []
     for package in ("agflow", *(f"agflow.{room}" for room in ROOMS)):
         for name, home in homes(package).items():
+            lines = MODULES[home].read_text().splitlines()
             for node in TREES[home].body:
                 if isinstance(node, ast.FunctionDef) and node.name == name:
+                    if is_explained(lines, node):
+                        continue
                     arguments = node.args
                     count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
                     if count > PARAMETERS:

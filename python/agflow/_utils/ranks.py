@@ -116,6 +116,33 @@ class Ranks:
             for tensor in (*model.parameters(), *model.buffers()):
                 dist.broadcast(tensor.detach(), 0)
 
+    def sum(self, *counts: int) -> list[int]:
+        """Sums of every rank's counts, on every rank."""
+        of_ranks = map(json.loads, self.gather(json.dumps(counts).encode()))
+        return [sum(column) for column in zip(*of_ranks, strict=True)]
+
+    def on_first(self, function: Callable[[], object]) -> None:
+        """Call ``function`` on rank 0 alone; an exception there ends every rank.
+
+        Raises
+        ------
+        Exception
+            On rank 0 the function's own.
+        InvalidValueError
+            On the other ranks, with the exception of rank 0 in the message.
+        """
+        raised = None
+        if self.rank == 0:
+            try:
+                function()
+            except Exception as error:
+                raised = error
+        reason = self.gather(repr(raised).encode() if raised is not None else b"")[0].decode()
+        if raised is not None:
+            raise raised
+        if reason:
+            raise InvalidValueError(f"rank 0 stopped, and with it this one: {reason}")
+
     def average(
         self, parameters: Iterable[nn.Parameter], loss: torch.Tensor, correct: int, images: int
     ) -> tuple[torch.Tensor, int, int]:

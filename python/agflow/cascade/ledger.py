@@ -1,7 +1,7 @@
 """The cost of a cascade.
 
-The *charged cost* is the expected cost per image as a ratio of the heavy expert's, where both
-passes of an escalated image are paid::
+The *expected cost per image*, ``charged`` in code and files, is a ratio of the heavy expert's cost.
+Both passes of an escalated image are paid::
 
     charged = (c_light + escalation * (c_heavy - c_shared)) / c_heavy
 
@@ -18,23 +18,32 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from agflow._core.loader import core
 from agflow._core.request import request_json
 from agflow.cascade.markup import facts_html
-from agflow.models import count_macs, prefix_macs
+from agflow.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NO_IMAGE = "no image yet"
 MACS = "MACs"
 """The unit of costs that were counted."""
+RELATIVE = "x"
+"""The unit of costs of which only the ratio is known: ``0.25x`` of ``1x``."""
 
 
 def cost_text(cost: float, unit: str) -> str:
-    """A cost for people: ``0.61 M MACs``, ``0.25 ms``."""
-    return f"{cost / 1e6:.2f} M MACs" if unit == MACS else f"{cost:.4g} {unit}"
+    """A cost for people: ``0.61 M MACs``, ``0.25 ms``, ``0.25x``."""
+    if math.isnan(cost):
+        return "not known yet"
+    if unit == MACS:
+        return f"{cost / 1e6:.2f} M MACs"
+    return f"{cost:.4g}{'' if unit == RELATIVE else ' '}{unit}"
 
 
 @dataclass(frozen=True)
@@ -71,11 +80,53 @@ class CascadeCosts:
         shared_blocks : first blocks that, with the embeddings, run once for both experts; 0 shares
             nothing
         """
+        from agflow.models import count_macs, prefix_macs  # torch, which costs alone do not need
+
         return cls(
             count_macs(light),
             count_macs(heavy),
             prefix_macs(heavy, shared_blocks) if shared_blocks else 0,
         )
+
+
+def read_costs(costs: CascadeCosts | Sequence[float]) -> CascadeCosts:
+    """Read the costs of both experts in either form that users write them.
+
+    Parameters
+    ----------
+    costs : costs with their unit, or a pair (light, heavy) of which only the ratio counts
+
+    Raises
+    ------
+    InvalidValueError
+        It is neither, or a cost is not above 0 and finite.
+
+    Examples
+    --------
+    >>> from agflow.cascade.ledger import read_costs
+    >>> read_costs((0.25, 1.0))
+    CascadeCosts(light=0.25, heavy=1.0, shared=0, second_view=0, unit='x')
+    """
+    if not isinstance(costs, CascadeCosts):
+        costs = CascadeCosts(*_pair(costs), unit=RELATIVE)
+    for expert, cost in (("light", costs.light), ("heavy", costs.heavy)):
+        if not 0 < cost < math.inf:
+            raise InvalidValueError(
+                f"costs: the {expert} expert costs {cost}, expected a number above 0 and finite: "
+                "give both costs of one image, such as (0.25, 1.0)"
+            )
+    return costs
+
+
+def _pair(costs: Any) -> tuple[float, float]:
+    try:
+        light, heavy = () if isinstance(costs, str) else map(float, costs)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(
+            f"costs: got {costs!r:.60}, expected a pair (light, heavy) such as (0.25, 1.0), or "
+            "CascadeCosts(light, heavy, unit='ms')"
+        ) from error
+    return light, heavy
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,8 +138,8 @@ class Ledger:
     samples, escalated : numbers of images
     escalation : escalated / samples
     light_cost, heavy_cost, shared_cost, cost_unit : the costs of one image (:class:`CascadeCosts`)
-    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`);
-        NaN of no image, as the other shares of such a ledger
+    charged : expected cost per image, a ratio of the heavy expert's
+        (:mod:`agflow.cascade.ledger`); NaN of no image, as the other shares of such a ledger
     uncharged : the same without the light pass of escalated images
     break_even : the escalation at which ``charged`` is 1; 0 where none saves anything
     verdict : ``"loss"`` where ``charged`` is 1 or more, ``"gain"`` where it is less, and ``"no
@@ -147,18 +198,22 @@ class Ledger:
             return NO_IMAGE
         return (
             f"{self.samples} images, {100 * self.escalation:.1f} % escalated: "
-            f"{self.charged:.3f}x charged ({self.uncharged:.3f}x uncharged), "
-            f"break-even at {100 * self.break_even:.1f} %: {self.verdict}"
+            f"expected cost per image {self.charged:.3f}x the heavy expert's, a {self._word} "
+            f"(break-even at {100 * self.break_even:.1f} %)"
         )
+
+    @property
+    def _word(self) -> str:
+        return "LOSS" if self.verdict == "loss" else self.verdict
 
     def __repr__(self) -> str:
         return f"<agflow.Ledger: {self}>"
 
     def _repr_html_(self) -> str:
         return facts_html(
-            f"Ledger of {self.samples} images: {self.verdict}",
+            f"Ledger of {self.samples} images: {self._word}",
             {
-                "charged cost per image": f"{self.charged:.3f}x of the heavy expert's",
+                "expected cost per image": f"{self.charged:.3f}x of the heavy expert's",
                 "without the light pass of escalated images": f"{self.uncharged:.3f}x",
                 "escalated": f"{self.escalated} ({100 * self.escalation:.1f} %)",
                 "break-even at": f"{100 * self.break_even:.1f} % escalated",

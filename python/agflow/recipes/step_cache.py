@@ -150,7 +150,8 @@ def _by_function(options: StepOptions) -> dict[str, dict[str, Any]]:
             "temperature": distillation.temperature,
             "distill": distillation.share,
             "features": distillation.features,
-            **vars(options.training),
+            # a callback watches the training and changes nothing of it
+            **{name: value for name, value in vars(options.training).items() if name != "callback"},
             "checkpoint_every": options.checkpoint_every,
         },
     }

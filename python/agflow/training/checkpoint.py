@@ -30,6 +30,7 @@ _DESCRIPTIONS = {
     "trained": "the set of parameters that are not frozen",
     "batches": "the number of batches",
     "ranks": "the number of ranks",
+    "held_out": "the held-out images",
 }
 _OTHER_BATCH = (
     "the loader's first batch has other images, another order or size, or an augmentation that "
@@ -106,6 +107,7 @@ class Checkpoint:
     ----------
     run : what must be the same when the run is resumed: arguments, and digests of what is too large
         to keep; JSON-ready
+    best : the best weights so far by name, where held-out images choose them
     """
 
     def __init__(
@@ -116,11 +118,13 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         replay: Replay,
         ranks: Ranks,
+        best: dict[str, torch.Tensor],
     ):
         check_file(options.path, "checkpoint")  # before the training rather than after it
         self.path, self._every = pathlib.Path(options.path), options.every
         self._run = {**run, "ranks": ranks.size}
         self._model, self._optimizer, self._replay, self._ranks = model, optimizer, replay, ranks
+        self._best = best
 
     def save_if_due(self, progress: Progress) -> None:
         """Save after every so many steps; call it on all ranks."""
@@ -139,6 +143,7 @@ class Checkpoint:
         if self._ranks.rank:
             return
         tensors = {f"model.{name}": tensor for name, tensor in named_tensors(self._model)}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         for index, values in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         for rank, raw in enumerate(states):
@@ -172,6 +177,8 @@ class Checkpoint:
         with torch.no_grad():
             for name, tensor in named_tensors(self._model):
                 tensor.copy_(tensors[f"model.{name}"])
+            for name, tensor in self._best.items():
+                tensor.copy_(tensors[f"best.{name}"])
         state = self._optimizer.state_dict()
         for name, value in tensors_under("optimizer", tensors).items():
             index, _, name = name.partition(".")
@@ -183,7 +190,9 @@ class Checkpoint:
         """Check all that is restored, before anything is."""
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         try:
-            check_progress(vars(Progress.from_dict(content["progress"])), self._run["batches"])
+            progress = vars(Progress.from_dict(content["progress"]))
+            check_progress(progress, self._run["batches"], held_out=bool(self._best))
+            check_same("the best", tensors_under("best", tensors), self._best)
             check_same(
                 "the model's", tensors_under("model", tensors), dict(named_tensors(self._model))
             )

@@ -9,17 +9,20 @@ from typing import Any
 
 import torch
 
+from agflow.training.history import ACCURACY
+
 _OPTIMIZER = re.compile(r"(\d{1,9})\.(step|exp_avg|exp_avg_sq)")
 _COUNTS = ("epoch", "batches", "step", "correct", "images")
 _HISTORY = ("epoch", "loss", "accuracy", "lr")
 
 
-def check_progress(progress: Mapping[str, Any], batches: int) -> None:
+def check_progress(progress: Mapping[str, Any], batches: int, *, held_out: bool = False) -> None:
     """Check the fields of a run's progress.
 
     Parameters
     ----------
     batches : of an epoch
+    held_out : whether its epochs were measured on held-out images
 
     Raises
     ------
@@ -33,11 +36,11 @@ def check_progress(progress: Mapping[str, Any], batches: int) -> None:
         raise ValueError(f"epoch {progress['epoch']} after {progress['batches']} batches")
     if progress["batches"] and not progress["images"]:
         raise ValueError("an epoch under way without images")
-    history = progress["history"]
+    history, known = progress["history"], {*_HISTORY, *([ACCURACY] if held_out else [])}
     if not isinstance(history, list) or len(history) != progress["epoch"] - 1:
         raise ValueError("the history is not one of so many epochs")
     for entry in history:
-        if not isinstance(entry, dict) or entry.keys() != set(_HISTORY):
+        if not isinstance(entry, dict) or entry.keys() != known:
             raise ValueError("an epoch of the history has other values")
     for number in (progress["loss"], *(value for entry in history for value in entry.values())):
         if type(number) not in (int, float) or not math.isfinite(number):

@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils.data import RandomSampler, SequentialSampler
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
 from agflow._utils.modes import with_gradients
-from agflow._utils.progress import progress_bar
+from agflow._utils.progress import ProgressMeter
 from agflow._utils.ranks import Ranks
 from agflow.data.batches import EMPTY, Batch, check_loader
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError
 from agflow.training.checkpoint import Checkpoint, Progress
 from agflow.training.digests import digest_of, named_tensors
 from agflow.training.freezing import training_mode
+from agflow.training.held_out import HeldOut
+from agflow.training.history import History
 from agflow.training.objective import Objective
 from agflow.training.optimizer import Schedule, adamw
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
@@ -30,6 +33,7 @@ from agflow.training.replay import Replay
 MAX_GRADIENT_NORM = 1.0
 
 
+# Long because: held-out images are data as the training's are, and no option.
 @with_gradients
 def finetune(
     model: nn.Module,
@@ -38,19 +42,25 @@ def finetune(
     epochs: int = default("finetune", "epochs"),
     lr: float = default("finetune", "lr"),
     distillation: Distillation | None = None,
+    held_out: Iterable | None = None,
     checkpointing: Checkpointing | None = None,
     options: TrainingOptions = TrainingOptions(),
     seed: int = default("common", "seed"),
-) -> list[dict[str, float]]:
+) -> History:
     """Train ``model`` in place with AdamW, a short warm-up and cosine decay.
 
     The loss is cross entropy; with ``distillation`` that of :class:`agflow.training.Distillation`.
-    A batch may bring a teacher's logits as its third part (:class:`agflow.training.CachedTeacher`):
-    then no teacher runs, and the defaults of ``Distillation`` hold where none is given. Inside
+    A batch may bring a teacher's logits as its third part, and the tokens of its last block as its
+    fourth (:class:`agflow.training.CachedTeacher`, :class:`agflow.training.CachedViews`): then no
+    teacher runs, and the defaults of ``Distillation`` hold where none is given. Inside
     ``torch.autocast(…, cache_enabled=False)`` the forward passes run in its dtype, the weights stay
     as they are. Equal seeds and equal batches give equal bits: torch's generators are seeded inside
     and restored afterwards, so a DataLoader that shuffles without a generator of its own is
     covered, too.
+
+    With ``held_out`` the model ends with the weights of its best epoch: its accuracy on these
+    images is measured before the training and after every epoch, and training that gains nothing
+    changes nothing. The same holds when an exception ends the training.
 
     With ``checkpointing`` the whole state is kept in one safetensors file. The same call after a
     crash, a SIGKILL included, goes on from there and ends with the bits of an unbroken run (on the
@@ -65,18 +75,21 @@ def finetune(
     Parameters
     ----------
     loader : sized iterable of batches (images [B, C, H, W], labels [B]), see
-        :mod:`agflow.data.batches`, or of these and a teacher's logits [B, K], iterated once per
-        epoch. Model and teacher get the images in their own dtypes
+        :mod:`agflow.data.batches`, or of these and a teacher's answers, iterated once per epoch.
+        Model and teacher get the images in their own dtypes
     lr : peak learning rate
     distillation : teacher and loss. None trains on labels, and on logits that the batches bring
+    held_out : batches of (images, labels) that train nothing and can be read again and again; under
+        ``torchrun`` all of them on every rank, or sharded. None keeps the weights of the last epoch
     checkpointing : where the state is kept, and how often. None keeps none
-    options : weight decay, accumulated batches and frozen blocks
+    options : weight decay, accumulated batches, frozen blocks and a callback for loggers
     seed : of dropout, and of the loader where it has no generator of its own; rank r takes seed + r
 
     Returns
     -------
-    one dict per epoch: epoch, loss and accuracy (means over the epoch's images, in training mode),
-    lr at its end
+    a list of one dictionary per epoch: epoch, loss and accuracy (means over the epoch's images, in
+    training mode), lr at its end and, with held-out images, ``held_out_accuracy``;
+    :class:`agflow.training.History` knows the best of them
 
     Raises
     ------
@@ -85,8 +98,8 @@ def finetune(
     InvalidValueError, DtypeError
         A value out of range, a loader without length or of another one, or nothing to train; a
         batch that is not one of images and labels of the model's classes; a distillation without
-        teacher and logits, or with both; a checkpoint of another run; ranks that differ in model,
-        arguments or number of batches.
+        teacher and logits, or with both; held-out images that train, or can be read only once; a
+        checkpoint of another run; ranks that differ in model, arguments or number of batches.
     ShapeError, UnsupportedModelError
         ``features`` of model and teacher, or logits of model and batch, have different shapes; no
         adapter knows where the last block is, or the frozen ones.
@@ -104,48 +117,58 @@ def finetune(
     >>> light, heavy = vit(1), vit(2)
     >>> batches = [(torch.randn(4, 3, 32, 32), torch.arange(4))]
     >>> distillation = agflow.training.Distillation(heavy, share=0.5)
-    >>> history = agflow.finetune(light, batches, epochs=2, distillation=distillation)
-    >>> [entry["epoch"] for entry in history]
-    [1, 2]
+    >>> held_out = [(torch.randn(8, 3, 32, 32), torch.arange(8) % 4)]
+    >>> history = agflow.finetune(
+    ...     light, batches, epochs=2, distillation=distillation, held_out=held_out
+    ... )
+    >>> [entry["epoch"] for entry in history], history.best_accuracy >= history.start
+    ([1, 2], True)
     """
     batches = _length(loader)
-    _check(model, epochs, lr, distillation)
+    _check(model, epochs, lr)
+    _check_held_out(held_out, loader)
     objective = Objective(model, distillation)
     teacher, device = objective.distillation.teacher, device_of(model)
     run = _arguments(epochs, lr, objective.distillation, options, seed)
     run |= {"device": device.type, "batches": batches}
-    ranks = _agreed_ranks(model, device, run)
+    watched = {"held_out": held_out is not None, "callback": options.callback is not None}
+    ranks = _agreed_ranks(model, device, {**run, **watched})
+    held = HeldOut(model, held_out, ranks)
     replay, checkpoint, progress = Replay(loader, device), None, Progress()
     schedule = Schedule(lr, epochs * math.ceil(batches / options.accumulate))
     with (
+        held.keeping_best(),
         training_mode(model, teacher, options.frozen_blocks),
         replay.seeded(seed + ranks.rank),
         objective.recording_tokens(),
+        ProgressMeter("fine-tune", total=epochs * batches, visible=ranks.rank == 0) as meter,
     ):
         optimizer = adamw(model, lr, options.weight_decay)
         if checkpointing is not None:
-            run |= _digests(model, teacher)
-            checkpoint = Checkpoint(checkpointing, run, model, optimizer, replay, ranks)
+            run |= {**_digests(model, teacher), "held_out": held.digest}
+            checkpoint = Checkpoint(checkpointing, run, model, optimizer, replay, ranks, held.best)
             progress = checkpoint.resume()
+        meter.skip((progress.epoch - 1) * batches + progress.batches)
         trainer = _Trainer(objective, optimizer, schedule, ranks)
         while progress.epoch <= epochs:
-            bar = progress_bar(
-                replay.epoch(progress.epoch, progress.batches),
-                f"fine-tune {progress.epoch}/{epochs}",
-                total=batches,
-                initial=progress.batches,
-                visible=ranks.rank == 0,
-            )
-            for group in _groups(bar, options.accumulate):
+            shown = replay.epoch(progress.epoch, progress.batches)
+            for group in _groups(shown, options.accumulate):
                 trainer.step(group, progress)
-                bar.set_postfix(loss=f"{progress.loss / progress.images:.3f}", refresh=False)
+                meter.advance(
+                    len(group),
+                    epoch=f"{progress.epoch}/{epochs}",
+                    loss=f"{progress.loss / progress.images:.3f}",
+                )
                 if checkpoint and progress.batches < batches:
                     checkpoint.save_if_due(progress)
             _check_length(progress.batches, batches)
             progress.end_epoch(schedule.at(progress.step))
+            held.measure(progress.history)
             if checkpoint:
                 checkpoint.save(progress)
-    return progress.history
+            meter.report(_epoch_in_words(progress.history[-1], epochs))
+            _report(progress, options.callback, ranks)
+    return History(progress.history, held.start)
 
 
 @dataclass(frozen=True)
@@ -201,7 +224,7 @@ def _check_length(found: int, batches: int) -> None:
         )
 
 
-def _check(model: nn.Module, epochs: int, lr: float, distillation: Distillation | None) -> None:
+def _check(model: nn.Module, epochs: int, lr: float) -> None:
     if any(tensor.is_inference() for _, tensor in named_tensors(model)):
         raise InvalidValueError(
             "the model was made in torch.inference_mode(), so it cannot be trained: "
@@ -211,11 +234,40 @@ def _check(model: nn.Module, epochs: int, lr: float, distillation: Distillation 
         raise InvalidValueError(f"epochs is {epochs}, expected at least 1")
     if not lr > 0:
         raise InvalidValueError(f"lr is {lr}, expected a number above 0")
-    if distillation is not None and distillation.features and distillation.teacher is None:
+
+
+def _epoch_in_words(entry: dict[str, float], epochs: int) -> str:
+    held_out = entry.get("held_out_accuracy")
+    return (
+        f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.3f}, "
+        f"{100 * entry['accuracy']:.1f} % of the training images correct"
+        + ("" if held_out is None else f", {100 * held_out:.1f} % of the held-out ones")
+    )
+
+
+def _check_held_out(held_out: Iterable | None, loader: Iterable) -> None:
+    """Check that the held-out images are others than those that train, as far as loaders show."""
+    if held_out is None:
+        return
+    check_loader(held_out)
+    whole = _reads_all(held_out)
+    if held_out is loader or (whole is not None and whole is _reads_all(loader)):
         raise InvalidValueError(
-            f"features is {distillation.features}, but there is no teacher whose features to "
-            "learn: pass Distillation(teacher)"
+            "held_out and the loader read the same images: hold others out, such as a part that "
+            "torch.utils.data.random_split makes"
         )
+
+
+def _reads_all(loader: Iterable) -> Any:
+    """The dataset that a DataLoader reads the whole of; None for what may read parts of one."""
+    whole = isinstance(getattr(loader, "sampler", None), (SequentialSampler, RandomSampler))
+    return getattr(loader, "dataset", None) if whole else None
+
+
+def _report(progress: Progress, callback: Callable | None, ranks: Ranks) -> None:
+    """Give the epoch that has ended to the callback."""
+    if callback is not None:
+        ranks.on_first(lambda: callback(dict(progress.history[-1])))
 
 
 def _arguments(

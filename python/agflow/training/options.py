@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -22,7 +23,8 @@ class Distillation:
     Parameters
     ----------
     teacher : evaluated without gradients; it and its training mode are left as they were. None
-        where the batches bring the teacher's logits (:class:`agflow.training.CachedTeacher`)
+        where the batches bring the teacher's answers (:class:`agflow.training.CachedTeacher`,
+        :class:`agflow.training.CachedViews`)
     share : of the teacher's term in the loss, in [0, 1]
     temperature : above 0
     features : weight of one more term, the mean squared error between the token features
@@ -97,6 +99,9 @@ class TrainingOptions:
     frozen_blocks : the first so many blocks, and with them the embeddings, keep their bits and run
         in evaluation mode, so that the model can share them with the one that it was pruned from;
         0 trains all
+    callback : called after every epoch with its entry of the history, for loggers: on rank 0 alone,
+        when the epoch is measured and its checkpoint written. An exception ends the training, on
+        all ranks. A run that is resumed does not call it for epochs that were finished before
 
     Raises
     ------
@@ -113,6 +118,9 @@ class TrainingOptions:
     weight_decay: float = default("finetune", "weight_decay")
     accumulate: int = default("finetune", "accumulate")
     frozen_blocks: int = default("finetune", "frozen_blocks")
+    callback: Callable[[dict[str, float]], object] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
@@ -124,4 +132,9 @@ class TrainingOptions:
         if self.frozen_blocks < 0:
             raise InvalidValueError(
                 f"frozen_blocks is {self.frozen_blocks}, expected 0 or a number of blocks"
+            )
+        if not (self.callback is None or callable(self.callback)):
+            raise InvalidValueError(
+                f"callback is a {type(self.callback).__name__}, expected a function that takes an "
+                "epoch's dictionary"
             )

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import agflow
-from agflow.cascade.router_evaluation import evaluate_cascade
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.data.repeated import SameImages
 from agflow.diagnostics import RandomControl, against_random
 from agflow.errors import (
@@ -256,11 +256,11 @@ class Ignoring(torch.nn.Linear):
 @pytest.fixture(autouse=True)
 def counted(monkeypatch):
     """Models without an adapter have costs, too."""
-    from agflow.cascade import ledger
+    from agflow import models
 
-    count = ledger.count_macs
+    count = models.count_macs
     monkeypatch.setattr(
-        ledger, "count_macs", lambda model: 1 if isinstance(model, Ignoring) else count(model)
+        models, "count_macs", lambda model: 1 if isinstance(model, Ignoring) else count(model)
     )
 
 

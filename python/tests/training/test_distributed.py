@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDatas
 import agflow
 import agflow._utils.ranks
 from agflow.errors import AgflowError
-from agflow.training import Checkpointing, Distillation
+from agflow.training import Checkpointing, Distillation, TrainingOptions
 
 rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 folder = pathlib.Path(sys.argv[1])
@@ -50,7 +50,9 @@ def shard(batch, **options):
 def tune(model, **options):
     distillation = Distillation(vit())
     batches = shard(4, shuffle=False)
-    return agflow.finetune(model, batches, distillation=distillation, epochs=2, **options)
+    return agflow.finetune(
+        model, batches, distillation=distillation, epochs=2, held_out=shard(5), **options
+    )
 
 if "tune" in sys.argv:
     model = vit(rank)  # every rank gets the weights of rank 0
@@ -58,7 +60,10 @@ if "tune" in sys.argv:
     save_file(model.state_dict(), folder / f"tuned-{rank}")
 
     broken = vit(rank)
-    breaking = lambda module, inputs: 1 / 0 if len(steps) == 4 else steps.append(1)
+    # Evaluation of the held-out images counts no step.
+    breaking = lambda module, inputs: (module.training or None) and (
+        1 / 0 if len(steps) == 4 else steps.append(1)
+    )
     hook = broken.register_forward_pre_hook(breaking)
     steps = []
     try:
@@ -69,6 +74,11 @@ if "tune" in sys.argv:
     histories = [history, tune(again, checkpointing=Checkpointing(folder / "run", every=1))]
     (folder / f"history-{rank}").write_text(json.dumps(histories))
     save_file(again.state_dict(), folder / f"again-{rank}")
+
+    try:
+        tune(vit(), options=TrainingOptions(callback=lambda entry: 1 / 0))
+    except (ZeroDivisionError, AgflowError) as error:
+        (folder / f"stopped-{rank}").write_text(str(error))
 
     try:
         agflow.finetune(vit(), [next(iter(shard(4)))] * (1 + rank))
@@ -192,7 +202,13 @@ def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
         torch.arange(24).view(12, 2).T.reshape(2, 3, 4).transpose(0, 1).flatten()
     )  # step by step, rank 0's batch before rank 1's
     both = DataLoader(TensorDataset(*(tensor[order] for tensor in images)), batch_size=8)
-    history = finetune(model, both, distillation=Distillation(namespace["vit"]()), epochs=2)
+    history = finetune(
+        model,
+        both,
+        distillation=Distillation(namespace["vit"]()),
+        epochs=2,
+        held_out=DataLoader(namespace["data"], 5),
+    )
     assert all(
         torch.allclose(tensor, tuned[0][name], atol=2e-5)
         for name, tensor in model.state_dict().items()
@@ -209,6 +225,10 @@ def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
     assert all(
         torch.equal(tensor, each[name]) for each in again for name, tensor in tuned[0].items()
     )
+
+    # What stops rank 0 stops the others.
+    stopped = [(tmp_path / f"stopped-{rank}").read_text() for rank in range(2)]
+    assert stopped[0] == "division by zero" and "ZeroDivisionError" in stopped[1]
 
     # Ranks that differ are refused on every rank, and none waits for ever.
     for rank in range(2):

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"agflow/core/criteria"
+	"agflow/core/statistics"
+
+	"github.com/urfave/cli/v2"
+)
+
+// vocabulary has all words that the value, or a value in the list, of a flag may be.
+var vocabulary = map[string][]string{
+	"criterion":  criteria.Names(),
+	"criteria":   criteria.Names(),
+	"groups":     statistics.Groups(),
+	"compensate": {"ridge", "ridge_at_once", "mean", "none"},
+	"dtype":      {"float32", "bfloat16"},
+	"nonfinite":  {"refuse", "skip"},
+	"format":     {"onnx", "torch"},
+	"crop-mode":  {"center", "squash", "border"},
+	"interpolation": {
+		"bicubic", "bilinear", "nearest", "lanczos", "box", "hamming",
+	},
+}
+
+// beginnings has words that the value of a flag may begin with; others are possible.
+var beginnings = map[string][]string{
+	"model":    modelForms,
+	"heavy":    modelForms,
+	"data":     dataForms,
+	"eval":     dataForms,
+	"held-out": dataForms,
+	"device":   {"cpu", "cuda", "cuda:"},
+	"widths":   append([]string{"uniform"}, criteria.Names()...),
+	"prior":    {"auto", "max_probability", "margin", "entropy", "agreement"},
+}
+
+// checkWords refuses the words of flags that are not in the vocabulary.
+func checkWords(c *cli.Context) error {
+	for _, flag := range c.Command.Flags {
+		name := flag.Names()[0]
+		known, closed := vocabulary[name]
+		if !closed || !c.IsSet(name) {
+			continue
+		}
+		given := c.StringSlice(name)
+		if text, isText := flag.(*cli.StringFlag); isText {
+			given = []string{c.String(text.Name)}
+		}
+		for _, word := range given {
+			if err := oneOf("--"+name, word, known); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// oneOf refuses a word that is not known, and guesses what was meant.
+func oneOf(name, word string, known []string) error {
+	if slices.Contains(known, word) {
+		return nil
+	}
+	cure := ""
+	if guess := nearest(word, known); guess != "" {
+		cure = fmt.Sprintf(": did you mean %s?", guess)
+	}
+	return usageError("%s is %q, expected one of %s%s", name, word, strings.Join(known, ", "), cure)
+}
+
+// valuesOf are the words that the value of a flag may become, after the commas of a list and the
+// colon of a form.
+func valuesOf(flag cli.Flag, current string) (found []string) {
+	name := flag.Names()[0]
+	before := ""
+	if _, isList := flag.(*cli.StringSliceFlag); isList {
+		before = current[:strings.LastIndexByte(current, ',')+1]
+	}
+	for _, word := range slices.Concat(vocabulary[name], beginnings[name]) {
+		found = append(found, before+word)
+	}
+	if form, path, isForm := strings.Cut(current, ":"); isForm && slices.Contains(pathForms, form) {
+		for _, path := range pathsFrom(path) {
+			found = append(found, form+":"+path)
+		}
+	}
+	return found
+}
