@@ -13,7 +13,7 @@ from agflow.commands.entry import command, computing_of, load_role, loader_of
 @command
 def predict(options: dict) -> dict:
     """Run both experts over the same images and write their predictions as an Arrow file."""
-    from agflow.cascade import predict
+    from agflow.cascade import predict, tuned_on
     from agflow.models import expert_tuning, load_expert
 
     check_file(options["output"], "output")
@@ -30,8 +30,8 @@ def predict(options: dict) -> dict:
             loader,
             features=options["features"],
             second_view=options["second_view"],
-            tuning=" ".join(map(expert_tuning, folders)).strip(),
         )
+    predictions = tuned_on(predictions, " ".join(map(expert_tuning, folders)).strip())
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
     if is_first_rank():
         predictions.save(options["output"])
