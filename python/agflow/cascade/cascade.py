@@ -192,6 +192,7 @@ class Cascade(nn.Module):
     def latency(self) -> Latency:
         """Percentiles of the calls' times in seconds; NaN before the first call."""
         return self._durations.latency
+
     @torch.no_grad()
     @torch.compiler.disable(recursive=False)
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import pathlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from agflow._utils.json_file import Keys, read_json, write_json
 from agflow.cascade.curves import Curve
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.router import Router
+from agflow.cascade.router_evaluation import RouterEvaluation
+from agflow.cascade.verdict import Verdict
 from agflow.evaluation.accuracy import Accuracy
 from agflow.evaluation.timing import Timing
 from agflow.recipes.results import CascadeResult, Stages
 
 _STAGES = {4: Keys(("cut", "repaired", "tuned"))}
 _CASCADE = {4: Keys(("ledger", "light", "heavy", "cascade", "random"))}
+_EVALUATION = {4: Keys([field.name for field in fields(RouterEvaluation)])}
 _TIMINGS = {4: Keys(("seconds", "images"))}
 
 
@@ -43,6 +46,20 @@ def read_cascade_result(
     figures = {name: content[name] for name in ("light", "heavy", "cascade", "random")}
     ledger = Ledger(**content["ledger"])
     return CascadeResult(Router.load(router), ledger, curve=Curve.load(curve), **figures)
+
+
+def write_evaluation(path: pathlib.Path, evaluation: RouterEvaluation) -> None:
+    """Write the evaluation of a router on test images."""
+    write_json(path, asdict(evaluation), "evaluation")
+
+
+def read_evaluation(path: pathlib.Path) -> RouterEvaluation:
+    """The evaluation of a router on test images."""
+    content = read_json(path, "evaluation", _EVALUATION)
+    del content["format"]
+    content["ledger"] = Ledger(**content["ledger"])
+    content["counts"] = Verdict(**content["counts"])
+    return RouterEvaluation(**content)
 
 
 def write_timings(path: pathlib.Path, timings: dict[str, Timing]) -> None:
