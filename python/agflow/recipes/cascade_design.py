@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass
+from html import escape
 
 from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
@@ -13,10 +14,12 @@ from agflow.cascade.folder import CASCADE_FOLDER
 from agflow.cascade.readme import ROUTER_FILE
 from agflow.cascade.router import Router
 from agflow.cascade.router_evaluation import RouterEvaluation
+from agflow.cascade.verdict import Verdict
 from agflow.errors import InvalidValueError
 from agflow.evaluation.timing import Timing
+from agflow.models.fitting import request_check
 from agflow.models.head import known_classes, only_classes
-from agflow.models.load import load_model
+from agflow.models.load import image_options, load_model
 from agflow.recipes.design_images import design_images
 from agflow.recipes.design_steps import (
     EVALUATION,
@@ -28,6 +31,7 @@ from agflow.recipes.design_steps import (
     steps_folder,
 )
 from agflow.recipes.pipeline import TIMED_BATCH
+from agflow.recipes.results import verdict_of
 from agflow.recipes.run_files import read_evaluation, read_timings
 from agflow.recipes.run_folder import Say
 from agflow.recipes.run_identity import RunIdentity
@@ -54,6 +58,8 @@ class DesignOptions:
     limit : :func:`agflow.load_dataset`
     label, image_column, class_map : :class:`agflow.data.DataOptions`
     mean, std : of the images' channels, where they are not known of the model
+    crop, crop_mode, interpolation : of the images, in place of what is known of the model
+        (:func:`agflow.load_model`)
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
     force : repeat a run that is finished
@@ -93,6 +99,9 @@ class DesignOptions:
     class_map: str | None = None
     mean: tuple[str, ...] = ()
     std: tuple[str, ...] = ()
+    crop: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
     limit: int | None = None
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
@@ -149,25 +158,46 @@ class DesignResult:
     timings: dict[str, Timing]
 
     @property
+    def counts(self) -> Verdict:
+        """The verdict on both counts, of the test images and by the clock."""
+        return verdict_of(self.router, self.evaluation, self.timings)
+
+    @property
+    def next(self) -> str:
+        """What to do about the cascade, or with it."""
+        return self.counts.next(f"serve it: agflow.Server(agflow.load('{self.options.output}'))")
+
+    @property
     def summary(self) -> str:
-        """The frontier, the router, its evaluation and the speeds, in words."""
+        """Verdict, evaluation, router, speeds and frontier in words, and what to do next."""
         speeds = ", ".join(
             f"{contender} {timing.images_per_second:.1f} "
             f"({timing.spread[0]:.1f} to {timing.spread[1]:.1f})"
             for contender, timing in self.timings.items()
         )
-        router = self.router
+        router, counts = self.router, self.counts
         return (
-            f"{self.design}\n"
-            f"{self.options.output}: {self.name} as a cascade. {router.verdict} on "
-            f"{router.samples} images: {router.rule}, which {_answerer(router)} then answers\n"
-            f"on {self.evaluation.images} test images: {self.evaluation}\n"
+            f"{counts}\n{self.options.output}: {counts.meaning}\n"
+            f"{self.name} as a cascade on {self.evaluation.images} test images: "
+            f"{self.evaluation.figures}\n"
+            f"{router.rule}, which {_answerer(router)} then answers\n"
             f"images/s in batches of {TIMED_BATCH}, median (slowest to fastest round): {speeds}, "
-            f"{self.options.computing}"
+            f"{self.options.computing}\n"
+            f"{self.design.frontier.listing}\n{self.next}"
         )
 
     def __repr__(self) -> str:
-        return f"<agflow.DesignResult: {self.options.output}: {self.evaluation}>"
+        return (
+            f"<agflow.DesignResult: {self.options.output}: {self.counts}; "
+            f"{self.evaluation.figures}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<b>{escape(self.counts.line)}</b><br>{escape(self.options.output)}: "
+            f"{escape(self.counts.meaning)}{self.evaluation._repr_html_()}"
+            f"{self.design._repr_html_()}{escape(self.next)}"
+        )
 
 
 def _answerer(router: Router) -> str:
@@ -225,8 +255,9 @@ def design(options: DesignOptions, say: Say = print) -> DesignResult:
 
 
 def _parts(options: DesignOptions) -> tuple[DesignParts, RunIdentity]:
+    check = request_check(options.groups)
     heavy, preprocessing, name = load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
+        options.model, options.weights, check=check, **image_options(vars(options))
     )
     heavy = options.computing.move(heavy)
     images = design_images(options, preprocessing, known_classes(heavy))

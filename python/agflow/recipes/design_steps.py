@@ -18,11 +18,11 @@ from torch import nn
 
 from agflow._utils.folders import atomic_folder
 from agflow._utils.json_file import Keys, read_json, write_json
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.folder import CASCADE_FOLDER, write_cascade
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.readme import LIGHT_FOLDER, ROUTER_FILE
 from agflow.cascade.router import Router
-from agflow.cascade.router_evaluation import evaluate_cascade
 from agflow.data.preprocessing import Preprocessing
 from agflow.evaluation.timing import first_images, time_models
 from agflow.models.expert import PLAN, expert_tuning, load_expert, save_expert
@@ -30,7 +30,8 @@ from agflow.pruning.planning import Plan
 from agflow.recipes.design_images import DesignImages
 from agflow.recipes.kept_search import KeptSearch
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
-from agflow.recipes.run_files import read_evaluation, write_evaluation, write_timings
+from agflow.recipes.results import verdict_of
+from agflow.recipes.run_files import read_evaluation, read_timings, write_evaluation, write_timings
 from agflow.recipes.run_folder import RUN_FILE, STEPS_FOLDER, RunFolder, Say, run_folder
 from agflow.recipes.run_identity import RunIdentity
 from agflow.search.design import CascadeDesign
@@ -127,14 +128,15 @@ def finish(parts: DesignParts, folder: RunFolder, identity: RunIdentity) -> None
     """Write the cascade folder, which appears whole, and remove that of the steps."""
     path = folder.path
     made = parts.designed(path)
-    counts = read_evaluation(path / EVALUATION).counts
+    router, evaluation = Router.load(path / ROUTER_FILE), read_evaluation(path / EVALUATION)
+    counts = verdict_of(router, evaluation, read_timings(path / TIMINGS))
     with atomic_folder(parts.options.output, CASCADE_FOLDER) as output:
         for name in (CALIBRATING, TESTED, FRONTIER, EVALUATION, TIMINGS):
             shutil.copyfile(path / name, output / name)
         (output / "frontier.md").write_text(made.frontier.markdown(counts), encoding="utf-8")
         write_json(output / RUN_FILE, {**asdict(identity), "run": identity.run}, "run file")
         write_cascade(
-            made.cascade(Router.load(path / ROUTER_FILE)),
+            made.cascade(router),
             output,
             preprocessing=parts.preprocessing,
             tuning=made.tuning,

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import agflow
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import ExtraPriors, FixedParameters, join_predictions
 from agflow.cascade.router import calibrate_router
-from agflow.cascade.router_evaluation import evaluate_cascade
 from agflow.diagnostics.paired import paired_interval
 from agflow.errors import InvalidValueError
 
