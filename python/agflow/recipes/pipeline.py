@@ -14,25 +14,28 @@ from agflow._utils.files import atomic_file
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import Predictions
+from agflow.cascade.router import Router
 from agflow.data.leakage import sketch_images
-from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits
+from agflow.evaluation.accuracy import Accuracy, accuracy, logits
 from agflow.evaluation.timing import first_images, time_models
 from agflow.models.expert import load_expert, save_expert
-from agflow.models.load import load_model
+from agflow.models.fitting import request_check
+from agflow.models.load import image_options, load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.light_experts import make_expert
 from agflow.recipes.report import write_report
-from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
+from agflow.recipes.results import RunOptions, RunResult, Stages
 from agflow.recipes.routing import Answers, route, route_among_present
 from agflow.recipes.run_files import (
     read_cascade_result,
     read_stages,
     read_timings,
-    write_cascade_result,
+    write_evaluation,
     write_stages,
     write_timings,
 )
@@ -58,9 +61,7 @@ STATISTICS, PLAN, ROUTER, CURVE = "statistics.arrow", "plan.arrow", "router.json
 CALIBRATING, TESTED = "predictions-threshold.arrow", "predictions.arrow"
 HEAVY_LOGITS = f"{STEPS_FOLDER}/heavy.safetensors"
 LIGHT_STAGES, CONTROL_STAGES = (f"{STEPS_FOLDER}/{role}.json" for role in ("light", "control"))
-LOGGED, MEASURED, TIMINGS = (
-    f"{STEPS_FOLDER}/{name}.json" for name in ("logged", "measured", "timings")
-)
+MEASURED, TIMINGS = (f"{STEPS_FOLDER}/{name}.json" for name in ("measured", "timings"))
 # The same over the classes that occur, where not all do.
 PRESENT = f"{STEPS_FOLDER}/present"
 
@@ -128,8 +129,9 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
 
 def _parts(options: RunOptions) -> RunParts:
+    check = request_check(options.groups, options.macs)
     heavy, preprocessing, name = load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
+        options.model, options.weights, check=check, **image_options(vars(options))
     )
     splits = split_images(options, preprocessing, options.computing.move(heavy))
     return RunParts(options, name, heavy, preprocessing, splits)
@@ -171,7 +173,7 @@ def _make(parts: RunParts, folder: RunFolder, say: Say) -> None:
     folder.step(
         "route",
         "6/8 calibrate the threshold on held-out images",
-        (ROUTER, CALIBRATING, TESTED, CURVE, LOGGED, f"{PRESENT}/"),
+        (ROUTER, CALIBRATING, TESTED, CURVE, f"{PRESENT}/"),
         lambda _: _route(parts, path),
     )
     folder.step(
@@ -248,20 +250,23 @@ def _route(parts: RunParts, path: pathlib.Path) -> None:
     result, calibrating, predictions = route(held_out, tested, costs, parts.options)
     calibrating.save(path / CALIBRATING)
     predictions.save(path / TESTED)
-    _write_cascade(result, path / LOGGED, path / ROUTER, path / CURVE)
+    result.router.save(path / ROUTER)
+    result.curve.save(path / CURVE)
     if among_present := route_among_present(held_out, tested, costs, parts.options):
-        (path / PRESENT).mkdir(exist_ok=True)
-        _write_cascade(among_present, *_present(path))
+        figures, router, curve = _present(path)
+        figures.parent.mkdir(exist_ok=True)
+        write_evaluation(figures, among_present.evaluation)
+        among_present.router.save(router)
+        among_present.curve.save(curve)
 
 
 def _cascade(parts: RunParts, path: pathlib.Path) -> None:
-    """Accuracy and ledger of the running module in place of those of the logs; images a second."""
-    logged = read_cascade_result(path / LOGGED, path / ROUTER, path / CURVE)
+    """Evaluate the running module; images a second."""
     light = _load_light(parts, path)
-    cascade = Cascade(light, parts.heavy, logged.router)
-    measured = evaluate(cascade, parts.loader(parts.splits.test)).top1
-    result = replace(logged, ledger=cascade.ledger, cascade=measured)
-    write_cascade_result(path / MEASURED, result)
+    cascade = Cascade(light, parts.heavy, Router.load(path / ROUTER))
+    predictions = Predictions.load(path / TESTED)
+    evaluation = evaluate_cascade(cascade, parts.loader(parts.splits.test), predictions)
+    write_evaluation(path / MEASURED, evaluation)
     x = first_images(parts.splits.test, TIMED_IMAGES).to(parts.options.device)
     contenders = {"heavy": parts.heavy, "light": light, "cascade": cascade}
     write_timings(path / TIMINGS, time_models(contenders, x, batch=TIMED_BATCH))
@@ -290,14 +295,6 @@ def _result(parts: RunParts, path: pathlib.Path) -> RunResult:
         cascade_among_present=read_cascade_result(*present) if present[0].exists() else None,
         timings=read_timings(path / TIMINGS),
     )
-
-
-def _write_cascade(
-    result: CascadeResult, figures: pathlib.Path, router: pathlib.Path, curve: pathlib.Path
-) -> None:
-    result.router.save(router)
-    result.curve.save(curve)
-    write_cascade_result(figures, result)
 
 
 def _present(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
