@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from agflow._utils.defaults import default
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.curves import curve
@@ -179,7 +180,7 @@ def _calibrate(heavy: nn.Module, splits: Splits, options: RunOptions) -> Statist
         batches=options.batches,
         groups=options.groups,
         weight_gradients=needs_weight_gradients(options.criterion),
-        seed=options.seed,
+        options=CalibrationOptions(seed=options.seed),
     )
 
 
