@@ -26,7 +26,7 @@ func runCommand() *cli.Command {
 			groupsFlag("`GROUPS` of units to measure and prune"), compensateFlag(step),
 			learningRate(step.fraction("lr", "peak learning `RATE` of the fine-tuning")),
 		), outputs(
-			step.output("`FOLDER` of the results"),
+			step.output("`FOLDER` of the results"), forceFlag(), checkFlag(),
 		), computingFlags(), advanced(
 			roundToFlag(), ignoredLayersFlag(), batchesFlag(), seedFlag(),
 		)),

@@ -30,7 +30,8 @@ class FolderKind:
     ----------
     name : such as "an expert folder", for errors
     marker : its JSON file, which lists every other file with its digest as ``sha256``; the digest
-        of a file that is still under way is ""
+        of a file that is still under way is "", and the name of a folder that is, with a slash,
+        stands for all in it
     keys : of the marker, ``sha256`` included, by format
     earlier : names that the files of a folder of an earlier format, which lists none, may have
     """
@@ -77,8 +78,9 @@ class FolderKind:
         known |= {
             f"{parent}/" for name in listed for parent in map(str, pathlib.Path(name).parents)
         }
+        under_way = tuple(name for name in listed if name.endswith("/"))
         for name in sorted(entries):
-            if name not in known:
+            if name not in known and not name.startswith(under_way):
                 return f"holds {name}, which agflow did not put there"
             digest = listed.get(name)
             if digest and sha256_of(folder / name) != digest:

@@ -38,7 +38,7 @@ class CascadeCall:
     ----------
     images, escalated : numbers of images
     seconds : from the images to the logits
-    charged : charged cost per image, as a ratio of the heavy expert's (:class:`Ledger`); NaN of no
+    charged : expected cost per image, as a ratio of the heavy expert's (:class:`Ledger`); NaN of no
         image
 
     Examples
@@ -83,7 +83,7 @@ class Cascade(nn.Module):
     Attributes
     ----------
     ledger : Ledger
-        Images since construction or :meth:`reset_ledger`, escalations, charged and uncharged cost.
+        Images since construction or :meth:`reset_ledger`, escalations, and their expected cost.
     last_call : CascadeCall
         The same of the latest call alone, and its time.
     latency : Latency
@@ -265,9 +265,9 @@ def _charged(cascade: Cascade) -> str:
     if call.images and math.isnan(call.charged):
         return f"{call.images} images"
     if call.images:
-        return f"{cascade.ledger.charged:.3f}x charged on {cascade.ledger.samples} images"
+        return f"expected cost {cascade.ledger.charged:.3f}x on {cascade.ledger.samples} images"
     if isinstance(cascade.router, Router):
-        return f"{cascade.router.ledger.charged:.3f}x charged as calibrated"
+        return f"expected cost {cascade.router.ledger.charged:.3f}x as calibrated"
     return "no image yet"
 
 

@@ -25,6 +25,7 @@ from agflow.cascade.readme import (
     cascade_readme,
 )
 from agflow.cascade.router import Router
+from agflow.cascade.verdict import Verdict
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
     AgflowError,
@@ -112,8 +113,12 @@ def write_cascade(
     preprocessing: Preprocessing | None = None,
     tuning: str = "",
     plan: Plan | None = None,
+    counts: Verdict | None = None,
 ) -> None:
-    """Write a cascade's files into a folder under way; what lies there already belongs to it."""
+    """Write a cascade's files into a folder under way; what lies there already belongs to it.
+
+    The README begins with ``counts``, by default with what the router's calibration says.
+    """
     router = router_of(cascade)
     kept = {"preprocessing": preprocessing, "tuning": tuning}
     try:
@@ -126,7 +131,8 @@ def write_cascade(
             "them again with agflow.Cascade(light, heavy, agflow.Router.load('router.json'))"
         ) from error
     router.save(folder / ROUTER_FILE)
-    (folder / README_FILE).write_text(cascade_readme(cascade, router), encoding="utf-8")
+    readme = cascade_readme(cascade, router, counts or router.counts)
+    (folder / README_FILE).write_text(readme, encoding="utf-8")
     config = {"shared_blocks": cascade.shared_blocks, "max_batch": cascade.max_batch}
     if cascade.costs != _costs_at_loading(cascade):
         config["costs"] = asdict(cascade.costs)

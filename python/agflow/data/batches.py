@@ -23,6 +23,7 @@ from agflow.errors import AgflowError, DtypeError, EmptyError, InvalidValueError
 IMAGE_NAMES = ("pixel_values", "images", "image", "img")
 LABEL_NAMES = ("labels", "label")
 LOGIT_NAMES = ("logits",)
+TOKEN_NAMES = ("tokens",)
 EMPTY = (
     "the loader gave no batch with images; expected at least one (images, labels) pair: "
     "check the dataset's length and limit, and that the loader can be read more than once"
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     images : float [B, C, H, W], of the loader's dtype and device
     labels : int64 [B]
     logits : float [B, K] of a teacher, where the batch brings them
+    tokens : float [B, T, D] of the teacher's last block, likewise
 
     Examples
     --------
@@ -53,6 +55,7 @@ class Batch(NamedTuple):
     images: torch.Tensor
     labels: torch.Tensor
     logits: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
 
 
 def labelled_batches(
@@ -141,6 +144,16 @@ def read_batch(batch: Any, number: int = 1) -> Batch:
         if _is_empty(parts):
             raise EmptyError("it holds no image, expected at least one: leave such batches out")
         return _labelled(parts)
+
+
+def has_labels(batch: Any) -> bool:
+    """Whether a batch, or an item of a dataset, brings labels beside its images."""
+    return _parts(batch).get("labels") is not None
+
+
+def images_in(batch: Any) -> Any:
+    """The images of a batch, or the image of a dataset's item, as they are."""
+    return _parts(batch)["images"]
 
 
 def read_images(value: Any) -> torch.Tensor:
@@ -317,6 +330,7 @@ def _named_parts(batch: Mapping) -> dict[str, Any]:
         ("images", IMAGE_NAMES),
         ("labels", LABEL_NAMES),
         ("logits", LOGIT_NAMES),
+        ("tokens", TOKEN_NAMES),
     ):
         name = next((name for name in names if name in batch), None)
         if name is not None:
@@ -345,8 +359,13 @@ def _labelled(parts: dict[str, Any]) -> Batch:
         raise ShapeError(
             f"it holds {len(images)} images and {len(labels)} labels, expected as many of both"
         )
-    logits = parts.get("logits")
-    return Batch(images, labels, None if logits is None else _logits(logits, len(images)))
+    logits, tokens = parts.get("logits"), parts.get("tokens")
+    return Batch(
+        images,
+        labels,
+        None if logits is None else _logits(logits, len(images)),
+        None if tokens is None else _tokens(tokens, len(images)),
+    )
 
 
 def _logits(value: Any, images: int) -> torch.Tensor:
@@ -357,6 +376,16 @@ def _logits(value: Any, images: int) -> torch.Tensor:
             f"nothing, or a teacher's logits as floats [{images}, classes]"
         )
     return logits
+
+
+def _tokens(value: Any, images: int) -> torch.Tensor:
+    tokens = _tensor(value, "tokens")
+    if tokens.ndim < 3 or len(tokens) != images or not tokens.is_floating_point():
+        raise ShapeError(
+            f"its tokens are {tokens.dtype} {list(tokens.shape)}, expected those of a teacher's "
+            f"last block as floats [{images}, tokens, channels]"
+        )
+    return tokens
 
 
 def _tensor(value: Any, what: str) -> torch.Tensor:

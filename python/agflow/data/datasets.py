@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from agflow._utils.tensors import raw_bytes
 from agflow.data.class_names import ModelClasses, match_classes
+from agflow.data.digest import digest_of_files
 from agflow.data.folder_images import read_folder
 from agflow.data.npz_images import read_npz
 from agflow.data.opening import readable_name, reason
@@ -47,6 +51,12 @@ class Dataset(torch.utils.data.Dataset):
         self.labels, self.preprocessing, self.classes = labels_N, preprocessing, classes
         shape = (preprocessing.channels, *preprocessing.input_size)
         self._cache = PixelCache(len(labels_N), shape, cache_bytes)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of the labels and of the files that hold the images (``digest_of_files``)."""
+        files = digest_of_files(self._images.files)
+        return hashlib.sha256(files.encode() + raw_bytes(self.labels)).hexdigest()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -31,16 +31,16 @@ class FolderImages:
     """The image files of a folder, in the order given."""
 
     def __init__(self, paths: Sequence[str]):
-        self._paths = paths
+        self.files = paths
 
     def name(self, index: int) -> str:
         """The path of an image."""
-        return readable_name(self._paths[index])
+        return readable_name(self.files[index])
 
     @contextmanager
     def open(self, index: int) -> Iterator[Image.Image]:
         """Open an image, for as long as the context is."""
-        with open_regular(self._paths[index]) as file:
+        with open_regular(self.files[index]) as file:
             yield open_image(file)
 
 

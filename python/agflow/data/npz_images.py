@@ -26,12 +26,13 @@ _CHUNK_BYTES = 1 << 20
 class ArrayImages:
     """Images of a uint8 array [N, H, W] or [N, H, W, C], named by their rows in the file."""
 
-    def __init__(self, pixels: np.ndarray, rows_N: np.ndarray, where: str):
-        self._pixels, self._rows_N, self._where = pixels, rows_N, where
+    def __init__(self, pixels: np.ndarray, rows_N: np.ndarray, array: str, path: str):
+        self._pixels, self._rows_N, self._array, self.files = pixels, rows_N, array, [path]
 
     def name(self, index: int) -> str:
         """Array and row of an image."""
-        return f"image {self._rows_N[index]} of {self._where}"
+        array = f"array {self._array!r} of {readable_name(self.files[0])}"
+        return f"image {self._rows_N[index]} of {array}"
 
     @contextmanager
     def open(self, index: int) -> Iterator[Image.Image]:
@@ -72,7 +73,7 @@ def read_npz(spec: str) -> Source:
             pixels = images.read_rows(rows)
         if pixels.ndim == 4 and pixels.shape[-1] == 1:
             pixels = pixels[..., 0]
-        return ArrayImages(pixels, rows, f"array {x_name!r} of {readable_name(path)}")
+        return ArrayImages(pixels, rows, x_name, path)
 
     return Source(labels_N, None, take)
 

@@ -93,7 +93,7 @@ class ParquetImages:
     """
 
     def __init__(self, paths: list[str], column: str, groups: np.ndarray, rows_N: np.ndarray):
-        self._paths, self._column, self._groups, self._rows_N = paths, column, groups, rows_N
+        self.files, self._column, self._groups, self._rows_N = paths, column, groups, rows_N
         self._starts = np.cumsum(groups[:, 2]) - groups[:, 2]
         self._group_N = np.searchsorted(self._starts, rows_N, "right") - 1
         self._kept: OrderedDict[int, dict[int, Any]] = OrderedDict()
@@ -102,7 +102,7 @@ class ParquetImages:
         """Row, counted in its file, and file of an image."""
         file = self._groups[self._group_N[index], 0]
         first = self._starts[np.argmax(self._groups[:, 0] == file)]
-        return f"row {self._rows_N[index] - first} of {readable_name(self._paths[file])}"
+        return f"row {self._rows_N[index] - first} of {readable_name(self.files[file])}"
 
     @contextmanager
     def open(self, index: int) -> Iterator[Image.Image]:
@@ -113,7 +113,7 @@ class ParquetImages:
             self._forget_others(group)
         self._kept.move_to_end(group)
         encoded = self._kept[group][row]
-        path = self._paths[self._groups[group, 0]]
+        path = self.files[self._groups[group, 0]]
         with _opened(encoded, path, self.name(index)) as file:
             yield open_image(file)
 
@@ -121,7 +121,7 @@ class ParquetImages:
         """Image ``index`` and those of its row group that come next, by row."""
         group = int(self._group_N[index])
         number, within, count = map(int, self._groups[group])
-        path, start = self._paths[number], int(self._starts[group])
+        path, start = self.files[number], int(self._starts[group])
         places = np.flatnonzero(self._group_N == group)
         rows = np.roll(self._rows_N[places], -int(np.searchsorted(places, index)))
         found, used = {}, 0

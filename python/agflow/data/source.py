@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,14 @@ from PIL import Image
 
 
 class Images(Protocol):
-    """Images by number, which can be pickled: workers of a loader get a copy."""
+    """Images by number, which can be pickled: workers of a loader get a copy.
+
+    Attributes
+    ----------
+    files : paths of the files that hold the images
+    """
+
+    files: Sequence[str]
 
     def name(self, index: int) -> str:
         """Where the image is, in words: a path, or a row of a file."""

@@ -3,70 +3,68 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import safetensors.torch
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from agflow._utils.defaults import default
+from agflow._utils.files import atomic_file
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
-from agflow.cascade.curves import curve
-from agflow.cascade.ledger import CascadeCosts, Ledger
-from agflow.cascade.predictions import FixedParameters, Predictions, join_predictions
-from agflow.cascade.priors import escalations
-from agflow.cascade.router import calibrate_router
-from agflow.data.augmentation import shifting_batch
+from agflow.cascade.cascade_evaluation import evaluate_cascade
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.predictions import Predictions
+from agflow.cascade.router import Router
 from agflow.data.leakage import sketch_images
-from agflow.data.loading import image_loader
-from agflow.data.preprocessing import Preprocessing
-from agflow.data.repeated import SameImages
-from agflow.errors import UnsupportedModelError
-from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits, restrict, top1
-from agflow.evaluation.timing import Timing, first_images, time_models
-from agflow.models.expert import save_expert
-from agflow.models.load import load_model
-from agflow.models.passes import LABELS, run_models
+from agflow.evaluation.accuracy import Accuracy, accuracy, logits
+from agflow.evaluation.timing import first_images, time_models
+from agflow.models.expert import load_expert, save_expert
+from agflow.models.fitting import request_check
+from agflow.models.load import image_options, load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
-from agflow.pruning.pruner import prune
 from agflow.pruning.scoring import needs_weight_gradients, score
+from agflow.recipes.light_experts import make_expert
 from agflow.recipes.report import write_report
-from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
-from agflow.recipes.run_folder import LIGHT_FOLDER, RunFolder, run_folder
-from agflow.recipes.splits import Splits, split_images
-from agflow.training.digests import digest_of
-from agflow.training.finetuning import finetune
-from agflow.training.objective import last_block
-from agflow.training.options import Distillation
+from agflow.recipes.results import RunOptions, RunResult, Stages
+from agflow.recipes.routing import Answers, route, route_among_present
+from agflow.recipes.run_files import (
+    read_cascade_result,
+    read_stages,
+    read_timings,
+    write_evaluation,
+    write_stages,
+    write_timings,
+)
+from agflow.recipes.run_folder import (
+    LIGHT_FOLDER,
+    PICTURES,
+    REPORTS,
+    STEPS_FOLDER,
+    RunFolder,
+    Say,
+    run_folder,
+)
+from agflow.recipes.run_identity import RunIdentity
+from agflow.recipes.run_parts import RunParts
+from agflow.recipes.splits import split_images
 
 CONTROL = "random"
-TEACHER_SHARE = default("finetune", "distill")  # of the loss
-TOKENS_WEIGHT = default("run", "features")  # of the error of the last block's tokens
 WIDTHS = default("run", "widths")
 TIMED_IMAGES = 256
 TIMED_BATCH = 32
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Logits of both experts on the same images, float32 [N, K], and labels int64 [N]."""
-
-    light_NK: torch.Tensor
-    heavy_NK: torch.Tensor
-    labels_N: torch.Tensor
-
-    def among(self, classes: torch.Tensor) -> Answers:
-        """The same with both experts restricted to ``classes``."""
-        light_NK, labels_N = restrict(self.light_NK, self.labels_N, classes)
-        heavy_NK, _ = restrict(self.heavy_NK, self.labels_N, classes)
-        return Answers(light_NK, heavy_NK, labels_N)
+STATISTICS, PLAN, ROUTER, CURVE = "statistics.arrow", "plan.arrow", "router.json", "curve.arrow"
+CALIBRATING, TESTED = "predictions-threshold.arrow", "predictions.arrow"
+HEAVY_LOGITS = f"{STEPS_FOLDER}/heavy.safetensors"
+LIGHT_STAGES, CONTROL_STAGES = (f"{STEPS_FOLDER}/{role}.json" for role in ("light", "control"))
+MEASURED, TIMINGS = (f"{STEPS_FOLDER}/{name}.json" for name in ("measured", "timings"))
+# The same over the classes that occur, where not all do.
+PRESENT = f"{STEPS_FOLDER}/present"
 
 
 def run(options: RunOptions, say: Say = print) -> RunResult:
@@ -74,8 +72,16 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
     Writes statistics.arrow, plan.arrow, light/ (expert folder), predictions-threshold.arrow,
     predictions.arrow (of the test images), curve.arrow, router.json, five pictures, report.md and
-    report.json into ``options.output``, whose ``run.json`` has a digest of options and inputs.
-    The folder is this run's: a second one is refused meanwhile, an older one's files are removed.
+    report.json into ``options.output``, and what else the result is made of into its steps/. Its
+    ``run.json`` has the run's id, a digest of the options and of the contents of model and data,
+    and the SHA-256 of every file.
+
+    The folder is this run's: a second one is refused meanwhile. After a kill the same call goes on
+    from the last finished step, and inside of a fine-tuning from its checkpoint, and ends with the
+    bytes of an unbroken run (on the CPU with as many threads), all but measured times and what
+    reports them; times that were measured stay. Where the run is finished, nothing is computed
+    again. The files of another run are removed; those in the default folder only with
+    ``options.force``.
 
     Parameters
     ----------
@@ -97,86 +103,93 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     >>> sorted(result.stages), result.images["test"]
     (['agf', 'random'], 50)
     """
-    with run_folder(options.output) as folder, options.computing.precision():
-        return _run(options, folder, say)
-
-
-def _heavy(options: RunOptions) -> tuple[nn.Module, Preprocessing, str]:
-    return load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
-    )
-
-
-def _run(options: RunOptions, output: RunFolder, say: Say) -> RunResult:
-    heavy, preprocessing, name = _heavy(options)
-    splits = split_images(options, preprocessing, options.computing.move(heavy))
-    inputs = {"model": digest_of(heavy), "images": splits.counts}
-    folder, run = output.path, output.begin(options, inputs)
-    say(f"{name}: {', '.join(f'{n} {use}' for use, n in splits.counts.items())} images")
-
-    say("1/6 calibrate: activations and gradients to the Go core")
-    statistics = _calibrate(heavy, splits, options)
-    statistics.save(folder / "statistics.arrow")
-
-    say("2/6 plan")
-    plans = _plans(statistics, options)
-    chosen = plans[options.criterion]
-    chosen.save(folder / "plan.arrow")
-    say(f"    {_cost(chosen)}")
-
-    say("3/6 prune, repair, fine-tune: the criterion and its control side by side")
-    test = SameImages(_loader(splits.test, options))  # both experts' answers are joined by row
-    heavy_NK, labels_N = logits(heavy, test, description="heavy expert")
-    dense = accuracy(heavy_NK, labels_N)
-    light, stages = _side_by_side(heavy, plans, splits, options, dense, say)
-    sketch = sketch_images(_loader(splits.tune, options))
-    save_expert(light, folder / LIGHT_FOLDER, chosen, preprocessing=preprocessing, tuning=sketch)
-
-    say("4/6 calibrate the threshold on held-out images")
-    costs = CascadeCosts.of(light, heavy)
-    tested = Answers(logits(light, test, description="light expert")[0], heavy_NK, labels_N)
-    held_out = _answers(light, heavy, _loader(splits.threshold, options))
-    logged, calibrating, predictions = _route(held_out, tested, costs, options)
-    _save_routing(folder, logged, calibrating, predictions)
-
-    say("5/6 run the cascade itself")
-    routed, timings = _run_cascade(light, heavy, logged, splits.test, options)
-
-    say("6/6 report")
-    result = RunResult(
-        options=options,
-        name=name,
-        classes=heavy_NK.shape[1],
-        images=splits.counts,
-        fingerprint=statistics.metadata["agflow.data"],
-        dense=dense,
-        stages=stages,
-        scores=score(statistics, options.criterion, seed=options.seed),
-        plan=chosen,
-        test=splits.test,
-        predictions=predictions,
-        cascade=routed,
-        cascade_among_present=_route_among_present(held_out, tested, costs, options),
-        timings=timings,
-    )
-    write_report(result, folder, run)
-    output.seal()
+    with run_folder(options.output, say) as folder, options.computing.precision():
+        parts = _parts(options)
+        splits = parts.splits
+        data = {"data": splits.source, "eval": splits.test}
+        identity = RunIdentity.of("run", options, parts.heavy, parts.preprocessing, data)
+        replace_others = options.force or options.output != RunOptions.output
+        if folder.begin(identity, force=options.force, replace=replace_others):
+            say(
+                f"{options.output} holds this run already ({folder.run[:12]}), so nothing is "
+                "computed again: --force repeats it"
+            )
+            return _result(parts, folder.path)
+        counts = ", ".join(f"{count} {use}" for use, count in splits.counts.items())
+        say(f"{parts.name}: {counts} images")
+        _make(parts, folder, say)
+        result = _result(parts, folder.path)
+        folder.step(
+            "report",
+            "8/8 report",
+            (*PICTURES, *REPORTS),
+            lambda _: write_report(result, folder.path, folder.run),
+        )
+        folder.seal()
     return result
 
 
-def _cost(chosen: Plan) -> str:
-    macs, dense_macs = chosen.macs, chosen.model_macs
-    return f"{macs / 1e6:.1f} M of {dense_macs / 1e6:.1f} M MACs ({macs / dense_macs:.3f}x)"
+def _parts(options: RunOptions) -> RunParts:
+    check = request_check(options.groups, options.macs)
+    heavy, preprocessing, name = load_model(
+        options.model, options.weights, check=check, **image_options(vars(options))
+    )
+    splits = split_images(options, preprocessing, options.computing.move(heavy))
+    return RunParts(options, name, heavy, preprocessing, splits)
 
 
-def _loader(dataset: Dataset, options: RunOptions) -> DataLoader:
-    return image_loader(dataset, options.batch_size, workers=options.workers)
+def _make(parts: RunParts, folder: RunFolder, say: Say) -> None:
+    """The steps up to the report; each reads what it needs from the files of earlier ones."""
+    path, criterion = folder.path, parts.options.criterion
+    folder.step(
+        "calibrate",
+        "1/8 calibrate: activations and gradients to the Go core",
+        (STATISTICS,),
+        lambda _: _calibrate(parts).save(path / STATISTICS),
+    )
+    folder.step(
+        "plan", "2/8 plan", (PLAN,), lambda _: _plan(parts, path, criterion).save(path / PLAN)
+    )
+    say(f"    {_cost(Plan.load(path / PLAN))}")
+    folder.step(
+        "heavy", "3/8 evaluate the heavy expert", (HEAVY_LOGITS,), lambda _: _heavy(parts, path)
+    )
+    say(f"    dense {_percent(_dense(path))}")
+    folder.step(
+        "light",
+        f"4/8 prune, repair, fine-tune: {criterion}",
+        (f"{LIGHT_FOLDER}/", LIGHT_STAGES),
+        lambda own: _light(parts, folder, own),
+    )
+    say(f"    {_stages_text(read_stages(path / LIGHT_STAGES))}")
+    if criterion != CONTROL:
+        folder.step(
+            "control",
+            f"5/8 the same for the control: {CONTROL}",
+            (CONTROL_STAGES,),
+            lambda own: _control(parts, folder, own),
+        )
+        say(f"    {_stages_text(read_stages(path / CONTROL_STAGES))}")
+        _warn_of_control(path, criterion, say)
+    folder.step(
+        "route",
+        "6/8 calibrate the threshold on held-out images",
+        (ROUTER, CALIBRATING, TESTED, CURVE, f"{PRESENT}/"),
+        lambda _: _route(parts, path),
+    )
+    folder.step(
+        "cascade",
+        "7/8 run the cascade itself",
+        (MEASURED, TIMINGS),
+        lambda _: _cascade(parts, path),
+    )
 
 
-def _calibrate(heavy: nn.Module, splits: Splits, options: RunOptions) -> Statistics:
+def _calibrate(parts: RunParts) -> Statistics:
+    options = parts.options
     return calibrate(
-        heavy,
-        _loader(splits.calibration, options),
+        parts.heavy,
+        parts.loader(parts.splits.calibration),
         batches=options.batches,
         groups=options.groups,
         weight_gradients=needs_weight_gradients(options.criterion),
@@ -184,167 +197,144 @@ def _calibrate(heavy: nn.Module, splits: Splits, options: RunOptions) -> Statist
     )
 
 
-def _plans(statistics: Statistics, options: RunOptions) -> dict[str, Plan]:
-    """The plan of the criterion and of the control, under the same budget, with uniform widths.
+def _plan(parts: RunParts, path: pathlib.Path, criterion: str) -> Plan:
+    """The plan of a criterion, with uniform widths.
 
     Shared widths and sequential reconstruction start far higher, but fine-tuned on the example they
     end no higher.
     """
+    options = parts.options
     allocation = Allocation(
         widths=WIDTHS,
         round_to=options.round_to,
         groups=options.groups,
         ignored_layers=options.ignored_layers,
     )
-    return {
-        criterion: plan(
-            statistics,
-            macs=options.macs,
-            pruning_ratio=options.pruning_ratio,
-            criterion=criterion,
-            allocation=allocation,
-            seed=options.seed,
-        )
-        for criterion in dict.fromkeys([options.criterion, CONTROL])
-    }
+    return plan(
+        Statistics.load(path / STATISTICS),
+        macs=options.macs,
+        pruning_ratio=options.pruning_ratio,
+        criterion=criterion,
+        allocation=allocation,
+        seed=options.seed,
+    )
 
 
-def _side_by_side(
-    heavy: nn.Module,
-    plans: dict[str, Plan],
-    splits: Splits,
-    options: RunOptions,
-    dense: Accuracy,
-    say: Say,
-) -> tuple[nn.Module, dict[str, Stages]]:
-    """The criterion's light expert, and the accuracies of it and of the control at every stage."""
-    experts, stages = {}, {}
-    for name, plan_ in plans.items():
-        experts[name], stages[name] = _make_expert(heavy, plan_, splits, options)
-        found = stages[name]
-        say(
-            f"    {name:<12} pruned {_percent(found.cut)}  repaired {_percent(found.repaired)}  "
-            f"fine-tuned {_percent(found.tuned)}  (dense {_percent(dense)})"
-        )
-    if stages[options.criterion].tuned.top1 < stages[CONTROL].tuned.top1:
-        say(f"    warning: {options.criterion} ends below the {CONTROL} control here")
-    return experts[options.criterion], stages
+def _heavy(parts: RunParts, path: pathlib.Path) -> None:
+    heavy_NK, labels_N = logits(
+        parts.heavy, parts.loader(parts.splits.test), description="heavy expert"
+    )
+    with atomic_file(path / HEAVY_LOGITS, "logits") as made:
+        safetensors.torch.save_file({"logits": heavy_NK, "labels": labels_N}, made)
+
+
+def _light(parts: RunParts, folder: RunFolder, own: pathlib.Path) -> None:
+    chosen = Plan.load(folder.path / PLAN)
+    light, stages = make_expert(parts, chosen, folder, own)
+    sketch = sketch_images(parts.loader(parts.splits.tune))
+    save_expert(light, folder.path / LIGHT_FOLDER, chosen, parts.preprocessing, tuning=sketch)
+    write_stages(folder.path / LIGHT_STAGES, stages)
+
+
+def _control(parts: RunParts, folder: RunFolder, own: pathlib.Path) -> None:
+    _, stages = make_expert(parts, _plan(parts, folder.path, CONTROL), folder, own)
+    write_stages(folder.path / CONTROL_STAGES, stages)
+
+
+def _route(parts: RunParts, path: pathlib.Path) -> None:
+    light = _load_light(parts, path)
+    costs = CascadeCosts.of(light, parts.heavy)
+    heavy_NK, labels_N = _heavy_logits(path)
+    light_NK, _ = logits(light, parts.loader(parts.splits.test), description="light expert")
+    tested = Answers(light_NK, heavy_NK, labels_N)
+    held_out = Answers.of(light, parts.heavy, parts.loader(parts.splits.threshold))
+    result, calibrating, predictions = route(held_out, tested, costs, parts.options)
+    calibrating.save(path / CALIBRATING)
+    predictions.save(path / TESTED)
+    result.router.save(path / ROUTER)
+    result.curve.save(path / CURVE)
+    if among_present := route_among_present(held_out, tested, costs, parts.options):
+        figures, router, curve = _present(path)
+        figures.parent.mkdir(exist_ok=True)
+        write_evaluation(figures, among_present.evaluation)
+        among_present.router.save(router)
+        among_present.curve.save(curve)
+
+
+def _cascade(parts: RunParts, path: pathlib.Path) -> None:
+    """Evaluate the running module; images a second."""
+    light = _load_light(parts, path)
+    cascade = Cascade(light, parts.heavy, Router.load(path / ROUTER))
+    predictions = Predictions.load(path / TESTED)
+    evaluation = evaluate_cascade(cascade, parts.loader(parts.splits.test), predictions)
+    write_evaluation(path / MEASURED, evaluation)
+    x = first_images(parts.splits.test, TIMED_IMAGES).to(parts.options.device)
+    contenders = {"heavy": parts.heavy, "light": light, "cascade": cascade}
+    write_timings(path / TIMINGS, time_models(contenders, x, batch=TIMED_BATCH))
+
+
+def _result(parts: RunParts, path: pathlib.Path) -> RunResult:
+    """The result of a run, from the files of its steps."""
+    options, statistics = parts.options, Statistics.load(path / STATISTICS)
+    stages = {options.criterion: read_stages(path / LIGHT_STAGES)}
+    if options.criterion != CONTROL:
+        stages[CONTROL] = read_stages(path / CONTROL_STAGES)
+    present = _present(path)
+    return RunResult(
+        options=replace(options, force=False),  # it decided nothing
+        name=parts.name,
+        classes=_heavy_logits(path)[0].shape[1],
+        images=parts.splits.counts,
+        fingerprint=statistics.metadata["agflow.data"],
+        dense=_dense(path),
+        stages=stages,
+        scores=score(statistics, options.criterion, seed=options.seed),
+        plan=Plan.load(path / PLAN),
+        test=parts.splits.test,
+        predictions=Predictions.load(path / TESTED),
+        cascade=read_cascade_result(path / MEASURED, path / ROUTER, path / CURVE),
+        cascade_among_present=read_cascade_result(*present) if present[0].exists() else None,
+        timings=read_timings(path / TIMINGS),
+    )
+
+
+def _present(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
+    """Figures, router and curve of the cascade among the classes that occur."""
+    folder = path / PRESENT
+    return folder / "figures.json", folder / ROUTER, folder / CURVE
+
+
+def _load_light(parts: RunParts, path: pathlib.Path) -> nn.Module:
+    return parts.options.computing.move(load_expert(path / LIGHT_FOLDER))
+
+
+def _heavy_logits(path: pathlib.Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The heavy expert's logits of the test images, float32 [N, K], and their labels [N]."""
+    tensors = safetensors.torch.load_file(path / HEAVY_LOGITS)
+    return tensors["logits"], tensors["labels"]
+
+
+def _dense(path: pathlib.Path) -> Accuracy:
+    return accuracy(*_heavy_logits(path))
+
+
+def _warn_of_control(path: pathlib.Path, criterion: str, say: Say) -> None:
+    light, control = (read_stages(path / file) for file in (LIGHT_STAGES, CONTROL_STAGES))
+    if light.tuned.top1 < control.tuned.top1:
+        say(f"    warning: {criterion} ends below the {CONTROL} control here")
+
+
+def _cost(chosen: Plan) -> str:
+    macs, dense_macs = chosen.macs, chosen.model_macs
+    return f"{macs / 1e6:.1f} M of {dense_macs / 1e6:.1f} M MACs ({macs / dense_macs:.3f}x)"
+
+
+def _stages_text(stages: Stages) -> str:
+    return (
+        f"pruned {_percent(stages.cut)}  repaired {_percent(stages.repaired)}  "
+        f"fine-tuned {_percent(stages.tuned)}"
+    )
 
 
 def _percent(accuracy: Accuracy) -> str:
     return f"{100 * accuracy.top1:5.1f} %"
-
-
-def _make_expert(
-    heavy: nn.Module, plan_: Plan, splits: Splits, options: RunOptions
-) -> tuple[nn.Module, Stages]:
-    def tested(model: nn.Module) -> Accuracy:
-        return evaluate(model, _loader(splits.test, options))
-
-    cut = tested(prune(heavy, plan_, compensate="none"))
-    light = prune(heavy, plan_, _loader(splits.calibration, options), compensate=options.compensate)
-    repaired = tested(light)
-    if options.epochs == 0:
-        return light, Stages(cut, repaired, repaired)
-    shuffled = image_loader(
-        splits.tune,
-        options.batch_size,
-        workers=options.workers,
-        shuffle_seed=options.seed,
-        collate=shifting_batch,
-    )
-    features = TOKENS_WEIGHT if _tokens_match(light, plan_) else 0.0
-    finetune(
-        light,
-        shuffled,
-        epochs=options.epochs,
-        lr=options.lr,
-        distillation=Distillation(heavy, share=TEACHER_SHARE, features=features),
-        seed=options.seed,
-    )
-    return light, Stages(cut, repaired, tested(light))
-
-
-def _tokens_match(light: nn.Module, plan_: Plan) -> bool:
-    """Whether the experts' last blocks are known and put out tokens of the same width."""
-    if any(layer.group == "embed" and layer.kept < layer.units for layer in plan_.planned):
-        return False
-    try:
-        last_block(light)
-    except UnsupportedModelError:
-        return False
-    return True
-
-
-def _answers(light: nn.Module, heavy: nn.Module, loader: DataLoader) -> Answers:
-    rows = run_models({"light": light, "heavy": heavy}, loader, description="both experts")
-    return Answers(rows["light"], rows["heavy"], rows[LABELS])
-
-
-def _route(
-    held_out: Answers, tested: Answers, costs: CascadeCosts, options: RunOptions
-) -> tuple[CascadeResult, Predictions, Predictions]:
-    """Calibrate the threshold on ``held_out`` and evaluate it on ``tested``.
-
-    Returns
-    -------
-    the result on ``tested``, and the predictions of ``held_out`` and of ``tested``
-    """
-    calibrating = join_predictions(held_out.light_NK, held_out.heavy_NK, held_out.labels_N, costs)
-    predictions = join_predictions(
-        tested.light_NK,
-        tested.heavy_NK,
-        tested.labels_N,
-        costs,
-        fixed=FixedParameters(temperature=calibrating.temperature),
-    )
-    router = calibrate_router(
-        calibrating, tolerance=options.tolerance, confidence=options.confidence
-    )
-    escalated = escalations(
-        tested.light_NK, router.threshold, prior=router.prior, temperature=router.temperature
-    )
-    answers_NK = tested.light_NK.index_copy(0, escalated, tested.heavy_NK[escalated])
-    ledger = Ledger.of(costs, len(predictions), len(escalated))
-    light, heavy = predictions.light_accuracy, predictions.heavy_accuracy
-    result = CascadeResult(
-        router=router,
-        ledger=ledger,
-        light=light,
-        heavy=heavy,
-        cascade=top1(answers_NK, tested.labels_N),
-        random=(1 - ledger.escalation) * light + ledger.escalation * heavy,
-        curve=curve(predictions),
-    )
-    return result, calibrating, predictions
-
-
-def _route_among_present(
-    held_out: Answers, tested: Answers, costs: CascadeCosts, options: RunOptions
-) -> CascadeResult | None:
-    """The result with both experts restricted to the classes that occur; None where all do."""
-    present = torch.cat([held_out.labels_N, tested.labels_N]).unique()
-    if len(present) == held_out.light_NK.shape[1]:
-        return None
-    return _route(held_out.among(present), tested.among(present), costs, options)[0]
-
-
-def _run_cascade(
-    light: nn.Module, heavy: nn.Module, logged: CascadeResult, test: Dataset, options: RunOptions
-) -> tuple[CascadeResult, dict[str, Timing]]:
-    """Accuracy and ledger of the running module in place of those of the logs; images a second."""
-    cascade = Cascade(light, heavy, logged.router)
-    measured = evaluate(cascade, _loader(test, options)).top1
-    result = replace(logged, ledger=cascade.ledger, cascade=measured)
-    x = first_images(test, TIMED_IMAGES).to(options.device)
-    contenders = {"heavy": heavy, "light": light, "cascade": cascade}
-    return result, time_models(contenders, x, batch=TIMED_BATCH)
-
-
-def _save_routing(
-    folder: pathlib.Path, result: CascadeResult, calibrating: Predictions, tested: Predictions
-) -> None:
-    result.router.save(folder / "router.json")
-    calibrating.save(folder / "predictions-threshold.arrow")
-    tested.save(folder / "predictions.arrow")
-    result.curve.save(folder / "curve.arrow")

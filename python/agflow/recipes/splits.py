@@ -24,12 +24,14 @@ class Splits:
 
     Attributes
     ----------
+    source : of the first three
     calibration : measure the units and repair the pruned model; the first of ``tune``
     tune : train the light expert
     threshold : calibrate the router
     test : evaluate, and are used for nothing else
     """
 
+    source: Dataset
     calibration: Subset
     tune: Subset
     threshold: Subset
@@ -83,6 +85,7 @@ def split_images(options: RunOptions, preprocessing: Preprocessing, heavy: nn.Mo
         )
     calibrating = min(tuned, options.batches * options.batch_size)
     return Splits(
+        source,
         calibration=Subset(source, order[:calibrating]),
         tune=Subset(source, order[:tuned]),
         threshold=Subset(source, order[tuned:]),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from agflow.training.cached_views import CachedViews as CachedViews
     from agflow.training.distillation import CachedTeacher as CachedTeacher, distill as distill
     from agflow.training.finetuning import finetune as finetune
     from agflow.training.history import History as History
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CachedTeacher": "distillation",
+    "CachedViews": "cached_views",
     "Checkpointing": "options",
     "Distillation": "options",
     "History": "history",
@@ -27,6 +29,7 @@ _HOMES = {
 }
 __all__ = [
     "CachedTeacher",
+    "CachedViews",
     "Checkpointing",
     "Distillation",
     "History",

@@ -16,7 +16,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
 from agflow._utils.modes import with_gradients
-from agflow._utils.progress import progress_bar
+from agflow._utils.progress import ProgressMeter
 from agflow._utils.ranks import Ranks
 from agflow.data.batches import EMPTY, Batch, check_loader
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError
@@ -50,8 +50,9 @@ def finetune(
     """Train ``model`` in place with AdamW, a short warm-up and cosine decay.
 
     The loss is cross entropy; with ``distillation`` that of :class:`agflow.training.Distillation`.
-    A batch may bring a teacher's logits as its third part (:class:`agflow.training.CachedTeacher`):
-    then no teacher runs, and the defaults of ``Distillation`` hold where none is given. Inside
+    A batch may bring a teacher's logits as its third part, and the tokens of its last block as its
+    fourth (:class:`agflow.training.CachedTeacher`, :class:`agflow.training.CachedViews`): then no
+    teacher runs, and the defaults of ``Distillation`` hold where none is given. Inside
     ``torch.autocast(…, cache_enabled=False)`` the forward passes run in its dtype, the weights stay
     as they are. Equal seeds and equal batches give equal bits: torch's generators are seeded inside
     and restored afterwards, so a DataLoader that shuffles without a generator of its own is
@@ -74,8 +75,8 @@ def finetune(
     Parameters
     ----------
     loader : sized iterable of batches (images [B, C, H, W], labels [B]), see
-        :mod:`agflow.data.batches`, or of these and a teacher's logits [B, K], iterated once per
-        epoch. Model and teacher get the images in their own dtypes
+        :mod:`agflow.data.batches`, or of these and a teacher's answers, iterated once per epoch.
+        Model and teacher get the images in their own dtypes
     lr : peak learning rate
     distillation : teacher and loss. None trains on labels, and on logits that the batches bring
     held_out : batches of (images, labels) that train nothing and can be read again and again; under
@@ -124,7 +125,7 @@ def finetune(
     ([1, 2], True)
     """
     batches = _length(loader)
-    _check(model, epochs, lr, distillation)
+    _check(model, epochs, lr)
     _check_held_out(held_out, loader)
     objective = Objective(model, distillation)
     teacher, device = objective.distillation.teacher, device_of(model)
@@ -140,24 +141,24 @@ def finetune(
         training_mode(model, teacher, options.frozen_blocks),
         replay.seeded(seed + ranks.rank),
         objective.recording_tokens(),
+        ProgressMeter("fine-tune", total=epochs * batches, visible=ranks.rank == 0) as meter,
     ):
         optimizer = adamw(model, lr, options.weight_decay)
         if checkpointing is not None:
             run |= {**_digests(model, teacher), "held_out": held.digest}
             checkpoint = Checkpoint(checkpointing, run, model, optimizer, replay, ranks, held.best)
             progress = checkpoint.resume()
+        meter.skip((progress.epoch - 1) * batches + progress.batches)
         trainer = _Trainer(objective, optimizer, schedule, ranks)
         while progress.epoch <= epochs:
-            bar = progress_bar(
-                replay.epoch(progress.epoch, progress.batches),
-                f"fine-tune {progress.epoch}/{epochs}",
-                total=batches,
-                initial=progress.batches,
-                visible=ranks.rank == 0,
-            )
-            for group in _groups(bar, options.accumulate):
+            shown = replay.epoch(progress.epoch, progress.batches)
+            for group in _groups(shown, options.accumulate):
                 trainer.step(group, progress)
-                bar.set_postfix(loss=f"{progress.loss / progress.images:.3f}", refresh=False)
+                meter.advance(
+                    len(group),
+                    epoch=f"{progress.epoch}/{epochs}",
+                    loss=f"{progress.loss / progress.images:.3f}",
+                )
                 if checkpoint and progress.batches < batches:
                     checkpoint.save_if_due(progress)
             _check_length(progress.batches, batches)
@@ -165,6 +166,7 @@ def finetune(
             held.measure(progress.history)
             if checkpoint:
                 checkpoint.save(progress)
+            meter.report(_epoch_in_words(progress.history[-1], epochs))
             _report(progress, options.callback, ranks)
     return History(progress.history, held.start)
 
@@ -222,7 +224,7 @@ def _check_length(found: int, batches: int) -> None:
         )
 
 
-def _check(model: nn.Module, epochs: int, lr: float, distillation: Distillation | None) -> None:
+def _check(model: nn.Module, epochs: int, lr: float) -> None:
     if any(tensor.is_inference() for _, tensor in named_tensors(model)):
         raise InvalidValueError(
             "the model was made in torch.inference_mode(), so it cannot be trained: "
@@ -232,11 +234,15 @@ def _check(model: nn.Module, epochs: int, lr: float, distillation: Distillation 
         raise InvalidValueError(f"epochs is {epochs}, expected at least 1")
     if not lr > 0:
         raise InvalidValueError(f"lr is {lr}, expected a number above 0")
-    if distillation is not None and distillation.features and distillation.teacher is None:
-        raise InvalidValueError(
-            f"features is {distillation.features}, but there is no teacher whose features to "
-            "learn: pass Distillation(teacher)"
-        )
+
+
+def _epoch_in_words(entry: dict[str, float], epochs: int) -> str:
+    held_out = entry.get("held_out_accuracy")
+    return (
+        f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.3f}, "
+        f"{100 * entry['accuracy']:.1f} % of the training images correct"
+        + ("" if held_out is None else f", {100 * held_out:.1f} % of the held-out ones")
+    )
 
 
 def _check_held_out(held_out: Iterable | None, loader: Iterable) -> None:

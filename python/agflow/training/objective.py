@@ -54,7 +54,7 @@ class Objective:
             check_labels(batch.labels, logits_BK.shape[1])
             teacher_BK = self._teacher_logits(batch, logits_BK)
             share = len(labels_B) / images
-            part = self._loss(logits_BK, labels_B, teacher_BK) * share
+            part = self._loss(logits_BK, labels_B, teacher_BK, batch.tokens) * share
             part.backward()
             losses.append(part.detach())
             correct += int((logits_BK.argmax(1) == labels_B).sum())
@@ -65,13 +65,10 @@ class Objective:
         """Record the tokens of the last blocks in forward passes, where the loss needs them."""
 
         def keep(block: nn.Module, inputs: tuple, output) -> None:
-            self._tokens.append(output[0] if isinstance(output, tuple) else output)
+            self._tokens.append(tokens_of(output))
 
-        teacher = self.distillation.teacher
-        if not self.distillation.features or teacher is None:
-            yield
-            return
-        blocks = last_block(self.model), last_block(teacher)
+        experts = (self.model, self.distillation.teacher) if self.distillation.features else ()
+        blocks = [last_block(expert) for expert in experts if expert is not None]
         with temporary_hooks(block.register_forward_hook(keep) for block in blocks):
             yield
 
@@ -85,7 +82,7 @@ class Objective:
             if self._needs_teacher:
                 raise InvalidValueError(
                     "the distillation has no teacher and a batch brings no logits of one: pass "
-                    "Distillation(teacher), batches of a CachedTeacher, or distillation=None"
+                    "Distillation(teacher), batches of CachedViews, or distillation=None"
                 )
             return None
         if teacher is not None:
@@ -102,7 +99,11 @@ class Objective:
         return _wide(batch.logits).to(self._device)
 
     def _loss(
-        self, logits_BK: torch.Tensor, labels_B: torch.Tensor, teacher_BK: torch.Tensor | None
+        self,
+        logits_BK: torch.Tensor,
+        labels_B: torch.Tensor,
+        teacher_BK: torch.Tensor | None,
+        tokens_BTD: torch.Tensor | None,
     ) -> torch.Tensor:
         hard = F.cross_entropy(logits_BK, labels_B)
         if teacher_BK is None:
@@ -116,10 +117,22 @@ class Objective:
         )
         loss = (1 - share) * hard + share * temperature**2 * soft
         features = self.distillation.features
-        return loss + features * self._token_error() if features else loss
+        return loss + features * self._token_error(tokens_BTD) if features else loss
 
-    def _token_error(self) -> torch.Tensor:
-        """Mean squared error between the normalised tokens of model and teacher."""
+    def _token_error(self, tokens_BTD: torch.Tensor | None) -> torch.Tensor:
+        """Mean squared error between the normalised tokens of model and teacher.
+
+        Parameters
+        ----------
+        tokens_BTD : the teacher's, where the batch brings them
+        """
+        if tokens_BTD is not None:
+            self._tokens.append(tokens_BTD.to(self._device))
+        if len(self._tokens) < 2:
+            raise InvalidValueError(
+                f"features is {self.distillation.features}, but there is no teacher whose features "
+                "to learn: pass Distillation(teacher), or batches of CachedViews with tokens"
+            )
         student_BTD, teacher_BTD = map(_wide, self._tokens)
         self._tokens.clear()
         if student_BTD.shape != teacher_BTD.shape:
@@ -151,6 +164,11 @@ def last_block(model: nn.Module) -> nn.Module:
         f"the blocks of {type(model).__name__} stand in no nn.Sequential or nn.ModuleList, "
         "so the last one is unknown: leave features out"
     )
+
+
+def tokens_of(output: torch.Tensor | tuple) -> torch.Tensor:
+    """The tokens that a block puts out; blocks of transformers put out tuples."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:

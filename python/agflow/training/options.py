@@ -23,7 +23,8 @@ class Distillation:
     Parameters
     ----------
     teacher : evaluated without gradients; it and its training mode are left as they were. None
-        where the batches bring the teacher's logits (:class:`agflow.training.CachedTeacher`)
+        where the batches bring the teacher's answers (:class:`agflow.training.CachedTeacher`,
+        :class:`agflow.training.CachedViews`)
     share : of the teacher's term in the loss, in [0, 1]
     temperature : above 0
     features : weight of one more term, the mean squared error between the token features

@@ -60,6 +60,10 @@ REFUSED = {
     "no labels": ({"pixel_values": X, "labels": None}, "images without labels"),
     "an index": ((X, Y, Y), r"third part is torch.int64 \[2\]"),
     "four parts": ((X, Y, Y, Y), "has 4 parts"),
+    "tokens of other images": (
+        {"images": X, "labels": Y, "tokens": torch.zeros(3, 4, 5)},
+        r"tokens are torch.float32 \[3, 4, 5\], expected .* \[2, tokens, channels\]",
+    ),
     "unknown keys": ({"x": X, "y": Y}, "the keys x, y, expected .* pixel_values or images"),
     "text": ("images", "is a str"),
     "a number": (3, "is a int"),

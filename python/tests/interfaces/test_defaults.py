@@ -16,7 +16,7 @@ from agflow.calibration import CalibrationOptions
 from agflow.data import DataOptions
 from agflow.diagnostics import diagnose, stability
 from agflow.pruning import Allocation
-from agflow.recipes import DesignOptions, RunOptions, StepOptions, pipeline
+from agflow.recipes import DesignOptions, RunOptions, StepOptions, light_experts, pipeline
 from agflow.search import SearchSpace
 from agflow.training import Checkpointing, Distillation, TrainingOptions
 from agflow.training.distillation import CACHED_LOGITS
@@ -162,8 +162,8 @@ def test_options_that_python_names_otherwise():
     assert Checkpointing("run").every == DEFAULTS["finetune", "checkpoint_every"]
     assert CACHED_LOGITS.share == DEFAULTS["design", "distill"]
     assert CACHED_LOGITS.temperature == DEFAULTS["finetune", "temperature"]
-    assert pipeline.TEACHER_SHARE == DEFAULTS["finetune", "distill"]
-    assert pipeline.TOKENS_WEIGHT == DEFAULTS["run", "features"]
+    assert light_experts.TEACHER_SHARE == DEFAULTS["finetune", "distill"]
+    assert light_experts.TOKENS_WEIGHT == DEFAULTS["run", "features"]
     assert pipeline.WIDTHS == DEFAULTS["run", "widths"]
     assert pruning.MACS == DEFAULTS["bench_pruning", "macs"]
     inputs = pathlib.Path(__file__).parents[1] / "goldens" / "inputs"

@@ -1,0 +1,105 @@
+"""How a run makes a light expert of a plan: prune, repair, fine-tune."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import asdict
+
+from torch import nn
+
+from agflow._utils.defaults import default
+from agflow._utils.json_file import Keys, read_json, write_json
+from agflow.data.augmentation import shifting_batch
+from agflow.data.loading import image_loader
+from agflow.errors import UnsupportedModelError
+from agflow.evaluation.accuracy import Accuracy, evaluate
+from agflow.models.expert import load_expert, save_expert
+from agflow.pruning.planning import Plan
+from agflow.pruning.pruner import prune
+from agflow.recipes.results import Stages
+from agflow.recipes.run_folder import STEPS_FOLDER, RunFolder
+from agflow.recipes.run_parts import RunParts
+from agflow.training.checkpoint_file import remove_if_damaged
+from agflow.training.finetuning import finetune
+from agflow.training.objective import last_block
+from agflow.training.options import Checkpointing, Distillation
+
+TEACHER_SHARE = default("finetune", "distill")  # of the loss
+TOKENS_WEIGHT = default("run", "features")  # of the error of the last block's tokens
+
+_PRUNED, _PRUNED_FILE, _CHECKPOINT = "pruned", "pruned.json", "checkpoint"
+_PRUNED_KEYS = {4: Keys(("cut", "repaired"))}
+
+
+def make_expert(
+    parts: RunParts, plan_: Plan, folder: RunFolder, own: pathlib.Path
+) -> tuple[nn.Module, Stages]:
+    """Prune the heavy expert by a plan, repair and fine-tune it, with its accuracies on the way.
+
+    Parameters
+    ----------
+    own : the folder of the step under way, for what it goes on from after a kill
+    """
+    name = own.name
+    pruned = f"{STEPS_FOLDER}/{name}/{_PRUNED}"
+    folder.step(
+        f"{name}/prune",
+        "",
+        (f"{pruned}/", f"{pruned}.json"),
+        lambda _: _prune(parts, plan_, own),
+    )
+    light = parts.options.computing.move(load_expert(own / _PRUNED))
+    found = read_json(own / _PRUNED_FILE, "step file", _PRUNED_KEYS)
+    cut, repaired = (Accuracy(**found[stage]) for stage in ("cut", "repaired"))
+    if parts.options.epochs == 0:
+        return light, Stages(cut, repaired, repaired)
+    _finetune(light, parts, plan_, own / _CHECKPOINT)
+    return light, Stages(cut, repaired, _tested(light, parts))
+
+
+def _tested(model: nn.Module, parts: RunParts) -> Accuracy:
+    return evaluate(model, parts.loader(parts.splits.test))
+
+
+def _prune(parts: RunParts, plan_: Plan, own: pathlib.Path) -> None:
+    calibration = parts.loader(parts.splits.calibration)
+    cut = _tested(prune(parts.heavy, plan_, compensate="none"), parts)
+    light = prune(parts.heavy, plan_, calibration, compensate=parts.options.compensate)
+    found = {"cut": asdict(cut), "repaired": asdict(_tested(light, parts))}
+    (own / _CHECKPOINT).unlink(missing_ok=True)  # of an expert that is made again
+    save_expert(light, own / _PRUNED, plan_)
+    write_json(own / _PRUNED_FILE, found, "step file")
+
+
+def _finetune(light: nn.Module, parts: RunParts, plan_: Plan, checkpoint: pathlib.Path) -> None:
+    """Fine-tune ``light`` in place; after a kill, from the checkpoint on."""
+    options = parts.options
+    remove_if_damaged(checkpoint)
+    shuffled = image_loader(
+        parts.splits.tune,
+        options.batch_size,
+        workers=options.workers,
+        shuffle_seed=options.seed,
+        collate=shifting_batch,
+    )
+    features = TOKENS_WEIGHT if _tokens_match(light, plan_) else 0.0
+    finetune(
+        light,
+        shuffled,
+        epochs=options.epochs,
+        lr=options.lr,
+        distillation=Distillation(parts.heavy, share=TEACHER_SHARE, features=features),
+        checkpointing=Checkpointing(checkpoint),
+        seed=options.seed,
+    )
+
+
+def _tokens_match(light: nn.Module, plan_: Plan) -> bool:
+    """Whether the experts' last blocks are known and put out tokens of the same width."""
+    if any(layer.group == "embed" and layer.kept < layer.units for layer in plan_.planned):
+        return False
+    try:
+        last_block(light)
+    except UnsupportedModelError:
+        return False
+    return True
