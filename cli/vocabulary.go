@@ -1,12 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	"agflow/core/criteria"
 	"agflow/core/statistics"
+	"agflow/core/words"
 
 	"github.com/urfave/cli/v2"
 )
@@ -64,11 +64,8 @@ func oneOf(name, word string, known []string) error {
 	if slices.Contains(known, word) {
 		return nil
 	}
-	cure := ""
-	if guess := nearest(word, known); guess != "" {
-		cure = fmt.Sprintf(": did you mean %s?", guess)
-	}
-	return usageError("%s is %q, expected one of %s%s", name, word, strings.Join(known, ", "), cure)
+	return usageError("%s is %q, expected one of %s%s", name, word, strings.Join(known, ", "),
+		words.DidYouMean(word, known))
 }
 
 // valuesOf are the words that the value of a flag may become, after the commas of a list and the
