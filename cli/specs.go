@@ -25,7 +25,8 @@ func pathsFrom(beginning string) (found []string) {
 	folder, name := filepath.Split(beginning)
 	entries, _ := os.ReadDir(filepath.Clean(folder)) // a folder that is not there has none
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), name) {
+		hidden := strings.HasPrefix(entry.Name(), ".") && name == ""
+		if hidden || !strings.HasPrefix(entry.Name(), name) {
 			continue
 		}
 		path := folder + entry.Name()

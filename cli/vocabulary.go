@@ -72,17 +72,18 @@ func oneOf(name, word string, known []string) error {
 // colon of a form.
 func valuesOf(flag cli.Flag, current string) (found []string) {
 	name := flag.Names()[0]
+	if form, path, isForm := strings.Cut(current, ":"); isForm && slices.Contains(pathForms, form) {
+		for _, path := range pathsFrom(path) {
+			found = append(found, form+":"+path)
+		}
+		return found
+	}
 	before := ""
 	if _, isList := flag.(*cli.StringSliceFlag); isList {
 		before = current[:strings.LastIndexByte(current, ',')+1]
 	}
 	for _, word := range slices.Concat(vocabulary[name], beginnings[name]) {
 		found = append(found, before+word)
-	}
-	if form, path, isForm := strings.Cut(current, ":"); isForm && slices.Contains(pathForms, form) {
-		for _, path := range pathsFrom(path) {
-			found = append(found, form+":"+path)
-		}
 	}
 	return found
 }
