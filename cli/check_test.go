@@ -43,7 +43,7 @@ func TestCheckOfARouter(t *testing.T) {
 			"hold out about"},
 		"fail.arrow": {routing.Fail, "FAIL and a LOSS: 1.300x", "more accurate"},
 	} {
-		arguments := []string{"route", "--predictions", predictions}
+		arguments := []string{"route", "--force", "--predictions", predictions}
 		out := must(t, arguments...)
 		if !strings.HasPrefix(out, want.first) || !strings.Contains(out, want.cure) {
 			t.Errorf("%s: %s", predictions, out)

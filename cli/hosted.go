@@ -25,11 +25,19 @@ func hostedCommand(c cli.Command) *cli.Command {
 // hosted passes the flags of a command to a function of agflow.commands.
 func hosted(c cli.Command, function string) *cli.Command {
 	return command(c, func(ctx *cli.Context) (outcome, error) {
-		options, err := pythonOptions(ctx)
+		options := pythonOptions(ctx)
+		if hasDefaultOutput(ctx.Command.Flags) && !ctx.IsSet("output") {
+			run := runOf(ctx, options)
+			if err := checkRun(ctx, run); err != nil {
+				return outcome{}, err
+			}
+			options["run"] = run
+		}
+		encoded, err := json.Marshal(options)
 		if err != nil {
 			return outcome{}, err
 		}
-		answer, err := callPython(ctx, "agflow.commands", function, options)
+		answer, err := callPython(ctx, "agflow.commands", function, string(encoded))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -58,9 +66,9 @@ func callPython(c *cli.Context, module, function, argument string) (string, erro
 	return answer, err
 }
 
-// pythonOptions is what Python gets of a command's flags: a JSON object, names with underscores,
-// null for what has neither been given nor has a default.
-func pythonOptions(c *cli.Context) (string, error) {
+// pythonOptions is what Python gets of a command's flags: names with underscores, nil for what has
+// neither been given nor has a default.
+func pythonOptions(c *cli.Context) map[string]any {
 	options := map[string]any{}
 	for _, flag := range c.Command.Flags {
 		name := flag.Names()[0]
@@ -69,8 +77,10 @@ func pythonOptions(c *cli.Context) (string, error) {
 		}
 		options[underscored(name)] = chosen(c, flag, name)
 	}
-	encoded, err := json.Marshal(options)
-	return string(encoded), err
+	if hasDefaultOutput(c.Command.Flags) {
+		delete(options, replaceFlag().Name) // it was seen to before
+	}
+	return options
 }
 
 // chosen is the value of a flag, nil for none.

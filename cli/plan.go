@@ -42,7 +42,7 @@ func planCommand() *cli.Command {
 			return outcome{}, err
 		}
 		path := c.String("output")
-		if err := save(path, rec); err != nil {
+		if err := saveOutput(c, rec); err != nil {
 			return outcome{}, err
 		}
 		return outcome{

@@ -35,7 +35,11 @@ func routeCommand() *cli.Command {
 			}
 		}
 		path := c.String("output")
-		if _, err := tables.WriteRouter(path, found.router); err != nil {
+		err = writeOutput(c, func(path string) error {
+			_, err := tables.WriteRouter(path, found.router)
+			return err
+		})
+		if err != nil {
 			return outcome{}, err
 		}
 		verdict := routing.NewVerdict(found.router.Threshold,

@@ -72,7 +72,7 @@ func TestRouteKeepsTheLimitAskedFor(t *testing.T) {
 		"--prior auto":                     "an image escalates when its max_probability is below",
 		"--prior agreement --charged 0.99": "an image escalates when its agreement is below 0.5",
 	} {
-		line := "route --predictions predictions.arrow " + arguments
+		line := "route --force --predictions predictions.arrow " + arguments
 		contains(t, must(t, strings.Fields(line)...), want)
 	}
 	refuses(t, "route --predictions predictions.arrow", map[string]refusal{

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
 from agflow._utils.folders import check_folder
-from agflow.commands.entry import command, computing_of, load_role, loader_of, training_loaders
+from agflow.commands.entry import (
+    command,
+    computing_of,
+    load_light,
+    load_role,
+    loader_of,
+    save_table,
+    training_loaders,
+)
 
 if TYPE_CHECKING:
     from agflow.training import History
@@ -36,7 +44,7 @@ def calibrate(options: dict) -> dict:
             seed=options["seed"],
         )
     if is_first_rank():
-        statistics.save(options["output"])
+        save_table(statistics, options)
     return {
         "summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} "
         f"layers of {name}, {computing}",
@@ -77,7 +85,7 @@ def prune(options: dict) -> dict:
 def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     from agflow.data import sketch_images
-    from agflow.models import expert_tuning, load_expert, save_expert
+    from agflow.models import save_expert
     from agflow.models.expert import EXPERT_FOLDER, PLAN
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
@@ -85,7 +93,8 @@ def finetune(options: dict) -> dict:
     check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
     computing = computing_of(options)
     heavy, preprocessing, _ = load_role(options, "heavy")
-    light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
+    light, tuning = load_light(options)
+    plan = pathlib.Path(options["light"]) / PLAN
     loader, held_out = training_loaders(options, preprocessing, light)
     checkpoint = options.get("checkpoint")
     taught = {"share": options["distill"], "features": options["features"]}
@@ -101,12 +110,11 @@ def finetune(options: dict) -> dict:
             options=TrainingOptions(accumulate=options["accumulate"]),
             seed=options["seed"],
         )
-    sketch = expert_tuning(options["light"])
     for images in filter(None, (loader, held_out)):  # the held-out ones have chosen the weights
-        sketch = sketch_images(images, sketch)
+        tuning = sketch_images(images, tuning)
     if is_first_rank():
         kept = Plan.load(plan) if plan.exists() else None
-        about = {"preprocessing": preprocessing, "tuning": sketch}
+        about = {"preprocessing": preprocessing, "tuning": tuning}
         save_expert(light.cpu(), options["output"], kept, **about)
     held = 0 if held_out is None else len(held_out.dataset)
     return {

@@ -137,8 +137,12 @@ class Frontier(Table):
         return self.rows[int(self.metadata["agflow.chosen"])]
 
     def __str__(self) -> str:
+        return f"{self._outcome()}\n{self.listing}"
+
+    @property
+    def listing(self) -> str:
         """The rows of each stage, the cheapest first; an arrow marks the chosen one."""
-        chosen, lines = self.chosen, [self._outcome(), self._title()]
+        chosen, lines = self.chosen, [self._title()]
         for stage in STAGES:
             rows = sorted(
                 (row for row in self.rows if row.stage == stage), key=lambda row: row.charged
