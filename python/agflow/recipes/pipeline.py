@@ -24,7 +24,7 @@ from agflow.models.load import load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.scoring import needs_weight_gradients, score
-from agflow.recipes.light_experts import make_expert
+from agflow.recipes.light_experts import CONTROL_EPOCHS, make_expert
 from agflow.recipes.report import write_report
 from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
 from agflow.recipes.routing import Answers, route, route_among_present
@@ -162,7 +162,7 @@ def _make(parts: RunParts, folder: RunFolder, say: Say) -> None:
     if criterion != CONTROL:
         folder.step(
             "control",
-            f"5/8 the same for the control: {CONTROL}",
+            f"5/8 the same for the control, {CONTROL}",
             (CONTROL_STAGES,),
             lambda own: _control(parts, folder, own),
         )
@@ -227,14 +227,15 @@ def _heavy(parts: RunParts, path: pathlib.Path) -> None:
 
 def _light(parts: RunParts, folder: RunFolder, own: pathlib.Path) -> None:
     chosen = Plan.load(folder.path / PLAN)
-    light, stages = make_expert(parts, chosen, folder, own)
+    light, stages = make_expert(parts, chosen, folder, own, epochs=parts.options.epochs)
     sketch = sketch_images(parts.loader(parts.splits.tune))
     save_expert(light, folder.path / LIGHT_FOLDER, chosen, parts.preprocessing, tuning=sketch)
     write_stages(folder.path / LIGHT_STAGES, stages)
 
 
 def _control(parts: RunParts, folder: RunFolder, own: pathlib.Path) -> None:
-    _, stages = make_expert(parts, _plan(parts, folder.path, CONTROL), folder, own)
+    plan_, epochs = _plan(parts, folder.path, CONTROL), min(parts.options.epochs, CONTROL_EPOCHS)
+    _, stages = make_expert(parts, plan_, folder, own, epochs=epochs)
     write_stages(folder.path / CONTROL_STAGES, stages)
 
 
@@ -323,7 +324,7 @@ def _dense(path: pathlib.Path) -> Accuracy:
 def _warn_of_control(path: pathlib.Path, criterion: str, say: Say) -> None:
     light, control = (read_stages(path / file) for file in (LIGHT_STAGES, CONTROL_STAGES))
     if light.tuned.top1 < control.tuned.top1:
-        say(f"    warning: {criterion} ends below the {CONTROL} control here")
+        say(f"    warning: {criterion} is below the {CONTROL} control after {light.epochs} epochs")
 
 
 def _cost(chosen: Plan) -> str:
@@ -334,7 +335,7 @@ def _cost(chosen: Plan) -> str:
 def _stages_text(stages: Stages) -> str:
     return (
         f"pruned {_percent(stages.cut)}  repaired {_percent(stages.repaired)}  "
-        f"fine-tuned {_percent(stages.tuned)}"
+        f"fine-tuned {_percent(stages.tuned)} after {stages.epochs} epochs"
     )
 
 

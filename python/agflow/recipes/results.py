@@ -84,11 +84,18 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Stages:
-    """Accuracies of one criterion's light expert after pruning, repair and fine-tuning."""
+    """Accuracies of one criterion's light expert after pruning, repair and fine-tuning.
+
+    Attributes
+    ----------
+    epochs : of the fine-tuning before ``tuned``, the same for criterion and control; the light
+        expert itself may be trained for longer
+    """
 
     cut: Accuracy
     repaired: Accuracy
     tuned: Accuracy
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,7 @@ class RunResult:
             for name, t in self.timings.items()
         )
         lines = [
-            f"light expert   {_percent(last.tuned.top1)}  "
+            f"light expert   {_percent(cascade.light)}  "
             f"{ledger.light_cost / ledger.heavy_cost:.3f}x MACs  "
             f"(pruned {100 * last.cut.top1:.1f}, repaired {100 * last.repaired.top1:.1f})",
             f"heavy expert   {_percent(cascade.heavy)}  1.000x MACs",
