@@ -77,7 +77,7 @@ func benchLayersCommand() *cli.Command {
 			modelFlag(), weightsFlag(), step.number("batch", "`N` images a batch"),
 			step.text("device", "torch `DEVICE` to measure: cpu or cuda"),
 			step.output("latency `FILE` to write"), roundsFlag(step),
-		}, normalisationFlags()),
+		}, preprocessingFlags()),
 	}, string(step))
 }
 

@@ -29,16 +29,34 @@ func thresholdText(r routing.Router) string {
 	return text
 }
 
+// writeVerdict writes the lines that a text about a cascade begins with.
+func writeVerdict(b *strings.Builder, path string, v routing.Verdict) {
+	fmt.Fprintf(b, "%s\n%s: %s\n", v.Line, path, v.Meaning)
+}
+
+// writeNext writes the last line: what to do about a cascade, or with one that may be deployed.
+func writeNext(b *strings.Builder, v routing.Verdict, deployed string) {
+	next := v.Cure
+	if v.Deploy {
+		next = deployed
+	}
+	fmt.Fprintf(b, "next: %s", next)
+}
+
 // writeCascade writes a table of a cascade beside its experts and beside random routing. The
 // expected cost per image is Ledger.Charged: it counts the light pass of images that escalate, too.
 func writeCascade(
 	b *strings.Builder, lightAccuracy, heavyAccuracy float64, p routing.Point, l routing.Ledger,
 ) {
+	alone := func(accuracy float64) string {
+		return percent(accuracy, routing.Wilson(accuracy, float64(l.Samples)))
+	}
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "\taccuracy %%\tescalated %%\texpected cost\twithout their light pass\n")
 	light := l.LightCost / l.HeavyCost
-	fmt.Fprintf(table, "light expert\t%.2f\t0\t%.3fx\t%.3fx\n", 100*lightAccuracy, light, light)
-	fmt.Fprintf(table, "heavy expert\t%.2f\t100\t1.000x\t1.000x\n", 100*heavyAccuracy)
+	fmt.Fprintf(table, "light expert\t%s\t0\t%.3fx\t%.3fx\n", alone(lightAccuracy), light,
+		light)
+	fmt.Fprintf(table, "heavy expert\t%s\t100\t1.000x\t1.000x\n", alone(heavyAccuracy))
 	rest := fmt.Sprintf("%s\t%s\t%s", percent(p.Escalation, p.EscalationInterval),
 		ratio(p.Charged, p.ChargedInterval), ratio(p.Uncharged, p.UnchargedInterval))
 	fmt.Fprintf(table, "cascade\t%s\t%s\n", percent(p.Accuracy, p.AccuracyInterval), rest)
@@ -49,7 +67,8 @@ func writeCascade(
 
 // costsText says what an image costs, by which the ratios of a ledger are to be read.
 func costsText(l routing.Ledger) string {
-	text := fmt.Sprintf("costs of one image: light %s, heavy %s",
+	text := fmt.Sprintf("break-even at %.1f %% escalated; costs of one image: light %s, heavy %s",
+		100*l.BreakEven,
 		costText(l.LightCost, l.CostUnit), costText(l.HeavyCost, l.CostUnit))
 	if l.SharedCost > 0 {
 		text += ", shared " + costText(l.SharedCost, l.CostUnit)

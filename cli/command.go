@@ -20,6 +20,9 @@ type outcome struct {
 // is of arguments that may be left out. UsageText is an example.
 func command(c cli.Command, action func(*cli.Context) (outcome, error)) *cli.Command {
 	json, debug, python := commonFlags()
+	if hasDefaultOutput(c.Flags) {
+		c.Flags = append(c.Flags, replaceFlag())
+	}
 	c.Flags = append(c.Flags, json, debug, python)
 	c.HideHelp = true
 	c.OnUsageError = refuseValue

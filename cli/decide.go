@@ -29,7 +29,11 @@ func decideCommand() *cli.Command {
 			return outcome{}, err
 		}
 		path, heavy := c.String("output"), c.String("heavy")
-		images, escalated, err := tables.Decide(router, c.String("light"), heavy, path)
+		var images, escalated int
+		err = writeOutput(c, func(path string) (err error) {
+			images, escalated, err = tables.Decide(router, c.String("light"), heavy, path)
+			return err
+		})
 		if err != nil {
 			return outcome{}, err
 		}

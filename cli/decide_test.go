@@ -38,7 +38,9 @@ func TestDecide(t *testing.T) {
 		{"both.json", "heavy.arrow", "ensemble", []int64{0, 0, 1, 1},
 			"decisions.arrow: 4 images answered, 2 of them by the ensemble of both experts"},
 	} {
-		arguments := []string{"decide", "--router", c.router, "--light", "light.arrow"}
+		arguments := []string{
+			"decide", "--force", "--router", c.router, "--light", "light.arrow",
+		}
 		if c.heavy != "" {
 			arguments = append(arguments, "--heavy", c.heavy)
 		}

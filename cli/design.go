@@ -18,6 +18,7 @@ func designCommand() *cli.Command {
 		Flags: slices.Concat([]cli.Flag{
 			need(place("output",
 				"`FOLDER` of the cascade: light, heavy, router.json, predictions, frontier")),
+			checkFlag(),
 		}, inputs(
 			modelFlag(), weightsFlag(), dataFlag(),
 			checked(setting("held-out", "`DATA` that trains nothing (default: half of the data)"),
@@ -29,7 +30,7 @@ func designCommand() *cli.Command {
 		), formFlags(), budget(
 			step.fractions("macs",
 				"widths to try: `SHARES` of the model's MACs at each image size"),
-			toleranceFlag(), confidenceFlag(),
+			toleranceFlag(of("route")), confidenceFlag(),
 			atLeast(0, step.number("epochs", "distil the finalists for `N` epochs")),
 			limitFlag(),
 		), method(

@@ -16,6 +16,7 @@ const (
 	exitUsage   = 2
 	exitBadData = 3
 	exitPython  = 4
+	exitCheck   = 5
 )
 
 var exitInterrupted = pyhost.Status(syscall.SIGINT)

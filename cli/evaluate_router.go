@@ -20,6 +20,7 @@ func evaluateRouterCommand() *cli.Command {
 			need(place("router", "router `FILE` that route wrote")),
 			need(place("predictions",
 				"predictions `FILE` of images that chose nothing of the cascade")),
+			checkFlag(),
 		},
 	}, func(c *cli.Context) (outcome, error) {
 		router, err := tables.ReadRouter(c.String("router"))
@@ -35,16 +36,21 @@ func evaluateRouterCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		return outcome{found, evaluationText(c.String("router"), router, found)}, nil
+		text := evaluationText(c.String("router"), router, found)
+		return outcome{found, text}, checkError(c, found.Counts)
 	})
 }
 
 func evaluationText(path string, r routing.Router, found routing.RouterEvaluation) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s on %d images: %s\n\n", path, found.Ledger.Samples, thresholdText(r))
+	writeVerdict(&b, path, found.Counts)
+	fmt.Fprintf(&b, "%d test images: %s\n\n", found.Ledger.Samples, thresholdText(r))
 	writeCascade(&b, found.LightAccuracy, found.HeavyAccuracy, found.Point, found.Ledger)
-	fmt.Fprintf(&b, "\nagainst the heavy expert alone, %d images lost and %d gained "+
-		"(95 %% confidence intervals, each by itself)\n%s", found.Lost, found.Gained,
-		costsText(found.Ledger))
+	d := found.Difference
+	fmt.Fprintf(&b, "\nagainst the heavy expert alone: %+.2f points (%+.2f to %+.2f), %d images "+
+		"lost and %d gained (95 %% confidence intervals, each by itself)\n%s\n", 100*d.Observed,
+		100*d.Interval[0], 100*d.Interval[1], found.Lost, found.Gained, costsText(found.Ledger))
+	writeNext(&b, found.Counts, "route new images: agflow decide --router "+path+
+		" --light LOGITS, or agflow.Cascade in Python")
 	return b.String()
 }

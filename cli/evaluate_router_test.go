@@ -16,9 +16,11 @@ func TestEvaluateRouter(t *testing.T) {
 		"evaluate-router", "--router", "router.json", "--predictions", "test.arrow",
 	}
 	contains(t, must(t, command...),
-		"router.json on 2000 images: an image escalates when its max_probability is below 0.3",
-		"light expert    75.00", "cascade         100.00", "0.550x",
-		"random routing  81.25", "0 images lost and 0 gained")
+		"PASS and a gain: 0.550x the heavy expert's MACs per image\nrouter.json: guaranteed",
+		"2000 test images: an image escalates when its max_probability is below 0.3",
+		"light expert    75.00 (73.06 to 76.85)", "cascade         100.00", "0.550x",
+		"random routing  81.25", "+0.00 points (-0.19 to +0.19), 0 images lost and 0 gained",
+		"\nnext: route new images: agflow decide --router router.json")
 	if found := decode[routing.RouterEvaluation](t, command...); found.Ledger.Escalated != 500 {
 		t.Errorf("%+v", found)
 	}

@@ -18,7 +18,7 @@ func exportCommand() *cli.Command {
 			checked(setting("data",
 				"`DATA` whose first images it is compared on (default: random images)"), checkData),
 			labelFlag(), imageColumnFlag(),
-		), normalisationFlags(), method(
+		), preprocessingFlags(), method(
 			setting("format",
 				"`NAME` of the format: onnx or torch (default: by the file's ending)"),
 			atLeast(1, of("export").number("opset", "`VERSION` of the ONNX operators")),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"
+	"github.com/urfave/cli/v2"
 )
 
 const fileSteps = "Files (no Python needed)"
@@ -29,6 +30,15 @@ func save(path string, rec arrow.Record) error {
 	return err
 }
 
+// saveOutput writes a table as the output of a command and releases it.
+func saveOutput(c *cli.Context, rec arrow.Record) error {
+	defer rec.Release()
+	return writeOutput(c, func(path string) error {
+		_, err := tables.Write(path, rec)
+		return err
+	})
+}
+
 func loadStatistics(paths []string) (loaded []statistics.Table, err error) {
 	for _, path := range paths {
 		table, err := load(path, tables.KindStatistics, tables.StatisticsFromRecord)
@@ -40,9 +50,9 @@ func loadStatistics(paths []string) (loaded []statistics.Table, err error) {
 	return loaded, nil
 }
 
-func saveStatistics(path string, table statistics.Table) (outcome, error) {
-	rec := tables.StatisticsToRecord(memory.DefaultAllocator, table)
-	if err := save(path, rec); err != nil {
+func saveStatistics(c *cli.Context, table statistics.Table) (outcome, error) {
+	path, rec := c.String("output"), tables.StatisticsToRecord(memory.DefaultAllocator, table)
+	if err := saveOutput(c, rec); err != nil {
 		return outcome{}, err
 	}
 	units, layers, model := statistics.Units(table.Layers), len(table.Layers), table.Model

@@ -12,6 +12,7 @@ const (
 	inputGroup     = "Input"
 	budgetGroup    = "Budget"
 	methodGroup    = "Method"
+	imageGroup     = "Images"
 	outputGroup    = "Output"
 	computingGroup = "Computing"
 	advancedGroup  = "Advanced"
@@ -20,8 +21,8 @@ const (
 
 // groupOrder is the order in which help shows the groups; a flag of no group is an advanced one.
 var groupOrder = []string{
-	neededGroup, inputGroup, budgetGroup, methodGroup, outputGroup, computingGroup, advancedGroup,
-	everywhere,
+	neededGroup, inputGroup, budgetGroup, methodGroup, outputGroup, computingGroup, imageGroup,
+	advancedGroup, everywhere,
 }
 
 func inputs(flags ...cli.Flag) []cli.Flag   { return grouped(inputGroup, flags) }

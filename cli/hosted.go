@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"agflow/bridge/pyhost"
+	"agflow/core/routing"
 
 	"github.com/urfave/cli/v2"
 )
@@ -24,16 +25,25 @@ func hostedCommand(c cli.Command) *cli.Command {
 // hosted passes the flags of a command to a function of agflow.commands.
 func hosted(c cli.Command, function string) *cli.Command {
 	return command(c, func(ctx *cli.Context) (outcome, error) {
-		options, err := pythonOptions(ctx)
+		options := pythonOptions(ctx)
+		if hasDefaultOutput(ctx.Command.Flags) && !ctx.IsSet("output") {
+			run := runOf(ctx, options)
+			if err := checkRun(ctx, run); err != nil {
+				return outcome{}, err
+			}
+			options["run"] = run
+		}
+		encoded, err := json.Marshal(options)
 		if err != nil {
 			return outcome{}, err
 		}
-		answer, err := callPython(ctx, "agflow.commands", function, options)
+		answer, err := callPython(ctx, "agflow.commands", function, string(encoded))
 		if err != nil {
 			return outcome{}, err
 		}
 		var result struct {
-			Summary string `json:"summary"`
+			Summary string          `json:"summary"`
+			Counts  routing.Verdict `json:"counts"` // where --check is a flag
 		}
 		if err := json.Unmarshal([]byte(answer), &result); err != nil {
 			err = fmt.Errorf("agflow.commands.%s returned no JSON object: %w", function, err)
@@ -42,7 +52,7 @@ func hosted(c cli.Command, function string) *cli.Command {
 		if answer == "null" {
 			return outcome{}, nil // the first of the processes that torchrun started reports
 		}
-		return outcome{json.RawMessage(answer), result.Summary}, nil
+		return outcome{json.RawMessage(answer), result.Summary}, checkError(ctx, result.Counts)
 	})
 }
 
@@ -56,19 +66,21 @@ func callPython(c *cli.Context, module, function, argument string) (string, erro
 	return answer, err
 }
 
-// pythonOptions is what Python gets of a command's flags: a JSON object, names with underscores,
-// null for what has neither been given nor has a default.
-func pythonOptions(c *cli.Context) (string, error) {
+// pythonOptions is what Python gets of a command's flags: names with underscores, nil for what has
+// neither been given nor has a default.
+func pythonOptions(c *cli.Context) map[string]any {
 	options := map[string]any{}
 	for _, flag := range c.Command.Flags {
 		name := flag.Names()[0]
-		if groupOf(flag) == everywhere {
+		if groupOf(flag) == everywhere || name == checkFlag().Name {
 			continue // of the command itself
 		}
 		options[underscored(name)] = chosen(c, flag, name)
 	}
-	encoded, err := json.Marshal(options)
-	return string(encoded), err
+	if hasDefaultOutput(c.Command.Flags) {
+		delete(options, replaceFlag().Name) // it was seen to before
+	}
+	return options
 }
 
 // chosen is the value of a flag, nil for none.

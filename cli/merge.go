@@ -18,6 +18,6 @@ func mergeCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		return saveStatistics(c.String("output"), merged)
+		return saveStatistics(c, merged)
 	})
 }

@@ -42,7 +42,7 @@ func planCommand() *cli.Command {
 			return outcome{}, err
 		}
 		path := c.String("output")
-		if err := save(path, rec); err != nil {
+		if err := saveOutput(c, rec); err != nil {
 			return outcome{}, err
 		}
 		return outcome{
@@ -93,8 +93,7 @@ func planText(path string, r planning.Report) string {
 	if r.DenseLatencyMS > 0 {
 		fmt.Fprintf(&b, ", %.2f of %.2f ms", r.LatencyMS, r.DenseLatencyMS)
 	}
-	fmt.Fprintf(&b, ", %+.2f %% off the budget, %.1f %% of the utility kept\n",
-		100*r.Miss, 100*r.KeptUtility)
+	fmt.Fprintf(&b, ", %+.2f %% off the budget\n", 100*r.Miss)
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "layer\tgroup\tunits\tkept")
 	for _, l := range r.Layers {

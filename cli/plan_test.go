@@ -76,9 +76,9 @@ func TestPlanFromStatistics(t *testing.T) {
 		{"readers.arrow", "agf", "taylor", "taylor"},
 		{"readers.arrow", "activation", "uniform", ""},
 	} {
-		must(t, "score", "--statistics", c.statistics, "--criterion", c.criterion)
+		must(t, "score", "--force", "--statistics", c.statistics, "--criterion", c.criterion)
 		budget := []string{"--macs", "0.6", "--round-to", "1"}
-		scored := append([]string{"plan", "--scores", "scores.arrow"}, budget...)
+		scored := append([]string{"plan", "--force", "--scores", "scores.arrow"}, budget...)
 		if c.widths != "" {
 			must(t, "score", "--statistics", c.statistics, "--criterion", c.widths,
 				"--output", "widths.arrow")
@@ -160,7 +160,7 @@ func TestBudgets(t *testing.T) {
 		"--pruning-ratio 0.9 --floor 0.5": `"params": 60`,
 		"--pruning-ratio 0.9":             `"params": 40`,
 	} {
-		line := "plan --json --scores scores.arrow --round-to 1 " + arguments
+		line := "plan --json --force --scores scores.arrow --round-to 1 " + arguments
 		contains(t, must(t, strings.Fields(line)...), want)
 	}
 }

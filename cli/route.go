@@ -35,10 +35,17 @@ func routeCommand() *cli.Command {
 			}
 		}
 		path := c.String("output")
-		if _, err := tables.WriteRouter(path, found.router); err != nil {
+		err = writeOutput(c, func(path string) error {
+			_, err := tables.WriteRouter(path, found.router)
+			return err
+		})
+		if err != nil {
 			return outcome{}, err
 		}
-		return outcome{found.router, routerText(path, found.router)}, nil
+		verdict := routing.NewVerdict(found.router.Threshold,
+			routing.Evidence{Ledger: found.router.Ledger})
+		value := counted{found.router, verdict}
+		return outcome{value, routerText(path, value)}, checkError(c, verdict)
 	})
 }
 
@@ -51,7 +58,7 @@ func routeFlags() []cli.Flag {
 			"AUROC (default: the first in the file)"),
 		ensembleFlag(),
 	), budget(
-		toleranceFlag(),
+		toleranceFlag(step),
 		limitOf("charged", "instead, the greatest expected `COST` per image, as a ratio of the "+
 			"heavy expert's, at the best accuracy"),
 		limitOf("escalation",
@@ -60,7 +67,7 @@ func routeFlags() []cli.Flag {
 	), outputs(
 		step.output("router `FILE` to write"),
 		place("curve", "also write accuracy and cost over all thresholds to `FILE`"),
-		step.number("points", "at most `N` rows of the curve"),
+		step.number("points", "at most `N` rows of the curve"), checkFlag(),
 	))
 }
 
@@ -120,34 +127,26 @@ func route(c *cli.Context, samples tables.Samples) (found routed, err error) {
 	return found, err
 }
 
-func routerText(path string, r routing.Router) string {
+// counted is a router with the verdict on it, on both counts.
+type counted struct {
+	routing.Router
+	Counts routing.Verdict `json:"counts"`
+}
+
+func routerText(path string, r counted) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s: %s with confidence %g, from %d images",
-		path, r.Verdict, guaranteed(r.Threshold), r.Confidence, r.Samples)
-	if r.NeededSamples > 0 {
-		fmt.Fprintf(&b, "; about %d images would suffice", r.NeededSamples)
-	}
-	fmt.Fprintf(&b, "\n%s\n\n", thresholdText(r))
+	writeVerdict(&b, path, r.Counts)
+	fmt.Fprintf(&b, "%s\n\n", thresholdText(r.Router))
 	writeCascade(&b, r.AccuracyLight, r.AccuracyHeavy, r.Point, r.Ledger)
-	fmt.Fprintf(&b, "\nexpected cost per image: %s, break-even at %.1f %% escalated; %s\n\n",
-		r.Ledger.Verdict, 100*r.Ledger.BreakEven, costsText(r.Ledger))
+	fmt.Fprintf(&b, "\n%s\n\n", costsText(r.Ledger))
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "prior\tAUROC for the light expert's errors\n")
 	for _, q := range r.Priors {
 		fmt.Fprintf(table, "%s\t%.4f (%.4f to %.4f)\n", q.Prior, q.AUROC, q.Low, q.High)
 	}
 	table.Flush()
-	b.WriteString("(95 % confidence intervals, each by itself)")
+	b.WriteString("(95 % confidence intervals, each by itself)\n")
+	writeNext(&b, r.Counts, "evaluate it on test images, which chose nothing: agflow "+
+		"evaluate-router --router "+path+" --predictions FILE")
 	return b.String()
-}
-
-// guaranteed is the limit that a router keeps with its confidence.
-func guaranteed(t routing.Threshold) string {
-	switch t.Target {
-	case routing.AccuracyTarget:
-		return fmt.Sprintf("accuracy(cascade) >= accuracy(heavy) - %g", t.Limit)
-	case routing.EscalationTarget:
-		return fmt.Sprintf("escalation <= %g", t.Limit)
-	}
-	return fmt.Sprintf("expected cost per image <= %gx", t.Limit)
 }

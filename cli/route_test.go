@@ -37,11 +37,18 @@ func TestRouteWritesRouterAndCurve(t *testing.T) {
 	if found.Ledger.Escalated != 1000 || found.Ledger.Charged != 0.3+0.25 {
 		t.Errorf("%+v", found.Ledger)
 	}
+	if first, _, _ := strings.Cut(out, "\n"); first !=
+		"PASS and a gain: 0.550x the heavy expert's MACs per image" {
+		t.Error(first)
+	}
 	contains(t, out,
-		"router.json: PASS: accuracy(cascade) >= accuracy(heavy) - 0.005 with confidence 0.95, "+
-			"from 4000 images",
+		"router.json: guaranteed with confidence 0.95, from 4000 held-out images: "+
+			"accuracy(cascade) >= accuracy(heavy) - 0.005\n",
 		"an image escalates when its max_probability is below 0.3", "random routing",
-		"expected cost per image: gain", "agreement        0.5000")
+		"light expert    75.00 (73.63 to 76.32)", "break-even at 70.0 % escalated",
+		"agreement        0.5000",
+		"\nnext: evaluate it on test images, which chose nothing: agflow evaluate-router "+
+			"--router router.json --predictions FILE\n")
 	points, err := load("curve.arrow", tables.KindCurve, tables.CurveFromRecord)
 	if err != nil || len(points) == 0 || points[0].AccuracyInterval[1] == 0 {
 		t.Error(points, err)
@@ -56,14 +63,16 @@ func TestRouteKeepsTheLimitAskedFor(t *testing.T) {
 	t.Chdir(t.TempDir())
 	predictionsFile(t, "predictions.arrow", 2000)
 	for arguments, want := range map[string]string{
-		"--charged 0.5": "router.json: PASS: expected cost per image <= 0.5x with confidence " +
-			"0.95, from 2000 images",
-		"--escalation 0":                   "no image escalates",
-		"--escalation 1 --confidence 0.9":  "escalation <= 1 with confidence 0.9",
+		"--charged 0.5": "router.json: guaranteed with confidence 0.95, from 2000 held-out " +
+			"images: expected cost per image <= 0.5x",
+		"--charged 0.6":  "MACs per image; accuracy not guaranteed\n",
+		"--escalation 0": "no image escalates",
+		"--escalation 1 --confidence 0.9": "guaranteed with confidence 0.9, from 2000 held-out " +
+			"images: escalation <= 1",
 		"--prior auto":                     "an image escalates when its max_probability is below",
 		"--prior agreement --charged 0.99": "an image escalates when its agreement is below 0.5",
 	} {
-		line := "route --predictions predictions.arrow " + arguments
+		line := "route --force --predictions predictions.arrow " + arguments
 		contains(t, must(t, strings.Fields(line)...), want)
 	}
 	refuses(t, "route --predictions predictions.arrow", map[string]refusal{

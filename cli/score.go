@@ -39,7 +39,7 @@ func scoreCommand() *cli.Command {
 		}
 		path := c.String("output")
 		rec := tables.ScoresToRecord(memory.DefaultAllocator, scores)
-		if err := save(path, rec); err != nil {
+		if err := saveOutput(c, rec); err != nil {
 			return outcome{}, err
 		}
 		units := len(scores.Score)

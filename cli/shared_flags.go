@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"strings"
 
 	"agflow/core/criteria"
@@ -28,13 +29,21 @@ func weightsFlag() cli.Flag {
 	return inputFile(setting("weights", "safetensors `FILE` with the model's weights"))
 }
 
-// normalisationFlags say what images are normalised by, where that is not known of the model.
-func normalisationFlags() []cli.Flag {
-	return []cli.Flag{
+// preprocessingFlags say what a model's images need, in place of what is known of the model.
+func preprocessingFlags() []cli.Flag {
+	return grouped(imageGroup, []cli.Flag{
 		settings("mean", "`NUMBERS` that the images' channels are normalised by: as many as the "+
 			"model has channels (default: what is known of the model)"),
 		settings("std", "`NUMBERS` beside those of --mean"),
-	}
+		within(0, math.Inf(1), false, &cli.Float64Flag{
+			Name: "crop", EnvVars: env("crop"), DefaultText: "the model's",
+			Usage: "`SHARE` of the resized image's side that the model sees, such as 0.875",
+		}),
+		setting("crop-mode", "`MODE` of the crop: center; squash, which resizes both sides; or "+
+			"border, which fills what is missing (default: the model's)"),
+		setting("interpolation", "`NAME` of the resize's interpolation: bicubic, bilinear, "+
+			"nearest, lanczos, box or hamming (default: the model's)"),
+	})
 }
 
 func dataFlag() cli.Flag {
@@ -68,7 +77,7 @@ func classMapFlag() cli.Flag {
 // formFlags say how data are to be read, up to the numbers that the model takes.
 func formFlags() []cli.Flag {
 	form := inputs(labelFlag(), imageColumnFlag(), classMapFlag())
-	return append(form, normalisationFlags()...)
+	return append(form, preprocessingFlags()...)
 }
 
 // computingFlags say where and how exactly models compute, and who decodes their images.
@@ -127,14 +136,19 @@ func criterionFlag(usage string) cli.Flag {
 	return of("score").text("criterion", usage+": "+strings.Join(criteria.Names(), ", "))
 }
 
-func toleranceFlag() cli.Flag {
-	return within(0, 1, true, of("route").fraction("tolerance",
+func toleranceFlag(step of) cli.Flag {
+	return within(0, 1, true, step.fraction("tolerance",
 		"`ACCURACY` that the cascade may lose against the heavy expert"))
 }
 
 func confidenceFlag() cli.Flag {
 	return within(0, 1, false, of("route").fraction("confidence",
 		"`PROBABILITY` with which the limit is guaranteed"))
+}
+
+func forceFlag() cli.Flag {
+	return common.toggle("force",
+		"repeat a run that is finished, and replace another run's files in the default output")
 }
 
 func ensembleFlag() cli.Flag {

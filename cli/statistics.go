@@ -26,6 +26,6 @@ func statisticsCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		return saveStatistics(c.String("output"), table)
+		return saveStatistics(c, table)
 	})
 }

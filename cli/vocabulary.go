@@ -20,6 +20,10 @@ var vocabulary = map[string][]string{
 	"dtype":      {"float32", "bfloat16"},
 	"nonfinite":  {"refuse", "skip"},
 	"format":     {"onnx", "torch"},
+	"crop-mode":  {"center", "squash", "border"},
+	"interpolation": {
+		"bicubic", "bilinear", "nearest", "lanczos", "box", "hamming",
+	},
 }
 
 // beginnings has words that the value of a flag may begin with; others are possible.

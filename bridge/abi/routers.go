@@ -62,9 +62,40 @@ func ReadRouter(path string) (router string, err error) {
 func decodeRouter(c *call, text string) routing.Router {
 	router := decode(c, text, routing.Router{})
 	if c.err == nil {
-		if err := router.Validate(); err != nil {
-			c.err = fault.New(fault.Value, "the router can't be used: %s", fault.Sentence(err))
-		}
+		c.err = usable(router)
 	}
 	return router
+}
+
+func usable(router routing.Router) error {
+	if err := router.Validate(); err != nil {
+		return fault.New(fault.Value, "the router can't be used: %s", fault.Sentence(err))
+	}
+	return nil
+}
+
+// verdictRequest is the request of Verdict.
+type verdictRequest struct {
+	Router     routing.Router      `json:"router"`
+	Ledger     routing.Ledger      `json:"ledger"`
+	Difference *routing.Difference `json:"difference"`
+	Clock      *routing.Clock      `json:"clock"`
+}
+
+// Verdict returns routing.Verdict, on both counts, as JSON. The request is
+// {"router","ledger","difference","clock"}; difference is null where the cascade was not tested,
+// and clock where nothing was timed.
+func Verdict(request string) (verdict string, err error) {
+	defer fault.Recover(&err)
+	var c call
+	asked := decode(&c, request, verdictRequest{})
+	if c.err == nil {
+		c.err = usable(asked.Router)
+	}
+	if c.err != nil {
+		return "", c.err
+	}
+	return encode[routing.Verdict](routing.NewVerdict(asked.Router.Threshold, routing.Evidence{
+		Ledger: asked.Ledger, Difference: asked.Difference, Clock: asked.Clock,
+	}), nil)
 }

@@ -386,6 +386,12 @@ func agflow_call_top_k(
 	return answer(number, text, result, err)
 }
 
+//export agflow_call_verdict
+func agflow_call_verdict(request *C.char, number *C.int64_t, text **C.char) C.int32_t {
+	result, err := abi.Verdict(C.GoString(request))
+	return answerText(text, result, err)
+}
+
 //export agflow_call_version
 func agflow_call_version(number *C.int64_t, text **C.char) C.int32_t {
 	result, err := abi.Version()

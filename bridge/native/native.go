@@ -174,6 +174,8 @@ func TopK(k, workers, scoresArray, scoresSchema, outArray, outSchema int64) (int
 	return abi.TopK(k, workers, scoresArray, scoresSchema, outArray, outSchema)
 }
 
+func Verdict(request string) (string, error) { return abi.Verdict(request) }
+
 func Version() (string, error) { return abi.Version() }
 
 func WriteFile(path string, array, schema int64) (int64, error) {

@@ -14,7 +14,8 @@ type Report struct {
 	LatencyMS      float64 `json:"latency_ms"`
 	// (achieved - target) / target, of what the budget limits
 	Miss float64 `json:"miss"`
-	// share of the pruned layers' normalised importance that is kept
+	// share of the pruned layers' normalised importance that is kept. It compares plans that differ
+	// in nothing but their rounding: other widths keep less of it, and may be better.
 	KeptUtility float64 `json:"kept_utility"`
 	// KeptUtility of the same request with round_to 1, minus KeptUtility
 	RoundingPrice float64       `json:"rounding_price"`

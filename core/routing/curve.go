@@ -68,13 +68,13 @@ func (s Samples) Curve(prior, answers string, points int) ([]Point, error) {
 func newPoint(at cut, n int64, light, escalated float64, c Cost) Point {
 	samples := float64(n)
 	e, accuracy := float64(at.escalated)/samples, float64(at.correct)/samples
-	random, within := (1-e)*light+e*escalated, wilson(e, samples)
+	random, within := (1-e)*light+e*escalated, Wilson(e, samples)
 	return Point{
 		Threshold: at.threshold, Escalated: at.escalated, Escalation: e, EscalationInterval: within,
-		Accuracy: accuracy, AccuracyInterval: wilson(accuracy, samples),
+		Accuracy: accuracy, AccuracyInterval: Wilson(accuracy, samples),
 		Charged: c.charged(e), ChargedInterval: within.through(c.charged),
 		Uncharged: c.uncharged(e), UnchargedInterval: within.through(c.uncharged),
-		RandomAccuracy: random, RandomInterval: wilson(random, samples),
+		RandomAccuracy: random, RandomInterval: Wilson(random, samples),
 	}
 }
 

@@ -39,8 +39,8 @@ func at(o Outcomes, c Cost, threshold float64) Point {
 	p.Charged = (c.Light + e*(c.Heavy-c.Shared)) / c.Heavy
 	p.Uncharged = ((1-e)*c.Light + e*c.Heavy) / c.Heavy
 	p.RandomAccuracy = (1-e)*(light/n) + e*(whole/n)
-	p.EscalationInterval, p.AccuracyInterval = wilson(e, n), wilson(p.Accuracy, n)
-	p.RandomInterval = wilson(p.RandomAccuracy, n)
+	p.EscalationInterval, p.AccuracyInterval = Wilson(e, n), Wilson(p.Accuracy, n)
+	p.RandomInterval = Wilson(p.RandomAccuracy, n)
 	p.ChargedInterval = p.EscalationInterval.through(c.charged)
 	p.UnchargedInterval = p.EscalationInterval.through(c.uncharged)
 	return p

@@ -5,12 +5,16 @@ import "agflow/core/fault"
 // RouterEvaluation has the results of a router on test samples, which were not used for its
 // calibration.
 type RouterEvaluation struct {
-	LightAccuracy float64 `json:"light_accuracy"`
-	HeavyAccuracy float64 `json:"heavy_accuracy"`
-	Lost          int64   `json:"lost"`   // the heavy expert is correct, the cascade is not
-	Gained        int64   `json:"gained"` // the cascade is correct, the heavy expert is not
-	Point         Point   `json:"point"`
-	Ledger        Ledger  `json:"ledger"`
+	LightAccuracy float64    `json:"light_accuracy"`
+	LightInterval Interval   `json:"light_interval"`
+	HeavyAccuracy float64    `json:"heavy_accuracy"`
+	HeavyInterval Interval   `json:"heavy_interval"`
+	Lost          int64      `json:"lost"`   // the heavy expert is correct, the cascade is not
+	Gained        int64      `json:"gained"` // the cascade is correct, the heavy expert is not
+	Difference    Difference `json:"difference"`
+	Point         Point      `json:"point"`
+	Ledger        Ledger     `json:"ledger"`
+	Counts        Verdict    `json:"counts"`
 }
 
 // EvaluateRouter evaluates a calibrated router on samples. The cost of the router's prior is
@@ -52,8 +56,16 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 	if err != nil {
 		return RouterEvaluation{}, err
 	}
+	samples := float64(len(o.Prior))
+	light, heavy := o.share(o.LightCorrect), o.share(o.HeavyCorrect)
+	difference := Difference{
+		float64(gained-lost) / samples,
+		pairedInterval(float64(lost), float64(gained), samples),
+	}
 	return RouterEvaluation{
-		LightAccuracy: o.share(o.LightCorrect), HeavyAccuracy: o.share(o.HeavyCorrect),
-		Lost: lost, Gained: gained, Point: point, Ledger: ledger,
+		LightAccuracy: light, LightInterval: Wilson(light, samples),
+		HeavyAccuracy: heavy, HeavyInterval: Wilson(heavy, samples),
+		Lost: lost, Gained: gained, Difference: difference, Point: point, Ledger: ledger,
+		Counts: NewVerdict(r.Threshold, Evidence{Ledger: ledger, Difference: &difference}),
 	}, nil
 }

@@ -13,9 +13,9 @@ type Interval [2]float64
 
 const intervalZ = 1.959963984540054 // the quantile 0.975 of the normal distribution
 
-// wilson is the score interval of a proportion observed in n samples (Wilson 1927); it stays within
+// Wilson is the score interval of a proportion observed in n samples (Wilson 1927); it stays within
 // [0, 1].
-func wilson(proportion, n float64) Interval {
+func Wilson(proportion, n float64) Interval {
 	z2 := intervalZ * intervalZ / n
 	middle := proportion + z2/2
 	half := math.Sqrt(z2 * (proportion*(1-proportion) + z2/4))
@@ -50,11 +50,11 @@ func WithIntervals(points []Point, n int64, c Cost) error {
 	samples := float64(n)
 	for i := range points {
 		p := &points[i]
-		p.EscalationInterval = wilson(p.Escalation, samples)
-		p.AccuracyInterval = wilson(p.Accuracy, samples)
+		p.EscalationInterval = Wilson(p.Escalation, samples)
+		p.AccuracyInterval = Wilson(p.Accuracy, samples)
 		p.ChargedInterval = p.EscalationInterval.through(c.charged)
 		p.UnchargedInterval = p.EscalationInterval.through(c.uncharged)
-		p.RandomInterval = wilson(p.RandomAccuracy, samples)
+		p.RandomInterval = Wilson(p.RandomAccuracy, samples)
 	}
 	return nil
 }

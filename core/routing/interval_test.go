@@ -48,7 +48,7 @@ func TestWilson(t *testing.T) {
 	for _, c := range []struct{ seen, n, low, high float64 }{
 		{81.0 / 263, 263, 0.2553, 0.3662}, {0, 20, 0, 0.1611}, {1, 29, 0.8830, 1},
 	} {
-		got := wilson(c.seen, c.n)
+		got := Wilson(c.seen, c.n)
 		if math.Abs(got[0]-c.low) > 5e-5 || math.Abs(got[1]-c.high) > 5e-5 {
 			t.Errorf("%v of %v: got %v", c.seen, c.n, got)
 		}

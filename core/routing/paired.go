@@ -166,6 +166,38 @@ func bound(losses, gains float64, n int64, alpha, enough float64) float64 {
 	return high
 }
 
+// Difference is accuracy(cascade) - accuracy(heavy) on the same images.
+type Difference struct {
+	Observed float64  `json:"observed"`
+	Interval Interval `json:"interval"`
+}
+
+// pairedInterval is Tango's score interval of P(gain) - P(loss) from losses and gains of n samples:
+// it holds every difference whose score is at most intervalZ.
+func pairedInterval(losses, gains, n float64) Interval {
+	observed := (gains - losses) / n
+	holds := func(difference float64) bool {
+		first, second := losses, gains
+		if difference > 0 { // the margin of a test is from 0 on
+			first, second = gains, losses
+		}
+		t := pairedTest{n: n, margin: math.Abs(difference)}
+		return !(math.Abs(t.score(first, second)) > intervalZ) // no score: nothing was observed
+	}
+	end := func(outside float64) float64 {
+		within := observed
+		for range 50 {
+			if middle := (within + outside) / 2; holds(middle) {
+				within = middle
+			} else {
+				outside = middle
+			}
+		}
+		return within
+	}
+	return Interval{end(-1), end(1)}
+}
+
 // binomial is the probability of k successes in n trials, of probability p below 1 each.
 func binomial(k, n, p float64) float64 {
 	if k == 0 {

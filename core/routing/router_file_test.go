@@ -93,8 +93,8 @@ func TestOlderRouters(t *testing.T) {
 		}
 		samples := float64(got.Samples)
 		if got.Point.Escalation != got.Threshold.Escalation ||
-			got.Point.AccuracyInterval != wilson(got.AccuracyCascade, samples) ||
-			got.Point.EscalationInterval != wilson(got.Threshold.Escalation, samples) {
+			got.Point.AccuracyInterval != Wilson(got.AccuracyCascade, samples) ||
+			got.Point.EscalationInterval != Wilson(got.Threshold.Escalation, samples) {
 			t.Errorf("format %d: got %+v", format, got.Point)
 		}
 	}

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from agflow.pruning.pruner import prune as prune
     from agflow.pruning.scoring import Scores as Scores, criteria as criteria, score as score
     from agflow.recipes.iterative import prune_iteratively as prune_iteratively
+    from agflow.recipes.shrinking import shrink as shrink
     from agflow.search.halving import design_cascade as design_cascade
     from agflow.training.finetuning import finetune as finetune
 
@@ -78,6 +79,7 @@ _HOMES = {
     "prune_iteratively": "recipes.iterative",
     "save": "cascade.folder",
     "score": "pruning.scoring",
+    "shrink": "recipes.shrinking",
 }
 _SUBMODULES = (
     "bench",
@@ -125,5 +127,6 @@ __all__ = [
     "prune_iteratively",
     "save",
     "score",
+    "shrink",
 ]
 __getattr__, __dir__ = lazy_names(__name__, _HOMES, _SUBMODULES)

@@ -13,6 +13,7 @@ import numpy as np
 
 from agflow.cascade.curves import Curve, curve, oracle
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS
+from agflow.cascade.ledger import MACS
 from agflow.cascade.router_evaluation import evaluate_router
 from agflow.diagnostics.confidence import reliability
 from agflow.diagnostics.paired import paired_counts, paired_interval
@@ -220,7 +221,7 @@ def _draw_curves(ax: Axes, predictions: Predictions, table: Curve) -> None:
     line: Style = dict(color=CASCADE_COLOUR, linewidth=2, label=f"cascade, by {prior}")
     ax.plot(columns["charged"], columns["accuracy"], **line)
     line = dict(color=CASCADE_COLOUR, linewidth=1, alpha=0.5, linestyle="--")
-    label = "cascade, light pass of escalated images not charged"
+    label = "cascade, light pass of escalated images not counted"
     ax.plot(columns["uncharged"], columns["accuracy"], label=label, **line)
     line = dict(color=RANDOM_COLOUR, linestyle=":", label="cascade, random routing")
     ax.plot(columns["charged"], columns["random_accuracy"], **line)
@@ -237,7 +238,8 @@ def _chosen_label(found: RouterEvaluation) -> str:
 
 def _label_cascade(ax: Axes, heavy: float, unit: str) -> None:
     _percent_ticks(ax, decimals=1)
-    ax.set_xlabel(f"expected {unit} per image, all passes charged, as a ratio of the heavy expert")
+    cost = unit if unit == MACS else "cost"
+    ax.set_xlabel(f"expected {cost} per image, as a ratio of the heavy expert's")
     ax.set_ylabel("top-1 accuracy")
     to_points = lambda y: 100 * (np.asarray(y) - heavy)
     from_points = lambda difference: heavy + np.asarray(difference) / 100

@@ -6,7 +6,7 @@ An Arrow value is two int64 addresses, of its C array and its C schema.
 
 from agflow._core.call import ARROW, FLOAT, INT, TEXT, Call
 
-ABI = 3402497822460474269
+ABI = 4857924203600304976
 """The number of this list, a hash of its signatures and JSON types; Go carries the same one."""
 
 CALLS = (
@@ -56,6 +56,7 @@ CALLS = (
     Call("statistics_open", "StatisticsOpen", (TEXT,), INT),
     Call("statistics_table", "StatisticsTable", (INT, *ARROW), INT),
     Call("top_k", "TopK", (INT, INT, *ARROW, *ARROW), INT),
+    Call("verdict", "Verdict", (TEXT,), TEXT),
     Call("version", "Version", (), TEXT),
     Call("write_file", "WriteFile", (TEXT, *ARROW), INT),
     Call("write_router", "WriteRouter", (TEXT, TEXT), INT),

@@ -17,12 +17,29 @@ Function = TypeVar("Function", bound=Callable)
 @contextmanager
 def preserve_training_mode(*models: nn.Module) -> Iterator[None]:
     """Restore every submodule's own mode on exit; submodules may differ in theirs."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
+    # Frozen modules of torch.jit have no mode until they are given one.
+    modes = [
+        (module, getattr(module, "training", False))
+        for model in models
+        for module in model.modules()
+    ]
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Put models that are in training mode into evaluation mode, and restore theirs on exit."""
+    if not any(getattr(model, "training", False) for model in models):
+        yield
+        return
+    with preserve_training_mode(*models):
+        for model in models:
+            model.eval()
+        yield
 
 
 def with_gradients(function: Function) -> Function:

@@ -182,7 +182,7 @@ def _train(
 
 
 def _least_charged(predictions: Predictions, prior: str) -> float | None:
-    """The least charged cost of a threshold that reaches the heavy expert's accuracy, or None."""
+    """The least expected cost of a threshold that reaches the heavy expert's accuracy, or None."""
     table = curve(predictions, prior=prior, points=EVERY_THRESHOLD).columns
     enough = table["charged"][table["accuracy"] >= predictions.heavy_accuracy]
     return float(enough.min()) if len(enough) else None
@@ -237,7 +237,7 @@ def text(found: dict) -> str:
 def _prior_lines(priors: list[dict]) -> list[str]:
     lines = [
         f"{'prior of the light expert':<26} {'AUROC':>6} {'95 %':>14}   "
-        "least charged cost at the heavy expert's accuracy"
+        "least expected cost at the heavy expert's accuracy"
     ]
     for prior in priors:
         least = prior["least_charged"]

@@ -213,8 +213,8 @@ def text(found: dict) -> str:
         machine.sentence(found["machine"]),
         f"{found['model']}, light expert at {found['image_size']} pixels, float32, "
         f"{found['threads']} torch thread(s); {100 * found['escalation']:.1f} % escalated, "
-        f"{found['charged']:.3f}x charged; medians of {found['rounds']} interleaved rounds of "
-        f"{found['images']} images, in brackets the extremes",
+        f"expected cost {found['charged']:.3f}x; medians of {found['rounds']} interleaved rounds "
+        f"of {found['images']} images, in brackets the extremes",
         "\nthe cascade over its two bare passes",
     ]
     for one in found["overhead"]:

@@ -46,6 +46,7 @@ from agflow.models import (
     model_name,
 )
 from agflow.models.account import examined
+from agflow.models.fitting import check_groups
 from agflow.models.resolution import at_image_size
 
 
@@ -134,7 +135,8 @@ def calibrate(
     if image_size is not None:
         model = at_image_size(model, image_size)
         metadata["agflow.image_size"] = "x".join(map(str, adapter.input_size(model)[1:]))
-    layers = _chosen(adapter.layers(model), groups)
+    check_groups(model, groups)
+    layers = [layer for layer in adapter.layers(model) if layer.group in groups]
     costs = adapter.costs(model)
     if costs is not None:
         metadata["agflow.costs"] = json.dumps(costs, separators=(",", ":"))
@@ -238,13 +240,3 @@ def _check(model: nn.Module, batches: int) -> None:
             f"the model is on {device}, expected the CPU or a CUDA device: call model.cpu() before "
             "calibration"
         )
-
-
-def _chosen(layers: list[PrunableLayer], groups: Sequence[str]) -> list[PrunableLayer]:
-    known = {layer.group for layer in layers}
-    unknown = [group for group in groups if group not in known]
-    if unknown or not groups:
-        raise InvalidValueError(
-            f"groups is {list(groups)}, expected some of: {', '.join(sorted(known))}"
-        )
-    return [layer for layer in layers if layer.group in groups]

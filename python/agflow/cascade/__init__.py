@@ -8,16 +8,19 @@ from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from agflow.cascade.cascade import Cascade as Cascade, CascadeCall as CascadeCall
+    from agflow.cascade.cascade_evaluation import evaluate_cascade as evaluate_cascade
     from agflow.cascade.curves import Curve as Curve, curve as curve, oracle as oracle
     from agflow.cascade.ensemble import combine as combine, fit_light_weight as fit_light_weight
     from agflow.cascade.expert_passes import predict as predict
     from agflow.cascade.folder import load_cascade as load_cascade, save_cascade as save_cascade
     from agflow.cascade.ledger import CascadeCosts as CascadeCosts, Ledger as Ledger
     from agflow.cascade.logits import Decisions as Decisions, Logits as Logits
-    from agflow.cascade.predictions import (
+    from agflow.cascade.prediction_options import (
         ExtraPriors as ExtraPriors,
         FixedParameters as FixedParameters,
         ImageSketches as ImageSketches,
+    )
+    from agflow.cascade.predictions import (
         Predictions as Predictions,
         join_predictions as join_predictions,
     )
@@ -33,11 +36,11 @@ if TYPE_CHECKING:
     from agflow.cascade.router import Router as Router, calibrate_router as calibrate_router
     from agflow.cascade.router_evaluation import (
         RouterEvaluation as RouterEvaluation,
-        evaluate_cascade as evaluate_cascade,
         evaluate_router as evaluate_router,
     )
     from agflow.cascade.server import Server as Server
     from agflow.cascade.shared_prefix import shared_halves as shared_halves
+    from agflow.cascade.verdict import Verdict as Verdict
 
 _HOMES = {
     "Cascade": "cascade",
@@ -45,9 +48,9 @@ _HOMES = {
     "CascadeCosts": "ledger",
     "Curve": "curves",
     "Decisions": "logits",
-    "ExtraPriors": "predictions",
-    "FixedParameters": "predictions",
-    "ImageSketches": "predictions",
+    "ExtraPriors": "prediction_options",
+    "FixedParameters": "prediction_options",
+    "ImageSketches": "prediction_options",
     "Ledger": "ledger",
     "Logits": "logits",
     "Predictions": "predictions",
@@ -55,12 +58,13 @@ _HOMES = {
     "Router": "router",
     "RouterEvaluation": "router_evaluation",
     "Server": "server",
+    "Verdict": "verdict",
     "agreement": "priors",
     "calibrate_router": "router",
     "combine": "ensemble",
     "curve": "curves",
     "escalations": "priors",
-    "evaluate_cascade": "router_evaluation",
+    "evaluate_cascade": "cascade_evaluation",
     "evaluate_router": "router_evaluation",
     "fit_light_weight": "ensemble",
     "fit_temperature": "priors",
@@ -88,6 +92,7 @@ __all__ = [
     "Router",
     "RouterEvaluation",
     "Server",
+    "Verdict",
     "agreement",
     "calibrate_router",
     "combine",

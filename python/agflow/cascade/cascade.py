@@ -6,23 +6,29 @@ Shape suffixes: B images of a call, E escalated ones, K classes.
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from agflow._utils.devices import first_parameter
-from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS, combine
+from agflow.cascade.ensemble import HEAVY_ANSWERS
+from agflow.cascade.expert_costs import (
+    MEASURED,
+    UNKNOWN_COSTS,
+    Costs,
+    costs_on_images,
+    costs_without_images,
+)
 from agflow.cascade.ledger import CascadeCosts, Ledger, cost_text
 from agflow.cascade.markup import facts_html
-from agflow.cascade.priors import LOGIT_PRIORS, MAX_PROBABILITY, SCALED_SUFFIX, escalations
+from agflow.cascade.priors import LOGIT_PRIORS, MAX_PROBABILITY, SCALED_SUFFIX
+from agflow.cascade.routed_call import RoutedCall
 from agflow.cascade.router import Router, escalation_rule
 from agflow.cascade.shared_prefix import shared_halves
-from agflow.data.batches import read_images
-from agflow.errors import EmptyError, InvalidValueError, ShapeError
+from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.evaluation.durations import Durations, Latency
-from agflow.models import model_logits, model_name
+from agflow.models import as_module, model_logits, model_name
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class CascadeCall:
     ----------
     images, escalated : numbers of images
     seconds : from the images to the logits
-    charged : charged cost per image, as a ratio of the heavy expert's (:class:`Ledger`); NaN of no
+    charged : expected cost per image, as a ratio of the heavy expert's (:class:`Ledger`); NaN of no
         image
 
     Examples
@@ -56,24 +62,29 @@ class Cascade(nn.Module):
     Escalated images form one heavy batch, and its logits are put back in their places, so the order
     of the batch is kept. Where the router's answers are the ensemble's, the logits of an escalated
     image are the averaged log-probabilities of both experts (:func:`agflow.cascade.combine`). A
-    cascade is for inference only; no gradient flows. The counts behind the ledger are those of
-    calls one after the other: let threads share a cascade through :class:`agflow.Server`.
+    cascade is for inference only; no gradient flows, and the experts run in evaluation mode. The
+    counts behind the ledger are those of calls one after the other: let threads share a cascade
+    through :class:`agflow.Server`. ``torch.compile`` compiles the experts and not the routing.
 
     Parameters
     ----------
-    light, heavy : models that map [B, C, H, W] to logits [B, K]; each gets the images in its own
-        dtype and on its own device
+    light, heavy : any two models that map [B, C, H, W] to logits [B, K], functions included
+        (:func:`agflow.models.as_module`); each gets the images in its own dtype and on its own
+        device. One that needs a normalisation of its own is ``nn.Sequential(normalise, model)``
     router : Router, or a bare threshold of the maximum probability, in [0, 1]
     shared_blocks : first blocks that, with the embeddings, are the same in both experts, bit for
         bit. Each image passes them once, and an escalated one goes on from their tokens. 0 shares
         nothing
     max_batch : greatest number of images in a pass; a larger batch goes through both passes in
         pieces. None sets no limit
+    costs : of one image: a pair (light, heavy), CascadeCosts in any unit, or ``"measured"``, which
+        times both experts in ms on the first batch. None takes those that the router was calibrated
+        with where they are no MACs, and else counts MACs (:func:`agflow.models.model_macs`)
 
     Attributes
     ----------
     ledger : Ledger
-        Images since construction or :meth:`reset_ledger`, escalations, charged and uncharged cost.
+        Images since construction or :meth:`reset_ledger`, escalations, and their expected cost.
     last_call : CascadeCall
         The same of the latest call alone, and its time.
     latency : Latency
@@ -84,9 +95,10 @@ class Cascade(nn.Module):
     ------
     InvalidValueError
         The threshold is NaN, logits do not give the router's prior, the experts do not share
-        ``shared_blocks`` (:func:`agflow.cascade.shared_halves`), or ``max_batch`` is below 1.
+        ``shared_blocks`` (:func:`agflow.cascade.shared_halves`), ``max_batch`` is below 1, or costs
+        are none.
     UnsupportedModelError
-        No adapter handles an expert.
+        An expert cannot be called, or blocks are shared and no adapter handles an expert.
 
     Examples
     --------
@@ -101,15 +113,16 @@ class Cascade(nn.Module):
 
     def __init__(
         self,
-        light: nn.Module,
-        heavy: nn.Module,
+        light: nn.Module | Callable,
+        heavy: nn.Module | Callable,
         router: Router | float,
         *,
         shared_blocks: int = 0,
         max_batch: int | None = None,
+        costs: Costs = None,
     ):
         super().__init__()
-        self.light, self.heavy, self.router = light, heavy, router
+        self.light, self.heavy, self.router = as_module(light), as_module(heavy), router
         calibrated = isinstance(router, Router)
         self.threshold = float(router.threshold if calibrated else router)
         self.prior, self.temperature = (
@@ -122,9 +135,10 @@ class Cascade(nn.Module):
         self.shared_blocks, self.max_batch = shared_blocks, max_batch
         if shared_blocks:
             self._prefix, self._light_rest, self._heavy_rest = shared_halves(
-                light, heavy, shared_blocks
+                self.light, self.heavy, shared_blocks
             )
-        self.costs = CascadeCosts.of(light, heavy, shared_blocks)
+        self._costs = costs_without_images(self.light, self.heavy, costs, shared_blocks, router)
+        self._measured, self._example = costs == MEASURED, None
         self.reset_ledger()
 
     def reset_ledger(self) -> None:
@@ -134,17 +148,44 @@ class Cascade(nn.Module):
         self._durations = Durations()
 
     @property
+    def costs(self) -> CascadeCosts:
+        """Costs of one image.
+
+        Raises
+        ------
+        InvalidValueError
+            They are counted or timed on images, and there was none yet.
+        UnsupportedModelError
+            The operations of an expert cannot be counted (:func:`agflow.models.model_macs`).
+        """
+        if self._costs is None:
+            if self._example is None:
+                raise InvalidValueError(
+                    "the costs of the experts are not known before the first call, expected one: "
+                    "call the cascade on images, or give costs=(0.25, 1.0)"
+                )
+            self._costs = costs_on_images(
+                self.light,
+                self.heavy,
+                self._example,
+                self.shared_blocks,
+                measured=self._measured,
+            )
+        return self._costs
+
+    @property
     def ledger(self) -> Ledger:
         """Cost of all calls since :meth:`reset_ledger`; that of no image before the first."""
         if not self._samples:
-            return Ledger.empty(self.costs)
+            return Ledger.empty(self._costs or UNKNOWN_COSTS)
         return Ledger.of(self.costs, self._samples, self._escalated)
 
     @property
     def last_call(self) -> CascadeCall:
         """Counts and time of the latest call; of no image before the first."""
         images, escalated, seconds = self._last
-        charged = Ledger.of(self.costs, images, escalated).charged if images else math.nan
+        known = images and _known_costs(self) is not UNKNOWN_COSTS
+        charged = Ledger.of(self.costs, images, escalated).charged if known else math.nan
         return CascadeCall(images, escalated, seconds, charged)
 
     @property
@@ -153,6 +194,7 @@ class Cascade(nn.Module):
         return self._durations.latency
 
     @torch.no_grad()
+    @torch.compiler.disable(recursive=False)
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits [B, K] of images [B, C, H, W]. On a GPU the call waits for its result.
 
@@ -164,89 +206,78 @@ class Cascade(nn.Module):
         NonFiniteError
             A logit is NaN or infinite; the heavy expert's are checked where the ensemble answers.
         """
-        start = time.perf_counter()
-        x = _read(x)
-        size = self.max_batch or len(x)
-        logits_BK, escalated_E, seen_E = self._light_pass(x, size)
-        if len(escalated_E):
-            heavy = self._heavy_rest if self.shared_blocks else self.heavy
-            heavy_EK = _joined([_float_logits(heavy, piece) for piece in seen_E.split(size)])
-            logits_BK = self._with_escalated(logits_BK, escalated_E, heavy_EK)
-        if x.is_cuda:
-            torch.cuda.current_stream(x.device).synchronize()
-        self._record(len(x), len(escalated_E), time.perf_counter() - start)
+        call = RoutedCall(self, x)
+        light, heavy = self.light, self.heavy
+        if self.shared_blocks:
+            light, heavy = self._light_rest, self._heavy_rest
+        with call:
+            for piece in call.pieces():
+                seen = self._prefix(piece) if self.shared_blocks else piece
+                call.take_light(model_logits(light, seen), seen)
+            for piece in call.compacted():
+                call.take_heavy(model_logits(heavy, piece))
+            logits_BK = call.answers()
+        self._record(call, x)
         return logits_BK
 
-    def _light_pass(
-        self, x: torch.Tensor, size: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Light logits of all images, indices of those that escalate, and what the heavy expert
-        takes for these, images or tokens."""
-        light = self._light_rest if self.shared_blocks else self.light
-        logits, escalated, compacted = [], [], []
-        for number, piece in enumerate(x.split(size)):
-            if self.shared_blocks:
-                piece = self._prefix(piece.to(first_parameter(self._prefix)))
-            logits.append(_float_logits(light, piece))
-            rows = escalations(
-                logits[-1], self.threshold, prior=self.prior, temperature=self.temperature
-            )
-            escalated.append(rows + number * size)
-            compacted.append(piece.index_select(0, rows.to(piece.device)))
-        return _joined(logits), _joined(escalated), _joined(compacted)
-
-    def _with_escalated(
-        self, logits_BK: torch.Tensor, escalated_E: torch.Tensor, heavy_EK: torch.Tensor
-    ) -> torch.Tensor:
-        """The light logits with those of escalated images replaced."""
-        if heavy_EK.shape[1] != logits_BK.shape[1]:
-            raise ShapeError(
-                f"the heavy expert answers for {heavy_EK.shape[1]} classes, "
-                f"the light one for {logits_BK.shape[1]}: "
-                "both must know the same classes in the same order"
-            )
-        if self.answers == ENSEMBLE_ANSWERS:
-            heavy_EK = combine(logits_BK.index_select(0, escalated_E), heavy_EK, self.light_weight)
-        return logits_BK.index_copy(0, escalated_E, heavy_EK.to(logits_BK))
-
-    def _record(self, images: int, escalated: int, seconds: float) -> None:
-        self._samples += images
-        self._escalated += escalated
-        self._last = (images, escalated, seconds)
-        self._durations.add(seconds)
+    @torch.compiler.disable
+    def _record(self, call: RoutedCall, x: torch.Tensor) -> None:
+        self._samples += call.images
+        self._escalated += call.escalated
+        self._last = (call.images, call.escalated, call.seconds)
+        self._durations.add(call.seconds)
+        if self._costs is None and self._example is None:
+            self._example = (x if self._measured else x[:1]).clone()
 
     def __repr__(self) -> str:
-        light, heavy = (
-            cost_text(cost, self.costs.unit) for cost in (self.costs.light, self.costs.heavy)
-        )
+        facts = _facts(self)
         return (
-            f"<agflow.Cascade: {model_name(self.heavy)}: {self._rule}; "
-            f"light {light}, heavy {heavy}, {self._charged}>"
+            f"<agflow.Cascade: {model_name(self.heavy)}: {facts['rule']}; "
+            f"light {facts['light']}, heavy {facts['heavy']}, {facts['cost']}>"
         )
 
     def _repr_html_(self) -> str:
+        facts = _facts(self)
         return facts_html(
             f"Cascade of {model_name(self.heavy)}",
             {
-                "light expert": f"{cost_text(self.costs.light, self.costs.unit)} per image",
-                "heavy expert": f"{cost_text(self.costs.heavy, self.costs.unit)} per image",
+                "light expert": f"{facts['light']} per image",
+                "heavy expert": f"{facts['heavy']} per image",
                 "shared first blocks": str(self.shared_blocks),
-                "rule": self._rule,
-                "cost": self._charged,
+                "rule": facts["rule"],
+                "cost": facts["cost"],
             },
         )
 
-    @property
-    def _rule(self) -> str:
-        return escalation_rule(self.prior, self.threshold)
 
-    @property
-    def _charged(self) -> str:
-        if self._samples:
-            return f"{self.ledger.charged:.3f}x charged on {self._samples} images"
-        if isinstance(self.router, Router):
-            return f"{self.router.ledger.charged:.3f}x charged as calibrated"
-        return "no image yet"
+def _facts(cascade: Cascade) -> dict[str, str]:
+    """What a cascade says of itself."""
+    costs = _known_costs(cascade)
+    return {
+        "light": cost_text(costs.light, costs.unit),
+        "heavy": cost_text(costs.heavy, costs.unit),
+        "rule": escalation_rule(cascade.prior, cascade.threshold),
+        "cost": _charged(cascade),
+    }
+
+
+def _charged(cascade: Cascade) -> str:
+    call = cascade.last_call
+    if call.images and math.isnan(call.charged):
+        return f"{call.images} images"
+    if call.images:
+        return f"expected cost {cascade.ledger.charged:.3f}x on {cascade.ledger.samples} images"
+    if isinstance(cascade.router, Router):
+        return f"expected cost {cascade.router.ledger.charged:.3f}x as calibrated"
+    return "no image yet"
+
+
+def _known_costs(cascade: Cascade) -> CascadeCosts:
+    """The costs, or numbers that are none where they cannot be known yet or at all."""
+    try:
+        return cascade.costs
+    except (InvalidValueError, UnsupportedModelError):
+        return UNKNOWN_COSTS
 
 
 def _check(threshold: float, prior: str, max_batch: int | None) -> None:
@@ -263,24 +294,3 @@ def _check(threshold: float, prior: str, max_batch: int | None) -> None:
         raise InvalidValueError(
             f"max_batch is {max_batch}, expected a whole number from 1, or None for no limit"
         )
-
-
-def _float_logits(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Logits in float32 at least: the experts may compute in different types."""
-    logits_BK = model_logits(model, x)
-    return logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
-
-
-def _read(x: torch.Tensor) -> torch.Tensor:
-    if x.ndim != 4:
-        raise ShapeError(
-            f"the images have the shape {tuple(x.shape)}, expected [B, C, H, W]: "
-            "give a single image as image[None]"
-        )
-    if not len(x):
-        raise EmptyError("the batch has no image; expected at least one")
-    return read_images(x)
-
-
-def _joined(pieces: list[torch.Tensor]) -> torch.Tensor:
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

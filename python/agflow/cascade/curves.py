@@ -27,11 +27,11 @@ class Curve(Table):
     kind = "curve"
 
     def _summary(self) -> str:
-        ends = f", {self._at(0)} to {self._at(-1)}" if len(self) else ""
+        ends = f", {self._at(0)} to {self._at(-1)} expected cost" if len(self) else ""
         return f"{len(self)} thresholds{ends}"
 
     def _at(self, row: int) -> str:
-        return f"{100 * self['accuracy'][row]:.1f} % at {self['charged'][row]:.3f}x charged"
+        return f"{100 * self['accuracy'][row]:.1f} % at {self['charged'][row]:.3f}x"
 
 
 def curve(

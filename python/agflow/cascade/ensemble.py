@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.cascade.priors import are_classes, label_batch, matrix_on_cpu
 from agflow.errors import EmptyError
+
+if TYPE_CHECKING:
+    import torch
 
 HEAVY_ANSWERS, ENSEMBLE_ANSWERS = "heavy", "ensemble"
 """What answers an image that escalates, as files name it: the heavy expert, or the ensemble."""
@@ -46,14 +50,26 @@ def combine(light_EK: torch.Tensor, heavy_EK: torch.Tensor, weight: float) -> to
     >>> [int(agflow.cascade.combine(light_EK, heavy_EK, w).argmax()) for w in (0.0, 0.5, 1.0)]
     [1, 1, 0]
     """
+    import torch  # logits are tensors here: routing on arrays needs none
+
+    combined_EK = combined_logits(light_EK, heavy_EK, weight)
+    return torch.from_numpy(combined_EK.copy()).to(heavy_EK.device)
+
+
+def combined_logits(
+    light_EK: torch.Tensor | np.ndarray, heavy_EK: torch.Tensor | np.ndarray, weight: float
+) -> np.ndarray:
+    """Compute what :func:`combine` returns as a numpy array, float32 [E, K]."""
     combined = arrow.call_for_array(
         core().combine, float(weight), matrix_on_cpu(light_EK), matrix_on_cpu(heavy_EK)
     )
-    return torch.from_numpy(combined.to_numpy().copy()).view(heavy_EK.shape).to(heavy_EK.device)
+    return combined.to_numpy().reshape(tuple(heavy_EK.shape))
 
 
 def fit_light_weight(
-    light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor
+    light_NK: torch.Tensor | np.ndarray,
+    heavy_NK: torch.Tensor | np.ndarray,
+    labels_N: torch.Tensor | np.ndarray,
 ) -> float | None:
     """Fit the weight of :func:`combine` that maximises the likelihood of the labels.
 
@@ -61,7 +77,7 @@ def fit_light_weight(
 
     Parameters
     ----------
-    light_NK, heavy_NK : logits, float32 [N, K]
+    light_NK, heavy_NK : logits, float [N, K], tensors or numpy arrays
     labels_N : int64 [N]
 
     Returns

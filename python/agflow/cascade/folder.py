@@ -22,6 +22,7 @@ from agflow.cascade.readme import (
     cascade_readme,
 )
 from agflow.cascade.router import Router
+from agflow.cascade.verdict import Verdict
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
 from agflow.models.expert import CONFIG, EXPERT_FOLDER, load_expert, save_expert
@@ -103,14 +104,19 @@ def write_cascade(
     preprocessing: Preprocessing | None = None,
     tuning: str = "",
     plan: Plan | None = None,
+    counts: Verdict | None = None,
 ) -> None:
-    """Write a cascade's files into a folder under way; what lies there already belongs to it."""
+    """Write a cascade's files into a folder under way; what lies there already belongs to it.
+
+    The README begins with ``counts``, by default with what the router's calibration says.
+    """
     router = router_of(cascade)
     kept = {"preprocessing": preprocessing, "tuning": tuning}
     save_expert(cascade.light, folder / LIGHT_FOLDER, plan, **kept)
     save_expert(cascade.heavy, folder / HEAVY_FOLDER, **kept)
     router.save(folder / ROUTER_FILE)
-    (folder / README_FILE).write_text(cascade_readme(cascade, router), encoding="utf-8")
+    readme = cascade_readme(cascade, router, counts or router.counts)
+    (folder / README_FILE).write_text(readme, encoding="utf-8")
     config = {"shared_blocks": cascade.shared_blocks, "max_batch": cascade.max_batch}
     CASCADE_FOLDER.seal(folder, config)
 

@@ -1,7 +1,7 @@
 """The cost of a cascade.
 
-The *charged cost* is the expected cost per image as a ratio of the heavy expert's, where both
-passes of an escalated image are paid::
+The *expected cost per image*, ``charged`` in code and files, is a ratio of the heavy expert's cost.
+Both passes of an escalated image are paid::
 
     charged = (c_light + escalation * (c_heavy - c_shared)) / c_heavy
 
@@ -39,6 +39,8 @@ RELATIVE = "x"
 
 def cost_text(cost: float, unit: str) -> str:
     """A cost for people: ``0.61 M MACs``, ``0.25 ms``, ``0.25x``."""
+    if math.isnan(cost):
+        return "not known yet"
     if unit == MACS:
         return f"{cost / 1e6:.2f} M MACs"
     return f"{cost:.4g}{'' if unit == RELATIVE else ' '}{unit}"
@@ -136,8 +138,8 @@ class Ledger:
     samples, escalated : numbers of images
     escalation : escalated / samples
     light_cost, heavy_cost, shared_cost, cost_unit : the costs of one image (:class:`CascadeCosts`)
-    charged : charged cost per image, a ratio of the heavy expert's (:mod:`agflow.cascade.ledger`);
-        NaN of no image, as the other shares of such a ledger
+    charged : expected cost per image, a ratio of the heavy expert's
+        (:mod:`agflow.cascade.ledger`); NaN of no image, as the other shares of such a ledger
     uncharged : the same without the light pass of escalated images
     break_even : the escalation at which ``charged`` is 1; 0 where none saves anything
     verdict : ``"loss"`` where ``charged`` is 1 or more, ``"gain"`` where it is less, and ``"no
@@ -196,18 +198,22 @@ class Ledger:
             return NO_IMAGE
         return (
             f"{self.samples} images, {100 * self.escalation:.1f} % escalated: "
-            f"{self.charged:.3f}x charged ({self.uncharged:.3f}x uncharged), "
-            f"break-even at {100 * self.break_even:.1f} %: {self.verdict}"
+            f"expected cost per image {self.charged:.3f}x the heavy expert's, a {self._word} "
+            f"(break-even at {100 * self.break_even:.1f} %)"
         )
+
+    @property
+    def _word(self) -> str:
+        return "LOSS" if self.verdict == "loss" else self.verdict
 
     def __repr__(self) -> str:
         return f"<agflow.Ledger: {self}>"
 
     def _repr_html_(self) -> str:
         return facts_html(
-            f"Ledger of {self.samples} images: {self.verdict}",
+            f"Ledger of {self.samples} images: {self._word}",
             {
-                "charged cost per image": f"{self.charged:.3f}x of the heavy expert's",
+                "expected cost per image": f"{self.charged:.3f}x of the heavy expert's",
                 "without the light pass of escalated images": f"{self.uncharged:.3f}x",
                 "escalated": f"{self.escalated} ({100 * self.escalation:.1f} %)",
                 "break-even at": f"{100 * self.break_even:.1f} % escalated",

@@ -6,31 +6,27 @@ Shape suffixes: N images, C features, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import torch
 
-from agflow._core import arrow
-from agflow._core.loader import core
-from agflow.cascade.ensemble import combine, fit_light_weight
-from agflow.cascade.ledger import CascadeCosts, cost_text
-from agflow.cascade.priors import (
-    AGREEMENT,
-    LOGIT_PRIORS,
-    MAX_PROBABILITY,
-    SCALED_SUFFIX,
-    agreement,
-    fit_temperature,
-    priors,
-)
-from agflow.data.batches import check_labels, read_labels
+from agflow.cascade.answers import read_answers, read_classes, read_priors
+from agflow.cascade.any_arrays import check_same_index
+from agflow.cascade.class_numbers import number_classes
+from agflow.cascade.ledger import CascadeCosts, cost_text, read_costs
+from agflow.cascade.prediction_batch import KIND, check_priors, check_rows, prediction_batch
+from agflow.cascade.prediction_options import ExtraPriors, FixedParameters, ImageSketches
 from agflow.errors import InvalidValueError, ShapeError
 from agflow.table import Table
 
+if TYPE_CHECKING:
+    import torch
+
+    from agflow.cascade.router import Router
+
+NOTHING_FIXED, NO_EXTRA_PRIORS, NO_SKETCHES = FixedParameters(), ExtraPriors(), ImageSketches()
 PART = 1 << 20
 """Rows that are compared at a time: of many rows even a mask would be large."""
 
@@ -62,7 +58,79 @@ class Predictions(Table):
     (0.0, 1.0)
     """
 
-    kind = "predictions"
+    kind = KIND
+
+    @classmethod
+    def of(
+        cls,
+        light_logits: Any,
+        heavy_logits: Any,
+        labels: Any,
+        costs: CascadeCosts | Sequence[float],
+        *,
+        classes: Iterable | None = None,
+        priors: Any = None,
+        router: Router | None = None,
+    ) -> Predictions:
+        """Make predictions of what any two systems answered to the same images.
+
+        Everything may be a numpy array, a torch tensor, a list, a frame or column of pandas or
+        polars, or any Arrow array or table. torch is not imported.
+
+        Parameters
+        ----------
+        light_logits, heavy_logits : logits [N, K], or probabilities, whose logarithm is taken; or
+            the predicted classes [N], as numbers or names. The columns of tables are classes: both
+            experts' are put in one order by their names
+        labels : the class of each image [N], as a number from 0 or a name
+        costs : of one image: a pair (light, heavy) of which only the ratio counts, or
+            ``CascadeCosts(4.2, 17, unit="ms")``
+        classes : the classes in the order of the logits' columns, where these have no names and
+            the labels are names, or numbers that are no places (``classifier.classes_``)
+        priors : further priors by name, each [N], higher where the light expert is more confident;
+            of a light expert's classes alone at least one, the first being the one to route by
+        router : for test images: its temperature and light weight are used, as
+            :func:`agflow.predict` does
+
+        Raises
+        ------
+        ShapeError, DtypeError, InvalidValueError, EmptyError
+            The answers, labels or priors are of different numbers of images, hold missing values,
+            or are no classes; the costs are none.
+        NonFiniteError
+            A logit or prior is NaN or infinite.
+
+        Examples
+        --------
+        >>> import agflow, numpy
+        >>> labels = numpy.arange(300) % 3
+        >>> heavy_logits = 9.0 * numpy.eye(3)[labels]
+        >>> noise = numpy.random.default_rng(0).normal(size=(300, 3))
+        >>> predictions = agflow.Predictions.of(
+        ...     heavy_logits / 3 + noise, heavy_logits, labels, costs=(0.25, 1.0)
+        ... )
+        >>> agflow.calibrate_router(predictions, tolerance=0.05).verdict
+        'PASS'
+        """
+        given = {"light_logits": light_logits, "heavy_logits": heavy_logits, "labels": labels}
+        check_same_index(given)
+        light, heavy = (read_answers(given[name], name) for name in [*given][:2])
+        labels_N = read_classes(labels, "labels")
+        recorded = {} if priors is None else read_priors(priors, "priors")
+        rows = {"light_logits": light.values, "heavy_logits": heavy.values, "labels": labels_N}
+        check_rows({**rows, **recorded})
+        check_priors(light.values, recorded)
+        light_values, heavy_values, labels_N = number_classes(light, heavy, labels_N, classes)
+        fixed = FixedParameters()
+        if router is not None:
+            fixed = FixedParameters(router.temperature, router.light_weight)
+        extra = ExtraPriors(recorded=recorded)
+        paid = read_costs(costs)
+        return cls(
+            prediction_batch(
+                light_values, heavy_values, labels_N, paid, fixed, extra, ImageSketches()
+            )
+        )
 
     @property
     def light_accuracy(self) -> float:
@@ -148,73 +216,6 @@ class Predictions(Table):
         return ("", "top-1 accuracy", "cost per image"), rows
 
 
-@dataclass(frozen=True)
-class FixedParameters:
-    """Parameters of scaled priors and ensemble that are given; what is None is fitted.
-
-    Attributes
-    ----------
-    temperature : of the logits behind the scaled priors; None fits it
-        (:func:`agflow.cascade.fit_temperature`)
-    light_weight : weight of the light expert in the ensemble; None fits it
-        (:func:`agflow.cascade.fit_light_weight`)
-
-    Examples
-    --------
-    >>> import agflow
-    >>> agflow.cascade.FixedParameters(temperature=1.0)
-    FixedParameters(temperature=1.0, light_weight=None)
-    """
-
-    temperature: float | None = None
-    light_weight: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ExtraPriors:
-    """What priors are made of beside the light expert's logits.
-
-    Attributes
-    ----------
-    features_NC : the light expert's last features, for the prior ``l1_norm``
-    second_view_NK : logits of a second view, for the prior ``agreement``
-    recorded : further priors by name, float32 [N], higher where the light expert is more confident
-
-    Examples
-    --------
-    >>> import agflow, numpy
-    >>> extra = agflow.cascade.ExtraPriors(recorded={"sharpness": numpy.ones(3, numpy.float32)})
-    """
-
-    features_NC: torch.Tensor | None = None
-    second_view_NK: torch.Tensor | None = None
-    recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ImageSketches:
-    """Sketches (:func:`agflow.data.sketch_images`) that show whether a router is calibrated on
-    images that tuned an expert; "" where none was made.
-
-    Attributes
-    ----------
-    images : of the predicted images
-    tuning : of the images that tuned the experts
-
-    Examples
-    --------
-    >>> import agflow
-    >>> agflow.cascade.ImageSketches()
-    ImageSketches(images='', tuning='')
-    """
-
-    images: str = ""
-    tuning: str = ""
-
-
-NOTHING_FIXED, NO_EXTRA_PRIORS, NO_SKETCHES = FixedParameters(), ExtraPriors(), ImageSketches()
-
-
 def join_predictions(
     light_NK: torch.Tensor,
     heavy_NK: torch.Tensor,
@@ -257,98 +258,27 @@ def join_predictions(
     ... ).heavy_accuracy
     1.0
     """
+    from agflow.data.batches import read_labels  # torch, which predictions of arrays do not need
+
     labels_N = read_labels(labels_N)
     _check(light_NK, heavy_NK, labels_N, extra)
-    light_prediction, plain = priors(light_NK)
-    heavy_prediction, _ = priors(heavy_NK, expert="heavy expert")
-    columns = {
-        "label": labels_N.cpu().numpy(),
-        "light_prediction": light_prediction,
-        "light_prior": plain[MAX_PROBABILITY],
-        "heavy_prediction": heavy_prediction,
-    }
-    light_weight, temperature = fixed.light_weight, fixed.temperature
-    if light_NK.shape != heavy_NK.shape:
-        light_weight = None
-    elif light_weight is None:
-        light_weight = fit_light_weight(light_NK, heavy_NK, labels_N)
-    if light_weight is not None:
-        columns["ensemble_prediction"], _ = priors(combine(light_NK, heavy_NK, light_weight))
-    if temperature is None:
-        temperature = fit_temperature(light_NK, labels_N)
-    others = {name: plain[name] for name in LOGIT_PRIORS[1:]}
-    if temperature is not None:
-        _, scaled = priors(light_NK, temperature)
-        others |= {name + SCALED_SUFFIX: values for name, values in scaled.items()}
-    others |= _extra_columns(light_NK, extra)
-    columns |= {f"prior_{name}": np.asarray(values, np.float32) for name, values in others.items()}
-    metadata = _metadata(
-        costs, temperature, light_weight, sketches, second_view=extra.second_view_NK is not None
-    )
-    schema = pa.schema(
-        [(name, pa.from_numpy_dtype(column.dtype)) for name, column in columns.items()], metadata
-    )
     return Predictions(
-        pa.record_batch([pa.array(column) for column in columns.values()], schema=schema)
+        prediction_batch(light_NK, heavy_NK, labels_N.cpu().numpy(), costs, fixed, extra, sketches)
     )
-
-
-def _number(cost: float) -> str:
-    """A cost as files have it, whole numbers as such; it reads back as the same bits."""
-    cost = float(cost)
-    return str(int(cost)) if cost.is_integer() and abs(cost) < 2**53 else repr(cost)
 
 
 def _check(
     light_NK: torch.Tensor, heavy_NK: torch.Tensor, labels_N: torch.Tensor, extra: ExtraPriors
 ) -> None:
     """Check that all is of the same number of images, and labels of the experts' classes."""
+    from agflow.data.batches import check_labels
+
     rows = {"light_NK": light_NK, "heavy_NK": heavy_NK, "labels_N": labels_N, **extra.recorded}
     rows |= {"features_NC": extra.features_NC, "second_view_NK": extra.second_view_NK}
-    lengths = {name: len(values) for name, values in rows.items() if values is not None}
-    if len(set(lengths.values())) > 1 or light_NK.ndim != 2 or heavy_NK.ndim != 2:
-        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    check_rows({name: values for name, values in rows.items() if values is not None})
+    if light_NK.ndim != 2 or heavy_NK.ndim != 2:
         raise ShapeError(
-            f"the rows are {found}, expected logits [images, classes] and as many rows of each: "
-            "pass the answers of all to the same images in the same order"
+            f"the shapes are {tuple(light_NK.shape)} and {tuple(heavy_NK.shape)}, expected logits "
+            "[images, classes]"
         )
     check_labels(labels_N, max(light_NK.shape[1], heavy_NK.shape[1]))
-
-
-def _extra_columns(light_NK: torch.Tensor, extra: ExtraPriors) -> dict[str, np.ndarray]:
-    found = {}
-    if extra.features_NC is not None:
-        norms = arrow.call_for_array(core().feature_norms, arrow.matrix(extra.features_NC))
-        found["l1_norm"] = norms.to_numpy()
-    if extra.second_view_NK is not None:
-        found[AGREEMENT] = agreement(light_NK, extra.second_view_NK)
-    return {**found, **extra.recorded}
-
-
-def _metadata(
-    costs: CascadeCosts,
-    temperature: float | None,
-    light_weight: float | None,
-    sketches: ImageSketches,
-    *,
-    second_view: bool,
-) -> dict[str, str]:
-    found = {
-        "agflow.kind": Predictions.kind,
-        "agflow.prior": MAX_PROBABILITY,
-        "agflow.light_cost": _number(costs.light),
-        "agflow.heavy_cost": _number(costs.heavy),
-        "agflow.shared_cost": _number(costs.shared),
-        "agflow.cost_unit": costs.unit,
-    }
-    if temperature is not None and temperature != 1.0:
-        found["agflow.temperature"] = repr(temperature)
-    if light_weight is not None:
-        found["agflow.light_weight"] = repr(float(light_weight))
-    if second_view:
-        found["agflow.second_view_cost"] = _number(costs.second_view)
-    if sketches.images:
-        found["agflow.images"] = sketches.images
-    if sketches.tuning:
-        found["agflow.tuning"] = sketches.tuning
-    return found

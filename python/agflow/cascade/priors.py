@@ -6,14 +6,17 @@ Shape suffixes: N images, B images of a batch, K classes.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.errors import EmptyError
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PROBABILITY = "max_probability"
 LOGIT_PRIORS = (MAX_PROBABILITY, "margin", "entropy", "energy")
@@ -22,7 +25,10 @@ SCALED_SUFFIX = "_scaled"
 
 
 def priors(
-    logits_NK: torch.Tensor, temperature: float = 1.0, *, expert: str = "light expert"
+    logits_NK: torch.Tensor | np.ndarray,
+    temperature: float = 1.0,
+    *,
+    expert: str = "light expert",
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Compute the predicted class and the priors of every row of logits over a temperature.
 
@@ -48,7 +54,9 @@ def priors(
     }
 
 
-def fit_temperature(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> float | None:
+def fit_temperature(
+    logits_NK: torch.Tensor | np.ndarray, labels_N: torch.Tensor | np.ndarray
+) -> float | None:
     """Fit the temperature that maximises the likelihood of the labels.
 
     Temperature scaling (Guo et al. 2017, arXiv 1706.04599) on a quarter of the rows, which
@@ -56,7 +64,7 @@ def fit_temperature(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> float | 
 
     Parameters
     ----------
-    logits_NK : float32 [N, K]
+    logits_NK : float [N, K], a tensor or a numpy array
     labels_N : int64 [N]
 
     Returns
@@ -86,7 +94,9 @@ def fit_temperature(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> float | 
         return None
 
 
-def agreement(first_NK: torch.Tensor, second_NK: torch.Tensor) -> np.ndarray:
+def agreement(
+    first_NK: torch.Tensor | np.ndarray, second_NK: torch.Tensor | np.ndarray
+) -> np.ndarray:
     """Compute the prior of a second view: the overlap of two predicted distributions.
 
     The sum over the classes of the lesser of the two probabilities, which is 1 minus their total
@@ -152,6 +162,8 @@ def escalations(
     >>> agflow.cascade.escalations(logits_BK, threshold=0.9)
     tensor([1])
     """
+    import torch  # logits are tensors here: routing on arrays needs none
+
     onto_cpu = logits_BK.float().contiguous().cpu()
     indices = arrow.call_for_array(
         core().route, prior, float(temperature), float(threshold), arrow.matrix(onto_cpu)
@@ -159,18 +171,20 @@ def escalations(
     return torch.from_numpy(indices.to_numpy(zero_copy_only=False).copy()).to(logits_BK.device)
 
 
-def matrix_on_cpu(logits_BK: torch.Tensor) -> arrow.Matrix:
+def matrix_on_cpu(logits_BK: torch.Tensor | np.ndarray) -> arrow.Matrix:
     """Logits of any device and stride as the core takes them."""
+    if isinstance(logits_BK, np.ndarray):
+        return arrow.matrix(np.ascontiguousarray(logits_BK))
     return arrow.matrix(logits_BK.contiguous().cpu())
 
 
-def are_classes(labels_N: torch.Tensor, logits_NK: torch.Tensor) -> bool:
+def are_classes(labels_N: torch.Tensor | np.ndarray, logits_NK: torch.Tensor | np.ndarray) -> bool:
     """Whether there are labels and all of them are columns of the logits."""
     if len(labels_N) == 0:
         return False
     return int(labels_N.min()) >= 0 and int(labels_N.max()) < logits_NK.shape[1]
 
 
-def label_batch(labels_N: torch.Tensor) -> pa.RecordBatch:
+def label_batch(labels_N: torch.Tensor | np.ndarray) -> pa.RecordBatch:
     """Labels as the core takes them."""
-    return pa.record_batch({"label": labels_N.numpy().astype(np.int64)})
+    return pa.record_batch({"label": np.asarray(labels_N).astype(np.int64)})

@@ -6,6 +6,7 @@ from agflow.cascade.cascade import Cascade
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS
 from agflow.cascade.ledger import cost_text
 from agflow.cascade.router import Router
+from agflow.cascade.verdict import Verdict
 from agflow.models import model_name
 
 CASCADE_FILE, ROUTER_FILE, README_FILE = "cascade.json", "router.json", "README.md"
@@ -38,19 +39,19 @@ agflow.exporting.export_cascade(cascade, "exported")
 """
 
 
-def cascade_readme(cascade: Cascade, router: Router) -> str:
-    """The Markdown text of README.md."""
+def cascade_readme(cascade: Cascade, router: Router, counts: Verdict) -> str:
+    """The Markdown text of README.md, which begins with the verdict."""
     return (
         f"# {model_name(cascade.heavy)}: cascade for agflow\n\n"
-        f"{cascade_summary(cascade, router)}"
+        f"{cascade_summary(cascade, router, counts)}"
         f"`{LIGHT_FOLDER}` and `{HEAVY_FOLDER}` are expert folders, `{ROUTER_FILE}` is the "
         f"calibrated router in the format of `agflow route`, `{CASCADE_FILE}` holds the shared "
         f"blocks, the greatest batch and the SHA-256 of the other parts.\n\n{_CODE}"
     )
 
 
-def cascade_summary(cascade: Cascade, router: Router) -> str:
-    """Costs, rule and evidence of a cascade, as Markdown."""
+def cascade_summary(cascade: Cascade, router: Router, counts: Verdict) -> str:
+    """Verdict, costs, rule and evidence of a cascade, as Markdown."""
     costs, blocks = cascade.costs, cascade.shared_blocks
     first = "first block" if blocks == 1 else f"first {blocks} blocks"
     shared = f"; they share the embeddings and the {first}, which run once" if blocks else ""
@@ -60,12 +61,13 @@ def cascade_summary(cascade: Cascade, router: Router) -> str:
         if router.answers == ENSEMBLE_ANSWERS
         else ""
     )
+    next_step = f" Next: {counts.cure}." if counts.cure else ""
     return (
+        f"**{counts.line}**\n\n{counts.meaning[0].upper()}{counts.meaning[1:]}.{next_step}\n\n"
         f"The light expert costs {cost_text(costs.light, costs.unit)} per image, "
         f"the heavy one {cost_text(costs.heavy, costs.unit)}{shared}.\n\n"
-        f"Routing: {router.rule}.{ensemble} {router.verdict}: calibrated for {router.target} "
-        f"(limit {router.limit:g}) with confidence {router.confidence:g} on {router.samples} "
-        f"held-out images, of which {100 * router.escalation:.1f} % escalated. The expected cost "
-        f"per image, with both passes of an escalated image paid, was "
-        f"{router.ledger.charged:.3f}x of the heavy expert's cost.\n\n"
+        f"Routing: {router.rule}.{ensemble} Of the {router.samples} held-out images that "
+        f"calibrated it {100 * router.escalation:.1f} % escalated. The expected cost per image "
+        f"there, with both passes of an escalated image paid, was {router.ledger.charged:.3f}x "
+        f"of the heavy expert's cost.\n\n"
     )

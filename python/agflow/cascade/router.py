@@ -15,6 +15,7 @@ from agflow.cascade.ledger import Ledger
 from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.prior_quality import PriorQuality
+from agflow.cascade.verdict import Verdict
 
 DEFAULT_TOLERANCE = default("route", "tolerance")
 ESCALATES_ALL = 2.0**128
@@ -39,7 +40,7 @@ class Router:
     target, limit :
         ========== =======================================================
         accuracy   accuracy(cascade) >= accuracy(heavy) - limit
-        charged    charged cost (:mod:`agflow.cascade.ledger`) <= limit
+        charged    expected cost per image (:mod:`agflow.cascade.ledger`) <= limit
         escalation escalation <= limit
         ========== =======================================================
     bound : the confidence limit of the target, which the verdict compares with ``limit``
@@ -59,6 +60,8 @@ class Router:
     >>> router = agflow.calibrate_router(predictions, tolerance=0.05)
     >>> router.verdict, router.target, router.limit
     ('PASS', 'accuracy', 0.05)
+    >>> print(router.counts)
+    PASS and a gain: 0.200x the heavy expert's MACs per image
     """
 
     prior: str
@@ -99,6 +102,11 @@ class Router:
         """The condition on which an image escalates, in words."""
         return escalation_rule(self.prior, self.threshold)
 
+    @property
+    def counts(self) -> Verdict:
+        """The verdict on both counts, of which ``verdict`` is one: on guarantee and on cost."""
+        return Verdict.of(self)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the router as JSON, the file that ``agflow route`` writes, whole or not at all.
 
@@ -124,15 +132,16 @@ class Router:
 
     def __repr__(self) -> str:
         return (
-            f"<agflow.Router: {self.verdict}, {self.rule}; {self.ledger.charged:.3f}x charged, "
-            f"{100 * self.escalation:.1f} % escalated>"
+            f"<agflow.Router: {self.counts}; {self.rule}, {100 * self.escalation:.1f} % escalated>"
         )
 
     def _repr_html_(self) -> str:
         expert = "heavy expert" if self.answers == HEAVY_ANSWERS else "ensemble"
+        counts = self.counts
         return facts_html(
-            f"Router: {self.verdict}",
+            counts.line,
             {
+                "meaning": counts.meaning,
                 "rule": f"{self.rule}; the {expert} answers it",
                 "target": f"{self.target}, limit {self.limit:g} at confidence {self.confidence:g}: "
                 f"bound {self.bound:.4g}",
@@ -141,6 +150,7 @@ class Router:
                 "accuracy": f"cascade {100 * self.accuracy_cascade:.2f} %, "
                 f"heavy {100 * self.accuracy_heavy:.2f} %, light {100 * self.accuracy_light:.2f} %",
                 "held-out images": str(self.samples),
+                "next": counts.cure or "evaluate it on test images (agflow.evaluate_router)",
             },
         )
 

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
-
-import torch
+from dataclasses import asdict, dataclass
 
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow._core.request import request_json
-from agflow._utils.ranks import Ranks
-from agflow.cascade.cascade import Cascade
-from agflow.cascade.folder import router_of
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.markup import facts_html
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
-from agflow.data.leakage import ImageSketch, image_hashes
-from agflow.errors import InvalidValueError
-from agflow.evaluation.accuracy import top1
-from agflow.models.passes import LABELS, run_models
+from agflow.cascade.verdict import Verdict
 
 
 @dataclass(frozen=True, repr=False)
 class RouterEvaluation:
     """Top-1 accuracies of a cascade and of its experts on test images, and the cascade's cost.
 
+    All intervals, (low, high), are of 95 % confidence, each by itself.
+
     Attributes
     ----------
     images : number of test images
     light, heavy, cascade : top-1 accuracies, in [0, 1]
+    light_interval, heavy_interval, cascade_interval : Wilson's, of these accuracies
     lost, gained : numbers of images that the heavy expert gets right and the cascade does not, and
         the other way round
-    random : accuracy of random routing at the same escalation, with its interval of 95 %
-        confidence, ``random_low`` to ``random_high``
+    difference, difference_interval : accuracy(cascade) - accuracy(heavy) = (gained - lost) /
+        images; the interval is that of paired proportions (Tango 1998)
+    random : accuracy of random routing at the same escalation, with its interval,
+        ``random_low`` to ``random_high``
     ledger : the cost
+    counts : the verdict on both counts
 
     Examples
     --------
@@ -47,38 +44,64 @@ class RouterEvaluation:
     light: float
     heavy: float
     cascade: float
+    light_interval: tuple[float, float]
+    heavy_interval: tuple[float, float]
+    cascade_interval: tuple[float, float]
     lost: int
     gained: int
+    difference: float
+    difference_interval: tuple[float, float]
     random: float
     random_low: float
     random_high: float
     ledger: Ledger
+    counts: Verdict
 
-    def __str__(self) -> str:
+    @property
+    def figures(self) -> str:
+        """Accuracies and escalation in one line, as ``str`` shows them below the verdict."""
         return (
-            f"{100 * self.cascade:.2f} % (heavy {100 * self.heavy:.2f} %, "
-            f"light {100 * self.light:.2f} %) at {self.ledger.charged:.3f}x charged, "
+            f"cascade {100 * self.cascade:.2f} %, heavy {100 * self.heavy:.2f} %: "
+            f"{self.difference_text}; light {100 * self.light:.2f} %; "
             f"{100 * self.ledger.escalation:.1f} % escalated; "
             f"random routing {100 * self.random:.2f} % "
             f"({100 * self.random_low:.2f} to {100 * self.random_high:.2f} %)"
         )
 
+    @property
+    def difference_text(self) -> str:
+        """The difference to the heavy expert in words, with its interval."""
+        low, high = self.difference_interval
+        return f"{100 * self.difference:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"
+
+    def __str__(self) -> str:
+        return f"{self.counts}\n{self.images} test images: {self.figures}"
+
     def __repr__(self) -> str:
-        return f"<agflow.RouterEvaluation: {self.images} images, {self}>"
+        return f"<agflow.RouterEvaluation: {self.counts}; {self.images} images, {self.figures}>"
 
     def _repr_html_(self) -> str:
         return facts_html(
-            f"Cascade on {self.images} test images",
+            self.counts.line,
             {
-                "cascade": f"{100 * self.cascade:.2f} % at {self.ledger.charged:.3f}x charged, "
+                "meaning": self.counts.meaning,
+                "test images": str(self.images),
+                "cascade": f"{percent_text(self.cascade, self.cascade_interval)}, "
                 f"{100 * self.ledger.escalation:.1f} % escalated",
-                "heavy expert": f"{100 * self.heavy:.2f} %",
-                "light expert": f"{100 * self.light:.2f} %",
-                "random routing": f"{100 * self.random:.2f} % "
-                f"({100 * self.random_low:.2f} to {100 * self.random_high:.2f} %)",
-                "against the heavy expert": f"{self.lost} images lost, {self.gained} gained",
+                "heavy expert": percent_text(self.heavy, self.heavy_interval),
+                "light expert": percent_text(self.light, self.light_interval),
+                "random routing": percent_text(self.random, (self.random_low, self.random_high)),
+                "against the heavy expert": f"{self.difference_text}: {self.lost} images lost, "
+                f"{self.gained} gained",
+                "next": self.counts.cure or "deploy it (agflow.Cascade, agflow.save)",
             },
         )
+
+
+def percent_text(share: float, interval: tuple[float, float]) -> str:
+    """A share with its interval, in per cent."""
+    low, high = interval
+    return f"{100 * share:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
 
 
 def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluation:
@@ -120,81 +143,16 @@ def evaluate_router(predictions: Predictions, router: Router) -> RouterEvaluatio
         light=found["light_accuracy"],
         heavy=found["heavy_accuracy"],
         cascade=point["accuracy"],
+        light_interval=tuple(found["light_interval"]),
+        heavy_interval=tuple(found["heavy_interval"]),
+        cascade_interval=tuple(point["accuracy_interval"]),
         lost=found["lost"],
         gained=found["gained"],
+        difference=found["difference"]["observed"],
+        difference_interval=tuple(found["difference"]["interval"]),
         random=point["random_accuracy"],
         random_low=point["random_interval"][0],
         random_high=point["random_interval"][1],
         ledger=Ledger(**found["ledger"]),
+        counts=Verdict(**found["counts"]),
     )
-
-
-def evaluate_cascade(
-    cascade: Cascade, loader: Iterable, predictions: Predictions
-) -> RouterEvaluation:
-    """Evaluate a cascade by running it over the images of ``predictions``.
-
-    The accuracy and the ledger are those of the run, everything else is :func:`evaluate_router`'s.
-
-    Parameters
-    ----------
-    cascade : one with a calibrated router; its ledger is reset
-    loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`
-    predictions : of the same images, made with the router's temperature and light weight
-
-    Raises
-    ------
-    EmptyError
-        The loader gave no image.
-    InvalidValueError
-        The images are others than those of the predictions; or as :func:`evaluate_router`.
-
-    Examples
-    --------
-    >>> import agflow
-    >>> from torch.utils.data import DataLoader, Subset
-    >>> heavy, preprocessing, _ = agflow.load_model("example")
-    >>> light = agflow.models.at_image_size(heavy, 20)
-    >>> images = agflow.load_dataset("example:train", preprocessing=preprocessing, limit=192)
-    >>> held_out, test = (
-    ...     DataLoader(Subset(images, part), 64) for part in (range(128), range(128, 192))
-    ... )
-    >>> router = agflow.calibrate_router(agflow.predict(light, heavy, held_out), escalation=0.5)
-    >>> predictions = agflow.predict(light, heavy, test, router=router)
-    >>> cascade = agflow.Cascade(light, heavy, router)
-    >>> agflow.cascade.evaluate_cascade(cascade, test, predictions).ledger.samples
-    64
-    """
-    expected = evaluate_router(predictions, router_of(cascade))
-    cascade.reset_ledger()
-    rows = run_models(
-        {"cascade": cascade},
-        loader,
-        description="cascade",
-        rows_of=lambda images_BCHW: {"hashes": image_hashes(images_BCHW)},
-    )
-    _check_same_images(predictions, rows["hashes"])
-    accuracy = top1(rows["cascade"], rows[LABELS])
-    ledger = _ledger_of_all(cascade, len(rows[LABELS]))
-    return replace(expected, cascade=accuracy, ledger=ledger)
-
-
-def _ledger_of_all(cascade: Cascade, images: int) -> Ledger:
-    """The ledger of all images, of which this process ran all, or its share."""
-    own = cascade.ledger
-    if own.samples == images:
-        return own
-    escalated = sum(map(int, Ranks.of_process().gather(str(own.escalated).encode())))
-    return Ledger.of(cascade.costs, images, escalated)
-
-
-def _check_same_images(predictions: Predictions, hashes_N: torch.Tensor) -> None:
-    """Check that images, in whatever order, are those of the predictions, as far as these say."""
-    sketch, known = ImageSketch(), predictions.metadata.get("agflow.images")
-    sketch.add_hashes(hashes_N)
-    if len(hashes_N) != len(predictions) or known not in (None, str(sketch)):
-        raise InvalidValueError(
-            f"the loader gave {len(hashes_N)} images, which are not the {len(predictions)} of the "
-            "predictions, expected the same ones: pass the loader that they were made with, "
-            "without random augmentation"
-        )

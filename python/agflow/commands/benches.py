@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agflow._utils.files import check_file
-from agflow.commands.entry import command, computing_of, given_options, load_role, say
+from agflow.commands.entry import command, computing_of, given_options, load_role, save_table, say
 
 
 @command
@@ -33,7 +33,7 @@ def bench_layers(options: dict) -> dict:
     computing = computing_of(options)
     model, _, name = load_role(options, "model")
     table = layers.measure(computing.move(model), batch=options["batch"], rounds=options["rounds"])
-    table.save(options["output"])
+    save_table(table, options)
     return {
         "summary": f"{layers.text(table)}\n{options['output']}: {len(table)} sizes",
         "output": options["output"],

@@ -7,41 +7,50 @@ from dataclasses import asdict
 
 from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
-from agflow.commands.entry import command, computing_of, load_role, loader_of
+from agflow.commands.entry import (
+    command,
+    computing_of,
+    load_light,
+    load_role,
+    loader_of,
+    save_table,
+)
 
 
 @command
 def predict(options: dict) -> dict:
     """Run both experts over the same images and write their predictions as an Arrow file."""
     from agflow.cascade import predict
-    from agflow.models import expert_tuning, load_expert
+    from agflow.models import expert_tuning
+    from agflow.models.load import expert_folder
 
     check_file(options["output"], "output")
     computing = computing_of(options)
     heavy, preprocessing, _ = load_role(options, "heavy")
-    folders = [options["light"]]
-    if options["heavy"] != "example" and pathlib.Path(options["heavy"]).is_dir():
-        folders.append(options["heavy"])
+    light, tuning = load_light(options)
+    heavy_folder = expert_folder(options["heavy"])
+    if heavy_folder is not None:
+        tuning = f"{tuning} {expert_tuning(heavy_folder)}".strip()
     loader = loader_of(options, preprocessing, heavy, shared=True)
     with computing.precision():
         predictions = predict(
-            computing.move(load_expert(options["light"])),
+            computing.move(light),
             computing.move(heavy),
             loader,
             features=options["features"],
             second_view=options["second_view"],
-            tuning=" ".join(map(expert_tuning, folders)).strip(),
+            tuning=tuning,
         )
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
     if is_first_rank():
-        predictions.save(options["output"])
-    light, heavy_accuracy = predictions.light_accuracy, predictions.heavy_accuracy
+        save_table(predictions, options)
+    light_accuracy, heavy_accuracy = predictions.light_accuracy, predictions.heavy_accuracy
     return {
-        "summary": f"{options['output']}: {len(predictions)} images, light {100 * light:.1f} %, "
-        f"heavy {100 * heavy_accuracy:.1f} %, {computing}",
+        "summary": f"{options['output']}: {len(predictions)} images, "
+        f"light {100 * light_accuracy:.1f} %, heavy {100 * heavy_accuracy:.1f} %, {computing}",
         "output": options["output"],
         **asdict(computing),
         "images": len(predictions),
-        "light_accuracy": light,
+        "light_accuracy": light_accuracy,
         "heavy_accuracy": heavy_accuracy,
     }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from agflow._utils.computing import Computing
     from agflow.data.preprocessing import Preprocessing
+    from agflow.table import Table
 
 
 def command(function: Callable[[dict], dict]) -> Callable[[str], str]:
@@ -55,9 +56,32 @@ def computing_of(options: dict) -> Computing:
 def load_role(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
     """The model that the option ``role`` names, with the weights and normalisation given."""
     from agflow.models import load_model
+    from agflow.models.fitting import request_check
+    from agflow.models.load import image_options
 
-    given = {name: options.get(name) or None for name in ("mean", "std")}
-    return load_model(options[role], options.get("weights"), **given)
+    check = request_check(options.get("groups"))
+    return load_model(options[role], options.get("weights"), check=check, **image_options(options))
+
+
+def load_light(options: dict) -> tuple[nn.Module, str]:
+    """The light expert, of a folder of any kind, and the sketch of the images that tuned it."""
+    from agflow.models import expert_tuning, load_model
+    from agflow.models.load import expert_folder
+
+    folder = expert_folder(options["light"])
+    light, _, _ = load_model(options["light"])
+    return light, "" if folder is None else expert_tuning(folder)
+
+
+def save_table(table: Table, options: dict) -> None:
+    """Save a command's table; that of the default name says which run it is of.
+
+    By that the command knows the file again, and does not replace it by another run's.
+    """
+    run = options.get("run")
+    if run:
+        table = type(table)(table.batch, {"agflow.run": run})
+    table.save(options["output"])
 
 
 def loader_of(

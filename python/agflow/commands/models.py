@@ -8,7 +8,14 @@ from dataclasses import asdict
 from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
 from agflow._utils.folders import check_folder
-from agflow.commands.entry import command, computing_of, load_role, loader_of
+from agflow.commands.entry import (
+    command,
+    computing_of,
+    load_light,
+    load_role,
+    loader_of,
+    save_table,
+)
 
 
 @command
@@ -32,7 +39,7 @@ def calibrate(options: dict) -> dict:
             seed=options["seed"],
         )
     if is_first_rank():
-        statistics.save(options["output"])
+        save_table(statistics, options)
     return {
         "summary": f"{options['output']}: {len(statistics)} units in {len(statistics.layers)} "
         f"layers of {name}, {computing}",
@@ -73,7 +80,7 @@ def prune(options: dict) -> dict:
 def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     from agflow.data import sketch_images
-    from agflow.models import expert_tuning, load_expert, save_expert
+    from agflow.models import save_expert
     from agflow.models.expert import EXPERT_FOLDER, PLAN
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
@@ -81,7 +88,8 @@ def finetune(options: dict) -> dict:
     check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
     computing = computing_of(options)
     heavy, preprocessing, _ = load_role(options, "heavy")
-    light, plan = load_expert(options["light"]), pathlib.Path(options["light"]) / PLAN
+    light, tuning = load_light(options)
+    plan = pathlib.Path(options["light"]) / PLAN
     loader = loader_of(options, preprocessing, light, shuffled=True, shared=True)
     checkpoint = options.get("checkpoint")
     taught = {"share": options["distill"], "features": options["features"]}
@@ -96,7 +104,7 @@ def finetune(options: dict) -> dict:
             options=TrainingOptions(accumulate=options["accumulate"]),
             seed=options["seed"],
         )
-    sketch = sketch_images(loader, expert_tuning(options["light"]))
+    sketch = sketch_images(loader, tuning)
     if is_first_rank():
         kept = Plan.load(plan) if plan.exists() else None
         about = {"preprocessing": preprocessing, "tuning": sketch}

@@ -37,6 +37,8 @@ def design(options: dict) -> dict:
     return {
         "summary": found.summary,
         "output": found.options.output,
+        "counts": asdict(found.counts),
+        "next": found.next,
         "chosen": asdict(found.design.chosen),
         "verdict": found.router.verdict,
         "router": asdict(found.router),

@@ -146,6 +146,16 @@ def read_batch(batch: Any, number: int = 1) -> Batch:
         return _labelled(parts)
 
 
+def has_labels(batch: Any) -> bool:
+    """Whether a batch, or an item of a dataset, brings labels beside its images."""
+    return _parts(batch).get("labels") is not None
+
+
+def images_in(batch: Any) -> Any:
+    """The images of a batch, or the image of a dataset's item, as they are."""
+    return _parts(batch)["images"]
+
+
 def read_images(value: Any) -> torch.Tensor:
     """Read images from a tensor, an array or a list of them.
 

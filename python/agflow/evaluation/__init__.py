@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from agflow.evaluation.durations import Latency as Latency
     from agflow.evaluation.timing import (
+        Speed as Speed,
         Timing as Timing,
         interleaved as interleaved,
         time_models as time_models,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Accuracy": "accuracy",
     "Latency": "durations",
+    "Speed": "timing",
     "Timing": "timing",
     "evaluate": "accuracy",
     "interleaved": "timing",
@@ -31,6 +33,7 @@ _HOMES = {
 __all__ = [
     "Accuracy",
     "Latency",
+    "Speed",
     "Timing",
     "evaluate",
     "interleaved",

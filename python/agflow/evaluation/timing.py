@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sized
+from collections.abc import Callable, Hashable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast
 
@@ -14,8 +14,11 @@ from torch.utils.data import Dataset
 
 Name = TypeVar("Name", bound=Hashable)
 
+GAIN, LOSS, NOISY = "gain", "loss", "too noisy to tell"
 _LEAST_SECONDS = 0.03
 _PAUSE_SECONDS = 0.02
+_CHANCE = 1 / 16
+_LEAST_DIFFERENCE = 0.01
 
 
 class Ratios(NamedTuple):
@@ -24,6 +27,47 @@ class Ratios(NamedTuple):
     median: float
     min: float
     max: float
+
+
+class Speed(NamedTuple):
+    """Images per second of one contender as a ratio of another's, timed in the same rounds.
+
+    The ratios of a round are compared, not the spreads of all rounds: contenders of a round take
+    turns, so that a machine that slows down slows both. The finding is a two-sided sign test: it is
+    ``"too noisy to tell"`` where equally fast contenders would agree in as many rounds with a
+    chance above 1 in 16. So all of 5 rounds must agree, 8 of 9, and fewer than 5 tell nothing.
+    Speeds that differ by less than 1 % are not told apart either: the place of a model in memory
+    makes more of a difference.
+
+    Attributes
+    ----------
+    speed, slowest, fastest : median, least and greatest ratio of the rounds
+    finding : ``"gain"`` (more images per second), ``"loss"`` or ``"too noisy to tell"``
+
+    Examples
+    --------
+    >>> from agflow.evaluation import Timing
+    >>> heavy, light = Timing((1.0, 1.1, 3.0, 1.0, 1.0)), Timing((0.5, 0.5, 1.5, 0.6, 0.5))
+    >>> light.speed_over(heavy).finding, Timing((1.0,)).speed_over(Timing((9.0,))).finding
+    ('gain', 'too noisy to tell')
+    """
+
+    speed: float
+    slowest: float
+    fastest: float
+    finding: str
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Speed:
+        """Summarise the ratios of all rounds."""
+        speed = statistics.median(ratios)
+        agreeing = sum(ratio > 1 if speed > 1 else ratio < 1 for ratio in ratios)
+        rounds = len(ratios)
+        by_chance = sum(math.comb(rounds, k) for k in range(agreeing, rounds + 1)) / 2**rounds
+        finding = GAIN if speed > 1 else LOSS
+        if 2 * by_chance > _CHANCE or abs(speed - 1) < _LEAST_DIFFERENCE:
+            finding = NOISY
+        return cls(speed, min(ratios), max(ratios), finding)
 
 
 @dataclass(frozen=True)
@@ -67,6 +111,12 @@ class Timing:
         """How many times as long as ``other`` a call took, round by round."""
         ratios = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)]
         return Ratios(statistics.median(ratios), min(ratios), max(ratios))
+
+    def speed_over(self, other: Timing) -> Speed:
+        """How many times as many images a second as ``other``, round by round."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        share = self.images / other.images
+        return Speed.of([share * theirs / mine for mine, theirs in pairs])
 
     def __repr__(self) -> str:
         slowest, fastest = self.spread

@@ -35,7 +35,8 @@ def export_readme(cascade: Cascade, router: Router, files: list[dict], format: s
     names = {entry["file"].partition(".")[0]: entry["file"] for entry in files}
     return (
         f"# {model_name(cascade.heavy)}: cascade for other runtimes\n\n"
-        f"{cascade_summary(cascade, router)}{listed}- `{ROUTER_FILE}`: the calibrated router\n\n"
+        f"{cascade_summary(cascade, router, router.counts)}{listed}"
+        f"- `{ROUTER_FILE}`: the calibrated router\n\n"
         f"{_inputs(cascade)}\n\n{_code(cascade, names, format)}\n"
         "Routing (`agflow decide`, `agflow.cascade.Logits` and `agflow.cascade.Decisions`) needs "
         "agflow, without torch. A Go program needs no files of logits: package "

@@ -103,6 +103,7 @@ if TYPE_CHECKING:
         channels_of as channels_of,
         macs_of_layers as macs_of_layers,
     )
+    from agflow.models.callables import as_module as as_module
     from agflow.models.expert import (
         expert_preprocessing as expert_preprocessing,
         expert_tuning as expert_tuning,
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
     )
     from agflow.models.linear_units import LinearUnits as LinearUnits
     from agflow.models.load import load_model as load_model
+    from agflow.models.operations import model_macs as model_macs
     from agflow.models.outputs import logits_of as logits_of
     from agflow.models.preprocessing import preprocessing_of as preprocessing_of
     from agflow.models.registry import (
@@ -139,6 +141,7 @@ _HOMES = {
     "PrunableLayer": "adapter",
     "Tap": "adapter",
     "adapter_for": "registry",
+    "as_module": "callables",
     "at_image_size": "resolution",
     "build": "registry",
     "channels_of": "adapter",
@@ -156,6 +159,7 @@ _HOMES = {
     "logits_of": "outputs",
     "macs_of_layers": "adapter",
     "model_logits": "forward",
+    "model_macs": "operations",
     "model_name": "registry",
     "only_classes": "head",
     "prefix_macs": "registry",
@@ -170,6 +174,7 @@ __all__ = [
     "PrunableLayer",
     "Tap",
     "adapter_for",
+    "as_module",
     "at_image_size",
     "build",
     "channels_of",
@@ -187,6 +192,7 @@ __all__ = [
     "logits_of",
     "macs_of_layers",
     "model_logits",
+    "model_macs",
     "model_name",
     "only_classes",
     "prefix_macs",

@@ -5,25 +5,30 @@ Shape suffixes: B images, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from agflow._utils.devices import first_parameter
-from agflow.errors import NonFiniteError, ShapeError, UnsupportedModelError
+from agflow.errors import AgflowError, NonFiniteError, ShapeError, UnsupportedModelError
+from agflow.models.callables import FunctionModule
 from agflow.models.outputs import logits_of
-from agflow.models.registry import adapter_for
+from agflow.models.registry import adapter_for, model_name
 from agflow.models.resizing import resize_of
 
 
+@torch.compiler.disable(recursive=False)
 def model_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     """Run ``model`` on images of any floating dtype and device; returns its logits [B, K].
 
-    The images are brought to the device and dtype of the model's first parameter.
+    The images are brought to the device and dtype of the model's first parameter; a function
+    (:func:`agflow.models.as_module`) gets them as they come.
 
     Raises
     ------
     ShapeError
-        The images do not have the model's channels or size, or the output is not [B, K].
+        The model cannot take the images, or its output is not [B, K].
     UnsupportedModelError
         The output holds no logits (:func:`agflow.models.logits_of`).
 
@@ -35,18 +40,48 @@ def model_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     >>> model_logits(model, torch.zeros(2, 3, 4, 4)).dtype
     torch.bfloat16
     """
+    taken_BCHW = _as_taken(model, images_BCHW)
     try:
-        output = model(images_BCHW.to(first_parameter(model)))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        check_image_shape(model, images_BCHW, error)
+        output = model(taken_BCHW)
+    except (AgflowError, torch.OutOfMemoryError):
         raise
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _of_images(model, taken_BCHW, error) from error
+    return _checked_logits(model, output, len(images_BCHW))
+
+
+@torch.compiler.disable
+def _as_taken(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
+    weight = first_parameter(model)
+    if weight.numel():
+        return images_BCHW.to(weight)
+    # Nothing says where a model without parameters computes.
+    return images_BCHW if isinstance(model, FunctionModule) else images_BCHW.float()
+
+
+@torch.compiler.disable
+def _checked_logits(model: nn.Module, output: Any, images: int) -> torch.Tensor:
     logits_BK = logits_of(output)
-    if logits_BK.ndim != 2 or len(logits_BK) != len(images_BCHW):
+    if logits_BK.ndim != 2 or len(logits_BK) != images:
         raise ShapeError(
-            f"{type(model).__name__} gave logits of the shape {list(logits_BK.shape)} for "
-            f"{len(images_BCHW)} images, expected [images, classes]: pass a classifier of images"
+            f"{model_name(model)} gave logits of the shape {list(logits_BK.shape)} for "
+            f"{images} images, expected [images, classes]: pass a classifier of images"
         )
     return logits_BK
+
+
+def _of_images(model: nn.Module, images_BCHW: torch.Tensor, error: Exception) -> ShapeError:
+    """What a model's complaint about its images says of them."""
+    check_image_shape(model, images_BCHW, error)
+    return ShapeError(
+        f"{model_name(model)} fails on images {list(images_BCHW.shape)} of {images_BCHW.dtype} "
+        f"on {images_BCHW.device} ({_first_line(error)}): give it images of the size, channels and "
+        "type that it takes"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def check_image_shape(

@@ -1,12 +1,11 @@
-"""Models by short names: ``timm:NAME``, an expert's folder, ``module:function``, ``example``."""
+"""Models by short names: ``timm:NAME``, ``module:function``, folders, ``example``."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -16,9 +15,21 @@ from agflow.data.opening import missing_file
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import FileError, InvalidValueError
 from agflow.models.expert import expert_preprocessing, load_expert
+from agflow.models.libraries import (
+    config_of,
+    hugging_face_model,
+    timm_model,
+    torchvision_model,
+)
+from agflow.models.own_function import call_function
 from agflow.models.preprocessing import preprocessing_of
-from agflow.models.registry import model_name
+from agflow.models.registry import adapter_for, model_name
 from agflow.models.weights_file import fitting_weights
+
+Check = Callable[[nn.Module], object]
+
+IMAGE_OPTIONS = "mean", "std", "crop", "crop_mode", "interpolation"
+"""The options of :func:`load_model` that say what images need."""
 
 
 def load_model(
@@ -27,16 +38,23 @@ def load_model(
     *,
     mean: Sequence[float | str] | None = None,
     std: Sequence[float | str] | None = None,
+    crop: float | None = None,
+    crop_mode: str | None = None,
+    interpolation: str | None = None,
+    check: Check = adapter_for,
 ) -> tuple[nn.Module, Preprocessing, str]:
     """Load a model by a short name.
 
-    =================== =======================================================================
-    ``timm:NAME``       a timm model, with ``weights`` or else its published weights, which timm
-                        fetches
-    ``FOLDER``          an expert folder (:func:`agflow.save`)
-    ``module:function`` the result of calling the function, with ``weights`` loaded if given
-    ``example``         the shipped expert, a small Vision Transformer trained on Fashion-MNIST
-    =================== =======================================================================
+    ==================== ======================================================================
+    ``timm:NAME``        a timm model, with ``weights`` or else its published weights, which timm
+                         fetches
+    ``torchvision:NAME`` likewise, a model of torchvision
+    ``FOLDER``           an expert folder (:func:`agflow.save`), or the folder of a Hugging Face
+                         model (``save_pretrained``), which may also be written ``hf:FOLDER``
+    ``module:function``  the result of calling the function, with ``weights`` loaded if given. The
+                         module is looked for in the working folder, too
+    ``example``          the shipped expert, a small Vision Transformer trained on Fashion-MNIST
+    ==================== ======================================================================
 
     Parameters
     ----------
@@ -45,6 +63,10 @@ def load_model(
         Hugging Face model, a ``preprocessor_config.json`` says what its images need
     mean, std : what the images are normalised by, in place of what is known of the model: one
         number a channel each
+    crop, crop_mode, interpolation : of :class:`agflow.data.Preprocessing` (``crop`` is its
+        ``crop_pct``), in place of what is known of the model
+    check : is called with the model, and raises where it does not fit: with its architecture before
+        weights are fetched or read, where that can be built without them
 
     Returns
     -------
@@ -57,6 +79,8 @@ def load_model(
     InvalidValueError
         Unknown form, unknown timm name, a function that cannot be found or gives no model, weights
         or a mean beside an expert; mean and std that are not those of the model's channels.
+    UnsupportedModelError
+        No adapter handles the model.
     FileError, CorruptFileError
         Weights or folder are missing, damaged or belong to another model.
 
@@ -67,78 +91,93 @@ def load_model(
     >>> name, preprocessing.input_size, agflow.count_macs(model)
     ('example', (28, 28), 62924032)
     """
-    prefix, _, rest = spec.partition(":")
-    if spec == "example" or pathlib.Path(spec).is_dir():
-        own = {"weights": weights and os.fspath(weights), "mean": mean, "std": std}
-        for name, value in own.items():
+    given = {
+        "mean": mean,
+        "std": std,
+        "crop": crop,
+        "crop_mode": crop_mode,
+        "interpolation": interpolation,
+    }
+    expert = _expert_folder(spec)
+    if expert is not None:
+        for name, value in {"weights": weights and os.fspath(weights), **given}.items():
             if value is not None:
                 raise InvalidValueError(
                     f"{spec} is an expert folder and brings its own {name}: leave {name}={value!r} "
                     "out"
                 )
-        folder = EXAMPLE / "heavy" if spec == "example" else pathlib.Path(spec)
-        return (
-            load_expert(folder),
-            expert_preprocessing(folder),
-            "example" if spec == "example" else folder.resolve().name,
-        )
-    if prefix == "timm" and rest:
-        model = _timm_model(rest, pretrained=weights is None)
-        name = rest
-    elif rest and "/" not in spec:
-        model = _call(prefix, rest)
-        name = model_name(model)
-    else:
-        raise InvalidValueError(
-            f"model {spec!r} is not understood and is no folder, expected timm:NAME, an expert "
-            "folder, module:function or example"
-        )
+        model = load_expert(expert)
+        check(model)
+        return model, expert_preprocessing(expert), _folder_name(spec, expert)
+    if weights is not None and not pathlib.Path(weights).exists():
+        raise missing_file(weights)
+    model, name = _named(spec, weights is None, check)
+    check(model)
+    folder = None
     if weights is not None:
-        _load_weights(model, pathlib.Path(weights))
-    folder = None if weights is None else pathlib.Path(weights).parent
-    preprocessing = preprocessing_of(model, mean=mean, std=std, folder=folder)
-    return model.eval(), preprocessing, name
+        raw = read_bytes(weights, "weights")
+        model.load_state_dict(fitting_weights(raw, model, f"weights {os.fspath(weights)}"))
+        folder = pathlib.Path(weights).parent
+    return model.eval(), preprocessing_of(model, folder=folder, **given), name
 
 
-def _timm_model(name: str, *, pretrained: bool) -> nn.Module:
-    import timm  # seconds to import, and needed for timm's models only
+def image_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of :func:`load_model` that say what images need, among those of a command."""
+    return {name: options.get(name) or None for name in IMAGE_OPTIONS}
 
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        raise InvalidValueError(
-            f"timm has no model {name!r}"
-            + (f"; did you mean {', '.join(close)}?" if close else "; see timm.list_models()")
+
+def expert_folder(spec: str) -> pathlib.Path | None:
+    """The expert folder that ``spec`` names; None for the example and for all other models.
+
+    Examples
+    --------
+    >>> from agflow.models.load import expert_folder
+    >>> expert_folder("timm:deit_tiny_patch16_224")
+    """
+    return None if spec == "example" else _expert_folder(spec)
+
+
+def _expert_folder(spec: str) -> pathlib.Path | None:
+    if spec == "example":
+        return EXAMPLE / "heavy"
+    folder = pathlib.Path(spec)
+    return folder if folder.is_dir() and config_of(folder) is None else None
+
+
+def _folder_name(spec: str, folder: pathlib.Path) -> str:
+    return "example" if spec == "example" else folder.resolve().name
+
+
+def _named(spec: str, pretrained: bool, check: Check) -> tuple[nn.Module, str]:
+    """The model of every form but an expert folder, and its name."""
+    prefix, _, rest = spec.partition(":")
+    if prefix == "timm" and rest:
+        return timm_model(rest, pretrained=pretrained, check=check), rest
+    if prefix == "torchvision" and rest:
+        return torchvision_model(rest, pretrained=pretrained, check=check), rest
+    if prefix == "hf" and rest or pathlib.Path(spec).is_dir():
+        folder = pathlib.Path(rest if prefix == "hf" and rest else spec)
+        _check_hugging_face(folder)
+        return hugging_face_model(folder, pretrained=pretrained, check=check), _folder_name(
+            spec, folder
         )
-    try:
-        return timm.create_model(name, pretrained=pretrained)
-    # No network, no published weights, a damaged cache: each raises its own kind.
-    except Exception as error:
-        if not pretrained:
-            raise
+    if rest and "/" not in spec:
+        model = call_function(prefix, rest)
+        return model, model_name(model)
+    raise InvalidValueError(
+        f"model {spec!r} is not understood and is no folder, expected timm:NAME, torchvision:NAME, "
+        "module:function, example, or the folder of an expert or of a Hugging Face model"
+    )
+
+
+def _check_hugging_face(folder: pathlib.Path) -> None:
+    if not folder.is_dir():
         raise FileError(
-            f"the published weights of {name} cannot be fetched ({error}): name a safetensors file "
-            "with weights"
-        ) from error
-
-
-def _call(module: str, function: str) -> nn.Module:
-    try:
-        model = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
-        raise InvalidValueError(
-            f"model {module}:{function} cannot be made ({error}): expected module:function with "
-            "the module on Python's path"
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise InvalidValueError(
-            f"{module}:{function} gave a {type(model).__name__}, expected a torch.nn.Module"
+            f"hf:{folder} names no folder: give one that save_pretrained wrote, or fetch a "
+            f"published model into one first (hf download {folder} --local-dir DIR)"
         )
-    return model
-
-
-def _load_weights(model: nn.Module, path: pathlib.Path) -> None:
-    """Load a safetensors file strictly; the model is not changed when anything does not fit."""
-    if not path.exists():
-        raise missing_file(path)
-    raw = read_bytes(path, "weights")
-    model.load_state_dict(fitting_weights(raw, model, f"weights {path}"))
+    if config_of(folder) is None:
+        raise InvalidValueError(
+            f"hf:{folder} is not the folder of a Hugging Face model (no config.json with a "
+            "model_type or an architecture): give an expert folder without hf:"
+        )

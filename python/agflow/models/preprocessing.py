@@ -18,6 +18,9 @@ def preprocessing_of(
     *,
     mean: Sequence[float | str] | None = None,
     std: Sequence[float | str] | None = None,
+    crop: float | None = None,
+    crop_mode: str | None = None,
+    interpolation: str | None = None,
     folder: pathlib.Path | None = None,
 ) -> Preprocessing:
     """Return the preprocessing that the model's library knows for ``model``.
@@ -29,6 +32,8 @@ def preprocessing_of(
     Parameters
     ----------
     mean, std : in place of the library's: one number a channel each
+    crop, crop_mode, interpolation : of the :class:`agflow.data.Preprocessing`, in place of the
+        library's; ``crop`` is its ``crop_pct``
     folder : where the weights are from, if they are from a file
 
     Raises
@@ -37,7 +42,7 @@ def preprocessing_of(
         No adapter handles the model.
     InvalidValueError
         The model takes another number of channels than the library knows mean and std for, or than
-        the given ones are for.
+        the given ones are for; a value that a preprocessing cannot have.
 
     Examples
     --------
@@ -49,6 +54,8 @@ def preprocessing_of(
     adapter = adapter_for(model)
     channels = adapter.input_size(model)[0]
     found = adapter.preprocessing(model, folder)
+    others = {"crop_pct": crop, "crop_mode": crop_mode, "interpolation": interpolation}
+    found = replace(found, **{name: v for name, v in others.items() if v is not None})
     if mean is None and std is None:
         if channels != found.channels:
             raise InvalidValueError(

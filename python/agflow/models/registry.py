@@ -9,6 +9,7 @@ from torch import nn
 
 from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.models.adapter import Adapter
+from agflow.models.callables import FunctionModule, function_name, unwrapped
 from agflow.models.state import state_refusals
 
 _registered: list[Adapter] = []  # by register(), the last one first
@@ -191,7 +192,7 @@ def count_params(model: nn.Module) -> int:
 
 
 def model_name(model: nn.Module) -> str:
-    """The name that timm has for the architecture; the class name of other models.
+    """The name that timm has for the architecture; of other models that of the class or function.
 
     Examples
     --------
@@ -200,6 +201,9 @@ def model_name(model: nn.Module) -> str:
     >>> model_name(nn.Linear(4, 2))
     'Linear'
     """
+    if isinstance(model, FunctionModule):
+        return function_name(model.function)
+    model = unwrapped(model)
     return getattr(model, "pretrained_cfg", {}).get("architecture") or type(model).__name__
 
 

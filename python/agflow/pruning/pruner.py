@@ -127,12 +127,7 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
     plan = Plan.of_any(plan)
     if plan.image_size is not None:
         model = at_image_size(model, plan.image_size)
-    dtype = first_parameter(model).dtype
-    if dtype is not torch.float32:
-        raise DtypeError(
-            f"the model's parameters are {dtype}, expected torch.float32: call model.float() first "
-            "and convert the pruned model back"
-        )
+    check_dtype(model)
     cuts = _cuts(adapter, model, plan)
     images, batches = (
         (_random_images(adapter, model), ()) if loader is None else _first_images(model, loader)
@@ -158,6 +153,16 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
         _check_agreement(pruned, reference, images[:AGREEMENT_IMAGES])
     _copy_training_modes(pruned, model)
     return pruned
+
+
+def check_dtype(model: nn.Module) -> None:
+    """DtypeError for a model in another precision than pruning and repair compute in."""
+    dtype = first_parameter(model).dtype
+    if dtype is not torch.float32:
+        raise DtypeError(
+            f"the model's parameters are {dtype}, expected torch.float32: call model.float() first "
+            "and convert the pruned model back"
+        )
 
 
 def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> Cuts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pathlib
 from dataclasses import dataclass
+from html import escape
 
 import torch
 from torch.utils.data import DataLoader, Subset
@@ -12,20 +13,24 @@ from torch.utils.data import DataLoader, Subset
 from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
 from agflow._utils.folders import atomic_folder, check_folder
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ensemble import HEAVY_ANSWERS
 from agflow.cascade.folder import CASCADE_FOLDER, write_cascade
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
-from agflow.cascade.router_evaluation import RouterEvaluation, evaluate_cascade
+from agflow.cascade.router_evaluation import RouterEvaluation
+from agflow.cascade.verdict import Verdict
 from agflow.data import datasets as data
 from agflow.data.datasets import load_dataset
 from agflow.data.loading import image_loader
 from agflow.data.options import DataOptions
 from agflow.errors import EmptyError, InvalidValueError
 from agflow.evaluation.timing import Timing, first_images, time_models
+from agflow.models.fitting import request_check
 from agflow.models.head import known_classes, only_classes
-from agflow.models.load import load_model
+from agflow.models.load import image_options, load_model
 from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
+from agflow.recipes.results import verdict_of
 from agflow.search.design import CascadeDesign
 from agflow.search.halving import design_cascade
 from agflow.search.space import SearchSpace
@@ -54,6 +59,8 @@ class DesignOptions:
     limit : :func:`agflow.load_dataset`
     label, image_column, class_map : :class:`agflow.data.DataOptions`
     mean, std : of the images' channels, where they are not known of the model
+    crop, crop_mode, interpolation : of the images, in place of what is known of the model
+        (:func:`agflow.load_model`)
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
 
@@ -92,6 +99,9 @@ class DesignOptions:
     class_map: str | None = None
     mean: tuple[str, ...] = ()
     std: tuple[str, ...] = ()
+    crop: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
     limit: int | None = None
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
@@ -147,25 +157,46 @@ class DesignResult:
     timings: dict[str, Timing]
 
     @property
+    def counts(self) -> Verdict:
+        """The verdict on both counts, of the test images and by the clock."""
+        return verdict_of(self.router, self.evaluation, self.timings)
+
+    @property
+    def next(self) -> str:
+        """What to do about the cascade, or with it."""
+        return self.counts.next(f"serve it: agflow.Server(agflow.load('{self.options.output}'))")
+
+    @property
     def summary(self) -> str:
-        """The frontier, the router, its evaluation and the speeds, in words."""
+        """Verdict, evaluation, router, speeds and frontier in words, and what to do next."""
         speeds = ", ".join(
             f"{contender} {timing.images_per_second:.1f} "
             f"({timing.spread[0]:.1f} to {timing.spread[1]:.1f})"
             for contender, timing in self.timings.items()
         )
-        router = self.router
+        router, counts = self.router, self.counts
         return (
-            f"{self.design}\n"
-            f"{self.options.output}: {self.name} as a cascade. {router.verdict} on "
-            f"{router.samples} images: {router.rule}, which {_answerer(router)} then answers\n"
-            f"on {self.evaluation.images} test images: {self.evaluation}\n"
+            f"{counts}\n{self.options.output}: {counts.meaning}\n"
+            f"{self.name} as a cascade on {self.evaluation.images} test images: "
+            f"{self.evaluation.figures}\n"
+            f"{router.rule}, which {_answerer(router)} then answers\n"
             f"images/s in batches of {TIMED_BATCH}, median (slowest to fastest round): {speeds}, "
-            f"{self.options.computing}"
+            f"{self.options.computing}\n"
+            f"{self.design.frontier.listing}\n{self.next}"
         )
 
     def __repr__(self) -> str:
-        return f"<agflow.DesignResult: {self.options.output}: {self.evaluation}>"
+        return (
+            f"<agflow.DesignResult: {self.options.output}: {self.counts}; "
+            f"{self.evaluation.figures}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<b>{escape(self.counts.line)}</b><br>{escape(self.options.output)}: "
+            f"{escape(self.counts.meaning)}{self.evaluation._repr_html_()}"
+            f"{self.design._repr_html_()}{escape(self.next)}"
+        )
 
 
 def _answerer(router: Router) -> str:
@@ -211,8 +242,9 @@ def design(options: DesignOptions) -> DesignResult:
 def _design(options: DesignOptions) -> DesignResult:
     space = options.space
     check_folder(options.output, CASCADE_FOLDER)  # before the training rather than after it
+    check = request_check(options.groups)
     heavy, preprocessing, name = load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
+        options.model, options.weights, check=check, **image_options(vars(options))
     )
     heavy = options.computing.move(heavy)
     parts = _parts(options, preprocessing, known_classes(heavy))
@@ -231,15 +263,16 @@ def _design(options: DesignOptions) -> DesignResult:
     calibrating = made.predict(parts.calibrating)
     router = made.calibrate(calibrating, confidence=options.confidence)
     predictions, cascade = made.predict(parts.test, router), made.cascade(router)
-    kept = {"preprocessing": preprocessing, "tuning": made.tuning, "plan": made.plan}
-    with atomic_folder(options.output, CASCADE_FOLDER) as folder:
-        _save_tables(folder, made, calibrating, predictions)
-        write_cascade(cascade, folder, **kept)
     evaluation = evaluate_cascade(cascade, parts.test, predictions)
     x = first_images(parts.test.dataset, TIMED_IMAGES).to(options.device)
     timings = time_models(
         {"heavy": made.heavy, "light": made.light, "cascade": cascade}, x, batch=TIMED_BATCH
     )
+    counts = verdict_of(router, evaluation, timings)
+    kept = {"preprocessing": preprocessing, "tuning": made.tuning, "plan": made.plan}
+    with atomic_folder(options.output, CASCADE_FOLDER) as folder:
+        _save_tables(folder, made, calibrating, predictions, counts)
+        write_cascade(cascade, folder, counts=counts, **kept)
     return DesignResult(options, name, made, router, evaluation, timings)
 
 
@@ -283,7 +316,11 @@ def _split(images: data.Dataset | Subset, shares: tuple[float, ...], seed: int) 
 
 
 def _save_tables(
-    folder: pathlib.Path, made: CascadeDesign, calibrating: Predictions, predictions: Predictions
+    folder: pathlib.Path,
+    made: CascadeDesign,
+    calibrating: Predictions,
+    predictions: Predictions,
+    counts: Verdict,
 ) -> None:
     for file, table in (
         ("predictions-threshold", calibrating),
@@ -291,4 +328,4 @@ def _save_tables(
         ("frontier", made.frontier),
     ):
         table.save(folder / f"{file}.arrow")
-    (folder / "frontier.md").write_text(made.frontier.markdown(), encoding="utf-8")
+    (folder / "frontier.md").write_text(made.frontier.markdown(counts), encoding="utf-8")

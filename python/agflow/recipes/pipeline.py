@@ -14,13 +14,15 @@ from agflow._utils.files import atomic_file
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import Predictions
 from agflow.data.leakage import sketch_images
-from agflow.evaluation.accuracy import Accuracy, accuracy, evaluate, logits
+from agflow.evaluation.accuracy import Accuracy, accuracy, logits
 from agflow.evaluation.timing import first_images, time_models
 from agflow.models.expert import load_expert, save_expert
-from agflow.models.load import load_model
+from agflow.models.fitting import request_check
+from agflow.models.load import image_options, load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.scoring import needs_weight_gradients, score
@@ -128,8 +130,9 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
 
 def _parts(options: RunOptions) -> RunParts:
+    check = request_check(options.groups, options.macs)
     heavy, preprocessing, name = load_model(
-        options.model, options.weights, mean=options.mean or None, std=options.std or None
+        options.model, options.weights, check=check, **image_options(vars(options))
     )
     splits = split_images(options, preprocessing, options.computing.move(heavy))
     return RunParts(options, name, heavy, preprocessing, splits)
@@ -260,9 +263,9 @@ def _cascade(parts: RunParts, path: pathlib.Path) -> None:
     logged = read_cascade_result(path / LOGGED, path / ROUTER, path / CURVE)
     light = _load_light(parts, path)
     cascade = Cascade(light, parts.heavy, logged.router)
-    measured = evaluate(cascade, parts.loader(parts.splits.test)).top1
-    result = replace(logged, ledger=cascade.ledger, cascade=measured)
-    write_cascade_result(path / MEASURED, result)
+    predictions = Predictions.load(path / TESTED)
+    evaluation = evaluate_cascade(cascade, parts.loader(parts.splits.test), predictions)
+    write_cascade_result(path / MEASURED, replace(logged, evaluation=evaluation))
     x = first_images(parts.splits.test, TIMED_IMAGES).to(parts.options.device)
     contenders = {"heavy": parts.heavy, "light": light, "cascade": cascade}
     write_timings(path / TIMINGS, time_models(contenders, x, batch=TIMED_BATCH))

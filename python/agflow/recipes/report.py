@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import pathlib
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from agflow._utils.files import atomic_file, write_text
 from agflow._utils.json_file import write_json
+from agflow.cascade.router_evaluation import percent_text
+from agflow.evaluation.timing import Timing
 from agflow.recipes.results import SLOWER, CascadeResult, RunResult
 
 STAGES = ("pruned", "repaired", "fine-tuned")
@@ -88,6 +91,8 @@ def environment() -> dict[str, str]:
 def as_dict(result: RunResult) -> dict:
     """The run as JSON values: every figure of the Markdown report."""
     return {
+        "counts": asdict(result.counts),
+        "next": result.next,
         "options": asdict(result.options),
         "model": result.name,
         "classes": result.classes,
@@ -115,29 +120,24 @@ def as_dict(result: RunResult) -> dict:
 def _cascade_dict(found: CascadeResult | None) -> dict | None:
     if found is None:
         return None
-    return {
-        "router": asdict(found.router),
-        "ledger": asdict(found.ledger),
-        "light": found.light,
-        "heavy": found.heavy,
-        "cascade": found.cascade,
-        "random": found.random,
-    }
+    return {"router": asdict(found.router), **asdict(found.evaluation)}
 
 
 def as_markdown(result: RunResult) -> str:
-    """The text of report.md."""
+    """The text of report.md: the verdict, the cascade and its picture, then the rest."""
     sections = [
-        _introduction(result),
-        ["## Accuracy of the light expert", "", *_accuracy_table(result)],
-        ["![accuracy after each step](stages.png)"],
-        ["## Cascade", "", *_cascade_table(result.cascade, f"all {result.classes} classes")],
+        _verdict(result),
+        [*_cascade_table(result.cascade, result.timings), _difference(result)],
+        ["![accuracy against expected cost](cascade.png)"],
+        ["## What escalates", "", "From low to high confidence of the light expert."],
+        ["![images that escalate, and images that do not](escalated.png)"],
     ]
     if result.cascade_among_present:
-        classes = f"the {result.dense.classes} classes of the data"
-        sections.append(_cascade_table(result.cascade_among_present, classes))
+        sections.append(_among_present(result, result.cascade_among_present))
     sections += [
-        ["![accuracy against charged cost](cascade.png)"],
+        ["## The light expert", "", *_light_expert(result), "", *_accuracy_table(result)],
+        ["![accuracy after each step](stages.png)"],
+        ["![confidence against accuracy](reliability.png)"],
         ["## Speed", "", *as_speed_table(result)],
         ["## Utilities and plan", "", *_plan_table(result)],
         ["![utilities](utilities.png)"],
@@ -146,12 +146,27 @@ def as_markdown(result: RunResult) -> str:
     return "\n".join(line for section in sections for line in [*section, ""])
 
 
-def _introduction(result: RunResult) -> list[str]:
-    options, plan = result.options, result.plan
-    counts = ", ".join(f"{count} {use}" for use, count in result.images.items())
+def _verdict(result: RunResult) -> list[str]:
+    counts, found = result.counts, result.cascade
     return [
         f"# agflow: {result.name}",
         "",
+        f"**{counts.line}**",
+        "",
+        f"{_sentence(counts.meaning)} {_sentence(found.router.rule)}",
+        "",
+        _sentence(result.next),
+    ]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _light_expert(result: RunResult) -> list[str]:
+    options, plan = result.options, result.plan
+    counts = ", ".join(f"{count} {use}" for use, count in result.images.items())
+    return [
         f"Plan: criterion `{options.criterion}`, {plan.macs / 1e6:.1f} M of "
         f"{plan.model_macs / 1e6:.1f} M MACs per image ({plan.macs_share:.3f}x), "
         f"repair `{options.compensate}`, {options.epochs} epochs of distillation, "
@@ -174,7 +189,7 @@ def _accuracy_table(result: RunResult) -> list[str]:
         "",
         f"Criterion and control are compared after {_epochs(stages.epochs)} of distillation, each "
         f"with a schedule of its own. The light expert of the cascade was trained for "
-        f"{_epochs(result.options.epochs)}: {100 * result.cascade.light:.1f} %.",
+        f"{_epochs(result.options.epochs)}: {100 * result.cascade.evaluation.light:.1f} %.",
         "",
         "| criterion | " + " | ".join(STAGES) + " |",
         "|---|" + "---|" * len(STAGES),
@@ -189,39 +204,51 @@ def _epochs(count: int) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def _cascade_table(found: CascadeResult, classes: str) -> list[str]:
-    router, ledger = found.router, found.ledger
+def _cascade_table(found: CascadeResult, timings: Mapping[str, Timing] = {}) -> list[str]:
+    evaluation, ledger = found.evaluation, found.evaluation.ledger
     light = ledger.light_cost / ledger.heavy_cost
-    shares = f"{100 * ledger.escalation:.1f} | {ledger.charged:.3f}x | {ledger.uncharged:.3f}x"
+    random = (evaluation.random_low, evaluation.random_high)
+    routed = f"{100 * ledger.escalation:.1f} | {ledger.charged:.3f}x"
+    rows = (
+        ("heavy", "heavy expert", evaluation.heavy, evaluation.heavy_interval, "100 | 1.000x"),
+        ("light", "light expert", evaluation.light, evaluation.light_interval, f"0 | {light:.3f}x"),
+        ("cascade", "**cascade**", evaluation.cascade, evaluation.cascade_interval, routed),
+        ("", "random routing, same share", evaluation.random, random, routed),
+    )
     return [
-        f"Over {classes}, {router.rule}. {_verdict(router)}.",
-        "",
-        "| | accuracy % | images to the heavy expert % | MACs charged "
-        "| MACs, light pass of escalated images not charged |",
+        f"| {evaluation.images} test images | accuracy % (95 % interval) "
+        "| images to the heavy expert % | expected MACs per image | images/s |",
         "|---|---|---|---|---|",
-        f"| heavy expert | {100 * found.heavy:.2f} | 100 | 1.000x | 1.000x |",
-        f"| light expert | {100 * found.light:.2f} | 0 | {light:.3f}x | {light:.3f}x |",
-        f"| cascade | {100 * found.cascade:.2f} | {shares} |",
-        f"| random routing, same share | {100 * found.random:.2f} | {shares} |",
-        "",
-        f"Charged cost: **{ledger.verdict}** "
-        f"(break-even at {100 * ledger.break_even:.1f} % escalated).",
+        *(
+            f"| {label} | {percent_text(accuracy, interval)} | {figures} "
+            f"| {f'{timings[name].images_per_second:.0f}' if name in timings else ''} |"
+            for name, label, accuracy, interval, figures in rows
+        ),
     ]
 
 
-def _verdict(router) -> str:
-    guarantee = (
-        f"accuracy(cascade) >= accuracy(heavy) - {router.tolerance:g} with confidence "
-        f"{router.confidence:g}, from {router.samples} held-out images"
-    )
-    if router.verdict == "PASS":
-        return f"PASS: {guarantee}"
-    if router.verdict == "FAIL":
-        return f"FAIL: not shown: {guarantee}; every image escalates"
+def _difference(result: RunResult) -> str:
+    evaluation, ledger = result.cascade.evaluation, result.cascade.evaluation.ledger
     return (
-        f"INSUFFICIENT DATA for {guarantee}; about {router.needed_samples} would do; "
-        "every image escalates"
+        f"\nThe cascade against the heavy expert: {evaluation.difference_text}, "
+        f"{evaluation.lost} images lost and {evaluation.gained} gained. The expected MACs per "
+        "image, a ratio of the heavy expert's, count both passes of an image that escalates; "
+        f"without the light one they would be {ledger.uncharged:.3f}x. Break-even is at "
+        f"{100 * ledger.break_even:.1f} % escalated."
     )
+
+
+def _among_present(result: RunResult, found: CascadeResult) -> list[str]:
+    counts = found.evaluation.counts
+    return [
+        f"## Among the {result.dense.classes} classes of the data",
+        "",
+        f"Both experts answer only these, and the threshold is another: **{counts.line}**",
+        "",
+        f"{_sentence(counts.meaning)} {_sentence(found.router.rule)}",
+        "",
+        *_cascade_table(found),
+    ]
 
 
 def as_speed_table(result: RunResult) -> list[str]:
@@ -229,18 +256,25 @@ def as_speed_table(result: RunResult) -> list[str]:
 
     They say FAILURE where the light expert is the slower one.
     """
-    heavy = result.timings["heavy"].images_per_second
+    heavy = result.timings["heavy"]
+    rounds = len(heavy.seconds)
+
+    def row(name: str, timing: Timing) -> str:
+        slowest, fastest = timing.spread
+        images = f"{timing.images_per_second:.0f} ({slowest:.0f} to {fastest:.0f})"
+        over = timing.speed_over(heavy)
+        finding = "" if timing is heavy else f" ({over.slowest:.2f} to {over.fastest:.2f})"
+        finding += "" if timing is heavy else f": {over.finding}"
+        return f"| {name} | {images} | {over.speed:.2f}x{finding} |"
+
     return [
-        "Images per second, batch 32, rounds interleaved: median (slowest to fastest round).",
+        f"Images per second, batch 32, {rounds} interleaved rounds: median (slowest to fastest "
+        "round). Rounds that do not agree are too noisy to tell.",
         *([SLOWER] if result.slower else []),
         "",
-        "| | images/s | over heavy |",
+        "| | images/s | over heavy, round by round |",
         "|---|---|---|",
-        *(
-            f"| {name} | {t.images_per_second:.0f} ({t.spread[0]:.0f} to {t.spread[1]:.0f}) "
-            f"| {t.images_per_second / heavy:.2f}x |"
-            for name, t in result.timings.items()
-        ),
+        *(row(name, timing) for name, timing in result.timings.items()),
     ]
 
 

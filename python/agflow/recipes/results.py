@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import TYPE_CHECKING, TypedDict
 
 from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
 from agflow.cascade.curves import Curve
-from agflow.cascade.ledger import Ledger
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
+from agflow.cascade.router_evaluation import RouterEvaluation, percent_text
+from agflow.cascade.verdict import Verdict
 from agflow.data.datasets import Dataset
 from agflow.evaluation.accuracy import Accuracy
-from agflow.evaluation.timing import Timing
+from agflow.evaluation.timing import LOSS, Timing
 from agflow.pruning.planning import Plan
 from agflow.pruning.scoring import Scores
 
@@ -40,6 +43,8 @@ class RunOptions:
         does not lose more (:func:`agflow.calibrate_router`)
     label, image_column, class_map : :class:`agflow.data.DataOptions`
     mean, std : of the images' channels, where they are not known of the model
+    crop, crop_mode, interpolation : of the images, in place of what is known of the model
+        (:func:`agflow.load_model`)
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
     force : repeat a run that is finished, and replace another run's files in the default output
@@ -63,7 +68,7 @@ class RunOptions:
     lr: float = default("run", "lr")
     limit: int | None = None
     eval_limit: int | None = None
-    tolerance: float = default("route", "tolerance")
+    tolerance: float = default("run", "tolerance")
     confidence: float = default("route", "confidence")
     seed: int = default("common", "seed")
     label: str | None = None
@@ -71,10 +76,13 @@ class RunOptions:
     class_map: str | None = None
     mean: tuple[str, ...] = ()
     std: tuple[str, ...] = ()
+    crop: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
     workers: int = default("common", "workers")
-    force: bool = False
+    force: bool = default("common", "force")
 
     @property
     def computing(self) -> Computing:
@@ -100,20 +108,16 @@ class Stages:
 
 @dataclass(frozen=True)
 class CascadeResult:
-    """A cascade on test images, over one set of classes.
+    """A cascade over one set of classes.
 
     Attributes
     ----------
-    light, heavy, cascade : top-1 accuracies in [0, 1]
-    random : expected accuracy of random routing at the same escalation
+    evaluation : on the test images
+    curve : over all thresholds, of the test images
     """
 
     router: Router
-    ledger: Ledger
-    light: float
-    heavy: float
-    cascade: float
-    random: float
+    evaluation: RouterEvaluation
     curve: Curve = field(repr=False)
 
 
@@ -122,9 +126,18 @@ class ResultRow(TypedDict):
 
     name: str
     accuracy: float
+    accuracy_low: float
+    accuracy_high: float
     escalation: float
     charged: float
     images_per_second: float | None
+
+
+def verdict_of(
+    router: Router, evaluation: RouterEvaluation, timings: Mapping[str, Timing]
+) -> Verdict:
+    """The verdict on a cascade that was evaluated, and timed beside its heavy expert."""
+    return Verdict.of(router, evaluation, timings["cascade"].speed_over(timings["heavy"]))
 
 
 @dataclass(frozen=True, repr=False)
@@ -162,33 +175,52 @@ class RunResult:
 
     @property
     def slower(self) -> bool:
-        """Whether the light expert's fastest round is slower than the heavy expert's slowest."""
-        return self.timings["light"].spread[1] < self.timings["heavy"].spread[0]
+        """Whether the light expert is clearly slower than the heavy one."""
+        return self.timings["light"].speed_over(self.timings["heavy"]).finding == LOSS
+
+    @property
+    def counts(self) -> Verdict:
+        """The verdict on both counts, of the test images and by the clock."""
+        return verdict_of(self.cascade.router, self.cascade.evaluation, self.timings)
+
+    @property
+    def next(self) -> str:
+        """What to do about the cascade, or with it."""
+        folder = self.options.output
+        return self.counts.next(
+            f"{folder}/report.md has it all; in Python the cascade is "
+            f"agflow.Cascade(agflow.load('{folder}/light'), heavy, "
+            f"agflow.Router.load('{folder}/router.json'))"
+        )
 
     @property
     def rows(self) -> list[ResultRow]:
         """Heavy expert, light expert, cascade and random routing, each as a row of figures.
 
+        ``accuracy_low`` and ``accuracy_high`` are the ends of its 95 % confidence interval;
         ``escalation`` is the share of the images that the heavy expert sees; ``charged`` the
         expected MACs per image as a ratio of the heavy expert's, all passes paid.
         """
-        found, ledger = self.cascade, self.cascade.ledger
+        found, ledger = self.cascade.evaluation, self.cascade.evaluation.ledger
         light = ledger.light_cost / ledger.heavy_cost
+        routed, random = (ledger.escalation, ledger.charged), (found.random_low, found.random_high)
         figures = [
-            ("heavy", found.heavy, 1.0, 1.0),
-            ("light", found.light, 0.0, light),
-            ("cascade", found.cascade, ledger.escalation, ledger.charged),
-            ("random routing", found.random, ledger.escalation, ledger.charged),
+            ("heavy", found.heavy, found.heavy_interval, 1.0, 1.0),
+            ("light", found.light, found.light_interval, 0.0, light),
+            ("cascade", found.cascade, found.cascade_interval, *routed),
+            ("random routing", found.random, random, *routed),
         ]
         return [
             ResultRow(
                 name=name,
                 accuracy=accuracy,
+                accuracy_low=interval[0],
+                accuracy_high=interval[1],
                 escalation=escalation,
                 charged=charged,
                 images_per_second=self._speed(name),
             )
-            for name, accuracy, escalation, charged in figures
+            for name, accuracy, interval, escalation, charged in figures
         ]
 
     def _speed(self, name: str) -> float | None:
@@ -202,8 +234,9 @@ class RunResult:
 
     @property
     def summary(self) -> str:
-        """The outcome in a few lines, for a terminal."""
-        cascade, ledger = self.cascade, self.cascade.ledger
+        """The outcome in a few lines for a terminal: verdict first, what to do next last."""
+        counts, router = self.counts, self.cascade.router
+        cascade, ledger = self.cascade.evaluation, self.cascade.evaluation.ledger
         last = self.stages[self.options.criterion]
         heavy = self.timings["heavy"].images_per_second
         speeds = (
@@ -211,40 +244,49 @@ class RunResult:
             for name, t in self.timings.items()
         )
         lines = [
+            counts.line,
+            f"{self.options.output}: {counts.meaning}",
             f"light expert   {_percent(cascade.light)}  "
             f"{ledger.light_cost / ledger.heavy_cost:.3f}x MACs  "
             f"(pruned {100 * last.cut.top1:.1f}, repaired {100 * last.repaired.top1:.1f})",
             f"heavy expert   {_percent(cascade.heavy)}  1.000x MACs",
-            f"cascade        {_percent(cascade.cascade)}  {ledger.charged:.3f}x MACs charged, "
-            f"{ledger.uncharged:.3f}x uncharged, {100 * ledger.escalation:.1f} % escalated: "
-            f"{ledger.verdict}",
+            f"cascade        {_percent(cascade.cascade)}  {ledger.charged:.3f}x MACs, "
+            f"{100 * ledger.escalation:.1f} % escalated; {cascade.difference_text} against the "
+            f"heavy expert on {cascade.images} test images (95 % interval)",
             f"random routing {_percent(cascade.random)}  at the same cost",
-            f"threshold      {cascade.router.rule}: {cascade.router.verdict}",
+            f"threshold      {router.rule}",
             "images/s       " + ", ".join(speeds) + f", {self.options.computing}",
             *([SLOWER] if self.slower else []),
+            self.next,
         ]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        found, ledger = self.cascade, self.cascade.ledger
+        found = self.cascade.evaluation
         return (
-            f"<agflow.recipes.RunResult {self.options.output}: cascade {100 * found.cascade:.1f} % "
-            f"(heavy {100 * found.heavy:.1f} %, light {100 * found.light:.1f} %) at "
-            f"{ledger.charged:.3f}x charged>"
+            f"<agflow.recipes.RunResult {self.options.output}: {self.counts}; cascade "
+            f"{100 * found.cascade:.1f} %, heavy {100 * found.heavy:.1f} %, "
+            f"light {100 * found.light:.1f} %>"
         )
 
     def _repr_html_(self) -> str:
         cells = "".join(
-            f"<tr><td>{row['name']}</td><td>{100 * row['accuracy']:.1f}</td>"
+            f"<tr><td>{row['name']}</td><td>{_accuracy_cell(row)}</td>"
             f"<td>{100 * row['escalation']:.1f}</td><td>{row['charged']:.3f}x</td>"
             f"<td>{'' if (speed := row['images_per_second']) is None else f'{speed:.0f}'}</td></tr>"
             for row in self.rows
         )
+        counts = self.counts
+        about = f"{self.options.output}, {self.name}: {counts.meaning}; {self.cascade.router.rule}"
         return (
-            f"<b>{self.name}</b>, {self.cascade.router.rule}: {self.cascade.router.verdict}"
-            "<table><tr><th></th><th>accuracy %</th><th>escalated %</th><th>MACs charged</th>"
-            f"<th>images/s</th></tr>{cells}</table>"
+            f"<b>{escape(counts.line)}</b><br>{escape(about)}"
+            "<table><tr><th></th><th>accuracy %</th><th>escalated %</th><th>expected cost</th>"
+            f"<th>images/s</th></tr>{cells}</table>{escape(self.next)}"
         )
+
+
+def _accuracy_cell(row: ResultRow) -> str:
+    return percent_text(row["accuracy"], (row["accuracy_low"], row["accuracy_high"]))
 
 
 def _percent(share: float) -> str:

@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from agflow.cascade.curves import curve
-from agflow.cascade.ledger import CascadeCosts, Ledger
+from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import FixedParameters, Predictions, join_predictions
-from agflow.cascade.priors import escalations
 from agflow.cascade.router import calibrate_router
-from agflow.evaluation.accuracy import restrict, top1
+from agflow.cascade.router_evaluation import evaluate_router
+from agflow.evaluation.accuracy import restrict
 from agflow.models.passes import LABELS, run_models
 from agflow.recipes.results import CascadeResult, RunOptions
 
@@ -59,21 +59,7 @@ def route(
     router = calibrate_router(
         calibrating, tolerance=options.tolerance, confidence=options.confidence
     )
-    escalated = escalations(
-        tested.light_NK, router.threshold, prior=router.prior, temperature=router.temperature
-    )
-    answers_NK = tested.light_NK.index_copy(0, escalated, tested.heavy_NK[escalated])
-    ledger = Ledger.of(costs, len(predictions), len(escalated))
-    light, heavy = predictions.light_accuracy, predictions.heavy_accuracy
-    result = CascadeResult(
-        router=router,
-        ledger=ledger,
-        light=light,
-        heavy=heavy,
-        cascade=top1(answers_NK, tested.labels_N),
-        random=(1 - ledger.escalation) * light + ledger.escalation * heavy,
-        curve=curve(predictions),
-    )
+    result = CascadeResult(router, evaluate_router(predictions, router), curve(predictions))
     return result, calibrating, predictions
 
 

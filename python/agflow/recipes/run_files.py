@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import pathlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from typing import Any
 
 from agflow._utils.json_file import Keys, read_json, write_json
 from agflow.cascade.curves import Curve
 from agflow.cascade.ledger import Ledger
 from agflow.cascade.router import Router
+from agflow.cascade.router_evaluation import RouterEvaluation
+from agflow.cascade.verdict import Verdict
 from agflow.evaluation.accuracy import Accuracy
 from agflow.evaluation.timing import Timing
 from agflow.recipes.results import CascadeResult, Stages
 
 _STAGES = {4: Keys(("cut", "repaired", "tuned", "epochs"))}
-_CASCADE = {4: Keys(("ledger", "light", "heavy", "cascade", "random"))}
+_EVALUATION = {4: Keys(tuple(field.name for field in fields(RouterEvaluation)))}
 _TIMINGS = {4: Keys(("seconds", "images"))}
 
 
@@ -32,18 +35,22 @@ def read_stages(path: pathlib.Path) -> Stages:
 
 def write_cascade_result(path: pathlib.Path, result: CascadeResult) -> None:
     """Write the figures of a cascade, without its router and its curve, which have own files."""
-    figures = {name: getattr(result, name) for name in ("light", "heavy", "cascade", "random")}
-    write_json(path, {"ledger": asdict(result.ledger), **figures}, "cascade result")
+    write_json(path, asdict(result.evaluation), "cascade result")
 
 
 def read_cascade_result(
     path: pathlib.Path, router: pathlib.Path, curve: pathlib.Path
 ) -> CascadeResult:
     """The figures of a cascade with its router and its curve."""
-    content = read_json(path, "cascade result", _CASCADE)
-    figures = {name: content[name] for name in ("light", "heavy", "cascade", "random")}
-    ledger = Ledger(**content["ledger"])
-    return CascadeResult(Router.load(router), ledger, curve=Curve.load(curve), **figures)
+    content = read_json(path, "cascade result", _EVALUATION)
+    figures: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in content.items()
+        if name in _EVALUATION[4].required
+    }
+    figures["ledger"] = Ledger(**content["ledger"])
+    figures["counts"] = Verdict(**content["counts"])
+    return CascadeResult(Router.load(router), RouterEvaluation(**figures), Curve.load(curve))
 
 
 def write_timings(path: pathlib.Path, timings: dict[str, Timing]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from agflow.recipes.splits import Splits
 from agflow.training.cached_views import CachedViews, bytes_an_image
 from agflow.training.objective import has_last_block
 
-VIEWS = default("run", "views")
+EPOCHS_A_VIEW = default("run", "epochs_a_view")
 VIEWS_BYTES = default("data", "cache_bytes")
 
 
@@ -57,7 +58,7 @@ class RunParts:
         None where they would take too much memory: the heavy expert then answers every batch.
         """
         images, tokens = self.augmented(), has_last_block(self.heavy)
-        views = min(VIEWS, self.options.epochs)
+        views = math.ceil(self.options.epochs / EPOCHS_A_VIEW)
         needed = bytes_an_image(self.heavy, images, tokens=tokens) * len(self.splits.tune) * views
         if needed > VIEWS_BYTES:
             return None

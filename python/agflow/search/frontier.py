@@ -12,6 +12,7 @@ from agflow.cascade.curves import curve
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, HEAVY_ANSWERS
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import Predictions
+from agflow.cascade.verdict import Verdict
 from agflow.search.candidates import Candidate
 from agflow.table import Table
 
@@ -26,7 +27,7 @@ TABLE_HEADER = (
     "light cost",
     "light accuracy",
     "escalation",
-    "charged",
+    "expected cost",
     "images/s",
 )
 
@@ -46,11 +47,11 @@ class EvaluatedCandidate:
     light_accuracy : its top-1 accuracy, in [0, 1]
     threshold : of the maximum probability, below which an image escalates
     answers : what answers an escalated image: ``"heavy"`` or ``"ensemble"``
-    escalation, accuracy, charged : of the cascade at this threshold;
-        charged = light + escalation * (1 - shared) (:mod:`agflow.cascade.ledger`)
+    escalation, accuracy, charged : of the cascade at this threshold; ``charged`` is the expected
+        cost, light + escalation * (1 - shared) (:mod:`agflow.cascade.ledger`)
     images_per_second : of the cascade, by the times of both experts in batches of 32; 0 where costs
         are MACs
-    oracle : charged cost if exactly the images escalated that the light expert loses against the
+    oracle : expected cost if exactly the images escalated that the light expert loses against the
         heavy one
 
     Examples
@@ -84,7 +85,7 @@ class EvaluatedCandidate:
             f"{self.stage:<6} {self.image_size:>9} px  width {self.width:.2f}  "
             f"{self.branches:>3} branches  {self.shared_blocks:>2} shared  "
             f"light {self.light:.3f}x {100 * self.light_accuracy:.1f} %  "
-            f"escalates {100 * self.escalation:.1f} %: {self.charged:.3f}x charged{speed}"
+            f"escalates {100 * self.escalation:.1f} %: expected cost {self.charged:.3f}x{speed}"
         )
 
     @property
@@ -136,6 +137,10 @@ class Frontier(Table):
         return self.rows[int(self.metadata["agflow.chosen"])]
 
     def __str__(self) -> str:
+        return f"{self._outcome()}\n{self.listing}"
+
+    @property
+    def listing(self) -> str:
         """The rows of each stage, the cheapest first; an arrow marks the chosen one."""
         chosen, lines = self.chosen, [self._title()]
         for stage in STAGES:
@@ -152,10 +157,18 @@ class Frontier(Table):
     def _html_rows(self) -> tuple[Sequence, Iterable[Sequence]]:
         return TABLE_HEADER, (row.cells for row in self.rows)
 
-    def markdown(self) -> str:
-        """A Markdown page with all rows as a table."""
+    def markdown(self, counts: Verdict | None = None) -> str:
+        """A Markdown page with all rows as a table.
+
+        Parameters
+        ----------
+        counts : the verdict on the design on other images, which the page begins with; without one
+            it begins with what the choosing images say
+        """
         lines = [
             "# Evaluated cascades",
+            "",
+            f"**{counts or self._outcome()}**",
             "",
             self._title(),
             "",
@@ -165,10 +178,18 @@ class Frontier(Table):
         for row in self.rows:
             cells = list(row.cells)
             if row == self.chosen:
-                charged = TABLE_HEADER.index("charged")
-                cells[charged] = f"**{cells[charged]}**"
+                cost = TABLE_HEADER.index("expected cost")
+                cells[cost] = f"**{cells[cost]}**"
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
+
+    def _outcome(self) -> str:
+        chosen = self.chosen
+        count = "a gain" if chosen.charged < 1 else "a LOSS"
+        return (
+            f"Not guaranteed yet, and {count} on the choosing images: expected cost "
+            f"{chosen.charged:.3f}x the heavy expert's"
+        )
 
     def _title(self) -> str:
         heavy, tolerance = (

@@ -70,9 +70,9 @@ def design_cascade(
     cascade is as accurate as the heavy expert, less ``tolerance`` or one standard error of the
     heavy expert's accuracy there, whichever is greater; differences below a standard error depend
     on single images. Then successive halving (Jamieson and Talwalkar 2015, arXiv 1502.07943): the
-    better half, by the charged cost if exactly the images escalated that they lose, which training
+    better half, by the expected cost if exactly the images escalated that they lose, which training
     changes less than their confidence, is distilled for a quarter of the epochs, and the two of
-    least charged cost then for the rest. The heavy expert sees each tuning image once
+    least expected cost then for the rest. The heavy expert sees each tuning image once
     (:class:`agflow.training.CachedTeacher`).
 
     The threshold is chosen together with the expert, so its accuracy is optimistic: calibrate it on
@@ -195,7 +195,7 @@ class _Search:
 
     @property
     def best(self) -> _Expert:
-        """The expert of least charged cost of all stages so far; :meth:`prune` finds the first."""
+        """The expert of least expected cost of all stages so far; :meth:`prune` finds the first."""
         assert self._best is not None
         return self._best
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 import agflow
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import ExtraPriors, FixedParameters, join_predictions
 from agflow.cascade.router import calibrate_router
-from agflow.cascade.router_evaluation import evaluate_cascade
+from agflow.diagnostics.paired import paired_interval
 from agflow.errors import InvalidValueError
 
 
@@ -43,6 +44,13 @@ def test_an_evaluation_is_its_definition(answers):
     )
     assert found.random_low < found.random < found.random_high and found.random < found.cascade
     assert f"{100 * found.cascade:.2f} %" in str(found)
+    correct = {"light": light.argmax(1), "heavy": heavy.argmax(1), "cascade": answer}
+    for name, predicted in correct.items():
+        low, high = getattr(found, f"{name}_interval")
+        assert low < float((predicted == labels).double().mean()) < high
+    assert found.difference == pytest.approx((found.gained - found.lost) / 500)
+    low, high = paired_interval(np.array([found.lost]), np.array([found.gained]), 500)
+    assert found.difference_interval == pytest.approx((low[0], high[0]), abs=1e-9)
 
 
 def test_another_weight_of_the_ensemble_is_refused():
@@ -93,13 +101,13 @@ def test_results_describe_themselves():
     router = calibrate_router(predictions, tolerance=0.05, confidence=0.8)
     evaluation = agflow.evaluate_router(predictions, router)
     heavy = f"{100 * predictions.heavy_accuracy:.1f} %"
-    charged = f"{router.ledger.charged:.3f}x charged"
+    charged = f"{router.ledger.charged:.3f}x the heavy expert's"
     for result, words in (
         (predictions, ("600 images", f"heavy {heavy}", "priors max_probability, margin")),
         (router, ("PASS", router.rule, charged)),
         (router.ledger, ("600 images", charged, "gain")),
         (evaluation, ("600 images", charged, "random routing")),
-        (agflow.cascade.curve(predictions), (f"{heavy} at 1.150x charged",)),
+        (agflow.cascade.curve(predictions), (f"{heavy} at 1.150x expected cost",)),
     ):
         assert all(word in repr(result) for word in words), repr(result)
         assert "\n" not in repr(result) and "<table>" in result._repr_html_()
@@ -111,4 +119,4 @@ def test_a_cascade_describes_itself(example):
     assert "escalates when its max_probability is below 0.8" in repr(cascade)
     assert "no image yet" in repr(cascade) and "heavy expert" in cascade._repr_html_()
     cascade(torch.zeros(2, 1, 28, 28))
-    assert f"{cascade.ledger.charged:.3f}x charged on 2 images" in repr(cascade)
+    assert f"expected cost {cascade.ledger.charged:.3f}x on 2 images" in repr(cascade)

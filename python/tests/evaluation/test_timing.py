@@ -5,7 +5,15 @@ import itertools
 import pytest
 import torch
 
-from agflow.evaluation.timing import Timing, first_images, interleaved, time_models
+from agflow.evaluation.timing import (
+    GAIN,
+    LOSS,
+    NOISY,
+    Timing,
+    first_images,
+    interleaved,
+    time_models,
+)
 
 
 def test_contenders_take_turns_after_a_warm_up():
@@ -36,6 +44,39 @@ def test_figures_of_a_timing():
     assert repr(timing) == "<agflow.Timing: 40.0 images/s (20.0 to 50.0), 3 rounds>"
     with pytest.raises(ValueError):
         timing.over(Timing((1.0,)))
+
+
+def speed(*ratios):
+    """The speed of a contender that was so many times as fast, a round after the other."""
+    heavy = Timing(tuple(float(1 + i) for i in range(len(ratios))), images=4)  # a slowing machine
+    pairs = zip(heavy.seconds, ratios, strict=True)
+    return Timing(tuple(second / ratio for second, ratio in pairs), images=4).speed_over(heavy)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "finding"),
+    [
+        ([2.0, 1.9, 2.1, 1.8, 2.2], GAIN),  # although the spreads of the seconds overlap
+        ([0.5, 0.6, 0.4, 0.5, 0.5], LOSS),
+        ([2.0, 1.9, 2.1, 0.9, 2.2], NOISY),  # a round disagrees
+        ([2.0, 1.9, 2.1, 1.8], NOISY),  # too few rounds
+        ([2.0], NOISY),
+        ([2.0, 1.9, 2.1, 0.9, 2.2, 2.0, 2.0, 2.0, 2.0], GAIN),  # one of nine disagrees
+        ([2.0, 1.9, 2.1, 0.9, 2.2, 2.0, 2.0, 2.0, 0.9], NOISY),
+        ([1.005, 1.004, 1.006, 1.005, 1.005], NOISY),  # less than what memory's places make
+        ([0.995, 0.994, 0.996, 0.995, 0.995], NOISY),
+        ([1.0, 1.0, 1.0, 1.0, 1.0], NOISY),
+        ([1.02, 1.03, 1.02, 1.02, 1.04], GAIN),
+    ],
+)
+def test_a_speed_is_told_by_rounds_that_agree(ratios, finding):
+    found = speed(*ratios)
+    assert found.finding == finding
+    assert found[:3] == pytest.approx((sorted(ratios)[len(ratios) // 2], *minmax(ratios)), rel=0.06)
+
+
+def minmax(values):
+    return min(values), max(values)
 
 
 def test_models_are_timed_on_all_images_batch_by_batch():

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import agflow
-from agflow.cascade.router_evaluation import evaluate_cascade
+from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.data.repeated import SameImages
 from agflow.diagnostics import RandomControl, against_random
 from agflow.errors import (

@@ -43,12 +43,18 @@ def agflow_command(*arguments, **options):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def made(tmp_path_factory):
+    """The folder of a small run, and what the command printed."""
     folder = tmp_path_factory.mktemp("run") / "out"
     done = agflow_command("run", *SMALL, "--output", folder)
     assert done.returncode == 0, done.stderr
     assert "cascade" in done.stdout
-    return folder
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(made):
+    return made[0]
 
 
 def test_run_writes_every_file_and_other_tools_read_them(folder):
@@ -80,6 +86,31 @@ def test_report_is_consistent_with_the_files(folder, example, loader):
     assert agflow.count_macs(light) == plan.macs == ledger["light_cost"]
     assert agflow.evaluate(light, loader("test", 0, 300)).images == 300
     assert set(report["stages"]) == {"agf", "random"}
+
+
+def test_a_run_begins_with_the_verdict_and_ends_with_what_to_do(made):
+    folder, printed = made
+    report = json.loads((folder / "report.json").read_text())
+    counts, lines = report["counts"], printed.splitlines()
+    assert lines[0] == counts["line"] and lines[-1] == report["next"]
+    assert counts["guarantee"] in lines[0] and ("LOSS" in lines[0]) == (
+        "loss" in (counts["cost"], counts["clock"])
+    )
+    markdown = (folder / "report.md").read_text().splitlines()
+    assert markdown[:3] == ["# agflow: example", "", f"**{counts['line']}**"]
+    assert counts["clock"] and next(iter(report)) == "run"
+    low, high = report["cascade"]["cascade_interval"]
+    assert low < report["cascade"]["cascade"] < high
+    assert f"({100 * low:.2f} to {100 * high:.2f})" in "\n".join(markdown)
+
+
+def test_a_checked_run_ends_with_5_unless_it_may_be_deployed(made):
+    folder, printed = made
+    counts = json.loads((folder / "report.json").read_text())["counts"]
+    done = agflow_command("run", *SMALL, "--output", folder, "--check")  # which is there already
+    assert done.returncode == (0 if counts["deploy"] else 5) and done.stdout == printed
+    complaint = done.stderr.splitlines()[-1]
+    assert counts["deploy"] or complaint == f"agflow: --check: {counts['line']}; {counts['cure']}"
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import agflow
 from agflow import commands
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import join_predictions
+from agflow.cascade.verdict import Verdict
 from agflow.errors import BudgetError, EmptyError, InvalidValueError
 from agflow.evaluation.accuracy import logits
 from agflow.models import count_macs, prefix_macs
@@ -92,10 +93,12 @@ def test_stages_halve_and_the_cheapest_of_all_is_chosen(design, example):
         and design.tolerance == ASKED["tolerance"]
     )
     assert all(row.accuracy >= heavy - slack - 1e-9 for row in rows)
-    assert str(design).count("->") == 1 and f"{design.chosen.charged:.3f}x charged" in str(design)
+    cost = f"expected cost {design.chosen.charged:.3f}x"
+    assert str(design).count("->") == 1 and cost in str(design)
+    assert str(design).startswith("Not guaranteed yet, and a ")
     assert design.frontier.markdown().count("\n| pruned") == 4
     for result in (design, design.frontier):
-        assert f"{design.chosen.charged:.3f}x charged" in repr(result) and "\n" not in repr(result)
+        assert cost in repr(result) and "\n" not in repr(result)
         assert result._repr_html_().count("<tr") == 9
 
 
@@ -282,9 +285,12 @@ def test_the_command_fills_a_cascade_folder(folder, loader, example):
         agflow.Predictions.load(output / "predictions.arrow"),
     )
     assert len(predictions) == 48 and answer["chosen"]["charged"] == frontier.chosen.charged
-    assert (output / "frontier.md").read_text() == frontier.markdown() and str(frontier) in answer[
-        "summary"
-    ]
+    counts, lines = Verdict(**answer["counts"]), answer["summary"].splitlines()
+    assert (output / "frontier.md").read_text() == frontier.markdown(counts)
+    assert lines[0] == counts.line and lines[-1] == answer["next"] and counts.clock
+    assert frontier.listing in answer["summary"]
+    for page in ("frontier.md", "README.md"):  # both begin with the verdict
+        assert (output / page).read_text().splitlines()[2] == f"**{counts.line}**"
     assert (output / "light" / "plan.arrow").exists() == (frontier.chosen.width < 1)
     assert agflow.Router.load(output / "router.json").verdict == answer["verdict"]
     evaluated = answer["evaluated"]

@@ -1,0 +1,95 @@
+"""Costs of any two experts: given, counted, or timed on the images that they see.
+
+Shape suffixes: B images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from agflow._utils.modes import preserve_training_mode
+from agflow.cascade.ledger import MACS, CascadeCosts, read_costs
+from agflow.cascade.router import Router
+from agflow.errors import InvalidValueError, UnsupportedModelError
+from agflow.evaluation import time_models
+from agflow.models import model_logits, model_macs, prefix_macs, split
+from agflow.models.callables import unwrapped
+
+MEASURED = "measured"
+"""In place of costs: milliseconds, timed on the first batch."""
+Costs = CascadeCosts | Sequence[float] | str | None
+"""Costs as users give them: None counts MACs."""
+UNKNOWN_COSTS = CascadeCosts(math.nan, math.nan)
+"""Of experts whose costs are not known yet."""
+_ROUNDS = 5
+
+
+def costs_without_images(
+    light: nn.Module, heavy: nn.Module, costs: Costs, shared_blocks: int = 0, router: object = None
+) -> CascadeCosts | None:
+    """Find the costs of two experts that are known before any image is.
+
+    Those are given ones; where None are, those that the router was calibrated with, unless they
+    were counted, or MACs where adapters know both experts. None is returned where images have to
+    come first (:func:`costs_on_images`).
+
+    Raises
+    ------
+    InvalidValueError
+        What is given is neither None, ``"measured"``, a pair (light, heavy) nor CascadeCosts.
+    """
+    if isinstance(costs, str):
+        if costs != MEASURED:
+            raise InvalidValueError(
+                f"costs is {costs!r}, expected {MEASURED!r}, a pair (light, heavy) such as "
+                "(0.25, 1.0), or CascadeCosts(light, heavy, unit='ms')"
+            )
+        return None
+    if costs is not None:
+        return read_costs(costs)
+    if isinstance(router, Router) and router.ledger.cost_unit != MACS:
+        of = router.ledger
+        return CascadeCosts(of.light_cost, of.heavy_cost, of.shared_cost, unit=of.cost_unit)
+    try:
+        return CascadeCosts.of(unwrapped(light), unwrapped(heavy), shared_blocks)
+    except UnsupportedModelError:
+        return None
+
+
+def costs_on_images(
+    light: nn.Module,
+    heavy: nn.Module,
+    images_BCHW: torch.Tensor,
+    shared_blocks: int = 0,
+    *,
+    measured: bool = False,
+) -> CascadeCosts:
+    """Count the MACs of two experts on one image, or time them on all of ``images_BCHW``.
+
+    Raises
+    ------
+    UnsupportedModelError
+        The operations of an expert cannot be counted (:func:`agflow.models.model_macs`).
+    """
+    if not measured:
+        macs = [model_macs(expert, images_BCHW) for expert in (light, heavy)]
+        return CascadeCosts(*macs, prefix_macs(heavy, shared_blocks) if shared_blocks else 0)
+    parts = {"light": light, "heavy": heavy}
+    with preserve_training_mode(light, heavy):
+        passes = {
+            name: lambda x, expert=expert.eval(): model_logits(expert, x)
+            for name, expert in parts.items()
+        }
+        if shared_blocks:
+            prefix = split(heavy, shared_blocks)[0]
+            passes["shared"] = lambda x: prefix(x.to(next(prefix.parameters())))
+        timings = time_models(passes, images_BCHW, batch=len(images_BCHW), rounds=_ROUNDS)
+    ms = {name: 1e3 * timing.median / timing.images for name, timing in timings.items()}
+    # What is a part of both passes cannot cost more than either, whatever the clock saw.
+    return CascadeCosts(
+        ms["light"], ms["heavy"], min(ms.get("shared", 0), ms["light"], ms["heavy"]), unit="ms"
+    )

@@ -1,0 +1,90 @@
+"""Whether what is asked of a model can be had of it, by its architecture alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from agflow.errors import BudgetError, InvalidValueError
+from agflow.models.registry import adapter_for, count_macs
+
+_POWERS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+def request_check(
+    groups: Sequence[str] | None = None, macs: str | float | None = None
+) -> Callable[[nn.Module], None]:
+    """A check for :func:`agflow.load_model`: the model has the groups, and so many MACs.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models.fitting import request_check
+    >>> model, _, _ = agflow.load_model("example", check=request_check(["mlp"], "20M"))
+    """
+
+    def check(model: nn.Module) -> None:
+        adapter_for(model)
+        if groups is not None:
+            check_groups(model, groups)
+        check_budget(model, macs)
+
+    return check
+
+
+def check_groups(model: nn.Module, groups: Sequence[str]) -> None:
+    """Refuse groups of units that a model does not have.
+
+    Raises
+    ------
+    InvalidValueError
+        A group is unknown, or none is named.
+    UnsupportedModelError
+        No adapter handles the model.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models.fitting import check_groups
+    >>> check_groups(agflow.load_model("example")[0], ["mlp", "heads"])
+    """
+    known = sorted({layer.group for layer in adapter_for(model).layers(model)})
+    unknown = [group for group in groups if group not in known]
+    if unknown or not groups:
+        close = difflib.get_close_matches(str(unknown[0]), known, 1) if unknown else []
+        raise InvalidValueError(
+            f"groups is {list(groups)}, expected some of: {', '.join(known)}"
+            + (f"; did you mean {close[0]}?" if close else "")
+        )
+
+
+def check_budget(model: nn.Module, macs: str | float | None) -> None:
+    """Refuse an amount of MACs that is more than the model has; shares are the planner's.
+
+    Raises
+    ------
+    BudgetError
+        It is more.
+    UnsupportedModelError
+        No adapter handles the model.
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models.fitting import check_budget
+    >>> check_budget(agflow.load_model("example")[0], "20M")
+    """
+    text = str(macs or "")
+    power = _POWERS.get(text[-1:], 0)
+    try:
+        amount = float(text[:-1]) * power if power else float(text)
+    except ValueError:
+        return  # the planner says what is wrong with it
+    dense = count_macs(model)
+    if amount > 1 and amount > dense:
+        raise BudgetError(
+            f"macs is {text}, and the dense model has {dense / 1e6:.1f}M: give less, or a share of "
+            "it such as 0.5"
+        )

@@ -1,0 +1,114 @@
+"""Multiply-accumulates of any model, counted from the operations that one image needs.
+
+Shape suffixes: B images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from agflow._utils.modes import preserve_training_mode
+from agflow.errors import UnsupportedModelError
+from agflow.models.callables import unwrapped
+from agflow.models.forward import model_logits
+from agflow.models.registry import adapter_for, model_name
+
+_PRODUCTS = {
+    *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot", "matmul", "trilinear"),
+    *("convolution", "conv1d", "conv2d", "conv3d", "linear", "rnn", "lstm", "gru", "attention"),
+}
+"""Words in the names of operations that multiply matrices."""
+_OTHER_KERNELS = ("quantized", "mkldnn", "onednn", "prepacked")
+"""Namespaces of operations that stand for products under names of their own."""
+
+
+def model_macs(model: nn.Module, images_BCHW: torch.Tensor) -> int:
+    """Count the multiply-accumulates per image of any model.
+
+    Where an adapter knows the model, that is :func:`agflow.count_macs`. Others run one image under
+    torch's counter of floating-point operations, two of which are one multiply-accumulate:
+    convolutions, linear layers and both products of attention count, norms and activations do not.
+
+    Parameters
+    ----------
+    images_BCHW : of which the first one runs through a model that no adapter knows
+
+    Raises
+    ------
+    UnsupportedModelError
+        The model does not compute in torch, or with operations that torch's counter leaves out.
+    ShapeError
+        The images do not fit the model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models import model_macs
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 10))
+    >>> model_macs(model, torch.zeros(1, 3, 4, 4))
+    480
+    """
+    model = unwrapped(model)
+    try:
+        return adapter_for(model).macs(model)
+    except UnsupportedModelError:
+        return _counted(model, images_BCHW[:1])
+
+
+def _counted(model: nn.Module, image_1CHW: torch.Tensor) -> int:
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+    counter, missed = FlopCounterMode(display=False), _MissedProducts(flop_registry)
+    with preserve_training_mode(model), torch.no_grad(), _plain_operations(), missed, counter:
+        model_logits(model.eval(), image_1CHW)
+    macs = counter.get_total_flops() // 2
+    if macs and not missed.names:
+        return macs
+    found = (
+        f"runs {', '.join(sorted(missed.names))}, which torch's counter leaves out"
+        if missed.names
+        else "runs no product that torch's counter sees"
+    )
+    raise UnsupportedModelError(
+        f"the MACs of {model_name(model)} cannot be counted: it {found}; give the costs of both "
+        "experts, costs=(0.25, 1.0), or have them timed, costs='measured'"
+    )
+
+
+@contextmanager
+def _plain_operations() -> Iterator[None]:
+    """Let modules run the operations that the counter knows, and not fused or compiled ones."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+class _MissedProducts(TorchDispatchMode):
+    """Notes the operations that multiply matrices and that a registry of counts lacks."""
+
+    def __init__(self, known: Any):
+        super().__init__()
+        self._known, self.names = known, set[str]()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        packet = operation._overloadpacket
+        words = operation.name().partition("::")[2].split(".")[0].split("_")
+        if packet not in self._known and (
+            operation.namespace in _OTHER_KERNELS or _PRODUCTS & {*words}
+        ):
+            self.names.add(str(packet))
+        return operation(*args, **(kwargs or {}))
