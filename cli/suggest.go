@@ -1,10 +1,6 @@
 package main
 
-import (
-	"strings"
-
-	"github.com/xrash/smetrics"
-)
+import "strings"
 
 // nearest returns the known word that was probably meant by another one, "" for none: the one of
 // the fewest edits, if these are few beside its length, or the only one that begins or ends with
@@ -13,9 +9,7 @@ func nearest(word string, known []string) (found string) {
 	given := plain(word)
 	least := (len(given)+2)/3 + 1
 	for _, candidate := range known {
-		// An exchange of two letters is two edits, and as near as a wrong letter is.
-		edits := smetrics.WagnerFischer(given, plain(candidate), 1, 1, 1)
-		if edits < least {
+		if edits := editsBetween(given, plain(candidate)); edits < least {
 			found, least = candidate, edits
 		}
 	}
@@ -32,6 +26,31 @@ func nearest(word string, known []string) (found string) {
 		}
 	}
 	return found
+}
+
+// editsBetween counts the letters to change, add or leave out, and the neighbours to exchange, that
+// make one word of another.
+func editsBetween(from, to string) int {
+	a, b := []rune(from), []rune(to)
+	edits := make([][]int, len(a)+1) // between the first letters of both
+	for i := range edits {
+		edits[i] = make([]int, len(b)+1)
+		for j := range edits[i] {
+			switch {
+			case i == 0 || j == 0:
+				edits[i][j] = i + j
+				continue
+			case a[i-1] == b[j-1]:
+				edits[i][j] = edits[i-1][j-1]
+			default:
+				edits[i][j] = 1 + min(edits[i-1][j-1], edits[i-1][j], edits[i][j-1])
+			}
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				edits[i][j] = min(edits[i][j], 1+edits[i-2][j-2])
+			}
+		}
+	}
+	return edits[len(a)][len(b)]
 }
 
 // plain leaves out what people confuse: case, and the strokes between words.
