@@ -43,7 +43,7 @@ func TestFlagsReachPython(t *testing.T) {
 			`"ignored_layers":["blocks.0.*","head"],"image_column":null,` +
 			`"interpolation":null,"label":null,"limit":7,"lr":0.002,"macs":"0.5",` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
-			`"round_to":8,"seed":0,"std":[],"tolerance":0.0075,"weights":null,"workers":0}`,
+			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"run": `{` +
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge_at_once",` +
 			`"confidence":0.95,"criterion":"agf","crop":null,"crop_mode":null,` +
@@ -52,7 +52,7 @@ func TestFlagsReachPython(t *testing.T) {
 			`"groups":["mlp","heads"],"ignored_layers":[],"image_column":null,` +
 			`"interpolation":null,"label":null,"limit":null,"lr":0.002,"macs":null,` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
-			`"round_to":8,"seed":0,"std":[],"tolerance":0.0075,"weights":null,"workers":0}`,
+			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"finetune --light l --output o --features 0.5 --checkpoint c": `{` +
 			`"accumulate":1,"batch_size":32,"checkpoint":"c","class_map":null,` +
 			`"crop":null,"crop_mode":null,"data":"example:train","device":"cpu",` +
