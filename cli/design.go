@@ -18,7 +18,7 @@ func designCommand() *cli.Command {
 		Flags: slices.Concat([]cli.Flag{
 			need(place("output",
 				"`FOLDER` of the cascade: light, heavy, router.json, predictions, frontier")),
-			checkFlag(),
+			forceFlag(), checkFlag(),
 		}, inputs(
 			modelFlag(), weightsFlag(), dataFlag(),
 			checked(setting("held-out", "`DATA` that trains nothing (default: half of the data)"),

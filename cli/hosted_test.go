@@ -63,7 +63,7 @@ func TestFlagsReachPython(t *testing.T) {
 		"design --output o --classes 0,217 --macs 1,0.25 --shared-blocks 0,4 --ensemble": `{` +
 			`"batch_size":32,"class_map":null,"classes":[0,217],"confidence":0.95,` +
 			`"cost":"macs","crop":null,"crop_mode":null,"data":"example:train",` +
-			`"device":"cpu","dtype":"float32","ensemble":true,"epochs":8,` +
+			`"device":"cpu","dtype":"float32","ensemble":true,"epochs":8,"force":false,` +
 			`"groups":["mlp","heads"],"held_out":null,"image_column":null,` +
 			`"image_sizes":[],"interpolation":null,"label":null,"limit":null,"lr":0.0001,` +
 			`"macs":[1,0.25],"mean":[],"model":"example","output":"o","seed":0,` +

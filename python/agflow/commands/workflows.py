@@ -33,7 +33,7 @@ def design(options: dict) -> dict:
     given = given_options(options)
     if "macs" in given:
         given["macs"] = tuple(map(float, given["macs"]))  # JSON writes 1.0 as 1
-    found = cascade_design.design(cascade_design.DesignOptions(**given))
+    found = cascade_design.design(cascade_design.DesignOptions(**given), say=say)
     return {
         "summary": found.summary,
         "output": found.options.output,

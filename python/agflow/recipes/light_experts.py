@@ -9,7 +9,6 @@ from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.json_file import Keys, read_json, write_json
-from agflow.errors import AgflowError
 from agflow.evaluation.accuracy import Accuracy, evaluate
 from agflow.models.expert import load_expert, save_expert
 from agflow.pruning.planning import Plan
@@ -17,7 +16,7 @@ from agflow.pruning.pruner import prune
 from agflow.recipes.results import Stages
 from agflow.recipes.run_folder import STEPS_FOLDER, RunFolder
 from agflow.recipes.run_parts import RunParts
-from agflow.training import checkpoint_file
+from agflow.training.checkpoint_file import remove_if_damaged
 from agflow.training.finetuning import finetune
 from agflow.training.objective import has_last_block
 from agflow.training.options import Checkpointing, Distillation
@@ -87,7 +86,7 @@ def _finetune(
 ) -> None:
     """Fine-tune ``light`` in place; after a kill, from the checkpoint on."""
     options, views = parts.options, parts.views
-    _remove_damaged(checkpoint)
+    remove_if_damaged(checkpoint)
     finetune(
         light,
         parts.augmented(shuffle_seed=options.seed) if views is None else views,
@@ -101,15 +100,6 @@ def _finetune(
         checkpointing=Checkpointing(checkpoint),
         seed=options.seed,
     )
-
-
-def _remove_damaged(checkpoint: pathlib.Path) -> None:
-    """Remove a checkpoint that cannot be read: the fine-tuning then begins anew."""
-    if checkpoint.exists():
-        try:
-            checkpoint_file.read(checkpoint)
-        except AgflowError:
-            checkpoint.unlink()
 
 
 def _tokens_match(light: nn.Module, plan_: Plan) -> bool:
