@@ -11,7 +11,9 @@ from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.files import atomic_file
+from agflow._utils.progress import logged_progress
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.cascade_evaluation import evaluate_cascade
@@ -84,7 +86,7 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
     Parameters
     ----------
-    say : receives a line of text at every step
+    say : receives a line of text at every step and, where there is no terminal, after every epoch
 
     Raises
     ------
@@ -102,7 +104,11 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     >>> sorted(result.stages), result.images["test"]
     (['agf', 'random'], 50)
     """
-    with run_folder(options.output, say) as folder, options.computing.precision():
+    with (
+        run_folder(options.output, say) as folder,
+        options.computing.precision(),
+        logged_progress(say),
+    ):
         parts = _parts(options)
         splits = parts.splits
         data = {"data": splits.source, "eval": splits.test}
@@ -192,7 +198,7 @@ def _calibrate(parts: RunParts) -> Statistics:
         batches=options.batches,
         groups=options.groups,
         weight_gradients=needs_weight_gradients(options.criterion),
-        seed=options.seed,
+        options=CalibrationOptions(seed=options.seed),
     )
 
 

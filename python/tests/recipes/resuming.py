@@ -35,7 +35,7 @@ def stopped_clock(contenders, x, batch):
 
 
 def run(output):
-    options = {"macs": "0.5", "epochs": 2, "batches": 1, "limit": 96, "eval_limit": 32}
+    options = {"macs": "0.5", "epochs": 3, "batches": 1, "limit": 96, "eval_limit": 32}
     agflow.recipes.run(agflow.recipes.RunOptions(output=str(output), **options), say=quiet)
 
 
