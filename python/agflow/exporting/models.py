@@ -334,7 +334,8 @@ def _pickled(path: pathlib.Path) -> list[str]:
 def _compare(plain: _Plain, exported, images: torch.Tensor) -> float:
     """Largest difference on a batch and on a single image: either size might be built in."""
     differences = []
-    for batch in (images, images[:1]):
+    several = images if len(images) > 1 else images.expand(CHECKED_IMAGES, *images.shape[1:])
+    for batch in (several.contiguous(), images[:1]):
         expected_BK = plain(batch)
         if not expected_BK.isfinite().all():
             raise NonFiniteError(

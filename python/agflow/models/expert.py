@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from agflow._utils.devices import first_parameter
+from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.files import read_bytes
 from agflow._utils.folders import FolderKind, atomic_folder
 from agflow._utils.json_file import Keys
@@ -23,7 +23,9 @@ from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
 from agflow.models.account import check_values, examined
 from agflow.models.building import registrations_at_most
+from agflow.models.copying import copy_of
 from agflow.models.outputs import logits_of
+from agflow.models.readme import expert_readme
 from agflow.models.registry import (
     adapter_for,
     build,
@@ -33,7 +35,7 @@ from agflow.models.registry import (
     model_name,
 )
 from agflow.models.resizing import resize_of
-from agflow.models.resolution import image_size, resize_to_own
+from agflow.models.resolution import resize_to_own
 
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
@@ -116,7 +118,7 @@ def save_expert(
     }
     with atomic_folder(folder, EXPERT_FOLDER) as made:
         (made / WEIGHTS).write_bytes(weights)
-        (made / README).write_text(_readme(model, config), encoding="utf-8")
+        (made / README).write_text(expert_readme(model, config), encoding="utf-8")
         if plan is not None:
             plan.save(made / PLAN)
         EXPERT_FOLDER.seal(made, config)
@@ -169,8 +171,8 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
         ) from error
     if config.get("resizes"):  # not in the experts of older versions
         resize_to_own(model)
-    # Where timm, and so model_name, keeps the name.
-    vars(model)["pretrained_cfg"] = {"architecture": config["name"]}
+    if model_name(model) != config["name"]:  # of timm, in an older expert, which says no more
+        vars(model)["pretrained_cfg"] = {"architecture": config["name"]}
     return model.eval()
 
 
@@ -242,47 +244,25 @@ def _weights_sha256(config: dict[str, Any]) -> str | None:
 
 @torch.no_grad()
 def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
-    """Check that the rebuilt model gives the same bits: config.json describes all of it."""
-    weight = first_parameter(model)
+    """Check that the rebuilt model gives the same bits: config.json describes all of it.
+
+    Both run on the CPU: another device rounds otherwise.
+    """
+    if device_of(model).type != "cpu":
+        model = copy_of(model).cpu()
     channels, *size = adapter_for(model).input_size(model)
     if resize_of(model) is not None:
         size = [2 * pixels for pixels in size]
     x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
+    x = x.to(first_parameter(model).dtype)
     with preserve_training_mode(model):
-        same = torch.equal(
-            logits_of(model.eval()(x.to(weight))).cpu(), logits_of(rebuilt(x.to(weight.dtype)))
-        )
+        same = torch.equal(logits_of(model.eval()(x)), logits_of(rebuilt(x)))
     if not same:
         raise UnsupportedModelError(
             f"{type(model).__name__} holds something its architecture's description does not: "
             "the rebuilt model gives other logits, so nothing was saved; take hooks and the like "
             "off first"
         )
-
-
-def _readme(model: nn.Module, config: dict[str, Any]) -> str:
-    layers = adapter_for(model).layers(model)
-    height, width = image_size(model)
-    takes = (
-        f"images of any size, which it brings to {height}x{width} itself"
-        if config["resizes"]
-        else f"images of {height}x{width}"
-    )
-    units = {
-        group: [layer.units for layer in layers if layer.group == group]
-        for group in sorted({layer.group for layer in layers})
-    }
-    return (
-        f"# {config['name']}: expert for agflow\n\n"
-        f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; "
-        f"takes {takes}.\n\n"
-        + "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items())
-        + "\n"
-        f"`{CONFIG}` holds the architecture, the preprocessing and the SHA-256 of every file; "
-        f"`{PLAN}`, where present, "
-        "says which units of the dense model stayed.\n\n"
-        '```python\nimport agflow\nmodel = agflow.load("path of this folder")\n```\n'
-    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from agflow._utils.computing import Computing
@@ -193,11 +193,8 @@ class DesignResult:
         )
 
     def _repr_html_(self) -> str:
-        return (
-            f"<b>{escape(self.counts.line)}</b><br>{escape(self.options.output)}: "
-            f"{escape(self.counts.meaning)}{self.evaluation._repr_html_()}"
-            f"{self.design._repr_html_()}{escape(self.next)}"
-        )
+        evaluation = replace(self.evaluation, counts=self.counts)  # which the clock has a part in
+        return f"{evaluation._repr_html_()}{self.design.frontier._repr_html_()}{escape(self.next)}"
 
 
 def _answerer(router: Router) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from small_vits import images_for, made, of_timm, of_torchvision, of_transformers
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
@@ -22,6 +23,7 @@ from agflow.errors import (
     UnsupportedModelError,
 )
 from agflow.exporting.models import export, export_module
+from agflow.models import logits_of
 from agflow.pruning.pruner import prune
 
 PREPROCESSING = Preprocessing((32, 32), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
@@ -102,6 +104,49 @@ def test_torch_export_gives_torchs_logits_and_holds_no_pickle(light, images, tmp
 @pytest.mark.parametrize("vit", ["registers", "qk_norm", "average_pool"], indirect=True)
 def test_every_kind_of_model(vit, images, tmp_path):
     export(vit, tmp_path / "model.pt2", images=images[0])
+
+
+LIGHT = {
+    "timm": of_timm,
+    "torchvision": of_torchvision,
+    "transformers": of_transformers,
+    "transformers_deit": lambda: of_transformers(
+        "DeiT", "WithTeacher", attn_implementation="eager"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "opset", [18, *(pytest.param(n, marks=pytest.mark.slow) for n in (17, 20, 23))]
+)
+@pytest.mark.parametrize("name", LIGHT)
+def test_light_experts_of_all_libraries_run_at_any_batch(
+    name, opset, plan_of, random_keep, tmp_path
+):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = made(LIGHT[name])
+    kept = random_keep(model, 3, ("mlp", "heads", "head_dim", "embed", "block"))
+    light = prune(model, plan_of(model, kept), compensate="none")
+    export(light, tmp_path / "light.onnx", opset=opset, images=images_for(light, 1))
+    session = onnxruntime.InferenceSession(tmp_path / "light.onnx")
+    for count in (1, 3, 17):
+        images = images_for(light, count)
+        with torch.no_grad():
+            expected = logits_of(light(images)).numpy()
+        (logits,) = session.run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(logits, expected, atol=1e-4 * abs(expected).max())
+
+
+def test_a_batch_size_that_is_built_in_is_found(light, images, tmp_path, monkeypatch):
+    """Also where one image was given: the file runs on several, too."""
+    seen = []
+
+    def run(path):
+        return lambda batch: seen.append(len(batch)) or light(batch)
+
+    monkeypatch.setattr("agflow.exporting.models._run_torch", run)
+    export(light.eval(), tmp_path / "light.pt2", images=images[0][:1])
+    assert sorted(seen) == [1, 3]
 
 
 @pytest.mark.slow

@@ -30,6 +30,13 @@ from torch import nn
 
 from agflow.errors import UnsupportedModelError
 from agflow.models.branches import Chain, chains_of
+from agflow.models.families.timm_config import (
+    change_config,
+    config_of,
+    plain_config,
+    restored_config,
+    set_config,
+)
 from agflow.models.families.timm_parts import (
     CHAINS,
     HIDDEN,
@@ -146,9 +153,10 @@ class TimmVisionTransformer(VisionTransformerAdapter):
 
     def note_classes(self, model: VisionTransformer, count: int) -> None:
         model.num_classes = count
+        change_config(model, num_classes=count, label_names=None, label_descriptions=None)
 
     def class_names(self, model: VisionTransformer) -> list[str] | None:
-        published = getattr(model, "pretrained_cfg", {})
+        published = config_of(model)
         if "class_names" in vars(model) or published.get("num_classes") is None:
             return super().class_names(model)
         subset = infer_imagenet_subset(published)
@@ -173,6 +181,8 @@ class TimmVisionTransformer(VisionTransformerAdapter):
 
     def note_image_size(self, model: VisionTransformer, height: int, width: int) -> None:
         model.patch_embed.set_input_size((height, width))
+        size = (model.patch_embed.proj.in_channels, height, width)
+        change_config(model, input_size=size, test_input_size=size)
 
     def describe(self, model: VisionTransformer) -> dict[str, Any]:
         attention = next((block.attn for block in model.blocks if hasattr(block, "attn")), None)
@@ -222,6 +232,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
                 (module.eps for module in model.modules() if isinstance(module, LayerNorm)), 1e-6
             ),
             **self.shapes(model),
+            "pretrained_cfg": plain_config(model, model.head.out_features),
         }
 
     def build(self, description: dict[str, Any]) -> VisionTransformer:
@@ -245,6 +256,8 @@ class TimmVisionTransformer(VisionTransformerAdapter):
             norm_layer=partial(LayerNorm, eps=description["norm_eps"]),
         )
         self.reshape(model, shapes)
+        if "pretrained_cfg" in description:  # not in older experts
+            set_config(model, restored_config(description["pretrained_cfg"]))
         return model
 
 
