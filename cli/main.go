@@ -71,7 +71,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer: stdout, ErrWriter: stderr,
 		Flags: globalFlags(), HideHelp: true, HideVersion: true,
 		Commands: []*cli.Command{
-			runCommand(), designCommand(), calibrateCommand(), pruneCommand(), finetuneCommand(),
+			runCommand(), shrinkCommand(), designCommand(),
+			calibrateCommand(), pruneCommand(), finetuneCommand(),
 			predictCommand(), evaluateCommand(), exportCommand(),
 			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(),
 			diffCommand(), routeCommand(), evaluateRouterCommand(), decideCommand(),

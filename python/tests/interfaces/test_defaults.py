@@ -16,7 +16,14 @@ from agflow.calibration import CalibrationOptions
 from agflow.data import DataOptions
 from agflow.diagnostics import diagnose, stability
 from agflow.pruning import Allocation
-from agflow.recipes import DesignOptions, RunOptions, StepOptions, light_experts, pipeline
+from agflow.recipes import (
+    DesignOptions,
+    RunOptions,
+    ShrinkOptions,
+    StepOptions,
+    light_experts,
+    pipeline,
+)
 from agflow.search import SearchSpace
 from agflow.training import Checkpointing, Distillation, TrainingOptions
 from agflow.training.distillation import CACHED_LOGITS
@@ -44,8 +51,8 @@ OWNERS = {
 ALIASES = {"heavy": "model", "eval": "test_data"}
 TESTING = ("predict", "evaluate")  # their data are test images
 COMMANDS = (
-    "calibrate score diagnose plan prune finetune predict evaluate route decide export run design "
-    "bench_core bench_calibration bench_layers bench_pruning bench_cascade bench_bottleneck"
+    "calibrate score diagnose plan prune shrink finetune predict evaluate route decide export run "
+    "design bench_core bench_calibration bench_layers bench_pruning bench_cascade bench_bottleneck"
 ).split()
 # What takes the options of a command by their names.
 RECIPES = {
@@ -76,6 +83,7 @@ STEPS = [
     ("plan", agflow.plan, ("criterion", "seed")),
     ("plan", Allocation, ("joint", "floor", "round_to")),
     ("prune", agflow.prune, ("compensate",)),
+    ("shrink", ShrinkOptions, ("batches", "groups", "criterion", "compensate", "held_out")),
     ("finetune", agflow.finetune, ("epochs", "lr", "seed")),
     ("finetune", StepOptions, ("epochs", "lr")),
     ("finetune", Distillation, ("temperature", "features")),
