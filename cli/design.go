@@ -28,8 +28,8 @@ func designCommand() *cli.Command {
 				Usage: "answer only these `CLASSES` of the model and skip images of others",
 			}),
 		), formFlags(), budget(
-			step.fractions("macs",
-				"widths to try: `SHARES` of the model's MACs at each image size"),
+			shares(step.fractions("macs",
+				"widths to try: `SHARES` of the model's MACs at each image size")),
 			toleranceFlag(), confidenceFlag(),
 			atLeast(0, step.number("epochs", "distil the finalists for `N` epochs")),
 			limitFlag(),

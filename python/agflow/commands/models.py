@@ -42,8 +42,9 @@ def calibrate(options: dict) -> dict:
             groups=tuple(options["groups"]),
             image_size=options.get("image_size"),
             weight_gradients=options["weight_gradients"],
-            options=CalibrationOptions(options["nonfinite"], options.get("dump")),
-            seed=options["seed"],
+            options=CalibrationOptions(
+                options["nonfinite"], options.get("dump"), seed=options["seed"]
+            ),
         )
     if is_first_rank():
         save_table(statistics, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -12,6 +11,7 @@ from operator import attrgetter
 
 from torch import nn
 
+from agflow._utils.nearest import did_you_mean
 from agflow.errors import AgflowError, InvalidValueError
 
 
@@ -39,12 +39,8 @@ def call_function(module: str, function: str) -> nn.Module:
             make = attrgetter(function)(found)
         except AttributeError as error:
             names = [name for name in vars(found) if not name.startswith("_")]
-            close = difflib.get_close_matches(function, names, 1)
-            raise _not_made(
-                spec,
-                f"module {module} has no {function}"
-                + (f", did you mean {module}:{close[0]}?" if close else ""),
-            ) from error
+            guess = did_you_mean(function, names)
+            raise _not_made(spec, f"module {module} has no {function}{guess}") from error
         try:
             model = make()
         except AgflowError:
