@@ -32,7 +32,7 @@ def shell_lines(readme, first):
 
 
 def gains(evaluation):
-    """Whether a cascade is guaranteed, cheaper than the heavy expert and as accurate but for 1 %."""
+    """Whether a cascade, guaranteed and cheaper, is as accurate as the heavy expert but for 1 %."""
     counts = evaluation.counts
     assert counts.guarantee == "PASS" and counts.cost == "gain" and counts.deploy
     return evaluation.cascade > evaluation.heavy - 0.01
