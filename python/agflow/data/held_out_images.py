@@ -173,9 +173,7 @@ class _OtherImages:
             )
 
 
-def _read(
-    loader: Iterable, labelled: bool
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+def _read(loader: Iterable, labelled: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
     """Images, and labels where there are some, of every batch."""
     if labelled:
         return ((batch.images, batch.labels) for batch in labelled_batches(loader))

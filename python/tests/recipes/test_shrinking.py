@@ -56,8 +56,7 @@ def test_a_light_model_of_every_family(kind, labelled):
     assert (report.calibration, report.held_out, report.classes) == (16, 6, 10)
     assert (report.accuracy is None) is not labelled and 0 <= report.agreement <= 1
     again, other = (
-        agflow.shrink(model, data, macs=0.6, options=FEW, report=None, seed=seed)
-        for seed in (0, 1)
+        agflow.shrink(model, data, macs=0.6, options=FEW, report=None, seed=seed) for seed in (0, 1)
     )
     assert all(torch.equal(a, b) for a, b in zip(light.parameters(), again.parameters()))
     assert not all(torch.equal(a, b) for a, b in zip(light.parameters(), other.parameters()))
@@ -68,9 +67,7 @@ def test_the_figures_are_those_of_images_that_calibrated_nothing(example, loader
     data = loader("train", 0, 400).dataset
     light, report = shrink(model, data, macs=0.5)
     sketch = set(report.tuning.split())
-    fresh = [
-        i for i in range(400) if agflow.data.sketch_images([data[i][0][None]]) not in sketch
-    ]
+    fresh = [i for i in range(400) if agflow.data.sketch_images([data[i][0][None]]) not in sketch]
     assert len(fresh) == 400 - report.calibration == 384 and report.held_out == 100
     order = torch.randperm(400, generator=torch.Generator().manual_seed(0))[300:].tolist()
     held_out = DataLoader(Subset(data, order), 100)
