@@ -125,6 +125,10 @@ func limitFlag() cli.Flag {
 	return atLeast(1, optional("limit", "all", "read at most `N` images of the data"))
 }
 
+func offsetFlag() cli.Flag {
+	return atLeast(0, optional("offset", "0", "skip the first `N` images of the data"))
+}
+
 func batchesFlag() cli.Flag {
 	return atLeast(1, of("calibrate").number("batches", "calibrate on `N` batches"))
 }

@@ -28,4 +28,5 @@ from agflow.commands.models import (
 from agflow.commands.workflows import (
     design as design,
     run as run,
+    shrink as shrink,
 )

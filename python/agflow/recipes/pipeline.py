@@ -12,6 +12,7 @@ from torch import nn
 from agflow._utils.defaults import default
 from agflow._utils.files import atomic_file
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.cascade_evaluation import evaluate_cascade
@@ -192,7 +193,7 @@ def _calibrate(parts: RunParts) -> Statistics:
         batches=options.batches,
         groups=options.groups,
         weight_gradients=needs_weight_gradients(options.criterion),
-        seed=options.seed,
+        options=CalibrationOptions(seed=options.seed),
     )
 
 

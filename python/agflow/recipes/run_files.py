@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import asdict, fields
+from typing import Any
 
 from agflow._utils.json_file import Keys, read_json, write_json
 from agflow.cascade.curves import Curve
@@ -39,7 +40,7 @@ def write_evaluation(path: pathlib.Path, evaluation: RouterEvaluation) -> None:
 def read_evaluation(path: pathlib.Path) -> RouterEvaluation:
     """The evaluation of a router on test images."""
     content = read_json(path, "evaluation", _EVALUATION)
-    figures = {
+    figures: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content.items()
         if name in _EVALUATION[4].required

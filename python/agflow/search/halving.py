@@ -20,6 +20,7 @@ from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
 from agflow._utils.modes import with_gradients
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import join_predictions
@@ -333,7 +334,7 @@ class _Search:
                 batches=len(self.repairing),
                 groups=self.space.groups,
                 image_size=None if size == image_size(self.heavy) else size,
-                seed=self.seed,
+                options=CalibrationOptions(seed=self.seed),
             )
         return self._statistics[size]
 

@@ -56,10 +56,8 @@ def hugging_face(kind="ViT"):
 
 
 def exported():
-    dynamic = ({0: torch.export.Dim("images")},)
-    return torch.export.export(
-        resnet().eval(), (torch.zeros(2, 3, 32, 32),), dynamic_shapes=dynamic
-    )
+    dynamic, images = ({0: torch.export.Dim("images")},), torch.zeros(2, 3, 32, 32)
+    return torch.export.export(resnet().eval(), (images,), dynamic_shapes=dynamic)
 
 
 def scripted(after=lambda script: script):
@@ -126,7 +124,7 @@ def plain(model, x):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("role", ["light", "heavy"])
+@pytest.mark.parametrize("role", ["light", pytest.param("heavy", marks=pytest.mark.slow)])
 def test_either_expert_may_be(name, role, x, batches):
     model, other = MODELS[name](), timm_vit()
     light, heavy = (model, other) if role == "light" else (other, model)
@@ -250,6 +248,7 @@ def test_what_is_no_classifier_of_images_is_refused_in_a_sentence(x):
         agflow.Cascade(grey, heavy, 0.5)(x)
 
 
+@pytest.mark.slow
 def test_a_session_of_onnxruntime_is_an_expert(x, batches, tmp_path):
     heavy, path = resnet().eval(), tmp_path / "light.onnx"
     agflow.export(timm_vit().eval(), path)
