@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -12,7 +13,7 @@ func exportCommand() *cli.Command {
 		Usage:     "write a model for other runtimes, after comparing it with torch",
 		UsageText: "agflow export --model light --output light.onnx",
 		Flags: slices.Concat([]cli.Flag{
-			need(place("output", "`FILE` to write, .onnx or .pt2")),
+			need(checked(place("output", "`FILE` to write, .onnx or .pt2"), checkExported)),
 		}, inputs(
 			modelFlag(), weightsFlag(),
 			checked(setting("data",
@@ -24,4 +25,14 @@ func exportCommand() *cli.Command {
 			atLeast(1, of("export").number("opset", "`VERSION` of the ONNX operators")),
 		), advanced(seedFlag())),
 	})
+}
+
+// checkExported refuses a file whose ending says no format, where none is named.
+func checkExported(c *cli.Context, _, path string) error {
+	ending := filepath.Ext(path)
+	if c.String("format") != "" || ending == ".onnx" || ending == ".pt2" {
+		return nil
+	}
+	return usageError("--output is %s, whose ending says no format: end it in .onnx or .pt2, or "+
+		"name the --format", path)
 }

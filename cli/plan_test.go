@@ -190,6 +190,9 @@ func TestLatencyBudget(t *testing.T) {
 	out := must(t, "plan", "--scores", "scores.arrow", "--latency-ms", "9.9",
 		"--latency", "latency.arrow", "--round-to", "1")
 	contains(t, out, "8.00 of 16.00 ms", "mlp    mlp    8      4")
+	if strings.Contains(out, "utility") { // its kept share ranks plans of other widths wrongly
+		t.Error(out)
+	}
 	out = must(t, "inspect", "plan.arrow", "latency.arrow")
 	contains(t, out, `{"macs":40,"params":40,"latency_ms":8}`, "latency.arrow: latency, 2 rows")
 	contains(t, must(t, "verify", "latency.arrow"), "latency.arrow: ok")

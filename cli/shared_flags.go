@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"strconv"
 	"strings"
 
 	"agflow/core/criteria"
@@ -26,15 +27,44 @@ func heavyFlag(usage string) cli.Flag {
 }
 
 func weightsFlag() cli.Flag {
-	return inputFile(setting("weights", "safetensors `FILE` with the model's weights"))
+	return checked(setting("weights", "safetensors `FILE` with the model's weights"),
+		func(c *cli.Context, name, path string) error {
+			for _, model := range []string{c.String("model"), c.String("heavy")} {
+				if model == "example" {
+					return usageError("--%s is %s, and the example brings its own: leave it out, "+
+						"or name the model that they are of", name, path)
+				}
+			}
+			return checkInput("--"+name, path)
+		})
+}
+
+// channelNumbers are a number a channel, as many as those of another flag.
+func channelNumbers(name, other, usage string) cli.Flag {
+	flag := settings(name, usage)
+	flag.Action = func(c *cli.Context, values []string) error {
+		for _, value := range values {
+			number, err := strconv.ParseFloat(value, 64)
+			if err != nil || math.IsInf(number, 0) || name == "std" && number <= 0 {
+				return usageError("--%s has %q, expected numbers with commas between them, one a "+
+					"channel, such as 0.5,0.5,0.5", name, value)
+			}
+		}
+		if len(values) != len(c.StringSlice(other)) {
+			return usageError("--%s has %d numbers and --%s %d: give one for each channel in both",
+				name, len(values), other, len(c.StringSlice(other)))
+		}
+		return nil
+	}
+	return flag
 }
 
 // preprocessingFlags say what a model's images need, in place of what is known of the model.
 func preprocessingFlags() []cli.Flag {
 	return grouped(imageGroup, []cli.Flag{
-		settings("mean", "`NUMBERS` that the images' channels are normalised by: as many as the "+
-			"model has channels (default: what is known of the model)"),
-		settings("std", "`NUMBERS` beside those of --mean"),
+		channelNumbers("mean", "std", "`NUMBERS` that the images' channels are normalised by: as "+
+			"many as the model has channels (default: what is known of the model)"),
+		channelNumbers("std", "mean", "`NUMBERS` beside those of --mean"),
 		within(0, math.Inf(1), false, &cli.Float64Flag{
 			Name: "crop", EnvVars: env("crop"), DefaultText: "the model's",
 			Usage: "`SHARE` of the resized image's side that the model sees, such as 0.875",
@@ -93,6 +123,10 @@ func computingFlags() []cli.Flag {
 
 func limitFlag() cli.Flag {
 	return atLeast(1, optional("limit", "all", "read at most `N` images of the data"))
+}
+
+func offsetFlag() cli.Flag {
+	return atLeast(0, optional("offset", "0", "skip the first `N` images of the data"))
 }
 
 func batchesFlag() cli.Flag {

@@ -14,6 +14,7 @@ import (
 // The metadata keys whose values Merge joins.
 const (
 	DataKey    = "agflow.data"    // fingerprint of the images seen
+	LossKey    = "agflow.loss"    // whose gradients were measured, and its reduction
 	SkippedKey = "agflow.skipped" // JSON {layer: batches left out of it}; absent when none were
 )
 
@@ -84,6 +85,10 @@ func sameOrigin(first, t Table, i int) error {
 		return fault.New(fault.Value,
 			"statistics %d are of model %s, the first of %s; merge runs of one model", i,
 			describe(t.Model), describe(first.Model))
+	}
+	if a, b := first.Metadata[LossKey], t.Metadata[LossKey]; a != b && a != "" && b != "" {
+		return fault.New(fault.Value,
+			"statistics %d are of the loss %q, the first of %q; merge runs of one loss", i, b, a)
 	}
 	if len(first.Layers) != len(t.Layers) {
 		return fault.New(fault.Layer,

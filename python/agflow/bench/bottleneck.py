@@ -19,6 +19,7 @@ from agflow._utils.defaults import default
 from agflow.bench import machine
 from agflow.bench.images import images_by_use
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.options import CalibrationOptions
 from agflow.cascade.curves import curve
 from agflow.cascade.expert_passes import predict
 from agflow.cascade.predictions import Predictions
@@ -113,7 +114,12 @@ def measure(options: BottleneckBenchOptions, say: Callable[[str], None] = print)
         scratch = replace(options, epochs=options.scratch_epochs, lr=SCRATCH_LR)
         fresh = _fresh_model(options.seed)
         trainings[FROM_SCRATCH] = _train(trace(fresh), images["tune"], scratch, None, say)
-    statistics = calibrate(heavy, calibration, batches=len(calibration), seed=options.seed)
+    statistics = calibrate(
+        heavy,
+        calibration,
+        batches=len(calibration),
+        options=CalibrationOptions(seed=options.seed),
+    )
     light = prune(heavy, plan(statistics, macs=options.macs), calibration)
     trainings[AFTER_PRUNING] = _train(trace(light), images["tune"], options, heavy, say)
     predictions = with_utilities(predict(light, heavy, test, features=True), light, test)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,11 @@ from agflow._core.loader import core
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
 from agflow._utils.modes import with_gradients, without_inference_tensors
+from agflow._utils.sequences import names_of
 from agflow.calibration.dump import TensorFolder
 from agflow.calibration.gather import gather_shards
 from agflow.calibration.hooks import capture
-from agflow.calibration.loss import LOSS_NAME, per_image_loss
+from agflow.calibration.loss import LABELS, Loss, Reached, loss_name, summed_loss
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.session import statistics_session
 from agflow.calibration.sink import StatisticsSink
@@ -42,11 +43,11 @@ from agflow.models import (
     Adapter,
     PrunableLayer,
     count_params,
-    model_logits,
     model_name,
 )
 from agflow.models.account import examined
 from agflow.models.fitting import check_groups
+from agflow.models.layer_names import note_layers
 from agflow.models.resolution import at_image_size
 
 
@@ -56,21 +57,22 @@ def calibrate(
     loader: Iterable,
     *,
     batches: int = default("calibrate", "batches"),
-    groups: Sequence[str] = default("calibrate", "groups"),
+    groups: str | Sequence[str] = default("calibrate", "groups"),
+    loss: str | Callable[[nn.Module, Batch], torch.Tensor] = LABELS,
     image_size: int | tuple[int, int] | None = None,
     weight_gradients: bool = default("calibrate", "weight_gradients"),
     options: CalibrationOptions = CalibrationOptions(),
-    seed: int = default("common", "seed"),
 ) -> Statistics:
     """Measure the prunable units of a model: sums of activations and gradients over some batches.
 
-    Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the cross entropy
-    *summed* over the batch: the gradient of an image is that of its own loss, whatever the batch
-    size. AGF utility is U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the residual
-    stream before every norm that reads it, the rows of all these places together; for ``"block"``
-    what a branch adds to the stream; for the pairs of a query and a key channel (``"head_dim"``)
-    the queries. Weights are frozen meanwhile, and no weight gradient is computed unless asked for.
-    Afterwards, even after an error, the model's flags, modes, hooks and gradients are as before.
+    Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the loss of each
+    image, *summed* over the batch: the gradient of an image is that of its own loss, whatever the
+    batch size. AGF utility is U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the
+    residual stream before every norm that reads it, the rows of all these places together; for
+    ``"block"`` what a branch adds to the stream; for the pairs of a query and a key channel
+    (``"head_dim"``) the queries. Weights are frozen meanwhile, and no weight gradient is computed
+    unless asked for. Afterwards, even after an error, the model's flags, modes, hooks and gradients
+    are as before.
 
     On the CPU the core reads Y and G where autograd keeps them. On a CUDA device they are summed
     there (:func:`agflow.calibration.device_sums`), and only the sums leave it.
@@ -88,6 +90,10 @@ def calibrate(
         inside the heads, of the values and of queries and keys), ``"embed"`` (channels of the
         residual stream; holds the stream of all blocks and its gradients for the length of a
         batch), ``"block"`` (whole residual branches)
+    loss : ``"labels"``, the cross entropy of the labels, or a function of the model and a batch
+        (:class:`agflow.data.batches.Batch`: images, labels, logits) that calls the model once and
+        returns the loss of each image, [B]. Recorded in the metadata ``agflow.loss`` by its module
+        and name
     image_size : measure ``agflow.models.at_image_size(model, image_size)`` instead. The size goes
         into the metadata ``agflow.image_size`` (``"112x112"``: height, width), and from there into
         scores and plans, by which :func:`agflow.prune` cuts the model at that size. Costs, and so
@@ -95,8 +101,8 @@ def calibrate(
     weight_gradients : also sum w · ∂L/∂w of the attached weights, for criteria such as
         ``"taylor_weight"``. Costs the time of their gradients, and the memory of a gradient and of
         a sum (float32, or float64 for such models) of each attached weight.
-    options : what happens to NaN and infinity, and whether the raw tensors are kept
-    seed : recorded with the statistics: the seed the images were drawn with
+    options : what happens to NaN and infinity, whether the raw tensors are kept, and which seed is
+        recorded
 
     Raises
     ------
@@ -104,8 +110,9 @@ def calibrate(
         No adapter handles the model, or it has no image size of its own to change; it is neither on
         the CPU nor on a CUDA device; its activations have another type.
     InvalidValueError, ShapeError
-        Unknown group, fewer than one batch, an image size the model cannot have, labels outside the
-        model's classes, or a batch that is not one of images and labels, or not for this model.
+        Unknown group or loss, a loss that is none of each image or does not depend on them, fewer
+        than one batch, an image size the model cannot have, labels outside the model's classes, or
+        a batch that is not one of images and labels, or not for this model.
     EmptyError
         The loader gave no image.
     NonFiniteError
@@ -129,19 +136,21 @@ def calibrate(
     """
     _check(model, batches)
     check_loader(loader)
-    model = without_inference_tensors(model)
+    original, model = model, without_inference_tensors(model)
     adapter = examined(model)
-    metadata = {"agflow.loss": LOSS_NAME, "agflow.seed": str(seed)}
+    note_layers(adapter, original)
+    metadata = {"agflow.loss": loss_name(loss), "agflow.seed": str(options.seed)}
     if image_size is not None:
         model = at_image_size(model, image_size)
         metadata["agflow.image_size"] = "x".join(map(str, adapter.input_size(model)[1:]))
+    groups = names_of(groups, "groups")
     check_groups(model, groups)
     layers = [layer for layer in adapter.layers(model) if layer.group in groups]
     costs = adapter.costs(model)
     if costs is not None:
         metadata["agflow.costs"] = json.dumps(costs, separators=(",", ":"))
     dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
-    measuring = _Measuring(adapter, model, layers, dense, metadata, weight_gradients, options)
+    measuring = _Measuring(adapter, model, layers, dense, metadata, loss, weight_gradients, options)
     shares = Shares.of(loader, shuffled=True)
     if shares is None:
         return measuring.statistics(itertools.islice(loader, batches), batches)
@@ -162,6 +171,7 @@ class _Measuring:
     layers: list[PrunableLayer]
     dense: dict[str, Any]
     metadata: dict[str, str]
+    loss: Loss
     weight_gradients: bool
     options: CalibrationOptions
 
@@ -176,7 +186,7 @@ class _Measuring:
             taken = labelled_batches(loader, "calibrate", total=total)
             summed = layers if self.weight_gradients else []
             with WeightGradients(adapter, model, summed) as gradients:
-                data = {"agflow.data": _run(model, taken, layers, sink, gradients)}
+                data = {"agflow.data": self._run(taken, sink, gradients)}
             skipped = sink.skipped()
             if self.weight_gradients:
                 sums = attached_weights(adapter, gradients.as_model(), layers, torch.zeros)
@@ -190,23 +200,18 @@ class _Measuring:
             data["agflow.skipped"] = json.dumps(skipped)
         return Statistics(batch.replace_schema_metadata({**batch.schema.metadata, **data}))
 
-
-def _run(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    layers: Sequence[PrunableLayer],
-    sink: StatisticsSink,
-    gradients: WeightGradients,
-) -> str:
-    """Run all batches forward and backward; returns the digest of their images and labels."""
-    digest = ImageDigest()
-    with capture(model, layers, sink.take, trainable=gradients.parameters):
-        for batch in batches:
-            digest.add(batch.images, batch.labels)
-            logits_BK = model_logits(model, batch.images)
-            per_image_loss(logits_BK, batch.labels.to(logits_BK.device)).backward()
-            gradients.add_batch(sink.end_batch())
-    return digest.hexdigest()
+    def _run(
+        self, batches: Iterable[Batch], sink: StatisticsSink, gradients: WeightGradients
+    ) -> str:
+        """Run all batches forward and backward; returns the digest of their images and labels."""
+        digest, reached = ImageDigest(), Reached(self.layers, sink.take)
+        with capture(self.model, self.layers, reached.take, trainable=gradients.parameters):
+            for batch in batches:
+                digest.add(batch.images, batch.labels)
+                summed_loss(self.loss, self.model, batch, self.options.nonfinite).backward()
+                reached.check(self.loss, len(batch.images))
+                gradients.add_batch(sink.end_batch())
+        return digest.hexdigest()
 
 
 def _tensor_folder(

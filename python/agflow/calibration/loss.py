@@ -2,12 +2,113 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from agflow.errors import InvalidValueError, ShapeError
+from agflow.data.batches import Batch
+from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
+from agflow.models import PrunableLayer, model_logits
+from agflow.models.callables import function_name
+from agflow.models.forward import as_taken
 
-LOSS_NAME = "cross_entropy, sum over the batch"
+LABELS = "labels"
+"""The loss that is the cross entropy of the labels."""
+Loss = str | Callable[[nn.Module, Batch], torch.Tensor]
+"""``LABELS``, or a function of a model and a batch that returns the loss of each image, [B]."""
+
+
+def loss_name(loss: Loss) -> str:
+    """The loss and how it is reduced, as the metadata ``agflow.loss`` has it.
+
+    Raises
+    ------
+    InvalidValueError
+        There is no loss of that name.
+
+    Examples
+    --------
+    >>> from agflow.calibration.loss import loss_name
+    >>> loss_name("labels")
+    'cross_entropy, sum over the batch'
+    """
+    if loss != LABELS and not callable(loss):
+        raise InvalidValueError(
+            f"loss is {loss!r:.60}, expected {LABELS!r} or a function loss(model, batch) that "
+            "returns the loss of each image, [B]"
+        )
+    return f"{function_name(loss) if callable(loss) else 'cross_entropy'}, sum over the batch"
+
+
+def summed_loss(loss: Loss, model: nn.Module, batch: Batch, nonfinite: str) -> torch.Tensor:
+    """The losses of the images of a batch, summed, so that none depends on the others.
+
+    Parameters
+    ----------
+    nonfinite : ``"skip"`` leaves NaN to those who see its gradient
+
+    Raises
+    ------
+    ShapeError, InvalidValueError, NonFiniteError
+        A function returned no loss for each image, one that does not depend on the model, or NaN.
+    """
+    images_BCHW = as_taken(model, batch.images)
+    labels_B = batch.labels.to(images_BCHW.device)
+    if not callable(loss):
+        return per_image_loss(model_logits(model, batch.images), labels_B)
+    name = function_name(loss)
+    loss_B = loss(model, batch._replace(images=images_BCHW, labels=labels_B))
+    if not isinstance(loss_B, torch.Tensor) or loss_B.shape != labels_B.shape:
+        found = list(loss_B.shape) if isinstance(loss_B, torch.Tensor) else type(loss_B).__name__
+        raise ShapeError(
+            f"loss {name} returned {found}, expected the loss of each image, [{len(labels_B)}]: "
+            "leave out its mean or sum (reduction='none')"
+        )
+    if not loss_B.requires_grad or not loss_B.is_floating_point():
+        raise InvalidValueError(
+            f"loss {name} does not depend on the model by a gradient ({loss_B.dtype}), expected "
+            "one computed from model(batch.images), without no_grad or detach"
+        )
+    if nonfinite != "skip" and not loss_B.isfinite().all():
+        rows = (~loss_B.isfinite()).nonzero()[:, 0].tolist()
+        raise NonFiniteError(
+            f"loss {name} is NaN or infinite for {len(rows)} images of a batch (row {rows[0]}), "
+            "expected finite losses: check these images, or take "
+            "CalibrationOptions(nonfinite='skip')"
+        )
+    return loss_B.to(torch.promote_types(loss_B.dtype, torch.float32)).sum()
+
+
+class Reached:
+    """Passes layers to a sink and notes how many images of a batch reached each."""
+
+    def __init__(self, layers: Sequence[PrunableLayer], sink: Callable):
+        self._layers, self._sink, self._images = layers, sink, Counter[int]()
+
+    def take(self, index: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:
+        """Pass a layer on."""
+        self._images[index] += images
+        self._sink(index, images, y_RC, g_RC)
+
+    def check(self, loss: Loss, images: int) -> None:
+        """Check that each image of a batch went through every layer once.
+
+        Raises
+        ------
+        InvalidValueError
+            Some did not: the loss ran the model on other images, several times or in parts.
+        """
+        found, self._images = self._images, Counter()
+        for index, layer in enumerate(self._layers):
+            if callable(loss) and found[index] != images:
+                raise InvalidValueError(
+                    f"loss {function_name(loss)} sent {found[index]} images of a batch of {images} "
+                    f"through {layer.name} and back, expected each once: call model(batch.images) "
+                    "once, and let its output reach the loss"
+                )
 
 
 def per_image_loss(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:

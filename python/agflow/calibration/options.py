@@ -22,6 +22,7 @@ class CalibrationOptions:
         out in the metadata ``agflow.skipped``
     dump : folder that also gets the raw tensors as Arrow files, from which ``agflow statistics``
         computes the same statistics (those of weight gradients excepted)
+    seed : recorded with the statistics: the seed the images were drawn with
 
     Raises
     ------
@@ -32,6 +33,7 @@ class CalibrationOptions:
 
     nonfinite: str = default("calibrate", "nonfinite")
     dump: str | os.PathLike | None = None
+    seed: int = default("common", "seed")
 
     def __post_init__(self):
         if self.nonfinite not in NONFINITE_ACTIONS:

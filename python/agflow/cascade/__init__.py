@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from agflow.cascade.cascade_evaluation import evaluate_cascade as evaluate_cascade
     from agflow.cascade.curves import Curve as Curve, curve as curve, oracle as oracle
     from agflow.cascade.ensemble import combine as combine, fit_light_weight as fit_light_weight
-    from agflow.cascade.expert_passes import predict as predict
+    from agflow.cascade.expert_passes import predict as predict, tuned_on as tuned_on
     from agflow.cascade.folder import load_cascade as load_cascade, save_cascade as save_cascade
     from agflow.cascade.ledger import CascadeCosts as CascadeCosts, Ledger as Ledger
     from agflow.cascade.logits import Decisions as Decisions, Logits as Logits
@@ -72,6 +72,7 @@ _HOMES = {
     "load_cascade": "folder",
     "oracle": "curves",
     "predict": "expert_passes",
+    "tuned_on": "expert_passes",
     "rank_priors": "prior_quality",
     "save_cascade": "folder",
     "shared_halves": "shared_prefix",
@@ -106,6 +107,7 @@ __all__ = [
     "load_cascade",
     "oracle",
     "predict",
+    "tuned_on",
     "rank_priors",
     "save_cascade",
     "shared_halves",

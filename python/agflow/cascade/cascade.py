@@ -14,7 +14,6 @@ from torch import nn
 
 from agflow.cascade.ensemble import HEAVY_ANSWERS
 from agflow.cascade.expert_costs import (
-    MEASURED,
     UNKNOWN_COSTS,
     Costs,
     costs_on_images,
@@ -138,7 +137,7 @@ class Cascade(nn.Module):
                 self.light, self.heavy, shared_blocks
             )
         self._costs = costs_without_images(self.light, self.heavy, costs, shared_blocks, router)
-        self._measured, self._example = costs == MEASURED, None
+        self._measured, self._example = isinstance(costs, str), None
         self.reset_ledger()
 
     def reset_ledger(self) -> None:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from agflow._utils.modes import preserve_training_mode
 from agflow.cascade.ledger import MACS, CascadeCosts, read_costs
 from agflow.cascade.router import Router
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.evaluation import time_models
-from agflow.models import model_logits, model_macs, prefix_macs, split
+from agflow.models import model_macs, prefix_macs, split
 from agflow.models.callables import unwrapped
 
 MEASURED = "measured"
@@ -25,6 +24,8 @@ Costs = CascadeCosts | Sequence[float] | str | None
 """Costs as users give them: None counts MACs."""
 UNKNOWN_COSTS = CascadeCosts(math.nan, math.nan)
 """Of experts whose costs are not known yet."""
+MS = "ms"
+"""The unit of costs that were timed."""
 _ROUNDS = 5
 
 
@@ -79,17 +80,11 @@ def costs_on_images(
         macs = [model_macs(expert, images_BCHW) for expert in (light, heavy)]
         return CascadeCosts(*macs, prefix_macs(heavy, shared_blocks) if shared_blocks else 0)
     parts = {"light": light, "heavy": heavy}
-    with preserve_training_mode(light, heavy):
-        passes = {
-            name: lambda x, expert=expert.eval(): model_logits(expert, x)
-            for name, expert in parts.items()
-        }
-        if shared_blocks:
-            prefix = split(heavy, shared_blocks)[0]
-            passes["shared"] = lambda x: prefix(x.to(next(prefix.parameters())))
-        timings = time_models(passes, images_BCHW, batch=len(images_BCHW), rounds=_ROUNDS)
+    if shared_blocks:
+        parts["shared"] = split(heavy, shared_blocks)[0]
+    timings = time_models(parts, images_BCHW, batch=len(images_BCHW), rounds=_ROUNDS)
     ms = {name: 1e3 * timing.median / timing.images for name, timing in timings.items()}
     # What is a part of both passes cannot cost more than either, whatever the clock saw.
     return CascadeCosts(
-        ms["light"], ms["heavy"], min(ms.get("shared", 0), ms["light"], ms["heavy"]), unit="ms"
+        ms["light"], ms["heavy"], min(ms.get("shared", 0), ms["light"], ms["heavy"]), unit=MS
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -13,6 +14,8 @@ from agflow._utils.files import read_bytes
 from agflow._utils.folders import FolderKind, atomic_folder
 from agflow._utils.json_file import MAX_JSON_BYTES, Keys
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.expert_costs import costs_without_images
+from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.readme import (
     CASCADE_FILE,
     HEAVY_FOLDER,
@@ -24,7 +27,13 @@ from agflow.cascade.readme import (
 from agflow.cascade.router import Router
 from agflow.cascade.verdict import Verdict
 from agflow.data.preprocessing import Preprocessing
-from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
+from agflow.errors import (
+    AgflowError,
+    CorruptFileError,
+    FileError,
+    InvalidValueError,
+    UnsupportedModelError,
+)
 from agflow.models.expert import CONFIG, EXPERT_FOLDER, load_expert, save_expert
 
 if TYPE_CHECKING:
@@ -36,7 +45,7 @@ HASHED_PARTS = (f"{LIGHT_FOLDER}/{CONFIG}", f"{HEAVY_FOLDER}/{CONFIG}", ROUTER_F
 CASCADE_FOLDER = FolderKind(
     "a cascade folder",
     CASCADE_FILE,
-    keys={n: Keys(("shared_blocks", "max_batch", "sha256")) for n in (1, 4)},
+    keys={n: Keys(("shared_blocks", "max_batch", "sha256"), ("costs",)) for n in (1, 4)},
     earlier=(
         *(
             f"{role}/{file}"
@@ -75,7 +84,7 @@ def save_cascade(
     InvalidValueError
         The cascade has a bare threshold and no router.
     UnsupportedModelError
-        An expert cannot be saved (:func:`agflow.save`).
+        An expert cannot be saved (:func:`agflow.save`): no adapter knows its family.
     FileError
         The folder holds something else or cannot be written.
 
@@ -112,12 +121,21 @@ def write_cascade(
     """
     router = router_of(cascade)
     kept = {"preprocessing": preprocessing, "tuning": tuning}
-    save_expert(cascade.light, folder / LIGHT_FOLDER, plan, **kept)
-    save_expert(cascade.heavy, folder / HEAVY_FOLDER, **kept)
+    try:
+        save_expert(cascade.light, folder / LIGHT_FOLDER, plan, **kept)
+        save_expert(cascade.heavy, folder / HEAVY_FOLDER, **kept)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(
+            f"the cascade cannot be saved as a folder: {error}; what works: keep the router with "
+            "cascade.router.save('router.json'), save each expert as its library does, and join "
+            "them again with agflow.Cascade(light, heavy, agflow.Router.load('router.json'))"
+        ) from error
     router.save(folder / ROUTER_FILE)
     readme = cascade_readme(cascade, router, counts or router.counts)
     (folder / README_FILE).write_text(readme, encoding="utf-8")
     config = {"shared_blocks": cascade.shared_blocks, "max_batch": cascade.max_batch}
+    if cascade.costs != _costs_at_loading(cascade):
+        config["costs"] = asdict(cascade.costs)
     CASCADE_FOLDER.seal(folder, config)
 
 
@@ -159,8 +177,9 @@ def load_cascade(folder: str | os.PathLike) -> Cascade:
     router = Router.load(folder / ROUTER_FILE)
     limits = {name: config[name] for name in ("shared_blocks", "max_batch")}
     try:
-        return Cascade(light, heavy, router, **limits).eval()
-    except AgflowError as error:
+        costs = CascadeCosts(**config["costs"]) if "costs" in config else None
+        return Cascade(light, heavy, router, **limits, costs=costs).eval()
+    except (AgflowError, TypeError) as error:
         raise CorruptFileError(
             f"{folder / CASCADE_FILE} does not fit the experts and the router beside it ({error}); "
             "save the cascade again"
@@ -258,6 +277,13 @@ def router_of(cascade: Cascade) -> Router:
             "which holds what its threshold guarantees: calibrate one with calibrate_router"
         )
     return cascade.router
+
+
+def _costs_at_loading(cascade: Cascade) -> CascadeCosts | None:
+    """The costs that a loaded cascade finds by itself."""
+    return costs_without_images(
+        cascade.light, cascade.heavy, None, cascade.shared_blocks, cascade.router
+    )
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from agflow._utils.devices import first_parameter
 from agflow._utils.modes import preserve_training_mode
-from agflow.errors import InvalidValueError
+from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models import adapter_for, split
 from agflow.models.resolution import image_size
 
@@ -42,13 +42,20 @@ def shared_halves(
     >>> heavy_rest(prefix(torch.zeros(1, 1, 28, 28))).shape
     torch.Size([1, 10])
     """
+    try:
+        halves = split(light, blocks), split(heavy, blocks)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(
+            f"the experts cannot share blocks: {error}; what works for any two models: give "
+            "shared_blocks=0"
+        ) from error
     if image_size(light) != image_size(heavy):
         sizes = ["x".join(map(str, image_size(model))) for model in (light, heavy)]
         raise InvalidValueError(
             f"the light expert takes images of {sizes[0]} pixels, the heavy one of {sizes[1]}, "
             "expected one image size for a shared prefix: give shared_blocks=0"
         )
-    (light_prefix, light_rest), (prefix, heavy_rest) = split(light, blocks), split(heavy, blocks)
+    (light_prefix, light_rest), (prefix, heavy_rest) = halves
     difference = _difference(light_prefix, prefix, heavy)
     if difference:
         raise InvalidValueError(

@@ -20,7 +20,7 @@ from agflow.commands.entry import (
 @command
 def predict(options: dict) -> dict:
     """Run both experts over the same images and write their predictions as an Arrow file."""
-    from agflow.cascade import predict
+    from agflow.cascade import predict, tuned_on
     from agflow.models import expert_tuning
     from agflow.models.load import expert_folder
 
@@ -39,8 +39,8 @@ def predict(options: dict) -> dict:
             loader,
             features=options["features"],
             second_view=options["second_view"],
-            tuning=tuning,
         )
+    predictions = tuned_on(predictions, tuning)
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)
     if is_first_rank():
         save_table(predictions, options)

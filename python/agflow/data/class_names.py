@@ -61,6 +61,10 @@ class ModelClasses:
         """From a number of classes or from their names."""
         if classes is None or isinstance(classes, int):
             return cls(classes)
+        if isinstance(classes, str):
+            raise InvalidValueError(
+                f"classes is {classes!r}, expected a number of classes or their names in a list"
+            )
         names = tuple(map(str, classes))
         return cls(len(names), None if all(map(_NO_NAME.fullmatch, names)) else names)
 

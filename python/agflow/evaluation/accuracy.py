@@ -5,7 +5,7 @@ Shape suffixes: N images, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from agflow.models.passes import LABELS, run_models
 
 
 def logits(
-    model: nn.Module, loader: Iterable, *, description: str = "evaluate"
+    model: nn.Module | Callable, loader: Iterable, *, description: str = "evaluate"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run ``model`` in evaluation mode over every batch of ``loader``.
 
@@ -27,7 +27,8 @@ def logits(
 
     Parameters
     ----------
-    model : of any floating dtype; images are brought to its device and dtype
+    model : any classifier of images (:func:`agflow.models.as_module`), of any floating dtype;
+        images are brought to its device and dtype
     loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`
     description : of the progress bar
 
@@ -131,12 +132,13 @@ def accuracy(logits_NK: torch.Tensor, labels_N: torch.Tensor) -> Accuracy:
     )
 
 
-def evaluate(model: nn.Module, loader: Iterable) -> Accuracy:
+def evaluate(model: nn.Module | Callable, loader: Iterable) -> Accuracy:
     """Measure the top-1 accuracy of ``model`` over ``loader`` (see :class:`Accuracy`).
 
     Parameters
     ----------
-    model : of any floating dtype, run in evaluation mode; training modes are left as they were
+    model : any classifier of images (:func:`agflow.models.as_module`), of any floating dtype, run
+        in evaluation mode; training modes are left as they were
     loader : batches of (images [B, C, H, W], labels [B]), see :mod:`agflow.data.batches`; under
         ``torchrun`` as for :func:`agflow.evaluation.logits`
 

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset
+
+from agflow._utils.modes import evaluating
+from agflow.models import as_module
+from agflow.models.forward import as_taken
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -167,7 +172,7 @@ def interleaved(
 
 @torch.inference_mode()
 def time_models(
-    models: Mapping[str, Callable[[torch.Tensor], object]],
+    models: Mapping[str, nn.Module | Callable[[torch.Tensor], object]],
     x: torch.Tensor,
     *,
     batch: int,
@@ -177,8 +182,9 @@ def time_models(
 
     Parameters
     ----------
-    models : modules, or other functions of a batch
-    x : float32 [N, C, H, W]
+    models : modules, or other functions of a batch (:func:`agflow.models.as_module`); modules run
+        in evaluation mode and get the images in their own dtype, on their own device
+    x : float [N, C, H, W]
     batch : images of one forward pass
 
     Examples
@@ -189,19 +195,22 @@ def time_models(
     >>> timings["relu"].images
     8
     """
-    batches = x.split(batch)
 
-    def over_all(model: Callable[[torch.Tensor], object]) -> Callable[[], None]:
+    def over_all(model: nn.Module) -> Callable[[], None]:
+        batches = as_taken(model, x).split(batch)
+
         def run() -> None:
             for piece in batches:
                 model(piece)
-            if x.is_cuda:  # which has only been asked to compute so far
-                torch.cuda.synchronize(x.device)
+            if batches[0].is_cuda:  # which has only been asked to compute so far
+                torch.cuda.synchronize(batches[0].device)
 
         return run
 
-    contenders = {name: over_all(model) for name, model in models.items()}
-    return interleaved(contenders, rounds=rounds, images=len(x))
+    modules = {name: as_module(model) for name, model in models.items()}
+    with evaluating(*modules.values()):
+        contenders = {name: over_all(module) for name, module in modules.items()}
+        return interleaved(contenders, rounds=rounds, images=len(x))
 
 
 def first_images(dataset: Dataset, most: int) -> torch.Tensor:

@@ -40,7 +40,7 @@ def model_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     >>> model_logits(model, torch.zeros(2, 3, 4, 4)).dtype
     torch.bfloat16
     """
-    taken_BCHW = _as_taken(model, images_BCHW)
+    taken_BCHW = as_taken(model, images_BCHW)
     try:
         output = model(taken_BCHW)
     except (AgflowError, torch.OutOfMemoryError):
@@ -51,7 +51,16 @@ def model_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 @torch.compiler.disable
-def _as_taken(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
+def as_taken(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
+    """Bring images to the device and dtype of a model; functions get them as they come.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models.forward import as_taken
+    >>> as_taken(torch.nn.Conv2d(3, 8, 2).double(), torch.zeros(1, 3, 4, 4)).dtype
+    torch.float64
+    """
     weight = first_parameter(model)
     if weight.numel():
         return images_BCHW.to(weight)

@@ -16,6 +16,7 @@ from torch import nn
 from agflow._utils.modes import preserve_training_mode, without_gradients
 from agflow.data.batches import check_labels, labelled_batches
 from agflow.data.shares import Shares
+from agflow.models.callables import as_module
 from agflow.models.forward import check_finite, model_logits
 
 LABELS = "labels"
@@ -25,7 +26,7 @@ Rows = dict[str, torch.Tensor]
 
 @without_gradients
 def run_models(
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, nn.Module | Callable],
     loader: Iterable,
     *,
     description: str,
@@ -38,7 +39,7 @@ def run_models(
 
     Parameters
     ----------
-    models : by the name of the expert, for messages
+    models : modules or functions by the name of the expert, for messages
     description : of the progress bar
     rows_of : makes further rows from the images of a batch, after the models have seen it
 
@@ -71,6 +72,7 @@ def run_models(
     def run(loader: Iterable) -> list[Rows]:
         return list(_rows(models, loader, description, rows_of))
 
+    models = {name: as_module(model) for name, model in models.items()}
     shares = Shares.of(loader)
     batches = run(loader) if shares is None else shares.joined(run)
     with torch.autocast("cpu", enabled=False):  # it cannot join rows in half precision

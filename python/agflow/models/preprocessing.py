@@ -75,6 +75,8 @@ def preprocessing_of(
 
 
 def _numbers(name: str, values: Sequence[float | str] | None) -> tuple[float, ...]:
+    if isinstance(values, (str, float, int)):
+        values = (values,)
     try:
         return tuple(map(float, values or ()))
     except (TypeError, ValueError):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from agflow._utils.defaults import default
+from agflow._utils.sequences import names_of
 from agflow.errors import InvalidValueError
+from agflow.models.layer_names import layers_of
 from agflow.pruning.latency import LatencyTable
 
 
@@ -30,17 +34,19 @@ class Allocation:
         excepted
     round_to : kept units are a multiple of this in ``"mlp"`` and ``"embed"`` layers and in each
         head of ``"head_dim"`` layers; heads and blocks are removed whole
-    groups : prune only these groups (``"mlp"``, ``"heads"``, ``"head_dim"``, ``"embed"``,
-        ``"block"``); all when empty
-    ignored_layers : names or patterns (``"blocks.0.*"``) of layers that are not pruned
+    groups : prune only these groups, or this one (``"mlp"``, ``"heads"``, ``"head_dim"``,
+        ``"embed"``, ``"block"``); all when empty
+    ignored_layers : layers that are not pruned: names or patterns (``"blocks.0.*"``), or modules
+        of the model that was calibrated, each of which stands for the layers that it holds or is a
+        part of
     latency : LatencyTable, or its file, of this model on the device and with the batch size that
         matter; with another budget than ``latency_ms``, the plan reports its latency
 
     Raises
     ------
     InvalidValueError
-        A number out of range, or a string instead of a sequence of names. Names are checked against
-        the model when a plan is made.
+        A number out of range, or something else than names. Names are checked against the model
+        when a plan is made.
 
     Examples
     --------
@@ -53,8 +59,8 @@ class Allocation:
     joint: bool = default("plan", "joint")
     floor: float = default("plan", "floor")
     round_to: int = default("plan", "round_to")
-    groups: Sequence[str] = ()
-    ignored_layers: Sequence[str] = ()
+    groups: str | Sequence[str] = ()
+    ignored_layers: str | nn.Module | Sequence[str | nn.Module] = ()
     latency: LatencyTable | str | os.PathLike | None = None
 
     def __post_init__(self) -> None:
@@ -64,9 +70,28 @@ class Allocation:
             )
         if self.round_to < 0:
             raise InvalidValueError(f"round_to is {self.round_to}, expected at least 1")
-        for name in ("groups", "ignored_layers"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise InvalidValueError(
-                    f"{name} is {value!r}, expected a sequence of names: pass ({value!r},)"
-                )
+        if not isinstance(self.widths, (str, type(None))):
+            raise InvalidValueError(
+                f"widths is {self.widths!r:.60}, expected 'uniform' or the name of a criterion"
+            )
+        object.__setattr__(self, "groups", names_of(self.groups, "groups"))
+        ignored = self.ignored_layers
+        several = not isinstance(ignored, (str, nn.Module)) and isinstance(ignored, Iterable)
+        items = tuple(ignored) if several else (ignored,)
+        names = [item for item in items if not isinstance(item, nn.Module)]
+        names_of(names, "ignored_layers")
+        object.__setattr__(self, "ignored_layers", items)
+
+    def ignored_names(self, measured: Collection[str]) -> list[str]:
+        """The names and patterns of ignored layers, those of modules included.
+
+        Parameters
+        ----------
+        measured : names of the layers that statistics have
+
+        Raises
+        ------
+        InvalidValueError
+            A module is of no model that was calibrated in this process.
+        """
+        return layers_of(self.ignored_layers, measured)

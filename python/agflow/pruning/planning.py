@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from html import escape
@@ -19,9 +19,10 @@ from agflow._core.loader import core
 from agflow._core.request import request_json
 from agflow._utils.defaults import default
 from agflow.calibration.statistics import Statistics
+from agflow.errors import InvalidValueError
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.latency import LatencyTable
-from agflow.pruning.scoring import Scores
+from agflow.pruning.scoring import Scores, score
 from agflow.table import Table, UnitTable
 
 BUDGETS = ("macs", "params", "latency_ms", "pruning_ratio")
@@ -250,7 +251,7 @@ def plan(
     params: float | str | None = None,
     latency_ms: float | None = None,
     pruning_ratio: float | None = None,
-    criterion: str = default("score", "criterion"),
+    criterion: str | Callable[[Statistics], Any] = default("score", "criterion"),
     allocation: Allocation = Allocation(),
     seed: int = default("common", "seed"),
 ) -> Plan:
@@ -269,7 +270,8 @@ def plan(
     params : parameters: a share of the dense model's (``0.5``) or an amount (``"2.5M"``)
     latency_ms : milliseconds that a batch may take, predicted from ``allocation.latency``
     pruning_ratio : share of the units to remove, in (0, 1)
-    criterion : ranks the units inside each layer, see :func:`agflow.criteria`; Scores have theirs
+    criterion : ranks the units inside each layer: a name of :func:`agflow.criteria` or a function
+        of the statistics, as of :func:`agflow.score`; Scores have theirs
     allocation : how the budget is shared out among the layers
     seed : used by the criterion ``"random"`` only
 
@@ -299,6 +301,13 @@ def plan(
     True
     """
     table = _scores_or_statistics(statistics)
+    if callable(criterion):
+        if isinstance(table, Scores):
+            raise InvalidValueError(
+                f"criterion is a function and the table holds scores by {table.criterion}, "
+                "expected one of both: give the statistics, or leave criterion out"
+            )
+        table = score(table, criterion, seed=seed)
     scored = isinstance(table, Scores)
     request = {
         "pruning_ratio": pruning_ratio or 0.0,
@@ -309,7 +318,7 @@ def plan(
         "floor": allocation.floor,
         "round_to": allocation.round_to,
         "groups": list(allocation.groups),
-        "ignored_layers": list(allocation.ignored_layers),
+        "ignored_layers": allocation.ignored_names({rows.name for rows in table.layers}),
         "criterion": "" if scored else criterion,
         "seed": seed,
         "widths": allocation.widths or "",

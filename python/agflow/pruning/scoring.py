@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import torch
 
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow._utils.defaults import default
 from agflow.calibration.statistics import Statistics
+from agflow.errors import DtypeError, NonFiniteError, ShapeError
+from agflow.models.callables import function_name
 from agflow.table import Table, UnitTable
 
 
@@ -67,6 +73,18 @@ def criteria() -> dict[str, str]:
     return {entry["name"]: entry["doc"] for entry in json.loads(core().criteria())}
 
 
+def criterion_name(criterion: str | Callable) -> str:
+    """The name that a criterion is recorded by: a function's is that of its module and its own.
+
+    Examples
+    --------
+    >>> from agflow.pruning.scoring import criterion_name
+    >>> criterion_name("agf")
+    'agf'
+    """
+    return function_name(criterion) if callable(criterion) else criterion
+
+
 def needs_weight_gradients(criterion: str) -> bool:
     """Return whether a criterion needs statistics made with ``calibrate(weight_gradients=True)``.
 
@@ -86,7 +104,7 @@ def needs_weight_gradients(criterion: str) -> bool:
 
 def score(
     statistics: Table,
-    criterion: str = default("score", "criterion"),
+    criterion: str | Callable[[Statistics], Any] = default("score", "criterion"),
     *,
     seed: int = default("common", "seed"),
 ) -> Scores:
@@ -95,13 +113,17 @@ def score(
     Parameters
     ----------
     statistics : Statistics of :func:`agflow.calibrate`
-    criterion : a name of :func:`criteria`; ``"agf"`` is U_c = E|Y_c * dL/dY_c| (arXiv 2603.12354)
+    criterion : a name of :func:`criteria`; ``"agf"`` is U_c = E|Y_c * dL/dY_c| (arXiv 2603.12354).
+        Or a function of the Statistics that returns one finite score a row, [units], larger ones
+        for units to keep; it is recorded by its module and name
     seed : used by ``"random"`` only
 
     Raises
     ------
     InvalidValueError
         Unknown criterion; the message lists the known ones.
+    ShapeError, DtypeError, NonFiniteError
+        A function returned something else than one finite number a unit.
     UnknownLayerError
         The criterion needs sums or weights that the statistics do not have.
 
@@ -115,6 +137,49 @@ def score(
     >>> scores = agflow.score(statistics, "magnitude")
     >>> scores.criterion, bool((scores.of("blocks.0.mlp") > 0).all())
     ('magnitude', True)
+    >>> def mean_gradient_flow(statistics):
+    ...     return statistics["sum_abs_yg"] / statistics["rows"]
+    >>> own = agflow.score(statistics, mean_gradient_flow)
+    >>> bool((own["score"] == agflow.score(statistics, "agf")["score"]).all())
+    True
     """
-    batch = Statistics.of_any(statistics).batch
-    return Scores(arrow.call_for_batch(core().score, criterion, seed, batch))
+    statistics = Statistics.of_any(statistics)
+    if callable(criterion):
+        return scores_of(statistics, criterion, seed)
+    return Scores(arrow.call_for_batch(core().score, criterion, seed, statistics.batch))
+
+
+def scores_of(
+    statistics: Statistics, criterion: Callable[[Statistics], Any], seed: int = 0
+) -> Scores:
+    """The scores that a function gives every unit."""
+    name = function_name(criterion)
+    values = _values(name, criterion(statistics), len(statistics))
+    # The table of a criterion that needs nothing has the rows and the metadata of any other.
+    like = arrow.call_for_batch(core().score, "random", seed, statistics.batch)
+    scored = like.set_column(like.schema.get_field_index("score"), "score", pa.array(values))
+    metadata = {**like.schema.metadata, b"agflow.criterion": name.encode()}
+    return Scores(scored.replace_schema_metadata(metadata))
+
+
+def _values(name: str, values: Any, units: int) -> np.ndarray:
+    """What a criterion returned, float64 [units]."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    found = np.asarray(values)
+    if found.dtype.kind not in "fiub":
+        raise DtypeError(
+            f"criterion {name} returned {type(values).__name__} of {found.dtype}, expected "
+            f"{units} numbers, one a row of the statistics"
+        )
+    if found.shape != (units,):
+        raise ShapeError(
+            f"criterion {name} returned the shape {list(found.shape)}, expected [{units}]: one "
+            "score a row of the statistics"
+        )
+    if not np.isfinite(found).all():
+        raise NonFiniteError(
+            f"criterion {name} returned NaN or infinity for {(~np.isfinite(found)).sum()} of "
+            f"{units} units, expected finite scores: check what it divides by"
+        )
+    return found.astype(np.float64)

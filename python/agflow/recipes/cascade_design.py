@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import itertools
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
-
-import torch
-from torch.utils.data import DataLoader, Subset
 
 from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
-from agflow._utils.folders import atomic_folder, check_folder
-from agflow.cascade.cascade_evaluation import evaluate_cascade
+from agflow._utils.folders import check_folder
 from agflow.cascade.ensemble import HEAVY_ANSWERS
-from agflow.cascade.folder import CASCADE_FOLDER, write_cascade
-from agflow.cascade.predictions import Predictions
+from agflow.cascade.folder import CASCADE_FOLDER
+from agflow.cascade.readme import ROUTER_FILE
 from agflow.cascade.router import Router
 from agflow.cascade.router_evaluation import RouterEvaluation
 from agflow.cascade.verdict import Verdict
-from agflow.data import datasets as data
-from agflow.data.datasets import load_dataset
-from agflow.data.loading import image_loader
-from agflow.data.options import DataOptions
-from agflow.errors import EmptyError, InvalidValueError
-from agflow.evaluation.timing import Timing, first_images, time_models
+from agflow.errors import InvalidValueError
+from agflow.evaluation.timing import Timing
 from agflow.models.fitting import request_check
 from agflow.models.head import known_classes, only_classes
 from agflow.models.load import image_options, load_model
-from agflow.recipes.pipeline import TIMED_BATCH, TIMED_IMAGES
+from agflow.recipes.design_images import design_images
+from agflow.recipes.design_steps import (
+    EVALUATION,
+    TIMINGS,
+    DesignParts,
+    finish,
+    holds_run,
+    make_steps,
+    steps_folder,
+)
+from agflow.recipes.pipeline import TIMED_BATCH
 from agflow.recipes.results import verdict_of
+from agflow.recipes.run_files import read_evaluation, read_timings
+from agflow.recipes.run_folder import Say
+from agflow.recipes.run_identity import RunIdentity
 from agflow.search.design import CascadeDesign
-from agflow.search.halving import design_cascade
 from agflow.search.space import SearchSpace
-
-TUNING_SHARE = 0.5  # of the images train a design, where no others are held out
-# Of the held-out images: to choose the light expert, to calibrate the threshold; the rest tests.
-HELD_OUT_SHARES = (0.25, 0.35)
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class DesignOptions:
         (:func:`agflow.load_model`)
     device, dtype : where the models compute, and in which precision: float32 or bfloat16
     workers : processes that decode images
+    force : repeat a run that is finished
 
     Raises
     ------
@@ -106,6 +106,7 @@ class DesignOptions:
     device: str = default("common", "device")
     dtype: str = default("common", "dtype")
     workers: int = default("common", "workers")
+    force: bool = default("common", "force")
 
     def __post_init__(self):
         if not 0 < self.tolerance < 1:  # refused before the training rather than after it
@@ -192,32 +193,30 @@ class DesignResult:
         )
 
     def _repr_html_(self) -> str:
-        return (
-            f"<b>{escape(self.counts.line)}</b><br>{escape(self.options.output)}: "
-            f"{escape(self.counts.meaning)}{self.evaluation._repr_html_()}"
-            f"{self.design._repr_html_()}{escape(self.next)}"
-        )
+        evaluation = replace(self.evaluation, counts=self.counts)  # which the clock has a part in
+        return f"{evaluation._repr_html_()}{self.design.frontier._repr_html_()}{escape(self.next)}"
 
 
 def _answerer(router: Router) -> str:
     return "the heavy expert" if router.answers == HEAVY_ANSWERS else "the ensemble of both"
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """Loaders of disjoint images, each named by what it is for."""
-
-    tuning: DataLoader
-    choosing: DataLoader
-    calibrating: DataLoader
-    test: DataLoader
-
-
-def design(options: DesignOptions) -> DesignResult:
+def design(options: DesignOptions, say: Say = print) -> DesignResult:
     """Design a cascade, calibrate its threshold and evaluate it, each on images of its own.
 
     The run fills a cascade folder (:func:`agflow.save`), with predictions-threshold.arrow,
-    predictions.arrow (of the test images), frontier.arrow and frontier.md beside the experts.
+    predictions.arrow (of the test images), frontier.arrow and frontier.md beside the experts, and
+    run.json with the run's id, a digest of the options and of the contents of model and data.
+
+    What is done so far lies in ``OUTPUT.partial`` until the cascade folder appears, whole. After a
+    kill the same call goes on from there, inside of a distillation from its checkpoint, and ends
+    with the bytes of an unbroken run (on the CPU with as many threads), all but measured times and
+    what reports them; times that were measured stay. Where the cascade folder is this run's,
+    nothing is computed again without ``options.force``. An older cascade is replaced.
+
+    Parameters
+    ----------
+    say : receives a line of text at every step
 
     Raises
     ------
@@ -231,101 +230,47 @@ def design(options: DesignOptions) -> DesignResult:
     ...     options = agflow.recipes.DesignOptions(
     ...         f"{folder}/designed", limit=240, image_sizes=(16,), macs=(1.0,), epochs=1
     ...     )
-    ...     result = agflow.recipes.design(options)
+    ...     result = agflow.recipes.design(options, say=lambda line: None)
     >>> result.evaluation.images
     48
     """
-    with options.computing.precision():
-        return _design(options)
-
-
-def _design(options: DesignOptions) -> DesignResult:
-    space = options.space
     check_folder(options.output, CASCADE_FOLDER)  # before the training rather than after it
+    with steps_folder(options.output, say) as folder, options.computing.precision():
+        parts, identity = _parts(options)
+        if holds_run(options.output, identity.run) and not options.force:
+            say(
+                f"{options.output} holds this design already ({identity.run[:12]}), so nothing is "
+                "computed again: --force repeats it"
+            )
+            if folder.run == identity.run:  # a kill may have left it
+                folder.forget()
+        else:
+            folder.begin(identity, force=options.force, replace=True)
+            make_steps(parts, folder)
+            finish(parts, folder, identity)
+    return _result(parts)
+
+
+def _parts(options: DesignOptions) -> tuple[DesignParts, RunIdentity]:
     check = request_check(options.groups)
     heavy, preprocessing, name = load_model(
         options.model, options.weights, check=check, **image_options(vars(options))
     )
     heavy = options.computing.move(heavy)
-    parts = _parts(options, preprocessing, known_classes(heavy))
+    images = design_images(options, preprocessing, known_classes(heavy))
+    identity = RunIdentity.of("design", options, heavy, preprocessing, images.sources)
     if options.classes:
         heavy = only_classes(heavy, options.classes)
-    made = design_cascade(
-        heavy,
-        parts.tuning,
-        parts.choosing,
-        tolerance=options.tolerance,
-        space=space,
-        epochs=options.epochs,
-        lr=options.lr,
-        seed=options.seed,
+    return DesignParts(options, name, heavy, preprocessing, images), identity
+
+
+def _result(parts: DesignParts) -> DesignResult:
+    path = pathlib.Path(parts.options.output)
+    return DesignResult(
+        parts.options,
+        parts.name,
+        parts.designed(path),
+        Router.load(path / ROUTER_FILE),
+        read_evaluation(path / EVALUATION),
+        read_timings(path / TIMINGS),
     )
-    calibrating = made.predict(parts.calibrating)
-    router = made.calibrate(calibrating, confidence=options.confidence)
-    predictions, cascade = made.predict(parts.test, router), made.cascade(router)
-    evaluation = evaluate_cascade(cascade, parts.test, predictions)
-    x = first_images(parts.test.dataset, TIMED_IMAGES).to(options.device)
-    timings = time_models(
-        {"heavy": made.heavy, "light": made.light, "cascade": cascade}, x, batch=TIMED_BATCH
-    )
-    counts = verdict_of(router, evaluation, timings)
-    kept = {"preprocessing": preprocessing, "tuning": made.tuning, "plan": made.plan}
-    with atomic_folder(options.output, CASCADE_FOLDER) as folder:
-        _save_tables(folder, made, calibrating, predictions, counts)
-        write_cascade(cascade, folder, counts=counts, **kept)
-    return DesignResult(options, name, made, router, evaluation, timings)
-
-
-def _parts(
-    options: DesignOptions, preprocessing: data.Preprocessing, known: int | list[str]
-) -> _Parts:
-    load = lambda spec: load_dataset(
-        spec,
-        preprocessing=preprocessing,
-        limit=options.limit,
-        seed=options.seed,
-        classes=known,
-        only=options.classes or None,
-        options=DataOptions(options.label, options.image_column, options.class_map),
-    )
-    images = load(options.data)
-    tuning, held_out = (
-        (images, load(options.held_out))
-        if options.held_out
-        else _split(images, (TUNING_SHARE,), options.seed)
-    )
-    parts = (tuning, *_split(held_out, HELD_OUT_SHARES, options.seed))
-    size, workers = options.batch_size, options.workers
-    return _Parts(*(image_loader(part, size, workers=workers) for part in parts))
-
-
-def _split(images: data.Dataset | Subset, shares: tuple[float, ...], seed: int) -> list[Subset]:
-    """Split the images in seeded random order by ``shares``; the last part gets the rest."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
-    ends = [round(len(order) * share) for share in itertools.accumulate(shares)]
-    parts = [
-        Subset(images, order[start:end])
-        for start, end in itertools.pairwise([0, *ends, len(order)])
-    ]
-    if not all(parts):
-        raise EmptyError(
-            f"there are {len(order)} images, too few for {len(parts)} parts, expected others to "
-            "tune, to choose, to calibrate and to test: give more images"
-        )
-    return parts
-
-
-def _save_tables(
-    folder: pathlib.Path,
-    made: CascadeDesign,
-    calibrating: Predictions,
-    predictions: Predictions,
-    counts: Verdict,
-) -> None:
-    for file, table in (
-        ("predictions-threshold", calibrating),
-        ("predictions", predictions),
-        ("frontier", made.frontier),
-    ):
-        table.save(folder / f"{file}.arrow")
-    (folder / "frontier.md").write_text(made.frontier.markdown(counts), encoding="utf-8")

@@ -103,6 +103,7 @@ def prune_iteratively(
             "prune_iteratively works in one process, and torchrun started several: "
             "prune in one process and run finetune alone in several"
         )
+    options = options.of_model(model)
     request = {"macs": macs, "steps": steps, "seed": seed}
     runner = _StepRunner(model, loader, tuning_loader, macs, steps, options, seed)
     if folder is None:
@@ -211,12 +212,14 @@ class _StepRunner:
             groups=options.groups,
             image_size=options.image_size,
             weight_gradients=options.weight_gradients,
-            options=options.calibration,
-            seed=self.seed,
+            options=replace(options.calibration, seed=self.seed),
         )
 
     def _plan(
-        self, statistics: Statistics, macs: float | str, criterion: str | None = None
+        self,
+        statistics: Statistics,
+        macs: float | str,
+        criterion: str | None = None,
     ) -> Plan:
         return plan(
             statistics,

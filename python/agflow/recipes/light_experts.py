@@ -11,7 +11,7 @@ from agflow._utils.defaults import default
 from agflow._utils.json_file import Keys, read_json, write_json
 from agflow.data.augmentation import shifting_batch
 from agflow.data.loading import image_loader
-from agflow.errors import AgflowError, UnsupportedModelError
+from agflow.errors import UnsupportedModelError
 from agflow.evaluation.accuracy import Accuracy, evaluate
 from agflow.models.expert import load_expert, save_expert
 from agflow.pruning.planning import Plan
@@ -19,7 +19,7 @@ from agflow.pruning.pruner import prune
 from agflow.recipes.results import Stages
 from agflow.recipes.run_folder import STEPS_FOLDER, RunFolder
 from agflow.recipes.run_parts import RunParts
-from agflow.training import checkpoint_file
+from agflow.training.checkpoint_file import remove_if_damaged
 from agflow.training.finetuning import finetune
 from agflow.training.objective import last_block
 from agflow.training.options import Checkpointing, Distillation
@@ -74,7 +74,7 @@ def _prune(parts: RunParts, plan_: Plan, own: pathlib.Path) -> None:
 def _finetune(light: nn.Module, parts: RunParts, plan_: Plan, checkpoint: pathlib.Path) -> None:
     """Fine-tune ``light`` in place; after a kill, from the checkpoint on."""
     options = parts.options
-    _remove_damaged(checkpoint)
+    remove_if_damaged(checkpoint)
     shuffled = image_loader(
         parts.splits.tune,
         options.batch_size,
@@ -92,15 +92,6 @@ def _finetune(light: nn.Module, parts: RunParts, plan_: Plan, checkpoint: pathli
         checkpointing=Checkpointing(checkpoint),
         seed=options.seed,
     )
-
-
-def _remove_damaged(checkpoint: pathlib.Path) -> None:
-    """Remove a checkpoint that cannot be read: the fine-tuning then begins anew."""
-    if checkpoint.exists():
-        try:
-            checkpoint_file.read(checkpoint)
-        except AgflowError:
-            checkpoint.unlink()
 
 
 def _tokens_match(light: nn.Module, plan_: Plan) -> bool:

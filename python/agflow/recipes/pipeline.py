@@ -12,11 +12,13 @@ from torch import nn
 from agflow._utils.defaults import default
 from agflow._utils.files import atomic_file
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import Predictions
+from agflow.cascade.router import Router
 from agflow.data.leakage import sketch_images
 from agflow.evaluation.accuracy import Accuracy, accuracy, logits
 from agflow.evaluation.timing import first_images, time_models
@@ -28,13 +30,13 @@ from agflow.pruning.planning import Plan, plan
 from agflow.pruning.scoring import needs_weight_gradients, score
 from agflow.recipes.light_experts import make_expert
 from agflow.recipes.report import write_report
-from agflow.recipes.results import CascadeResult, RunOptions, RunResult, Stages
+from agflow.recipes.results import RunOptions, RunResult, Stages
 from agflow.recipes.routing import Answers, route, route_among_present
 from agflow.recipes.run_files import (
     read_cascade_result,
     read_stages,
     read_timings,
-    write_cascade_result,
+    write_evaluation,
     write_stages,
     write_timings,
 )
@@ -60,9 +62,7 @@ STATISTICS, PLAN, ROUTER, CURVE = "statistics.arrow", "plan.arrow", "router.json
 CALIBRATING, TESTED = "predictions-threshold.arrow", "predictions.arrow"
 HEAVY_LOGITS = f"{STEPS_FOLDER}/heavy.safetensors"
 LIGHT_STAGES, CONTROL_STAGES = (f"{STEPS_FOLDER}/{role}.json" for role in ("light", "control"))
-LOGGED, MEASURED, TIMINGS = (
-    f"{STEPS_FOLDER}/{name}.json" for name in ("logged", "measured", "timings")
-)
+MEASURED, TIMINGS = (f"{STEPS_FOLDER}/{name}.json" for name in ("measured", "timings"))
 # The same over the classes that occur, where not all do.
 PRESENT = f"{STEPS_FOLDER}/present"
 
@@ -174,7 +174,7 @@ def _make(parts: RunParts, folder: RunFolder, say: Say) -> None:
     folder.step(
         "route",
         "6/8 calibrate the threshold on held-out images",
-        (ROUTER, CALIBRATING, TESTED, CURVE, LOGGED, f"{PRESENT}/"),
+        (ROUTER, CALIBRATING, TESTED, CURVE, f"{PRESENT}/"),
         lambda _: _route(parts, path),
     )
     folder.step(
@@ -193,7 +193,7 @@ def _calibrate(parts: RunParts) -> Statistics:
         batches=options.batches,
         groups=options.groups,
         weight_gradients=needs_weight_gradients(options.criterion),
-        seed=options.seed,
+        options=CalibrationOptions(seed=options.seed),
     )
 
 
@@ -251,20 +251,23 @@ def _route(parts: RunParts, path: pathlib.Path) -> None:
     result, calibrating, predictions = route(held_out, tested, costs, parts.options)
     calibrating.save(path / CALIBRATING)
     predictions.save(path / TESTED)
-    _write_cascade(result, path / LOGGED, path / ROUTER, path / CURVE)
+    result.router.save(path / ROUTER)
+    result.curve.save(path / CURVE)
     if among_present := route_among_present(held_out, tested, costs, parts.options):
-        (path / PRESENT).mkdir(exist_ok=True)
-        _write_cascade(among_present, *_present(path))
+        figures, router, curve = _present(path)
+        figures.parent.mkdir(exist_ok=True)
+        write_evaluation(figures, among_present.evaluation)
+        among_present.router.save(router)
+        among_present.curve.save(curve)
 
 
 def _cascade(parts: RunParts, path: pathlib.Path) -> None:
-    """Accuracy and ledger of the running module in place of those of the logs; images a second."""
-    logged = read_cascade_result(path / LOGGED, path / ROUTER, path / CURVE)
+    """Evaluate the running module; images a second."""
     light = _load_light(parts, path)
-    cascade = Cascade(light, parts.heavy, logged.router)
+    cascade = Cascade(light, parts.heavy, Router.load(path / ROUTER))
     predictions = Predictions.load(path / TESTED)
     evaluation = evaluate_cascade(cascade, parts.loader(parts.splits.test), predictions)
-    write_cascade_result(path / MEASURED, replace(logged, evaluation=evaluation))
+    write_evaluation(path / MEASURED, evaluation)
     x = first_images(parts.splits.test, TIMED_IMAGES).to(parts.options.device)
     contenders = {"heavy": parts.heavy, "light": light, "cascade": cascade}
     write_timings(path / TIMINGS, time_models(contenders, x, batch=TIMED_BATCH))
@@ -293,14 +296,6 @@ def _result(parts: RunParts, path: pathlib.Path) -> RunResult:
         cascade_among_present=read_cascade_result(*present) if present[0].exists() else None,
         timings=read_timings(path / TIMINGS),
     )
-
-
-def _write_cascade(
-    result: CascadeResult, figures: pathlib.Path, router: pathlib.Path, curve: pathlib.Path
-) -> None:
-    result.router.save(router)
-    result.curve.save(curve)
-    write_cascade_result(figures, result)
 
 
 def _present(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import asdict, fields
+from typing import Any
 
 from agflow._utils.json_file import Keys, read_json, write_json
 from agflow.cascade.curves import Curve
@@ -31,24 +32,29 @@ def read_stages(path: pathlib.Path) -> Stages:
     return Stages(*(Accuracy(**content[name]) for name in _STAGES[4].required))
 
 
-def write_cascade_result(path: pathlib.Path, result: CascadeResult) -> None:
-    """Write the figures of a cascade, without its router and its curve, which have own files."""
-    write_json(path, asdict(result.evaluation), "cascade result")
+def write_evaluation(path: pathlib.Path, evaluation: RouterEvaluation) -> None:
+    """Write the evaluation of a router on test images."""
+    write_json(path, asdict(evaluation), "evaluation")
 
 
-def read_cascade_result(
-    path: pathlib.Path, router: pathlib.Path, curve: pathlib.Path
-) -> CascadeResult:
-    """The figures of a cascade with its router and its curve."""
-    content = read_json(path, "cascade result", _EVALUATION)
-    figures = {
+def read_evaluation(path: pathlib.Path) -> RouterEvaluation:
+    """The evaluation of a router on test images."""
+    content = read_json(path, "evaluation", _EVALUATION)
+    figures: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content.items()
         if name in _EVALUATION[4].required
     }
     figures["ledger"] = Ledger(**content["ledger"])
     figures["counts"] = Verdict(**content["counts"])
-    return CascadeResult(Router.load(router), RouterEvaluation(**figures), Curve.load(curve))
+    return RouterEvaluation(**figures)
+
+
+def read_cascade_result(
+    path: pathlib.Path, router: pathlib.Path, curve: pathlib.Path
+) -> CascadeResult:
+    """A cascade's evaluation with its router and its curve, which have files of their own."""
+    return CascadeResult(Router.load(router), read_evaluation(path), Curve.load(curve))
 
 
 def write_timings(path: pathlib.Path, timings: dict[str, Timing]) -> None:

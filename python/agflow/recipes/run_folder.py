@@ -112,8 +112,13 @@ class RunFolder:
 
     @property
     def run(self) -> str:
-        """Id of the run."""
-        return self._content["run"]
+        """Id of the run that the folder is of; "" for none."""
+        return self._content.get("run", "")
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether any step of a run is done."""
+        return bool(self._content.get("steps"))
 
     def begin(self, identity: RunIdentity, *, force: bool, replace: bool) -> bool:
         """Take the folder for a run: go on with the same one, or remove another one's files.
@@ -132,7 +137,7 @@ class RunFolder:
         FileError
             A file cannot be removed or written, or the folder is of another run.
         """
-        same = self._content.get("run") == identity.run and not force
+        same = self.run == identity.run and not force
         if same and self._is_whole():
             return True
         if not same:
@@ -185,6 +190,11 @@ class RunFolder:
         """Note the SHA-256 of every file of the finished run, so that it is known again."""
         names = (name for name in files_of(self.path) if name != RUN_FILE)
         self._write({name: sha256_of(self.path / name) for name in names})
+
+    def forget(self) -> None:
+        """Remove all files of a run whose results are elsewhere."""
+        self._remove(*self._outputs, RUN_FILE)
+        self._content = {}
 
     def _is_whole(self) -> bool:
         listed = self._content["sha256"]

@@ -16,6 +16,7 @@ from agflow._utils.scratch import collect_scratch
 from agflow.errors import CorruptFileError, FileError, InvalidValueError
 from agflow.models.expert import load_expert, save_expert
 from agflow.pruning.planning import Plan
+from agflow.pruning.scoring import criterion_name
 from agflow.recipes.step_options import StepOptions
 from agflow.recipes.steps import Step, StepExpert
 from agflow.training.digests import digest_of
@@ -139,9 +140,15 @@ def _by_function(options: StepOptions) -> dict[str, dict[str, Any]]:
             "groups": list(options.groups),
             "image_size": options.image_size,
             "weight_gradients": options.weight_gradients,
-            **vars(options.calibration),
+            "nonfinite": options.calibration.nonfinite,
+            "dump": options.calibration.dump,
         },
-        "plan": {"criterion": options.criterion, **vars(options.allocation)},
+        "plan": {
+            "criterion": criterion_name(options.criterion),
+            **vars(options.allocation),
+            "groups": list(options.allocation.groups),
+            "ignored_layers": list(options.allocation.ignored_layers),
+        },
         "prune": {"compensate": options.compensate},
         "finetune": {
             "teacher": teacher,

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.sequences import names_of
 from agflow.calibration.options import CalibrationOptions
+from agflow.calibration.statistics import Statistics
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
+from agflow.models import adapter_for
+from agflow.models.layer_names import note_layers
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.least_squares import check_compensation
-from agflow.pruning.scoring import needs_weight_gradients
+from agflow.pruning.scoring import criterion_name, needs_weight_gradients
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 
@@ -44,10 +51,10 @@ class StepOptions:
     """
 
     batches: int = default("calibrate", "batches")
-    groups: Sequence[str] = default("calibrate", "groups")
+    groups: str | Sequence[str] = default("calibrate", "groups")
     image_size: int | tuple[int, int] | None = None
     calibration: CalibrationOptions = CalibrationOptions()
-    criterion: str = default("score", "criterion")
+    criterion: str | Callable[[Statistics], Any] = default("score", "criterion")
     allocation: Allocation = Allocation()
     compensate: str = default("prune", "compensate")
     epochs: int = default("finetune", "epochs")
@@ -58,6 +65,7 @@ class StepOptions:
     preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", names_of(self.groups, "groups"))
         for name in ("batches", "epochs", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InvalidValueError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -65,8 +73,16 @@ class StepOptions:
             raise InvalidValueError(f"lr is {self.lr}, expected a number above 0")
         check_compensation(self.compensate)
 
+    def of_model(self, model: nn.Module) -> StepOptions:
+        """These options with the names of layers in place of modules of ``model``."""
+        adapter = adapter_for(model)
+        note_layers(adapter, model)
+        measured = {layer.name for layer in adapter.layers(model) if layer.group in self.groups}
+        names = tuple(self.allocation.ignored_names(measured))
+        return replace(self, allocation=replace(self.allocation, ignored_layers=names))
+
     @property
     def weight_gradients(self) -> bool:
         """Whether the criterion, or that of the widths, needs the gradients of weights."""
-        criteria = filter(None, (self.criterion, self.allocation.widths))
+        criteria = filter(None, (criterion_name(self.criterion), self.allocation.widths))
         return any(map(needs_weight_gradients, criteria))

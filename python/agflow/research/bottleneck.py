@@ -24,6 +24,7 @@ from agflow._core.loader import core
 from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.loaders import CallbackLoader, SizedLoader
 from agflow._utils.modes import with_gradients, without_inference_tensors
+from agflow._utils.sequences import names_of
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.hooks import capture
 from agflow.calibration.loss import per_image_loss
@@ -335,6 +336,7 @@ class UtilityTrace:
 
 
 def _layers(model: nn.Module, groups: Sequence[str]) -> list[PrunableLayer]:
+    groups = names_of(groups, "groups")
     layers = [layer for layer in adapter_for(model).layers(model) if layer.group in groups]
     if not layers:
         raise InvalidValueError(

@@ -10,7 +10,7 @@ from torch import nn
 from agflow._utils.defaults import default
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS
-from agflow.cascade.expert_passes import predict
+from agflow.cascade.expert_passes import predict, tuned_on
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router, calibrate_router
 from agflow.pruning.planning import Plan
@@ -57,14 +57,10 @@ class CascadeDesign:
         loader : (images float32 [B, C, H, W], labels int64 [B]), in the same order at every pass
         router : for test images: its temperature and light weight are used, none is fitted
         """
-        return predict(
-            self.light,
-            self.heavy,
-            loader,
-            router=router,
-            shared_blocks=self.shared_blocks,
-            tuning=self.tuning,
+        predictions = predict(
+            self.light, self.heavy, loader, router=router, shared_blocks=self.shared_blocks
         )
+        return tuned_on(predictions, self.tuning)
 
     def calibrate(
         self,

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import math
+import pathlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
@@ -18,21 +18,23 @@ from tqdm import tqdm
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
-from agflow._utils.modes import preserve_training_mode, with_gradients
+from agflow._utils.modes import with_gradients
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import join_predictions
+from agflow.data.batches import labelled_batches
 from agflow.data.leakage import ImageSketch, image_hashes
 from agflow.data.repeated import SameImages
 from agflow.errors import BudgetError, InvalidValueError
 from agflow.evaluation.accuracy import logits
-from agflow.evaluation.timing import interleaved
-from agflow.models import adapter_for, split
+from agflow.models import adapter_for
 from agflow.models.passes import LABELS, run_models
 from agflow.models.resolution import image_size
 from agflow.pruning.planning import Plan
 from agflow.search.candidates import Candidate, candidates, prune_candidate
+from agflow.search.clock import measured_costs
 from agflow.search.design import CascadeDesign
 from agflow.search.frontier import (
     FULL,
@@ -42,13 +44,14 @@ from agflow.search.frontier import (
     Frontier,
     evaluate_candidate,
 )
+from agflow.search.keeping import SearchedExpert, SearchSteps, Tensors
 from agflow.search.space import COST_UNITS, SearchSpace, Size
 from agflow.training.distillation import CachedTeacher, distill
+from agflow.training.options import Checkpointing
 
 FINALISTS = 2
 LITTLE_SHARE = 0.25  # of the epochs, after which the finalists are chosen
 REPAIR_IMAGES = 256  # tuning images that calibrate and repair the candidates
-CLOCKED_IMAGES = 32  # in the batch that measures costs in seconds
 
 
 @with_gradients
@@ -117,6 +120,34 @@ def design_cascade(
     >>> design.chosen.image_size
     '16x16'
     """
+    training = SearchTraining(epochs, lr, seed)
+    return design_in_steps(
+        heavy, tuning, choosing, SearchSteps(), tolerance=tolerance, space=space, training=training
+    )
+
+
+@dataclass(frozen=True)
+class SearchTraining:
+    """How a search trains its candidates; see :func:`design_cascade`."""
+
+    epochs: int
+    lr: float
+    seed: int
+
+
+@with_gradients
+def design_in_steps(
+    heavy: nn.Module,
+    tuning: Iterable,
+    choosing: Iterable,
+    steps: SearchSteps,
+    *,
+    tolerance: float,
+    space: SearchSpace,
+    training: SearchTraining,
+) -> CascadeDesign:
+    """:func:`design_cascade` with ``steps`` that may keep what is made and find it again."""
+    epochs = training.epochs
     _check(tolerance, epochs)
     sought = candidates(heavy, space)
     if not sought:
@@ -125,8 +156,8 @@ def design_cascade(
             "allow a share of MACs below 1 or a smaller image size"
         )
     sketch = ImageSketch()
-    teacher = CachedTeacher.of(heavy, tuning, sketch=sketch)
-    search = _Search(heavy, teacher, choosing, space, tolerance=tolerance, lr=lr, seed=seed)
+    teacher = _cached_teacher(heavy, tuning, steps, sketch)
+    search = _Search(heavy, teacher, choosing, space, steps, training, tolerance)
     search.evaluate_heavy(sketch)
     little = max(1, round(LITTLE_SHARE * epochs))
     experts = search.prune(sought)
@@ -158,14 +189,25 @@ def _check(tolerance: float, epochs: int) -> None:
         raise InvalidValueError(f"epochs is {epochs}, expected at least 1")
 
 
-@dataclass(frozen=True)
-class _Expert:
-    """The model of a candidate at one stage."""
+def _cached_teacher(
+    heavy: nn.Module, tuning: Iterable, steps: SearchSteps, sketch: ImageSketch
+) -> CachedTeacher:
+    """The teacher's logits are kept; its images are read again, for they are many times larger."""
+    images_NCHW: list[torch.Tensor] = []
 
-    candidate: Candidate
-    model: nn.Module
-    plan: Plan | None
-    evaluated: EvaluatedCandidate
+    def add(images_BCHW: torch.Tensor) -> Tensors:
+        images_NCHW.append(images_BCHW.cpu().half())
+        return {"hashes": image_hashes(images_BCHW)}
+
+    rows = steps.tensors(
+        "teacher",
+        lambda: run_models({"logits": heavy}, tuning, description="teacher", rows_of=add),
+    )
+    if not images_NCHW:
+        for batch in labelled_batches(tuning, "tuning images"):
+            add(batch.images)
+    sketch.add_hashes(rows["hashes"])
+    return CachedTeacher(torch.cat(images_NCHW), rows[LABELS], rows["logits"])
 
 
 class _Search:
@@ -180,58 +222,51 @@ class _Search:
         teacher: CachedTeacher,
         choosing: Iterable,
         space: SearchSpace,
-        *,
+        steps: SearchSteps,
+        training: SearchTraining,
         tolerance: float,
-        lr: float,
-        seed: int,
     ):
-        self.heavy, self.teacher, self.space = heavy, teacher, space
+        self.heavy, self.teacher, self.space, self.steps = heavy, teacher, space, steps
         self.choosing = SameImages(choosing)  # every expert's answers to them are joined by row
-        self.tolerance, self.lr, self.seed = tolerance, lr, seed
+        self.tolerance, self.lr, self.seed = tolerance, training.lr, training.seed
         self.rows: list[EvaluatedCandidate] = []
-        self._best: _Expert | None = None
+        self._best: SearchedExpert | None = None
         self.repairing = teacher.plain(REPAIR_IMAGES)
-        self._costs: dict[Candidate, tuple[CascadeCosts, float]] = {}
+        self._statistics: dict[Size, Statistics] = {}
 
     @property
-    def best(self) -> _Expert:
+    def best(self) -> SearchedExpert:
         """The expert of least expected cost of all stages so far; :meth:`prune` finds the first."""
         assert self._best is not None
         return self._best
 
     def evaluate_heavy(self, sketch: ImageSketch) -> None:
         """Compute the heavy expert's logits of the choosing images, and add these to ``sketch``."""
-        rows = run_models(
-            {"heavy expert": self.heavy},
-            self.choosing,
-            description="heavy expert",
-            rows_of=lambda images_BCHW: {"hashes": image_hashes(images_BCHW)},
+        rows = self.steps.tensors(
+            "heavy",
+            lambda: run_models(
+                {"logits": self.heavy},
+                self.choosing,
+                description="heavy expert",
+                rows_of=lambda images_BCHW: {"hashes": image_hashes(images_BCHW)},
+            ),
         )
         sketch.add_hashes(rows["hashes"])
-        self.heavy_NK, self.labels_N = rows["heavy expert"], rows[LABELS]
+        self.heavy_NK, self.labels_N = rows["logits"], rows[LABELS]
         self.heavy_accuracy = float((self.heavy_NK.argmax(1) == self.labels_N).double().mean())
         self.tolerance = max(
             self.tolerance,
             math.sqrt(self.heavy_accuracy * (1 - self.heavy_accuracy) / len(self.labels_N)),
         )
 
-    def prune(self, sought: Sequence[Candidate]) -> list[_Expert]:
+    def prune(self, sought: Sequence[Candidate]) -> list[SearchedExpert]:
         """Prune and evaluate the candidates; those that no plan reaches are left out."""
-        statistics, experts = {}, []
+        experts = []
         for candidate in sought:
-            size = candidate.image_size
-            if candidate.width < 1 and size not in statistics:
-                statistics[size] = self._statistics(size)
-            made = prune_candidate(
-                self.heavy,
-                candidate,
-                statistics.get(size),
-                self.space.groups,
-                self.repairing,
-                seed=self.seed,
-            )
-            if made is not None:
-                experts.append(self._evaluate(PRUNED, candidate, *made))
+            make = lambda _, candidate=candidate: self._pruned(candidate)
+            expert = self.steps.expert(_name(PRUNED, candidate), make)
+            if expert is not None:
+                experts.append(self._noted(expert))
         if not experts:
             raise BudgetError(
                 f"none of the {len(sought)} candidates can be pruned to its share of MACs: "
@@ -239,18 +274,26 @@ class _Search:
             )
         return experts
 
-    def train(self, expert: _Expert, stage: str, epochs: int) -> _Expert:
+    def train(self, expert: SearchedExpert, stage: str, epochs: int) -> SearchedExpert:
         """Distil a copy of an expert from the teacher and evaluate it."""
-        model = copy.deepcopy(expert.model)
-        distill(
-            model,
-            self.teacher,
-            epochs=epochs,
-            lr=self.lr,
-            frozen_blocks=expert.candidate.shared_blocks,
-            seed=self.seed,
-        )
-        return self._evaluate(stage, expert.candidate, model, expert.plan)
+
+        def trained(checkpoint: pathlib.Path | None) -> SearchedExpert:
+            model = copy.deepcopy(expert.model)
+            distill(
+                model,
+                self.teacher,
+                epochs=epochs,
+                lr=self.lr,
+                frozen_blocks=expert.candidate.shared_blocks,
+                checkpointing=None if checkpoint is None else Checkpointing(checkpoint),
+                seed=self.seed,
+            )
+            costs = expert.costs, expert.heavy_seconds
+            return self._evaluated(stage, expert.candidate, model, expert.plan, costs)
+
+        found = self.steps.expert(_name(stage, expert.candidate), trained)
+        assert found is not None
+        return self._noted(found)
 
     def frontier(self) -> Frontier:
         """All evaluations so far; the best one is the chosen."""
@@ -263,24 +306,48 @@ class _Search:
         }
         return Frontier.of(self.rows, metadata)
 
-    def _statistics(self, size: Size) -> Statistics:
-        smaller = None if size == image_size(self.heavy) else size
-        return calibrate(
+    def _pruned(self, candidate: Candidate) -> SearchedExpert | None:
+        made = prune_candidate(
             self.heavy,
+            candidate,
+            self._statistics_at(candidate.image_size) if candidate.width < 1 else None,
+            self.space.groups,
             self.repairing,
-            batches=len(self.repairing),
-            groups=self.space.groups,
-            image_size=smaller,
             seed=self.seed,
         )
+        if made is None:
+            return None
+        return self._evaluated(PRUNED, candidate, *made, self._costs(candidate, made[0]))
 
-    def _evaluate(
-        self, stage: str, candidate: Candidate, model: nn.Module, plan: Plan | None
-    ) -> _Expert:
+    def _costs(self, candidate: Candidate, light: nn.Module) -> tuple[CascadeCosts, float]:
+        """Costs of an image in MACs or ms, and the heavy expert's seconds, 0 for MACs."""
+        if self.space.cost == "seconds":
+            return measured_costs(light, self.heavy, candidate.shared_blocks, self.teacher.images)
+        return CascadeCosts.of(light, self.heavy, candidate.shared_blocks), 0.0
+
+    def _statistics_at(self, size: Size) -> Statistics:
+        """Measured once, as soon as a candidate of this size is made."""
+        if size not in self._statistics:
+            self._statistics[size] = calibrate(
+                self.heavy,
+                self.repairing,
+                batches=len(self.repairing),
+                groups=self.space.groups,
+                image_size=None if size == image_size(self.heavy) else size,
+                options=CalibrationOptions(seed=self.seed),
+            )
+        return self._statistics[size]
+
+    def _evaluated(
+        self,
+        stage: str,
+        candidate: Candidate,
+        model: nn.Module,
+        plan: Plan | None,
+        measured: tuple[CascadeCosts, float],
+    ) -> SearchedExpert:
+        costs, heavy_seconds = measured
         light_NK, _ = logits(model, self.choosing, description="light expert")
-        if candidate not in self._costs:
-            self._costs[candidate] = self._costs_of(candidate, model)
-        costs, heavy_seconds = self._costs[candidate]
         row = evaluate_candidate(
             stage,
             candidate,
@@ -291,37 +358,22 @@ class _Search:
             ensemble=self.space.ensemble,
             heavy_seconds=heavy_seconds,
         )
+        return SearchedExpert(candidate, model, plan, row, costs, heavy_seconds)
+
+    def _noted(self, expert: SearchedExpert) -> SearchedExpert:
+        """An expert that was made or found, on the device of the heavy one."""
+        expert.model.to(device_of(self.heavy))
+        row = expert.evaluated
         self.rows.append(row)
         tqdm.write(str(row), file=sys.stderr)
-        expert = _Expert(candidate, model, plan, row)
         if self._best is None or row.charged < self._best.evaluated.charged:
             self._best = expert
         return expert
 
-    def _costs_of(self, candidate: Candidate, model: nn.Module) -> tuple[CascadeCosts, float]:
-        """Costs of an image in MACs or ms, and the heavy expert's seconds, 0 for MACs."""
-        if self.space.cost == "seconds":
-            return self._measured_costs(candidate, model)
-        return CascadeCosts.of(model, self.heavy, candidate.shared_blocks), 0.0
 
-    @torch.inference_mode()
-    def _measured_costs(self, candidate: Candidate, model: nn.Module) -> tuple[CascadeCosts, float]:
-        """The contenders take turns, so that drift of the machine affects all alike."""
-        x = self.teacher.images[:CLOCKED_IMAGES].float().to(device_of(self.heavy))
-        with preserve_training_mode(model, self.heavy):
-            contenders = {"light": model.eval(), "heavy": self.heavy.eval()}
-            if candidate.shared_blocks:
-                contenders["shared"] = split(self.heavy, candidate.shared_blocks)[0]
-            times = interleaved(
-                {name: partial(_finish, module, x) for name, module in contenders.items()}, rounds=5
-            )
-        ms = {name: 1e3 * measured.median / len(x) for name, measured in times.items()}
-        costs = CascadeCosts(ms["light"], ms["heavy"], ms.get("shared", 0.0), unit="ms")
-        return costs, times["heavy"].median / len(x)
-
-
-def _finish(module: nn.Module, x: torch.Tensor) -> None:
-    """Run a module to its end, on a GPU too."""
-    module(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+def _name(stage: str, candidate: Candidate) -> str:
+    """The name of a candidate's step."""
+    height, width = candidate.image_size
+    drops = "-branches" * candidate.drops
+    shared = f"-shared-{candidate.shared_blocks}" * bool(candidate.shared_blocks)
+    return f"{stage}-{height}x{width}-{candidate.width!r}{drops}{shared}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agflow._utils.defaults import default
+from agflow._utils.sequences import names_of, numbers_of
 from agflow.cascade.ledger import MACS
 from agflow.errors import InvalidValueError
 
@@ -47,14 +48,23 @@ class SearchSpace:
     'macs'
     """
 
-    image_sizes: Sequence[int | Size] | None = None
-    macs: Sequence[float] = default("design", "macs")
-    groups: Sequence[str] = default("calibrate", "groups")
-    shared_blocks: Sequence[int] = default("design", "shared_blocks")
+    image_sizes: int | Sequence[int | Size] | None = None
+    macs: float | Sequence[float] = default("design", "macs")
+    groups: str | Sequence[str] = default("calibrate", "groups")
+    shared_blocks: int | Sequence[int] = default("design", "shared_blocks")
     ensemble: bool = default("route", "ensemble")
     cost: str = default("design", "cost")
 
     def __post_init__(self):
+        object.__setattr__(self, "groups", names_of(self.groups, "groups"))
+        for name in ("macs", "shared_blocks"):
+            object.__setattr__(self, name, numbers_of(getattr(self, name), name))
+        if isinstance(self.image_sizes, int):
+            object.__setattr__(self, "image_sizes", (self.image_sizes,))
+        if isinstance(self.image_sizes, str):
+            raise InvalidValueError(
+                f"image_sizes is {self.image_sizes!r}, expected sizes in pixels, such as (224, 112)"
+            )
         if not all(0 < share <= 1 for share in self.macs):
             raise InvalidValueError(
                 f"macs are {list(self.macs)}, expected shares of the heavy expert's in (0, 1]"

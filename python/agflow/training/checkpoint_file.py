@@ -81,5 +81,17 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return content, tensors
 
 
+def remove_if_damaged(path: pathlib.Path) -> None:
+    """Remove a file that cannot be read, so that the training begins anew.
+
+    For a checkpoint that only agflow knows of: nobody could be asked.
+    """
+    if path.exists():
+        try:
+            read(path)
+        except CorruptFileError:
+            path.unlink()
+
+
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -17,7 +17,7 @@ from agflow.data.leakage import ImageSketch
 from agflow.errors import EmptyError, InvalidValueError, ShapeError
 from agflow.models.passes import LABELS, run_models
 from agflow.training.finetuning import finetune
-from agflow.training.options import Distillation, TrainingOptions
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 # How light experts are distilled, all in one place.
 LR = default("design", "lr")
@@ -162,6 +162,7 @@ def distill(
     epochs: int,
     lr: float = LR,
     frozen_blocks: int = default("finetune", "frozen_blocks"),
+    checkpointing: Checkpointing | None = None,
     seed: int = default("common", "seed"),
 ) -> list[dict[str, float]]:
     """Fine-tune ``light`` in place on the cached logits of a teacher.
@@ -172,7 +173,7 @@ def distill(
     Parameters
     ----------
     frozen_blocks : of :class:`agflow.training.TrainingOptions`
-    epochs, lr, seed : of :func:`agflow.finetune`
+    epochs, lr, checkpointing, seed : of :func:`agflow.finetune`
 
     Returns
     -------
@@ -202,6 +203,7 @@ def distill(
         epochs=epochs,
         lr=lr,
         distillation=CACHED_LOGITS,
+        checkpointing=checkpointing,
         options=TrainingOptions(frozen_blocks=frozen_blocks),
         seed=seed,
     )

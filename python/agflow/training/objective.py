@@ -65,7 +65,8 @@ class Objective:
         """Record the tokens of the last blocks in forward passes, where the loss needs them."""
 
         def keep(block: nn.Module, inputs: tuple, output) -> None:
-            self._tokens.append(tokens_of(output))
+            if self.model.training:  # no pass over held-out images
+                self._tokens.append(tokens_of(output))
 
         experts = (self.model, self.distillation.teacher) if self.distillation.features else ()
         blocks = [last_block(expert) for expert in experts if expert is not None]

@@ -448,11 +448,11 @@ def test_a_model_on_cuda_is_measured_there(make_vit, images, dtype, tmp_path):
 
 def test_metadata_says_where_the_numbers_come_from(make_vit, images):
     model = make_vit()
-    whole = calibrate(model, [images], seed=7)
+    whole = calibrate(model, [images], options=CalibrationOptions(seed=7))
     parts = calibrate(
         model,
         list(zip(images[0].split(3), images[1].split(3), strict=True)),
-        seed=7,
+        options=CalibrationOptions(seed=7),
     )
     other = calibrate(model, [(images[0], images[1].flip(0))])
     assert (

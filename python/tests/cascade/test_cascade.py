@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 import agflow
 from agflow.cascade.ensemble import combine, fit_light_weight
+from agflow.cascade.expert_passes import tuned_on
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import FixedParameters, join_predictions
 from agflow.cascade.priors import agreement, fit_temperature, priors
@@ -292,13 +293,14 @@ def test_images_that_tuned_an_expert_set_no_threshold(example, light, loader, tm
     )
     tuning = expert_tuning(tmp_path / "light")
     with pytest.raises(InvalidValueError, match="also tuned an expert"):
-        agflow.calibrate_router(agflow.predict(light, heavy, held_out, tuning=tuning))
-    agflow.predict(light, heavy, held_out, tuning=tuning).save(tmp_path / "predictions.arrow")
+        agflow.calibrate_router(tuned_on(agflow.predict(light, heavy, held_out), tuning))
+    tuned_on(agflow.predict(light, heavy, held_out), tuning).save(tmp_path / "predictions.arrow")
     with pytest.raises(InvalidValueError, match="also tuned an expert"):
         agflow.calibrate_router(agflow.Predictions.load(tmp_path / "predictions.arrow"))
     assert (
         agflow.calibrate_router(
-            agflow.predict(light, heavy, loader("train", 3000, 3400), tuning=tuning), tolerance=0.05
+            tuned_on(agflow.predict(light, heavy, loader("train", 3000, 3400)), tuning),
+            tolerance=0.05,
         ).samples
         == 400
     )

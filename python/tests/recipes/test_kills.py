@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-KILLING = pathlib.Path(__file__).parent / "killing.py"
+KILLING, RESUMING = (pathlib.Path(__file__).parent / name for name in ("killing.py", "resuming.py"))
 
 
 @pytest.mark.slow
@@ -20,4 +20,16 @@ def test_a_kill_at_any_moment_loses_nothing(what, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["kills"] > 0 and found["old"] + found["new"] == int(trials)
+    print(what, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["run", "design"])
+def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_bytes(what, tmp_path):
+    kills = os.environ.get("AGFLOW_TRIALS", "4")
+    command = [sys.executable, RESUMING, what, tmp_path, kills]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300 + 120 * int(kills))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["kills"] == int(kills)
     print(what, found)
