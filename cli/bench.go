@@ -30,7 +30,9 @@ func refuseBench(c *cli.Context) error {
 		"agflow bench --help")
 }
 
-func roundsFlag(step of) cli.Flag { return step.number("rounds", "interleaved `ROUNDS`") }
+func roundsFlag(step of) cli.Flag {
+	return atLeast(1, step.number("rounds", "interleaved `ROUNDS`"))
+}
 
 func benchCoreCommand() *cli.Command {
 	step := of("bench_core")
@@ -40,7 +42,8 @@ func benchCoreCommand() *cli.Command {
 		Usage:     "the statistics pass, top-k and a call across the bridge",
 		Flags: []cli.Flag{
 			roundsFlag(step),
-			step.numbers("threads", "measure with `THREADS`, one number after the other"),
+			atLeast(1,
+				step.numbers("threads", "measure with `THREADS`, one number after the other")),
 		},
 	}, string(step))
 }
@@ -54,8 +57,9 @@ func benchCalibrationCommand() *cli.Command {
 			"in CPU time and memory",
 		Flags: []cli.Flag{
 			randomModelFlag(step, ""),
-			step.number("batch-size", "`N` images a batch"),
-			step.number("batches", "`N` batches of the whole calibration"), roundsFlag(step),
+			atLeast(1, step.number("batch-size", "`N` images a batch")),
+			atLeast(1, step.number("batches", "`N` batches of the whole calibration")),
+			roundsFlag(step),
 		},
 	}, string(step))
 }
@@ -74,8 +78,8 @@ func benchLayersCommand() *cli.Command {
 		Usage: "the time of a model's products at all sizes that pruning may leave: " +
 			"the table that agflow plan --latency reads",
 		Flags: slices.Concat([]cli.Flag{
-			modelFlag(), weightsFlag(), step.number("batch", "`N` images a batch"),
-			step.text("device", "torch `DEVICE` to measure: cpu or cuda"),
+			modelFlag(), weightsFlag(), atLeast(1, step.number("batch", "`N` images a batch")),
+			aDevice(step.text("device", "torch `DEVICE` to measure: cpu or cuda")),
 			step.output("latency `FILE` to write"), roundsFlag(step),
 		}, preprocessingFlags()),
 	}, string(step))
@@ -93,11 +97,12 @@ func benchPruningCommand() *cli.Command {
 			testDataFlag("eval", "`DATA` with the test images, which are used for nothing else"),
 			macsFlag(step, "`MACS` of the pruned models: a share of the model's, or 350M, 1.2G"),
 			pruningRatioFlag(),
-			step.number("calibration", "calibrate and repair on `N` images"),
-			step.number("tune", "fine-tune on `N` other images"),
-			step.number("eval-limit", "use at most `N` test images"),
-			step.number("epochs", "fine-tune for `N` epochs"),
-			step.fraction("lr", "peak learning `RATE` of the fine-tuning"), roundToFlag(),
+			atLeast(1, step.number("calibration", "calibrate and repair on `N` images")),
+			atLeast(1, step.number("tune", "fine-tune on `N` other images")),
+			atLeast(1, step.number("eval-limit", "use at most `N` test images")),
+			atLeast(0, step.number("epochs", "fine-tune for `N` epochs")),
+			learningRate(step.fraction("lr", "peak learning `RATE` of the fine-tuning")),
+			roundToFlag(),
 			settings("contenders",
 				"`NAMES` of the pruning methods, as in the report (default: all)"),
 			roundsFlag(step), seedFlag(), labelFlag(),
@@ -115,10 +120,11 @@ func benchCascadeCommand() *cli.Command {
 			"heavy, light, cascade and server",
 		Flags: []cli.Flag{
 			randomModelFlag(step, ", the heavy expert"),
-			step.number("image-size", "the light expert is the same model at `N` pixels"),
-			step.fraction("escalation", "`SHARE` of the images that escalate"),
-			step.numbers("batch-sizes", "`N` images a batch, one size after the other"),
-			step.number("images", "`N` images a round"), roundsFlag(step),
+			atLeast(1,
+				step.number("image-size", "the light expert is the same model at `N` pixels")),
+			within(0, 1, true, step.fraction("escalation", "`SHARE` of the images that escalate")),
+			atLeast(1, step.numbers("batch-sizes", "`N` images a batch, one size after the other")),
+			atLeast(1, step.number("images", "`N` images a round")), roundsFlag(step),
 		},
 	}, string(step))
 }
@@ -135,13 +141,14 @@ func benchBottleneckCommand() *cli.Command {
 			testDataFlag("eval", "`DATA` that trains nothing: the signal of its images, and how "+
 				"well the priors separate errors"),
 			step.text("macs", "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"),
-			step.number("calibration", "measure units and repair the pruned model on `N` images"),
-			step.number("tune", "train on `N` other images"),
-			step.number("eval-limit", "use at most `N` images of --eval"),
-			step.number("epochs", "fine-tune the light expert for `N` epochs"),
+			atLeast(1, step.number("calibration",
+				"measure units and repair the pruned model on `N` images")),
+			atLeast(1, step.number("tune", "train on `N` other images")),
+			atLeast(1, step.number("eval-limit", "use at most `N` images of --eval")),
+			atLeast(0, step.number("epochs", "fine-tune the light expert for `N` epochs")),
 			step.number("scratch-epochs", "with --model example, also train its architecture "+
 				"from random weights for `N` epochs"),
-			step.fraction("lr", "peak learning `RATE` of the fine-tuning"),
+			learningRate(step.fraction("lr", "peak learning `RATE` of the fine-tuning")),
 			roundsFlag(step), seedFlag(), labelFlag(),
 		},
 	}, string(step))

@@ -32,3 +32,12 @@ func budgets(c *cli.Context) (given []string) {
 	}
 	return given
 }
+
+// needOneBudget refuses a command line without a budget, or with several.
+func needOneBudget(c *cli.Context) error {
+	if len(budgets(c)) == 0 {
+		return usageError("a budget is missing: give --macs (such as 0.5), --params or " +
+			"--pruning-ratio")
+	}
+	return refuseTwoBudgets(c)
+}

@@ -16,7 +16,7 @@ func calibrateCommand() *cli.Command {
 		Flags: slices.Concat(inputs(
 			modelFlag(), weightsFlag(), dataFlag(),
 		), formFlags(), budget(
-			batchesFlag(), limitFlag(),
+			batchesFlag(), limitFlag(), offsetFlag(),
 		), method(
 			groupsFlag("`GROUPS` of units to measure"),
 			atLeast(1, optional("image-size", "the model's",

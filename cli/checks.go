@@ -106,6 +106,20 @@ func within(low, high float64, closed bool, flag *cli.Float64Flag) *cli.Float64F
 	return flag
 }
 
+// shares are parts of a whole, above 0 and up to 1.
+func shares(flag *cli.Float64SliceFlag) *cli.Float64SliceFlag {
+	flag.Action = func(_ *cli.Context, values []float64) error {
+		for _, value := range values {
+			if !(0 < value && value <= 1) {
+				return usageError("--%s has %g, expected shares above 0 and up to 1, such as 0.5",
+					flag.Name, value)
+			}
+		}
+		return nil
+	}
+	return flag
+}
+
 // learningRate is a number above 0.
 func learningRate(flag *cli.Float64Flag) *cli.Float64Flag {
 	return within(0, math.Inf(1), false, flag)
@@ -153,6 +167,10 @@ func checkPlaces(c *cli.Context) error {
 			continue
 		}
 		if err == nil && found.IsDir() {
+			if !writable(folder) {
+				return failure("--output is %s, and nothing can be written in %s: check the "+
+					"rights of the folder, or give another path", output, folder)
+			}
 			break
 		}
 		return failure("--output is %s, and %s is a file, not a folder: give another path",

@@ -35,7 +35,7 @@ func TestFileErrors(t *testing.T) {
 		"score --statistics s.arrow --criterion agff":      {exitUsage, "agf"},
 		"score --statistics s.arrow --criterion magnitude": {exitBadData, "weights"},
 		"verify foreign.arrow": {exitBadData,
-			"foreign.arrow has 0 agflow checksums"},
+			"foreign.arrow can't be read: it doesn't begin and end as an Arrow file does"},
 		"inspect absent.arrow":        {exitFailed, "can't read absent.arrow: no such file"},
 		"statistics --tensors absent": {exitFailed, "absent"},
 	})

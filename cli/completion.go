@@ -35,8 +35,8 @@ _agflow() {
 	(( $#found )) || { _files; return }
 	names=("${(@)found%%$'\t'*}")
 	local -a whole=("${(@)names:#*[:\/]}") part=("${(M@)names:#*[:\/]}")
-	(( $#whole )) && compadd -a whole
-	(( $#part )) && compadd -S '' -a part
+	if (( $#whole )); then compadd -a whole; fi
+	if (( $#part )); then compadd -S '' -a part; fi
 }
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _agflow "$@"; else compdef _agflow agflow; fi`,
 

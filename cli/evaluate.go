@@ -13,6 +13,6 @@ func evaluateCommand() *cli.Command {
 		UsageText: "agflow evaluate --model light --data imagefolder:val",
 		Flags: slices.Concat(inputs(
 			modelFlag(), weightsFlag(), testDataFlag("data", "`DATA` with the test images"),
-		), formFlags(), budget(limitFlag()), computingFlags(), advanced(seedFlag())),
+		), formFlags(), budget(limitFlag(), offsetFlag()), computingFlags(), advanced(seedFlag())),
 	})
 }

@@ -41,25 +41,34 @@ func TestFlagsReachPython(t *testing.T) {
 			`"data":"example:train","device":"cpu","dtype":"float32","epochs":0,` +
 			`"eval":"example:test","eval_limit":null,"force":false,"groups":["mlp"],` +
 			`"ignored_layers":["blocks.0.*","head"],"image_column":null,` +
-			`"interpolation":null,"label":null,"limit":7,"lr":0.001,"macs":"0.5",` +
+			`"interpolation":null,"label":null,"limit":7,"lr":0.002,"macs":"0.5",` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
-			`"round_to":8,"seed":0,"std":[],"tolerance":0.005,"weights":null,"workers":0}`,
+			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"run": `{` +
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge_at_once",` +
 			`"confidence":0.95,"criterion":"agf","crop":null,"crop_mode":null,` +
-			`"data":"example:train","device":"cpu","dtype":"float32","epochs":24,` +
+			`"data":"example:train","device":"cpu","dtype":"float32","epochs":12,` +
 			`"eval":"example:test","eval_limit":null,"force":false,` +
 			`"groups":["mlp","heads"],"ignored_layers":[],"image_column":null,` +
-			`"interpolation":null,"label":null,"limit":null,"lr":0.001,"macs":null,` +
+			`"interpolation":null,"label":null,"limit":null,"lr":0.002,"macs":null,` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
-			`"round_to":8,"seed":0,"std":[],"tolerance":0.005,"weights":null,"workers":0}`,
+			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"finetune --light l --output o --features 0.5 --checkpoint c": `{` +
 			`"accumulate":1,"batch_size":32,"checkpoint":"c","class_map":null,` +
 			`"crop":null,"crop_mode":null,"data":"example:train","device":"cpu",` +
 			`"distill":0.9,"dtype":"float32","epochs":3,"features":0.5,"heavy":"example",` +
+			`"held_out":"0.1",` +
 			`"image_column":null,"interpolation":null,"label":null,"light":"l",` +
-			`"limit":null,"lr":0.0003,"mean":[],"output":"o","seed":0,"std":[],` +
+			`"limit":null,"lr":0.0003,"mean":[],"offset":null,"output":"o","seed":0,"std":[],` +
 			`"weights":null,"workers":0}`,
+		"shrink --output o --macs 0.5 --held-out 0.2": `{` +
+			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge",` +
+			`"criterion":"agf","crop":null,"crop_mode":null,` +
+			`"data":"example:train","device":"cpu","dtype":"float32",` +
+			`"groups":["mlp","heads"],"held_out":0.2,"ignored_layers":[],"image_column":null,"interpolation":null,` +
+			`"label":null,"limit":null,"macs":"0.5","mean":[],"model":"example",` +
+			`"offset":null,"output":"o","params":null,"pruning_ratio":null,"round_to":8,` +
+			`"seed":0,"std":[],"weights":null,"workers":0}`,
 		"design --output o --classes 0,217 --macs 1,0.25 --shared-blocks 0,4 --ensemble": `{` +
 			`"batch_size":32,"class_map":null,"classes":[0,217],"confidence":0.95,` +
 			`"cost":"macs","crop":null,"crop_mode":null,"data":"example:train",` +
@@ -72,7 +81,8 @@ func TestFlagsReachPython(t *testing.T) {
 			`"batch_size":32,"class_map":null,"crop":null,"crop_mode":null,` +
 			`"data":"example:test","device":"cpu","dtype":"float32","features":false,` +
 			`"heavy":"example","image_column":null,"interpolation":null,"label":null,` +
-			`"light":"l","limit":null,"mean":[],"output":"predictions.arrow",` +
+			`"light":"l","limit":null,"mean":[],"offset":null,` +
+			`"output":"predictions.arrow",` +
 			`"second_view":true,"seed":0,"std":[],"weights":null,"workers":0}`,
 		"--python p bench core --threads 1,4 --json --debug": `{"rounds":9,"threads":[1,4]}`,
 	} {

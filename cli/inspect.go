@@ -32,8 +32,11 @@ func inspectCommand() *cli.Command {
 }
 
 func writeInfo(b *strings.Builder, info ipcfile.Info) {
-	fmt.Fprintf(b, "%s: %s, %d rows, %d bytes\n", oneLine(info.Path), oneLine(info.Kind),
-		info.Rows, info.Bytes)
+	kind := oneLine(info.Kind)
+	if !info.Checksum {
+		kind = strings.TrimPrefix(kind+", an Arrow file of another program (no checksum)", ", ")
+	}
+	fmt.Fprintf(b, "%s: %s, %d rows, %d bytes\n", oneLine(info.Path), kind, info.Rows, info.Bytes)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, column := range info.Columns {
 		fmt.Fprintf(table, "  column\t%s\t%s\n", oneLine(column.Name), column.Type)

@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"agflow/core/fault"
+	"agflow/core/words"
 
 	"github.com/urfave/cli/v2"
 )
@@ -70,7 +71,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Writer: stdout, ErrWriter: stderr,
 		Flags: globalFlags(), HideHelp: true, HideVersion: true,
 		Commands: []*cli.Command{
-			runCommand(), designCommand(), calibrateCommand(), pruneCommand(), finetuneCommand(),
+			runCommand(), shrinkCommand(), designCommand(),
+			calibrateCommand(), pruneCommand(), finetuneCommand(),
 			predictCommand(), evaluateCommand(), exportCommand(),
 			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(),
 			diffCommand(), routeCommand(), evaluateRouterCommand(), decideCommand(),
@@ -91,6 +93,14 @@ func refuseCommand(c *cli.Context) error {
 		return err
 	}
 	return unknownCommand(c.App.Commands, "command", c.Args().First(), "agflow help")
+}
+
+// didYouMeanOrSee begins a sentence that ends with where to look, and guesses what was meant.
+func didYouMeanOrSee(prefix, word string, known []string) string {
+	if guess := words.Nearest(word, known); guess != "" {
+		return "did you mean " + prefix + guess + "? See"
+	}
+	return "see"
 }
 
 // unknownCommand is the error for a name that no command has, with the one that was meant.

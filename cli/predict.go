@@ -18,7 +18,7 @@ func predictCommand() *cli.Command {
 		}, inputs(
 			heavyFlag("`MODEL`: as --model of calibrate"), weightsFlag(),
 			testDataFlag("data", "`DATA` that trained neither expert"),
-		), formFlags(), budget(limitFlag()), method(
+		), formFlags(), budget(limitFlag(), offsetFlag()), method(
 			step.toggle("features",
 				"also record the L1 norm of the light expert's last features, as a prior"),
 			step.toggle("second-view", "also record how far the light expert agrees with its "+

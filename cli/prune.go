@@ -17,7 +17,7 @@ func pruneCommand() *cli.Command {
 			need(place("output", "`FOLDER` of the light expert")),
 		}, inputs(
 			modelFlag(), weightsFlag(), dataFlag(),
-		), formFlags(), budget(limitFlag()), method(
+		), formFlags(), budget(limitFlag(), offsetFlag()), method(
 			compensateFlag("prune"),
 		), computingFlags(), advanced(seedFlag())),
 	})

@@ -20,12 +20,10 @@ func routeCommand() *cli.Command {
 		UsageText: "agflow route --predictions predictions.arrow --tolerance 0.01",
 		Category:  fileSteps, Flags: routeFlags(),
 	}, func(c *cli.Context) (outcome, error) {
-		var found routed
-		err := tables.Lend(c.String("predictions"), tables.KindPredictions, tables.LentSamples,
-			func(s tables.Samples) (err error) {
-				found, err = route(c, s)
-				return err
-			})
+		if err := checkAnswers(c); err != nil {
+			return outcome{}, err
+		}
+		found, err := routeFiles(c)
 		if err != nil {
 			return outcome{}, err
 		}
@@ -51,14 +49,13 @@ func routeCommand() *cli.Command {
 
 func routeFlags() []cli.Flag {
 	step := of("route")
-	return slices.Concat([]cli.Flag{
-		need(place("predictions", "predictions `FILE` of images that trained neither expert")),
-	}, method(
+	return slices.Concat(answerFlags("predictions `FILE` of images that trained neither expert: "+
+		"agflow's, or a table with the columns label, light_* and heavy_*"), method(
 		setting("prior", "`NAME` of the prior to route by, or auto for the one of the greatest "+
 			"AUROC (default: the first in the file)"),
 		ensembleFlag(),
 	), budget(
-		toleranceFlag(),
+		toleranceFlag(step),
 		limitOf("charged", "instead, the greatest expected `COST` per image, as a ratio of the "+
 			"heavy expert's, at the best accuracy"),
 		limitOf("escalation",
@@ -110,6 +107,28 @@ func routerRequest(c *cli.Context) routing.Request {
 type routed struct {
 	router routing.Router
 	curve  arrow.Record
+}
+
+// routeFiles calibrates a router on the files that were named.
+func routeFiles(c *cli.Context) (found routed, err error) {
+	paid, err := givenCost(c)
+	if err != nil {
+		return found, err
+	}
+	if !isForeign(c) {
+		err = tables.Lend(c.String("predictions"), tables.KindPredictions, tables.SamplesAt(paid),
+			func(s tables.Samples) (err error) {
+				found, err = route(c, s)
+				return err
+			})
+		return found, err
+	}
+	asked := routerRequest(c)
+	var answer struct {
+		Router routing.Router `json:"router"`
+	}
+	err = askAnswers(c, "route_answers", map[string]any{"tolerance": asked.Tolerance}, &answer)
+	return routed{router: answer.Router}, err
 }
 
 func route(c *cli.Context, samples tables.Samples) (found routed, err error) {

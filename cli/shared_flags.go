@@ -125,6 +125,10 @@ func limitFlag() cli.Flag {
 	return atLeast(1, optional("limit", "all", "read at most `N` images of the data"))
 }
 
+func offsetFlag() cli.Flag {
+	return atLeast(0, optional("offset", "0", "skip the first `N` images of the data"))
+}
+
 func batchesFlag() cli.Flag {
 	return atLeast(1, of("calibrate").number("batches", "calibrate on `N` batches"))
 }
@@ -166,8 +170,8 @@ func criterionFlag(usage string) cli.Flag {
 	return of("score").text("criterion", usage+": "+strings.Join(criteria.Names(), ", "))
 }
 
-func toleranceFlag() cli.Flag {
-	return within(0, 1, true, of("route").fraction("tolerance",
+func toleranceFlag(step of) cli.Flag {
+	return within(0, 1, true, step.fraction("tolerance",
 		"`ACCURACY` that the cascade may lose against the heavy expert"))
 }
 

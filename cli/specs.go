@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"agflow/core/words"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -23,7 +25,8 @@ func pathsFrom(beginning string) (found []string) {
 	folder, name := filepath.Split(beginning)
 	entries, _ := os.ReadDir(filepath.Clean(folder)) // a folder that is not there has none
 	for _, entry := range entries {
-		if !strings.HasPrefix(entry.Name(), name) {
+		hidden := strings.HasPrefix(entry.Name(), ".") && name == ""
+		if hidden || !strings.HasPrefix(entry.Name(), name) {
 			continue
 		}
 		path := folder + entry.Name()
@@ -56,7 +59,7 @@ func checkModel(c *cli.Context, name, spec string) error {
 		return missing("--"+name, spec, "folder of an expert or of a Hugging Face model")
 	}
 	cure := "a timm model is timm:" + spec
-	if guess := nearest(spec, []string{"example"}); guess != "" {
+	if guess := words.Nearest(spec, []string{"example"}); guess != "" {
 		cure = "did you mean " + guess + "?"
 	}
 	return usageError("--%s is %q, which is no folder, expected example, timm:NAME, "+
@@ -94,9 +97,9 @@ func checkData(c *cli.Context, name, spec string) error {
 	cure := ""
 	if found, err := os.Stat(spec); err == nil {
 		cure = fmt.Sprintf(": write %s:%s", formOf(spec, found), spec)
-	} else if guess := nearest(form+":", dataForms); isForm && guess != "" {
+	} else if guess := words.Nearest(form+":", dataForms); isForm && guess != "" {
 		cure = fmt.Sprintf(": did you mean %s%s?", guess, rest)
-	} else if guess := nearest(spec, dataForms[:2]); guess != "" {
+	} else if guess := words.Nearest(spec, dataForms[:2]); guess != "" {
 		cure = fmt.Sprintf(": did you mean %s?", guess)
 	}
 	return usageError("%s is %q, expected parquet:FILE, npz:FILE, imagefolder:DIR, example:train "+
@@ -181,7 +184,7 @@ func missing(flag, path, kind string) error {
 	cure := "check the path (working folder " + workingFolder() + ")"
 	if err != nil {
 		cure = fmt.Sprintf("the folder %s is not there either, %s", filepath.Clean(folder), cure)
-	} else if guess := nearest(name, names); guess != "" {
+	} else if guess := words.Nearest(name, names); guess != "" {
 		cure = "did you mean " + folder + guess + "?"
 	}
 	return failure("%s is %s, and there is no such %s: %s", flag, path, kind, cure)

@@ -12,6 +12,12 @@ type verdict struct {
 	Path  string `json:"path"`
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
+	// false for an Arrow file of another program, of which nothing can be verified
+	Checksum bool `json:"checksum"`
+}
+
+var verified = map[bool]string{
+	true: ": ok", false: ": no checksum: an Arrow file of another program, not verified",
 }
 
 func verifyCommand() *cli.Command {
@@ -24,10 +30,10 @@ func verifyCommand() *cli.Command {
 		var lines []string
 		var first error // decides the exit status; all files are checked
 		for _, path := range c.Args().Slice() {
-			err := tables.Verify(path)
+			own, err := tables.Verify(path)
 			if err == nil {
-				verdicts = append(verdicts, verdict{Path: path, OK: true})
-				lines = append(lines, path+": ok")
+				verdicts = append(verdicts, verdict{Path: path, OK: true, Checksum: own})
+				lines = append(lines, path+verified[own])
 				continue
 			}
 			verdicts = append(verdicts, verdict{Path: path, Error: sentence(err)})

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	"agflow/core/criteria"
 	"agflow/core/statistics"
+	"agflow/core/words"
 
 	"github.com/urfave/cli/v2"
 )
@@ -64,28 +64,26 @@ func oneOf(name, word string, known []string) error {
 	if slices.Contains(known, word) {
 		return nil
 	}
-	cure := ""
-	if guess := nearest(word, known); guess != "" {
-		cure = fmt.Sprintf(": did you mean %s?", guess)
-	}
-	return usageError("%s is %q, expected one of %s%s", name, word, strings.Join(known, ", "), cure)
+	return usageError("%s is %q, expected one of %s%s", name, word, strings.Join(known, ", "),
+		words.DidYouMean(word, known))
 }
 
 // valuesOf are the words that the value of a flag may become, after the commas of a list and the
 // colon of a form.
 func valuesOf(flag cli.Flag, current string) (found []string) {
 	name := flag.Names()[0]
+	if form, path, isForm := strings.Cut(current, ":"); isForm && slices.Contains(pathForms, form) {
+		for _, path := range pathsFrom(path) {
+			found = append(found, form+":"+path)
+		}
+		return found
+	}
 	before := ""
 	if _, isList := flag.(*cli.StringSliceFlag); isList {
 		before = current[:strings.LastIndexByte(current, ',')+1]
 	}
 	for _, word := range slices.Concat(vocabulary[name], beginnings[name]) {
 		found = append(found, before+word)
-	}
-	if form, path, isForm := strings.Cut(current, ":"); isForm && slices.Contains(pathForms, form) {
-		for _, path := range pathsFrom(path) {
-			found = append(found, form+":"+path)
-		}
 	}
 	return found
 }

@@ -73,23 +73,37 @@ func inPieces(write func([]byte) (int, error)) func([]byte) (int, error) {
 	}
 }
 
-// verify compares the bytes of a file with its checksums, before anything parses them.
+// verify compares the bytes of a file with its checksums, before anything parses them. A file that
+// has none was written by another program.
 func verify(path string, file []byte) error {
 	at := checksums(file)
+	if len(at) == 0 && bytes.HasPrefix(file, []byte(magic)) {
+		return nil
+	}
 	if len(at) != 2 {
 		return fault.New(fault.File, "%s has %d agflow checksums, expected 2: it is damaged, or "+
-			"another program wrote it; write it with agflow", path, len(at))
+			"no Arrow file; write it with agflow", path, len(at))
 	}
 	want := digest(file, at[0], at[1])
 	first, second := string(file[at[0]:][:checksumDigits]), string(file[at[1]:][:checksumDigits])
 	if first != want || second != want {
 		return fault.New(fault.File, "%s doesn't match its checksum: it is damaged, or was "+
-			"changed after agflow wrote it; write it again", path)
+			"changed after agflow wrote it; write it again (another program that keeps the "+
+			"metadata %s must drop it)", path, KeyChecksum)
 	}
 	return nil
 }
 
-// Verify checks the checksum of a file without parsing the file.
-func Verify(path string) error {
-	return withMapping(path, func(m *mapping) error { return verify(path, m.bytes) })
+// Verify checks the checksum of a file without parsing the file, and reports whether it has one. Of
+// another program's file, which has none, the footer is read.
+func Verify(path string) (own bool, err error) {
+	err = withMapping(path, func(m *mapping) error {
+		own = len(checksums(m.bytes)) > 0
+		if err := verify(path, m.bytes); err != nil || own {
+			return err
+		}
+		var info Info
+		return info.describe(path, m.bytes)
+	})
+	return own, err
 }

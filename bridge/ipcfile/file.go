@@ -1,6 +1,6 @@
 // Package ipcfile keeps record batches in Arrow IPC files, uncompressed, one record batch a file,
 // readable by any Arrow tool. A checksum inside the file is verified before a byte of it is parsed,
-// and a file appears whole or not at all. Reading maps the file into memory and copies nothing
+// and a file appears whole or not at all. A file without one is another program's. Reading maps the file into memory and copies nothing
 // (Use, and Open for large files), or copies once (Read); no file, damaged or forged, makes it
 // panic or allocate more than a small multiple of the file's size. What the columns of a kind are
 // is the matter of package tables.
@@ -12,6 +12,7 @@ import (
 	"agflow/core/fault"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/array"
 	"github.com/apache/arrow/go/v15/arrow/ipc"
 	"github.com/apache/arrow/go/v15/arrow/memory"
 )
@@ -97,7 +98,7 @@ func writeChecksum(f *os.File, path string) (size int64, err error) {
 // error (file), and so is what the step returns, with the file's name before it.
 func Use(path, kind string, step func(arrow.Record) error) error {
 	return withMapping(path, func(m *mapping) error {
-		rec, err := m.read(kind, m.buffer)
+		rec, err := m.read(kind, m.buffer, memory.DefaultAllocator)
 		if err != nil {
 			return err
 		}
@@ -113,7 +114,7 @@ func Use(path, kind string, step func(arrow.Record) error) error {
 // to the file reaches it; the caller releases it. The kind is the one expected, or "" for any.
 func Read(path, kind string, alloc memory.Allocator) (rec arrow.Record, err error) {
 	err = withMapping(path, func(m *mapping) (err error) {
-		rec, err = m.read(kind, copier(alloc))
+		rec, err = m.read(kind, copier(alloc), alloc)
 		return err
 	})
 	return released(rec, err)
@@ -132,7 +133,7 @@ func Open(path, kind string, alloc memory.Allocator) (rec arrow.Record, err erro
 		if int64(len(m.bytes)) >= mappedFrom {
 			place = m.buffer
 		}
-		rec, err = m.read(kind, place)
+		rec, err = m.read(kind, place, alloc)
 		return err
 	})
 	return released(rec, err)
@@ -147,28 +148,77 @@ func released(rec arrow.Record, err error) (arrow.Record, error) {
 	return rec, err
 }
 
-func (m *mapping) read(kind string, place placer) (arrow.Record, error) {
+func (m *mapping) read(
+	kind string, place placer, alloc memory.Allocator,
+) (arrow.Record, error) {
 	if err := verify(m.path, m.bytes); err != nil {
 		return nil, err
 	}
-	return parse(m.path, kind, m.bytes, place)
+	return parse(m.path, kind, m.bytes, place, alloc)
 }
 
 // parse reads a file that nothing is known about, although its checksum is right: whoever forges a
-// file can forge that.
-func parse(path, kind string, file []byte, place placer) (rec arrow.Record, err error) {
-	schema, message, body, err := readFooter(file)
+// file can forge that. Record batches are joined in memory of alloc where there are several.
+func parse(
+	path, kind string, file []byte, place placer, alloc memory.Allocator,
+) (rec arrow.Record, err error) {
+	schema, blocks, err := readFooter(file)
 	if err == nil {
 		if err := checkHeader(path, kind, schema); err != nil {
 			return nil, err
 		}
-		rec, err = readBatch(tableSchema(schema), message, body, place)
+		rec, err = readBlocks(tableSchema(schema), blocks, place, alloc)
 	}
 	if err != nil {
 		return nil, fault.New(fault.File, "%s can't be read: %s; write it with agflow",
 			path, fault.Sentence(err))
 	}
 	return rec, nil
+}
+
+// readBlocks reads all record batches as one.
+func readBlocks(
+	schema *arrow.Schema, blocks []block, place placer, alloc memory.Allocator,
+) (arrow.Record, error) {
+	var parts []arrow.Record
+	defer func() {
+		for _, part := range parts {
+			part.Release()
+		}
+	}()
+	for _, b := range blocks {
+		part, err := readBatch(schema, b.message, b.body, place)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+	}
+	if len(parts) == 1 {
+		parts[0].Retain()
+		return parts[0], nil
+	}
+	rows, columns := int64(0), make([]arrow.Array, 0, schema.NumFields())
+	defer func() {
+		for _, column := range columns {
+			column.Release()
+		}
+	}()
+	for i := range schema.NumFields() {
+		chunks := make([]arrow.Array, len(parts))
+		for p, part := range parts {
+			chunks[p] = part.Column(i)
+		}
+		column, err := array.Concatenate(chunks, alloc)
+		if err != nil {
+			return nil, fault.New(fault.File, "column %q can't be joined: %w", schema.Field(i).Name,
+				err)
+		}
+		columns = append(columns, column)
+	}
+	for _, part := range parts {
+		rows += part.NumRows()
+	}
+	return array.NewRecord(schema, columns, rows), nil
 }
 
 // tableSchema drops the checksum, which belongs to the file: a table that was read equals the one
@@ -180,16 +230,14 @@ func tableSchema(schema *arrow.Schema) *arrow.Schema {
 	return arrow.NewSchema(schema.Fields(), &metadata)
 }
 
-// checkHeader refuses a newer format, and another kind than the one that is expected.
+// checkHeader refuses a newer format, and another kind than the one that is expected. A table of
+// another program names neither.
 func checkHeader(path, kind string, schema *arrow.Schema) error {
 	pairs := Pairs(schema.Metadata())
-	if pairs[KeyFormat] == "" {
-		return fault.New(fault.File, "%s names no format; write it with agflow", path)
-	}
 	if _, err := FormatOf(pairs); err != nil {
 		return fault.New(fault.File, "%s %s", path, fault.Sentence(err))
 	}
-	if kind != "" && pairs[KeyKind] != kind {
+	if found := pairs[KeyKind]; kind != "" && found != "" && found != kind {
 		return fault.New(fault.File, "%s holds agflow %s, expected %s; name a %s file",
 			path, pairs[KeyKind], kind, kind)
 	}

@@ -132,8 +132,12 @@ func TestForeignFilesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
+	if read, err := Read(foreign, "", memory.DefaultAllocator); err != nil ||
+		!array.RecordEqual(read, rec) {
+		t.Error(read, err)
+	}
 	for path, code := range map[string]fault.Code{
-		foreign: fault.File, folder: fault.IO, filepath.Join(folder, "missing"): fault.IO,
+		folder: fault.IO, filepath.Join(folder, "missing"): fault.IO,
 		"/dev/null": fault.IO,
 	} {
 		if _, err := Read(path, "", memory.DefaultAllocator); fault.CodeOf(err) != code {

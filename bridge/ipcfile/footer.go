@@ -21,17 +21,20 @@ const (
 	recordBatch                  = 3    // of the kinds of message
 )
 
-// readFooter reads the schema, and finds the message and the body of the one record batch.
-func readFooter(file []byte) (schema *arrow.Schema, message, body []byte, err error) {
+// block is where a record batch stands in a file: the message that describes it, and its body.
+type block struct{ message, body []byte }
+
+// readFooter reads the schema, and finds the record batches.
+func readFooter(file []byte) (schema *arrow.Schema, blocks []block, err error) {
 	footer, rest, err := openFooter(file)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	if schema, err = readSchema(footer.child(1)); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	message, body, err = onlyBatch(footer, rest)
-	return schema, message, body, err
+	blocks, err = allBatches(footer, rest)
+	return schema, blocks, err
 }
 
 // openFooter finds the footer and returns it with the part of the file before it.
@@ -53,39 +56,52 @@ func openFooter(file []byte) (footer object, rest []byte, err error) {
 	return footer, file[:start], f.err
 }
 
-// onlyBatch finds the one record batch that the footer names, in the part of the file before the
-// footer.
-func onlyBatch(footer object, file []byte) (message, body []byte, err error) {
+// allBatches finds the record batches that the footer names, in the part of the file before the
+// footer. They do not overlap, so that a small file can't claim much.
+func allBatches(footer object, file []byte) (found []block, err error) {
 	f := footer.in
 	if dictionaries, _ := footer.vector(2, blockBytes); len(dictionaries) > 0 {
 		f.fail("it holds %d dictionaries, agflow reads plain columns", len(dictionaries)/blockBytes)
 	}
 	blocks, _ := footer.vector(3, blockBytes)
-	if len(blocks) != blockBytes {
-		f.fail("it holds %d record batches, expected 1", len(blocks)/blockBytes)
+	if len(blocks) == 0 {
+		f.fail("it holds 0 record batches, expected at least 1")
 	}
-	if f.err != nil {
-		return nil, nil, f.err
+	end, length := uint64(0), uint64(len(file))
+	for ; len(blocks) > 0 && f.err == nil; blocks = blocks[blockBytes:] {
+		offset := binary.LittleEndian.Uint64(blocks)
+		described := uint64(binary.LittleEndian.Uint32(blocks[8:]))
+		values := binary.LittleEndian.Uint64(blocks[16:])
+		if offset > length || described > length-offset || values > length-offset-described {
+			f.fail("its record batch claims %d and %d bytes from byte %d on, the file has %d "+
+				"before its footer", described, values, offset, length)
+			break
+		}
+		if offset < end {
+			f.fail("its record batches overlap at byte %d", offset)
+		}
+		if offset%8 != 0 || described%8 != 0 {
+			f.fail("its record batch stands at byte %d and its values %d bytes later, which are "+
+				"not multiples of 8", offset, described)
+		}
+		end = offset + described + values
+		found = append(found, block{file[offset:][:described], file[offset+described:][:values]})
 	}
-	offset := binary.LittleEndian.Uint64(blocks)
-	described := uint64(binary.LittleEndian.Uint32(blocks[8:]))
-	values := binary.LittleEndian.Uint64(blocks[16:])
-	length := uint64(len(file))
-	if offset > length || described > length-offset || values > length-offset-described {
-		f.fail("its record batch claims %d and %d bytes from byte %d on, the file has %d before "+
-			"its footer", described, values, offset, length)
-		return nil, nil, f.err
-	}
-	if offset%8 != 0 || described%8 != 0 {
-		f.fail("its record batch stands at byte %d and its values %d bytes later, which are not "+
-			"multiples of 8", offset, described)
-	}
-	return file[offset:][:described], file[offset+described:][:values], f.err
+	return found, f.err
 }
 
-// openMessage unwraps the description of a record batch; its flatbuffer has the error, if there is
-// one.
+// openMessage unwraps the description of a record batch that can be read; its flatbuffer has the
+// error, if there is one.
 func openMessage(message []byte) object {
+	batch := openHeader(message)
+	if batch.has(3) {
+		batch.in.fail("its values are compressed, agflow reads uncompressed ones")
+	}
+	return batch
+}
+
+// openHeader unwraps the description of a record batch.
+func openHeader(message []byte) object {
 	f := newFlatbuffer(message)
 	prefix, size := 4, f.number(0, 4)
 	if size == continuation {
@@ -97,11 +113,7 @@ func openMessage(message []byte) object {
 	if kind := header.number(1, 1); kind != recordBatch {
 		f.fail("its message is of kind %d, expected a record batch (%d)", kind, recordBatch)
 	}
-	batch := header.child(2)
-	if batch.has(3) {
-		f.fail("its values are compressed, agflow reads uncompressed ones")
-	}
-	return batch
+	return header.child(2)
 }
 
 // checkVersion checks the first field of a footer or of a message.

@@ -76,12 +76,10 @@ func TestForeignFilesAreRefusedByName(t *testing.T) {
 	for says, dt := range map[string]arrow.DataType{
 		"dictionaries": &arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Int8,
 			ValueType: arrow.BinaryTypes.String},
-		`column "more" is int8`:   arrow.PrimitiveTypes.Int8,
-		`column "more" is uint64`: arrow.PrimitiveTypes.Uint64,
-		`is large utf8`:           arrow.BinaryTypes.LargeString,
-		`is timestamp`:            arrow.FixedWidthTypes.Timestamp_s,
-		`is list`:                 arrow.ListOf(arrow.PrimitiveTypes.Float32),
-		`is null`:                 arrow.Null,
+		`is large utf8`: arrow.BinaryTypes.LargeString,
+		`is timestamp`:  arrow.FixedWidthTypes.Timestamp_s,
+		`is list`:       arrow.ListOf(arrow.PrimitiveTypes.Float32),
+		`is null`:       arrow.Null,
 		`is struct`: arrow.StructOf(arrow.Field{Name: "x",
 			Type: arrow.PrimitiveTypes.Int32}),
 		`"more" is fixed-size list`: arrow.FixedSizeListOf(2,
@@ -104,7 +102,6 @@ func TestForeignFilesAreRefusedByName(t *testing.T) {
 	rec := sampleRecord(memory.DefaultAllocator)
 	schema := fileSchema(rec.Schema())
 	for says, file := range map[string][]byte{
-		"2 record batches": fileOf(t, schema, rec, rec),
 		"0 record batches": fileOf(t, schema),
 		"compressed":       fileWith(t, schema, []ipc.Option{ipc.WithZstd()}, rec),
 		"are compressed":   fileWith(t, schema, []ipc.Option{ipc.WithLZ4()}, rec),
@@ -114,6 +111,40 @@ func TestForeignFilesAreRefusedByName(t *testing.T) {
 	} {
 		if _, err := parseForged(t, file); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", says, err)
+		}
+	}
+}
+
+// TestFilesOfOtherProgramsAreRead proves that a file without a checksum is read, with integers of
+// any width and its record batches joined, and that it is described as another program's.
+func TestFilesOfOtherProgramsAreRead(t *testing.T) {
+	for _, dt := range []arrow.DataType{arrow.PrimitiveTypes.Int8, arrow.PrimitiveTypes.Int16,
+		arrow.PrimitiveTypes.Uint8, arrow.PrimitiveTypes.Uint32, arrow.PrimitiveTypes.Uint64} {
+		schema, rec := sampleWith(fiveOf(dt))
+		file := fileOf(t, schema, rec, rec)
+		for _, at := range checksums(file) {
+			copy(file[at-len(checksumPrefix):], "another-sha25")
+		}
+		path := filepath.Join(t.TempDir(), "x.arrow")
+		if err := os.WriteFile(path, file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if own, err := Verify(path); own || err != nil {
+			t.Error(own, err)
+		}
+		read, err := Read(path, sampleKind, memory.DefaultAllocator)
+		if err != nil {
+			t.Fatal(err)
+		}
+		half := read.NewSlice(5, 10)
+		if read.NumRows() != 10 || !array.RecordEqual(half, read.NewSlice(0, 5)) ||
+			!arrow.TypeEqual(read.Schema().Field(int(read.NumCols())-1).Type, dt) {
+			t.Errorf("%s: read %v", dt, read)
+		}
+		info, err := Inspect(path)
+		if err != nil || info.Checksum || info.Rows != 10 ||
+			info.Columns[len(info.Columns)-1] != (Column{"more", dt.String()}) {
+			t.Errorf("%s: %+v, %v", dt, info, err)
 		}
 	}
 }
@@ -151,10 +182,11 @@ func TestOldMarker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	message, _, err := onlyBatch(footer, rest)
+	blocks, err := allBatches(footer, rest)
 	if err != nil {
 		t.Fatal(err)
 	}
+	message := blocks[0].message
 	size := binary.LittleEndian.Uint32(message[4:])
 	binary.LittleEndian.PutUint32(message, size)
 	copy(message[4:], message[8:])

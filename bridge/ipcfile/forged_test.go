@@ -46,7 +46,7 @@ func parseForged(t testing.TB, file []byte) (rec arrow.Record, err error) {
 	// the runtime counts small allocations late, so that those made before may show once
 	for range 5 {
 		before := allocated()
-		rec, err = parse("forged.arrow", "", file, memory.NewBufferBytes)
+		rec, err = parse("forged.arrow", "", file, memory.NewBufferBytes, memory.DefaultAllocator)
 		if grown = allocated() - before; grown < uint64(1<<16+40*len(file)) {
 			break
 		}
@@ -60,7 +60,8 @@ func parseForged(t testing.TB, file []byte) (rec arrow.Record, err error) {
 		}
 		return nil, err
 	}
-	copied, err := parse("forged.arrow", "", file, copier(memory.DefaultAllocator))
+	copied, err := parse("forged.arrow", "", file, copier(memory.DefaultAllocator),
+		memory.DefaultAllocator)
 	if err != nil || !copied.Schema().Equal(rec.Schema()) ||
 		!slices.EqualFunc(copied.Columns(), rec.Columns(), sameBuffers) {
 		t.Fatalf("the copy differs: %v, %v, %v", err, copied, rec)
@@ -107,10 +108,10 @@ func TestForgedWithItsChecksum(t *testing.T) {
 			if err := os.WriteFile(path, file, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := Verify(path); err != nil {
+			if _, err := Verify(path); err != nil {
 				t.Fatal(err)
 			}
-			_, want := parse(path, sampleKind, file, memory.NewBufferBytes)
+			_, want := parse(path, sampleKind, file, memory.NewBufferBytes, memory.DefaultAllocator)
 			rec, err := Read(path, sampleKind, memory.DefaultAllocator)
 			if (want == nil) != (err == nil) || err != nil && err.Error() != want.Error() {
 				t.Fatalf("byte %d: %v, the parser says %v", at, err, want)
@@ -129,11 +130,11 @@ func parts(t *testing.T, file []byte) (schema, message object, body []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	described, body, err := onlyBatch(footer, rest)
+	blocks, err := allBatches(footer, rest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return footer.child(1), openMessage(described), body
+	return footer.child(1), openMessage(blocks[0].message), blocks[0].body
 }
 
 // wideFile has many columns, the first with a long name.
@@ -267,7 +268,7 @@ func FuzzRead(f *testing.F) {
 		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		verified := Verify(path)
+		_, verified := Verify(path)
 		rec, err := Read(path, "", memory.DefaultAllocator)
 		used := Use(path, "", func(mapped arrow.Record) error {
 			if !slices.EqualFunc(rec.Columns(), mapped.Columns(), sameBuffers) {

@@ -197,13 +197,13 @@ func TestTruncationOfACopy(t *testing.T) {
 	for name, cut := range map[string]func(m *mapping, truncate func()) (arrow.Record, error){
 		"before": func(m *mapping, truncate func()) (arrow.Record, error) {
 			truncate()
-			return m.read(sampleKind, copier(alloc))
+			return m.read(sampleKind, copier(alloc), alloc)
 		},
 		"after": func(m *mapping, truncate func()) (arrow.Record, error) {
 			return m.read(sampleKind, func(bytes []byte) *memory.Buffer {
 				truncate()
 				return copier(alloc)(bytes)
-			})
+			}, alloc)
 		},
 	} {
 		path := bigFile(t, t.TempDir(), 2)

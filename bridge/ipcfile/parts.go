@@ -54,7 +54,7 @@ func (p *Parts) Begin(schema *arrow.Schema, rows int) error {
 	}
 	defer m.close()
 	return guarded(p.path, func() error {
-		laidOut, err := parse(p.path, "", m.bytes, m.buffer)
+		laidOut, err := parse(p.path, "", m.bytes, m.buffer, memory.DefaultAllocator)
 		if err != nil {
 			return err
 		}

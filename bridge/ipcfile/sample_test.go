@@ -99,7 +99,7 @@ func appendNumber(b array.Builder, n int) {
 	case *array.Float16Builder:
 		b.Append(float16.New(float32(n)))
 	default:
-		if err := b.AppendValueFromString(strings.Repeat("1", n%4+1)); err != nil {
+		if err := b.AppendValueFromString(strings.Repeat("1", n%3+1)); err != nil {
 			panic(err)
 		}
 	}

@@ -36,16 +36,21 @@ type typeKey struct {
 var leafTypes = map[typeKey]arrow.DataType{
 	{typeUtf8, 0, 0}:  arrow.BinaryTypes.String,
 	{typeBool, 0, 0}:  arrow.FixedWidthTypes.Boolean,
+	{typeInt, 8, 1}:   arrow.PrimitiveTypes.Int8,
+	{typeInt, 16, 1}:  arrow.PrimitiveTypes.Int16,
 	{typeInt, 32, 1}:  arrow.PrimitiveTypes.Int32,
 	{typeInt, 64, 1}:  arrow.PrimitiveTypes.Int64,
+	{typeInt, 8, 0}:   arrow.PrimitiveTypes.Uint8,
 	{typeInt, 16, 0}:  arrow.PrimitiveTypes.Uint16,
+	{typeInt, 32, 0}:  arrow.PrimitiveTypes.Uint32,
+	{typeInt, 64, 0}:  arrow.PrimitiveTypes.Uint64,
 	{typeFloat, 0, 0}: arrow.FixedWidthTypes.Float16,
 	{typeFloat, 1, 0}: arrow.PrimitiveTypes.Float32,
 	{typeFloat, 2, 0}: arrow.PrimitiveTypes.Float64,
 }
 
-const goodTypes = "utf8, bool, int32, int64, uint16, float16, float32, float64 or a fixed-size " +
-	"list of one of them"
+const goodTypes = "utf8, bool, integers, float16, float32, float64 or a fixed-size list of one " +
+	"of them"
 
 // checkType refuses the types that readField refuses, for writing.
 func checkType(name string, dt arrow.DataType) error {
@@ -135,13 +140,7 @@ func readHeader(o object) arrow.Field {
 
 // readLeaf reads the type of a field that has no children.
 func readLeaf(o object, name string) arrow.DataType {
-	key := typeKey{code: o.number(2, 1)}
-	switch parameters := o.child(3); key.code {
-	case typeInt:
-		key.width, key.signed = parameters.number(0, 4), parameters.number(1, 1)
-	case typeFloat:
-		key.width = parameters.number(0, 2)
-	}
+	key := typeKeyOf(o)
 	leaf, known := leafTypes[key]
 	if !known {
 		o.in.fail("column %q is %s, agflow reads %s", name, key, goodTypes)
@@ -149,10 +148,23 @@ func readLeaf(o object, name string) arrow.DataType {
 	return leaf
 }
 
+func typeKeyOf(o object) typeKey {
+	key := typeKey{code: o.number(2, 1)}
+	switch parameters := o.child(3); key.code {
+	case typeInt:
+		key.width, key.signed = parameters.number(0, 4), parameters.number(1, 1)
+	case typeFloat:
+		key.width = parameters.number(0, 2)
+	}
+	return key
+}
+
 func (k typeKey) String() string {
 	switch {
 	case k.code >= uint64(len(typeNames)):
 		return fmt.Sprintf("of the unknown type %d", k.code)
+	case k.code == typeFloat && k.width < 3:
+		return fmt.Sprintf("float%d", 16<<k.width)
 	case k.code == typeInt:
 		return fmt.Sprintf("%sint%d", [2]string{"u", ""}[k.signed&1], k.width)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/array"
+	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
 // extractor copies named columns out of a record batch of one kind. It keeps the first error: later
@@ -25,17 +26,19 @@ type extractor struct {
 	err   error
 }
 
-// extract begins to read a record batch of a kind, of this format or upgraded to it. The caller
+// extract begins to read a record batch of a kind, of this format or upgraded to it, with columns
+// of its types or of others whose values fit them. The caller
 // releases the extractor.
 func extract(rec arrow.Record, kind string) *extractor {
 	x := &extractor{kind: kind, pairs: ipcfile.Pairs(rec.Schema().Metadata())}
-	if found := x.pairs[ipcfile.KeyKind]; found != kind {
+	// A table of another program names no kind; its columns say whether it is one.
+	if found, given := x.pairs[ipcfile.KeyKind]; given && found != kind {
 		x.err = fault.New(fault.Value,
 			"expected a table of kind %q, its schema metadata says %s=%.40q; make it with agflow",
 			kind, ipcfile.KeyKind, found)
 		return x
 	}
-	if x.rec, x.err = Upgrade(rec); x.err == nil {
+	if x.rec, x.err = current(kind, rec, memory.DefaultAllocator); x.err == nil {
 		x.pairs = ipcfile.Pairs(x.rec.Schema().Metadata())
 		x.err = missing(kind, x.pairs)
 	}

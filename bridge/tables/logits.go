@@ -22,6 +22,6 @@ func LogitsFromRecord(rec arrow.Record) (tensor.View, error) {
 		return tensor.View{}, fault.New(fault.Value,
 			"column \"logits\" has %d nulls, expected none", nulls)
 	}
-	field := rec.Schema().Field(rec.Schema().FieldIndices("logits")[0])
+	field := x.rec.Schema().Field(x.rec.Schema().FieldIndices("logits")[0])
 	return listView(field, list, rowSize(list))
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"agflow/bridge/ipcfile"
 	"agflow/core/fault"
 	"agflow/core/routing"
 
@@ -135,6 +136,45 @@ func LentSamples(rec arrow.Record) (Samples, error) {
 		return Samples{}, x.err
 	}
 	return s, nil
+}
+
+// SamplesAt is LentSamples with costs that were given, nil for those of the table. A table of
+// another program names no prior and has the column's name for it.
+func SamplesAt(paid *routing.Cost) func(arrow.Record) (Samples, error) {
+	return func(rec arrow.Record) (Samples, error) {
+		pairs := ipcfile.Pairs(rec.Schema().Metadata())
+		if _, given := pairs[keyPrior]; !given {
+			pairs[keyPrior] = "light_prior"
+		}
+		if paid != nil {
+			pairs[keyLightCost], pairs[keyHeavyCost] = formatFloat(paid.Light),
+				formatFloat(paid.Heavy)
+			pairs[keySharedCost], pairs[keyCostUnit] = formatFloat(paid.Shared), paid.Unit
+		}
+		if _, given := pairs[keyLightCost]; !given {
+			return Samples{}, fault.New(fault.Value, "nothing says what an image costs: give the "+
+				"light expert's cost as a share of the heavy one's (--cost 0.25), or both "+
+				"(--light-cost 4.2 --heavy-cost 17 --cost-unit ms)")
+		}
+		metadata := arrow.MetadataFrom(pairs)
+		told := array.NewRecord(arrow.NewSchema(rec.Schema().Fields(), &metadata), rec.Columns(),
+			rec.NumRows())
+		defer told.Release()
+		return LentSamples(told)
+	}
+}
+
+// SamplesFor is SamplesAt for test samples, whose costs are the router's where nothing says others.
+func SamplesFor(router routing.Router, paid *routing.Cost) func(arrow.Record) (Samples, error) {
+	return func(rec arrow.Record) (Samples, error) {
+		pairs := ipcfile.Pairs(rec.Schema().Metadata())
+		if _, given := pairs[keyLightCost]; !given && paid == nil {
+			l := router.Ledger
+			paid = &routing.Cost{Light: l.LightCost, Heavy: l.HeavyCost, Shared: l.SharedCost,
+				Unit: l.CostUnit}
+		}
+		return SamplesAt(paid)(rec)
+	}
 }
 
 // equal returns for each row whether a column agrees with the labels.

@@ -267,8 +267,8 @@ func addTensorParts(u *upgrade) error {
 }
 
 // Checked returns a copy of a table as this version would have written it where the table differs
-// from that, and nil where it does not: a table of an older format is upgraded, and what an edited
-// plan comes to follows from the units that it keeps.
+// from that, and nil where it does not: a table of an older format is upgraded, columns get the
+// types of the kind, and what an edited plan comes to follows from the units that it keeps.
 //
 // Errors: those of the reader of the kind.
 func Checked(kind string, rec arrow.Record, alloc memory.Allocator) (arrow.Record, error) {
@@ -279,22 +279,25 @@ func Checked(kind string, rec arrow.Record, alloc memory.Allocator) (arrow.Recor
 	if err := check(rec); err != nil {
 		return nil, err
 	}
-	current, err := Upgrade(rec)
+	now, err := current(kind, rec, memory.DefaultAllocator)
 	if err != nil {
 		return nil, err
 	}
-	defer current.Release()
-	pairs := ipcfile.Pairs(current.Schema().Metadata())
+	defer now.Release()
+	pairs := ipcfile.Pairs(now.Schema().Metadata())
 	if kind == KindPlan {
-		if err := price(current, pairs); err != nil {
+		if err := price(now, pairs); err != nil {
 			return nil, err
 		}
 	}
-	if maps.Equal(pairs, ipcfile.Pairs(rec.Schema().Metadata())) {
+	if maps.Equal(pairs, ipcfile.Pairs(rec.Schema().Metadata())) &&
+		slices.EqualFunc(now.Schema().Fields(), rec.Schema().Fields(), sameType) {
 		return nil, nil
 	}
-	return copyOf(current, pairs, alloc)
+	return copyOf(now, pairs, alloc)
 }
+
+func sameType(a, b arrow.Field) bool { return a.Name == b.Name && arrow.TypeEqual(a.Type, b.Type) }
 
 // price sets what a plan comes to.
 func price(rec arrow.Record, pairs map[string]string) error {

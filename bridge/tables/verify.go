@@ -9,11 +9,16 @@ import (
 )
 
 // Verify checks the checksum of a file that agflow wrote, an Arrow file or, by its name, JSON,
-// without reading more of it.
-func Verify(path string) error {
+// without reading more of it, and reports whether it has one: an Arrow file of another program has
+// none.
+func Verify(path string) (own bool, err error) {
 	if filepath.Ext(path) != ".json" {
 		return ipcfile.Verify(path)
 	}
+	return true, verifyJSON(path)
+}
+
+func verifyJSON(path string) error {
 	content, err := ipcfile.ReadBytes(path, strictjson.MaxBytes)
 	if err != nil {
 		return err

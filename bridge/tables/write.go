@@ -16,6 +16,7 @@ import (
 	"agflow/core/fault"
 
 	"github.com/apache/arrow/go/v15/arrow"
+	"github.com/apache/arrow/go/v15/arrow/memory"
 )
 
 // checks read all columns of a kind, to refuse a table that lacks one.
@@ -52,10 +53,10 @@ func Write(path string, rec arrow.Record) (size int64, err error) {
 	if err := check(rec); err != nil {
 		return 0, err
 	}
-	current, err := Upgrade(rec)
+	now, err := current(kind, rec, memory.DefaultAllocator)
 	if err != nil {
 		return 0, err
 	}
-	defer current.Release()
-	return ipcfile.Write(path, current)
+	defer now.Release()
+	return ipcfile.Write(path, now)
 }

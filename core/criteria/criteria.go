@@ -14,6 +14,7 @@ import (
 
 	"agflow/core/fault"
 	"agflow/core/statistics"
+	"agflow/core/words"
 )
 
 // Scores has one score a unit, in the order of the table that it was made from.
@@ -128,6 +129,6 @@ func find(name string) (criterion, error) {
 			return c, nil
 		}
 	}
-	return criterion{}, fault.New(fault.Value, "there is no criterion %q; the criteria are %s",
-		name, strings.Join(Names(), ", "))
+	return criterion{}, fault.New(fault.Value, "there is no criterion %q; the criteria are %s%s",
+		name, strings.Join(Names(), ", "), words.DidYouMean(name, Names()))
 }

@@ -96,7 +96,13 @@ func (b budget) amount(text, examples string) (float64, error) {
 				"or the %s of one model and image as %s",
 			b.name, text, b.unit, examples)
 	}
-	return math.Floor(value * factor), nil
+	limit := math.Floor(value * factor)
+	if limit > b.dense {
+		return 0, fault.New(fault.Budget,
+			"%s is %q, and the dense model has %.0f %s; give less, or a share of it as \"0.35\"",
+			b.name, text, b.dense, b.unit)
+	}
+	return limit, nil
 }
 
 // unreachable is the error of a budget below the least possible amount.

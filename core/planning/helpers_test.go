@@ -100,7 +100,7 @@ func drawRequest(t *rapid.T) Request {
 	return Request{RoundTo: rapid.IntRange(0, 5).Draw(t, "round_to")}
 }
 
-// drawBudget draws a ratio, or MACs between the least and a little above the dense model's.
+// drawBudget draws a ratio, or MACs between the least and the dense model's.
 func drawBudget(t *rapid.T, s criteria.Scores, r Request) Request {
 	if rapid.Bool().Draw(t, "by ratio") {
 		r.PruningRatio = rapid.Float64Range(0.01, 0.99).Draw(t, "ratio")
@@ -110,7 +110,8 @@ func drawBudget(t *rapid.T, s criteria.Scores, r Request) Request {
 	for _, l := range s.Layers {
 		least -= int64(l.Units-stepUnits(l, max(r.RoundTo, 1))) * l.UnitMACs
 	}
-	r.MACs = fmt.Sprint(rapid.Int64Range(max(least, 2), s.Model.MACs+10).Draw(t, "macs"))
+	dense := s.Model.MACs
+	r.MACs = fmt.Sprint(rapid.Int64Range(min(max(least, 2), dense), dense).Draw(t, "macs"))
 	return r
 }
 

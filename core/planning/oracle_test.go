@@ -201,7 +201,7 @@ func drawLimit(t *rapid.T, in Input, r Request) Request {
 	}
 	least, dense := prices.of(floor), prices.of(denseUnits(s.Layers))
 	between := func(least, dense int64) string {
-		return fmt.Sprint(rapid.Int64Range(max(least, 2), max(dense, 2)+10).Draw(t, "limit"))
+		return fmt.Sprint(rapid.Int64Range(min(max(least, 2), dense), dense).Draw(t, "limit"))
 	}
 	switch rapid.IntRange(0, 3).Draw(t, "budget") {
 	case 0:
@@ -277,9 +277,9 @@ func TestABiggerBudgetOfAnyKindKeepsASuperset(t *testing.T) {
 		more := rapid.Float64Range(0, 1).Draw(t, "more")
 		switch {
 		case small.MACs != "":
-			big.MACs = larger(small.MACs, more)
+			big.MACs = larger(small.MACs, more, in.Scores.Model.MACs)
 		case small.Params != "":
-			big.Params = larger(small.Params, more)
+			big.Params = larger(small.Params, more, in.Scores.Model.Params)
 		case small.LatencyMS > 0:
 			big.LatencyMS *= 1 + more
 		default:
@@ -305,8 +305,8 @@ func TestABiggerBudgetOfAnyKindKeepsASuperset(t *testing.T) {
 	})
 }
 
-func larger(amount string, more float64) string {
+func larger(amount string, more float64, dense int64) string {
 	var n int64
 	_, _ = fmt.Sscan(amount, &n)
-	return fmt.Sprint(n + int64(more*float64(n)))
+	return fmt.Sprint(min(n+int64(more*float64(n)), max(n, dense)))
 }

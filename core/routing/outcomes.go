@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"agflow/core/fault"
+	"agflow/core/words"
 )
 
 // Outcomes has the results of both experts on the same held-out samples; Prior is the light
@@ -117,8 +118,8 @@ type Samples struct {
 func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	at := slices.IndexFunc(s.Priors, func(p Prior) bool { return p.Name == prior })
 	if at < 0 {
-		return Outcomes{}, fault.New(fault.Value, "the predictions have no prior %q; they have %s",
-			prior, strings.Join(s.names(), ", "))
+		return Outcomes{}, fault.New(fault.Value, "the predictions have no prior %q; they have %s%s",
+			prior, strings.Join(s.names(), ", "), words.DidYouMean(prior, s.names()))
 	}
 	o := Outcomes{
 		Prior: s.Priors[at].Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect,

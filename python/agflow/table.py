@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
-from agflow.errors import InvalidValueError, UnknownLayerError
+from agflow._utils.files import open_regular
+from agflow._utils.foreign_tables import form_of, has_checksum, read_foreign_table
+from agflow.errors import CorruptFileError, InvalidValueError, UnknownLayerError
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # for type checkers alone: typing has it from 3.11 on
@@ -115,12 +117,19 @@ class Table:
         arrow.call(core().write_file, os.fspath(path), self.batch)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
+    def load(cls, path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> Self:
         """Read a file written by :meth:`save` (from Python or by the ``agflow`` command).
+
+        A file without agflow's checksum is another program's: an Arrow file, stream or feather
+        file, parquet or csv, which is read by its columns as the class itself takes a table.
 
         A file of 64 MiB or more is not copied but mapped: its values are read from the file as they
         are used. Any program may replace it meanwhile by a new file of its name, as ``save`` does,
         but none may write into it or cut it short while the table is in use.
+
+        Parameters
+        ----------
+        metadata : of the table that the file was made from, where another program dropped it
 
         Raises
         ------
@@ -129,7 +138,10 @@ class Table:
         CorruptFileError
             The checksum does not hold, or the file is of another kind.
         """
-        return cls(arrow.call_for_batch(core().read_file, os.fspath(path), cls.kind))
+        foreign = _foreign_table(path)
+        if foreign is None:
+            foreign = arrow.call_for_batch(core().read_file, os.fspath(path), cls.kind)
+        return cls(foreign, metadata=metadata)
 
     def __len__(self) -> int:
         return self.batch.num_rows
@@ -162,6 +174,29 @@ class Table:
         """Header and rows of the HTML: the first rows."""
         shown = self.batch.slice(0, HTML_ROWS)
         return self.batch.schema.names, zip(*shown.to_pydict().values(), strict=True)
+
+
+def _foreign_table(path: str | os.PathLike) -> pa.Table | None:
+    """The table in a file of another program; None where agflow wrote the file, or nobody can
+    read it, so that the core says what is wrong.
+    """
+    try:
+        descriptor = open_regular(path, "file")
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:
+        form = form_of(file.read(1 << 12))
+        text = os.fspath(path).lower().endswith((".csv", ".tsv", ".txt"))
+        if form is None or form == "csv" and not text or has_checksum(file):
+            return None
+        try:
+            return read_foreign_table(file, form)
+        except Exception as error:  # pyarrow raises whatever a damaged file runs it into
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CorruptFileError(
+                f"{os.fspath(path)} has no checksum of agflow's and is not a readable {form} "
+                f"either ({reason:.160}): write it again"
+            ) from error
 
 
 def _checked(

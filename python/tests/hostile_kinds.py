@@ -10,10 +10,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
+from pyarrow import csv, feather, parquet
 from timm.models.vision_transformer import VisionTransformer
 
 import agflow
+from agflow.cascade.answer_files import read_content
+from agflow.cascade.any_arrays import plain_array
 from agflow.data.preprocessing import Preprocessing
 
 TESTS = pathlib.Path(__file__).parent
@@ -90,6 +94,41 @@ def _cascade_folder(folder: pathlib.Path) -> pathlib.Path:
     agflow.save(cascade, folder / "cascade", preprocessing=_PREPROCESSING)
     return folder / "cascade" / "cascade.json"
 
+
+_ANSWERS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+_COLUMNS = {"label": np.arange(40) % 3, **{f"light_{k}": _ANSWERS[:, k] for k in range(3)}}
+
+
+def _answers_of(name: str, write: Callable[[pathlib.Path], Any]) -> Kind:
+    """A file of answers that another program wrote. Some damages leave another sound file."""
+
+    def make(folder: pathlib.Path) -> pathlib.Path:
+        write(folder / name)
+        return folder / name
+
+    def read(path: pathlib.Path) -> None:
+        content = read_content(path)
+        plain_array(content, "answers") if not isinstance(content, dict) else None
+
+    return Kind(make, read)
+
+
+def _stream(path: pathlib.Path) -> None:
+    table = pa.table(_COLUMNS)
+    with pa.ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table)
+
+
+_TABLE = pa.table(_COLUMNS)
+FOREIGN = {
+    "npy": _answers_of("x.npy", lambda path: np.save(path, _ANSWERS)),
+    "npz": _answers_of("x.npz", lambda path: np.savez_compressed(path, **_COLUMNS)),
+    "parquet": _answers_of("x.parquet", lambda path: parquet.write_table(_TABLE, path)),
+    "feather": _answers_of("x.feather", lambda path: feather.write_feather(_TABLE, path)),
+    "Arrow stream": _answers_of("x.stream", _stream),
+    "csv": _answers_of("x.csv", lambda path: csv.write_csv(_TABLE, path)),
+}
+"""Files of other programs, which have no checksum: a damage may make another sound file."""
 
 KINDS = {
     **{name: _table_kind(name) for name in TABLES},

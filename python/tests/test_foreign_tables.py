@@ -89,14 +89,74 @@ def test_types_have_their_names(scores):
     plain = pa.table(scores)
     at = plain.schema.get_field_index("score")
     for column, words in (
-        (plain["score"].cast(pa.float32()), '"score" of the scores table is float32, .*float64'),
+        (pa.array(["x"] * len(plain)), '"score" of the scores table is utf8, .*float64'),
         (pa.array([None] * len(plain)), "null is not a type"),
         (pa.array([b"x"] * len(plain)), "binary is not a type"),
         (pa.array([1] * len(plain), pa.timestamp("us")), "timestamp is not a type"),
-        (pa.array([[1.0]] * len(plain)), "a list is not a type"),
+        (pa.array([[1.0]] * len(plain)), '"score" of the scores table is fixed_size_list'),
+        (pa.array([[]] + [[1.0]] * (len(plain) - 1)), "a list is not a type"),
     ):
         with pytest.raises(DtypeError, match=words):
             agflow.Scores(plain.set_column(at, "score", column))
+
+
+def widths(table, wide):
+    """The table as a program writes it that knows one width of integers and of floats."""
+    kinds = {"int32": pa.int64(), "float": pa.float64()} if wide else {"int64": pa.uint32()}
+    kinds |= {} if wide else {"int32": pa.int16()}
+    plain = pa.table(table).replace_schema_metadata(None)
+    return plain.cast(
+        pa.schema(
+            [field.with_type(kinds.get(str(field.type), field.type)) for field in plain.schema]
+        )
+    )
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_columns_of_other_widths_are_the_same_table(scores, statistics, predictions, wide):
+    plan = agflow.plan(scores, macs=0.5)
+    curve = agflow.cascade.curve(predictions)
+    for table in (scores, statistics, predictions, plan, curve):
+        found = type(table)(widths(table, wide), metadata=table.metadata)
+        assert found == type(table)(table.batch), type(table).__name__
+    decimals = pa.table(scores).to_pandas()
+    frame = pl.DataFrame(decimals).with_columns(pl.col("unit_macs").cast(pl.Decimal(20, 0)))
+    found = agflow.Scores(frame, metadata=scores.metadata)
+    assert all(np.array_equal(found[name], scores[name]) for name in scores.columns)
+
+
+def written(frame, folder):
+    """The files that polars and pandas write of a frame; csv where it has no lists."""
+    plain = frame.to_pandas()
+    texts = {"polars.csv": frame.write_csv, "pandas.csv": plain.to_csv}
+    for name, write in {
+        "polars.arrow": frame.write_ipc,
+        "polars-zstd.arrow": lambda path: frame.write_ipc(path, compression="zstd"),
+        "polars.stream": frame.write_ipc_stream,
+        "polars.parquet": frame.write_parquet,
+        "pandas.feather": plain.to_feather,
+        "pandas.parquet": plain.to_parquet,
+        **({} if "logits" in frame.columns else texts),
+    }.items():
+        write(folder / name)
+        yield folder / name
+
+
+def test_files_of_other_tools_load_back(scores, statistics, predictions, tmp_path):
+    logits = agflow.cascade.Logits.of(np.eye(4, dtype=np.float32))
+    plan = agflow.plan(scores, macs=0.5)
+    for table in (scores, statistics, predictions, plan, logits):
+        for path in written(pl.DataFrame(table), tmp_path):
+            found = type(table).load(path, metadata=table.metadata)
+            assert len(found) == len(table)
+            for name, column in table.columns.items():
+                assert np.array_equal(np.stack(found[name]), np.stack(column)), (path.name, name)
+
+
+def test_a_file_without_its_metadata_says_what_is_lost(scores, tmp_path):
+    pl.DataFrame(scores).write_ipc(tmp_path / "scores.arrow")
+    with pytest.raises(InvalidValueError, match="lacks the metadata agflow.model"):
+        agflow.Scores.load(tmp_path / "scores.arrow")
 
 
 def edited(plan, keep):

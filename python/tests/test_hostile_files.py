@@ -2,12 +2,16 @@
 
 import os
 import random
+import zipfile
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from hostile_kinds import KINDS, STORED, TABLES, TELLING_NUMBERS, TELLING_TEXTS, use
+import torch
+from hostile_kinds import FOREIGN, KINDS, STORED, TABLES, TELLING_NUMBERS, TELLING_TEXTS, use
 
 import agflow
+from agflow.cascade.answer_files import read_content
 from agflow.errors import AgflowError, CorruptFileError, FileError
 
 TRIALS = int(os.environ.get("AGFLOW_TRIALS", "5"))
@@ -49,6 +53,95 @@ def test_every_damage_is_one_coded_error(kind):
 @pytest.mark.slow
 def test_many_damages_are_coded_errors(kind):
     refused(*kind, 100 * TRIALS)
+
+
+def refused_or_read(name, folder, count):
+    kind = FOREIGN[name]
+    path = kind.make(folder)
+    kind.read(path)
+    for damaged in damages(path.read_bytes(), random.Random(name), count):
+        path.write_bytes(damaged)
+        try:
+            kind.read(path)
+        except AgflowError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_damaged_files_of_other_programs_are_one_coded_error(name, tmp_path):
+    refused_or_read(name, tmp_path, 20 * TRIALS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOREIGN)
+def test_many_damaged_files_of_other_programs_are_coded_errors(name, tmp_path):
+    refused_or_read(name, tmp_path, 1000 * TRIALS)
+
+
+def npy(header: str) -> bytes:
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64)
+
+
+def bomb(path):
+    """A gigabyte of zeros as a megabyte of a zip file."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w") as member,
+    ):
+        member.write(npy("{'descr': '|u1', 'fortran_order': False, 'shape': (134217728,), }")[:128])
+        for _ in range(128):
+            member.write(bytes(1 << 20))
+
+
+HOSTILE = {
+    "a pickle inside": lambda path: np.save(path, np.array([{}], object), allow_pickle=True),
+    "a pickle": lambda path: path.write_bytes(b"\x80\x04]."),
+    "PyTorch's": lambda path: torch.save({"x": torch.zeros(3)}, path),
+    "a huge shape": lambda path: path.write_bytes(
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976, 8), }")
+    ),
+    "a negative shape": lambda path: path.write_bytes(
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (-1, -8), }")
+    ),
+    "code in a header": lambda path: path.write_bytes(npy("__import__('os').abort()")),
+    "a zip bomb": bomb,
+    "no member": lambda path: zipfile.ZipFile(path, "w").close(),
+    "ragged csv": lambda path: path.write_text("a,b\n1,2\n3\n"),
+    "an open quote": lambda path: path.write_text('a,b\n"1,2\n3,4\n'),
+    "UTF-16": lambda path: path.write_text("a,b\n1,2\n", encoding="utf-16"),
+    "JSON": lambda path: path.write_text('{"a": [1, 2]}'),
+    "nothing": lambda path: path.write_bytes(b""),
+    "binary": lambda path: path.write_bytes(bytes(range(256))),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_answers_are_one_sentence(what, tmp_path):
+    path = tmp_path / "answers.npy"
+    HOSTILE[what](path)
+    with pytest.raises(CorruptFileError, match="answers.npy") as caught:
+        read_content(path)
+    assert "\n" not in str(caught.value)
+
+
+SOUND_CSV = {
+    "BOM": "\ufefflabel,x\n1,2\n",
+    "semicolons": "label;x\n1;2,5\n",
+    "tabs": "label\tx\n1\t2\n",
+    "quotes": '"label","x"\n"1","2"\n',
+    "pandas' index": ",label,x\n0,1,2\n",
+    "no newline at the end": "label,x\n1,2",
+    "Windows": "label,x\r\n1,2\r\n",
+}
+
+
+@pytest.mark.parametrize("form", SOUND_CSV)
+def test_csv_files_of_many_programs_are_read(form, tmp_path):
+    (tmp_path / "x.csv").write_text(SOUND_CSV[form])
+    found = read_content(tmp_path / "x.csv")
+    assert found.schema.names == ["label", "x"] and found["label"].to_pylist() == [1]
+    assert found["x"].to_pylist()[0] in (2, 2.5)
 
 
 @pytest.mark.parametrize("what", ["pipe", "device", "folder"])

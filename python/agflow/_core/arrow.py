@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from agflow._core.long_calls import interruptible
 from agflow._core.matrix import DTYPES, Dtype, Matrix
@@ -291,7 +292,8 @@ def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
     ----------
     value : pyarrow RecordBatch or Table, pandas or polars DataFrame, or any object with
         ``__arrow_c_array__`` or ``__arrow_c_stream__``. Text columns of any Arrow encoding (large,
-        view) become utf8, categories (dictionaries) their values.
+        view) become utf8, categories (dictionaries) their values, decimals float64, integers of
+        other widths than 32 and 64 signed bits int64, and lists of one length fixed-size ones.
 
     Raises
     ------
@@ -301,7 +303,10 @@ def record_batch(value: Any, name: str = "table") -> pa.RecordBatch:
     try:
         table = _arrow_table(value, name)
         plain = pa.schema(
-            [field.with_type(_plain_type(field.type)) for field in table.schema],
+            [
+                field.with_type(_plain_type(field.type, column))
+                for field, column in zip(table.schema, table.columns, strict=True)
+            ],
             table.schema.metadata,
         )
         batches = table.cast(plain).combine_chunks().to_batches()
@@ -330,8 +335,18 @@ def _arrow_table(value: Any, name: str) -> pa.Table:
     )
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
+_WIDENED = frozenset(("int8", "int16", "uint8", "uint16", "uint32", "uint64"))
+
+
+def _plain_type(kind: pa.DataType, column: pa.ChunkedArray) -> pa.DataType:
     if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
+        return _plain_type(kind.value_type, column)
+    if str(kind).startswith(("list", "large_list")):
+        lengths = pc.call_function("list_value_length", [column]).unique().to_pylist()
+        return pa.list_(kind.value_type, lengths[0]) if len(lengths) == 1 and lengths[0] else kind
+    if pa.types.is_decimal(kind):
+        return pa.float64()
+    if str(kind) in _WIDENED:  # the core reads uint16 as the bits of bfloat16
+        return pa.int64()
     # By name: pyarrow 15 has no is_string_view.
     return pa.string() if str(kind) in ("large_string", "string_view") else kind

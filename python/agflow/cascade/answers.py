@@ -54,6 +54,22 @@ def read_answers(value: Any, name: str) -> Answers:
     return Answers(_logits_of_probabilities(_floats(plain, name)), columns)
 
 
+def read_logits(value: Any, name: str) -> np.ndarray:
+    """Read logits [N, K] as they are, floats of 16, 32 or 64 bits.
+
+    Raises
+    ------
+    ShapeError, DtypeError, InvalidValueError
+        They are no logits, or values are missing.
+    """
+    plain = plain_array(value, name)
+    if isinstance(plain, dict):
+        plain = _side_by_side(plain, name) if len(plain) > 1 else one_column(plain, name)
+    if plain.ndim != 2 or plain.shape[1] < 1:
+        raise ShapeError(f"{name}: the shape is {plain.shape}, expected (images, classes)")
+    return _floats(plain, name)
+
+
 def read_classes(value: Any, name: str) -> np.ndarray:
     """Read one class an image: numbers, int64 [N], or names.
 

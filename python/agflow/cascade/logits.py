@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from agflow.errors import ShapeError
+from agflow.cascade.answers import read_logits
 from agflow.table import Table
 
 
@@ -32,18 +32,15 @@ class Logits(Table):
 
         Parameters
         ----------
-        logits_NK : a numpy array or what numpy can read, of float32, float64 or float16
+        logits_NK : as :meth:`agflow.Predictions.of` takes them: an array or tensor of any float
+            width, a list, or a table with a column a class
 
         Raises
         ------
-        ShapeError
-            The values have not two dimensions, or no classes.
+        ShapeError, DtypeError, InvalidValueError
+            They are no logits, or values are missing.
         """
-        values = np.ascontiguousarray(logits_NK)
-        if values.ndim != 2 or values.shape[1] < 1:
-            raise ShapeError(
-                f"logits: the shape is {values.shape}, expected (images, classes): reshape it first"
-            )
+        values = read_logits(logits_NK, "logits")
         classes = values.shape[1]
         column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), classes)
         extension = {

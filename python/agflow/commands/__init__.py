@@ -3,6 +3,10 @@
 The keys of the options are the command's flags with underscores, null where a flag was not given.
 """
 
+from agflow.commands.answers import (
+    evaluate_answers as evaluate_answers,
+    route_answers as route_answers,
+)
 from agflow.commands.benches import (
     bench_bottleneck as bench_bottleneck,
     bench_calibration as bench_calibration,
@@ -24,4 +28,5 @@ from agflow.commands.models import (
 from agflow.commands.workflows import (
     design as design,
     run as run,
+    shrink as shrink,
 )

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from agflow._utils.first_rank import is_first_rank
 from agflow._utils.progress import logged_progress
+from agflow.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Subset
 
     from agflow._utils.computing import Computing
+    from agflow.data.datasets import Dataset
     from agflow.data.preprocessing import Preprocessing
     from agflow.table import Table
 
@@ -84,30 +86,83 @@ def save_table(table: Table, options: dict) -> None:
     table.save(options["output"])
 
 
+def dataset_of(options: dict, preprocessing: Preprocessing, labels_of: nn.Module | None) -> Dataset:
+    """The images of a command; without a model that has their labels these are not looked at."""
+    from agflow.data import DataOptions, load_dataset
+    from agflow.models import known_classes
+
+    label, column, class_map = map(options.get, ("label", "image_column", "class_map"))
+    return load_dataset(
+        options["data"],
+        preprocessing=preprocessing,
+        limit=options.get("limit"),
+        offset=options.get("offset") or 0,
+        seed=options["seed"],
+        classes=known_classes(labels_of) if labels_of is not None else None,
+        options=DataOptions(label, column, class_map),
+    )
+
+
 def loader_of(
     options: dict,
     preprocessing: Preprocessing,
     labels_of: nn.Module | None,
     *,
-    shuffled: bool = False,
     shared: bool = False,
 ) -> DataLoader:
-    """The images of a command; without a model that has their labels these are not looked at."""
-    from agflow.data import DataOptions, image_loader, load_dataset
-    from agflow.models import known_classes
+    """A loader of the images of a command, see :func:`dataset_of`."""
+    return _loader(options, dataset_of(options, preprocessing, labels_of), shared=shared)
 
-    label, column, class_map = map(options.get, ("label", "image_column", "class_map"))
+
+def training_loaders(
+    options: dict, preprocessing: Preprocessing, model: nn.Module
+) -> tuple[DataLoader, DataLoader | None]:
+    """Loaders of the images that train, shuffled, and of those held out by ``held_out``.
+
+    That is a share of the images, other data, or 0 for none.
+    """
+    from torch.utils.data import Subset
+
+    from agflow.data.held_out_images import hold_out
+
+    images: Dataset | Subset = dataset_of(options, preprocessing, model)
+    held, held_out = None, options.get("held_out") or "0"
+    if held_out == options["data"]:
+        raise InvalidValueError(
+            f"--held-out is {held_out}, the data that train: give a share of them, such as 0.1, "
+            "or other data"
+        )
+    share = _number(held_out)
+    if share is None:
+        others = {**options, "data": held_out, "limit": None, "offset": None}
+        held = dataset_of(others, preprocessing, model)
+    elif share:
+        parts = hold_out(len(images), share, options["seed"])
+        images, held = (Subset(images, part) for part in parts)
+    train = _loader(options, images, shuffle_seed=options["seed"], shared=True)
+    return train, None if held is None else _loader(options, held, shared=True)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _loader(
+    options: dict,
+    images: Dataset | Subset,
+    *,
+    shuffle_seed: int | None = None,
+    shared: bool = False,
+) -> DataLoader:
+    from agflow.data import image_loader
+
     return image_loader(
-        load_dataset(
-            options["data"],
-            preprocessing=preprocessing,
-            limit=options.get("limit"),
-            seed=options["seed"],
-            classes=known_classes(labels_of) if labels_of is not None else None,
-            options=DataOptions(label, column, class_map),
-        ),
+        images,
         options["batch_size"],
         workers=options.get("workers") or 0,
-        shuffle_seed=options["seed"] if shuffled else None,
+        shuffle_seed=shuffle_seed,
         shared=shared,
     )

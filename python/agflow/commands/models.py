@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import asdict
+from typing import TYPE_CHECKING, cast
 
 from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
@@ -15,7 +16,13 @@ from agflow.commands.entry import (
     load_role,
     loader_of,
     save_table,
+    training_loaders,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sized
+
+    from agflow.training import History
 
 
 @command
@@ -91,7 +98,7 @@ def finetune(options: dict) -> dict:
     heavy, preprocessing, _ = load_role(options, "heavy")
     light, tuning = load_light(options)
     plan = pathlib.Path(options["light"]) / PLAN
-    loader = loader_of(options, preprocessing, light, shuffled=True, shared=True)
+    loader, held_out = training_loaders(options, preprocessing, light)
     checkpoint = options.get("checkpoint")
     taught = {"share": options["distill"], "features": options["features"]}
     with computing.precision():
@@ -101,24 +108,51 @@ def finetune(options: dict) -> dict:
             epochs=options["epochs"],
             lr=options["lr"],
             distillation=Distillation(computing.move(heavy), **taught),
+            held_out=held_out,
             checkpointing=Checkpointing(checkpoint) if checkpoint else None,
             options=TrainingOptions(accumulate=options["accumulate"]),
             seed=options["seed"],
         )
-    sketch = sketch_images(loader, tuning)
+    for images in filter(None, (loader, held_out)):  # the held-out ones have chosen the weights
+        tuning = sketch_images(images, tuning)
     if is_first_rank():
         kept = Plan.load(plan) if plan.exists() else None
-        about = {"preprocessing": preprocessing, "tuning": sketch}
+        about = {"preprocessing": preprocessing, "tuning": tuning}
         save_expert(light.cpu(), options["output"], kept, **about)
-    last = history[-1]
+    held = 0 if held_out is None else len(cast("Sized", held_out.dataset))
     return {
-        "summary": f"{options['output']}: {len(history)} epochs; in the last, loss "
-        f"{last['loss']:.3f} and {100 * last['accuracy']:.1f} % of the training images correct; "
-        f"{computing}",
+        "summary": f"{options['output']}: {_gain(history, held)}; {computing}\n"
+        f"next: agflow predict --light {options['output']} --heavy {options['heavy']} --data … "
+        "(of images that have trained nothing)",
         "output": options["output"],
         **asdict(computing),
         "history": history,
+        "held_out": {
+            "images": held,
+            "start": history.start,
+            "best": history.best_accuracy,
+            "best_epoch": history.best_epoch,
+        },
     }
+
+
+def _gain(history: History, held_out: int) -> str:
+    """What a fine-tuning has brought, on the images that were held out."""
+    start, best, last = history.start, history.best_accuracy, history[-1]
+    if start is None or best is None:
+        return (
+            f"{len(history)} epochs; in the last, loss {last['loss']:.3f} and "
+            f"{100 * last['accuracy']:.1f} % of the training images correct, none held out"
+        )
+    if not history.best_epoch:
+        return (
+            f"unchanged, no epoch was as good as the {100 * start:.1f} % correct before on "
+            f"{held_out} held-out images: try a lower --lr or more images"
+        )
+    return (
+        f"{100 * best:.1f} % of {held_out} held-out images correct, {100 * start:.1f} % before, "
+        f"by the weights of epoch {history.best_epoch} of {len(history)}"
+    )
 
 
 @command

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from agflow.commands.entry import command, given_options, say
+from agflow._utils.folders import check_folder
+from agflow.commands.entry import (
+    command,
+    computing_of,
+    given_options,
+    load_role,
+    loader_of,
+    say,
+)
 from agflow.errors import InvalidValueError
 
 
@@ -23,6 +31,46 @@ def run(options: dict) -> dict:
         given["macs"] = default("run", "macs")
     result = pipeline.run(RunOptions(**given), say=say)
     return {"summary": result.summary, "output": result.options.output, **report.as_dict(result)}
+
+
+@command
+def shrink(options: dict) -> dict:
+    """Shrink a model in one step and save the light expert's folder; see :func:`agflow.shrink`."""
+    from agflow.models import save_expert
+    from agflow.models.expert import EXPERT_FOLDER
+    from agflow.pruning import Allocation
+    from agflow.recipes import ShrinkOptions, shrink
+
+    check_folder(options["output"], EXPERT_FOLDER)  # before the work, not after it
+    computing = computing_of({**options, "dtype": None})  # float32, which a repair needs
+    model, preprocessing, _ = load_role(options, "model")
+    given = given_options(options)
+    budget = {name: given[name] for name in ("macs", "params", "pruning_ratio") if name in given}
+    named = ("batches", "batch_size", "groups", "criterion", "compensate", "held_out")
+    allocated = ("round_to", "ignored_layers")
+    reports = []
+    light = shrink(
+        computing.move(model),
+        loader_of(options, preprocessing, model),
+        **budget,
+        options=ShrinkOptions(
+            allocation=Allocation(**{name: given[name] for name in allocated if name in given}),
+            **{name: given[name] for name in named if name in given},
+        ),
+        report=reports.append,
+        seed=options["seed"],
+    )
+    (found,) = reports
+    about = {"preprocessing": preprocessing, "tuning": found.tuning}
+    save_expert(light.cpu(), options["output"], found.plan, **about)
+    output, heavy = options["output"], options["model"]
+    next_step = f"agflow finetune --light {output} --heavy {heavy} --data {options['data']} …"
+    return {
+        "summary": f"{output}: {found.text(next_step)}",
+        "output": output,
+        **asdict(computing),
+        **found.as_dict(),
+    }
 
 
 @command

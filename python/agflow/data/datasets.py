@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from agflow._utils.nearest import did_you_mean
 from agflow._utils.tensors import raw_bytes
 from agflow.data.class_names import ModelClasses, match_classes
 from agflow.data.digest import digest_of_files
@@ -184,6 +185,7 @@ def _read(spec: str, options: DataOptions, model: ModelClasses) -> Source:
     raise InvalidValueError(
         f"data {spec!r} is not understood, expected one of: parquet:FILE, npz:FILE, "
         "npz:FILE#test, imagefolder:DIR, example:train or example:test"
+        + did_you_mean(spec, (f"{form}:{rest}" for form in ("parquet", "npz", "imagefolder")))
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from agflow._utils.nearest import did_you_mean
 from agflow.errors import BudgetError, InvalidValueError
 from agflow.models.registry import adapter_for, count_macs
 
@@ -53,10 +53,9 @@ def check_groups(model: nn.Module, groups: Sequence[str]) -> None:
     known = sorted({layer.group for layer in adapter_for(model).layers(model)})
     unknown = [group for group in groups if group not in known]
     if unknown or not groups:
-        close = difflib.get_close_matches(str(unknown[0]), known, 1) if unknown else []
         raise InvalidValueError(
             f"groups is {list(groups)}, expected some of: {', '.join(known)}"
-            + (f"; did you mean {close[0]}?" if close else "")
+            + (did_you_mean(unknown[0], known) if unknown else "")
         )
 
 

@@ -6,7 +6,6 @@ first, where that takes no memory and no weights.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import pathlib
@@ -22,6 +21,7 @@ from torch import nn
 
 from agflow._utils.files import read_bytes
 from agflow._utils.json_file import MAX_JSON_BYTES
+from agflow._utils.nearest import did_you_mean
 from agflow.errors import AgflowError, CorruptFileError, FileError, InvalidValueError
 
 CONFIG = "config.json"
@@ -156,11 +156,8 @@ def _check_skeleton(build: Build, check: Check) -> None:
 
 
 def _unknown(library: str, name: str, known: list[str], all_of_them: str) -> InvalidValueError:
-    close = difflib.get_close_matches(name, known, 3)
-    return InvalidValueError(
-        f"{library} has no model {name!r}"
-        + (f"; did you mean {', '.join(close)}?" if close else f"; see {all_of_them}")
-    )
+    guess = did_you_mean(name, known, 3)
+    return InvalidValueError(f"{library} has no model {name!r}{guess or f'; see {all_of_them}'}")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -12,7 +11,10 @@ from operator import attrgetter
 
 from torch import nn
 
+from agflow._utils.nearest import did_you_mean
 from agflow.errors import AgflowError, InvalidValueError
+
+_FORMS = "timm:", "torchvision:", "hf:"  # of other names of models
 
 
 def call_function(module: str, function: str) -> nn.Module:
@@ -34,17 +36,16 @@ def call_function(module: str, function: str) -> nn.Module:
             found = importlib.import_module(module)
         # A module runs code of any kind, which may also try to end the process.
         except (Exception, SystemExit) as error:
-            raise _not_made(spec, f"its module cannot be imported: {_first_line(error)}") from error
+            reason = f"its module cannot be imported: {_first_line(error)}"
+            if isinstance(error, ModuleNotFoundError) and error.name == module:
+                reason += did_you_mean(f"{module}:", _FORMS)
+            raise _not_made(spec, reason) from error
         try:
             make = attrgetter(function)(found)
         except AttributeError as error:
             names = [name for name in vars(found) if not name.startswith("_")]
-            close = difflib.get_close_matches(function, names, 1)
-            raise _not_made(
-                spec,
-                f"module {module} has no {function}"
-                + (f", did you mean {module}:{close[0]}?" if close else ""),
-            ) from error
+            guess = did_you_mean(function, names)
+            raise _not_made(spec, f"module {module} has no {function}{guess}") from error
         try:
             model = make()
         except AgflowError:

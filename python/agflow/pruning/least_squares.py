@@ -19,6 +19,7 @@ from agflow._utils.devices import first_parameter
 from agflow._utils.hooks import temporary_hooks
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.modules import linear_at
+from agflow._utils.nearest import did_you_mean
 from agflow.data.batches import image_batches
 from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import adapter_for
@@ -238,6 +239,7 @@ def check_compensation(method: str) -> None:
     if method not in COMPENSATIONS:
         raise InvalidValueError(
             f"compensate is {method!r}, expected one of: {', '.join(COMPENSATIONS)}"
+            f"{did_you_mean(method, COMPENSATIONS)}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import asdict, fields
+from typing import Any
 
 from agflow._utils.json_file import Keys, read_json, write_json
 from agflow.cascade.curves import Curve
@@ -15,7 +16,7 @@ from agflow.evaluation.accuracy import Accuracy
 from agflow.evaluation.timing import Timing
 from agflow.recipes.results import CascadeResult, Stages
 
-_STAGES = {4: Keys(("cut", "repaired", "tuned"))}
+_STAGES = {4: Keys(("cut", "repaired", "tuned", "epochs"))}
 _EVALUATION = {4: Keys(tuple(field.name for field in fields(RouterEvaluation)))}
 _TIMINGS = {4: Keys(("seconds", "images"))}
 
@@ -28,7 +29,8 @@ def write_stages(path: pathlib.Path, stages: Stages) -> None:
 def read_stages(path: pathlib.Path) -> Stages:
     """The accuracies of a light expert."""
     content = read_json(path, "stages", _STAGES)
-    return Stages(*(Accuracy(**content[name]) for name in _STAGES[4].required))
+    accuracies = (Accuracy(**content[name]) for name in ("cut", "repaired", "tuned"))
+    return Stages(*accuracies, epochs=content["epochs"])
 
 
 def write_evaluation(path: pathlib.Path, evaluation: RouterEvaluation) -> None:
@@ -39,7 +41,7 @@ def write_evaluation(path: pathlib.Path, evaluation: RouterEvaluation) -> None:
 def read_evaluation(path: pathlib.Path) -> RouterEvaluation:
     """The evaluation of a router on test images."""
     content = read_json(path, "evaluation", _EVALUATION)
-    figures = {
+    figures: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content.items()
         if name in _EVALUATION[4].required

@@ -65,7 +65,8 @@ class Objective:
         """Record the tokens of the last blocks in forward passes, where the loss needs them."""
 
         def keep(block: nn.Module, inputs: tuple, output) -> None:
-            self._tokens.append(tokens_of(output))
+            if self.model.training:  # no pass over held-out images
+                self._tokens.append(tokens_of(output))
 
         experts = (self.model, self.distillation.teacher) if self.distillation.features else ()
         blocks = [last_block(expert) for expert in experts if expert is not None]
@@ -164,6 +165,15 @@ def last_block(model: nn.Module) -> nn.Module:
         f"the blocks of {type(model).__name__} stand in no nn.Sequential or nn.ModuleList, "
         "so the last one is unknown: leave features out"
     )
+
+
+def has_last_block(model: nn.Module) -> bool:
+    """Whether :func:`last_block` finds one."""
+    try:
+        last_block(model)
+    except UnsupportedModelError:
+        return False
+    return True
 
 
 def tokens_of(output: torch.Tensor | tuple) -> torch.Tensor:

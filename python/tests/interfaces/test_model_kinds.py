@@ -59,6 +59,10 @@ def test_all_commands(zoo, tmp_path, kind, given):
     model = {"model": f"zoo_of_commands:{kind}", **given}
     data = {"data": "example:test", **IMAGES}
     statistics, light = str(tmp_path / "statistics.arrow"), str(tmp_path / "light")
+    shrunk = call("shrink", **model, **data, macs="0.7", output=light)
+    assert shrunk["macs"] <= 0.7 * shrunk["dense_macs"]
+    assert shrunk["images"] == {"calibration": 24, "held_out": 8}
+    assert call("evaluate", model=light, **data, offset=9)["images"] == 32
     assert call("evaluate", **model, **data)["images"] == 32
     call(
         "calibrate",
@@ -78,7 +82,16 @@ def test_all_commands(zoo, tmp_path, kind, given):
     assert call("evaluate", model=light, **data)["images"] == 32
     heavy = {"heavy": model["model"], **given, **data}
     training = {"epochs": 1, "lr": 1e-4, "distill": 0.5, "features": 0.0, "accumulate": 1}
-    call("finetune", **heavy, light=light, output=str(tmp_path / "tuned"), **training)
+    tuned = call(
+        "finetune",
+        **heavy,
+        light=light,
+        output=str(tmp_path / "tuned"),
+        held_out="0.25",
+        **training,
+    )
+    held_out = tuned["held_out"]
+    assert held_out["images"] == 8 and held_out["best"] >= held_out["start"]
     predicted = {"output": str(tmp_path / "predictions.arrow"), "features": False}
     found = call("predict", **heavy, light=light, **predicted, second_view=False)
     assert found["images"] == 32

@@ -102,7 +102,7 @@ def test_functions_are_found_in_the_working_folder(working_folder):
     for spec in ("models_of_mine:make", "models_of_mine:Zoo.small"):
         assert agflow.count_macs(load_model(spec)[0]) > 0
     for function, words in {
-        "mak": "did you mean models_of_mine:make?",
+        "mak": "did you mean make?",
         "fails": "raised OSError: no such",
         "ends": "raised SystemExit",
         "asks": "without arguments",
@@ -114,6 +114,7 @@ def test_functions_are_found_in_the_working_folder(working_folder):
         "models_of_mine.py:make", errors.InvalidValueError
     )
     assert "ModuleNotFoundError" in refusal("models_of_nobody:make", errors.InvalidValueError)
+    assert "did you mean timm:?" in refusal("tim:vit_base", errors.InvalidValueError)
 
 
 @pytest.mark.parametrize(

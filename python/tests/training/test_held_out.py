@@ -9,7 +9,7 @@ from agflow.evaluation import evaluate
 from agflow.training.checkpoint_file import read, write
 from agflow.training.finetuning import finetune
 from agflow.training.history import History
-from agflow.training.options import Checkpointing, TrainingOptions
+from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 
 @pytest.fixture
@@ -36,9 +36,15 @@ def same_weights(one, other):
 def test_the_model_ends_with_the_weights_of_its_best_epoch(make_vit, data, others):
     model, told = make_vit(drop_rate=0.1), []
     start = evaluate(model, others).top1
-    options = TrainingOptions(callback=told.append)
     history = finetune(
-        model, shuffled(data), held_out=others, epochs=5, lr=4e-3, seed=4, options=options
+        model,
+        shuffled(data),
+        held_out=others,
+        epochs=5,
+        lr=4e-3,
+        seed=4,
+        distillation=Distillation(make_vit(depth=2), share=0.1, features=0.1),
+        options=TrainingOptions(callback=told.append),
     )
     assert told == history and [entry["epoch"] for entry in told] == [1, 2, 3, 4, 5]
     assert history.start == start

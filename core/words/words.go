@@ -1,11 +1,12 @@
-package main
+// Package words guesses which of the known words was meant by one that is not known.
+package words
 
 import "strings"
 
-// nearest returns the known word that was probably meant by another one, "" for none: the one of
+// Nearest returns the known word that was probably meant by another one, "" for none: the one of
 // the fewest edits, if these are few beside its length, or the only one that begins or ends with
 // the word.
-func nearest(word string, known []string) (found string) {
+func Nearest(word string, known []string) (found string) {
 	given := plain(word)
 	least := (len(given)+2)/3 + 1
 	for _, candidate := range known {
@@ -58,10 +59,10 @@ func plain(word string) string {
 	return strings.NewReplacer("-", "", "_", "", " ", "").Replace(strings.ToLower(word))
 }
 
-// didYouMeanOrSee begins a sentence that ends with where to look, and guesses what was meant.
-func didYouMeanOrSee(prefix, word string, known []string) string {
-	if guess := nearest(word, known); guess != "" {
-		return "did you mean " + prefix + guess + "? See"
+// DidYouMean is the end of a sentence that guesses what was meant, empty where nothing is near.
+func DidYouMean(word string, known []string) string {
+	if guess := Nearest(word, known); guess != "" {
+		return ": did you mean " + guess + "?"
 	}
-	return "see"
+	return ""
 }

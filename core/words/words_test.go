@@ -1,4 +1,4 @@
-package main
+package words
 
 import "testing"
 
@@ -10,11 +10,11 @@ func TestNearestIsWhatWasMeantOrNothing(t *testing.T) {
 		"paln": "plan", "prun": "prune", "predcit": "predict",
 		"frobnicate": "", "x": "", "": "", "pr": "",
 	} {
-		if got := nearest(word, commands); got != want {
+		if got := Nearest(word, commands); got != want {
 			t.Errorf("%q: got %q, want %q", word, got, want)
 		}
 	}
-	if got := nearest("mpl", []string{"mlp", "heads", "embed"}); got != "mlp" {
+	if got := Nearest("mpl", []string{"mlp", "heads", "embed"}); got != "mlp" {
 		t.Errorf("got %q", got)
 	}
 }
