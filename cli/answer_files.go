@@ -125,14 +125,7 @@ func isForeign(c *cli.Context) bool {
 
 // askAnswers lets a function of Python read the files and returns what it makes of them.
 func askAnswers(c *cli.Context, function string, more map[string]any, result any) error {
-	encoded, err := pythonOptions(c)
-	if err != nil {
-		return err
-	}
-	var options map[string]any
-	if err := json.Unmarshal([]byte(encoded), &options); err != nil {
-		return err
-	}
+	options := pythonOptions(c)
 	paid, err := givenCost(c)
 	if err != nil {
 		return err
