@@ -138,3 +138,14 @@ def test_notebooks_are_kept_with_their_outputs(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
     assert any(output.get("data", {}).get("image/png") for cell in cells for output in cell.outputs)
+
+
+def test_the_cascade_notebook_shows_both_counts():
+    """That its cascade gains is asserted in its own last cell."""
+    import nbformat
+
+    cells = nbformat.read(ROOT / "notebooks" / "02_cascade.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    shown = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")
+    assert "PASS and a gain" in shown and "PASS, but a LOSS" in shown
+    assert not [output for output in outputs if output.get("name") == "stderr"]
