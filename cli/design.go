@@ -30,7 +30,7 @@ func designCommand() *cli.Command {
 		), formFlags(), budget(
 			shares(step.fractions("macs",
 				"widths to try: `SHARES` of the model's MACs at each image size")),
-			toleranceFlag(), confidenceFlag(),
+			toleranceFlag(of("route")), confidenceFlag(),
 			atLeast(0, step.number("epochs", "distil the finalists for `N` epochs")),
 			limitFlag(),
 		), method(

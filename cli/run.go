@@ -20,7 +20,7 @@ func runCommand() *cli.Command {
 			testDataFlag("eval", "`DATA` with the test images, which are used for nothing else"),
 		), formFlags(), budget(
 			macsFlag(step, "`MACS` of the light expert: a share of the model's, or 350M, 1.2G"),
-			pruningRatioFlag(), toleranceFlag(), confidenceFlag(),
+			pruningRatioFlag(), toleranceFlag(step), confidenceFlag(),
 			atLeast(0, step.number("epochs", "fine-tune for `N` epochs")),
 			limitFlag(), atLeast(1, optional("eval-limit", "all", "use at most `N` test images")),
 		), method(

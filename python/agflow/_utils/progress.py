@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-LINE_SECONDS = 20.0  # between two lines of the same work; shorter work writes none
+LINE_SECONDS = 30.0  # between two lines of the same work; shorter work writes none
 
 _hidden: ContextVar[bool] = ContextVar("_hidden", default=False)
 _log: ContextVar[Callable[[str], None] | None] = ContextVar("_log", default=None)

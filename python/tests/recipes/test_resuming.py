@@ -5,6 +5,7 @@ import os
 import pytest
 
 import agflow
+from agflow.errors import FileError
 from agflow.recipes import DesignOptions, RunOptions, design, run
 from agflow.recipes.run_identity import RunIdentity
 
@@ -54,6 +55,19 @@ def test_an_interrupted_one_goes_on_and_a_finished_one_computes_nothing(make, tm
     assert not third[-1].endswith("done before")
     if make == "design":  # the finished cascade stays until the new one is there
         assert agflow.load(out) and not (tmp_path / "out.partial").exists()
+
+
+def test_the_default_folder_keeps_another_run_without_force(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Interrupted):
+        run(RunOptions(**RUN), until("2/8", []))
+    before = times_in(tmp_path)
+    with pytest.raises(FileError, match=r"another run \(seed: 0 then, 1 now\): --force replaces"):
+        run(RunOptions(**RUN, seed=1))
+    assert times_in(tmp_path) == before
+    with pytest.raises(Interrupted):
+        run(RunOptions(**RUN, seed=1, force=True), until("1/8", []))
+    assert not list(tmp_path.rglob("*.arrow"))
 
 
 def test_what_names_a_run(example):
