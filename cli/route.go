@@ -27,16 +27,14 @@ func routeCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		if found.curve != nil {
-			if err := save(c.String("curve"), found.curve); err != nil {
-				return outcome{}, err
-			}
-		}
 		path := c.String("output")
 		err = writeOutput(c, func(path string) error {
 			_, err := tables.WriteRouter(path, found.router)
 			return err
 		})
+		if err == nil && found.curve != nil {
+			err = save(c.String("curve"), found.curve)
+		}
 		if err != nil {
 			return outcome{}, err
 		}
@@ -55,7 +53,7 @@ func routeFlags() []cli.Flag {
 			"AUROC (default: the first in the file)"),
 		ensembleFlag(),
 	), budget(
-		toleranceFlag(),
+		toleranceFlag(step),
 		limitOf("charged", "instead, the greatest expected `COST` per image, as a ratio of the "+
 			"heavy expert's, at the best accuracy"),
 		limitOf("escalation",

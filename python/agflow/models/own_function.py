@@ -14,6 +14,8 @@ from torch import nn
 from agflow._utils.nearest import did_you_mean
 from agflow.errors import AgflowError, InvalidValueError
 
+_FORMS = "timm:", "torchvision:", "hf:"  # of other names of models
+
 
 def call_function(module: str, function: str) -> nn.Module:
     """Return the model that a function of a module makes, which may lie in the working folder.
@@ -34,7 +36,10 @@ def call_function(module: str, function: str) -> nn.Module:
             found = importlib.import_module(module)
         # A module runs code of any kind, which may also try to end the process.
         except (Exception, SystemExit) as error:
-            raise _not_made(spec, f"its module cannot be imported: {_first_line(error)}") from error
+            reason = f"its module cannot be imported: {_first_line(error)}"
+            if isinstance(error, ModuleNotFoundError) and error.name == module:
+                reason += did_you_mean(f"{module}:", _FORMS)
+            raise _not_made(spec, reason) from error
         try:
             make = attrgetter(function)(found)
         except AttributeError as error:

@@ -105,3 +105,21 @@ def test_class_folders_through_the_command(tmp_path):
         evaluated(**spec)
     (tmp_path / "map.csv").write_text("shirt,6\nbag,8\n")
     assert evaluated(**spec, class_map=str(tmp_path / "map.csv"))["images"] == 2
+
+
+def test_a_table_of_the_default_name_says_which_run_it_is_of(tmp_path):
+    options = {
+        "model": "example",
+        "data": "example:train",
+        "limit": 8,
+        "batch_size": 8,
+        "batches": 1,
+        "groups": ["mlp"],
+        "weight_gradients": False,
+        "nonfinite": "refuse",
+        "seed": 0,
+    }
+    for name, run in (("statistics.arrow", "5ca1e"), ("named.arrow", None)):
+        output = str(tmp_path / name)
+        commands.calibrate(json.dumps({**options, "output": output, "run": run}))
+        assert agflow.Statistics.load(output).metadata.get("agflow.run") == run

@@ -114,6 +114,7 @@ def test_functions_are_found_in_the_working_folder(working_folder):
         "models_of_mine.py:make", errors.InvalidValueError
     )
     assert "ModuleNotFoundError" in refusal("models_of_nobody:make", errors.InvalidValueError)
+    assert "did you mean timm:?" in refusal("tim:vit_base", errors.InvalidValueError)
 
 
 @pytest.mark.parametrize(
