@@ -13,7 +13,7 @@ func designCommand() *cli.Command {
 		Usage: "choose a light expert and its cascade by their cost",
 		Description: "--data trains. Of the held-out images (half of the data, unless others " +
 			"are given), 25 % choose the design, 35 % calibrate the threshold, and the rest are " +
-			"test images.",
+			"test images. After a kill the same command goes on, from OUTPUT.partial.",
 		UsageText: "agflow design --model example --data example:train --output cascade",
 		Flags: slices.Concat([]cli.Flag{
 			need(place("output",
@@ -30,7 +30,7 @@ func designCommand() *cli.Command {
 		), formFlags(), budget(
 			shares(step.fractions("macs",
 				"widths to try: `SHARES` of the model's MACs at each image size")),
-			toleranceFlag(), confidenceFlag(),
+			toleranceFlag(of("route")), confidenceFlag(),
 			atLeast(0, step.number("epochs", "distil the finalists for `N` epochs")),
 			limitFlag(),
 		), method(

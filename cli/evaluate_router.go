@@ -58,7 +58,8 @@ func evaluateFiles(
 	answer := struct {
 		Evaluation *routing.RouterEvaluation `json:"evaluation"`
 	}{&found}
-	return found, askAnswers(c, "evaluate_answers", nil, &answer)
+	err = askAnswers(c, "evaluate_answers", nil, &answer)
+	return found, err
 }
 
 func evaluationText(path string, r routing.Router, found routing.RouterEvaluation) string {

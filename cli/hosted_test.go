@@ -41,18 +41,18 @@ func TestFlagsReachPython(t *testing.T) {
 			`"data":"example:train","device":"cpu","dtype":"float32","epochs":0,` +
 			`"eval":"example:test","eval_limit":null,"force":false,"groups":["mlp"],` +
 			`"ignored_layers":["blocks.0.*","head"],"image_column":null,` +
-			`"interpolation":null,"label":null,"limit":7,"lr":0.001,"macs":"0.5",` +
+			`"interpolation":null,"label":null,"limit":7,"lr":0.002,"macs":"0.5",` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
-			`"round_to":8,"seed":0,"std":[],"tolerance":0.005,"weights":null,"workers":0}`,
+			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"run": `{` +
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge_at_once",` +
 			`"confidence":0.95,"criterion":"agf","crop":null,"crop_mode":null,` +
-			`"data":"example:train","device":"cpu","dtype":"float32","epochs":24,` +
+			`"data":"example:train","device":"cpu","dtype":"float32","epochs":12,` +
 			`"eval":"example:test","eval_limit":null,"force":false,` +
 			`"groups":["mlp","heads"],"ignored_layers":[],"image_column":null,` +
-			`"interpolation":null,"label":null,"limit":null,"lr":0.001,"macs":null,` +
+			`"interpolation":null,"label":null,"limit":null,"lr":0.002,"macs":null,` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
-			`"round_to":8,"seed":0,"std":[],"tolerance":0.005,"weights":null,"workers":0}`,
+			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"finetune --light l --output o --features 0.5 --checkpoint c": `{` +
 			`"accumulate":1,"batch_size":32,"checkpoint":"c","class_map":null,` +
 			`"crop":null,"crop_mode":null,"data":"example:train","device":"cpu",` +

@@ -53,7 +53,7 @@ func routeFlags() []cli.Flag {
 			"AUROC (default: the first in the file)"),
 		ensembleFlag(),
 	), budget(
-		toleranceFlag(),
+		toleranceFlag(step),
 		limitOf("charged", "instead, the greatest expected `COST` per image, as a ratio of the "+
 			"heavy expert's, at the best accuracy"),
 		limitOf("escalation",

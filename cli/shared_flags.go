@@ -170,8 +170,8 @@ func criterionFlag(usage string) cli.Flag {
 	return of("score").text("criterion", usage+": "+strings.Join(criteria.Names(), ", "))
 }
 
-func toleranceFlag() cli.Flag {
-	return within(0, 1, true, of("route").fraction("tolerance",
+func toleranceFlag(step of) cli.Flag {
+	return within(0, 1, true, step.fraction("tolerance",
 		"`ACCURACY` that the cascade may lose against the heavy expert"))
 }
 

@@ -11,6 +11,22 @@ import tempfile
 
 from build_wheel import build, run
 
+# Two systems' logits, routed where torch is not installed.
+ROUTED = """
+import sys, numpy, agflow
+labels = numpy.arange(900) % 3
+noise = numpy.random.default_rng(0).normal(size=(2, 900, 3))
+light, heavy = 3 * numpy.eye(3)[labels] + noise[0], 9 * numpy.eye(3)[labels] + noise[1]
+for name, values in {"light": light, "heavy": heavy, "labels": labels}.items():
+    numpy.save(f"{name}.npy", values)
+predictions = agflow.Predictions.of(light, heavy, labels, costs=(0.25, 1.0))
+router = agflow.calibrate_router(predictions, tolerance=0.05)
+assert router.verdict == "PASS" and agflow.evaluate_router(predictions, router).images == 900
+router.save("expected.json")
+assert "torch" not in sys.modules
+"""
+FILES = "--light light.npy --heavy heavy.npy --labels labels.npy --cost 0.25 --tolerance 0.05"
+
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 
 # One batch of one layer through the extension module: sum |y*g| of each channel.
@@ -70,6 +86,11 @@ def trial(python: str, folder: pathlib.Path) -> str:
     run(*pip, "--no-deps", wheel)
     run(bin / "python", "-c", TRIAL)
     run(bin / "agflow", "inspect", "--help")
+    routed = {"check": True, "cwd": folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    subprocess.run([bin / "python", "-c", ROUTED], text=True, **routed)
+    subprocess.run([bin / "agflow", "route", *FILES.split()], text=True, **routed)
+    if (folder / "router.json").read_bytes() != (folder / "expected.json").read_bytes():
+        raise subprocess.CalledProcessError(1, ["agflow", "route"], "routers differ")
     for start in ([bin / "agflow"], [bin / "python", "-m", "agflow"]):
         doctor = subprocess.run([*start, "doctor"], capture_output=True, text=True, cwd=folder)
         if "ok      backend      host" not in doctor.stdout:

@@ -96,7 +96,7 @@ def plot_utilities(scores: Scores, *, group: str = "mlp", ax: Axes | None = None
 
 
 def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
-    """Plot the light expert's accuracy after pruning, repair and fine-tuning, one bar a criterion.
+    """Plot accuracies after pruning, repair and a short fine-tuning, one bar a criterion.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
     --------
     >>> from types import SimpleNamespace as Result
     >>> stage = lambda top1: Result(top1=top1)
-    >>> stages = Result(cut=stage(0.2), repaired=stage(0.7), tuned=stage(0.85))
+    >>> stages = Result(cut=stage(0.2), repaired=stage(0.7), tuned=stage(0.85), epochs=2)
     >>> ax = plot_stages(Result(stages={"agf": stages}, dense=stage(0.9)))
     >>> [float(bar.get_height()) for bar in ax.containers[0]]
     [0.2, 0.7, 0.85]
@@ -123,7 +123,9 @@ def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
     dense = result.dense.top1
     label = f"dense {100 * dense:.1f} %"
     ax.axhline(dense, color=HEAVY_COLOUR, linestyle="--", linewidth=1, label=label)
-    ax.set_xticks(range(3), ["pruned", "repaired", "fine-tuned"])
+    epochs = next(iter(result.stages.values())).epochs  # the same for all
+    last = f"fine-tuned, {epochs} epoch{'' if epochs == 1 else 's'}"
+    ax.set_xticks(range(3), ["pruned", "repaired", last])
     ax.set_ylim(0, 1.12)  # room for the legend
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     _percent_ticks(ax)

@@ -342,7 +342,7 @@ def _plain_type(kind: pa.DataType, column: pa.ChunkedArray) -> pa.DataType:
     if pa.types.is_dictionary(kind):
         return _plain_type(kind.value_type, column)
     if str(kind).startswith(("list", "large_list")):
-        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+        lengths = pc.call_function("list_value_length", [column]).unique().to_pylist()
         return pa.list_(kind.value_type, lengths[0]) if len(lengths) == 1 and lengths[0] else kind
     if pa.types.is_decimal(kind):
         return pa.float64()

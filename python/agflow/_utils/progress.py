@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-LINE_SECONDS = 20.0  # between two lines of the same work; shorter work writes none
+LINE_SECONDS = 30.0  # between two lines of the same work; shorter work writes none
 
 _hidden: ContextVar[bool] = ContextVar("_hidden", default=False)
 _log: ContextVar[Callable[[str], None] | None] = ContextVar("_log", default=None)
@@ -83,7 +84,8 @@ class ProgressMeter:
 def _bar(description: str, total: int | None) -> tqdm:
     from tqdm import tqdm  # a log needs none, nor does a command that shows nothing
 
-    return tqdm(desc=description, total=total, disable=False, leave=False)
+    columns = shutil.get_terminal_size().columns  # tqdm shows nothing where the size is unknown
+    return tqdm(desc=description, total=total, disable=False, leave=False, ncols=columns)
 
 
 def in_words(seconds: float) -> str:

@@ -54,16 +54,16 @@ def read_answer_file(spec: str | os.PathLike, role: str) -> Content:
                 f"{readable_name(path)} holds one array and no column {asked!r}: leave :{asked} out"
             )
         return content
-    names = content.schema.names if isinstance(content, pa.Table) else [*content]
+    names = [*content] if isinstance(content, dict) else content.schema.names
     return select(content, columns_of(names, role, path, asked))
 
 
 def select(content: pa.Table | dict[str, np.ndarray], names: Sequence[str]) -> Content:
     """Some columns of a file; of one, which says no name of a class, the values alone."""
-    if isinstance(content, pa.Table):
-        chosen = content.select(names)
-        return {names[0]: chosen.column(0)} if len(names) == 1 else chosen
-    return content[names[0]] if len(names) == 1 else {name: content[name] for name in names}
+    if isinstance(content, dict):
+        return content[names[0]] if len(names) == 1 else {name: content[name] for name in names}
+    chosen = content.select(names)
+    return {names[0]: chosen.column(0)} if len(names) == 1 else chosen
 
 
 def columns_of(names: Sequence[str], role: str, path: str, asked: str = "") -> list[str]:

@@ -32,19 +32,20 @@ def check_same_index(values: Mapping[str, Any]) -> None:
     InvalidValueError
         The indexes of two of them differ. The index 0, 1, 2, … names no rows.
     """
-    pandas, first = sys.modules.get("pandas"), None
+    pandas = sys.modules.get("pandas")
     if pandas is None:
         return
-    for name, value in values.items():
-        index = getattr(value, "index", None)
-        if not isinstance(index, pandas.Index) or isinstance(index, pandas.RangeIndex):
-            continue
-        if first is None:
-            first = name, index
-        elif not index.equals(first[1]):
+    named = [
+        (name, value.index)
+        for name, value in values.items()
+        if isinstance(value, (pandas.DataFrame, pandas.Series))
+        and not isinstance(value.index, pandas.RangeIndex)
+    ]
+    for name, index in named[1:]:
+        if not index.equals(named[0][1]):
             raise InvalidValueError(
-                f"the index of {name} differs from that of {first[0]}, expected the same images in "
-                f"the same order: use .loc with one index for both, or .reset_index(drop=True)"
+                f"the index of {name} differs from that of {named[0][0]}, expected the same images "
+                "in the same order: use .loc with one index for both, or .reset_index(drop=True)"
             )
 
 
@@ -125,7 +126,8 @@ def _of_numpy(values: np.ndarray, name: str, batches: bool) -> np.ndarray | dict
         raise missing_values(name, np.ma.getmaskarray(values))
     values = np.asarray(values)
     if values.dtype.names is not None:
-        return {field: _of_numpy(values[field], name, batches) for field in values.dtype.names}
+        fields = {field: _of_numpy(values[field], name, batches) for field in values.dtype.names}
+        return {field: one_column(column, name) for field, column in fields.items()}
     if values.ndim == 0:
         raise ShapeError(f"{name}: got one value, expected one for each image")
     if values.dtype.kind == "V":
@@ -236,7 +238,7 @@ def _of_column(column: Any, name: str) -> np.ndarray:
 def _of_lists(column: Any, name: str) -> np.ndarray:
     if not len(column):
         raise ShapeError(f"{name}: there is no row, expected one for each image")
-    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    lengths = pc.call_function("list_value_length", [column]).unique().to_pylist()
     if len(lengths) > 1:
         raise ShapeError(
             f"{name}: its rows have {min(lengths)} to {max(lengths)} values, expected as many in "

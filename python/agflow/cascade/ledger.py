@@ -120,13 +120,15 @@ def read_costs(costs: CascadeCosts | Sequence[float]) -> CascadeCosts:
 
 def _pair(costs: Any) -> tuple[float, float]:
     try:
-        light, heavy = () if isinstance(costs, str) else map(float, costs)
-    except (TypeError, ValueError) as error:
+        numbers = [] if isinstance(costs, str) else [float(cost) for cost in costs]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 2:
         raise InvalidValueError(
             f"costs: got {costs!r:.60}, expected a pair (light, heavy) such as (0.25, 1.0), or "
             "CascadeCosts(light, heavy, unit='ms')"
-        ) from error
-    return light, heavy
+        )
+    return numbers[0], numbers[1]
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from agflow.cascade.answer_files import columns_of, read_answer_file, read_content, select
@@ -82,12 +83,12 @@ def predictions_of_table(
         As :func:`predictions_of_files`.
     """
     table = read_content(path)
-    if not isinstance(table, (dict, pa.Table)):
+    if isinstance(table, np.ndarray):
         raise InvalidValueError(
             f"{readable_name(path)} holds one array, expected a table with the columns label, "
             "light_* and heavy_*: give --light, --heavy and --labels for arrays"
         )
-    names = table.schema.names if isinstance(table, pa.Table) else [*table]
+    names = [*table] if isinstance(table, dict) else table.schema.names
     known = _metadata(table)
     if known.get("agflow.kind") == Predictions.kind and "agflow.light_cost" in known and not costs:
         return Predictions(table)

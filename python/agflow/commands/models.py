@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from agflow._utils.files import check_file
 from agflow._utils.first_rank import is_first_rank
@@ -20,6 +20,8 @@ from agflow.commands.entry import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from agflow.training import History
 
 
@@ -117,7 +119,7 @@ def finetune(options: dict) -> dict:
         kept = Plan.load(plan) if plan.exists() else None
         about = {"preprocessing": preprocessing, "tuning": tuning}
         save_expert(light.cpu(), options["output"], kept, **about)
-    held = 0 if held_out is None else len(held_out.dataset)
+    held = 0 if held_out is None else len(cast("Sized", held_out.dataset))
     return {
         "summary": f"{options['output']}: {_gain(history, held)}; {computing}\n"
         f"next: agflow predict --light {options['output']} --heavy {options['heavy']} --data … "

@@ -18,6 +18,7 @@ import torch
 
 from agflow._utils.loaders import as_raised
 from agflow._utils.progress import progress_bar
+from agflow.data.arrays import as_tensor
 from agflow.errors import AgflowError, DtypeError, EmptyError, InvalidValueError, ShapeError
 
 IMAGE_NAMES = ("pixel_values", "images", "image", "img")
@@ -175,7 +176,7 @@ def read_images(value: Any) -> torch.Tensor:
     >>> read_images(numpy.zeros((2, 3, 4, 4))).dtype
     torch.float64
     """
-    images = _tensor(value, "images")
+    images = as_tensor(value, "images")
     if images.ndim != 4:
         raise ShapeError(
             f"images have the shape {list(images.shape)}, expected [images, channels, height, "
@@ -213,7 +214,7 @@ def read_labels(value: Any) -> torch.Tensor:
     >>> read_labels([[3], [1]])
     tensor([3, 1])
     """
-    labels = _tensor(value, "labels")
+    labels = as_tensor(value, "labels")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and labels.shape[1] > 1:
@@ -369,7 +370,7 @@ def _labelled(parts: dict[str, Any]) -> Batch:
 
 
 def _logits(value: Any, images: int) -> torch.Tensor:
-    logits = _tensor(value, "logits")
+    logits = as_tensor(value, "logits")
     if logits.ndim != 2 or len(logits) != images or not logits.is_floating_point():
         raise ShapeError(
             f"its third part is {logits.dtype} {list(logits.shape)}, expected "
@@ -379,37 +380,10 @@ def _logits(value: Any, images: int) -> torch.Tensor:
 
 
 def _tokens(value: Any, images: int) -> torch.Tensor:
-    tokens = _tensor(value, "tokens")
+    tokens = as_tensor(value, "tokens")
     if tokens.ndim < 3 or len(tokens) != images or not tokens.is_floating_point():
         raise ShapeError(
             f"its tokens are {tokens.dtype} {list(tokens.shape)}, expected those of a teacher's "
             f"last block as floats [{images}, tokens, channels]"
         )
     return tokens
-
-
-def _tensor(value: Any, what: str) -> torch.Tensor:
-    """A tensor of what may also be an array, or a list of tensors, arrays or numbers."""
-    try:
-        if isinstance(value, (list, tuple)) and any(
-            isinstance(item, torch.Tensor) for item in value
-        ):
-            value = torch.stack([torch.as_tensor(item) for item in value])
-        elif not isinstance(value, torch.Tensor):
-            value = _of_array(np.asarray(value))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DtypeError(
-            f"{what} are a {type(value).__name__}, expected a tensor, or an array or a list "
-            f"that makes one ({str(error).splitlines()[0] if str(error) else ''})"
-        ) from error
-    value = value.detach()
-    # Autograd takes no tensor that was made in inference mode; a copy made outside of it, it does.
-    return value.clone() if value.is_inference() else value
-
-
-def _of_array(array: np.ndarray) -> torch.Tensor:
-    """A tensor that shares the memory of an array where torch can: writable, native, forward."""
-    native = array.dtype.newbyteorder("=")
-    if array.dtype != native or not array.flags.writeable or min(array.strides, default=0) < 0:
-        array = np.array(array, native)
-    return torch.from_numpy(array)

@@ -20,6 +20,7 @@ _STEPS = {
     "do_normalize",
     "do_convert_rgb",
 }
+_SIDES = ("height", "width")
 _UNCROPPED = 384  # from this size on, processors with a crop_pct resize without cropping
 
 
@@ -58,6 +59,48 @@ def preprocessing_like(source: Any, input_size: tuple[int, int] | None = None) -
             "dictionary with the key 'size', or the transforms of torchvision's weights"
         )
     return _of_transformers(values, input_size)
+
+
+def processor_values(preprocessing: Preprocessing) -> dict[str, Any] | None:
+    """Return the ``preprocessor_config.json`` of an image processor that does the same.
+
+    None where no processor of transformers does: for grey images, borders, and a middle that is not
+    square.
+
+    Examples
+    --------
+    >>> from agflow.data import Preprocessing, preprocessing_like
+    >>> from agflow.data.processors import processor_values
+    >>> preprocessing = Preprocessing((224, 224), (0.5,) * 3, (0.5,) * 3, "bicubic", 0.875)
+    >>> values = processor_values(preprocessing)
+    >>> values["size"], values["crop_size"]
+    ({'shortest_edge': 256}, {'height': 224, 'width': 224})
+    >>> preprocessing_like(values) == preprocessing
+    True
+    """
+    height, width = preprocessing.input_size
+    whole = [int(side / preprocessing.crop_pct + 1e-6) for side in (height, width)]
+    squashes, crops = preprocessing.crop_mode == "squash", whole != [height, width]
+    centred = preprocessing.crop_mode == "center" and height == width
+    if preprocessing.channels != 3 or not (squashes or centred):
+        return None
+    kind = (
+        "BitImageProcessor" if centred else "DeiTImageProcessor" if crops else "ViTImageProcessor"
+    )
+    return {
+        "image_processor_type": kind,
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": whole[0]} if centred else dict(zip(_SIDES, whole, strict=True)),
+        "resample": _RESAMPLE.index(preprocessing.interpolation),
+        "do_center_crop": centred or crops,
+        "crop_size": {"height": height, "width": width},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }
 
 
 def _of_torchvision(source: Any, input_size: tuple[int, int] | None) -> Preprocessing:

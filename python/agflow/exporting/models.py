@@ -22,6 +22,7 @@ from agflow._utils.devices import device_of
 from agflow._utils.files import atomic_file
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.tensors import relative_difference
+from agflow.cascade.cascade import Cascade
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
     DtypeError,
@@ -81,10 +82,12 @@ def export(
     Raises
     ------
     InvalidValueError
-        The format or the opset is unknown, or a package of the format is not installed.
+        The format or the opset is unknown, a package of the format is not installed, or ``images``
+        are no batch of images.
     DtypeError, UnsupportedModelError
-        The model is not float32, torch cannot export it, or not with this opset, it cannot be
-        copied, or no adapter finds the size of its images.
+        The model is a cascade (:func:`agflow.exporting.export_cascade`) or not float32, torch
+        cannot export it, or not with this opset, it cannot be copied, or no adapter finds the size
+        of its images.
     NonFiniteError
         The model's logits are not finite.
     InternalError
@@ -102,7 +105,11 @@ def export(
     >>> difference < 1e-4, exported(torch.zeros(5, 1, 28, 28)).shape
     (True, torch.Size([5, 10]))
     """
-    images = random_images(model) if images is None else at_own_size(model, images)
+    if isinstance(model, Cascade):
+        raise UnsupportedModelError(
+            "a cascade becomes several files: call agflow.exporting.export_cascade(cascade, folder)"
+        )
+    images = random_images(model) if images is None else at_own_size(model, _float32(images))
     about = {
         "name": model_name(model),
         "params": count_params(model),
@@ -228,6 +235,16 @@ def at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Images as a model with a resize sees them behind it."""
     resize = resize_of(model)
     return images if resize is None else resize.resized(images)
+
+
+def _float32(images: Any) -> torch.Tensor:
+    if not isinstance(images, torch.Tensor) or images.ndim != 4 or not len(images):
+        found = list(images.shape) if hasattr(images, "shape") else "no tensor"
+        raise InvalidValueError(
+            f"images to compare on are a {type(images).__name__} ({found}), expected a tensor of "
+            "floats [images, channels, height, width] with one image at least"
+        )
+    return images.float()
 
 
 def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgram:

@@ -175,6 +175,13 @@ class Adapter(ABC):
             config["crop_mode"],
         )
 
+    def files(self, preprocessing: Preprocessing) -> dict[str, str]:
+        """Files that the library reads beside the weights, by name; an expert's folder has them.
+
+        Here none.
+        """
+        return {}
+
     def class_count(self, model: nn.Module) -> int:
         """Number of classes; here, the logits that the model gives for one image."""
         images = torch.zeros(1, *self.input_size(model)).to(first_parameter(model))

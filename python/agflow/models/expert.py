@@ -79,7 +79,8 @@ def save_expert(
     Parameters
     ----------
     plan : the plan the model was cut by, kept as plan.arrow
-    preprocessing : what the model's images need, kept in config.json
+    preprocessing : what the model's images need, kept in config.json, and for a model of
+        transformers in ``preprocessor_config.json``, which its ``AutoImageProcessor`` reads
     tuning : sketch (:func:`agflow.data.sketch_images`) of the images that tuned the model, kept in
         config.json
 
@@ -121,6 +122,9 @@ def save_expert(
         (made / README).write_text(expert_readme(model, config), encoding="utf-8")
         if plan is not None:
             plan.save(made / PLAN)
+        if preprocessing is not None:
+            for name, text in adapter_for(model).files(preprocessing).items():
+                (made / name).write_text(text, encoding="utf-8")
         EXPERT_FOLDER.seal(made, config)
         try:
             rebuilt = load_expert(made)

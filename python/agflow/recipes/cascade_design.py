@@ -9,6 +9,7 @@ from html import escape
 from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
 from agflow._utils.folders import check_folder
+from agflow._utils.progress import logged_progress
 from agflow.cascade.ensemble import HEAVY_ANSWERS
 from agflow.cascade.folder import CASCADE_FOLDER
 from agflow.cascade.readme import ROUTER_FILE
@@ -216,7 +217,7 @@ def design(options: DesignOptions, say: Say = print) -> DesignResult:
 
     Parameters
     ----------
-    say : receives a line of text at every step
+    say : receives a line of text at every step and, where there is no terminal, after every epoch
 
     Raises
     ------
@@ -235,7 +236,11 @@ def design(options: DesignOptions, say: Say = print) -> DesignResult:
     48
     """
     check_folder(options.output, CASCADE_FOLDER)  # before the training rather than after it
-    with steps_folder(options.output, say) as folder, options.computing.precision():
+    with (
+        steps_folder(options.output, say) as folder,
+        options.computing.precision(),
+        logged_progress(say),
+    ):
         parts, identity = _parts(options)
         if holds_run(options.output, identity.run) and not options.force:
             say(

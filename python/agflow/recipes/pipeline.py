@@ -11,6 +11,7 @@ from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.files import atomic_file
+from agflow._utils.progress import logged_progress
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
@@ -28,7 +29,7 @@ from agflow.models.load import image_options, load_model
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.scoring import needs_weight_gradients, score
-from agflow.recipes.light_experts import make_expert
+from agflow.recipes.light_experts import CONTROL_EPOCHS, make_expert
 from agflow.recipes.report import write_report
 from agflow.recipes.results import RunOptions, RunResult, Stages
 from agflow.recipes.routing import Answers, route, route_among_present
@@ -85,7 +86,7 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
     Parameters
     ----------
-    say : receives a line of text at every step
+    say : receives a line of text at every step and, where there is no terminal, after every epoch
 
     Raises
     ------
@@ -103,7 +104,11 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
     >>> sorted(result.stages), result.images["test"]
     (['agf', 'random'], 50)
     """
-    with run_folder(options.output, say) as folder, options.computing.precision():
+    with (
+        run_folder(options.output, say) as folder,
+        options.computing.precision(),
+        logged_progress(say),
+    ):
         parts = _parts(options)
         splits = parts.splits
         data = {"data": splits.source, "eval": splits.test}
@@ -165,7 +170,7 @@ def _make(parts: RunParts, folder: RunFolder, say: Say) -> None:
     if criterion != CONTROL:
         folder.step(
             "control",
-            f"5/8 the same for the control: {CONTROL}",
+            f"5/8 the same for the control, {CONTROL}",
             (CONTROL_STAGES,),
             lambda own: _control(parts, folder, own),
         )
@@ -230,14 +235,15 @@ def _heavy(parts: RunParts, path: pathlib.Path) -> None:
 
 def _light(parts: RunParts, folder: RunFolder, own: pathlib.Path) -> None:
     chosen = Plan.load(folder.path / PLAN)
-    light, stages = make_expert(parts, chosen, folder, own)
+    light, stages = make_expert(parts, chosen, folder, own, epochs=parts.options.epochs)
     sketch = sketch_images(parts.loader(parts.splits.tune))
     save_expert(light, folder.path / LIGHT_FOLDER, chosen, parts.preprocessing, tuning=sketch)
     write_stages(folder.path / LIGHT_STAGES, stages)
 
 
 def _control(parts: RunParts, folder: RunFolder, own: pathlib.Path) -> None:
-    _, stages = make_expert(parts, _plan(parts, folder.path, CONTROL), folder, own)
+    plan_, epochs = _plan(parts, folder.path, CONTROL), min(parts.options.epochs, CONTROL_EPOCHS)
+    _, stages = make_expert(parts, plan_, folder, own, epochs=epochs)
     write_stages(folder.path / CONTROL_STAGES, stages)
 
 
@@ -321,7 +327,7 @@ def _dense(path: pathlib.Path) -> Accuracy:
 def _warn_of_control(path: pathlib.Path, criterion: str, say: Say) -> None:
     light, control = (read_stages(path / file) for file in (LIGHT_STAGES, CONTROL_STAGES))
     if light.tuned.top1 < control.tuned.top1:
-        say(f"    warning: {criterion} ends below the {CONTROL} control here")
+        say(f"    warning: {criterion} is below the {CONTROL} control after {light.epochs} epochs")
 
 
 def _cost(chosen: Plan) -> str:
@@ -332,7 +338,7 @@ def _cost(chosen: Plan) -> str:
 def _stages_text(stages: Stages) -> str:
     return (
         f"pruned {_percent(stages.cut)}  repaired {_percent(stages.repaired)}  "
-        f"fine-tuned {_percent(stages.tuned)}"
+        f"fine-tuned {_percent(stages.tuned)} after {stages.epochs} epochs"
     )
 
 

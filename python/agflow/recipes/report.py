@@ -177,6 +177,7 @@ def _light_expert(result: RunResult) -> list[str]:
 
 def _accuracy_table(result: RunResult) -> list[str]:
     partial = result.dense.classes < result.classes
+    stages = result.stages[result.options.criterion]
     among = f" In brackets: among the {result.dense.classes} classes of the data."
 
     def cell(found) -> str:
@@ -186,13 +187,21 @@ def _accuracy_table(result: RunResult) -> list[str]:
         f"Top-1 % on {result.dense.images} test images; dense {cell(result.dense)}."
         + among * partial,
         "",
+        f"Criterion and control are compared after {_epochs(stages.epochs)} of distillation, each "
+        f"with a schedule of its own. The light expert of the cascade was trained for "
+        f"{_epochs(result.options.epochs)}: {100 * result.cascade.evaluation.light:.1f} %.",
+        "",
         "| criterion | " + " | ".join(STAGES) + " |",
         "|---|" + "---|" * len(STAGES),
         *(
-            f"| {name} | {cell(stages.cut)} | {cell(stages.repaired)} | {cell(stages.tuned)} |"
-            for name, stages in result.stages.items()
+            f"| {name} | {cell(found.cut)} | {cell(found.repaired)} | {cell(found.tuned)} |"
+            for name, found in result.stages.items()
         ),
     ]
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def _cascade_table(found: CascadeResult, timings: Mapping[str, Timing] = {}) -> list[str]:

@@ -68,7 +68,7 @@ class RunOptions:
     lr: float = default("run", "lr")
     limit: int | None = None
     eval_limit: int | None = None
-    tolerance: float = default("route", "tolerance")
+    tolerance: float = default("run", "tolerance")
     confidence: float = default("route", "confidence")
     seed: int = default("common", "seed")
     label: str | None = None
@@ -92,11 +92,18 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Stages:
-    """Accuracies of one criterion's light expert after pruning, repair and fine-tuning."""
+    """Accuracies of one criterion's light expert after pruning, repair and fine-tuning.
+
+    Attributes
+    ----------
+    epochs : of the fine-tuning before ``tuned``, the same for criterion and control; the light
+        expert itself may be trained for longer
+    """
 
     cut: Accuracy
     repaired: Accuracy
     tuned: Accuracy
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -239,7 +246,7 @@ class RunResult:
         lines = [
             counts.line,
             f"{self.options.output}: {counts.meaning}",
-            f"light expert   {_percent(last.tuned.top1)}  "
+            f"light expert   {_percent(cascade.light)}  "
             f"{ledger.light_cost / ledger.heavy_cost:.3f}x MACs  "
             f"(pruned {100 * last.cut.top1:.1f}, repaired {100 * last.repaired.top1:.1f})",
             f"heavy expert   {_percent(cascade.heavy)}  1.000x MACs",

@@ -16,7 +16,7 @@ from agflow.evaluation.accuracy import Accuracy
 from agflow.evaluation.timing import Timing
 from agflow.recipes.results import CascadeResult, Stages
 
-_STAGES = {4: Keys(("cut", "repaired", "tuned"))}
+_STAGES = {4: Keys(("cut", "repaired", "tuned", "epochs"))}
 _EVALUATION = {4: Keys(tuple(field.name for field in fields(RouterEvaluation)))}
 _TIMINGS = {4: Keys(("seconds", "images"))}
 
@@ -29,7 +29,8 @@ def write_stages(path: pathlib.Path, stages: Stages) -> None:
 def read_stages(path: pathlib.Path) -> Stages:
     """The accuracies of a light expert."""
     content = read_json(path, "stages", _STAGES)
-    return Stages(*(Accuracy(**content[name]) for name in _STAGES[4].required))
+    accuracies = (Accuracy(**content[name]) for name in ("cut", "repaired", "tuned"))
+    return Stages(*accuracies, epochs=content["epochs"])
 
 
 def write_evaluation(path: pathlib.Path, evaluation: RouterEvaluation) -> None:

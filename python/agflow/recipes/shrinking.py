@@ -15,6 +15,7 @@ from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.ranks import Ranks
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.options import CalibrationOptions
 from agflow.data.batches import image_batches
 from agflow.data.datasets import load_dataset
 from agflow.data.held_out_images import SplitImages, split_images
@@ -151,7 +152,7 @@ def shrink(
             batches=options.batches,
             groups=options.groups,
             weight_gradients=_needs_weight_gradients(options),
-            seed=seed,
+            options=CalibrationOptions(seed=seed),
         )
         chosen = plan(
             statistics,

@@ -167,6 +167,15 @@ def last_block(model: nn.Module) -> nn.Module:
     )
 
 
+def has_last_block(model: nn.Module) -> bool:
+    """Whether :func:`last_block` finds one."""
+    try:
+        last_block(model)
+    except UnsupportedModelError:
+        return False
+    return True
+
+
 def tokens_of(output: torch.Tensor | tuple) -> torch.Tensor:
     """The tokens that a block puts out; blocks of transformers put out tuples."""
     return output[0] if isinstance(output, tuple) else output

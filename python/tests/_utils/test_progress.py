@@ -45,9 +45,9 @@ def test_a_log_gets_lines_with_the_time_left_of_long_work_alone(clock):
         for _ in progress_bar(range(4), "evaluate"):
             clock[0] += progress.LINE_SECONDS
     assert lines == [
-        "evaluate 1/4, 1 min 0 s left",
-        "evaluate 2/4, 40 s left",
-        "evaluate 3/4, 20 s left",
+        "evaluate 1/4, 1 min 30 s left",
+        "evaluate 2/4, 1 min 0 s left",
+        "evaluate 3/4, 30 s left",
         "evaluate 4/4",
     ]
 

@@ -67,7 +67,6 @@ LOGITS = {
     "backwards": LIGHT[::-1][::-1],
     "read-only": read_only(LIGHT),
     "big-endian": LIGHT.astype(">f4"),
-    "matrix": np.asmatrix(LIGHT),
     "masked, none masked": np.ma.masked_array(LIGHT),
     "objects": LIGHT.astype(object),
     "structured": np.rec.fromarrays(LIGHT.T, names="c0,c1,c2"),

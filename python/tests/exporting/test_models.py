@@ -13,6 +13,7 @@ import torch
 import torchvision
 from small_vits import images_for, made, of_timm, of_torchvision, of_transformers
 
+from agflow.cascade.cascade import Cascade
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import (
     DtypeError,
@@ -201,6 +202,34 @@ def test_refusals(light, make_vit, tmp_path):
     with pytest.raises(UnsupportedModelError, match="torch cannot export Branching"):
         export(Branching(), tmp_path / "branching.pt2", images=torch.randn(2, 3, 8, 8))
     assert sorted(os.listdir(tmp_path)) == ["file"]
+
+
+@pytest.mark.parametrize(
+    "images, found",
+    [
+        (torch.zeros(0, 3, 32, 32), r"a Tensor \(\[0, 3, 32, 32\]\)"),
+        (torch.zeros(3, 32, 32), r"a Tensor \(\[3, 32, 32\]\)"),
+        (np.zeros((2, 3, 32, 32)), r"a ndarray \(\[2, 3, 32, 32\]\)"),
+        ([torch.zeros(2, 3, 32, 32)], r"a list \(no tensor\)"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(images, found, make_vit, tmp_path):
+    with pytest.raises(InvalidValueError, match=f"images to compare on are {found}, expected a "):
+        export(make_vit(), tmp_path / "model.pt2", images=images)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_takes_float32_whatever_it_was_compared_on(tmp_path):
+    model, images = made(of_transformers), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    export(model, tmp_path / "model.pt2", images=images)
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    assert loaded(images.float()).dtype == torch.float32
+
+
+def test_a_cascade_is_sent_to_its_own_export(make_vit, tmp_path):
+    cascade = Cascade(make_vit(depth=1), make_vit(), 0.9)
+    with pytest.raises(UnsupportedModelError, match=r"export_cascade\(cascade, folder\)"):
+        export(cascade, tmp_path / "cascade.onnx")
 
 
 def test_a_plain_module_needs_only_images(tmp_path):

@@ -23,6 +23,7 @@ from agflow.recipes import (
     StepOptions,
     light_experts,
     pipeline,
+    run_parts,
 )
 from agflow.search import SearchSpace
 from agflow.training import Checkpointing, Distillation, TrainingOptions
@@ -67,7 +68,7 @@ RECIPES = {
 }
 PYTHON_ONLY = {
     "finetune": {"temperature", "weight_decay", "frozen_blocks", "checkpoint_every"},
-    "run": {"widths", "features"},
+    "run": {"widths", "features", "control_epochs", "epochs_a_view"},
     "design": {"distill"},
 }
 NEEDED = ("output", "macs", "criterion", "heavy")  # to be given, or not needed with another flag
@@ -173,6 +174,9 @@ def test_options_that_python_names_otherwise():
     assert CACHED_LOGITS.temperature == DEFAULTS["finetune", "temperature"]
     assert light_experts.TEACHER_SHARE == DEFAULTS["finetune", "distill"]
     assert light_experts.TOKENS_WEIGHT == DEFAULTS["run", "features"]
+    assert light_experts.CONTROL_EPOCHS == DEFAULTS["run", "control_epochs"]
+    assert run_parts.EPOCHS_A_VIEW == DEFAULTS["run", "epochs_a_view"]
+    assert run_parts.VIEWS_BYTES == DEFAULTS["data", "cache_bytes"]
     assert pipeline.WIDTHS == DEFAULTS["run", "widths"]
     assert pruning.MACS == DEFAULTS["bench_pruning", "macs"]
     inputs = pathlib.Path(__file__).parents[1] / "goldens" / "inputs"

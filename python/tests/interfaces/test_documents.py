@@ -12,6 +12,7 @@ import agflow
 ROOT = pathlib.Path(__file__).parents[3]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("[a-z]*/README.md"))]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ON_REAL_DATA = "03_deit"
 
 
 def python_blocks(readme):
@@ -32,7 +33,7 @@ def shell_lines(readme, first):
 
 
 def gains(evaluation):
-    """Whether a cascade is guaranteed, cheaper than the heavy expert and as accurate but for 1 %."""
+    """Whether a cascade, guaranteed and cheaper, is as accurate as the heavy expert but for 1 %."""
     counts = evaluation.counts
     assert counts.guarantee == "PASS" and counts.cost == "gain" and counts.deploy
     return evaluation.cascade > evaluation.heavy - 0.01
@@ -119,9 +120,12 @@ def test_the_first_page_is_short():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, tmp_path):
+def test_notebook_runs(path, tmp_path, request, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
+
+    if path.stem == ON_REAL_DATA:
+        monkeypatch.setenv("AGFLOW_DATA", str(request.getfixturevalue("folder")))
 
     NotebookClient(
         nbformat.read(path, as_version=4),
@@ -138,3 +142,29 @@ def test_notebooks_are_kept_with_their_outputs(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
     assert any(output.get("data", {}).get("image/png") for cell in cells for output in cell.outputs)
+
+
+def test_the_notebook_on_real_data_stops_where_there_is_none(tmp_path, monkeypatch):
+    """With one line and no traceback."""
+    import nbformat
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AGFLOW_DATA", raising=False)
+    notebook = nbformat.read(ROOT / "notebooks" / f"{ON_REAL_DATA}.ipynb", as_version=4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    with pytest.raises(
+        Exception, match="^there is no .* in the folder 'data': set AGFLOW_DATA$"
+    ) as e:
+        exec(compile(first.source, "first cell", "exec"), {})
+    assert e.value._render_traceback_() == [f"stopped: {e.value}"]
+
+
+def test_the_cascade_notebook_shows_both_counts():
+    """That its cascade gains is asserted in its own last cell."""
+    import nbformat
+
+    cells = nbformat.read(ROOT / "notebooks" / "02_cascade.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    shown = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")
+    assert "PASS and a gain" in shown and "PASS, but a LOSS" in shown
+    assert not [output for output in outputs if output.get("name") == "stderr"]

@@ -4,14 +4,17 @@ import copy
 import os
 import pickle
 
+import numpy as np
 import pytest
 import timm
 import torch
 import transformers
+from PIL import Image
 from small_vits import images_for, made, of_transformers
 from timm.data import resolve_model_data_config
 
 import agflow
+from agflow.data import Preprocessing
 from agflow.errors import UnsupportedModelError
 from agflow.models import adapter_for, at_image_size, count_macs, load_expert, only_classes
 from agflow.models.families.transformers_uneven import Uneven
@@ -152,3 +155,27 @@ def test_a_model_elsewhere_is_compared_on_the_cpu(plan_of, tmp_path, monkeypatch
     )
     assert count_macs(again(model, tmp_path / "expert")) == count_macs(model)
     assert copies == [model]
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        Preprocessing((32, 32), (0.5,) * 3, (0.5,) * 3, "bilinear", crop_mode="squash"),
+        Preprocessing((32, 32), (0.1, 0.2, 0.3), (0.3,) * 3, "bicubic", 0.875),
+        Preprocessing((32, 32), (0.1, 0.2, 0.3), (0.3,) * 3, "bicubic", 0.8, "squash"),
+    ],
+)
+def test_an_image_processor_of_transformers_reads_the_folder(preprocessing, tmp_path):
+    agflow.save(made(of_transformers), tmp_path / "light", preprocessing=preprocessing)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "light")
+    slope = np.linspace(0, 255, 60 * 80 * 3).astype("uint8").reshape(60, 80, 3)
+    picture = Image.fromarray(slope)
+    expected = preprocessing.normalise(preprocessing.pixels(picture)[None])
+    found = processor(picture, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
+
+
+def test_preprocessing_that_no_processor_has_leaves_no_file(tmp_path):
+    bordered = Preprocessing((32, 32), (0.5,) * 3, (0.5,) * 3, crop_mode="border")
+    agflow.save(made(of_transformers), tmp_path / "light", preprocessing=bordered)
+    assert "preprocessor_config.json" not in os.listdir(tmp_path / "light")

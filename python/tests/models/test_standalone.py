@@ -1,5 +1,6 @@
 """Experts are loaded in a process without agflow: by their README's code, or by transformers."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -10,7 +11,15 @@ from timm.layers import GluMlp, SwiGLU
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
-from agflow.models import adapter_for, at_image_size, logits_of, save_expert
+from agflow.models import (
+    adapter_for,
+    at_image_size,
+    describe,
+    load_model,
+    logits_of,
+    save_expert,
+)
+from agflow.models.standalone import standalone_code
 from agflow.pruning.pruner import prune
 
 GROUPS = {
@@ -110,3 +119,11 @@ def test_experts_load_in_a_process_without_agflow(experts, plan_of, random_keep,
     for name in ("transformers_vit_widths", "pretrained"):
         classes = (tmp_path / name / "classes.txt").read_text()
         assert classes == repr({i: f"c{i}" for i in range(10)})
+
+
+def test_the_code_in_the_room_s_page_is_that_of_such_a_folder():
+    model, _, _ = load_model("example")
+    code = standalone_code(describe(model), None)
+    page = pathlib.Path(__file__).parents[2] / "README.md"
+    assert code.replace('Path(".")', 'Path("light")') in page.read_text()
+    assert 15 <= len(code.splitlines()) <= 32

@@ -192,8 +192,8 @@ def test_the_interval_of_equal_answers_shrinks_with_the_images():
 def test_stages_show_every_accuracy():
     accuracy = lambda top1: Accuracy(top1, top1, 100, 10)
     stages = {
-        "agf": Stages(accuracy(0.25), accuracy(0.75), accuracy(0.875)),
-        "random": Stages(accuracy(0.125), accuracy(0.5), accuracy(0.8125)),
+        "agf": Stages(accuracy(0.25), accuracy(0.75), accuracy(0.875), 2),
+        "random": Stages(accuracy(0.125), accuracy(0.5), accuracy(0.8125), 2),
     }
     result = RunResult(
         **{field.name: None for field in fields(RunResult)}
@@ -205,7 +205,7 @@ def test_stages_show_every_accuracy():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == [
         "pruned",
         "repaired",
-        "fine-tuned",
+        "fine-tuned, 2 epochs",
     ]
     assert ax.get_lines()[0].get_label() == "dense 90.0 %"
 

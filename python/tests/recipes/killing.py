@@ -40,7 +40,8 @@ def design(output, seed):
     agflow.recipes.design(
         agflow.recipes.DesignOptions(
             str(output), limit=256, image_sizes=(16,), macs=(1.0,), epochs=1, seed=seed
-        )
+        ),
+        say=lambda line: None,
     )
 
 

@@ -27,7 +27,7 @@ from agflow.evaluation.timing import Timing
 from agflow.recipes import design_steps, pipeline
 from agflow.recipes.run_folder import RUN_FOLDER
 
-KILLS_OF_A_RUN = 6
+KILLS_OF_A_RUN = 10
 
 
 def stopped_clock(contenders, x, batch):
@@ -35,7 +35,7 @@ def stopped_clock(contenders, x, batch):
 
 
 def run(output):
-    options = {"macs": "0.5", "epochs": 2, "batches": 1, "limit": 96, "eval_limit": 32}
+    options = {"macs": "0.5", "epochs": 3, "batches": 1, "limit": 96, "eval_limit": 32}
     agflow.recipes.run(agflow.recipes.RunOptions(output=str(output), **options), say=quiet)
 
 
@@ -133,7 +133,7 @@ def main(what, folder, kills):
     while found["kills"] < kills:
         shutil.rmtree(output)
         for _ in range(KILLS_OF_A_RUN):
-            if found["kills"] == kills or not killed(random.uniform(0, seconds / 2), work, output):
+            if found["kills"] == kills or not killed(random.uniform(0, seconds / 4), work, output):
                 break
             found["kills"] += 1
             found["left"] += output.exists() and bool(temporaries(output))

@@ -102,7 +102,8 @@ def test_the_light_model_goes_on_to_every_next_step(tmp_path):
     assert torch.equal(again(images.tensors[0]), light.eval()(images.tensors[0]))
 
 
-def test_data_by_name(tmp_path):
+@pytest.mark.slow
+def test_data_by_name():
     model = agflow.load_model("example")[0]
     model.pretrained_cfg |= {"mean": (0.286,), "std": (0.353,), "input_size": (1, 28, 28)}
     light, report = shrink(model, "example:test", pruning_ratio=0.5)

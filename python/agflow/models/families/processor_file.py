@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pathlib
 from typing import Any
@@ -10,6 +11,8 @@ from torch import nn
 
 from agflow._utils.files import read_bytes
 from agflow._utils.json_file import MAX_JSON_BYTES
+from agflow.data.preprocessing import Preprocessing
+from agflow.data.processors import processor_values
 from agflow.errors import CorruptFileError
 
 FILE = "preprocessor_config.json"
@@ -41,6 +44,19 @@ def saved_processor(model: nn.Module, folder: pathlib.Path | None = None) -> dic
             f"image processor {path} holds a {type(values).__name__}, expected a JSON object"
         )
     return values
+
+
+def known_processor(model: nn.Module, folder: pathlib.Path | None = None) -> dict[str, Any]:
+    """As :func:`saved_processor`; what it does not say is as in the processor of the class."""
+    kind = f"{type(model).__name__.partition('For')[0]}ImageProcessor"
+    own = getattr(importlib.import_module("transformers"), kind)().to_dict()
+    return {**own, **saved_processor(model, folder)}
+
+
+def processor_files(preprocessing: Preprocessing) -> dict[str, str]:
+    """The file of an image processor that does the same, by its name; {} where none does."""
+    values = processor_values(preprocessing)
+    return {} if values is None else {FILE: json.dumps(values, indent=2) + "\n"}
 
 
 def _of_origin(model: nn.Module) -> pathlib.Path | None:

@@ -1,7 +1,7 @@
 """The config of a transformers model: what it says of the widths, and what it cannot."""
 
 # torch types every submodule as `Tensor | Module`; an adapter knows the classes of its family.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIndexIssue=false
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def say_widths(model: nn.Module, shapes: Mapping[str, Any]) -> str | None:
     >>> say_widths(model, {**shapes, "heads": [2, 1]})
     'its blocks have 1 to 2 heads'
     """
-    config, stream = model.config, model.base_model.embeddings.cls_token.shape[-1]
+    config: Any = model.config
+    stream = model.base_model.embeddings.cls_token.shape[-1]
     heads, mlp, width = shapes["heads"], shapes["mlp"], shapes["head_dim"]
     if not all(heads) or not all(mlp):
         gone = sum(not left for left in (*heads, *mlp))

@@ -22,7 +22,7 @@ from agflow.data.processors import preprocessing_like
 from agflow.models.adapter import PrunableLayer
 from agflow.models.branches import Chain
 from agflow.models.families.labels import labels_of
-from agflow.models.families.processor_file import saved_processor
+from agflow.models.families.processor_file import known_processor, processor_files
 from agflow.models.families.transformers_config import KEPT, NOTES, say_widths
 from agflow.models.families.transformers_parts import (
     ACTIVATIONS,
@@ -186,10 +186,10 @@ class TransformersVit(VisionTransformerAdapter):
             embeddings.image_size = height, width
 
     def preprocessing(self, model: nn.Module, folder: pathlib.Path | None = None) -> Preprocessing:
-        kind = f"{type(model).__name__.partition('For')[0]}ImageProcessor"
-        own = getattr(importlib.import_module("transformers"), kind)().to_dict()
-        values = {**own, **saved_processor(model, folder)}
-        return preprocessing_like(values, self.input_size(model)[1:])
+        return preprocessing_like(known_processor(model, folder), self.input_size(model)[1:])
+
+    def files(self, preprocessing: Preprocessing) -> dict[str, str]:
+        return processor_files(preprocessing)
 
     def describe(self, model: nn.Module) -> dict[str, Any]:
         config, patch = model.config, model.base_model.embeddings.patch_embeddings.projection
