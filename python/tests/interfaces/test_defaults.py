@@ -75,8 +75,8 @@ NEEDED = ("output", "macs", "criterion", "heavy")  # to be given, or not needed 
 # Where a step's option has another name in Python, or belongs to options of their own.
 STEPS = [
     ("data", DataOptions, ("cache_bytes",)),
-    ("calibrate", agflow.calibrate, ("batches", "groups", "weight_gradients", "seed")),
-    ("calibrate", CalibrationOptions, ("nonfinite",)),
+    ("calibrate", agflow.calibrate, ("batches", "groups", "weight_gradients")),
+    ("calibrate", CalibrationOptions, ("nonfinite", "seed")),
     ("calibrate", StepOptions, ("batches", "groups", "criterion", "compensate")),
     ("score", agflow.score, ("criterion", "seed")),
     ("diagnose", diagnose, ("pruning_ratio", "seed")),

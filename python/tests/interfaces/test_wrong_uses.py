@@ -92,12 +92,12 @@ COMMANDS = {
     "finetune --light pictures --output pictures": (USAGE, "agflow prune"),
     "export --output model.onx": (USAGE, ".onnx"),
     "evaluate --limit": (USAGE, "needs a value"),
-    "score --statistics foreign.arrow": (BAD_DATA, "checksum"),
+    "score --statistics foreign.arrow": (USAGE, "lacks the metadata"),
     "score --statistics statistics.arrow --criterion agff": (USAGE, "did you mean agf?"),
     "score --statistics statistics.arrow --output statistics.arrow": (USAGE, "another --output"),
     "plan --statistics statistics.arrow": (USAGE, "--macs"),
     "plan --statistics statistics.arrow --macs 50G": (BAD_DATA, "dense model"),
-    "inspect numbers.npy": (BAD_DATA, "another program"),
+    "inspect numbers.npy": (BAD_DATA, "no Arrow file"),
     "help plam": (USAGE, "did you mean plan?"),
 }
 
@@ -161,8 +161,8 @@ PYTHON = {
     ),
     "a foreign Arrow file": (
         lambda: agflow.Statistics.load("foreign.arrow"),
-        errors.CorruptFileError,
-        "foreign.arrow",
+        errors.InvalidValueError,
+        "lacks the metadata",
     ),
     "a file that is not there": (
         lambda: agflow.load("lihgt"),
