@@ -23,6 +23,19 @@ func TestCompletionKnowsCommandsAndFlags(t *testing.T) {
 	}
 }
 
+// A shell completes the names of files itself where agflow has no words.
+func TestFilesAreLeftToTheShell(t *testing.T) {
+	for _, line := range []string{"route --heavy ", "prune --plan ", "inspect "} {
+		words := append(strings.Split(line, " "), "--generate-bash-completion")
+		if out := must(t, words...); out != "" {
+			t.Errorf("%q completes to %q", line, out)
+		}
+	}
+	if out := must(t, "predict", "--heavy", "", "--generate-bash-completion"); out == "" {
+		t.Error("predict --heavy has no words")
+	}
+}
+
 func TestCompletionScriptIsBash(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {

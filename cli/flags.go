@@ -63,7 +63,7 @@ func underscored(name string) string { return strings.ReplaceAll(name, "-", "_")
 
 // place is a file or folder, or another value of one call only: the environment does not give it.
 func place(name, usage string) *cli.StringFlag {
-	return &cli.StringFlag{Name: name, Usage: usage}
+	return &cli.StringFlag{Name: name, Usage: usage, TakesFile: true}
 }
 
 // setting is a text without a default. As all settings, the environment may give it.

@@ -65,7 +65,8 @@ func TestFlagsReachPython(t *testing.T) {
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge",` +
 			`"criterion":"agf","crop":null,"crop_mode":null,` +
 			`"data":"example:train","device":"cpu","dtype":"float32",` +
-			`"groups":["mlp","heads"],"held_out":0.2,"ignored_layers":[],"image_column":null,"interpolation":null,` +
+			`"groups":["mlp","heads"],"held_out":0.2,"ignored_layers":[],` +
+			`"image_column":null,"interpolation":null,` +
 			`"label":null,"limit":null,"macs":"0.5","mean":[],"model":"example",` +
 			`"offset":null,"output":"o","params":null,"pruning_ratio":null,"round_to":8,` +
 			`"seed":0,"std":[],"weights":null,"workers":0}`,

@@ -27,16 +27,14 @@ func routeCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		if found.curve != nil {
-			if err := save(c.String("curve"), found.curve); err != nil {
-				return outcome{}, err
-			}
-		}
 		path := c.String("output")
 		err = writeOutput(c, func(path string) error {
 			_, err := tables.WriteRouter(path, found.router)
 			return err
 		})
+		if err == nil && found.curve != nil {
+			err = save(c.String("curve"), found.curve)
+		}
 		if err != nil {
 			return outcome{}, err
 		}

@@ -72,6 +72,9 @@ func oneOf(name, word string, known []string) error {
 // colon of a form.
 func valuesOf(flag cli.Flag, current string) (found []string) {
 	name := flag.Names()[0]
+	if text, isText := flag.(*cli.StringFlag); isText && text.TakesFile {
+		return nil // the shell knows them
+	}
 	if form, path, isForm := strings.Cut(current, ":"); isForm && slices.Contains(pathForms, form) {
 		for _, path := range pathsFrom(path) {
 			found = append(found, form+":"+path)

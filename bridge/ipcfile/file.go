@@ -1,9 +1,9 @@
 // Package ipcfile keeps record batches in Arrow IPC files, uncompressed, one record batch a file,
 // readable by any Arrow tool. A checksum inside the file is verified before a byte of it is parsed,
-// and a file appears whole or not at all. A file without one is another program's. Reading maps the file into memory and copies nothing
-// (Use, and Open for large files), or copies once (Read); no file, damaged or forged, makes it
-// panic or allocate more than a small multiple of the file's size. What the columns of a kind are
-// is the matter of package tables.
+// and a file appears whole or not at all. A file without one is another program's. Reading maps the
+// file into memory and copies nothing (Use, and Open for large files), or copies once (Read); no
+// file, damaged or forged, makes it panic or allocate more than a small multiple of the file's
+// size. What the columns of a kind are is the matter of package tables.
 package ipcfile
 
 import (

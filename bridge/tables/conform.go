@@ -44,8 +44,10 @@ var namedTypes = map[string]map[string]arrow.DataType{
 		"kind": textType, "rows": int64Type, "shape": textType, "inputs": int64Type,
 		"outputs": int64Type, "heads": int64Type, "ms": wideFloat,
 	},
-	KindFrontier:  frontierTypes(),
-	KindDecisions: {"index": int64Type, "prediction": int64Type, "prior": float32Type, "escalate": boolType},
+	KindFrontier: frontierTypes(),
+	KindDecisions: {
+		"index": int64Type, "prediction": int64Type, "prior": float32Type, "escalate": boolType,
+	},
 }
 
 func frontierTypes() map[string]arrow.DataType {

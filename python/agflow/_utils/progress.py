@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -83,7 +84,8 @@ class ProgressMeter:
 def _bar(description: str, total: int | None) -> tqdm:
     from tqdm import tqdm  # a log needs none, nor does a command that shows nothing
 
-    return tqdm(desc=description, total=total, disable=False, leave=False)
+    columns = shutil.get_terminal_size().columns  # tqdm shows nothing where the size is unknown
+    return tqdm(desc=description, total=total, disable=False, leave=False, ncols=columns)
 
 
 def in_words(seconds: float) -> str:
