@@ -97,7 +97,9 @@ def even_expert(plan_of):
 
 
 @pytest.mark.parametrize(
-    "experts", [QUICK, pytest.param(ALL, marks=pytest.mark.slow)], ids=["quick", "all"]
+    "experts",
+    [QUICK, pytest.param(ALL, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+    ids=["quick", "all"],
 )
 def test_experts_load_in_a_process_without_agflow(experts, plan_of, random_keep, tmp_path):
     models = {
