@@ -11,9 +11,9 @@ func runCommand() *cli.Command {
 	return hostedCommand(cli.Command{
 		Name:  "run",
 		Usage: "the whole pipeline: calibrate, plan, prune, repair, fine-tune, route, report",
-		Description: "After a kill the same command goes on from the last finished step, and " +
-			"ends with the same bytes but for measured times; of a finished run it shows the " +
-			"outcome.",
+		Description: "After a kill the same command goes on from the last finished step, " +
+			"and ends with the same bytes but for measured times; of a finished run it shows " +
+			"the outcome.",
 		UsageText: "agflow run --model timm:deit_tiny_patch16_224 --data imagefolder:train " +
 			"--eval imagefolder:val --macs 0.5",
 		Flags: slices.Concat(inputs(

@@ -118,8 +118,9 @@ type Samples struct {
 func (s Samples) Outcomes(prior, answers string) (Outcomes, error) {
 	at := slices.IndexFunc(s.Priors, func(p Prior) bool { return p.Name == prior })
 	if at < 0 {
-		return Outcomes{}, fault.New(fault.Value, "the predictions have no prior %q; they have %s%s",
-			prior, strings.Join(s.names(), ", "), words.DidYouMean(prior, s.names()))
+		return Outcomes{}, fault.New(fault.Value,
+			"the predictions have no prior %q; they have %s%s", prior,
+			strings.Join(s.names(), ", "), words.DidYouMean(prior, s.names()))
 	}
 	o := Outcomes{
 		Prior: s.Priors[at].Values, LightCorrect: s.LightCorrect, HeavyCorrect: s.HeavyCorrect,

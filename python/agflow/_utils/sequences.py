@@ -31,7 +31,7 @@ def names_of(value: Any, what: str) -> tuple[str, ...]:
     return names
 
 
-def numbers_of(value: Any, what: str) -> tuple[float, ...]:
+def numbers_of(value: Any, what: str) -> tuple[Any, ...]:
     """Read one number or several.
 
     Raises

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from agflow._utils.compiling import compiled_inside, outside_graphs
 from agflow.cascade.ensemble import HEAVY_ANSWERS
 from agflow.cascade.expert_costs import (
     UNKNOWN_COSTS,
@@ -193,7 +194,7 @@ class Cascade(nn.Module):
         return self._durations.latency
 
     @torch.no_grad()
-    @torch.compiler.disable(recursive=False)
+    @compiled_inside
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits [B, K] of images [B, C, H, W]. On a GPU the call waits for its result.
 
@@ -219,7 +220,7 @@ class Cascade(nn.Module):
         self._record(call, x)
         return logits_BK
 
-    @torch.compiler.disable
+    @outside_graphs
     def _record(self, call: RoutedCall, x: torch.Tensor) -> None:
         self._samples += call.images
         self._escalated += call.escalated

@@ -77,8 +77,9 @@ def costs_on_images(
         The operations of an expert cannot be counted (:func:`agflow.models.model_macs`).
     """
     if not measured:
-        macs = [model_macs(expert, images_BCHW) for expert in (light, heavy)]
-        return CascadeCosts(*macs, prefix_macs(heavy, shared_blocks) if shared_blocks else 0)
+        light_macs, heavy_macs = (model_macs(expert, images_BCHW) for expert in (light, heavy))
+        shared_macs = prefix_macs(heavy, shared_blocks) if shared_blocks else 0
+        return CascadeCosts(light_macs, heavy_macs, shared_macs)
     parts = {"light": light, "heavy": heavy}
     if shared_blocks:
         parts["shared"] = split(heavy, shared_blocks)[0]

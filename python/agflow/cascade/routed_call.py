@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from agflow._utils.compiling import outside_graphs
 from agflow._utils.devices import first_parameter
 from agflow._utils.modes import evaluating
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS, combine
@@ -36,7 +37,7 @@ class RoutedCall:
     seconds : from the images to the logits
     """
 
-    @torch.compiler.disable
+    @outside_graphs
     def __init__(self, cascade: Cascade, x: torch.Tensor):
         self._start = time.perf_counter()
         self._cascade, self._x = cascade, _read(x)
@@ -48,19 +49,19 @@ class RoutedCall:
         self._compacted: list[torch.Tensor] = []
         self._mode = ExitStack()
 
-    @torch.compiler.disable
+    @outside_graphs
     def __enter__(self) -> RoutedCall:
         self._mode.enter_context(evaluating(self._cascade.light, self._cascade.heavy))
         return self
 
-    @torch.compiler.disable
+    @outside_graphs
     def __exit__(self, *error: Any) -> None:
         self._mode.close()
         if self._x.is_cuda:
             torch.cuda.current_stream(self._x.device).synchronize()
         self.seconds = time.perf_counter() - self._start
 
-    @torch.compiler.disable
+    @outside_graphs
     def pieces(self) -> Sequence[torch.Tensor]:
         """The images in pieces of at most ``max_batch``, as the shared prefix takes them."""
         pieces = self._x.split(self._size)
@@ -69,7 +70,7 @@ class RoutedCall:
         weight = first_parameter(self._cascade._prefix)
         return [piece.to(weight) for piece in pieces]
 
-    @torch.compiler.disable
+    @outside_graphs
     def take_light(self, logits_BK: torch.Tensor, seen_B: torch.Tensor) -> None:
         """Route the next piece by its light logits.
 
@@ -89,17 +90,17 @@ class RoutedCall:
         self._compacted.append(seen_B.index_select(0, rows_E.to(seen_B.device)))
         self.escalated += len(rows_E)
 
-    @torch.compiler.disable
+    @outside_graphs
     def compacted(self) -> Sequence[torch.Tensor]:
         """What the heavy expert takes for escalated images, in pieces of at most ``max_batch``."""
         return _joined(self._compacted).split(self._size) if self.escalated else ()
 
-    @torch.compiler.disable
+    @outside_graphs
     def take_heavy(self, logits_EK: torch.Tensor) -> None:
         """Keep the heavy logits of the next piece of escalated images."""
         self._heavy.append(_float(logits_EK))
 
-    @torch.compiler.disable
+    @outside_graphs
     def answers(self) -> torch.Tensor:
         """The light logits [B, K] with those of escalated images replaced."""
         logits_BK = _joined(self._light)

@@ -19,7 +19,8 @@ class Images(Protocol):
     files : paths of the files that hold the images
     """
 
-    files: Sequence[str]
+    @property
+    def files(self) -> Sequence[str]: ...
 
     def name(self, index: int) -> str:
         """Where the image is, in words: a path, or a row of a file."""

@@ -5,6 +5,7 @@ Shape suffixes: B images, K classes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -84,8 +85,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif hasattr(model, "_orig_mod"):  # of torch.compile
-            model = model._orig_mod
+        elif isinstance(inside := getattr(model, "_orig_mod", None), nn.Module):
+            model = inside  # what torch.compile has compiled
         else:
             return model
 
@@ -100,7 +101,7 @@ def function_name(function: Callable) -> str:
     >>> function_name(torch.relu), function_name(torch.nn.ReLU())
     ('relu', 'ReLU')
     """
-    while hasattr(function, "func"):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
     if not hasattr(function, "__code__"):
         return getattr(function, "__name__", type(function).__name__)

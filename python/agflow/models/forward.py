@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from agflow._utils.compiling import compiled_inside, outside_graphs
 from agflow._utils.devices import first_parameter
 from agflow.errors import AgflowError, NonFiniteError, ShapeError, UnsupportedModelError
 from agflow.models.callables import FunctionModule
@@ -18,7 +19,7 @@ from agflow.models.registry import adapter_for, model_name
 from agflow.models.resizing import resize_of
 
 
-@torch.compiler.disable(recursive=False)
+@compiled_inside
 def model_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     """Run ``model`` on images of any floating dtype and device; returns its logits [B, K].
 
@@ -50,7 +51,7 @@ def model_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     return _checked_logits(model, output, len(images_BCHW))
 
 
-@torch.compiler.disable
+@outside_graphs
 def as_taken(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     """Bring images to the device and dtype of a model; functions get them as they come.
 
@@ -68,7 +69,7 @@ def as_taken(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     return images_BCHW if isinstance(model, FunctionModule) else images_BCHW.float()
 
 
-@torch.compiler.disable
+@outside_graphs
 def _checked_logits(model: nn.Module, output: Any, images: int) -> torch.Tensor:
     logits_BK = logits_of(output)
     if logits_BK.ndim != 2 or len(logits_BK) != images:

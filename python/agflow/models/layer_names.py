@@ -63,10 +63,10 @@ def layers_of(ignored: Iterable[str | nn.Module], measured: Collection[str]) -> 
                 "this process, expected one of the calibrated model itself: give the name of its "
                 "layer, such as 'blocks.0.mlp'"
             )
-        names = (item,)
         if isinstance(item, nn.Module):
-            names = [name for name in _LAYERS[item] if name in measured]
-        found.update(dict.fromkeys(names))
+            found.update(dict.fromkeys(name for name in _LAYERS[item] if name in measured))
+        else:
+            found[item] = None
     return list(found)
 
 

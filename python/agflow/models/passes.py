@@ -70,9 +70,9 @@ def run_models(
     """
 
     def run(loader: Iterable) -> list[Rows]:
-        return list(_rows(models, loader, description, rows_of))
+        return list(_rows(modules, loader, description, rows_of))
 
-    models = {name: as_module(model) for name, model in models.items()}
+    modules = {name: as_module(model) for name, model in models.items()}
     shares = Shares.of(loader)
     batches = run(loader) if shares is None else shares.joined(run)
     with torch.autocast("cpu", enabled=False):  # it cannot join rows in half precision

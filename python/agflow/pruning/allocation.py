@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torch import nn
 
@@ -76,8 +77,8 @@ class Allocation:
             )
         object.__setattr__(self, "groups", names_of(self.groups, "groups"))
         ignored = self.ignored_layers
-        several = not isinstance(ignored, (str, nn.Module)) and isinstance(ignored, Iterable)
-        items = tuple(ignored) if several else (ignored,)
+        one = isinstance(ignored, (str, nn.Module)) or not isinstance(ignored, Iterable)
+        items = (ignored,) if one else tuple(cast(Iterable, ignored))
         names = [item for item in items if not isinstance(item, nn.Module)]
         names_of(names, "ignored_layers")
         object.__setattr__(self, "ignored_layers", items)
@@ -94,4 +95,4 @@ class Allocation:
         InvalidValueError
             A module is of no model that was calibrated in this process.
         """
-        return layers_of(self.ignored_layers, measured)
+        return layers_of(cast(tuple, self.ignored_layers), measured)

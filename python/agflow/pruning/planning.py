@@ -333,9 +333,9 @@ def plan(
     return Plan(batch, json.loads(report))
 
 
-def _scores_or_statistics(value: Any) -> Table:
+def _scores_or_statistics(value: Any) -> Scores | Statistics:
     """The table that a plan is made from; one of another tool is what its columns say."""
-    if isinstance(value, Table):
+    if isinstance(value, (Scores, Statistics)):
         return value
     batch = arrow.record_batch(value, "statistics")
     return Scores(batch) if "score" in batch.schema.names else Statistics(batch)

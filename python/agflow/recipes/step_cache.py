@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -147,7 +147,7 @@ def _by_function(options: StepOptions) -> dict[str, dict[str, Any]]:
             "criterion": criterion_name(options.criterion),
             **vars(options.allocation),
             "groups": list(options.allocation.groups),
-            "ignored_layers": list(options.allocation.ignored_layers),
+            "ignored_layers": [*cast(tuple, options.allocation.ignored_layers)],
         },
         "prune": {"compensate": options.compensate},
         "finetune": {

@@ -58,13 +58,12 @@ def candidates(heavy: nn.Module, space: SearchSpace) -> list[Candidate]:
         if space.image_sizes is None
         else [
             (size, size) if isinstance(size, int) else (size[0], size[1])
-            for size in space.image_sizes
+            for size in cast(tuple, space.image_sizes)
         ]
     )
     found = []
-    for size, width, drops, shared in itertools.product(
-        sizes, space.macs, (False, True), space.shared_blocks
-    ):
+    macs, shared_blocks = (cast(tuple, values) for values in (space.macs, space.shared_blocks))
+    for size, width, drops, shared in itertools.product(sizes, macs, (False, True), shared_blocks):
         dense = width == 1
         if (
             (shared and size != own)

@@ -57,21 +57,23 @@ class SearchSpace:
 
     def __post_init__(self):
         object.__setattr__(self, "groups", names_of(self.groups, "groups"))
-        for name in ("macs", "shared_blocks"):
-            object.__setattr__(self, name, numbers_of(getattr(self, name), name))
+        macs = numbers_of(self.macs, "macs")
+        shared_blocks = numbers_of(self.shared_blocks, "shared_blocks")
+        object.__setattr__(self, "macs", macs)
+        object.__setattr__(self, "shared_blocks", shared_blocks)
         if isinstance(self.image_sizes, int):
             object.__setattr__(self, "image_sizes", (self.image_sizes,))
         if isinstance(self.image_sizes, str):
             raise InvalidValueError(
                 f"image_sizes is {self.image_sizes!r}, expected sizes in pixels, such as (224, 112)"
             )
-        if not all(0 < share <= 1 for share in self.macs):
+        if not all(0 < share <= 1 for share in macs):
             raise InvalidValueError(
-                f"macs are {list(self.macs)}, expected shares of the heavy expert's in (0, 1]"
+                f"macs are {list(macs)}, expected shares of the heavy expert's in (0, 1]"
             )
-        if not all(blocks >= 0 for blocks in self.shared_blocks):
+        if not all(blocks >= 0 for blocks in shared_blocks):
             raise InvalidValueError(
-                f"shared_blocks are {list(self.shared_blocks)}, expected whole numbers from 0"
+                f"shared_blocks are {list(shared_blocks)}, expected whole numbers from 0"
             )
         if self.cost not in COST_UNITS:
             raise InvalidValueError(f"cost is {self.cost!r}, expected 'macs' or 'seconds'")
