@@ -153,7 +153,7 @@ def test_a_frontier_that_lacks_something_is_not_written(frontier, tmp_path):
     for damaged, words in (
         (frontier.drop_columns(["charged"]), '0 columns "charged"'),
         (frontier.slice(0, 0), "no row"),
-        (frontier.set_column(3, "branches", pa.array([1.0, 2.0])), "branches"),
+        (frontier.set_column(3, "branches", pa.array([1.5, 2.0])), "branches"),
     ):
         with pytest.raises((InvalidValueError, DtypeError, EmptyError), match=words):
             arrow.call(core().write_file, str(tmp_path / "frontier.arrow"), damaged)
@@ -420,20 +420,27 @@ def test_slices_and_nulls_that_pyarrow_writes_are_read(predictions, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "message, change, options",
-    [
-        ("2 record batches", lambda batch: [batch.slice(0, 3), batch.slice(3)], {}),
-        ("compressed", lambda batch: [batch], {"compression": "lz4"}),
-        ("compressed", lambda batch: [batch], {"compression": "zstd"}),
-    ],
-    ids=["batches", "lz4", "zstd"],
-)
-def test_other_layouts_are_refused_by_name(scores, tmp_path, message, change, options):
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_compressed_files_are_refused_by_name(scores, tmp_path, compression):
     path = tmp_path / "x.arrow"
-    write_with_pyarrow(path, scores, change(scores), pa.ipc.IpcWriteOptions(**options))
-    with pytest.raises(CorruptFileError, match=f"x.arrow can't be read: it.* {message}"):
+    write_with_pyarrow(path, scores, [scores], pa.ipc.IpcWriteOptions(compression=compression))
+    with pytest.raises(CorruptFileError, match="x.arrow can't be read: it.* compressed"):
         arrow.call_for_batch(core().read_file, str(path), "scores")
+
+
+def test_record_batches_are_joined(scores, tmp_path):
+    path = tmp_path / "x.arrow"
+    write_with_pyarrow(path, scores, [scores.slice(0, 3), scores.slice(3)])
+    read = arrow.call_for_batch(core().read_file, str(path), "scores")
+    assert read.to_pydict() == scores.to_pydict()
+
+
+def test_numbers_of_other_widths_are_read(scores, tmp_path):
+    path = tmp_path / "x.arrow"
+    narrow = scores.set_column(2, "unit", scores["unit"].cast(pa.int8()))
+    write_with_pyarrow(path, narrow.replace_schema_metadata(scores.schema.metadata))
+    read = arrow.call_for_batch(core().read_file, str(path), "scores")
+    assert read.to_pydict() == scores.to_pydict()
 
 
 @pytest.mark.parametrize(
@@ -442,7 +449,6 @@ def test_other_layouts_are_refused_by_name(scores, tmp_path, message, change, op
         ("dictionary", pa.array(["a"] * 8).dictionary_encode()),
         ("large utf8", pa.array(["a"] * 8, pa.large_string())),
         ("utf8 view", pa.array(["a"] * 8, pa.string_view())),
-        ("int8", pa.array([1] * 8, pa.int8())),
         ("timestamp", pa.array([1] * 8, pa.timestamp("s"))),
         ("list", pa.array([[1]] * 8)),
     ],
@@ -457,14 +463,14 @@ def test_other_columns_are_refused_by_name(scores, tmp_path, message, column):
         arrow.call_for_batch(core().read_file, str(path), "scores")
 
 
-def test_files_of_other_programs_are_refused(scores, tmp_path):
+def test_files_of_other_programs_have_no_checksum_and_may_lack_metadata(scores, tmp_path):
     path = str(tmp_path / "foreign.arrow")
     with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, scores.schema) as writer:
         writer.write_batch(scores)
+    assert arrow.call_for_batch(core().read_file, path, "scores").equals(scores)
     pl.DataFrame(pa.Table.from_batches([scores])).write_ipc(path + "2")
-    for foreign in path, path + "2":
-        with pytest.raises(CorruptFileError, match="another program wrote it"):
-            arrow.call_for_batch(core().read_file, foreign, "scores")
+    with pytest.raises(CorruptFileError, match="is utf8 view, agflow reads utf8"):
+        arrow.call_for_batch(core().read_file, path + "2", "scores")
 
 
 @pytest.mark.parametrize("path", ["/none/x.arrow", "/proc/x.arrow", "/"])

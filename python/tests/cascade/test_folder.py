@@ -208,7 +208,7 @@ def test_a_failed_save_leaves_nothing_or_the_older(make, tmp_path, monkeypatch):
     agflow.save(make(max_batch=3), tmp_path / "cascade")
     monkeypatch.setattr(
         "agflow.cascade.folder.cascade_readme",
-        lambda cascade, router: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+        lambda *parts: (_ for _ in ()).throw(OSError(28, "No space left on device")),
     )
     with pytest.raises(
         FileError, match="a cascade folder .*cannot be written: No space left on device"

@@ -285,7 +285,7 @@ def test_expert_folder_and_function(tmp_path, monkeypatch):
         and name == "vit_tiny_patch16_224"
     )
     for spec, message in (
-        ("zoo:large", "no attribute 'large'"),
+        ("zoo:large", "module zoo has no large"),
         ("nozoo:small", "No module named"),
         ("zoo:number", "gave a int, expected"),
     ):

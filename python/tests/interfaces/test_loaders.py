@@ -337,7 +337,7 @@ def test_joined_predictions_are_of_as_many_rows(small):
     costs = agflow.cascade.CascadeCosts(1, 2)
     one, two = torch.randn(24, CLASSES), torch.randn(23, CLASSES)
     for light, heavy, labels in ((one, two, Y), (two, one, Y), (one, one, Y[:5])):
-        with pytest.raises(ShapeError, match="as many rows of each"):
+        with pytest.raises(ShapeError, match="expected as many of each"):
             join(light, heavy, labels, costs)
     extra = agflow.cascade.ExtraPriors(second_view_NK=two)
     with pytest.raises(ShapeError, match="second_view_NK 23"):

@@ -19,16 +19,17 @@ EXAMPLES = [
     for block in re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
 ]
 TYPES = {
-    "statistics": "Statistics",
-    "plan": "Plan",
     "light": "Module",
+    "history": "History",
     "predictions": "Predictions",
     "router": "Router",
     "cascade": "Cascade",
     "preprocessing": "Preprocessing",
-    "agflow.evaluate_router(predictions, router)": "RouterEvaluation",
-    "agflow.evaluate(light, held_out).top1": "float",
-    "agflow.search.SearchSpace().macs": "Sequence[float]",
+    "evaluation": "RouterEvaluation",
+    "agflow.calibrate(heavy, DataLoader(training))": "Statistics",
+    "agflow.plan(agflow.calibrate(heavy, DataLoader(training)), macs=0.5)": "Plan",
+    "agflow.evaluate(light, DataLoader(test)).top1": "float",
+    "agflow.search.SearchSpace().macs": "float | Sequence[float]",
 }
 
 

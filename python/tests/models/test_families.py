@@ -308,7 +308,8 @@ def test_distilled_deit_averages_its_heads_and_has_a_loss():
     per_image_loss(logits_BK, torch.arange(4)).backward()
     assert model.head.weight.grad.any() and model.head_dist.weight.grad.any()
     with pytest.raises(
-        UnsupportedModelError, match="returned a tuple, expected logits .*set_distilled_training"
+        UnsupportedModelError,
+        match="returned a tuple of 2 items, expected logits .*set_distilled_training",
     ):
         logits_of(model.train()(images_for(model)))
 

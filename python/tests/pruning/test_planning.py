@@ -270,7 +270,7 @@ def test_latency_needs_costs_and_a_table(latency, scores_with_costs, statistics,
             "variance_weighted",
         ),
         ({"macs": 0.5, "allocation": {"groups": ["mpl"]}}, InvalidValueError, "mpl"),
-        ({"macs": 0.5, "allocation": {"groups": "mlp"}}, InvalidValueError, "sequence of names"),
+        ({"macs": 0.5, "allocation": {"groups": 7}}, InvalidValueError, "sequence of names"),
         ({"macs": 0.5, "allocation": {"round_to": -1}}, InvalidValueError, "round_to is -1"),
     ],
 )
