@@ -238,10 +238,10 @@ class RunResult:
         counts, router = self.counts, self.cascade.router
         cascade, ledger = self.cascade.evaluation, self.cascade.evaluation.ledger
         last = self.stages[self.options.criterion]
-        heavy = self.timings["heavy"].images_per_second
         speeds = (
-            f"{name} {t.images_per_second:.0f} ({t.images_per_second / heavy:.2f}x)"
-            for name, t in self.timings.items()
+            f"{name} {timing.images_per_second:.0f} "
+            f"({timing.speed_over(self.timings['heavy']).speed:.2f}x)"
+            for name, timing in self.timings.items()
         )
         lines = [
             counts.line,
