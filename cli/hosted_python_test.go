@@ -76,13 +76,13 @@ def children():
     subprocess.run(["sh", "-c", "echo ready >&2; exec sleep 60"], start_new_session=True)
 
 def calibrate(options):
-    globals()[json.loads(options)["data"]]()
+    globals()[json.loads(options)["label"]]()
     return json.dumps({"summary": "done"})
 
-def prune(options):
+def evaluate(options):
     raise ShapeError("y has 3 rows, expected 4: pass both of one batch")
 
-def predict(options):
+def design(options):
     def inner(): return 1 / 0
     return inner()
 `
@@ -142,9 +142,9 @@ func TestHostedProcessFails(t *testing.T) {
 		says      string
 		traceback bool
 	}{
-		{"prune --plan p --output o", exitBadData,
+		{"evaluate", exitBadData,
 			"agflow: y has 3 rows, expected 4: pass both of one batch\n", false},
-		{"predict --debug --light l", exitPython, "in inner", true},
+		{"design --debug --output o", exitPython, "in inner", true},
 	} {
 		t.Run(test.arguments, func(t *testing.T) {
 			t.Parallel()
@@ -165,7 +165,7 @@ func TestSignalEndsHostedProcess(t *testing.T) {
 		for _, number := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 			t.Run(doing+" "+number.String(), func(t *testing.T) {
 				t.Parallel()
-				signalled(t, hosting(t, "calibrate", "--data", doing), number)
+				signalled(t, hosting(t, "calibrate", "--label", doing), number)
 			})
 		}
 	}
@@ -175,7 +175,7 @@ func TestTwoSignalsEndHostedProcess(t *testing.T) {
 	for _, doing := range []string{"sleep", "swallow", "compute"} {
 		t.Run(doing, func(t *testing.T) {
 			t.Parallel()
-			signalled(t, hosting(t, "calibrate", "--data", doing), syscall.SIGINT, syscall.SIGINT)
+			signalled(t, hosting(t, "calibrate", "--label", doing), syscall.SIGINT, syscall.SIGINT)
 		})
 	}
 }

@@ -107,7 +107,7 @@ func TestRouterFromPredictions(t *testing.T) {
 	}
 	in = c.predictions()
 	found, err := EvaluateRouter(text, in.array, in.schema)
-	if err != nil || !strings.Contains(found, `"lost":0,"gained":0,"point":{"threshold":`) {
+	if err != nil || !strings.Contains(found, `"lost":0,"gained":0,"difference":{"observed":0,`) {
 		t.Error(found, err)
 	}
 }
