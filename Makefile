@@ -78,9 +78,9 @@ format: $(VENV)/installed-test ## Format Python and Go
 bench: $(VENV)/installed-test ## Measure the statistics pass beside numpy, torch and numexpr
 	$(BIN)/agflow bench core
 
-notebooks: $(VENV)/installed-test ## Run the notebooks and keep their outputs; 03 where AGFLOW_DATA is set
+notebooks: $(VENV)/installed-test ## Run the notebooks and keep their outputs; 03 where AGFLOW_NOTEBOOK_DATA is set
 	PYTHONWARNINGS=ignore:IProgress $(BIN)/jupyter-execute --inplace \
-	  $(filter-out $(if $(AGFLOW_DATA),,%/03_deit.ipynb),$(sort $(wildcard notebooks/*.ipynb)))
+	  $(filter-out $(if $(AGFLOW_NOTEBOOK_DATA),,%/03_deit.ipynb),$(sort $(wildcard notebooks/*.ipynb)))
 
 native: $(BIN)/python ## Install in place (pip install -e), for work on the sources; again after Go changes
 	$(BIN)/pip install --quiet --editable '.[test]'

@@ -125,7 +125,7 @@ def test_notebook_runs(path, tmp_path, request, monkeypatch):
     from nbclient import NotebookClient
 
     if path.stem == ON_REAL_DATA:
-        monkeypatch.setenv("AGFLOW_DATA", str(request.getfixturevalue("folder")))
+        monkeypatch.setenv("AGFLOW_NOTEBOOK_DATA", str(request.getfixturevalue("folder")))
 
     NotebookClient(
         nbformat.read(path, as_version=4),
@@ -149,11 +149,11 @@ def test_the_notebook_on_real_data_stops_where_there_is_none(tmp_path, monkeypat
     import nbformat
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AGFLOW_DATA", raising=False)
+    monkeypatch.delenv("AGFLOW_NOTEBOOK_DATA", raising=False)
     notebook = nbformat.read(ROOT / "notebooks" / f"{ON_REAL_DATA}.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     with pytest.raises(
-        Exception, match="^there is no .* in the folder 'data': set AGFLOW_DATA$"
+        Exception, match="^there is no .* in the folder 'data': set AGFLOW_NOTEBOOK_DATA$"
     ) as e:
         exec(compile(first.source, "first cell", "exec"), {})
     assert e.value._render_traceback_() == [f"stopped: {e.value}"]
