@@ -80,6 +80,9 @@ func verify(path string, file []byte) error {
 	if len(at) == 0 && bytes.HasPrefix(file, []byte(magic)) {
 		return nil
 	}
+	if err := refuseOtherForm(path, file); err != nil {
+		return err
+	}
 	if len(at) != 2 {
 		return fault.New(fault.File, "%s has %d agflow checksums, expected 2: it is damaged, or "+
 			"no Arrow file; write it with agflow", path, len(at))

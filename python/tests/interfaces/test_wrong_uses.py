@@ -100,7 +100,7 @@ COMMANDS = {
     "score --statistics statistics.arrow --output statistics.arrow": (USAGE, "another --output"),
     "plan --statistics statistics.arrow": (USAGE, "--macs"),
     "plan --statistics statistics.arrow --macs 50G": (BAD_DATA, "dense model"),
-    "inspect numbers.npy": (BAD_DATA, "no Arrow file"),
+    "inspect numbers.npy": (BAD_DATA, "is a numpy file, expected an Arrow file"),
     "help plam": (USAGE, "did you mean plan?"),
 }
 
