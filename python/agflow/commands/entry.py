@@ -67,12 +67,13 @@ def load_role(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
 
 def load_light(options: dict) -> tuple[nn.Module, str]:
     """The light expert, of a folder of any kind, and the sketch of the images that tuned it."""
-    from agflow.models import expert_tuning, load_model
+    from agflow.models import expert_tuning, load_expert, load_model
     from agflow.models.load import expert_folder
 
     folder = expert_folder(options["light"])
-    light, _, _ = load_model(options["light"])
-    return light, "" if folder is None else expert_tuning(folder)
+    if folder is None:
+        return load_model(options["light"])[0], ""
+    return load_expert(folder), expert_tuning(folder)  # its images are those of the heavy expert
 
 
 def save_table(table: Table, options: dict) -> None:

@@ -118,7 +118,7 @@ LIGHT = {
 
 
 @pytest.mark.parametrize(
-    "opset", [18, *(pytest.param(n, marks=pytest.mark.slow) for n in (17, 20, 23))]
+    "opset", [18, *(pytest.param(n, marks=pytest.mark.slow) for n in (20, 23))]
 )
 @pytest.mark.parametrize("name", LIGHT)
 def test_light_experts_of_all_libraries_run_at_any_batch(
