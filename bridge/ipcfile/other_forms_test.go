@@ -10,7 +10,8 @@ import (
 func TestFilesOfOtherFormsAreSaidToBeThese(t *testing.T) {
 	for _, form := range otherForms {
 		path := filepath.Join(t.TempDir(), "table")
-		if err := os.WriteFile(path, []byte(form.begins+strings.Repeat("x", 100)), 0o600); err != nil {
+		content := []byte(form.begins + strings.Repeat("x", 100))
+		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		_, err := Inspect(path)
