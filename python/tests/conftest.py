@@ -91,7 +91,7 @@ def plan_of():
         adapter = adapter_for(model)
         layers = [layer for layer in adapter.layers(model) if layer.name in kept]
         if not kept:  # a plan has a layer at least: this one keeps all
-            layers = [layer for layer in adapter.layers(model) if layer.group == "mlp"][:1]
+            layers = [layer for layer in adapter.layers(model) if layer.kind == "mlp"][:1]
             kept = {layer.name: range(layer.units) for layer in layers}
 
         def column(value, kind=pa.int32()):
@@ -101,7 +101,7 @@ def plan_of():
 
         columns = {
             "layer": column(lambda layer, unit: layer.name, pa.utf8()),
-            "group": column(lambda layer, unit: layer.group, pa.utf8()),
+            "group": column(lambda layer, unit: layer.kind, pa.utf8()),
             "unit": column(lambda layer, unit: unit),
             "unit_width": column(lambda layer, unit: layer.unit_width),
             "parts": column(lambda layer, unit: layer.parts),
@@ -182,7 +182,7 @@ def random_keep():
         layers = [
             layer
             for layer in adapter_for(model).layers(model)
-            if layer.group in groups and random.random() < 0.8
+            if layer.kind in groups and random.random() < 0.8
         ]
         return {layer.name: keep_some(layer, random) for layer in layers}
 
@@ -190,11 +190,11 @@ def random_keep():
 
 
 def keep_some(layer, random):
-    if layer.group == "block":
+    if layer.kind == "block":
         return np.flatnonzero(random.random(1) < 0.7)
     in_part = layer.units // layer.parts
     least = (
-        in_part // 4 if layer.group == "embed" else 1
+        in_part // 4 if layer.kind == "embed" else 1
     )  # of one or two channels a norm leaves next to nothing
     count = random.integers(max(least, 1), in_part + 1)
     return np.concatenate(

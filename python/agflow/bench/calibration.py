@@ -150,9 +150,7 @@ def bare_frozen(model: nn.Module, batches: list[Batch]) -> None:
 @contextmanager
 def measuring(model: nn.Module) -> Iterator[Callable[[Batch], None]]:
     """A step of a running calibration: all sums of every MLP channel and attention head."""
-    layers = [
-        layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")
-    ]
+    layers = [layer for layer in adapter_for(model).layers(model) if layer.kind in ("mlp", "heads")]
     with statistics_session(passes.NO_MODEL, layers) as session:
         sink = StatisticsSink(session, layers, "refuse", None)
 

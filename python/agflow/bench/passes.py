@@ -18,7 +18,7 @@ from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.calibration.session import statistics_session
 from agflow.functional import utility
-from agflow.models import PrunableLayer
+from agflow.models import ChannelGroup
 
 Contenders = dict[str, Callable[[], object]]
 
@@ -72,7 +72,7 @@ def statistics_add(
     y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int
 ) -> Iterator[Callable[[], object]]:
     """agflow's own call: the tensors into a running statistics session of one layer."""
-    layer = PrunableLayer(
+    layer = ChannelGroup(
         "layer", "mlp", y_RC.shape[1], unit_width=1, unit_macs=0, unit_params=0, reader=""
     )
     with statistics_session(NO_MODEL, [layer], workers=threads) as session:

@@ -41,7 +41,7 @@ from agflow.data.shares import Shares
 from agflow.errors import DeviceError, InvalidValueError
 from agflow.models import (
     Adapter,
-    PrunableLayer,
+    ChannelGroup,
     count_params,
     model_name,
 )
@@ -145,7 +145,7 @@ def calibrate(
         metadata["agflow.image_size"] = "x".join(map(str, adapter.input_size(model)[1:]))
     groups = names_of(groups, "groups")
     check_groups(model, groups)
-    layers = [layer for layer in adapter.layers(model) if layer.group in groups]
+    layers = [layer for layer in adapter.layers(model) if layer.kind in groups]
     costs = adapter.costs(model)
     if costs is not None:
         metadata["agflow.costs"] = json.dumps(costs, separators=(",", ":"))
@@ -168,7 +168,7 @@ class _Measuring:
 
     adapter: Adapter
     model: nn.Module
-    layers: list[PrunableLayer]
+    layers: list[ChannelGroup]
     dense: dict[str, Any]
     metadata: dict[str, str]
     loss: Loss

@@ -14,7 +14,7 @@ import torch
 from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.errors import FileError
-from agflow.models import PrunableLayer
+from agflow.models import ChannelGroup
 
 
 class TensorFolder:
@@ -46,7 +46,7 @@ class TensorFolder:
             )
 
     def write_batch(
-        self, pairs: Iterable[tuple[PrunableLayer, int, torch.Tensor, torch.Tensor]]
+        self, pairs: Iterable[tuple[ChannelGroup, int, torch.Tensor, torch.Tensor]]
     ) -> None:
         """Write (layer, images, Y [R, C], G [R, C]) of one batch."""
         columns = [
@@ -59,7 +59,7 @@ class TensorFolder:
 
     def write_weights(
         self,
-        weights: Iterable[tuple[PrunableLayer, int, int, torch.Tensor]],
+        weights: Iterable[tuple[ChannelGroup, int, int, torch.Tensor]],
         metadata: dict[str, str],
     ) -> None:
         """Write the weights of all layers, with metadata that is known at the end only.
@@ -86,7 +86,7 @@ class TensorFolder:
 
 
 def _column(
-    layer: PrunableLayer,
+    layer: ChannelGroup,
     role: str,
     tensor_RC: torch.Tensor,
     rows: int,
@@ -103,7 +103,7 @@ def _column(
         "ARROW:extension:name": "arrow.fixed_shape_tensor",
         "ARROW:extension:metadata": json.dumps({"shape": shape, "dim_names": ["token", "channel"]}),
         "agflow.layer": layer.name,
-        "agflow.group": layer.group,
+        "agflow.group": layer.kind,
         "agflow.role": role[0],
         "agflow.units": str(layer.units),
         "agflow.unit_width": str(layer.unit_width),

@@ -14,7 +14,7 @@ from agflow._utils.hooks import temporary_hooks
 from agflow._utils.modes import preserve_training_mode
 from agflow.errors import UnknownLayerError
 from agflow.models import (
-    PrunableLayer,
+    ChannelGroup,
     Tap,
     adapter_for,
 )
@@ -27,7 +27,7 @@ Sink = Callable[[int, int, torch.Tensor, torch.Tensor], None]
 @contextmanager
 def capture(
     model: nn.Module,
-    layers: Sequence[PrunableLayer],
+    layers: Sequence[ChannelGroup],
     sink: Sink,
     *,
     trainable: Collection[nn.Parameter] = (),
@@ -58,7 +58,7 @@ def capture(
     >>> from agflow.calibration import capture, per_image_loss
     >>> from agflow.models import adapter_for
     >>> model, _, _ = agflow.load_model("example")
-    >>> mlps = [layer for layer in adapter_for(model).layers(model) if layer.group == "mlp"][:2]
+    >>> mlps = [layer for layer in adapter_for(model).layers(model) if layer.kind == "mlp"][:2]
     >>> seen = {}
     >>> def sink(index, images, y, g):
     ...     seen[mlps[index].name] = images, tuple(y.shape), tuple(g.shape)
@@ -79,7 +79,7 @@ def capture(
 
 
 def _hooks(
-    model: nn.Module, layers: Sequence[PrunableLayer], sink: Sink
+    model: nn.Module, layers: Sequence[ChannelGroup], sink: Sink
 ) -> Iterator[RemovableHandle]:
     """Register a hook at every tap of the layers."""
     modules = dict(model.named_modules())

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from agflow.data.batches import Batch
 from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
-from agflow.models import PrunableLayer, model_logits
+from agflow.models import ChannelGroup, model_logits
 from agflow.models.callables import function_name
 from agflow.models.forward import as_taken
 
@@ -85,7 +85,7 @@ def summed_loss(loss: Loss, model: nn.Module, batch: Batch, nonfinite: str) -> t
 class Reached:
     """Passes layers to a sink and notes how many images of a batch reached each."""
 
-    def __init__(self, layers: Sequence[PrunableLayer], sink: Callable):
+    def __init__(self, layers: Sequence[ChannelGroup], sink: Callable):
         self._layers, self._sink, self._images = layers, sink, Counter[int]()
 
     def take(self, index: int, images: int, y_RC: torch.Tensor, g_RC: torch.Tensor) -> None:

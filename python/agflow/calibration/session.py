@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from agflow._core.loader import core
-from agflow.models import PrunableLayer
+from agflow.models import ChannelGroup
 
-_DESCRIBED = ("name", "group", "units", "unit_width", "unit_macs", "unit_params", "parts")
+_DESCRIBED = ("name", "units", "unit_width", "unit_macs", "unit_params", "parts")
 
 
 @contextmanager
 def statistics_session(
     model: Mapping[str, Any],
-    layers: Iterable[PrunableLayer],
+    layers: Iterable[ChannelGroup],
     *,
     workers: int = 1,
     metadata: Mapping[str, str] | None = None,
@@ -29,7 +29,10 @@ def statistics_session(
     workers : threads at most, among which the channels of a batch are divided
     metadata : of the table
     """
-    described = [{field: getattr(layer, field) for field in _DESCRIBED} for layer in layers]
+    described = [
+        {**{field: getattr(layer, field) for field in _DESCRIBED}, "group": layer.kind}
+        for layer in layers
+    ]
     session = core().statistics_open(
         json.dumps(
             {"model": model, "layers": described, "workers": workers, "metadata": metadata or {}}

@@ -15,7 +15,7 @@ from agflow._core.loader import core
 from agflow.calibration.cuda import device_sums
 from agflow.calibration.dump import TensorFolder
 from agflow.errors import NonFiniteError
-from agflow.models import PrunableLayer
+from agflow.models import ChannelGroup
 
 
 class StatisticsSink:
@@ -27,7 +27,7 @@ class StatisticsSink:
     """
 
     def __init__(
-        self, session: int, layers: list[PrunableLayer], nonfinite: str, folder: TensorFolder | None
+        self, session: int, layers: list[ChannelGroup], nonfinite: str, folder: TensorFolder | None
     ):
         self.batches = 0
         self._session, self._layers, self._folder = session, layers, folder

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import nn
 
-from agflow.models import Adapter, PrunableLayer
+from agflow.models import Adapter, ChannelGroup
 from agflow.models.copying import copy_of
 
 
@@ -21,7 +21,7 @@ class WeightGradients:
     the parameters have the ``.grad`` again that they had.
     """
 
-    def __init__(self, adapter: Adapter, model: nn.Module, layers: Sequence[PrunableLayer]):
+    def __init__(self, adapter: Adapter, model: nn.Module, layers: Sequence[ChannelGroup]):
         self._model = model
         self._of_layer = [
             _parameters_behind(model, adapter.weights(model, layer)) for layer in layers

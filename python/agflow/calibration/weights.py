@@ -11,7 +11,7 @@ from agflow._core import arrow
 from agflow._core.loader import core
 from agflow.models import (
     Adapter,
-    PrunableLayer,
+    ChannelGroup,
 )
 
 Weight = tuple[int, int, int, torch.Tensor]
@@ -21,7 +21,7 @@ Weight = tuple[int, int, int, torch.Tensor]
 def attached_weights(
     adapter: Adapter,
     model: nn.Module,
-    layers: list[PrunableLayer],
+    layers: list[ChannelGroup],
     as_it_is: Callable[..., torch.Tensor] = torch.eye,
 ) -> Iterator[Weight]:
     """The weights attached to the units of the layers, on the CPU.
@@ -34,7 +34,7 @@ def attached_weights(
             (weight_RC.detach().cpu().contiguous(), unit_axis)
             for weight_RC, unit_axis in adapter.weights(model, layer)
         ]
-        if layer.group == "block":
+        if layer.kind == "block":
             attached.append(
                 (as_it_is(layer.unit_width, layer.unit_width, dtype=attached[0][0].dtype), 1)
             )

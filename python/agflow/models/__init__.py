@@ -59,11 +59,11 @@ Its adapter says between which linear layers the units lie, and what else depend
 ...             found.append(UNITS["mlp"].layer(f"blocks.{i}.mlp", "mlp", block.mlp, tokens=16))
 ...         return found
 ...     def weights(self, model, layer):
-...         return UNITS[layer.group].weights(model.get_submodule(layer.name))
+...         return UNITS[layer.kind].weights(model.get_submodule(layer.name))
 ...     def cut(self, model, layer, keep_U):
 ...         module = model.get_submodule(layer.name)
-...         UNITS[layer.group].cut(module, channels_of(keep_U, layer.unit_width))
-...         if layer.group == "heads":
+...         UNITS[layer.kind].cut(module, channels_of(keep_U, layer.unit_width))
+...         if layer.kind == "heads":
 ...             module.heads = len(keep_U)
 ...     def input_size(self, model):
 ...         return 3, 32, 32
@@ -96,14 +96,16 @@ from typing import TYPE_CHECKING
 from agflow._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agflow.models.adapter import (
-        Adapter as Adapter,
-        PrunableLayer as PrunableLayer,
+    from agflow.models.adapter import Adapter as Adapter, macs_of_layers as macs_of_layers
+    from agflow.models.callables import as_module as as_module
+    from agflow.models.channel_group import (
+        Attribute as Attribute,
+        ChannelGroup as ChannelGroup,
+        Member as Member,
+        Run as Run,
         Tap as Tap,
         channels_of as channels_of,
-        macs_of_layers as macs_of_layers,
     )
-    from agflow.models.callables import as_module as as_module
     from agflow.models.expert import (
         expert_preprocessing as expert_preprocessing,
         expert_tuning as expert_tuning,
@@ -137,14 +139,17 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Adapter": "adapter",
+    "Attribute": "channel_group",
+    "ChannelGroup": "channel_group",
     "LinearUnits": "linear_units",
-    "PrunableLayer": "adapter",
-    "Tap": "adapter",
+    "Member": "channel_group",
+    "Run": "channel_group",
+    "Tap": "channel_group",
     "adapter_for": "registry",
     "as_module": "callables",
     "at_image_size": "resolution",
     "build": "registry",
-    "channels_of": "adapter",
+    "channels_of": "channel_group",
     "class_count": "head",
     "class_names": "head",
     "known_classes": "head",
@@ -170,8 +175,11 @@ _HOMES = {
 }
 __all__ = [
     "Adapter",
+    "Attribute",
+    "ChannelGroup",
     "LinearUnits",
-    "PrunableLayer",
+    "Member",
+    "Run",
     "Tap",
     "adapter_for",
     "as_module",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -15,69 +14,8 @@ from agflow._utils.devices import first_parameter
 from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import UnsupportedModelError
+from agflow.models.channel_group import ChannelGroup
 from agflow.models.outputs import logits_of
-
-
-@dataclass(frozen=True)
-class Tap:
-    """A place where the channels of units can be observed while the model runs.
-
-    Attributes
-    ----------
-    module : name of the module whose input or output carries them, channels last
-    side : ``"input"`` or ``"output"``
-    first, count : the channels that are the units'; ``count`` None is all from ``first`` on
-    """
-
-    module: str
-    side: str = "input"
-    first: int = 0
-    count: int | None = None
-
-    @property
-    def channels(self) -> slice:
-        """The channels as a slice."""
-        return slice(self.first, None if self.count is None else self.first + self.count)
-
-
-@dataclass(frozen=True)
-class PrunableLayer:
-    """A layer whose units can be removed one by one.
-
-    Attributes
-    ----------
-    name : the module that holds the units, such as ``"blocks.0.mlp"``, or a name below it:
-        ``"blocks.0.attn.qk"``
-    group : ``"mlp"`` (hidden channels), ``"heads"`` (attention heads), ``"head_dim"`` (channels of
-        the values inside the heads, or pairs of a query and a key channel), ``"embed"`` (channels
-        of the residual stream) or ``"block"`` (a residual branch, which is one unit)
-    units : units present now
-    unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for
-        a branch, else 1)
-    unit_macs : multiply-accumulates per image that leave when this one unit does
-    unit_params : parameters that leave with it
-    reader : name of the ``nn.Linear`` that reads the units; its input [B, T, units * unit_width] is
-        Y. Empty where units go without a repair: pairs of query and key, stream channels and
-        branches
-    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer),
-        else 1
-    taps : where Y is seen if not at the reader's input; rows of several places are one Y
-    """
-
-    name: str
-    group: str
-    units: int
-    unit_width: int
-    unit_macs: int
-    unit_params: int
-    reader: str
-    parts: int = 1
-    taps: tuple[Tap, ...] = ()
-
-    @property
-    def seen_at(self) -> tuple[Tap, ...]:
-        """Where Y can be observed: the taps, or the reader's input."""
-        return self.taps or (Tap(self.reader),)
 
 
 class Adapter(ABC):
@@ -109,15 +47,15 @@ class Adapter(ABC):
         return None
 
     @abstractmethod
-    def layers(self, model: nn.Module) -> list[PrunableLayer]:
+    def layers(self, model: nn.Module) -> list[ChannelGroup]:
         """Every prunable layer, in forward order."""
 
     @abstractmethod
-    def weights(self, model: nn.Module, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
+    def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
         """The 2-D weights attached to the layer's units, each with the axis of their channels."""
 
     @abstractmethod
-    def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
+    def cut(self, model: nn.Module, layer: ChannelGroup, keep_U: torch.Tensor) -> None:
         """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place.
 
         ``layer`` is of the model before any cut of its plan: other layers may have been cut since.
@@ -255,29 +193,7 @@ class Adapter(ABC):
         """A model of that architecture; its weights are not set."""
 
 
-def channels_of(units_U: torch.Tensor, unit_width: int) -> torch.Tensor:
-    """Indices of the channels that the units fill, ascending when the units are.
-
-    Parameters
-    ----------
-    units_U : int64 [U]
-    unit_width : channels of a unit
-
-    Returns
-    -------
-    int64 [U * unit_width]
-
-    Examples
-    --------
-    >>> import torch
-    >>> from agflow.models import channels_of
-    >>> channels_of(torch.tensor([0, 2]), 3)
-    tensor([0, 1, 2, 6, 7, 8])
-    """
-    return (units_U[:, None] * unit_width + torch.arange(unit_width)).flatten()
-
-
-def macs_of_layers(layers: list[PrunableLayer]) -> int:
+def macs_of_layers(layers: list[ChannelGroup]) -> int:
     """Multiply-accumulates per image of layers that have none in common: ``"mlp"``, ``"heads"``.
 
     Examples
@@ -286,7 +202,7 @@ def macs_of_layers(layers: list[PrunableLayer]) -> int:
     >>> from agflow.models import adapter_for, macs_of_layers
     >>> model, _, _ = agflow.load_model("example")
     >>> layers = adapter_for(model).layers(model)
-    >>> mlps = macs_of_layers([layer for layer in layers if layer.group == "mlp"])
+    >>> mlps = macs_of_layers([layer for layer in layers if layer.kind == "mlp"])
     >>> 0 < mlps < agflow.count_macs(model)
     True
     """

@@ -124,7 +124,7 @@ class Costs:
 
         Parameters
         ----------
-        parts : of the layer (see :class:`agflow.models.PrunableLayer`)
+        parts : of the layer (see :class:`agflow.models.ChannelGroup`)
         """
         about = replace(
             self, products=tuple(product for product in self.products if layer in product.layers)

@@ -50,7 +50,7 @@ def check_groups(model: nn.Module, groups: Sequence[str]) -> None:
     >>> from agflow.models.fitting import check_groups
     >>> check_groups(agflow.load_model("example")[0], ["mlp", "heads"])
     """
-    known = sorted({layer.group for layer in adapter_for(model).layers(model)})
+    known = sorted({layer.kind for layer in adapter_for(model).layers(model)})
     unknown = [group for group in groups if group not in known]
     if unknown or not groups:
         raise InvalidValueError(

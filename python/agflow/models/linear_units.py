@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from agflow._utils.modules import linear_at
-from agflow.models.adapter import PrunableLayer
+from agflow.models.channel_group import ChannelGroup
 from agflow.models.foreign_layers import kind_of
 
 
@@ -31,7 +31,7 @@ class LinearUnits:
 
     def layer(
         self, name: str, group: str, module: nn.Module, *, tokens: int, unit_width: int = 1
-    ) -> PrunableLayer:
+    ) -> ChannelGroup:
         """Describe the layer that the module ``name`` of the model is.
 
         In the group ``"heads"`` the products q·k and a·v count, too.
@@ -44,7 +44,7 @@ class LinearUnits:
             if linear_at(module, writer).bias is not None
         )
         products = 2 * tokens if group == "heads" else 0
-        return PrunableLayer(
+        return ChannelGroup(
             name,
             group,
             channels // unit_width,

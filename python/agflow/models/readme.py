@@ -28,8 +28,8 @@ def expert_readme(model: nn.Module, config: dict[str, Any]) -> str:
         else f"images of {height}x{width}"
     )
     units = {
-        group: [layer.units for layer in layers if layer.group == group]
-        for group in sorted({layer.group for layer in layers})
+        group: [layer.units for layer in layers if layer.kind == group]
+        for group in sorted({layer.kind for layer in layers})
     }
     counts = "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items())
     code = standalone_code(config["architecture"], size if config["resizes"] else None)

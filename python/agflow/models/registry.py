@@ -92,7 +92,7 @@ def adapter_for(model: nn.Module) -> Adapter:
     >>> from agflow.models import adapter_for
     >>> model, _, _ = agflow.load_model("example")
     >>> layer = adapter_for(model).layers(model)[1]
-    >>> layer.name, layer.group, layer.units
+    >>> layer.name, layer.kind, layer.units
     ('blocks.0.attn.qk', 'head_dim', 128)
     """
     for adapter in known_adapters():

@@ -24,8 +24,9 @@ import torch
 from torch import nn
 
 from agflow.errors import InvalidValueError
-from agflow.models.adapter import Adapter, PrunableLayer, Tap, channels_of
+from agflow.models.adapter import Adapter
 from agflow.models.branches import Branches, Chain, chains_of
+from agflow.models.channel_group import ChannelGroup, Tap, channels_of
 from agflow.models.costs import Costs, Product, Size, size
 from agflow.models.linear_units import LinearUnits, keep_inputs, keep_outputs, put, resized
 from agflow.models.self_attention import SelfAttention
@@ -288,7 +289,7 @@ class VisionTransformerAdapter(Adapter):
 
     # Layers
 
-    def layers(self, model: nn.Module) -> list[PrunableLayer]:
+    def layers(self, model: nn.Module) -> list[ChannelGroup]:
         anatomy = self.anatomy(model)
         costs = self._costs(model, anatomy)
         dim = costs.sizes[STREAM]
@@ -301,12 +302,12 @@ class VisionTransformerAdapter(Adapter):
             reader: str = "",
             parts: int = 1,
             *taps: Tap,
-        ) -> PrunableLayer:
-            return PrunableLayer(
+        ) -> ChannelGroup:
+            return ChannelGroup(
                 name, group, units, unit_width, *costs.of_unit(name, parts), reader, parts, taps
             )
 
-        def branch(of: Branch) -> PrunableLayer:
+        def branch(of: Branch) -> ChannelGroup:
             return layer(f"{of.units}.branch", "block", 1, dim, "", 1, Tap(of.reader, "output"))
 
         found = [layer(STREAM, "embed", dim, 1, "", 1, *map(Tap, anatomy.stream_readers()))]
@@ -338,28 +339,28 @@ class VisionTransformerAdapter(Adapter):
             )
         return scales
 
-    def weights(self, model: nn.Module, layer: PrunableLayer) -> list[tuple[torch.Tensor, int]]:
+    def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
         """As :meth:`Adapter.weights`. The keys' weights count as what reads the queries.
 
         The heads of an attention whose queries are not as wide as its values have the values'
         weights only.
         """
-        if layer.group == "embed":
+        if layer.kind == "embed":
             return self._stream_weights(model)
         branch = self._branch(model, layer)
         reader, module = (
             model.get_submodule(branch.reader).weight,
             model.get_submodule(branch.units),
         )
-        if layer.group == "block":
+        if layer.kind == "block":
             return [(reader, 0)]
-        if layer.group == "mlp":
+        if layer.kind == "mlp":
             return self.hidden(module).weights(module)
         heads = self.heads(module)
         q, k, v = _parts(
             [self.projection(module, name).weight for name in self.projections(module)], heads
         )
-        if layer.group == "heads":
+        if layer.kind == "heads":
             return [
                 *((part, 0) for part in ((q, k, v) if heads.qk == heads.v else (v,))),
                 (reader, 1),
@@ -394,22 +395,20 @@ class VisionTransformerAdapter(Adapter):
             for name in self.hidden(module).writers
         ]
 
-    def _branch(self, model: nn.Module, layer: PrunableLayer) -> Branch:
-        units = (
-            layer.name.rpartition(".")[0] if layer.group in ("head_dim", "block") else layer.name
-        )
+    def _branch(self, model: nn.Module, layer: ChannelGroup) -> Branch:
+        units = layer.name.rpartition(".")[0] if layer.kind in ("head_dim", "block") else layer.name
         return next(branch for branch in self.anatomy(model).branches() if branch.units == units)
 
     # Cuts
 
-    def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
-        if layer.group == "embed":
+    def cut(self, model: nn.Module, layer: ChannelGroup, keep_U: torch.Tensor) -> None:
+        if layer.kind == "embed":
             self._cut_stream(model, keep_U)
             return
         branch = self._branch(model, layer)
-        if layer.group == "block":
+        if layer.kind == "block":
             self._drop(model, branch)
-        elif layer.group == "mlp":
+        elif layer.kind == "mlp":
             module = model.get_submodule(branch.units)
             self.hidden(module).cut(module, keep_U)
         else:
@@ -437,9 +436,9 @@ class VisionTransformerAdapter(Adapter):
         return model.get_submodule(branch.units)
 
     def _cut_heads(
-        self, model: nn.Module, branch: Branch, layer: PrunableLayer, keep_U: torch.Tensor
+        self, model: nn.Module, branch: Branch, layer: ChannelGroup, keep_U: torch.Tensor
     ) -> None:
-        within = layer.group == "head_dim"
+        within = layer.kind == "head_dim"
         module = (
             self._freed(model, branch)
             if within or self.rigid

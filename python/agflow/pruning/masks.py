@@ -11,14 +11,14 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from agflow._utils.hooks import temporary_hooks
-from agflow.models import Adapter, PrunableLayer, Tap
-from agflow.models.adapter import channels_of
+from agflow.models import Adapter, ChannelGroup, Tap
+from agflow.models.channel_group import channels_of
 from agflow.models.copying import watched
 
 
 @contextmanager
 def masked(
-    adapter: Adapter, model: nn.Module, cuts: Iterable[tuple[PrunableLayer, torch.Tensor]]
+    adapter: Adapter, model: nn.Module, cuts: Iterable[tuple[ChannelGroup, torch.Tensor]]
 ) -> Iterator[None]:
     """While open, zero the units of each layer that are not in its ``keep_U``.
 
@@ -36,7 +36,7 @@ def masked(
     >>> from agflow.pruning.masks import masked
     >>> model = VisionTransformer(img_size=32, embed_dim=48, depth=2, num_heads=4).eval()
     >>> adapter, images = adapter_for(model), torch.randn(2, 3, 32, 32)
-    >>> heads = next(layer for layer in adapter.layers(model) if layer.group == "heads")
+    >>> heads = next(layer for layer in adapter.layers(model) if layer.kind == "heads")
     >>> dense = model(images)
     >>> with masked(adapter, model, [(heads, torch.tensor([0, 2]))]):
     ...     torch.equal(model(images), dense)

@@ -21,9 +21,9 @@ from agflow.errors import (
     ShapeError,
     UnknownLayerError,
 )
-from agflow.models import Adapter, PrunableLayer, logits_of
+from agflow.models import Adapter, ChannelGroup, logits_of
 from agflow.models.account import check_values, examined
-from agflow.models.adapter import channels_of
+from agflow.models.channel_group import channels_of
 from agflow.models.copying import copy_of
 from agflow.models.forward import check_image_shape
 from agflow.models.resolution import at_image_size
@@ -36,7 +36,7 @@ AGREEMENT_IMAGES = 4  # on which the pruned model is compared with the masked on
 SAMPLE_IMAGES = 16  # on which sequential reconstruction weighs the tokens
 AGREEMENT_TOLERANCE = 1e-5  # of the largest logit
 
-Cuts = list[tuple[PrunableLayer, torch.Tensor]]
+Cuts = list[tuple[ChannelGroup, torch.Tensor]]
 """Layers that lose units, each with those it keeps, ascending int64."""
 
 
@@ -182,7 +182,7 @@ def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> Cuts:
                 f"{planned.units}: plan from statistics of this model"
             )
         keep_U = torch.from_numpy(plan.kept(layer.name))
-        if len(keep_U) == 0 and layer.group != "block":
+        if len(keep_U) == 0 and layer.kind != "block":
             raise InvalidValueError(
                 f"the plan keeps no unit of layer {layer.name}, expected at least one"
             )
@@ -206,19 +206,19 @@ def _prune_unread(adapter: Adapter, pruned: nn.Module, cuts: Cuts) -> Cuts:
     all cuts that apply: the layers of a removed branch are gone with it
     """
     for layer, keep_U in cuts:
-        if layer.group == "block":
+        if layer.kind == "block":
             adapter.cut(pruned, layer, keep_U)
     present = {layer.name for layer in adapter.layers(pruned)}
     cuts = [
-        (layer, keep_U) for layer, keep_U in cuts if layer.group == "block" or layer.name in present
+        (layer, keep_U) for layer, keep_U in cuts if layer.kind == "block" or layer.name in present
     ]
     for layer, keep_U in cuts:
-        if layer.group != "block" and not layer.reader:
+        if layer.kind != "block" and not layer.reader:
             adapter.cut(pruned, layer, keep_U)
     return cuts
 
 
-def _downstream(layers: list[PrunableLayer], pruned: nn.Module, cuts: Cuts) -> list[str]:
+def _downstream(layers: list[ChannelGroup], pruned: nn.Module, cuts: Cuts) -> list[str]:
     """Return the remaining readers from the first pruned layer on, also those that lose nothing.
 
     The stream that they add to has changed.
@@ -247,10 +247,10 @@ class _Pruner:
         downstream: list[str],
     ):
         self._adapter, self._pruned, self._reference = adapter, pruned, reference
-        self.stream_D = next((keep_U for layer, keep_U in cuts if layer.group == "embed"), None)
+        self.stream_D = next((keep_U for layer, keep_U in cuts if layer.kind == "embed"), None)
         self._cuts: dict[str, Cuts] = {reader: [] for reader in downstream}
         # Channels of heads are removed before heads, while all heads are there.
-        for layer, keep_U in sorted(cuts, key=lambda cut: cut[0].group == "heads"):
+        for layer, keep_U in sorted(cuts, key=lambda cut: cut[0].kind == "heads"):
             if layer.reader:
                 self._cuts.setdefault(layer.reader, []).append((layer, keep_U))
         self.kept_inputs = {

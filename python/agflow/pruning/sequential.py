@@ -30,7 +30,7 @@ from torch import nn
 from agflow._utils.devices import device_of
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.progress import progress_bar
-from agflow.models import Adapter, PrunableLayer
+from agflow.models import Adapter, ChannelGroup
 from agflow.models.copying import watched
 from agflow.pruning.reconstruction import fit_reader
 from agflow.pruning.residual_blocks import ResidualBlock, find_residual_blocks
@@ -99,7 +99,7 @@ def reconstruct_sequentially(
             _reconstruct_block(dense, pruned, block, kept_inputs, streams, apply, kept_D)
 
 
-def readers_of(layers: Iterable[PrunableLayer]) -> list[str]:
+def readers_of(layers: Iterable[ChannelGroup]) -> list[str]:
     """Return the names of the layers' readers, each once, in the order of the layers."""
     return list(dict.fromkeys(layer.reader for layer in layers if layer.reader))
 

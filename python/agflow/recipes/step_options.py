@@ -77,7 +77,7 @@ class StepOptions:
         """These options with the names of layers in place of modules of ``model``."""
         adapter = adapter_for(model)
         note_layers(adapter, model)
-        measured = {layer.name for layer in adapter.layers(model) if layer.group in self.groups}
+        measured = {layer.name for layer in adapter.layers(model) if layer.kind in self.groups}
         names = tuple(self.allocation.ignored_names(measured))
         return replace(self, allocation=replace(self.allocation, ignored_layers=names))
 

@@ -35,7 +35,7 @@ from agflow.cascade.priors import MAX_PROBABILITY
 from agflow.data.batches import Batch, image_batches, labelled_batches
 from agflow.diagnostics.units import PerLayer, Range, diagnose
 from agflow.errors import InvalidValueError
-from agflow.models import PrunableLayer, adapter_for, logits_of, model_logits
+from agflow.models import ChannelGroup, adapter_for, logits_of, model_logits
 
 AGF_PRIOR = "agf"
 UTILITY_GROUPS = ("mlp", "heads")
@@ -335,9 +335,9 @@ class UtilityTrace:
         return CallbackLoader(loader, begin=self.record)
 
 
-def _layers(model: nn.Module, groups: Sequence[str]) -> list[PrunableLayer]:
+def _layers(model: nn.Module, groups: Sequence[str]) -> list[ChannelGroup]:
     groups = names_of(groups, "groups")
-    layers = [layer for layer in adapter_for(model).layers(model) if layer.group in groups]
+    layers = [layer for layer in adapter_for(model).layers(model) if layer.kind in groups]
     if not layers:
         raise InvalidValueError(
             f"groups is {list(groups)}, of which the model has no layer: "

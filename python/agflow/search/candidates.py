@@ -142,5 +142,5 @@ def _shared_layers(heavy: nn.Module, shared_blocks: int, groups: Collection[str]
     return [
         layer.name
         for layer in adapter_for(heavy).layers(heavy)
-        if layer.group in groups and not held.isdisjoint(owner(layer).parameters())
+        if layer.kind in groups and not held.isdisjoint(owner(layer).parameters())
     ]

@@ -351,7 +351,7 @@ class _Search:
         row = evaluate_candidate(
             stage,
             candidate,
-            sum(layer.group == "block" for layer in adapter_for(model).layers(model)),
+            sum(layer.kind == "block" for layer in adapter_for(model).layers(model)),
             join_predictions(light_NK, self.heavy_NK, self.labels_N, costs),
             costs,
             tolerance=self.tolerance,

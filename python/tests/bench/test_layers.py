@@ -174,7 +174,7 @@ def test_predicted_latency_is_near_the_measured_one():
 def cut(adapter, vit, hidden, heads):
     light, kept = copy.deepcopy(vit), {}
     for layer in adapter.layers(vit):
-        keep = {"mlp": hidden, "heads": heads}.get(layer.group, layer.units)
+        keep = {"mlp": hidden, "heads": heads}.get(layer.kind, layer.units)
         if keep < layer.units:
             adapter.cut(light, layer, torch.arange(keep))
             kept[layer.name] = keep

@@ -32,7 +32,7 @@ from agflow.models import adapter_for, count_macs, count_params
 
 def layers_of(model):
     """The layers of the two groups calibrated by default; test_groups.py has the others."""
-    return [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
+    return [layer for layer in adapter_for(model).layers(model) if layer.kind in ("mlp", "heads")]
 
 
 def collected(model, images, labels, split):

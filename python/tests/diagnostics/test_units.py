@@ -66,7 +66,7 @@ def test_utility_of_a_layer_is_its_agf_score(make_vit, images):
     from agflow.models import adapter_for
 
     model = make_vit()
-    layers = [layer for layer in adapter_for(model).layers(model) if layer.group == "mlp"]
+    layers = [layer for layer in adapter_for(model).layers(model) if layer.kind == "mlp"]
     found = {}
     with capture(
         model, layers, lambda index, _, y, g: found.update({layers[index].name: utility(y, g)})

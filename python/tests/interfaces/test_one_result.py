@@ -364,9 +364,7 @@ def test_sums_equal_float64_torch_in_every_bit(example, loader):
     from agflow.models import adapter_for
 
     model, _ = example
-    layers = [
-        layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")
-    ]
+    layers = [layer for layer in adapter_for(model).layers(model) if layer.kind in ("mlp", "heads")]
     seen = {}
     keep = lambda index, images, y, g: seen.setdefault(index, []).append(
         (y.detach().clone(), g.detach().clone())

@@ -80,7 +80,7 @@ def family(request):
 
 def layers_of(model):
     """The layers of the two groups calibrated by default; test_groups.py has the others."""
-    return [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
+    return [layer for layer in adapter_for(model).layers(model) if layer.kind in ("mlp", "heads")]
 
 
 @torch.no_grad()

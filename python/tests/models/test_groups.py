@@ -139,7 +139,7 @@ def with_zeros(model, kept):
     model, layers = copy.deepcopy(model), all_layers(model)
     for name, keep in kept.items():
         layer, gone = layers[name], np.setdiff1d(np.arange(layers[name].units), keep)
-        if layer.group == "embed":
+        if layer.kind == "embed":
             norms = [
                 (path, module)
                 for path, module in model.named_modules()
@@ -152,7 +152,7 @@ def with_zeros(model, kept):
                 getattr(model, "fc_norm", None), nn.Identity
             ):
                 model.head.weight[:, gone] = 0
-        elif layer.group == "block":
+        elif layer.kind == "block":
             if len(gone):
                 for parameter in readers(model, name).parameters():
                     parameter.zero_()
@@ -250,7 +250,7 @@ def test_a_cut_equals_zeros_in_the_whole_model_costs_what_was_said_and_comes_bac
     )
     left = {layer.name: layer.units // layer.parts for layer in adapter_for(light).layers(light)}
     for name, layer in layers.items():
-        stem = name.rpartition(".")[0] if layer.group in ("head_dim", "block") else name
+        stem = name.rpartition(".")[0] if layer.kind in ("head_dim", "block") else name
         assert left.get(name, 0) == (
             0 if sizes.get(f"{stem}.branch") == 0 else sizes.get(name, layer.units // layer.parts)
         )
@@ -273,7 +273,7 @@ def test_unit_costs_are_what_leaves_with_one_unit(family):
     )
     for layer in adapter_for(family).layers(family):
         assert layer.units == costs["sizes"][layer.name] * layer.parts and (layer.parts > 1) == (
-            layer.group == "head_dim"
+            layer.kind == "head_dim"
         )
         less = {layer.name: costs["sizes"][layer.name] - 1}
         for what, unit in (("macs", layer.unit_macs), ("params", layer.unit_params)):
@@ -285,7 +285,7 @@ def test_groups_are_offered_where_they_make_sense(family):
     blocks = 3
     counts = defaultdict(int)
     for layer in layers.values():
-        counts[layer.group] += 1
+        counts[layer.kind] += 1
     with_norm = any(
         name.endswith("q_norm") and isinstance(module, nn.LayerNorm)
         for name, module in family.named_modules()
@@ -298,7 +298,7 @@ def test_groups_are_offered_where_they_make_sense(family):
         "head_dim": blocks if with_norm else 2 * blocks,
     }
     assert all(
-        bool(layer.reader) == (layer.group in ("mlp", "heads") or layer.name.endswith(".v"))
+        bool(layer.reader) == (layer.kind in ("mlp", "heads") or layer.name.endswith(".v"))
         for layer in layers.values()
     )
 
@@ -329,7 +329,7 @@ def plain_autograd(model, images, labels):
     for reading in (*norms, *last):
         reading.register_forward_pre_hook(lambda _, x: keep("embed")(x[0]))
     for name, layer in all_layers(model).items():
-        if layer.group == "block":
+        if layer.kind == "block":
             readers(model, name).register_forward_hook(lambda *call, name=name: keep(name)(call[2]))
         if name.endswith(".qk"):
             attention = model.get_submodule(name.removesuffix(".qk"))
@@ -357,7 +357,7 @@ def test_statistics_of_the_new_groups_against_float64(family):
     layers = {
         name: layer
         for name, layer in all_layers(family).items()
-        if layer.group in ("head_dim", "embed", "block")
+        if layer.kind in ("head_dim", "embed", "block")
     }
     assert [rows.name for rows in statistics.layers] == list(layers)
     assert list(column("parts", "embed")) == [1] * 32 and json.loads(
@@ -715,7 +715,7 @@ def old_description(model):
 @pytest.mark.parametrize("name", ["timm", "timm_qk_norm", "torchvision", "transformers_deit"])
 def test_experts_saved_before_load(name, plan_of, random_keep):
     model = make(name)
-    attention = next(layer.name for layer in all_layers(model).values() if layer.group == "heads")
+    attention = next(layer.name for layer in all_layers(model).values() if layer.kind == "heads")
     for light in (
         model,
         prune(

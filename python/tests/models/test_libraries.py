@@ -32,7 +32,7 @@ def again(model, folder):
 
 def half(model, plan_of, groups=("mlp",), uneven=False):
     """A copy that lost half of these units, or of half of the layers."""
-    layers = [layer for layer in adapter_for(model).layers(model) if layer.group in groups]
+    layers = [layer for layer in adapter_for(model).layers(model) if layer.kind in groups]
     kept = {layer.name: range(1, layer.units, 2) for layer in layers[:: 2 if uneven else 1]}
     return prune(model, plan_of(model, kept), [images_for(model)])
 

@@ -91,8 +91,8 @@ def even_expert(plan_of):
     """A model of transformers that lost as much in every block, and channels of its stream."""
     model = made(FAMILIES["transformers_vit"])
     left = {"mlp": range(8, 48), "heads": [0, 2, 3], "embed": range(2, 26)}
-    layers = [layer for layer in adapter_for(model).layers(model) if layer.group in left]
-    plan = plan_of(model, {layer.name: left[layer.group] for layer in layers})
+    layers = [layer for layer in adapter_for(model).layers(model) if layer.kind in left]
+    plan = plan_of(model, {layer.name: left[layer.kind] for layer in layers})
     return prune(model, plan, [images_for(model)])
 
 

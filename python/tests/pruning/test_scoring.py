@@ -15,7 +15,7 @@ from agflow.models import adapter_for
 
 def layers_of(model):
     """The layers of the two groups calibrated by default; test_groups.py has the others."""
-    return [layer for layer in adapter_for(model).layers(model) if layer.group in ("mlp", "heads")]
+    return [layer for layer in adapter_for(model).layers(model) if layer.kind in ("mlp", "heads")]
 
 
 @dataclass
@@ -57,7 +57,7 @@ def raw(model, layer, seen, images):
     units = layer.units, layer.unit_width
     rows = lambda tensors: torch.cat([x.detach().double().reshape(-1, *units) for x in tensors])
     module = model.get_submodule(layer.name)
-    if layer.group == "mlp":
+    if layer.kind == "mlp":
         attached = [(module.fc1.weight, 0), (module.fc2.weight, 1)]
     else:
         attached = [(module.qkv.weight, 0), (module.proj.weight, 1)]

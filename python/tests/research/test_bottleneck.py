@@ -39,7 +39,7 @@ def test_utilities_are_those_of_each_image_alone(name):
 
     with adapter_for(exact).watchable(exact):
         for layer in adapter_for(exact).layers(exact):
-            if layer.group in ("mlp", "heads"):
+            if layer.kind in ("mlp", "heads"):
                 exact.get_submodule(layer.reader).register_forward_pre_hook(keep)
         for image, utility in zip(images.double(), found, strict=True):
             total.clear()

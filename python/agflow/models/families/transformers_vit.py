@@ -19,8 +19,8 @@ from torch import nn
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.data.processors import preprocessing_like
-from agflow.models.adapter import PrunableLayer
 from agflow.models.branches import Chain
+from agflow.models.channel_group import ChannelGroup
 from agflow.models.families.labels import labels_of
 from agflow.models.families.processor_file import known_processor, processor_files
 from agflow.models.families.transformers_config import KEPT, NOTES, say_widths
@@ -164,7 +164,7 @@ class TransformersVit(VisionTransformerAdapter):
     def set_stream(self, model: nn.Module, channels: int) -> None:
         """Nothing to do: no module reads it."""
 
-    def cut(self, model: nn.Module, layer: PrunableLayer, keep_U: torch.Tensor) -> None:
+    def cut(self, model: nn.Module, layer: ChannelGroup, keep_U: torch.Tensor) -> None:
         super().cut(model, layer, keep_U)
         _note_widths(model, self.shapes(model))
 

@@ -1,0 +1,211 @@
+"""What can be pruned, as data: groups of channels, and where their units lie in the parameters.
+
+Shape suffixes: U kept units, S the size of a parameter's axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+PRODUCER, CONSUMER, THROUGH = "producer", "consumer", "through"
+"""Roles of a member: it emits the units, contracts them, or lets each pass by itself."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A place where the channels of units can be observed while the model runs.
+
+    Attributes
+    ----------
+    module : name of the module whose input or output carries them
+    side : ``"input"`` or ``"output"``
+    first, count : the channels that are the units'; ``count`` None is all from ``first`` on
+    axis : of the channels: -1 in tokens [B, T, C], 1 in maps [B, C, H, W]
+    """
+
+    module: str
+    side: str = "input"
+    first: int = 0
+    count: int | None = None
+    axis: int = -1
+
+    @property
+    def channels(self) -> slice:
+        """The channels as a slice."""
+        return slice(self.first, None if self.count is None else self.first + self.count)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Positions along an axis: unit u fills ``first + r * period + u * width + i``.
+
+    For all r below ``repeats`` and all i below ``width``.
+    """
+
+    first: int
+    width: int = 1
+    repeats: int = 1
+    period: int = 0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A parameter or buffer that holds units of a group along one of its axes.
+
+    Attributes
+    ----------
+    name : of the parameter or buffer: ``"layer1.0.conv1.weight"``
+    axis : that the units lie along
+    role : ``"producer"``, ``"consumer"`` or ``"through"`` (biases, norms, depthwise convolutions)
+    runs : the index map: where each unit lies along the axis
+    """
+
+    name: str
+    axis: int
+    role: str
+    runs: tuple[Run, ...] = (Run(0),)
+
+    @property
+    def module(self) -> str:
+        """Name of the module that the parameter belongs to."""
+        return self.name.rpartition(".")[0]
+
+    def unit_of(self, size: int, units: int) -> torch.Tensor:
+        """The unit at each position of the axis, -1 where there is none: int64 [S].
+
+        Parameters
+        ----------
+        size : of the axis
+        units : of the group
+
+        Examples
+        --------
+        >>> from agflow.models.channel_group import Member, Run
+        >>> Member("qkv.weight", 0, "producer", (Run(0, 2), Run(6, 1))).unit_of(8, 2).tolist()
+        [0, 0, 1, 1, -1, -1, 0, 1]
+        """
+        units_S = torch.full((size,), -1, dtype=torch.int64)
+        for run in self.runs:
+            of_run = torch.arange(units).repeat_interleave(run.width)
+            for repeat in range(run.repeats):
+                first = run.first + repeat * run.period
+                units_S[first : first + len(of_run)] = of_run
+        return units_S
+
+    def kept(self, size: int, units: int, keep_U: torch.Tensor) -> torch.Tensor:
+        """The positions of the axis that stay, int64 ascending: those of kept units or of none."""
+        stays = torch.zeros(units + 1, dtype=torch.bool)  # the last is that of no unit, -1
+        stays[keep_U] = stays[-1] = True
+        return stays[self.unit_of(size, units)].nonzero().flatten()
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A number that Python code computes with and that follows the number of units.
+
+    The sizes of torch's own layers (``in_channels``, ``num_features``, …) need none: they follow
+    the shapes of their parameters.
+
+    Attributes
+    ----------
+    module, name : of the attribute
+    place : index in it where it is a tuple or list, else None
+    per_unit : what a removed unit takes off the value; None where the value is a multiple of the
+        number of units, which a cut scales
+    """
+
+    module: str
+    name: str
+    place: int | None = None
+    per_unit: int | None = None
+
+    def after(self, value: int, units: int, kept: int) -> int:
+        """The value when ``kept`` of ``units`` units are left.
+
+        Examples
+        --------
+        >>> from agflow.models.channel_group import Attribute
+        >>> Attribute("attn", "attn_dim").after(192, units=3, kept=2)
+        128
+        """
+        if self.per_unit is None:
+            return value // units * kept
+        return value - self.per_unit * (units - kept)
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels of a model that are removed together, unit by unit.
+
+    Attributes
+    ----------
+    name : the module that holds the units, such as ``"blocks.0.mlp"``, or a name below it:
+        ``"blocks.0.attn.qk"``
+    kind : a label for people, by which they choose: ``"mlp"`` (hidden channels), ``"heads"``
+        (attention heads), ``"head_dim"`` (channels of the values inside the heads, or pairs of a
+        query and a key channel), ``"embed"`` (channels of the residual stream of a transformer),
+        ``"conv"`` (channels between convolutions), ``"stage"`` (channels of a residual stream of
+        maps) or ``"block"`` (a residual branch, which is one unit)
+    units : units present now
+    unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for
+        a branch, else 1)
+    unit_macs : multiply-accumulates per image that leave when this one unit does
+    unit_params : parameters that leave with it
+    reader : name of the layer that reads the units and whose input is Y. Empty where units go
+        without a repair: pairs of query and key, stream channels and branches
+    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer),
+        else 1
+    taps : where Y is seen if not at the reader's input; rows of several places are one Y
+    rounds : whether kept counts are rounded to a multiple (``round_to``); whole heads and branches
+        are not
+    may_vanish : whether all units may go (a residual branch)
+    members : where the units lie in parameters and buffers
+    attributes : numbers of modules that follow the number of units
+    """
+
+    name: str
+    kind: str
+    units: int
+    unit_width: int
+    unit_macs: int
+    unit_params: int
+    reader: str
+    parts: int = 1
+    taps: tuple[Tap, ...] = ()
+    rounds: bool = True
+    may_vanish: bool = False
+    members: tuple[Member, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+
+    @property
+    def seen_at(self) -> tuple[Tap, ...]:
+        """Where Y can be observed: the taps, or the reader's input."""
+        return self.taps or (Tap(self.reader),)
+
+    def of(self, role: str) -> tuple[Member, ...]:
+        """The members of a role."""
+        return tuple(member for member in self.members if member.role == role)
+
+
+def channels_of(units_U: torch.Tensor, unit_width: int) -> torch.Tensor:
+    """Indices of the channels that the units fill, ascending when the units are.
+
+    Parameters
+    ----------
+    units_U : int64 [U]
+    unit_width : channels of a unit
+
+    Returns
+    -------
+    int64 [U * unit_width]
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models import channels_of
+    >>> channels_of(torch.tensor([0, 2]), 3)
+    tensor([0, 1, 2, 6, 7, 8])
+    """
+    return (units_U[:, None] * unit_width + torch.arange(unit_width)).flatten()
