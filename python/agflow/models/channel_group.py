@@ -118,8 +118,8 @@ class Attribute:
     ----------
     module, name : of the attribute
     place : index in it where it is a tuple or list, else None
-    per_unit : what a removed unit takes off the value; None where the value is a multiple of the
-        number of units, which a cut scales
+    per_unit : what a removed unit takes off the value; None where the value is proportional to the
+        number of units, and a cut scales it
     """
 
     module: str
@@ -137,7 +137,7 @@ class Attribute:
         128
         """
         if self.per_unit is None:
-            return value // units * kept
+            return value * kept // units  # a width per part is no multiple of all units
         return value - self.per_unit * (units - kept)
 
 
