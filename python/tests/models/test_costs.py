@@ -4,8 +4,7 @@ import json
 
 import pyarrow as pa
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -78,8 +77,8 @@ def test_go_and_python_agree_on_the_cost_of_every_plan(found: list[Product], rat
 
 @settings(deadline=None, max_examples=30)
 @given(
-    groups=small, reads=small, emits=small, kernel=st.tuples(small, small), stride=st.integers(1, 3),
-    side=st.integers(5, 9), bias=st.booleans(),
+    groups=small, reads=small, emits=small, kernel=st.tuples(small, small), bias=st.booleans(),
+    stride=st.integers(1, 3), side=st.integers(5, 9),
 )  # fmt: skip
 def test_convolutions_cost_what_torch_counts(
     groups: int, reads: int, emits: int, kernel: tuple[int, int], stride: int, side: int, bias: bool
