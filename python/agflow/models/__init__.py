@@ -99,6 +99,7 @@ if TYPE_CHECKING:
     from agflow.models.adapter import Adapter as Adapter, macs_of_layers as macs_of_layers
     from agflow.models.callables import as_module as as_module
     from agflow.models.channel_group import (
+        KINDS as KINDS,
         Attribute as Attribute,
         ChannelGroup as ChannelGroup,
         Member as Member,
@@ -141,6 +142,7 @@ _HOMES = {
     "Adapter": "adapter",
     "Attribute": "channel_group",
     "ChannelGroup": "channel_group",
+    "KINDS": "channel_group",
     "LinearUnits": "linear_units",
     "Member": "channel_group",
     "Run": "channel_group",
