@@ -185,6 +185,27 @@ class Adapter(ABC):
     def check_answers(self, model: nn.Module, description: dict[str, Any]) -> None:
         """Check a model with weights that :meth:`build_from` made; InvalidValueError if wrong."""
 
+    def last_block(self, model: nn.Module) -> nn.Module:
+        """The module whose output a distillation takes for the features of the model.
+
+        Here the block that holds the last prunable layer: a member of the outermost
+        ``nn.Sequential`` or ``nn.ModuleList`` around it.
+
+        Raises
+        ------
+        UnsupportedModelError
+            The blocks are in no such list.
+        """
+        path = self.layers(model)[-1].name.split(".")
+        for depth in range(1, len(path) + 1):
+            parent = model.get_submodule(".".join(path[: depth - 1]))
+            if isinstance(parent, (nn.ModuleList, nn.Sequential)):
+                return model.get_submodule(".".join(path[:depth]))
+        raise UnsupportedModelError(
+            f"the blocks of {type(model).__name__} stand in no nn.Sequential or nn.ModuleList, "
+            "so the last one is unknown: leave features out"
+        )
+
     @abstractmethod
     def macs(self, model: nn.Module) -> int:
         """Exact multiply-accumulates per image, both attention products included."""

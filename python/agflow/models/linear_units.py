@@ -52,6 +52,7 @@ class LinearUnits:
             unit_width * tokens * (weights + products),
             unit_width * (weights + biases),
             f"{name}.{self.reader}",
+            rounds=group != "heads",
         )
 
     def channels(self, module: nn.Module) -> int:

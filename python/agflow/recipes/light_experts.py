@@ -17,8 +17,8 @@ from agflow.recipes.results import Stages
 from agflow.recipes.run_folder import STEPS_FOLDER, RunFolder
 from agflow.recipes.run_parts import RunParts
 from agflow.training.checkpoint_file import remove_if_damaged
+from agflow.training.features import has_last_block
 from agflow.training.finetuning import finetune
-from agflow.training.objective import has_last_block
 from agflow.training.options import Checkpointing, Distillation
 
 TEACHER_SHARE = default("finetune", "distill")  # of the loss

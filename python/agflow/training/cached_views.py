@@ -19,7 +19,7 @@ from agflow._utils.hooks import temporary_hooks
 from agflow.data.batches import Batch, labelled_batches
 from agflow.errors import InvalidValueError, ShapeError
 from agflow.models.passes import LABELS, Rows, run_models
-from agflow.training.objective import last_block, tokens_of
+from agflow.training.features import last_block, tokens_of
 from agflow.training.replay import seeded
 
 BATCH_SIZE = default("common", "batch_size")
@@ -33,8 +33,8 @@ class CachedViews:
     from torch's CPU generator, which :func:`agflow.finetune` seeds.
 
     A batch is an :class:`agflow.data.Batch`: images float32 [B, C, H, W], labels, logits [B, K]
-    and, where the views have them, the tokens of the teacher's last block [B, T, D], for
-    ``Distillation(features=…)``.
+    and, where the views have them, the tokens of the teacher's last block [B, T, D] (of maps, the
+    positions), for ``Distillation(features=…)``.
 
     Parameters
     ----------
