@@ -52,17 +52,20 @@ func (m wholeViT) cut(kept []int) wholeViT {
 // hidden channels.
 func (m wholeViT) layers() []statistics.Layer {
 	layer := func(name, group string, units, parts int) statistics.Layer {
-		return statistics.Layer{Name: name, Group: group, Units: units, UnitWidth: 1, Parts: parts}
+		return statistics.Layer{
+			Name: name, Group: group, Units: units, UnitWidth: 1, Parts: parts,
+			Rounds: group != "heads" && group != "block", MayVanish: group == "block",
+		}
 	}
-	layers := []statistics.Layer{layer("embed", statistics.Embed, m.embed, 1)}
+	layers := []statistics.Layer{layer("embed", "embed", m.embed, 1)}
 	for i, b := range m.blocks {
 		attn, mlp := fmt.Sprintf("blocks.%d.attn", i), fmt.Sprintf("blocks.%d.mlp", i)
 		layers = append(layers,
-			layer(attn+".branch", statistics.Block, 1, 1),
-			layer(attn, statistics.Heads, b.heads, 1),
-			layer(attn+".v", statistics.HeadDim, b.heads*b.v, b.heads),
-			layer(attn+".qk", statistics.HeadDim, b.heads*b.qk, b.heads),
-			layer(mlp+".branch", statistics.Block, 1, 1), layer(mlp, statistics.MLP, b.hidden, 1))
+			layer(attn+".branch", "block", 1, 1),
+			layer(attn, "heads", b.heads, 1),
+			layer(attn+".v", "head_dim", b.heads*b.v, b.heads),
+			layer(attn+".qk", "head_dim", b.heads*b.qk, b.heads),
+			layer(mlp+".branch", "block", 1, 1), layer(mlp, "mlp", b.hidden, 1))
 	}
 	dense := m.price()
 	for i, l := range layers {
@@ -217,7 +220,7 @@ func drawCut(t *rapid.T, layers []statistics.Layer) []int {
 	kept := make([]int, len(layers))
 	for i, l := range layers {
 		least := 1
-		if l.Group == statistics.Block {
+		if l.MayVanish {
 			least = 0
 		}
 		kept[i] = l.Parts * rapid.IntRange(least, l.Units/l.Parts).Draw(t, "kept")
