@@ -173,7 +173,7 @@ func TestPlanOfKinds(t *testing.T) {
 	must(t, append(plan, "--groups", "conv,mlp,stage")...)
 	for _, groups := range []string{"conv", "mlp,neurons"} {
 		_, complaint, status := agflow(append(plan, "--groups", groups)...)
-		if status != exitFailed {
+		if status != exitUsage {
 			t.Errorf("%s: status %d", groups, status)
 		}
 		contains(t, complaint, "which no layer is of; the groups of these scores are mlp")
