@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pathlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,6 +17,9 @@ from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.outputs import logits_of
+
+if TYPE_CHECKING:
+    from agflow.models.tracing.kept import Kept
 
 
 class Adapter(ABC):
@@ -51,6 +55,10 @@ class Adapter(ABC):
     @abstractmethod
     def layers(self, model: nn.Module) -> list[ChannelGroup]:
         """Every prunable layer, in forward order."""
+
+    def kept(self, model: nn.Module) -> Sequence[Kept]:
+        """Channels that stay as they are, and why, for plans and people; none where not known."""
+        return ()
 
     @abstractmethod
     def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
