@@ -47,12 +47,8 @@ from agflow.models.families.timm_parts import (
 )
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
-from agflow.models.vision_transformer import (
-    Anatomy,
-    Branch,
-    Heads,
-    VisionTransformerAdapter,
-)
+from agflow.models.vision_transformer import VisionTransformerAdapter
+from agflow.models.vit_family import Anatomy, Branch, Heads
 
 _EMBEDDINGS = "cls_token", "reg_token", "dist_token", "pos_embed"
 _MLP_LAYERS = {
@@ -68,6 +64,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
 
     family = "timm_vit"
     models = MODELS
+    counts_stream = "embed_dim", "num_features", "head_hidden_size"
 
     def recognises(self, model: nn.Module) -> bool:
         return isinstance(model, VisionTransformer)
@@ -112,6 +109,9 @@ class TimmVisionTransformer(VisionTransformerAdapter):
 
     def own_heads(self, attention: Attention) -> Heads:
         return Heads(attention.num_heads, *[attention.head_dim] * 3)
+
+    def counts_heads(self, attention: Attention) -> tuple[str, ...]:
+        return "num_heads", "attn_dim"
 
     def count_heads(self, attention: Attention, heads: Heads) -> None:
         attention.num_heads, attention.head_dim, attention.scale = (
@@ -163,9 +163,6 @@ class TimmVisionTransformer(VisionTransformerAdapter):
         if subset is not None and not published.get("label_names"):
             return ImageNetInfo(subset).label_names()
         return published.get("label_names")
-
-    def set_stream(self, model: VisionTransformer, channels: int) -> None:
-        model.embed_dim = model.num_features = model.head_hidden_size = channels
 
     def input_size(self, model: VisionTransformer) -> tuple[int, int, int]:
         return model.patch_embed.proj.in_channels, *model.patch_embed.img_size
