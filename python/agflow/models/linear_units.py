@@ -51,8 +51,8 @@ class LinearUnits:
     ) -> ChannelGroup:
         """Describe the group of channels that the module ``name`` of the model has.
 
-        In those of the kind ``"heads"`` the products q·k and a·v count, too. Whole heads, units of
-        a width, are not rounded to a multiple.
+        In those of the kind ``"heads"`` the products q·k and a·v count, too, and their
+        number is not rounded to a multiple.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class LinearUnits:
             unit_width * tokens * (weights + products),
             unit_width * (weights + biases),
             f"{name}.{self.reader}",
-            rounds=unit_width == 1,
+            rounds=group != "heads",
             members=self.members(name, module, unit_width),
             attributes=attributes,
         )
