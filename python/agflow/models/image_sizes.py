@@ -110,7 +110,10 @@ def sized_by(model: nn.Module, loader: Iterable) -> Iterable:
 @contextmanager
 def _same_random_numbers(loader: Iterable) -> Iterator[None]:
     """Leave every source of random numbers that reading a batch may draw from as it was."""
-    own = (getattr(loader, "generator", None), getattr(getattr(loader, "sampler", None), "generator", None))
+    own = (
+        getattr(loader, "generator", None),
+        getattr(getattr(loader, "sampler", None), "generator", None),
+    )
     generators = [generator for generator in own if isinstance(generator, torch.Generator)]
     states = [generator.get_state() for generator in generators]
     of_torch, of_numpy, of_python = torch.get_rng_state(), np.random.get_state(), random.getstate()

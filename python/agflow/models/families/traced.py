@@ -218,7 +218,8 @@ class TracedModel(Adapter):
         if expected is None:
             return
         found, wanted = (
-            torch.tensor(_answers(model, description["input_size"])), torch.tensor(expected)
+            torch.tensor(_answers(model, description["input_size"])),
+            torch.tensor(expected),
         )
         if not torch.allclose(found, wanted, rtol=0, atol=_SAME * float(wanted.abs().max())):
             raise InvalidValueError(
