@@ -142,6 +142,19 @@ def folder():
 
 
 @pytest.fixture(scope="session")
+def networks(folder):
+    """The development data with the convolutional networks that ``cifar`` loads."""
+    files = ("resnet20_cifar10", "resnet56_cifar10", "tf_efficientnet_lite0")
+    missing = [file for file in files if not (folder / f"{file}.safetensors").exists()]
+    if missing or not (folder / "cifar10_mini.npz").exists():
+        pytest.skip(
+            f"no trained convolutional networks in {folder}: set AGFLOW_TEST_DATA to the folder "
+            f"with cifar10_mini.npz and {', '.join(f'{file}.safetensors' for file in files)}"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def deit(folder):
     """DeiT-Tiny with its ImageNet weights; tests must leave it as it is."""
     model, preprocessing, _ = load_model(
