@@ -12,8 +12,9 @@ from agflow.models.tracing.tracer import Tracer
 
 
 def traced(model: nn.Module, *shape: int) -> Tracer:
-    """The tracer of a small model on images of a shape, by default [2, 3, 8, 8]."""
-    return Tracer(exported(model, torch.zeros(shape or (2, 3, 8, 8))))
+    """The tracer of a small model in float64, on images of a shape, by default [2, 3, 8, 8]."""
+    images = torch.zeros(shape or (2, 3, 8, 8), dtype=torch.float64)
+    return Tracer(exported(model.double(), images))
 
 
 def classes_of(tracer: Tracer) -> dict[axes.Leaf, set[tuple[str, int]]]:
@@ -33,8 +34,9 @@ class Cut:
     def __init__(self, model: nn.Module, tracer: Tracer, keep: dict[axes.Leaf, torch.Tensor]):
         self.tracer, self.keep = tracer, keep
         self.dense = {
-            name: tensor.detach().clone().double() if tensor.is_floating_point() else tensor
-            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+            name: tensor.detach()
+            for table in (model.named_parameters, model.named_buffers)
+            for name, tensor in table(remove_duplicate=False)
         }
 
     def kept(self, dim: axes.Dim) -> torch.Tensor:
@@ -86,12 +88,12 @@ class Cut:
             dims = self.tracer.values.get(node)
             if not isinstance(value, torch.Tensor) or not isinstance(dims, list):
                 continue
-            expected, got = self.select(value, dims), cut[node]
+            expected, got = self.select(value, dims).double(), cut[node].double()
             if expected.shape != got.shape:
                 found[node.name] = float("inf")
             elif expected.numel():
                 scale = expected.abs().max().clamp(min=1e-3)
-                difference = float((expected.double() - got.double()).abs().max() / scale)
+                difference = float((expected - got).abs().max() / scale)
                 if not difference <= 1e-9:
                     found[node.name] = difference
         return found
@@ -109,8 +111,7 @@ class _Run(torch.fx.Interpreter):
         constants = signature.inputs_to_lifted_tensor_constants
         self.given = {name: state[target] for name, target in targets.items()}
         for name, target in constants.items():
-            value = program.constants[target]
-            self.given[name] = value.double() if value.is_floating_point() else value
+            self.given[name] = program.constants[target]
 
     def values(self, images: torch.Tensor) -> dict[torch.fx.Node, object]:
         holders = [n for n in self.module.graph.nodes if n.op == "placeholder"]
@@ -156,6 +157,10 @@ class _CutRun(_Run):
         elif name in ("split", "split_with_sizes", "chunk"):
             axis = args[2] if len(args) > 2 else 0
             return args[0].split([self.sizes(d)[axis] for d in dims], axis)
+        elif name == "narrow":
+            axis, start = args[1], args[2] % axes.size(own[args[1]])
+            args[2] = int((self.cut.kept(own[axis]) < start).sum())
+            args[3] = self.sizes(dims)[axis]
         elif name == "slice":
             kept = self.cut.kept(own[args[1]])
             start, end, _ = slice(*args[2:4]).indices(axes.size(own[args[1]]))

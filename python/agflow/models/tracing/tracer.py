@@ -115,7 +115,7 @@ class Tracer:
         names = (n for source in inputs for n in self.parameters_of[source])
         self.parameters_of[node] = tuple(dict.fromkeys(names))
         kept = inputs if name == "aten.mul" else inputs[:1] if name in _MOVES else []
-        self._zeros_of[node] = tuple(n for source in kept for n in self._zeros_of[source])
+        self._zeros_of[node] = tuple(n for source in kept for n in self._zeros_of.get(source, ()))
 
     def _stop(self, call: Call) -> None:
         """No rule fits: every axis that the call reads stays, and its results are of no axis."""
