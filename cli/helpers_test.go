@@ -139,7 +139,7 @@ func write(t *testing.T, path string, rec arrow.Record) {
 func statisticsFile(t *testing.T, path string, scale float32) statistics.Table {
 	t.Helper()
 	layer := statistics.Layer{
-		Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 10, UnitParams: 10,
+		Group: "mlp", Rounds: true, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 10, UnitParams: 10,
 	}
 	layers := []statistics.Layer{layer, layer}
 	layers[0].Name, layers[1].Name = "blocks.0.mlp", "blocks.1.mlp"

@@ -172,7 +172,7 @@ func TestLatencyBudget(t *testing.T) {
 	scores := criteria.Scores{
 		Model: statistics.Model{Name: "tiny", MACs: 80, Params: 80},
 		Layers: []statistics.Layer{{
-			Name: "mlp", Group: statistics.MLP, Units: 8, UnitWidth: 1, Parts: 1,
+			Name: "mlp", Group: "mlp", Rounds: true, Units: 8, UnitWidth: 1, Parts: 1,
 			UnitMACs: 10, UnitParams: 10,
 		}},
 		Criterion: "agf", Score: []float64{1, 2, 3, 4, 5, 6, 7, 8},

@@ -150,7 +150,18 @@ func seed(c *cli.Context) (uint64, error) {
 }
 
 // groupsFlag selects the groups that a model is measured by, and so what can be pruned.
-func groupsFlag(usage string) cli.Flag { return of("calibrate").list("groups", usage) }
+func groupsFlag(usage string) cli.Flag {
+	flag := of("calibrate").list("groups", usage+": "+strings.Join(groupKinds, ", "))
+	flag.Action = func(_ *cli.Context, given []string) error {
+		for _, word := range given {
+			if err := oneOf("--groups", word, groupKinds); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return flag
+}
 
 func compensateFlag(step of) cli.Flag {
 	return step.text("compensate",

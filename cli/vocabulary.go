@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"agflow/core/criteria"
-	"agflow/core/statistics"
 	"agflow/core/words"
 
 	"github.com/urfave/cli/v2"
@@ -15,7 +14,6 @@ import (
 var vocabulary = map[string][]string{
 	"criterion":  criteria.Names(),
 	"criteria":   criteria.Names(),
-	"groups":     statistics.Groups(),
 	"compensate": {"ridge", "ridge_at_once", "mean", "none"},
 	"dtype":      {"float32", "bfloat16"},
 	"nonfinite":  {"refuse", "skip"},
@@ -34,9 +32,13 @@ var beginnings = map[string][]string{
 	"eval":     dataForms,
 	"held-out": dataForms,
 	"device":   {"cpu", "cuda", "cuda:"},
+	"groups":   groupKinds,
 	"widths":   append([]string{"uniform"}, criteria.Names()...),
 	"prior":    {"auto", "max_probability", "margin", "entropy", "agreement"},
 }
+
+// groupKinds are the kinds of groups that agflow's own adapters declare; a table may have others.
+var groupKinds = []string{"mlp", "heads", "head_dim", "embed", "conv", "stage", "block"}
 
 // checkWords refuses the words of flags that are not in the vocabulary.
 func checkWords(c *cli.Context) error {

@@ -65,7 +65,7 @@ func TopK(
 		return 0, c.err
 	}
 	scores, ok := tensor.Elements[float64](view)
-	if !ok || view.Channels() != 1 || view.Stride() != 1 {
+	if !ok || view.Channels() != 1 || len(scores) != view.Rows() {
 		return 0, fault.New(fault.Shape,
 			"scores: expected float64 [n, 1], one score after another, got %s [%d, %d], %d values "+
 				"from row to row",

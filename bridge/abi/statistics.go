@@ -16,7 +16,7 @@ type statisticsSpec struct {
 }
 
 // StatisticsOpen starts a session from {"model":{…},"layers":[…],"workers":1,"metadata":{}} and
-// returns its id. A layer without "parts" has 1.
+// returns its id. A layer without "parts" has 1; without "rounds" and "may_vanish" neither holds.
 func StatisticsOpen(spec string) (id int64, err error) {
 	defer fault.Recover(&err)
 	var c call

@@ -46,13 +46,19 @@ func FuzzStructs(f *testing.F) {
 // can be read.
 func FuzzMatrix(f *testing.F) {
 	fuzzing.Begin(f)
-	f.Add("2", "f", "", "", int64(3), int64(0), int64(0), int64(6))
-	f.Add("2", "S", "bfloat16", "3", int64(2), int64(1), int64(1), int64(9))
-	f.Add("5", "g", "float64", "9223372036854775807", int64(1)<<40, int64(1)<<40, int64(0),
+	f.Add("2", "f", "", "", "", int64(3), int64(0), int64(0), int64(6))
+	f.Add("2", "S", "bfloat16", "3", "1", int64(2), int64(1), int64(1), int64(9))
+	f.Add("5", "g", "float64", "9223372036854775807", "5", int64(1)<<40, int64(1)<<40, int64(0),
 		int64(1)<<40)
-	f.Add("1", "e", "", "1099511627776", int64(0), int64(1), int64(1), int64(0))
+	f.Add("1", "e", "", "1099511627776", "", int64(0), int64(1), int64(1), int64(0))
+	f.Add("6", "f", "", "", "3", int64(2), int64(1), int64(1), int64(18))
+	f.Add("6", "f", "", "7", "2", int64(3), int64(0), int64(0), int64(20))
+	f.Add("6", "g", "", "", "4", int64(1), int64(0), int64(0), int64(6))
+	f.Add("2147483647", "e", "", "1099511627776", "2147483647", int64(1), int64(0), int64(0),
+		int64(1)<<40)
+	f.Add("2", "f", "", "", "-2", int64(1), int64(0), int64(0), int64(2))
 	f.Fuzz(func(
-		t *testing.T, channels, format, dtype, stride string,
+		t *testing.T, size, format, dtype, stride, positions string,
 		rows, listOffset, itemOffset, length int64,
 	) {
 		const held = 64
@@ -61,18 +67,24 @@ func FuzzMatrix(f *testing.F) {
 		item.offset = itemOffset
 		list := r.newArray(rows, []unsafe.Pointer{nil}, item)
 		list.offset = listOffset
-		schema := r.newSchema("+w:"+channels, "", r.newSchema(format, "item"))
-		schema.metadata = rawMetadata(r, "agflow.row_stride", stride, "agflow.dtype", dtype)
+		schema := r.newSchema("+w:"+size, "", r.newSchema(format, "item"))
+		words := []string{"agflow.row_stride", stride, "agflow.dtype", dtype}
+		if positions != "" {
+			words = append(words, "agflow.positions", positions)
+		}
+		schema.metadata = rawMetadata(r, words...)
 		in := r.top(list, schema).take("y")
 		defer in.Release()
 		m, err := in.Matrix()
 		if err != nil || m.Rows() == 0 {
 			return
 		}
-		last := (listOffset+rows-1)*int64(m.Stride()) + int64(m.Channels())
-		if m.Stride() < m.Channels() || last > length {
-			t.Fatalf("%d x %d, stride %d, list offset %d in %d values",
-				m.Rows(), m.Channels(), m.Stride(), listOffset, length)
+		width := int64(m.Channels()) * int64(max(m.Positions(), 1))
+		last := (listOffset+rows-1)*int64(m.Stride()) + width
+		if int64(m.Stride()) < width || last > length ||
+			int64(m.Rows()) != rows*int64(max(m.Positions(), 1)) {
+			t.Fatalf("%d x %d, %d positions, stride %d, list offset %d in %d values",
+				m.Rows(), m.Channels(), m.Positions(), m.Stride(), listOffset, length)
 		}
 		if itemOffset+length <= held { // more was claimed than is there
 			m.Row(m.Rows()-1, nil)
@@ -90,6 +102,9 @@ func spoil(r *raw, edits []byte) {
 		"9223372036854775807"} {
 		values = append(values,
 			rawMetadata(r, "agflow.row_stride", stride, "agflow.dtype", "bfloat16"))
+	}
+	for _, positions := range []string{"", "0", "1", "2", "3", "-1", "9223372036854775807"} {
+		values = append(values, rawMetadata(r, "agflow.positions", positions))
 	}
 	for _, format := range []string{"f", "g", "e", "S", "u", "b", "+s", "+w:2", "+w:2147483647", "",
 		"+w:x"} {

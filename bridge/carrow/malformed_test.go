@@ -82,6 +82,17 @@ var malformedMatrices = []malformed{
 		r.schema.metadata = rawMetadata(r, "agflow.row_stride", "1099511627776")
 		r.array.length = 1 << 39
 	}},
+	{"no positions", fault.Shape,
+		func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.positions", "0") }},
+	{"negative positions", fault.Shape,
+		func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.positions", "-1") }},
+	{"positions that do not divide", fault.Shape,
+		func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.positions", "3") }},
+	{"positions of 64 bits and more", fault.Shape, func(r *raw) {
+		r.schema.metadata = rawMetadata(r, "agflow.positions", "18446744073709551617")
+	}},
+	{"positions of no number", fault.Shape,
+		func(r *raw) { r.schema.metadata = rawMetadata(r, "agflow.positions", "two") }},
 	{"list of lists", fault.Dtype,
 		func(r *raw) { childSchema(r.schema, 0).format = r.text("+w:2") }},
 	{"plain values", fault.Dtype,

@@ -9,8 +9,9 @@ import (
 
 // Matrix borrows a FixedSizeList[channels] array of rows lists as a matrix over the same memory.
 // The values are float32, float64, float16, or uint16 with the schema metadata
-// agflow.dtype=bfloat16. With agflow.row_stride=N row r begins at value r*N: its list is the values
-// r*N to r*N+channels.
+// agflow.dtype=bfloat16. With agflow.row_stride=N list r begins at value r*N. With
+// agflow.positions=P a list is not a row but an image of P rows, [channels, P]: the values of a
+// channel at all positions, then those of the next.
 func (in *Input) Matrix() (view tensor.View, err error) {
 	err = in.guarded(func() (err error) {
 		view, err = in.matrix()
@@ -24,17 +25,17 @@ func (in *Input) matrix() (view tensor.View, err error) {
 	if err != nil {
 		return view, err
 	}
-	rows := in.array.length
-	if err := checkArray(in.name, in.array, 1, 0, rows); err != nil {
+	lists := in.array.length
+	if err := checkArray(in.name, in.array, 1, 0, lists); err != nil {
 		return view, err
 	}
 	item, err := onlyChild[cArray](in.name, "array", in.array.children, in.array.nChildren)
 	if err != nil {
 		return view, err
 	}
-	if last := in.array.offset + rows; last > maxRows/kind.stride {
+	if last := in.array.offset + lists; last > maxRows/kind.stride {
 		return view, fault.New(fault.Value,
-			"%s: %d rows that begin every %d values are more than agflow reads",
+			"%s: %d lists that begin every %d values are more than agflow reads",
 			in.name, last, kind.stride)
 	}
 	switch kind.dtype {
@@ -52,22 +53,28 @@ func (in *Input) matrix() (view tensor.View, err error) {
 func borrow[T tensor.Element](
 	in *Input, kind matrixType, item *cArray,
 ) (view tensor.View, err error) {
-	rows, n := in.array.length, int64(0)
-	if rows > 0 {
-		n = (rows-1)*kind.stride + kind.channels
+	lists, n := in.array.length, int64(0)
+	if lists > 0 {
+		n = (lists-1)*kind.stride + kind.width()
 	}
 	from := in.array.offset * kind.stride
 	if err := checkLeaf(in.name, item, 2, from, n); err != nil {
 		return view, err
 	}
-	if rows == 0 {
-		return tensor.NewStridedView[T](nil, 0, int(kind.channels), int(kind.stride))
+	var values []T
+	if lists > 0 {
+		width, first := int64(unsafe.Sizeof(*new(T))), item.offset+from
+		content, err := item.bytes(in.name, 1, width, (first+n)*width)
+		if err != nil {
+			return view, err
+		}
+		all := unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(content))), first+n)
+		values = all[first:]
 	}
-	width, first := int64(unsafe.Sizeof(*new(T))), item.offset+from
-	content, err := item.bytes(in.name, 1, width, (first+n)*width)
-	if err != nil {
-		return view, err
+	channels, stride := int(kind.channels), int(kind.stride)
+	if kind.positions > 0 {
+		positions := int(kind.positions)
+		return tensor.NewMapView(values, int(lists), channels, positions, stride, positions)
 	}
-	values := unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(content))), first+n)
-	return tensor.NewStridedView(values[first:], int(rows), int(kind.channels), int(kind.stride))
+	return tensor.NewStridedView(values, int(lists), channels, stride)
 }

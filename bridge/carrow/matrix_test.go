@@ -15,7 +15,8 @@ import (
 // rawStrided is a matrix of any dtype as a producer with row strides and slices makes it.
 type rawStrided struct {
 	format, dtype                string
-	rows, channels, stride       int
+	lists, channels, stride      int
+	positions                    int // of maps, else 0
 	listOffset, itemOffset, tail int
 }
 
@@ -24,12 +25,26 @@ func drawStrided(t *rapid.T) rawStrided {
 	kind := rapid.SampledFrom(kinds).Draw(t, "kind")
 	channels := rapid.IntRange(1, 5).Draw(t, "channels")
 	small := rapid.IntRange(0, 3)
+	positions := small.Draw(t, "positions")
 	return rawStrided{
-		format: kind[0], dtype: kind[1],
-		rows: small.Draw(t, "rows"), channels: channels, stride: channels + small.Draw(t, "gap"),
+		format: kind[0], dtype: kind[1], positions: positions,
+		lists: small.Draw(t, "lists"), channels: channels,
+		stride:     channels*max(positions, 1) + small.Draw(t, "gap"),
 		listOffset: small.Draw(t, "list offset"), itemOffset: small.Draw(t, "item offset"),
 		tail: small.Draw(t, "tail"),
 	}
+}
+
+// width is the number of values of a list.
+func (m rawStrided) width() int { return m.channels * max(m.positions, 1) }
+
+// place is where in the whole buffer the value of a channel in a row lies.
+func (m rawStrided) place(row, channel int) int {
+	list, position := row, 0
+	if m.positions > 0 {
+		list, position, channel = row/m.positions, row%m.positions, channel*m.positions
+	}
+	return m.itemOffset + (m.listOffset+list)*m.stride + channel + position
 }
 
 // value i of the whole buffer, before it is rounded to the dtype: exact in all of them.
@@ -37,7 +52,7 @@ func (m rawStrided) value(i int) float64 { return float64(i) - 7 }
 
 // export puts the values into memory of C.
 func (m rawStrided) export(t testing.TB) *raw {
-	n := m.itemOffset + (m.listOffset+m.rows)*m.stride + m.tail
+	n := m.itemOffset + (m.listOffset+m.lists)*m.stride + m.tail
 	r := newRaw(t)
 	var data unsafe.Pointer
 	switch m.format {
@@ -53,14 +68,17 @@ func (m rawStrided) export(t testing.TB) *raw {
 	}
 	item := r.newArray(int64(n-m.itemOffset), []unsafe.Pointer{nil, data})
 	item.offset = int64(m.itemOffset)
-	list := r.newArray(int64(m.rows), []unsafe.Pointer{nil}, item)
+	list := r.newArray(int64(m.lists), []unsafe.Pointer{nil}, item)
 	list.offset = int64(m.listOffset)
-	schema := r.newSchema("+w:"+strconv.Itoa(m.channels), "", r.newSchema(m.format, "item"))
+	schema := r.newSchema("+w:"+strconv.Itoa(m.width()), "", r.newSchema(m.format, "item"))
 	words := []string{"foreign", "ignored"}
 	if m.dtype != "" {
 		words = append(words, "agflow.dtype", m.dtype)
 	}
-	if m.stride != m.channels {
+	if m.positions > 0 {
+		words = append(words, "agflow.positions", strconv.Itoa(m.positions))
+	}
+	if m.stride != m.width() {
 		words = append(words, "agflow.row_stride", strconv.Itoa(m.stride))
 	}
 	schema.metadata = rawMetadata(r, words...)
@@ -85,7 +103,7 @@ func halfOf(x float64) uint16 {
 	panic("not a float16")
 }
 
-// TestMatrixOfEveryDtype proves that dtype, row stride and both offsets lead to the producer's
+// TestMatrixOfEveryDtype proves that dtype, row stride, positions and both offsets lead to the producer's
 // values, wherever they lie.
 func TestMatrixOfEveryDtype(t *testing.T) {
 	names := map[string]string{"f": "float32", "g": "float64", "e": "float16", "S": "bfloat16"}
@@ -97,14 +115,16 @@ func TestMatrixOfEveryDtype(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		if view.Dtype().String() != names[m.format] || view.Rows() != m.rows ||
-			view.Channels() != m.channels || view.Stride() != m.stride {
+		rows := m.lists * max(m.positions, 1)
+		if view.Dtype().String() != names[m.format] || view.Rows() != rows ||
+			view.Channels() != m.channels || view.Stride() != m.stride ||
+			view.Positions() != m.positions {
 			rt.Fatalf("%v [%d, %d], stride %d",
 				view.Dtype(), view.Rows(), view.Channels(), view.Stride())
 		}
-		for r := range m.rows {
+		for r := range rows {
 			for c, got := range view.Row(r, nil) {
-				if want := m.value(m.itemOffset + (m.listOffset+r)*m.stride + c); got != want {
+				if want := m.value(m.place(r, c)); got != want {
 					rt.Fatalf("row %d, channel %d is %v, expected %v", r, c, got, want)
 				}
 			}
@@ -135,8 +155,8 @@ func TestMarkReleased(t *testing.T) {
 // BenchmarkMatrix borrows one matrix: take, read, release.
 func BenchmarkMatrix(b *testing.B) {
 	for _, m := range []rawStrided{
-		{format: "f", rows: 2, channels: 8, stride: 8},
-		{format: "S", dtype: "bfloat16", rows: 2, channels: 8, stride: 16},
+		{format: "f", lists: 2, channels: 8, stride: 8},
+		{format: "S", dtype: "bfloat16", lists: 2, channels: 8, stride: 16},
 	} {
 		b.Run(m.format, func(b *testing.B) {
 			r := m.export(b)

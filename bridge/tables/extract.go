@@ -1,7 +1,6 @@
 package tables
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -222,8 +221,8 @@ func (x *extractor) integer(key string) (n int64) {
 // units folds the columns that name a unit back into layers. Rows of a layer must stand together,
 // units ascending from 0, since every other column is read by that order.
 func (x *extractor) units() (layers []statistics.Layer) {
-	x.channelGroups()
 	x.imageSize()
+	described := x.channelGroups()
 	names, _ := column[*array.String](x, "layer")
 	groups, _ := column[*array.String](x, "group")
 	units, widths, parts := x.int32s("unit"), x.int32s("unit_width"), x.int32s("parts")
@@ -237,6 +236,9 @@ func (x *extractor) units() (layers []statistics.Layer) {
 			UnitMACs: macs[i], UnitParams: params[i], Parts: int(parts[i])}
 		if units[i] == 0 {
 			row.Name, row.Group = strings.Clone(row.Name), strings.Clone(row.Group)
+			if x.err = described.complete(&row); x.err != nil {
+				return nil
+			}
 			layers = append(layers, row)
 		}
 		if len(layers) == 0 {
@@ -246,7 +248,7 @@ func (x *extractor) units() (layers []statistics.Layer) {
 			return nil
 		}
 		last := &layers[len(layers)-1]
-		row.Units = last.Units
+		row.Units, row.Rounds, row.MayVanish = last.Units, last.Rounds, last.MayVanish
 		if row != *last || int(units[i]) != last.Units {
 			x.err = fault.New(fault.Value,
 				"row %d of the %s table is unit %d of layer %q, expected unit %d of layer %q with "+
@@ -260,17 +262,11 @@ func (x *extractor) units() (layers []statistics.Layer) {
 	return layers
 }
 
-// maxChannelGroups is the greatest size of the text of the channel groups, in bytes.
-const maxChannelGroups = 16 << 20
-
-// channelGroups checks the optional metadata of the channel groups, which is carried along.
-func (x *extractor) channelGroups() {
-	text, given := x.pairs[keyChannelGroups]
-	if x.err == nil && given && (len(text) > maxChannelGroups || !json.Valid([]byte(text))) {
-		x.err = fault.New(fault.Value, "metadata %s has %d bytes and begins with %.40q, expected "+
-			"JSON of at most %d bytes; make the table with agflow", keyChannelGroups, len(text),
-			text, maxChannelGroups)
+func (x *extractor) channelGroups() (groups channelGroups) {
+	if x.err == nil {
+		groups, x.err = getChannelGroups(x.pairs)
 	}
+	return groups
 }
 
 // imageSize checks the optional metadata of the height and width, in pixels, at which the model was

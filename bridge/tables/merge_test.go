@@ -120,7 +120,7 @@ func TestMergeCopiesNoFile(t *testing.T) {
 		t.Skip("the address sanitizer allocates what is measured here")
 	}
 	layer := statistics.Layer{
-		Name: "wide", Group: statistics.MLP, Units: 20_000, UnitWidth: 1, Parts: 1,
+		Name: "wide", Group: "mlp", Rounds: true, Units: 20_000, UnitWidth: 1, Parts: 1,
 	}
 	sums, err := statistics.NewAccumulator(statistics.Model{}, []statistics.Layer{layer}, 1)
 	if err != nil {

@@ -32,6 +32,7 @@ func PlanToRecord(alloc memory.Allocator, p planning.Plan) (arrow.Record, error)
 	c.bools("keep", p.Keep)
 	pairs := copied(p.Metadata)
 	putModel(pairs, p.Model)
+	putChannelGroups(pairs, p.Layers)
 	pairs[keyCriterion] = p.Criterion
 	pairs[keySeed] = strconv.FormatUint(p.Seed, 10)
 	pairs[keyRequest] = string(request)

@@ -155,6 +155,7 @@ func sampleFiles(t testing.TB) map[string][]byte {
 	records["tensor float64"] = samples.Tensor[float64]()
 	records["tensor float16"] = samples.Tensor[tensor.Float16]()
 	records["tensor bfloat16"] = samples.Tensor[tensor.BFloat16]()
+	records["scores with channel groups"] = scoresWithGroups(sampleGroups)
 	files := map[string][]byte{}
 	for name, rec := range records {
 		path := filepath.Join(t.TempDir(), "sample.arrow")
@@ -186,4 +187,20 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 		KindLatency:   LatencyToRecord(alloc, sampleLatency()),
 		KindDecisions: decisionsToRecord(alloc, sampleDecisions(), 0, sampleRouter(), true),
 	}
+}
+
+// sampleGroups are channel groups of samples.Layers, with properties other than those that their
+// labels once stood for.
+const sampleGroups = `{"blocks.0.mlp": {"kind": "mlp", "rounds": false, "may_vanish": false,
+	"members": [{"name": "blocks.0.mlp.fc1.weight", "axis": 0, "role": "producer",
+		"runs": [[0, 1, 1, 0], [3, 1, 2, 6]]}],
+	"attributes": [{"module": "blocks.0.mlp", "name": "widths", "place": 1, "per_unit": null}]},
+	"blocks.0.attn": {"kind": "heads", "rounds": true, "may_vanish": true, "members": [],
+		"attributes": [{"module": "blocks.0.attn", "name": "heads", "place": null,
+			"per_unit": 1}]}}`
+
+func scoresWithGroups(text string) arrow.Record {
+	scores := sampleScores()
+	scores.Metadata[keyChannelGroups] = text
+	return ScoresToRecord(memory.DefaultAllocator, scores)
 }

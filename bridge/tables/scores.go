@@ -19,6 +19,7 @@ func ScoresToRecord(alloc memory.Allocator, s criteria.Scores) arrow.Record {
 	c.float64s("score", s.Score)
 	pairs := copied(s.Metadata)
 	putModel(pairs, s.Model)
+	putChannelGroups(pairs, s.Layers)
 	pairs[keyCriterion] = s.Criterion
 	pairs[keySeed] = strconv.FormatUint(s.Seed, 10)
 	return c.record(KindScores, pairs)

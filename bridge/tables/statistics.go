@@ -37,6 +37,7 @@ func StatisticsToRecord(alloc memory.Allocator, t statistics.Table) arrow.Record
 	c.float64s("sum_wg", t.SumWG)
 	pairs := copied(t.Metadata)
 	putModel(pairs, t.Model)
+	putChannelGroups(pairs, t.Layers)
 	return c.record(KindStatistics, pairs)
 }
 

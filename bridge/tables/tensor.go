@@ -36,9 +36,13 @@ func Tensors(of arrow.Record) ([]Tensor, error) {
 	if rec.NumCols() == 0 {
 		return nil, fault.New(fault.Empty, "the tensor table has no columns, expected one at least")
 	}
+	groups, err := getChannelGroups(ipcfile.Pairs(rec.Schema().Metadata()))
+	if err != nil {
+		return nil, err
+	}
 	tensors := make([]Tensor, rec.NumCols())
 	for i, f := range rec.Schema().Fields() {
-		t, err := describeTensor(f)
+		t, err := describeTensor(f, groups)
 		if err != nil {
 			return nil, err
 		}
@@ -57,8 +61,8 @@ func TensorMetadata(rec arrow.Record) (statistics.Model, map[string]string, erro
 	return model, tableMetadata(pairs), err
 }
 
-// describeTensor reads the metadata of a field.
-func describeTensor(f arrow.Field) (t Tensor, err error) {
+// describeTensor reads the metadata of a field of a file with these channel groups.
+func describeTensor(f arrow.Field, groups channelGroups) (t Tensor, err error) {
 	pairs := ipcfile.Pairs(f.Metadata)
 	integer := func(key string) (n int) {
 		if err == nil {
@@ -87,6 +91,9 @@ func describeTensor(f arrow.Field) (t Tensor, err error) {
 	if err != nil {
 		return t, fault.New(fault.Value, "tensor column %q: a size in its metadata is not a whole "+
 			"number (%w); write it with agflow", f.Name, err)
+	}
+	if err := groups.complete(&t.Layer); err != nil {
+		return t, err
 	}
 	return t, statistics.ValidateLayers([]statistics.Layer{t.Layer})
 }

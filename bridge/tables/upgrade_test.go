@@ -275,21 +275,3 @@ func TestEditedPlan(t *testing.T) {
 		t.Errorf("a layer without units: %v", err)
 	}
 }
-
-// TestChannelGroups proves that the optional metadata is checked and carried along.
-func TestChannelGroups(t *testing.T) {
-	for text, good := range map[string]bool{
-		`[{"kind": "mlp"}]`: true, "": false, "[": false,
-		`"` + strings.Repeat("x", maxChannelGroups) + `"`: false,
-	} {
-		scores := sampleScores()
-		scores.Metadata[keyChannelGroups] = text
-		got, err := ScoresFromRecord(ScoresToRecord(memory.DefaultAllocator, scores))
-		switch {
-		case good && (err != nil || got.Metadata[keyChannelGroups] != text):
-			t.Errorf("%q: %v, %v", text, got.Metadata, err)
-		case !good && fault.CodeOf(err) != fault.Value:
-			t.Errorf("%.40q: %v", text, err)
-		}
-	}
-}

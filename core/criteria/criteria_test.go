@@ -17,8 +17,8 @@ func toy() statistics.Table {
 	return statistics.Table{
 		Model: statistics.Model{Name: "toy", MACs: 100, Params: 10},
 		Layers: []statistics.Layer{
-			{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 3, UnitWidth: 1, Parts: 1},
-			{Name: "blocks.1.attn", Group: statistics.Heads, Units: 2, UnitWidth: 4, Parts: 1},
+			{Name: "blocks.0.mlp", Group: "mlp", Rounds: true, Units: 3, UnitWidth: 1, Parts: 1},
+			{Name: "blocks.1.attn", Group: "heads", Units: 2, UnitWidth: 4, Parts: 1},
 		},
 		Rows: []int64{4, 4, 4, 8, 8}, Samples: []int64{2, 2, 2, 4, 4}, Batches: []int64{
 			1, 1, 1, 2, 2,
@@ -172,7 +172,7 @@ func TestRandomIsFrozen(t *testing.T) {
 func TestRandomIsUniform(t *testing.T) {
 	const units = 100_000
 	layers := []statistics.Layer{
-		{Name: "wide", Group: statistics.MLP, Units: units, UnitWidth: 1, Parts: 1},
+		{Name: "wide", Group: "mlp", Rounds: true, Units: units, UnitWidth: 1, Parts: 1},
 	}
 	ones, zeros := slices.Repeat([]int64{1}, units), make([]float64, units)
 	table := statistics.Table{

@@ -62,8 +62,8 @@ func sameCorrelation(got *float64, want float64) bool {
 // Overall pools the units that the layers keep, and ranks all units together.
 func TestAgreementPoolsLayers(t *testing.T) {
 	layers := []statistics.Layer{
-		{Name: "a", Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1},
-		{Name: "b", Group: statistics.MLP, Units: 6, UnitWidth: 1, Parts: 1},
+		{Name: "a", Group: "mlp", Rounds: true, Units: 2, UnitWidth: 1, Parts: 1},
+		{Name: "b", Group: "mlp", Rounds: true, Units: 6, UnitWidth: 1, Parts: 1},
 	}
 	a := criteria.Scores{Layers: layers, Score: []float64{1, 2, 11, 12, 13, 14, 15, 16}}
 	b := criteria.Scores{Layers: layers, Score: []float64{2, 1, 11, 12, 13, 14, 15, 16}}
@@ -160,7 +160,7 @@ func TestAgreementProperties(t *testing.T) {
 // Random scores agree by about Chance.
 func TestChanceIsWhatRandomScoresReach(t *testing.T) {
 	layers := []statistics.Layer{
-		{Name: "wide", Group: statistics.MLP, Units: 20_000, UnitWidth: 1, Parts: 1},
+		{Name: "wide", Group: "mlp", Rounds: true, Units: 20_000, UnitWidth: 1, Parts: 1},
 	}
 	draw := func(seed uint64) criteria.Scores {
 		r := rand.New(rand.NewPCG(seed, 1))

@@ -18,7 +18,7 @@ func ExampleDynamicRange() {
 // Half of four channels is kept: one of the two is common. The order of all four is close.
 func ExampleAgreement() {
 	layers := []statistics.Layer{
-		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1},
+		{Name: "blocks.0.mlp", Group: "mlp", Rounds: true, Units: 4, UnitWidth: 1, Parts: 1},
 	}
 	agf := criteria.Scores{Criterion: "agf", Layers: layers, Score: []float64{1, 2, 3, 4}}
 	taylor := criteria.Scores{Criterion: "taylor", Layers: layers, Score: []float64{1, 3, 2, 4}}

@@ -13,8 +13,8 @@ import (
 )
 
 var toyLayers = []statistics.Layer{
-	{Name: "blocks.0.attn", Group: statistics.Heads, Units: 6, UnitWidth: 4, Parts: 1},
-	{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 40, UnitWidth: 1, Parts: 1},
+	{Name: "blocks.0.attn", Group: "heads", Units: 6, UnitWidth: 4, Parts: 1},
+	{Name: "blocks.0.mlp", Group: "mlp", Rounds: true, Units: 40, UnitWidth: 1, Parts: 1},
 }
 
 // scoresOf returns scores of one MLP layer.
@@ -22,7 +22,7 @@ func scoresOf(criterion string, score ...float64) criteria.Scores {
 	return criteria.Scores{Criterion: criterion, Score: score,
 		Layers: []statistics.Layer{
 			{
-				Name: "blocks.0.mlp", Group: statistics.MLP, Units: len(score), UnitWidth: 1,
+				Name: "blocks.0.mlp", Group: "mlp", Rounds: true, Units: len(score), UnitWidth: 1,
 				Parts: 1,
 			},
 		}}
@@ -89,7 +89,7 @@ func drawLayers(t *rapid.T) []statistics.Layer {
 	var layers []statistics.Layer
 	for i := range rapid.IntRange(1, 4).Draw(t, "layers") {
 		layers = append(layers, statistics.Layer{
-			Name: fmt.Sprintf("blocks.%d", i), Group: statistics.MLP,
+			Name: fmt.Sprintf("blocks.%d", i), Group: "mlp", Rounds: true,
 			Units: rapid.IntRange(1, 30).Draw(t, "units"), UnitWidth: 1, Parts: 1,
 		})
 	}

@@ -218,12 +218,13 @@ func BenchmarkStability(b *testing.B) {
 		for i := range 12 {
 			layers = append(layers,
 				statistics.Layer{
-					Name: fmt.Sprint("attn", i), Group: statistics.Heads, Units: width / 256,
+					Name: fmt.Sprint("attn", i), Group: "heads", Units: width / 256,
 					UnitWidth: 64, Parts: 1,
 				},
 				statistics.Layer{
-					Name: fmt.Sprint("mlp", i), Group: statistics.MLP, Units: width, UnitWidth: 1,
-					Parts: 1,
+					Name: fmt.Sprint("mlp", i), Group: "mlp", Rounds: true, Units: width,
+					UnitWidth: 1,
+					Parts:     1,
 				})
 		}
 		tables := batches(layers, 100, 100)

@@ -66,7 +66,7 @@ func (b budget) unitCost(layers []statistics.Layer, at int) float64 {
 		return float64(l.UnitParams)
 	case "latency_ms":
 		kept := denseUnits(layers)
-		if kept[at] = l.Parts; l.Group == statistics.Block {
+		if kept[at] = l.Parts; l.MayVanish {
 			kept[at] = 0
 		}
 		return (b.dense - b.of(kept)) / float64(max(l.Units-kept[at], 1))

@@ -13,7 +13,7 @@ func toyScores() criteria.Scores {
 	return criteria.Scores{
 		Model: statistics.Model{Name: "toy", MACs: 100}, Criterion: "agf",
 		Layers: []statistics.Layer{{
-			Name: "blocks.0.mlp", Group: statistics.MLP,
+			Name: "blocks.0.mlp", Group: "mlp", Rounds: true,
 			Units: 6, UnitWidth: 1, Parts: 1, UnitMACs: 10,
 		}},
 		Score: []float64{0.3, 0.9, 0.1, 0.5, 0.7, 0.2},

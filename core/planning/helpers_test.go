@@ -20,11 +20,11 @@ func vit(criterion string, blocks int) criteria.Scores {
 	for b := range blocks {
 		s.Layers = append(s.Layers,
 			statistics.Layer{
-				Name: fmt.Sprintf("blocks.%d.attn", b), Group: statistics.Heads, Units: 4,
+				Name: fmt.Sprintf("blocks.%d.attn", b), Group: "heads", Units: 4,
 				UnitWidth: 8, Parts: 1, UnitMACs: 50,
 			},
 			statistics.Layer{
-				Name: fmt.Sprintf("blocks.%d.mlp", b), Group: statistics.MLP, Units: 16,
+				Name: fmt.Sprintf("blocks.%d.mlp", b), Group: "mlp", Rounds: true, Units: 16,
 				UnitWidth: 1, Parts: 1, UnitMACs: 5,
 			})
 		for u := range 20 {
@@ -77,13 +77,14 @@ func drawWidths(t *rapid.T, s criteria.Scores) *criteria.Scores {
 func drawScores(t *rapid.T, minUnits int) criteria.Scores {
 	s := criteria.Scores{Criterion: "agf_relative", Model: statistics.Model{Name: "drawn"}}
 	s.Model.MACs = rapid.Int64Range(1, 1000).Draw(t, "rest")
-	groups := []string{statistics.MLP, statistics.Heads}
+	groups := []string{"mlp", "heads", "conv"}
 	for i := range rapid.IntRange(1, 6).Draw(t, "layers") {
 		l := statistics.Layer{
 			Name:     fmt.Sprintf("blocks.%d", i),
 			Group:    rapid.SampledFrom(groups).Draw(t, "group"),
 			Units:    rapid.IntRange(minUnits, 40).Draw(t, "units"),
 			UnitMACs: rapid.Int64Range(0, 30).Draw(t, "unit MACs"),
+			Rounds:   rapid.Bool().Draw(t, "rounds"),
 		}
 		l.UnitWidth, l.Parts = 1, 1
 		s.Layers = append(s.Layers, l)

@@ -9,7 +9,7 @@ import (
 // measured is a table of one layer of two channels, with weights that read them.
 func measured() statistics.Table {
 	layer := statistics.Layer{
-		Name: "mlp", Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1, UnitMACs: 1,
+		Name: "mlp", Group: "mlp", Rounds: true, Units: 2, UnitWidth: 1, Parts: 1, UnitMACs: 1,
 	}
 	return statistics.Table{
 		Layers: []statistics.Layer{layer},

@@ -76,7 +76,7 @@ func (o oracle) steps(at, floor int) []oracleStep {
 			layer: at,
 			gain:  divided(step(scores, first, 1)*o.unit(o.scores.Score, at), float64(size)*cost),
 		}
-		if o.r.Joint || o.r.Widths != Uniform || l.Group == statistics.Block {
+		if o.r.Joint || o.r.Widths != Uniform || l.MayVanish {
 			s.value = step(widths, first, o.unit(o.widths, at)) / float64(size)
 		}
 		if o.r.Joint {
@@ -116,7 +116,7 @@ func (o oracle) order() (order []oracleStep, kept []int) {
 		name := l.Name
 		if o.r.Joint {
 			name = "all"
-		} else if o.r.Widths != Uniform || l.Group == statistics.Block {
+		} else if o.r.Widths != Uniform || l.MayVanish {
 			name = "group " + l.Group
 		}
 		kept[i] = floor
@@ -150,12 +150,12 @@ func (o oracle) order() (order []oracleStep, kept []int) {
 // mean of all branches.
 func (o oracle) unit(values []float64, at int) float64 {
 	offsets := statistics.Offsets(o.scores.Layers)
-	if o.scores.Layers[at].Group != statistics.Block {
+	if !whole(o.scores.Layers[at]) {
 		return importanceScale(values[offsets[at]:offsets[at+1]])
 	}
 	var blocks []float64
 	for i, l := range o.scores.Layers {
-		if l.Group == statistics.Block {
+		if whole(l) {
 			blocks = append(blocks, values[offsets[i]])
 		}
 	}
@@ -173,7 +173,7 @@ func drawWhole(t *rapid.T) (wholeViT, Input, Request) {
 	}
 	least := 16
 	for _, l := range in.Scores.Layers {
-		if rounded(l) {
+		if l.Rounds {
 			least = min(least, l.Units/l.Parts)
 		}
 	}

@@ -21,8 +21,8 @@ type Plan struct {
 }
 
 // Validate checks what every reader of a plan relies on: valid layers, one finite score and one
-// decision a unit, at least one unit kept in each layer except a branch, and equally many in each
-// part of a layer.
+// decision a unit, at least one unit kept in each layer that may not vanish, and equally many in
+// each part of a layer.
 //
 // Errors: those of [criteria.Scores.Validate], shape, value (a layer that keeps nothing, or parts
 // that differ).
@@ -39,7 +39,7 @@ func (p Plan) Validate() error {
 	for i, l := range p.Layers {
 		keep, size := p.Keep[offsets[i]:offsets[i+1]], l.Units/l.Parts
 		first := count(keep[:size])
-		if first == 0 && l.Group != statistics.Block {
+		if first == 0 && !l.MayVanish {
 			return fault.New(fault.Value, "the plan keeps no unit of layer %q; keep at least one",
 				l.Name)
 		}

@@ -53,7 +53,7 @@ func rank(s criteria.Scores, widths []float64, selected []bool) []target {
 		})
 	}
 	running.Wait()
-	compareBlocks(targets, widths)
+	compareWhole(targets, widths)
 	return targets
 }
 
@@ -92,18 +92,18 @@ func importanceScale(scores []float64) float64 {
 	return 0
 }
 
-// compareBlocks normalises the importance of branches by the mean over all of them: the mean of a
-// layer of one unit is the unit itself, which would make all branches equal.
-func compareBlocks(targets []target, widths []float64) {
-	var blocks []*target
+// compareWhole normalises the importance of layers that go or stay as one unit by the mean over all
+// of them: the mean of a layer of one unit is the unit itself, which would make all of them equal.
+func compareWhole(targets []target, widths []float64) {
+	var found []*target
 	var scores, shared []float64
 	for i, t := range targets {
-		if t.Group == statistics.Block {
-			blocks = append(blocks, &targets[i])
+		if whole(t.Layer) {
+			found = append(found, &targets[i])
 			scores, shared = append(scores, t.scores[0]), append(shared, widths[t.offset])
 		}
 	}
-	for i, t := range blocks {
+	for i, t := range found {
 		t.scale = importanceScale(scores)
 		t.importance[0] = shared[i] * importanceScale(shared)
 	}

@@ -28,9 +28,9 @@ type Request struct {
 	Widths string `json:"widths"`
 	// one schedule over all groups, by normalised importance per cost
 	Joint bool `json:"joint"`
-	// least share of each layer's units that is kept; branches excepted
+	// least share of each layer's units that is kept, those that may vanish excepted
 	Floor float64 `json:"floor"`
-	// mlp and embed layers, and each head of head_dim layers, keep a multiple of it; 0 counts as 1
+	// each part of a layer that rounds keeps a multiple of it; 0 counts as 1
 	RoundTo int      `json:"round_to"`
 	Groups  []string `json:"groups"` // the groups to prune; all when empty
 	// names, or patterns as path.Match reads them, of layers that are not pruned

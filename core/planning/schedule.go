@@ -4,8 +4,6 @@ import (
 	"math"
 	"slices"
 	"sort"
-
-	"agflow/core/statistics"
 )
 
 // schedule is the greedy schedule of some allocations: their steps in one order, greatest value
@@ -18,23 +16,24 @@ type stepCounts []int
 // schedulesOf puts the allocations of all targets into schedules: one, one a group, or one a layer.
 func (v *solver) schedulesOf(r Request) ([]schedule, error) {
 	var all []schedule
-	index := map[string]int{}
+	type key struct{ layer, group string }
+	index := map[key]int{}
 	for i := range v.targets {
 		a, err := v.allocationOf(&v.targets[i], r)
 		if err != nil {
 			return nil, err
 		}
-		name := a.Name
+		shared := key{layer: a.Name}
 		switch {
 		case r.Joint:
-			name = ""
-		case r.Widths != Uniform || a.Group == statistics.Block:
-			name = "\x00" + a.Group // not the name of a layer
+			shared = key{}
+		case r.Widths != Uniform || whole(a.Layer):
+			shared = key{group: a.Group}
 		}
-		at, known := index[name]
+		at, known := index[shared]
 		if !known {
 			at = len(all)
-			index[name], all = at, append(all, nil)
+			index[shared], all = at, append(all, nil)
 		}
 		all[at] = append(all[at], a)
 	}

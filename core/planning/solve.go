@@ -25,13 +25,13 @@ type Input struct {
 // Solve makes the plan of a request.
 //
 // A greedy schedule puts all units into one fixed order of allocation steps (round_to units of each
-// part of a layer; one head; one branch), on top of a floor of one step, or of the share that the
-// request's floor asks for. The plan is the longest prefix of the order that the budget allows, by
-// the exact cost of the prefix: it never exceeds the budget, and the next step of the order would.
-// The order is:
+// part of a layer that rounds; else one unit), on top of a floor of one step, or of the share that
+// the request's floor asks for; a layer that may vanish has none. The plan is the longest prefix of
+// the order that the budget allows, by the exact cost of the prefix: it never exceeds the budget,
+// and the next step of the order would. The order is:
 //   - with uniform widths, all layers shrink by the same ratio, and with a pruning ratio none keeps
-//     more than its share, floors excepted; branches share a schedule, because a layer of one unit
-//     cannot shrink;
+//     more than its share, floors excepted; layers of one unit that may vanish share a schedule,
+//     because they cannot shrink;
 //   - with widths, all layers of a group share a schedule, in the order of normalised importance;
 //   - joint, all layers share one schedule, in the order of normalised importance per cost.
 //

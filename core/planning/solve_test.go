@@ -67,7 +67,8 @@ func TestPlansByHand(t *testing.T) {
 func TestCandidatesAreTakenByImportancePerMAC(t *testing.T) {
 	layer := func(name string, macs int64) statistics.Layer {
 		return statistics.Layer{
-			Name: name, Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1, UnitMACs: macs,
+			Name: name, Group: "mlp", Rounds: true, Units: 2, UnitWidth: 1, Parts: 1,
+			UnitMACs: macs,
 		}
 	}
 	s := criteria.Scores{
@@ -93,8 +94,8 @@ func TestUtilityByHand(t *testing.T) {
 	s := criteria.Scores{
 		Criterion: "agf", Model: statistics.Model{Name: "toy"},
 		Layers: []statistics.Layer{
-			{Name: "a", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1},
-			{Name: "b", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1},
+			{Name: "a", Group: "mlp", Rounds: true, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1},
+			{Name: "b", Group: "mlp", Rounds: true, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1},
 		},
 		Score: []float64{4, 3, 2, 1, 100, 100, 100, 100},
 	}
@@ -175,7 +176,7 @@ func TestRefusals(t *testing.T) {
 		"round_to of a head": {
 			Request{PruningRatio: 0.5, RoundTo: 9},
 			func(s *criteria.Scores) {
-				s.Layers[1].Group, s.Layers[1].Parts = statistics.HeadDim, 2
+				s.Layers[1].Parts = 2
 			},
 			fault.Value,
 			`"blocks.0.mlp" has 16 units, fewer than round_to 9 in each of its 2 parts`,
@@ -274,11 +275,12 @@ func branches() criteria.Scores {
 	}
 	for _, name := range []string{"a", "b", "c"} {
 		s.Layers = append(s.Layers, statistics.Layer{
-			Name: name, Group: statistics.Block, Units: 1, UnitWidth: 8, Parts: 1, UnitMACs: 30,
+			Name: name, Group: "block", MayVanish: true, Units: 1, UnitWidth: 8, Parts: 1,
+			UnitMACs: 30,
 		})
 	}
 	s.Layers = append(s.Layers, statistics.Layer{
-		Name: "mlp", Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 5,
+		Name: "mlp", Group: "mlp", Rounds: true, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 5,
 	})
 	return s
 }
@@ -331,7 +333,7 @@ func TestPartsKeepEquallyMany(t *testing.T) {
 	s := criteria.Scores{
 		Criterion: "agf", Model: statistics.Model{Name: "toy"},
 		Layers: []statistics.Layer{
-			{Name: "v", Group: statistics.HeadDim, Units: 8, UnitWidth: 1, Parts: 2},
+			{Name: "v", Group: "head_dim", Rounds: true, Units: 8, UnitWidth: 1, Parts: 2},
 		},
 		Score: []float64{1, 2, 3, 4, 80, 70, 60, 50},
 	}
@@ -356,7 +358,7 @@ func TestPartsKeepEquallyMany(t *testing.T) {
 func TestWidthsByHand(t *testing.T) {
 	layer := func(name string) statistics.Layer {
 		return statistics.Layer{
-			Name: name, Group: statistics.MLP, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1,
+			Name: name, Group: "mlp", Rounds: true, Units: 4, UnitWidth: 1, Parts: 1, UnitMACs: 1,
 		}
 	}
 	s := criteria.Scores{
@@ -404,7 +406,7 @@ func TestPlansAreValidated(t *testing.T) {
 		"scores":  {func(p *Plan) { p.Score = nil }, fault.Shape},
 		"nothing": {func(p *Plan) { clear(p.Keep[:4]) }, fault.Value},
 		"parts": {func(p *Plan) {
-			p.Layers[1].Group, p.Layers[1].Parts = statistics.HeadDim, 2
+			p.Layers[1].Parts = 2
 			p.Keep[4], p.Keep[12] = !p.Keep[4], p.Keep[4]
 		}, fault.Value},
 		"infinite": {func(p *Plan) { p.Score[0] = math.Inf(1) }, fault.Nonfinite},
@@ -425,8 +427,9 @@ func large(seed uint64) criteria.Scores {
 	}
 	for i := range 250 {
 		s.Layers = append(s.Layers, statistics.Layer{
-			Name: "blocks." + string(rune('a'+i)), Group: statistics.MLP, Units: 4000, UnitWidth: 1,
-			Parts: 1, UnitMACs: 1000,
+			Name: "blocks." + string(rune('a'+i)), Group: "mlp", Rounds: true, Units: 4000,
+			UnitWidth: 1,
+			Parts:     1, UnitMACs: 1000,
 		})
 	}
 	for range 1_000_000 {

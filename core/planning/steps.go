@@ -26,7 +26,7 @@ func (v *solver) allocationOf(t *target, r Request) (allocation, error) {
 	}
 	a := allocation{target: t, floor: floor, size: stepUnits(t.Layer, r.RoundTo)}
 	a.values = make([]float64, (t.Units-floor)/a.size)
-	if !r.Joint && r.Widths == Uniform && t.Group != statistics.Block {
+	if !r.Joint && r.Widths == Uniform && !whole(t.Layer) {
 		return a, nil // a schedule of its own, whose order is that of the steps
 	}
 	for k := range a.values {
@@ -66,24 +66,21 @@ func sum(values []float64) float64 {
 	return total
 }
 
-// rounded reports whether round_to applies to a layer: where units are channels. Heads and branches
-// are kept or removed one by one.
-func rounded(l statistics.Layer) bool {
-	return l.Group != statistics.Heads && l.Group != statistics.Block
-}
+// whole reports whether a layer is one unit that goes or stays as a whole.
+func whole(l statistics.Layer) bool { return l.MayVanish && l.Units == 1 }
 
 // stepUnits returns how many units of a layer one step has: round_to of each part, or one.
 func stepUnits(l statistics.Layer, roundTo int) int {
-	if rounded(l) {
+	if l.Rounds {
 		return roundTo * l.Parts
 	}
 	return 1
 }
 
 // floorUnits returns the least number of units that a layer keeps: the share that the request's
-// floor asks for, in whole steps, and at least one step. A branch may be removed whole.
+// floor asks for, in whole steps, and at least one step. A layer that may vanish keeps none.
 func floorUnits(l statistics.Layer, r Request) (int, error) {
-	if rounded(l) && r.RoundTo > l.Units/l.Parts {
+	if l.Rounds && r.RoundTo > l.Units/l.Parts {
 		return 0, fault.New(fault.Value,
 			"layer %q has %d units, fewer than round_to %d%s; "+
 				"lower round_to or put the layer in ignored_layers",
@@ -91,7 +88,7 @@ func floorUnits(l statistics.Layer, r Request) (int, error) {
 	}
 	size := stepUnits(l, r.RoundTo)
 	switch least := int(math.Ceil(r.Floor*float64(l.Units) - slack)); {
-	case l.Group == statistics.Block:
+	case l.MayVanish:
 		return 0, nil
 	case (least+size-1)/size*size > l.Units:
 		return 0, fault.New(fault.Value,

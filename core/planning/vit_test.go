@@ -52,17 +52,20 @@ func (m wholeViT) cut(kept []int) wholeViT {
 // hidden channels.
 func (m wholeViT) layers() []statistics.Layer {
 	layer := func(name, group string, units, parts int) statistics.Layer {
-		return statistics.Layer{Name: name, Group: group, Units: units, UnitWidth: 1, Parts: parts}
+		return statistics.Layer{
+			Name: name, Group: group, Units: units, UnitWidth: 1, Parts: parts,
+			Rounds: group != "heads" && group != "block", MayVanish: group == "block",
+		}
 	}
-	layers := []statistics.Layer{layer("embed", statistics.Embed, m.embed, 1)}
+	layers := []statistics.Layer{layer("embed", "embed", m.embed, 1)}
 	for i, b := range m.blocks {
 		attn, mlp := fmt.Sprintf("blocks.%d.attn", i), fmt.Sprintf("blocks.%d.mlp", i)
 		layers = append(layers,
-			layer(attn+".branch", statistics.Block, 1, 1),
-			layer(attn, statistics.Heads, b.heads, 1),
-			layer(attn+".v", statistics.HeadDim, b.heads*b.v, b.heads),
-			layer(attn+".qk", statistics.HeadDim, b.heads*b.qk, b.heads),
-			layer(mlp+".branch", statistics.Block, 1, 1), layer(mlp, statistics.MLP, b.hidden, 1))
+			layer(attn+".branch", "block", 1, 1),
+			layer(attn, "heads", b.heads, 1),
+			layer(attn+".v", "head_dim", b.heads*b.v, b.heads),
+			layer(attn+".qk", "head_dim", b.heads*b.qk, b.heads),
+			layer(mlp+".branch", "block", 1, 1), layer(mlp, "mlp", b.hidden, 1))
 	}
 	dense := m.price()
 	for i, l := range layers {
@@ -162,15 +165,15 @@ func (m wholeViT) latencies() *LatencyTable {
 		if p.kind.shape == nil {
 			continue
 		}
-		in, out, heads, _ := p.widths(c.sizes)
-		shape := p.kind.shape(p.rows, in, out, heads)
+		dense, _ := p.at(c.sizes)
+		shape, sizes := p.kind.shape(dense), dense.measured()
 		if seen[shape] {
 			continue
 		}
 		seen[shape] = true
-		for _, i := range axis(in) {
-			for _, o := range axis(out) {
-				for _, h := range axis(heads) {
+		for _, i := range axis(sizes[0]) {
+			for _, o := range axis(sizes[1]) {
+				for _, h := range axis(sizes[2]) {
 					t.Kind, t.Rows = append(t.Kind, kindOf(shape)), append(t.Rows, p.rows)
 					t.Shape = append(t.Shape, shape)
 					t.Inputs, t.Outputs = append(t.Inputs, i), append(t.Outputs, o)
@@ -217,7 +220,7 @@ func drawCut(t *rapid.T, layers []statistics.Layer) []int {
 	kept := make([]int, len(layers))
 	for i, l := range layers {
 		least := 1
-		if l.Group == statistics.Block {
+		if l.MayVanish {
 			least = 0
 		}
 		kept[i] = l.Parts * rapid.IntRange(least, l.Units/l.Parts).Draw(t, "kept")

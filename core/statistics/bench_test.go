@@ -9,7 +9,7 @@ import (
 // BenchmarkSmallAdd is the cost of a call beside its work.
 func BenchmarkSmallAdd(b *testing.B) {
 	a, err := NewAccumulator(toyModel,
-		[]Layer{{Name: "mlp", Group: MLP, Units: 8, UnitWidth: 1, Parts: 1}}, 1)
+		[]Layer{{Name: "mlp", Group: "mlp", Rounds: true, Units: 8, UnitWidth: 1, Parts: 1}}, 1)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 // utility does not.
 func Example() {
 	layers := []statistics.Layer{
-		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 2, UnitWidth: 1, Parts: 1},
+		{Name: "blocks.0.mlp", Group: "mlp", Rounds: true, Units: 2, UnitWidth: 1, Parts: 1},
 	}
 	accumulator, err := statistics.NewAccumulator(statistics.Model{Name: "toy"}, layers, 1)
 	if err != nil {
@@ -31,7 +31,7 @@ func Example() {
 
 func ExampleMerge() {
 	layers := []statistics.Layer{
-		{Name: "blocks.0.mlp", Group: statistics.MLP, Units: 1, UnitWidth: 1, Parts: 1},
+		{Name: "blocks.0.mlp", Group: "mlp", Rounds: true, Units: 1, UnitWidth: 1, Parts: 1},
 	}
 	var shards []statistics.Table
 	for _, value := range []float32{2, -3} {

@@ -14,11 +14,12 @@ var (
 	toyModel  = Model{Name: "toy", MACs: 1000, Params: 100}
 	toyLayers = []Layer{
 		{
-			Name: "blocks.0.attn", Group: Heads, Units: 3, UnitWidth: 4, Parts: 1, UnitMACs: 50,
+			Name: "blocks.0.attn", Group: "heads", Units: 3, UnitWidth: 4, Parts: 1, UnitMACs: 50,
 			UnitParams: 5,
 		},
 		{
-			Name: "blocks.0.mlp", Group: MLP, Units: 7, UnitWidth: 1, Parts: 1, UnitMACs: 10,
+			Name: "blocks.0.mlp", Group: "mlp", Rounds: true, Units: 7, UnitWidth: 1, Parts: 1,
+			UnitMACs:   10,
 			UnitParams: 1,
 		},
 	}

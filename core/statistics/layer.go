@@ -2,35 +2,22 @@ package statistics
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"agflow/core/fault"
 )
-
-// The groups of prunable units.
-const (
-	MLP   = "mlp"   // hidden channels of a block's MLP
-	Heads = "heads" // attention heads of a block
-	// channels inside the heads of a block: of the values, or pairs of query and key channels
-	HeadDim = "head_dim"
-	Embed   = "embed" // channels of the residual stream
-	Block   = "block" // a whole residual branch, one unit a layer
-)
-
-var groups = []string{MLP, Heads, HeadDim, Embed, Block}
-
-// Groups returns the names of all groups of units.
-func Groups() []string { return slices.Clone(groups) }
 
 // maxChannels limits the memory that a description of layers, possibly from a file, can request.
 const maxChannels = 1 << 26
 
 // Layer describes one layer of prunable units. A unit is UnitWidth neighbouring channels: the width
-// of a head for heads, of the residual stream for a block, one for the rest. UnitMACs (of one
+// of a head for heads, of the residual stream for a branch, one for the rest. UnitMACs (of one
 // image) and UnitParams are the costs that the removal of one unit saves when all else is dense.
-// The units form Parts runs of equal length, which keep equally many each: the heads of a head_dim
-// layer, so that its matrices stay rectangular; 1 for every other layer.
+//
+// Group is a label for people, by which they choose layers; layers of one label share the units of
+// a budget out among them. What a layer allows is said by its properties: the units form Parts runs
+// of equal length, which keep equally many each (the channels inside the heads of one attention, so
+// that its matrices stay rectangular); where it Rounds, each part keeps a multiple of round_to; and
+// where it MayVanish, all of its units may go, as those of a residual branch.
 type Layer struct {
 	Name       string `json:"name"`
 	Group      string `json:"group"`
@@ -39,6 +26,8 @@ type Layer struct {
 	UnitMACs   int64  `json:"unit_macs"`
 	UnitParams int64  `json:"unit_params"`
 	Parts      int    `json:"parts"`
+	Rounds     bool   `json:"rounds"`
+	MayVanish  bool   `json:"may_vanish"`
 }
 
 // Channels returns the number of channels of the layer's activation: Units*UnitWidth.
@@ -74,8 +63,8 @@ func UnitName(layers []Layer, entry int) string {
 	return fmt.Sprintf("entry %d past the last layer", entry)
 }
 
-// ValidateLayers refuses an empty list, empty and repeated names, unknown groups and impossible
-// sizes or parts.
+// ValidateLayers refuses an empty list, empty and repeated names, empty groups and impossible sizes
+// or parts.
 func ValidateLayers(layers []Layer) error {
 	if len(layers) == 0 {
 		return fault.New(fault.Empty, "no layers were given; describe at least one prunable layer")
@@ -89,9 +78,9 @@ func ValidateLayers(layers []Layer) error {
 		case seen[l.Name]:
 			return fault.New(fault.Layer,
 				"layer %q is given twice; give every layer a name of its own", l.Name)
-		case !slices.Contains(groups, l.Group):
-			return fault.New(fault.Value, "layer %q is of group %q; the groups are %s", l.Name,
-				l.Group, strings.Join(groups, ", "))
+		case l.Group == "":
+			return fault.New(fault.Value,
+				"layer %q is of no group; give it a label such as \"mlp\" or \"conv\"", l.Name)
 		case l.Units < 1 || l.UnitWidth < 1 || l.Units > maxChannels/l.UnitWidth:
 			return fault.New(fault.Shape,
 				"layer %q has %d units of width %d; both must be at least 1 and their product at "+
@@ -101,13 +90,6 @@ func ValidateLayers(layers []Layer) error {
 			return fault.New(fault.Shape,
 				"layer %q has %d units in %d parts; parts must be at least 1 and divide the units",
 				l.Name, l.Units, l.Parts)
-		case l.Parts > 1 && l.Group != HeadDim:
-			return fault.New(fault.Value,
-				"layer %q of group %q has %d parts; only layers of group %q have more than 1",
-				l.Name, l.Group, l.Parts, HeadDim)
-		case l.Group == Block && l.Units != 1:
-			return fault.New(fault.Shape, "layer %q of group %q has %d units; a branch is 1",
-				l.Name, l.Group, l.Units)
 		case l.UnitMACs < 0 || l.UnitParams < 0:
 			return fault.New(fault.Value,
 				"layer %q has %d MACs and %d parameters a unit; neither may be negative", l.Name,

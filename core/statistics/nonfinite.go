@@ -49,14 +49,22 @@ func nonFiniteElements(y, g tensor.View) string {
 	if inY.count+inG.count == 0 {
 		return ""
 	}
-	first, side := inY, "y"
+	first, side, of := inY, "y", y
 	if inY.count == 0 || inG.count > 0 && inG.row < inY.row {
-		first, side = inG, "g"
+		first, side, of = inG, "g", g
 	}
 	return fmt.Sprintf(
-		"%d elements of y and %d of g are not finite, the first %v in %s at row %d, channel %d; "+
+		"%d elements of y and %d of g are not finite, the first %v in %s at %s, channel %d; "+
 			"look for an overflow in the model or its input",
-		inY.count, inG.count, first.first, side, first.row, first.channel)
+		inY.count, inG.count, first.first, side, place(of, first.row), first.channel)
+}
+
+// place names a row, of maps by its image.
+func place(v tensor.View, row int) string {
+	if positions := v.Positions(); positions > 0 {
+		return fmt.Sprintf("position %d of image %d", row%positions, row/positions)
+	}
+	return fmt.Sprintf("row %d", row)
 }
 
 // overflow is the error of sums that exceed float64. It occurs with float64 elements alone: sums of

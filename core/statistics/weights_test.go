@@ -13,7 +13,7 @@ import (
 func weightsOf(t *testing.T, steps func(*Accumulator)) Table {
 	t.Helper()
 	a, err := NewAccumulator(toyModel,
-		[]Layer{{Name: "mlp", Group: MLP, Units: 2, UnitWidth: 1, Parts: 1}}, 1)
+		[]Layer{{Name: "mlp", Group: "mlp", Rounds: true, Units: 2, UnitWidth: 1, Parts: 1}}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

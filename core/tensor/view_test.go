@@ -79,6 +79,56 @@ func TestViewRefusesSizesThatDoNotFit(t *testing.T) {
 	}
 }
 
+// The rows of maps are the positions of their images, of any type and strides.
+func TestRowsOfMaps(t *testing.T) {
+	check := func(v tensor.View, err error) {
+		t.Helper()
+		if err != nil || v.Rows() != 4 || v.Channels() != 2 || v.Positions() != 2 ||
+			v.Stride() != 7 || v.ChannelStride() != 3 {
+			t.Fatalf("got %+v, %v", v, err)
+		}
+		for r, want := range [][]float64{{1, 4}, {2, 5}, {8, 11}, {9, 12}} {
+			if row := v.Row(r, make([]float64, 2)); !slices.Equal(row, want) {
+				t.Errorf("%v, row %d: got %v, want %v", v.Dtype(), r, row, want)
+			}
+		}
+	}
+	wide := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+	narrow := make([]float32, len(wide))
+	brains := make([]tensor.BFloat16, len(wide))
+	halves := []tensor.Float16{
+		0x3c00, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800, 0x4880, 0x4900, 0x4980,
+		0x4a00,
+	}
+	for i, v := range wide {
+		narrow[i] = float32(v)
+		brains[i] = tensor.BFloat16(math.Float32bits(float32(v)) >> 16)
+	}
+	check(tensor.NewMapView(wide, 2, 2, 2, 7, 3))
+	check(tensor.NewMapView(narrow, 2, 2, 2, 7, 3))
+	check(tensor.NewMapView(halves, 2, 2, 2, 7, 3))
+	check(tensor.NewMapView(brains, 2, 2, 2, 7, 3))
+	if v, err := tensor.NewMapView[float32](nil, 0, 3, 5, 15, 5); err != nil || v.Rows() != 0 {
+		t.Errorf("no images: got %+v, %v", v, err)
+	}
+}
+
+func TestMapsRefuseSizesThatDoNotFit(t *testing.T) {
+	for _, c := range []struct{ elements, images, channels, positions, stride, channelStride int }{
+		{12, 2, 2, 3, 6, 2}, {11, 2, 2, 3, 5, 3}, {11, 2, 2, 3, 6, 3}, {13, 2, 2, 3, 6, 3},
+		{6, -1, 2, 3, 6, 3}, {0, 1, 0, 3, 6, 3}, {0, 1, 2, 0, 6, 3}, {6, 0, 2, 3, 6, 3},
+		{0, math.MaxInt, 2, 3, 6, 3}, {0, 2, 1 << 62, 4, 1 << 62, 4},
+		{0, 1 << 62, 1, 4, 4, 4}, {0, 2, 2, math.MaxInt, math.MaxInt, math.MaxInt},
+	} {
+		data := make([]float32, c.elements)
+		_, err := tensor.NewMapView(data, c.images, c.channels, c.positions, c.stride,
+			c.channelStride)
+		if err == nil || fault.CodeOf(err) != fault.Shape {
+			t.Errorf("%+v: got %v", c, err)
+		}
+	}
+}
+
 // All 65,536 float16 numbers equal sign · mantissa · 2^exponent computed from their bits.
 func TestFloat16IsExact(t *testing.T) {
 	for bits := range 1 << 16 {

@@ -21,7 +21,7 @@ var Model = statistics.Model{Name: "tiny ViT é", MACs: 1_000, Params: 100}
 // Layers are the layers of Model.
 var Layers = []statistics.Layer{
 	{
-		Name: "blocks.0.mlp", Group: "mlp", Units: 3, UnitWidth: 1, Parts: 1,
+		Name: "blocks.0.mlp", Group: "mlp", Rounds: true, Units: 3, UnitWidth: 1, Parts: 1,
 		UnitMACs: 20, UnitParams: 5,
 	},
 	{

@@ -24,9 +24,22 @@ func absYGView[T tensor.Element](sumC []float64, y, g tensor.View, workers int) 
 	if y.Rows() == 0 {
 		return nil
 	}
+	if isMaps(y) || isMaps(g) {
+		return split(len(sumC), workers, func(lo, hi int) { absYGMaps[T](sumC, y, g, lo, hi) })
+	}
 	yRows, gRows := matrixOf[T](y), matrixOf[T](g)
 	return split(len(sumC), workers, func(lo, hi int) {
 		absYG(sumC[lo:hi], yRows.channelsFrom(lo), gRows.channelsFrom(lo), y.Rows())
+	})
+}
+
+// absYGMaps adds channels lo to hi where y, g or both are maps.
+func absYGMaps[T tensor.Element](sumC []float64, y, g tensor.View, lo, hi int) {
+	if absYGMapsVectors(sumC[lo:hi], y, g, lo) {
+		return
+	}
+	inTiles(y, g, lo, hi, func(lo, hi int, y, g matrix[T], rows int) {
+		absYG(sumC[lo:hi], y, g, rows)
 	})
 }
 

@@ -22,12 +22,35 @@ func BenchmarkKernels(b *testing.B) {
 	})
 }
 
+// BenchmarkMaps does the same with the maps of two stages of a ResNet-50 at batch 64, in both
+// layouts.
+func BenchmarkMaps(b *testing.B) {
+	onEachKernel(b, func(b *testing.B) {
+		for _, shape := range []struct{ images, channels, positions int }{
+			{64, 256, 56 * 56}, {64, 512, 14 * 14},
+		} {
+			n := shape.images * shape.positions * shape.channels
+			y, g := repeated[float32](1, n), repeated[float32](2, n)
+			rows, channels := shape.images*shape.positions, shape.channels
+			benchmarkViews(b, "channels_last", viewOf(b, y, rows, channels, channels),
+				viewOf(b, g, rows, channels, channels))
+			benchmarkViews(b, "contiguous",
+				mapsOf(b, y, shape.images, channels, shape.positions),
+				mapsOf(b, g, shape.images, channels, shape.positions))
+		}
+	})
+}
+
 func benchmarkDtype[T tensor.Element](b *testing.B, rows, channels int) {
 	y := viewOf(b, repeated[T](1, rows*channels), rows, channels, channels)
 	g := viewOf(b, repeated[T](2, rows*channels), rows, channels, channels)
-	s, sumC := NewSums(channels), make([]float64, channels)
+	benchmarkViews(b, y.Dtype().String(), y, g)
+}
+
+func benchmarkViews(b *testing.B, name string, y, g tensor.View) {
+	s, sumC := NewSums(y.Channels()), make([]float64, y.Channels())
 	for _, workers := range []int{1, 2} {
-		name := fmt.Sprintf("%dx%d/%v/workers=%d", rows, channels, y.Dtype(), workers)
+		name := fmt.Sprintf("%dx%d/%s/workers=%d", y.Rows(), y.Channels(), name, workers)
 		b.Run(name, func(b *testing.B) {
 			var read, absYG, sums time.Duration
 			for b.Loop() {

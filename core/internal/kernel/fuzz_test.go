@@ -73,4 +73,29 @@ func fuzzKernels[T tensor.Element](
 	})
 	checkY()
 	checkG()
+	fuzzMaps(t, shape, elements[:n], elements[7:], want)
+}
+
+// fuzzMaps compares the same rows as maps, in as many images as their number allows.
+func fuzzMaps[T tensor.Element](t *testing.T, shape fuzzShape, y, g []T, want Sums) {
+	of := mapShape{1, shape.channels, max(shape.rows, 1), shape.yGap, shape.gGap}
+	if shape.rows == 0 {
+		of.images = 0
+	}
+	for images := 2; images <= 5; images++ {
+		if shape.rows > 0 && shape.rows%images == 0 {
+			of.images, of.positions = images, shape.rows/images
+		}
+	}
+	yMaps, checkY := maps(t, y, of)
+	gMaps, checkG := maps(t, g, of)
+	onEachKernel(t, func(t *testing.T) {
+		got, sumC := NewSums(shape.channels), make([]float64, shape.channels)
+		requireNoError(t, got.Add(yMaps, gMaps, shape.workers))
+		requireNoError(t, AbsYG(sumC, yMaps, gMaps, shape.workers))
+		requireEqual(t, got, want)
+		requireEqualColumn(t, 0, sumC, want.AbsYG)
+	})
+	checkY()
+	checkG()
 }

@@ -60,6 +60,42 @@ func viewOf[T tensor.Element](t testing.TB, data []T, rows, channels, stride int
 	return v
 }
 
+// mapsOf borrows contiguous maps [images, channels, positions].
+func mapsOf[T tensor.Element](
+	t testing.TB, data []T, images, channels, positions int,
+) tensor.View {
+	t.Helper()
+	v, err := tensor.NewMapView(data, images, channels, positions, channels*positions, positions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// guarded returns a buffer of NaN with more of them before and behind it. To be called when it is
+// filled, filled returns the check that no element was written since.
+func guarded[T tensor.Element](
+	t testing.TB, length int,
+) (buffer []T, filled func() (check func())) {
+	t.Helper()
+	const words = 16
+	outer := make([]T, length+2*words)
+	for i := range outer {
+		outer[i] = fromFloat64[T](math.NaN())
+	}
+	return outer[words : words+length], func() func() {
+		before := append([]T(nil), outer...)
+		return func() {
+			t.Helper()
+			for i := range outer {
+				if outer[i] != before[i] && (outer[i] == outer[i] || before[i] == before[i]) {
+					t.Fatalf("element %d of an input was written", i-words)
+				}
+			}
+		}
+	}
+}
+
 // spread returns the rows of a contiguous matrix stride apart, in a larger buffer with NaN before,
 // between and behind, and a check that no element was written. The view's capacity reaches the
 // guard words: Go does not detect an access past the end.
@@ -67,28 +103,15 @@ func spread[T tensor.Element](
 	t testing.TB, contiguous []T, rows, channels, stride int,
 ) (v tensor.View, check func()) {
 	t.Helper()
-	const words = 16
 	length := 0
 	if rows > 0 {
 		length = (rows-1)*stride + channels
 	}
-	outer := make([]T, length+2*words)
-	for i := range outer {
-		outer[i] = fromFloat64[T](math.NaN())
-	}
-	inner := outer[words : words+length]
+	inner, filled := guarded[T](t, length)
 	for r := range rows {
 		copy(inner[r*stride:], contiguous[r*channels:][:channels])
 	}
-	before := append([]T(nil), outer...)
-	return viewOf(t, inner, rows, channels, stride), func() {
-		t.Helper()
-		for i := range outer {
-			if outer[i] != before[i] && (outer[i] == outer[i] || before[i] == before[i]) {
-				t.Fatalf("element %d of an input was written", i-words)
-			}
-		}
-	}
+	return viewOf(t, inner, rows, channels, stride), filled()
 }
 
 // guardedSums returns sums with NaN around every column, and a check that the NaN are still there.

@@ -6,7 +6,7 @@
 
 // func absYGFloat32(y *float32, gradient *float32, yStride int, gradientStride int, rows int,
 //	channels int, sum *float64)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·absYGFloat32(SB), NOSPLIT, $8-56
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -25,9 +25,74 @@ four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       $0x00000080, R10
+	PREFETCHT1 (R11)
+	PREFETCHT1 64(R11)
+	ADDQ       $0x00000080, R11
+	VMOVUPD    (R9), Y1
+	VMOVUPD    32(R9), Y2
+	VCVTPS2PD  (AX), Y3
+	VCVTPS2PD  16(AX), Y4
+	VCVTPS2PD  (BX), Y5
+	VCVTPS2PD  16(BX), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VCVTPS2PD  (AX)(CX*1), Y3
+	VCVTPS2PD  16(AX)(CX*1), Y4
+	VCVTPS2PD  (BX)(SI*1), Y5
+	VCVTPS2PD  16(BX)(SI*1), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VCVTPS2PD  (AX)(CX*2), Y3
+	VCVTPS2PD  16(AX)(CX*2), Y4
+	VCVTPS2PD  (BX)(SI*2), Y5
+	VCVTPS2PD  16(BX)(SI*2), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VCVTPS2PD  (AX)(DX*1), Y3
+	VCVTPS2PD  16(AX)(DX*1), Y4
+	VCVTPS2PD  (BX)(DI*1), Y5
+	VCVTPS2PD  16(BX)(DI*1), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    Y1, (R9)
+	VMOVUPD    Y2, 32(R9)
+	ADDQ       $0x20, AX
+	ADDQ       $0x20, BX
+	ADDQ       $0x40, R9
+	SUBQ       $0x08, R12
+	JG         channels_of_near
+	JMP        end_of_channels
+
+far:
 	MOVQ channels+40(FP), R10
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD   (R9), Y1
 	VMOVUPD   32(R9), Y2
 	VCVTPS2PD (AX), Y3
@@ -76,17 +141,19 @@ channels_of_four:
 	ADDQ      $0x20, BX
 	ADDQ      $0x40, R9
 	SUBQ      $0x08, R10
-	JG        channels_of_four
-	MOVQ      channels+40(FP), R9
-	IMUL3Q    $0x04, R9, R9
-	SUBQ      R9, AX
-	LEAQ      (AX)(CX*4), AX
-	MOVQ      channels+40(FP), R9
-	IMUL3Q    $0x04, R9, R9
-	SUBQ      R9, BX
-	LEAQ      (BX)(SI*4), BX
-	SUBQ      $0x04, R8
-	JMP       four
+	JG        channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x04, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x04, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -133,7 +200,7 @@ done:
 
 // func sumsFloat32(y *float32, gradient *float32, yStride int, gradientStride int, rows int,
 //	channels int, sums *float64, pitch int)
-// Requires: AVX, AVX2, FMA3, SSE
+// Requires: AVX, AVX2, FMA3, MMX+, SSE
 TEXT ·sumsFloat32(SB), NOSPLIT, $8-64
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -156,9 +223,101 @@ four:
 	JL   fewer
 	MOVQ sums+48(FP), R8
 	LEAQ (R8)(R9*4), R12
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R13
+	LEAQ (BX)(SI*4), R14
+	MOVQ channels+40(FP), R15
+
+channels_of_near:
+	PREFETCHT1  (R13)
+	ADDQ        $0x00000040, R13
+	PREFETCHT1  (R14)
+	ADDQ        $0x00000040, R14
+	VMOVUPD     (R8), Y1
+	VMOVUPD     (R8)(R9*1), Y2
+	VMOVUPD     (R8)(R9*2), Y3
+	VMOVUPD     (R8)(R10*1), Y4
+	VMOVUPD     (R12), Y5
+	VMOVUPD     (R12)(R9*1), Y6
+	VMOVUPD     (R12)(R9*2), Y7
+	VMOVUPD     (R12)(R10*1), Y8
+	VCVTPS2PD   (AX), Y9
+	VCVTPS2PD   (BX), Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VMULPD      Y11, Y11, Y10
+	VADDPD      Y10, Y3, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPS2PD   (AX)(CX*1), Y9
+	VCVTPS2PD   (BX)(SI*1), Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VMULPD      Y11, Y11, Y10
+	VADDPD      Y10, Y3, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPS2PD   (AX)(CX*2), Y9
+	VCVTPS2PD   (BX)(SI*2), Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VMULPD      Y11, Y11, Y10
+	VADDPD      Y10, Y3, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPS2PD   (AX)(DX*1), Y9
+	VCVTPS2PD   (BX)(DI*1), Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VMULPD      Y11, Y11, Y10
+	VADDPD      Y10, Y3, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVUPD     Y1, (R8)
+	VMOVUPD     Y2, (R8)(R9*1)
+	VMOVUPD     Y3, (R8)(R9*2)
+	VMOVUPD     Y4, (R8)(R10*1)
+	VMOVUPD     Y5, (R12)
+	VMOVUPD     Y6, (R12)(R9*1)
+	VMOVUPD     Y7, (R12)(R9*2)
+	VMOVUPD     Y8, (R12)(R10*1)
+	ADDQ        $0x10, AX
+	ADDQ        $0x10, BX
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R12
+	SUBQ        $0x04, R15
+	JG          channels_of_near
+	JMP         end_of_channels
+
+far:
 	MOVQ channels+40(FP), R13
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD     (R8), Y1
 	VMOVUPD     (R8)(R9*1), Y2
 	VMOVUPD     (R8)(R9*2), Y3
@@ -236,17 +395,19 @@ channels_of_four:
 	ADDQ        $0x20, R8
 	ADDQ        $0x20, R12
 	SUBQ        $0x04, R13
-	JG          channels_of_four
-	MOVQ        channels+40(FP), R8
-	IMUL3Q      $0x04, R8, R8
-	SUBQ        R8, AX
-	LEAQ        (AX)(CX*4), AX
-	MOVQ        channels+40(FP), R8
-	IMUL3Q      $0x04, R8, R8
-	SUBQ        R8, BX
-	LEAQ        (BX)(SI*4), BX
-	SUBQ        $0x04, R11
-	JMP         four
+	JG          channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R8
+	IMUL3Q $0x04, R8, R8
+	SUBQ   R8, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R8
+	IMUL3Q $0x04, R8, R8
+	SUBQ   R8, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R11
+	JMP    four
 
 fewer:
 one:
@@ -311,7 +472,7 @@ done:
 
 // func absYGFloat64(y *float64, gradient *float64, yStride int, gradientStride int, rows int,
 //	channels int, sum *float64)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·absYGFloat64(SB), NOSPLIT, $8-56
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -330,9 +491,78 @@ four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	PREFETCHT1 128(R10)
+	PREFETCHT1 192(R10)
+	ADDQ       $0x00000100, R10
+	PREFETCHT1 (R11)
+	PREFETCHT1 64(R11)
+	PREFETCHT1 128(R11)
+	PREFETCHT1 192(R11)
+	ADDQ       $0x00000100, R11
+	VMOVUPD    (R9), Y1
+	VMOVUPD    32(R9), Y2
+	VMOVUPD    (AX), Y3
+	VMOVUPD    32(AX), Y4
+	VMOVUPD    (BX), Y5
+	VMOVUPD    32(BX), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    (AX)(CX*1), Y3
+	VMOVUPD    32(AX)(CX*1), Y4
+	VMOVUPD    (BX)(SI*1), Y5
+	VMOVUPD    32(BX)(SI*1), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    (AX)(CX*2), Y3
+	VMOVUPD    32(AX)(CX*2), Y4
+	VMOVUPD    (BX)(SI*2), Y5
+	VMOVUPD    32(BX)(SI*2), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    (AX)(DX*1), Y3
+	VMOVUPD    32(AX)(DX*1), Y4
+	VMOVUPD    (BX)(DI*1), Y5
+	VMOVUPD    32(BX)(DI*1), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    Y1, (R9)
+	VMOVUPD    Y2, 32(R9)
+	ADDQ       $0x40, AX
+	ADDQ       $0x40, BX
+	ADDQ       $0x40, R9
+	SUBQ       $0x08, R12
+	JG         channels_of_near
+	JMP        end_of_channels
+
+far:
 	MOVQ channels+40(FP), R10
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD (R9), Y1
 	VMOVUPD 32(R9), Y2
 	VMOVUPD (AX), Y3
@@ -381,17 +611,19 @@ channels_of_four:
 	ADDQ    $0x40, BX
 	ADDQ    $0x40, R9
 	SUBQ    $0x08, R10
-	JG      channels_of_four
-	MOVQ    channels+40(FP), R9
-	IMUL3Q  $0x08, R9, R9
-	SUBQ    R9, AX
-	LEAQ    (AX)(CX*4), AX
-	MOVQ    channels+40(FP), R9
-	IMUL3Q  $0x08, R9, R9
-	SUBQ    R9, BX
-	LEAQ    (BX)(SI*4), BX
-	SUBQ    $0x04, R8
-	JMP     four
+	JG      channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x08, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x08, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -438,7 +670,7 @@ done:
 
 // func sumsFloat64(y *float64, gradient *float64, yStride int, gradientStride int, rows int,
 //	channels int, sums *float64, pitch int)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·sumsFloat64(SB), NOSPLIT, $8-64
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -461,9 +693,111 @@ four:
 	JL   fewer
 	MOVQ sums+48(FP), R8
 	LEAQ (R8)(R9*4), R12
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R13
+	LEAQ (BX)(SI*4), R14
+	MOVQ channels+40(FP), R15
+
+channels_of_near:
+	PREFETCHT1 (R13)
+	PREFETCHT1 64(R13)
+	ADDQ       $0x00000080, R13
+	PREFETCHT1 (R14)
+	PREFETCHT1 64(R14)
+	ADDQ       $0x00000080, R14
+	VMOVUPD    (R8), Y1
+	VMOVUPD    (R8)(R9*1), Y2
+	VMOVUPD    (R8)(R9*2), Y3
+	VMOVUPD    (R8)(R10*1), Y4
+	VMOVUPD    (R12), Y5
+	VMOVUPD    (R12)(R9*1), Y6
+	VMOVUPD    (R12)(R9*2), Y7
+	VMOVUPD    (R12)(R10*1), Y8
+	VMOVUPD    (AX), Y9
+	VMOVUPD    (BX), Y10
+	VMULPD     Y9, Y10, Y11
+	VMULPD     Y10, Y10, Y10
+	VADDPD     Y10, Y7, Y7
+	VADDPD     Y11, Y2, Y2
+	VANDPD     Y0, Y11, Y10
+	VADDPD     Y10, Y1, Y1
+	VMAXPD     Y8, Y10, Y8
+	VMULPD     Y11, Y11, Y10
+	VADDPD     Y10, Y3, Y3
+	VADDPD     Y9, Y5, Y5
+	VANDPD     Y0, Y9, Y10
+	VADDPD     Y10, Y4, Y4
+	VMULPD     Y9, Y9, Y9
+	VADDPD     Y9, Y6, Y6
+	VMOVUPD    (AX)(CX*1), Y9
+	VMOVUPD    (BX)(SI*1), Y10
+	VMULPD     Y9, Y10, Y11
+	VMULPD     Y10, Y10, Y10
+	VADDPD     Y10, Y7, Y7
+	VADDPD     Y11, Y2, Y2
+	VANDPD     Y0, Y11, Y10
+	VADDPD     Y10, Y1, Y1
+	VMAXPD     Y8, Y10, Y8
+	VMULPD     Y11, Y11, Y10
+	VADDPD     Y10, Y3, Y3
+	VADDPD     Y9, Y5, Y5
+	VANDPD     Y0, Y9, Y10
+	VADDPD     Y10, Y4, Y4
+	VMULPD     Y9, Y9, Y9
+	VADDPD     Y9, Y6, Y6
+	VMOVUPD    (AX)(CX*2), Y9
+	VMOVUPD    (BX)(SI*2), Y10
+	VMULPD     Y9, Y10, Y11
+	VMULPD     Y10, Y10, Y10
+	VADDPD     Y10, Y7, Y7
+	VADDPD     Y11, Y2, Y2
+	VANDPD     Y0, Y11, Y10
+	VADDPD     Y10, Y1, Y1
+	VMAXPD     Y8, Y10, Y8
+	VMULPD     Y11, Y11, Y10
+	VADDPD     Y10, Y3, Y3
+	VADDPD     Y9, Y5, Y5
+	VANDPD     Y0, Y9, Y10
+	VADDPD     Y10, Y4, Y4
+	VMULPD     Y9, Y9, Y9
+	VADDPD     Y9, Y6, Y6
+	VMOVUPD    (AX)(DX*1), Y9
+	VMOVUPD    (BX)(DI*1), Y10
+	VMULPD     Y9, Y10, Y11
+	VMULPD     Y10, Y10, Y10
+	VADDPD     Y10, Y7, Y7
+	VADDPD     Y11, Y2, Y2
+	VANDPD     Y0, Y11, Y10
+	VADDPD     Y10, Y1, Y1
+	VMAXPD     Y8, Y10, Y8
+	VMULPD     Y11, Y11, Y10
+	VADDPD     Y10, Y3, Y3
+	VADDPD     Y9, Y5, Y5
+	VANDPD     Y0, Y9, Y10
+	VADDPD     Y10, Y4, Y4
+	VMULPD     Y9, Y9, Y9
+	VADDPD     Y9, Y6, Y6
+	VMOVUPD    Y1, (R8)
+	VMOVUPD    Y2, (R8)(R9*1)
+	VMOVUPD    Y3, (R8)(R9*2)
+	VMOVUPD    Y4, (R8)(R10*1)
+	VMOVUPD    Y5, (R12)
+	VMOVUPD    Y6, (R12)(R9*1)
+	VMOVUPD    Y7, (R12)(R9*2)
+	VMOVUPD    Y8, (R12)(R10*1)
+	ADDQ       $0x20, AX
+	ADDQ       $0x20, BX
+	ADDQ       $0x20, R8
+	ADDQ       $0x20, R12
+	SUBQ       $0x04, R15
+	JG         channels_of_near
+	JMP        end_of_channels
+
+far:
 	MOVQ channels+40(FP), R13
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD (R8), Y1
 	VMOVUPD (R8)(R9*1), Y2
 	VMOVUPD (R8)(R9*2), Y3
@@ -549,17 +883,19 @@ channels_of_four:
 	ADDQ    $0x20, R8
 	ADDQ    $0x20, R12
 	SUBQ    $0x04, R13
-	JG      channels_of_four
-	MOVQ    channels+40(FP), R8
-	IMUL3Q  $0x08, R8, R8
-	SUBQ    R8, AX
-	LEAQ    (AX)(CX*4), AX
-	MOVQ    channels+40(FP), R8
-	IMUL3Q  $0x08, R8, R8
-	SUBQ    R8, BX
-	LEAQ    (BX)(SI*4), BX
-	SUBQ    $0x04, R11
-	JMP     four
+	JG      channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R8
+	IMUL3Q $0x08, R8, R8
+	SUBQ   R8, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R8
+	IMUL3Q $0x08, R8, R8
+	SUBQ   R8, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R11
+	JMP    four
 
 fewer:
 one:
@@ -626,7 +962,7 @@ done:
 
 // func absYGFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int,
 //	channels int, sum *float64)
-// Requires: AVX, AVX2, F16C, SSE
+// Requires: AVX, AVX2, F16C, MMX+, SSE
 TEXT ·absYGFloat16(SB), NOSPLIT, $8-56
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -645,9 +981,68 @@ four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1   (R10)
+	ADDQ         $0x00000040, R10
+	PREFETCHT1   (R11)
+	ADDQ         $0x00000040, R11
+	VMOVUPD      (R9), Y1
+	VMOVUPD      32(R9), Y2
+	VCVTPH2PS    (AX), Y3
+	VCVTPH2PS    (BX), Y4
+	VMULPS       Y3, Y4, Y4
+	VANDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VCVTPS2PD    X4, Y4
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y3, Y2, Y2
+	VCVTPH2PS    (AX)(CX*1), Y3
+	VCVTPH2PS    (BX)(SI*1), Y4
+	VMULPS       Y3, Y4, Y4
+	VANDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VCVTPS2PD    X4, Y4
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y3, Y2, Y2
+	VCVTPH2PS    (AX)(CX*2), Y3
+	VCVTPH2PS    (BX)(SI*2), Y4
+	VMULPS       Y3, Y4, Y4
+	VANDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VCVTPS2PD    X4, Y4
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y3, Y2, Y2
+	VCVTPH2PS    (AX)(DX*1), Y3
+	VCVTPH2PS    (BX)(DI*1), Y4
+	VMULPS       Y3, Y4, Y4
+	VANDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VCVTPS2PD    X4, Y4
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y3, Y2, Y2
+	VMOVUPD      Y1, (R9)
+	VMOVUPD      Y2, 32(R9)
+	ADDQ         $0x10, AX
+	ADDQ         $0x10, BX
+	ADDQ         $0x40, R9
+	SUBQ         $0x08, R12
+	JG           channels_of_near
+	JMP          end_of_channels
+
+far:
 	MOVQ channels+40(FP), R10
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD      (R9), Y1
 	VMOVUPD      32(R9), Y2
 	VCVTPH2PS    (AX), Y3
@@ -692,17 +1087,19 @@ channels_of_four:
 	ADDQ         $0x10, BX
 	ADDQ         $0x40, R9
 	SUBQ         $0x08, R10
-	JG           channels_of_four
-	MOVQ         channels+40(FP), R9
-	IMUL3Q       $0x02, R9, R9
-	SUBQ         R9, AX
-	LEAQ         (AX)(CX*4), AX
-	MOVQ         channels+40(FP), R9
-	IMUL3Q       $0x02, R9, R9
-	SUBQ         R9, BX
-	LEAQ         (BX)(SI*4), BX
-	SUBQ         $0x04, R8
-	JMP          four
+	JG           channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -748,7 +1145,7 @@ done:
 
 // func sumsFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int,
 //	channels int, sums *float64, pitch int)
-// Requires: AVX, AVX2, F16C, FMA3, SSE
+// Requires: AVX, AVX2, F16C, FMA3, MMX+, SSE
 TEXT ·sumsFloat16(SB), NOSPLIT, $8-64
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -771,9 +1168,105 @@ four:
 	JL   fewer
 	MOVQ sums+48(FP), R8
 	LEAQ (R8)(R9*4), R12
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R13
+	LEAQ (BX)(SI*4), R14
+	MOVQ channels+40(FP), R15
+
+channels_of_near:
+	PREFETCHT1  (R13)
+	ADDQ        $0x00000020, R13
+	PREFETCHT1  (R14)
+	ADDQ        $0x00000020, R14
+	VMOVUPD     (R8), Y1
+	VMOVUPD     (R8)(R9*1), Y2
+	VMOVUPD     (R8)(R9*2), Y3
+	VMOVUPD     (R8)(R10*1), Y4
+	VMOVUPD     (R12), Y5
+	VMOVUPD     (R12)(R9*1), Y6
+	VMOVUPD     (R12)(R9*2), Y7
+	VMOVUPD     (R12)(R10*1), Y8
+	VCVTPH2PS   (AX), X9
+	VCVTPS2PD   X9, Y9
+	VCVTPH2PS   (BX), X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPH2PS   (AX)(CX*1), X9
+	VCVTPS2PD   X9, Y9
+	VCVTPH2PS   (BX)(SI*1), X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPH2PS   (AX)(CX*2), X9
+	VCVTPS2PD   X9, Y9
+	VCVTPH2PS   (BX)(SI*2), X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPH2PS   (AX)(DX*1), X9
+	VCVTPS2PD   X9, Y9
+	VCVTPH2PS   (BX)(DI*1), X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVUPD     Y1, (R8)
+	VMOVUPD     Y2, (R8)(R9*1)
+	VMOVUPD     Y3, (R8)(R9*2)
+	VMOVUPD     Y4, (R8)(R10*1)
+	VMOVUPD     Y5, (R12)
+	VMOVUPD     Y6, (R12)(R9*1)
+	VMOVUPD     Y7, (R12)(R9*2)
+	VMOVUPD     Y8, (R12)(R10*1)
+	ADDQ        $0x08, AX
+	ADDQ        $0x08, BX
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R12
+	SUBQ        $0x04, R15
+	JG          channels_of_near
+	JMP         end_of_channels
+
+far:
 	MOVQ channels+40(FP), R13
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD     (R8), Y1
 	VMOVUPD     (R8)(R9*1), Y2
 	VMOVUPD     (R8)(R9*2), Y3
@@ -855,17 +1348,19 @@ channels_of_four:
 	ADDQ        $0x20, R8
 	ADDQ        $0x20, R12
 	SUBQ        $0x04, R13
-	JG          channels_of_four
-	MOVQ        channels+40(FP), R8
-	IMUL3Q      $0x02, R8, R8
-	SUBQ        R8, AX
-	LEAQ        (AX)(CX*4), AX
-	MOVQ        channels+40(FP), R8
-	IMUL3Q      $0x02, R8, R8
-	SUBQ        R8, BX
-	LEAQ        (BX)(SI*4), BX
-	SUBQ        $0x04, R11
-	JMP         four
+	JG          channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R8
+	IMUL3Q $0x02, R8, R8
+	SUBQ   R8, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R8
+	IMUL3Q $0x02, R8, R8
+	SUBQ   R8, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R11
+	JMP    four
 
 fewer:
 one:
@@ -931,7 +1426,7 @@ done:
 
 // func absYGBFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int,
 //	channels int, sum *float64)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·absYGBFloat16(SB), NOSPLIT, $8-56
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -950,9 +1445,96 @@ four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1 (R10)
+	ADDQ       $0x00000040, R10
+	PREFETCHT1 (R11)
+	ADDQ       $0x00000040, R11
+	VMOVUPD    (R9), Y1
+	VMOVUPD    32(R9), Y2
+	VPXOR      X3, X3, X3
+	VPUNPCKLWD (AX), X3, X4
+	VPUNPCKHWD (AX), X3, X3
+	VCVTPS2PD  X4, Y4
+	VCVTPS2PD  X3, Y3
+	VPXOR      X5, X5, X5
+	VPUNPCKLWD (BX), X5, X6
+	VPUNPCKHWD (BX), X5, X5
+	VCVTPS2PD  X6, Y6
+	VCVTPS2PD  X5, Y5
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y3, Y2, Y2
+	VPXOR      X3, X3, X3
+	VPUNPCKLWD (AX)(CX*1), X3, X4
+	VPUNPCKHWD (AX)(CX*1), X3, X3
+	VCVTPS2PD  X4, Y4
+	VCVTPS2PD  X3, Y3
+	VPXOR      X5, X5, X5
+	VPUNPCKLWD (BX)(SI*1), X5, X6
+	VPUNPCKHWD (BX)(SI*1), X5, X5
+	VCVTPS2PD  X6, Y6
+	VCVTPS2PD  X5, Y5
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y3, Y2, Y2
+	VPXOR      X3, X3, X3
+	VPUNPCKLWD (AX)(CX*2), X3, X4
+	VPUNPCKHWD (AX)(CX*2), X3, X3
+	VCVTPS2PD  X4, Y4
+	VCVTPS2PD  X3, Y3
+	VPXOR      X5, X5, X5
+	VPUNPCKLWD (BX)(SI*2), X5, X6
+	VPUNPCKHWD (BX)(SI*2), X5, X5
+	VCVTPS2PD  X6, Y6
+	VCVTPS2PD  X5, Y5
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y3, Y2, Y2
+	VPXOR      X3, X3, X3
+	VPUNPCKLWD (AX)(DX*1), X3, X4
+	VPUNPCKHWD (AX)(DX*1), X3, X3
+	VCVTPS2PD  X4, Y4
+	VCVTPS2PD  X3, Y3
+	VPXOR      X5, X5, X5
+	VPUNPCKLWD (BX)(DI*1), X5, X6
+	VPUNPCKHWD (BX)(DI*1), X5, X5
+	VCVTPS2PD  X6, Y6
+	VCVTPS2PD  X5, Y5
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y3, Y2, Y2
+	VMOVUPD    Y1, (R9)
+	VMOVUPD    Y2, 32(R9)
+	ADDQ       $0x10, AX
+	ADDQ       $0x10, BX
+	ADDQ       $0x40, R9
+	SUBQ       $0x08, R12
+	JG         channels_of_near
+	JMP        end_of_channels
+
+far:
 	MOVQ channels+40(FP), R10
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD    (R9), Y1
 	VMOVUPD    32(R9), Y2
 	VPXOR      X3, X3, X3
@@ -1025,17 +1607,19 @@ channels_of_four:
 	ADDQ       $0x10, BX
 	ADDQ       $0x40, R9
 	SUBQ       $0x08, R10
-	JG         channels_of_four
-	MOVQ       channels+40(FP), R9
-	IMUL3Q     $0x02, R9, R9
-	SUBQ       R9, AX
-	LEAQ       (AX)(CX*4), AX
-	MOVQ       channels+40(FP), R9
-	IMUL3Q     $0x02, R9, R9
-	SUBQ       R9, BX
-	LEAQ       (BX)(SI*4), BX
-	SUBQ       $0x04, R8
-	JMP        four
+	JG         channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -1088,7 +1672,7 @@ done:
 
 // func sumsBFloat16(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int,
 //	channels int, sums *float64, pitch int)
-// Requires: AVX, AVX2, FMA3, SSE
+// Requires: AVX, AVX2, FMA3, MMX+, SSE
 TEXT ·sumsBFloat16(SB), NOSPLIT, $8-64
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -1111,9 +1695,121 @@ four:
 	JL   fewer
 	MOVQ sums+48(FP), R8
 	LEAQ (R8)(R9*4), R12
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R13
+	LEAQ (BX)(SI*4), R14
+	MOVQ channels+40(FP), R15
+
+channels_of_near:
+	PREFETCHT1  (R13)
+	ADDQ        $0x00000020, R13
+	PREFETCHT1  (R14)
+	ADDQ        $0x00000020, R14
+	VMOVUPD     (R8), Y1
+	VMOVUPD     (R8)(R9*1), Y2
+	VMOVUPD     (R8)(R9*2), Y3
+	VMOVUPD     (R8)(R10*1), Y4
+	VMOVUPD     (R12), Y5
+	VMOVUPD     (R12)(R9*1), Y6
+	VMOVUPD     (R12)(R9*2), Y7
+	VMOVUPD     (R12)(R10*1), Y8
+	VMOVQ       (AX), X9
+	VPXOR       X10, X10, X10
+	VPUNPCKLWD  X9, X10, X9
+	VCVTPS2PD   X9, Y9
+	VMOVQ       (BX), X10
+	VPXOR       X11, X11, X11
+	VPUNPCKLWD  X10, X11, X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVQ       (AX)(CX*1), X9
+	VPXOR       X10, X10, X10
+	VPUNPCKLWD  X9, X10, X9
+	VCVTPS2PD   X9, Y9
+	VMOVQ       (BX)(SI*1), X10
+	VPXOR       X11, X11, X11
+	VPUNPCKLWD  X10, X11, X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVQ       (AX)(CX*2), X9
+	VPXOR       X10, X10, X10
+	VPUNPCKLWD  X9, X10, X9
+	VCVTPS2PD   X9, Y9
+	VMOVQ       (BX)(SI*2), X10
+	VPXOR       X11, X11, X11
+	VPUNPCKLWD  X10, X11, X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVQ       (AX)(DX*1), X9
+	VPXOR       X10, X10, X10
+	VPUNPCKLWD  X9, X10, X9
+	VCVTPS2PD   X9, Y9
+	VMOVQ       (BX)(DI*1), X10
+	VPXOR       X11, X11, X11
+	VPUNPCKLWD  X10, X11, X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVUPD     Y1, (R8)
+	VMOVUPD     Y2, (R8)(R9*1)
+	VMOVUPD     Y3, (R8)(R9*2)
+	VMOVUPD     Y4, (R8)(R10*1)
+	VMOVUPD     Y5, (R12)
+	VMOVUPD     Y6, (R12)(R9*1)
+	VMOVUPD     Y7, (R12)(R9*2)
+	VMOVUPD     Y8, (R12)(R10*1)
+	ADDQ        $0x08, AX
+	ADDQ        $0x08, BX
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R12
+	SUBQ        $0x04, R15
+	JG          channels_of_near
+	JMP         end_of_channels
+
+far:
 	MOVQ channels+40(FP), R13
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD     (R8), Y1
 	VMOVUPD     (R8)(R9*1), Y2
 	VMOVUPD     (R8)(R9*2), Y3
@@ -1211,17 +1907,19 @@ channels_of_four:
 	ADDQ        $0x20, R8
 	ADDQ        $0x20, R12
 	SUBQ        $0x04, R13
-	JG          channels_of_four
-	MOVQ        channels+40(FP), R8
-	IMUL3Q      $0x02, R8, R8
-	SUBQ        R8, AX
-	LEAQ        (AX)(CX*4), AX
-	MOVQ        channels+40(FP), R8
-	IMUL3Q      $0x02, R8, R8
-	SUBQ        R8, BX
-	LEAQ        (BX)(SI*4), BX
-	SUBQ        $0x04, R11
-	JMP         four
+	JG          channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R8
+	IMUL3Q $0x02, R8, R8
+	SUBQ   R8, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R8
+	IMUL3Q $0x02, R8, R8
+	SUBQ   R8, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R11
+	JMP    four
 
 fewer:
 one:
@@ -1291,7 +1989,7 @@ done:
 
 // func absYGInFloat32(y *uint16, gradient *uint16, yStride int, gradientStride int, rows int,
 //	channels int, sum *float64) (exact bool)
-// Requires: AVX, AVX2, SSE
+// Requires: AVX, AVX2, MMX+, SSE
 TEXT ·absYGInFloat32(SB), NOSPLIT, $16-57
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
@@ -1312,9 +2010,122 @@ four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
+	CMPQ CX, $0x00001000
+	JGE  far
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	ADDQ         $0x00000080, R10
+	PREFETCHT1   (R11)
+	PREFETCHT1   64(R11)
+	ADDQ         $0x00000080, R11
+	VMOVUPD      (R9), Y2
+	VMOVUPD      32(R9), Y3
+	VMOVUPD      64(R9), Y4
+	VMOVUPD      96(R9), Y5
+	VMOVDQU      (AX), Y6
+	VMOVDQU      (BX), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(CX*1), Y6
+	VMOVDQU      (BX)(SI*1), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(CX*2), Y6
+	VMOVDQU      (BX)(SI*2), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(DX*1), Y6
+	VMOVDQU      (BX)(DI*1), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVUPD      Y2, (R9)
+	VMOVUPD      Y3, 32(R9)
+	VMOVUPD      Y4, 64(R9)
+	VMOVUPD      Y5, 96(R9)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, BX
+	ADDQ         $0x00000080, R9
+	SUBQ         $0x10, R12
+	JG           channels_of_near
+	JMP          end_of_channels
+
+far:
 	MOVQ channels+40(FP), R10
 
-channels_of_four:
+channels_of_far:
 	VMOVUPD      (R9), Y2
 	VMOVUPD      32(R9), Y3
 	VMOVUPD      64(R9), Y4
@@ -1411,17 +2222,19 @@ channels_of_four:
 	ADDQ         $0x20, BX
 	ADDQ         $0x00000080, R9
 	SUBQ         $0x10, R10
-	JG           channels_of_four
-	MOVQ         channels+40(FP), R9
-	IMUL3Q       $0x02, R9, R9
-	SUBQ         R9, AX
-	LEAQ         (AX)(CX*4), AX
-	MOVQ         channels+40(FP), R9
-	IMUL3Q       $0x02, R9, R9
-	SUBQ         R9, BX
-	LEAQ         (BX)(SI*4), BX
-	SUBQ         $0x04, R8
-	JMP          four
+	JG           channels_of_far
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -1483,6 +2296,152 @@ done:
 	SETEQ   AL
 	MOVB    AL, exact+56(FP)
 	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func absYGMapsFloat32(y *float32, gradient *float32, yStride int, gradientStride int,
+//	positions int, sum *float64)
+// Requires: AVX, AVX2, MMX+, SSE
+TEXT ·absYGMapsFloat32(SB), NOSPLIT, $8-48
+	STMXCSR  (SP)
+	MOVL     $0x00001f80, 4(SP)
+	LDMXCSR  4(SP)
+	MOVQ     y+0(FP), AX
+	MOVQ     yStride+16(FP), CX
+	LEAQ     (CX)(CX*2), DX
+	LEAQ     (AX)(CX*4), BX
+	MOVQ     gradient+8(FP), SI
+	MOVQ     gradientStride+24(FP), DI
+	LEAQ     (DI)(DI*2), R8
+	LEAQ     (SI)(DI*4), R9
+	VPCMPEQD Y0, Y0, Y0
+	VPSRLQ   $0x01, Y0, Y0
+	MOVQ     positions+32(FP), R10
+	MOVQ     sum+40(FP), R11
+	VMOVUPD  (R11), Y1
+	VMOVUPD  32(R11), Y2
+	LEAQ     (BX)(CX*4), R12
+	LEAQ     (R9)(DI*4), R13
+
+positions:
+	VCVTPS2PD  (AX), Y3
+	VCVTPS2PD  (SI), Y4
+	VMULPD     Y3, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VCVTPS2PD  (AX)(CX*1), Y3
+	VCVTPS2PD  (SI)(DI*1), Y5
+	VMULPD     Y3, Y5, Y5
+	VANDPD     Y0, Y5, Y5
+	VCVTPS2PD  (AX)(CX*2), Y3
+	VCVTPS2PD  (SI)(DI*2), Y6
+	VMULPD     Y3, Y6, Y6
+	VANDPD     Y0, Y6, Y6
+	VCVTPS2PD  (AX)(DX*1), Y3
+	VCVTPS2PD  (SI)(R8*1), Y7
+	VMULPD     Y3, Y7, Y7
+	VANDPD     Y0, Y7, Y7
+	VUNPCKLPD  Y5, Y4, Y3
+	VUNPCKHPD  Y5, Y4, Y4
+	VUNPCKLPD  Y7, Y6, Y5
+	VUNPCKHPD  Y7, Y6, Y6
+	VPERM2F128 $0x20, Y5, Y3, Y7
+	VPERM2F128 $0x20, Y6, Y4, Y8
+	VPERM2F128 $0x31, Y5, Y3, Y3
+	VPERM2F128 $0x31, Y6, Y4, Y4
+	VADDPD     Y7, Y1, Y1
+	VADDPD     Y8, Y1, Y1
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y1, Y1
+	VCVTPS2PD  (BX), Y3
+	VCVTPS2PD  (R9), Y4
+	VMULPD     Y3, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VCVTPS2PD  (BX)(CX*1), Y3
+	VCVTPS2PD  (R9)(DI*1), Y5
+	VMULPD     Y3, Y5, Y5
+	VANDPD     Y0, Y5, Y5
+	VCVTPS2PD  (BX)(CX*2), Y3
+	VCVTPS2PD  (R9)(DI*2), Y6
+	VMULPD     Y3, Y6, Y6
+	VANDPD     Y0, Y6, Y6
+	VCVTPS2PD  (BX)(DX*1), Y3
+	VCVTPS2PD  (R9)(R8*1), Y7
+	VMULPD     Y3, Y7, Y7
+	VANDPD     Y0, Y7, Y7
+	VUNPCKLPD  Y5, Y4, Y3
+	VUNPCKHPD  Y5, Y4, Y4
+	VUNPCKLPD  Y7, Y6, Y5
+	VUNPCKHPD  Y7, Y6, Y6
+	VPERM2F128 $0x20, Y5, Y3, Y7
+	VPERM2F128 $0x20, Y6, Y4, Y8
+	VPERM2F128 $0x31, Y5, Y3, Y3
+	VPERM2F128 $0x31, Y6, Y4, Y4
+	VADDPD     Y7, Y2, Y2
+	VADDPD     Y8, Y2, Y2
+	VADDPD     Y3, Y2, Y2
+	VADDPD     Y4, Y2, Y2
+	PREFETCHT1 (R12)
+	PREFETCHT1 64(R12)
+	ADDQ       $0x00000080, R12
+	ADDQ       $0x10, AX
+	ADDQ       $0x10, BX
+	PREFETCHT1 (R13)
+	PREFETCHT1 64(R13)
+	ADDQ       $0x00000080, R13
+	ADDQ       $0x10, SI
+	ADDQ       $0x10, R9
+	SUBQ       $0x04, R10
+	JG         positions
+	VMOVUPD    Y1, (R11)
+	VMOVUPD    Y2, 32(R11)
+	LDMXCSR    (SP)
+	VZEROUPPER
+	RET
+
+// func transposeFloat32(from *float32, stride int, positions int, to *float32, rowStride int)
+// Requires: AVX, MMX+
+TEXT ·transposeFloat32(SB), NOSPLIT, $0-40
+	MOVQ from+0(FP), AX
+	MOVQ stride+8(FP), CX
+	LEAQ (CX)(CX*2), DX
+	LEAQ (AX)(CX*4), BX
+	MOVQ to+24(FP), SI
+	MOVQ rowStride+32(FP), DI
+	MOVQ positions+16(FP), R8
+	LEAQ (BX)(CX*4), R9
+
+positions:
+	VMOVUPS     (AX), X0
+	VINSERTF128 $0x01, (BX), Y0, Y0
+	VMOVUPS     (AX)(CX*1), X1
+	VINSERTF128 $0x01, (BX)(CX*1), Y1, Y1
+	VMOVUPS     (AX)(CX*2), X2
+	VINSERTF128 $0x01, (BX)(CX*2), Y2, Y2
+	VMOVUPS     (AX)(DX*1), X3
+	VINSERTF128 $0x01, (BX)(DX*1), Y3, Y3
+	VUNPCKLPS   Y1, Y0, Y4
+	VUNPCKHPS   Y1, Y0, Y5
+	VUNPCKLPS   Y3, Y2, Y6
+	VUNPCKHPS   Y3, Y2, Y7
+	VUNPCKLPD   Y6, Y4, Y8
+	VUNPCKHPD   Y6, Y4, Y4
+	VMOVUPS     Y8, (SI)
+	ADDQ        DI, SI
+	VMOVUPS     Y4, (SI)
+	ADDQ        DI, SI
+	VUNPCKLPD   Y7, Y5, Y4
+	VUNPCKHPD   Y7, Y5, Y5
+	VMOVUPS     Y4, (SI)
+	ADDQ        DI, SI
+	VMOVUPS     Y5, (SI)
+	ADDQ        DI, SI
+	PREFETCHT1  (R9)
+	PREFETCHT1  64(R9)
+	ADDQ        $0x00000080, R9
+	ADDQ        $0x10, AX
+	ADDQ        $0x10, BX
+	SUBQ        $0x04, R8
+	JG          positions
 	VZEROUPPER
 	RET
 

@@ -8,8 +8,8 @@ import (
 )
 
 // Read returns the bitwise or of the bits of all elements. It is the least work that reads
-// everything, and so a lower bound for the time of any pass over v. Rows are distributed over
-// workers.
+// everything, and so a lower bound for the time of any pass over v. Runs of neighbours are
+// distributed over workers.
 func Read(v tensor.View, workers int) uint64 {
 	switch v.Dtype() {
 	case tensor.Float64Type:
@@ -22,20 +22,35 @@ func Read(v tensor.View, workers int) uint64 {
 	return read[float32](v, workers, 4)
 }
 
-func read[T tensor.Element](v tensor.View, workers, size int) uint64 {
+func read[T tensor.Element](v tensor.View, workers, size int) (bits uint64) {
 	if v.Rows() == 0 {
 		return 0
 	}
-	m := matrixOf[T](v)
+	m, positions, step := matrixOf[T](v), v.Positions(), v.ChannelStride()
+	switch {
+	case positions == 0:
+		return readRuns(m, v.Rows(), v.Channels(), workers, size)
+	case step == positions: // the channels of an image are one run
+		return readRuns(m, v.Rows()/positions, v.Channels()*positions, workers, size)
+	}
+	for image := range v.Rows() / positions {
+		channels := matrix[T]{m.data[image*v.Stride():], step}
+		bits |= readRuns(channels, v.Channels(), positions, workers, size)
+	}
+	return bits
+}
+
+// readRuns reads runs of elements, which are the rows of m.
+func readRuns[T tensor.Element](m matrix[T], runs, width, workers, size int) uint64 {
 	var bits atomic.Uint64
 	// A View is valid, so no worker can fail.
-	_ = split(v.Rows(), workers, func(lo, hi int) {
-		if v.Stride() == v.Channels() {
-			bits.Or(or(m.block(lo, hi-lo, v.Channels()), size))
+	_ = split(runs, workers, func(lo, hi int) {
+		if m.stride == width {
+			bits.Or(or(m.block(lo, hi-lo, width), size))
 			return
 		}
 		for r := lo; r < hi; r++ {
-			bits.Or(or(m.row(r, v.Channels()), size))
+			bits.Or(or(m.row(r, width), size))
 		}
 	})
 	return bits.Load()

@@ -97,6 +97,13 @@ func addView[T tensor.Element](s Sums, y, g tensor.View, workers int) error {
 	if y.Rows() == 0 {
 		return nil
 	}
+	if isMaps(y) || isMaps(g) {
+		return split(s.Channels(), workers, func(lo, hi int) {
+			inTiles(y, g, lo, hi, func(lo, hi int, y, g matrix[T], rows int) {
+				add(s.between(lo, hi), y, g, rows)
+			})
+		})
+	}
 	yRows, gRows := matrixOf[T](y), matrixOf[T](g)
 	return split(s.Channels(), workers, func(lo, hi int) {
 		add(s.between(lo, hi), yRows.channelsFrom(lo), gRows.channelsFrom(lo), y.Rows())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,16 @@ class Ranks:
         if self.size > 1:
             for tensor in (*model.parameters(), *model.buffers()):
                 dist.broadcast(tensor.detach(), 0)
+
+    def mean(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Average float tensors over the ranks, in place, so that all have the same ones."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors])
+        dist.all_reduce(flat)
+        means = flat.div_(self.size).split([tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.detach().copy_(mean.view_as(tensor))
 
     def sum(self, *counts: int) -> list[int]:
         """Sums of every rank's counts, on every rank."""

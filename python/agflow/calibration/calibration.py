@@ -148,7 +148,8 @@ def calibrate(
     layers = [layer for layer in adapter.layers(model) if layer.kind in groups]
     costs = adapter.costs(model)
     if costs is not None:
-        metadata["agflow.costs"] = json.dumps(costs, separators=(",", ":"))
+        metadata["agflow.costs"] = _compact(costs)
+    metadata["agflow.channel_groups"] = _compact({layer.name: layer.to_json() for layer in layers})
     dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
     measuring = _Measuring(adapter, model, layers, dense, metadata, loss, weight_gradients, options)
     shares = Shares.of(loader, shuffled=True)
@@ -160,6 +161,10 @@ def calibrate(
             "or run without torchrun"
         )
     return gather_shards(shares, batches, measuring.statistics)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 @dataclass(frozen=True)

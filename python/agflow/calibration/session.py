@@ -10,7 +10,8 @@ from typing import Any
 from agflow._core.loader import core
 from agflow.models import ChannelGroup
 
-_DESCRIBED = ("name", "units", "unit_width", "unit_macs", "unit_params", "parts")
+_SIZES = ("units", "unit_width", "unit_macs", "unit_params", "parts")
+_DESCRIBED = ("name", *_SIZES, "rounds", "may_vanish")
 
 
 @contextmanager

@@ -5,7 +5,8 @@ Shape suffixes: U kept units, S the size of a parameter's axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
 
 import torch
 
@@ -100,6 +101,11 @@ class Member:
         stays[keep_U] = stays[-1] = True
         return stays[self.unit_of(size, units)].nonzero().flatten()
 
+    def to_json(self) -> dict[str, Any]:
+        """As the metadata ``agflow.channel_groups`` holds it."""
+        runs = [list(astuple(run)) for run in self.runs]
+        return {"name": self.name, "axis": self.axis, "role": self.role, "runs": runs}
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -112,8 +118,8 @@ class Attribute:
     ----------
     module, name : of the attribute
     place : index in it where it is a tuple or list, else None
-    per_unit : what a removed unit takes off the value; None where the value is a multiple of the
-        number of units, which a cut scales
+    per_unit : what a removed unit takes off the value; None where the value is proportional to the
+        number of units, and a cut scales it
     """
 
     module: str
@@ -131,7 +137,7 @@ class Attribute:
         128
         """
         if self.per_unit is None:
-            return value // units * kept
+            return value * kept // units  # a width per part is no multiple of all units
         return value - self.per_unit * (units - kept)
 
 
@@ -187,6 +193,16 @@ class ChannelGroup:
     def of(self, role: str) -> tuple[Member, ...]:
         """The members of a role."""
         return tuple(member for member in self.members if member.role == role)
+
+    def to_json(self) -> dict[str, Any]:
+        """Label, properties, members and attributes, as ``agflow.channel_groups`` holds them."""
+        return {
+            "kind": self.kind,
+            "rounds": self.rounds,
+            "may_vanish": self.may_vanish,
+            "members": [member.to_json() for member in self.members],
+            "attributes": [asdict(attribute) for attribute in self.attributes],
+        }
 
 
 def channels_of(units_U: torch.Tensor, unit_width: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from agflow._utils.modules import linear_at
+from agflow._utils.modules import linear_at, put
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.foreign_layers import kind_of
 
@@ -52,6 +52,7 @@ class LinearUnits:
             unit_width * tokens * (weights + products),
             unit_width * (weights + biases),
             f"{name}.{self.reader}",
+            rounds=group != "heads",
         )
 
     def channels(self, module: nn.Module) -> int:
@@ -133,9 +134,3 @@ def keep_inputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
     if linear.bias is not None:
         new.bias.copy_(linear.bias)
     return new
-
-
-def put(module: nn.Module, name: str, new: nn.Module) -> None:
-    """Replace the submodule ``name`` of ``module``."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, new)

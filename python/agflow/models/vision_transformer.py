@@ -303,8 +303,18 @@ class VisionTransformerAdapter(Adapter):
             parts: int = 1,
             *taps: Tap,
         ) -> ChannelGroup:
+            rounds, may_vanish = group not in ("heads", "block"), group == "block"
             return ChannelGroup(
-                name, group, units, unit_width, *costs.of_unit(name, parts), reader, parts, taps
+                name,
+                group,
+                units,
+                unit_width,
+                *costs.of_unit(name, parts),
+                reader,
+                parts,
+                taps,
+                rounds,
+                may_vanish,
             )
 
         def branch(of: Branch) -> ChannelGroup:

@@ -1,4 +1,9 @@
-"""Mask units in the full-size model: the reference that a pruned model must agree with."""
+"""Mask units in the full-size model: the reference that a pruned model must agree with.
+
+What reads the units, by a group's members, has zeros there while masked, and where Y is seen it is
+zero: the one makes a cut's reference of groups that only their members describe, the other of those
+of an adapter that only says where Y is.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +17,21 @@ from torch.utils.hooks import RemovableHandle
 
 from agflow._utils.hooks import temporary_hooks
 from agflow.models import Adapter, ChannelGroup, Tap
-from agflow.models.channel_group import channels_of
+from agflow.models.channel_group import CONSUMER, channels_of
 from agflow.models.copying import watched
+from agflow.models.slicing import Cut, tensor_of
 
 
 @contextmanager
-def masked(
-    adapter: Adapter, model: nn.Module, cuts: Iterable[tuple[ChannelGroup, torch.Tensor]]
-) -> Iterator[None]:
-    """While open, zero the units of each layer that are not in its ``keep_U``.
+def masked(adapter: Adapter, model: nn.Module, cuts: Iterable[Cut]) -> Iterator[None]:
+    """While open, zero the units of each group that are not in its ``keep_U``.
 
-    Norms that read the residual stream take mean and variance over its kept channels.
+    Norms that read the residual stream take mean and variance over its kept channels. A module that
+    a removed branch is returns its input.
 
     Parameters
     ----------
-    cuts : layers of the model, each with the units that it keeps, int64 [U] ascending
+    cuts : groups of the model, each with the units that it keeps, int64 [U] ascending
 
     Examples
     --------
@@ -44,34 +49,66 @@ def masked(
     >>> torch.equal(model(images), dense)
     True
     """
-    hooks = (
-        _mask(model.get_submodule(tap.module), tap, channels_of(keep_U, layer.unit_width))
-        for layer, keep_U in cuts
-        for tap in layer.seen_at
-    )
-    with watched(adapter, model), temporary_hooks(hooks):
+    cuts = list(cuts)
+    hooks = (hook for group, keep_U in cuts for hook in _hooks(model, group, keep_U))
+    with _unread(model, cuts), watched(adapter, model), temporary_hooks(hooks):
         yield
+
+
+@contextmanager
+def _unread(model: nn.Module, cuts: list[Cut]) -> Iterator[None]:
+    """Zero the weights that read removed units, while open."""
+    whole: dict[torch.Tensor, torch.Tensor] = {}
+    try:
+        for group, keep_U in cuts:
+            for member in group.of(CONSUMER):
+                tensor = tensor_of(model, group, member)
+                if tensor not in whole:
+                    whole[tensor] = tensor.detach().clone()
+                size = tensor.shape[member.axis]
+                gone_S = torch.ones(size, dtype=torch.bool)
+                gone_S[member.kept(size, group.units, keep_U.cpu())] = False
+                gone = gone_S.nonzero().flatten().to(tensor.device)
+                tensor.detach().index_fill_(member.axis, gone, 0)
+        yield
+    finally:
+        for tensor, before in whole.items():
+            tensor.detach().copy_(before)
+
+
+def _hooks(
+    model: nn.Module, group: ChannelGroup, keep_U: torch.Tensor
+) -> Iterator[RemovableHandle]:
+    """Hook every place where Y is said to be seen, or the module that a removed branch is."""
+    module = dict(model.named_modules()).get(group.name)
+    if not len(keep_U) and module is not None:
+        yield module.register_forward_hook(lambda _, inputs, output: inputs[0])
+        return
+    keep_C = channels_of(keep_U, group.unit_width)
+    for tap in group.taps if group.of(CONSUMER) else group.seen_at:
+        yield _mask(model.get_submodule(tap.module), tap, keep_C)
 
 
 def _mask(module: nn.Module, tap: Tap, keep_C: torch.Tensor) -> RemovableHandle:
     """Hook the module so that only the channels ``keep_C`` pass the tap."""
 
     def zeroed(y: torch.Tensor) -> torch.Tensor:
-        mask_C = torch.ones(y.shape[-1], dtype=y.dtype, device=y.device)
+        mask_C = torch.ones(y.shape[tap.axis], dtype=y.dtype, device=y.device)
         mask_C[tap.channels] = 0
         mask_C[tap.first + keep_C.to(y.device)] = 1
-        return y * mask_C
+        behind = y.ndim - 1 - tap.axis % y.ndim
+        return y * mask_C.view(-1, *[1] * behind)
 
     def zeroed_output(_: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
         return zeroed(output)
 
     if tap.side == "output":
         return module.register_forward_hook(zeroed_output)
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, nn.LayerNorm) and tap.axis == -1:
         return module.register_forward_hook(
             lambda _, inputs, output: _norm_of_kept(module, inputs[0], keep_C)
         )
-    return module.register_forward_pre_hook(lambda _, inputs: zeroed(inputs[0]))
+    return module.register_forward_pre_hook(lambda _, inputs: (zeroed(inputs[0]), *inputs[1:]))
 
 
 def _norm_of_kept(norm: nn.LayerNorm, x: torch.Tensor, keep_C: torch.Tensor) -> torch.Tensor:

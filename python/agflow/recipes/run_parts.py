@@ -16,7 +16,7 @@ from agflow.data.preprocessing import Preprocessing
 from agflow.recipes.results import RunOptions
 from agflow.recipes.splits import Splits
 from agflow.training.cached_views import CachedViews, bytes_an_image
-from agflow.training.objective import has_last_block
+from agflow.training.features import has_last_block
 
 EPOCHS_A_VIEW = default("run", "epochs_a_view")
 VIEWS_BYTES = default("data", "cache_bytes")

@@ -19,7 +19,7 @@ from agflow._utils.hooks import temporary_hooks
 from agflow.data.batches import Batch, labelled_batches
 from agflow.errors import InvalidValueError, ShapeError
 from agflow.models.passes import LABELS, Rows, run_models
-from agflow.training.objective import last_block, tokens_of
+from agflow.training.features import last_block, tokens_of
 from agflow.training.replay import seeded
 
 BATCH_SIZE = default("common", "batch_size")
@@ -33,8 +33,8 @@ class CachedViews:
     from torch's CPU generator, which :func:`agflow.finetune` seeds.
 
     A batch is an :class:`agflow.data.Batch`: images float32 [B, C, H, W], labels, logits [B, K]
-    and, where the views have them, the tokens of the teacher's last block [B, T, D], for
-    ``Distillation(features=…)``.
+    and, where the views have them, the tokens of the teacher's last block [B, T, D] (of maps, the
+    positions), for ``Distillation(features=…)``.
 
     Parameters
     ----------
@@ -126,13 +126,14 @@ class CachedViews:
                 "the loader gave the labels in another order in its second pass, expected the same "
                 "images in the same order: pass a DataLoader with shuffle=False"
             )
-        join = lambda name: torch.stack([rows.pop(name) for rows in passes])
-        labels_N = passes[0][LABELS]
+        names = ("images", "teacher", "tokens") if tokens else ("images", "teacher")
+        with torch.autocast("cpu", enabled=False):  # it widens what is stacked, but not half
+            joined = {name: torch.stack([rows.pop(name) for rows in passes]) for name in names}
         return cls(
-            join("images"),
-            labels_N,
-            join("teacher"),
-            join("tokens") if tokens else None,
+            joined["images"],
+            passes[0][LABELS],
+            joined["teacher"],
+            joined.get("tokens"),
             batch_size=batch_size,
         )
 

@@ -58,6 +58,10 @@ def finetune(
     and restored afterwards, so a DataLoader that shuffles without a generator of its own is
     covered, too.
 
+    Norms over the batch (BatchNorm) train as they do in torch: by the statistics of each batch,
+    from which their running ones move; those are in checkpoints, in the best weights and averaged
+    over ranks. A batch of one image, such as the last one of an epoch, takes the running ones.
+
     With ``held_out`` the model ends with the weights of its best epoch: its accuracy on these
     images is measured before the training and after every epoch, and training that gains nothing
     changes nothing. The same holds when an exception ends the training.
@@ -101,8 +105,8 @@ def finetune(
         teacher and logits, or with both; held-out images that train, or can be read only once; a
         checkpoint of another run; ranks that differ in model, arguments or number of batches.
     ShapeError, UnsupportedModelError
-        ``features`` of model and teacher, or logits of model and batch, have different shapes; no
-        adapter knows where the last block is, or the frozen ones.
+        ``features`` of model and teacher have different numbers of tokens, or logits of model and
+        batch different shapes; no adapter knows where the last block is, or the frozen ones.
     NonFiniteError
         Loss or gradient became NaN or infinite; the model keeps the weights of the last good step.
     FileError, CorruptFileError
@@ -182,18 +186,20 @@ class _Trainer:
 
     def step(self, batches: list[Batch], progress: Progress) -> None:
         """Step along the gradient of the mean loss over all images of ``batches`` and ranks."""
-        model = self.objective.model
+        model, statistics = self.objective.model, self.objective.statistics
         self.optimizer.zero_grad()
-        loss, correct, images = self.ranks.average(
-            model.parameters(), *self.objective.backward(batches)
-        )
-        norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-        if not (loss.isfinite() and norm.isfinite()):
-            raise NonFiniteError(
-                f"loss {loss.item()} and gradient norm {norm.item()} in epoch {progress.epoch} "
-                f"after {progress.images} images: the last step's weights are kept; "
-                f"try a lower lr than {self.schedule.peak:g}"
+        with statistics.restored_on_error():
+            loss, correct, images = self.ranks.average(
+                model.parameters(), *self.objective.backward(batches)
             )
+            norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+            if not (loss.isfinite() and norm.isfinite()):
+                raise NonFiniteError(
+                    f"loss {loss.item()} and gradient norm {norm.item()} in epoch "
+                    f"{progress.epoch} after {progress.images} images: the last step's weights "
+                    f"are kept; try a lower lr than {self.schedule.peak:g}"
+                )
+        self.ranks.mean(statistics.tensors)
         self.schedule.apply(self.optimizer, progress.step)
         self.optimizer.step()
         progress.add_step(len(batches), loss.item(), correct, images)

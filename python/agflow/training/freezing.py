@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from agflow._utils.modes import preserve_training_mode
@@ -19,15 +20,18 @@ def training_mode(
 
     On exit modes and flags are as before, and the model's gradients are dropped.
     """
-    frozen = []
+    frozen, kept = [], set[torch.Tensor]()
     if frozen_blocks:
         prefix, _ = split(model, frozen_blocks)
         frozen = [parameter for parameter in prefix.parameters() if parameter.requires_grad]
+        kept = {*prefix.parameters(), *prefix.buffers()}
     with preserve_training_mode(*filter(None, (model, teacher))):
         if teacher is not None:
             teacher.eval()
         model.train()
-        _freeze(model, frozen)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        _evaluate_within(model, kept)
         try:
             yield
         finally:
@@ -36,12 +40,9 @@ def training_mode(
                 parameter.requires_grad_()
 
 
-def _freeze(model: nn.Module, parameters: list[nn.Parameter]) -> None:
-    """Freeze ``parameters``, and put modules that hold no others in evaluation mode."""
-    frozen = set(parameters)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
+def _evaluate_within(model: nn.Module, kept: set[torch.Tensor]) -> None:
+    """Put modules in evaluation mode that hold tensors of ``kept``, and no others."""
     for module in model.modules():
-        own = set(module.parameters())
-        if own and own <= frozen:
+        own = {*module.parameters(), *module.buffers()}
+        if own and own <= kept:
             module.eval()

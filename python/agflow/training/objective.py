@@ -1,7 +1,7 @@
-"""Loss of a fine-tuning: cross entropy, distillation and token features.
+"""Loss of a fine-tuning: cross entropy, distillation and features.
 
-Shape suffixes: B images of a batch, C channels, H height, W width, K classes, T tokens, D channels
-of the residual stream.
+Shape suffixes: B images of a batch, K classes, T tokens, D and E channels of the features of model
+and teacher.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from agflow._utils.devices import device_of
 from agflow._utils.hooks import temporary_hooks
 from agflow.data.batches import Batch, check_labels
-from agflow.errors import InvalidValueError, ShapeError, UnsupportedModelError
-from agflow.models import adapter_for, model_logits
+from agflow.errors import InvalidValueError, ShapeError
+from agflow.models import model_logits
+from agflow.training.features import feature_error, last_block, tokens_of
 from agflow.training.options import Distillation
+from agflow.training.running_statistics import RunningStatistics
 
 
 class Objective:
@@ -30,12 +32,17 @@ class Objective:
     ----------
     model : in which :meth:`backward` leaves gradients
     distillation : None trains on labels, and by the defaults on logits that the batches bring
+
+    Attributes
+    ----------
+    statistics : running statistics of the model's norms
     """
 
     def __init__(self, model: nn.Module, distillation: Distillation | None):
         self.model = model
         self.distillation = distillation or Distillation()
         self._needs_teacher = distillation is not None
+        self.statistics = RunningStatistics(model)
         self._device = device_of(model)
         # Outputs of the last blocks, model then teacher, in the forward passes since the last loss.
         self._tokens: list[torch.Tensor] = []
@@ -50,7 +57,8 @@ class Objective:
         losses, correct, images = [], 0, sum(len(batch.labels) for batch in batches)
         for batch in batches:
             labels_B = batch.labels.to(self._device)
-            logits_BK = _wide(model_logits(self.model, batch.images))
+            with self.statistics.for_batch_of(len(batch.images)):
+                logits_BK = _wide(model_logits(self.model, batch.images))
             check_labels(batch.labels, logits_BK.shape[1])
             teacher_BK = self._teacher_logits(batch, logits_BK)
             share = len(labels_B) / images
@@ -118,10 +126,10 @@ class Objective:
         )
         loss = (1 - share) * hard + share * temperature**2 * soft
         features = self.distillation.features
-        return loss + features * self._token_error(tokens_BTD) if features else loss
+        return loss + features * self._feature_error(tokens_BTD) if features else loss
 
-    def _token_error(self, tokens_BTD: torch.Tensor | None) -> torch.Tensor:
-        """Mean squared error between the normalised tokens of model and teacher.
+    def _feature_error(self, tokens_BTD: torch.Tensor | None) -> torch.Tensor:
+        """The error of the features that were recorded (:func:`feature_error`).
 
         Parameters
         ----------
@@ -134,51 +142,9 @@ class Objective:
                 f"features is {self.distillation.features}, but there is no teacher whose features "
                 "to learn: pass Distillation(teacher), or batches of CachedViews with tokens"
             )
-        student_BTD, teacher_BTD = map(_wide, self._tokens)
+        features_BTD, teacher_BTE = map(_wide, self._tokens)
         self._tokens.clear()
-        if student_BTD.shape != teacher_BTD.shape:
-            raise ShapeError(
-                f"the last block of the model puts out {list(student_BTD.shape)}, that of the "
-                f"teacher {list(teacher_BTD.shape)}, expected the same shape: "
-                "leave features out, or take a teacher as wide as the model"
-            )
-        width = student_BTD.shape[-1:]
-        return F.mse_loss(F.layer_norm(student_BTD, width), F.layer_norm(teacher_BTD, width))
-
-
-def last_block(model: nn.Module) -> nn.Module:
-    """The block that holds the last prunable layer.
-
-    It is a member of the outermost ``nn.Sequential`` or ``nn.ModuleList`` around that layer.
-
-    Raises
-    ------
-    UnsupportedModelError
-        No adapter handles the model, or its blocks are in no such list.
-    """
-    path = adapter_for(model).layers(model)[-1].name.split(".")
-    for depth in range(1, len(path) + 1):
-        parent = model.get_submodule(".".join(path[: depth - 1]))
-        if isinstance(parent, (nn.ModuleList, nn.Sequential)):
-            return model.get_submodule(".".join(path[:depth]))
-    raise UnsupportedModelError(
-        f"the blocks of {type(model).__name__} stand in no nn.Sequential or nn.ModuleList, "
-        "so the last one is unknown: leave features out"
-    )
-
-
-def has_last_block(model: nn.Module) -> bool:
-    """Whether :func:`last_block` finds one."""
-    try:
-        last_block(model)
-    except UnsupportedModelError:
-        return False
-    return True
-
-
-def tokens_of(output: torch.Tensor | tuple) -> torch.Tensor:
-    """The tokens that a block puts out; blocks of transformers put out tuples."""
-    return output[0] if isinstance(output, tuple) else output
+        return feature_error(features_BTD, teacher_BTE)
 
 
 def _wide(x: torch.Tensor) -> torch.Tensor:

@@ -27,9 +27,11 @@ class Distillation:
         :class:`agflow.training.CachedViews`)
     share : of the teacher's term in the loss, in [0, 1]
     temperature : above 0
-    features : weight of one more term, the mean squared error between the token features
-        [B, T, D] that the last blocks of model and teacher put out, each token normalised to mean 0
-        and variance 1; both must be equally wide
+    features : weight of one more term, the mean squared error between the features that the last
+        blocks of model and teacher put out: tokens [B, T, D], or the last maps [B, C, H, W] before
+        the pooling, whose positions are tokens. Each is normalised to mean 0 and variance 1. Where
+        channels of the model's last block were cut, the similarities of the tokens are compared
+        instead (1 minus their centred kernel alignment)
 
     Raises
     ------

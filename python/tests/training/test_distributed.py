@@ -25,6 +25,7 @@ SCRIPT = """
 import json, os, pathlib, sys
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
 import agflow
@@ -40,6 +41,11 @@ def vit(seed=0):
     torch.manual_seed(seed)
     return VisionTransformer(img_size=32, patch_size=8, num_classes=10, embed_dim=32, depth=2,
                              num_heads=4, mlp_ratio=2.0).eval()
+
+def normed(seed):
+    torch.manual_seed(seed)
+    layers = nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 10))
 
 generator = torch.Generator().manual_seed(1)
 data = TensorDataset(torch.randn(24, 3, 32, 32, generator=generator), torch.arange(24) % 10)
@@ -58,6 +64,10 @@ if "tune" in sys.argv:
     model = vit(rank)  # every rank gets the weights of rank 0
     history = tune(model)
     save_file(model.state_dict(), folder / f"tuned-{rank}")
+
+    cnn = normed(rank)
+    agflow.finetune(cnn, shard(5, shuffle=False), epochs=2)  # ends with batches of two images
+    save_file(cnn.state_dict(), folder / f"cnn-{rank}")
 
     broken = vit(rank)
     # Evaluation of the held-out images counts no step.
@@ -195,6 +205,9 @@ def test_two_ranks_tune_as_one_process_with_both_batches(tmp_path, script):
     )
     tuned = [load_file(tmp_path / f"tuned-{rank}") for rank in range(2)]
     assert all(torch.equal(tensor, tuned[1][name]) for name, tensor in tuned[0].items())
+    normed = [load_file(tmp_path / f"cnn-{rank}") for rank in range(2)]
+    assert all(torch.equal(tensor, normed[1][name]) for name, tensor in normed[0].items())
+    assert normed[0]["1.num_batches_tracked"] == 6 and normed[0]["1.running_mean"].all()
 
     namespace = namespace_of_one_process(tmp_path)
     model, images = namespace["vit"](), namespace["data"].tensors

@@ -13,8 +13,8 @@ from agflow.errors import (
     ShapeError,
     UnsupportedModelError,
 )
+from agflow.training.features import last_block
 from agflow.training.finetuning import finetune
-from agflow.training.objective import last_block
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
 
 
@@ -124,16 +124,22 @@ def test_features_pull_the_last_block_towards_the_teachers(make_vit, images):
     )
 
 
-def test_features_need_a_teacher_as_wide_as_the_model(make_vit, images):
+def test_features_need_a_teacher_with_as_many_tokens(make_vit, images):
     model = make_vit()
-    with pytest.raises(ShapeError, match=r"\[8, 17, 48\], that of the teacher \[8, 17, 64\]"):
-        finetune(model, [images], distillation=Distillation(make_vit(embed_dim=64), features=1.0))
-    with pytest.raises(UnsupportedModelError, match="Sequential"):
+    with pytest.raises(ShapeError, match=r"\[8, 17, 48\], that of the teacher \[8, 65, 48\]"):
+        finetune(model, [images], distillation=Distillation(make_vit(patch_size=4), features=1.0))
+    with pytest.raises(UnsupportedModelError):
         blockless = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
         finetune(model, [images], distillation=Distillation(blockless, features=1.0))
     with pytest.raises(InvalidValueError, match="no teacher"):
         finetune(model, [images], distillation=Distillation(features=1.0))
     assert not model.blocks[-1]._forward_hooks
+
+
+def test_features_of_a_wider_teacher_are_learned_by_their_similarities(make_vit, images):
+    distillation = Distillation(make_vit(embed_dim=64), share=0.0, features=100.0)
+    history = finetune(make_vit(), [images], distillation=distillation, epochs=20, lr=3e-3)
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
 
 
 def test_teacher_modes_and_gradients_are_left_alone(make_vit, shuffled):

@@ -20,7 +20,7 @@ func absYG(d dtype) {
 	eachRows(d.size, func(rows int) {
 		sum := GP64()
 		Load(Param("sum"), sum)
-		eachChannels(rows, 8, func() {
+		eachChannels(rows, 8, d.size, func() {
 			acc := [2]reg.VecVirtual{YMM(), YMM()}
 			for k := range acc {
 				VMOVUPD(Mem{Base: sum, Disp: 32 * k}, acc[k])
@@ -36,7 +36,7 @@ func absYG(d dtype) {
 			ADDQ(U8(8*d.size), y.at)
 			ADDQ(U8(8*d.size), g.at)
 			ADDQ(U8(64), sum)
-		})
+		}, y, g)
 	}, y, g)
 	LDMXCSR(callers)
 	VZEROUPPER()

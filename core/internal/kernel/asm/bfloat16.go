@@ -25,7 +25,7 @@ func absYGInFloat32() {
 	eachRows(2, func(rows int) {
 		sum := GP64()
 		Load(Param("sum"), sum)
-		eachChannels(rows, 16, func() {
+		eachChannels(rows, 16, 2, func() {
 			var acc [4]reg.VecVirtual
 			for k := range acc {
 				acc[k] = YMM()
@@ -42,7 +42,7 @@ func absYGInFloat32() {
 			ADDQ(U8(32), y.at)
 			ADDQ(U8(32), g.at)
 			ADDQ(U32(128), sum)
-		})
+		}, y, g)
 	}, y, g)
 	storeInRange("exact")
 	LDMXCSR(callers)

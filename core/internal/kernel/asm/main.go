@@ -33,6 +33,8 @@ func main() {
 		sums(d)
 	}
 	absYGInFloat32()
+	absYGMaps()
+	transpose()
 	for _, d := range []dtype{float32s, float64s, {"Uint16", "*uint16", 2}} {
 		or(d)
 	}

@@ -66,9 +66,42 @@ func eachRows(size int, pass func(rows int), m ...matrix) {
 	}
 }
 
-// eachChannels emits the loop over all channels, step at a time.
-func eachChannels(rows, step int, body func()) {
-	label := [5]string{4: "channels_of_four", 1: "channels_of_one"}[rows]
+// nearBytes is the stride of rows below which several lie on one page of memory. The processor
+// foresees one run of reads a page, and four rows at a time are four.
+const nearBytes = 4096
+
+// eachChannels emits the loop over all channels, step at a time. For four rows at a time it emits
+// it twice: where they are near each other, the loop asks for the four rows that follow.
+func eachChannels(rows, step, size int, body func(), m ...matrix) {
+	if rows < 4 {
+		channelLoop("channels_of_one", step, body)
+		return
+	}
+	CMPQ(m[0].stride, U32(nearBytes))
+	JGE(LabelRef("far"))
+	var next []reg.GPVirtual
+	for _, matrix := range m {
+		at := GP64()
+		LEAQ(Mem{Base: matrix.at, Index: matrix.stride, Scale: 4}, at)
+		next = append(next, at)
+	}
+	channelLoop("channels_of_near", step, func() {
+		bytes := 4 * step * size
+		for _, at := range next {
+			for line := 0; line < bytes; line += 64 {
+				PREFETCHT1(Mem{Base: at, Disp: line})
+			}
+			ADDQ(U32(uint32(bytes)), at)
+		}
+		body()
+	})
+	JMP(LabelRef("end_of_channels"))
+	Label("far")
+	channelLoop("channels_of_far", step, body)
+	Label("end_of_channels")
+}
+
+func channelLoop(label string, step int, body func()) {
 	left := GP64()
 	Load(Param("channels"), left)
 	Label(label)

@@ -30,7 +30,7 @@ func sums(d dtype) {
 			}
 			return upper.row(k-4, 0)
 		}
-		eachChannels(rows, 4, func() {
+		eachChannels(rows, 4, d.size, func() {
 			var acc [8]reg.VecVirtual
 			for k := range acc {
 				acc[k] = YMM()
@@ -46,7 +46,7 @@ func sums(d dtype) {
 			ADDQ(U8(4*d.size), g.at)
 			ADDQ(U8(32), lower.at)
 			ADDQ(U8(32), upper.at)
-		})
+		}, y, g)
 	}, y, g)
 	LDMXCSR(callers)
 	VZEROUPPER()

@@ -1,0 +1,97 @@
+package tables
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"agflow/bridge/internal/samples"
+	"agflow/core/fault"
+	"agflow/core/statistics"
+
+	"github.com/apache/arrow/go/v15/arrow/memory"
+)
+
+// TestPropertiesOfLayers proves that a table with channel groups says what its layers allow, that
+// one without says it by the labels of old, and that both are carried along.
+func TestPropertiesOfLayers(t *testing.T) {
+	got, err := ScoresFromRecord(scoresWithGroups(sampleGroups))
+	want := slices.Clone(samples.Layers)
+	want[0].Rounds, want[1].Rounds, want[1].MayVanish = false, true, true
+	if err != nil || !slices.Equal(got.Layers, want) {
+		t.Errorf("%+v, %v", got.Layers, err)
+	}
+	if got.Metadata[keyChannelGroups] != sampleGroups {
+		t.Error("the metadata are not carried along")
+	}
+	for label, allows := range map[string][2]bool{
+		"mlp": {true, false}, "heads": {false, false}, "head_dim": {true, false},
+		"embed": {true, false}, "block": {false, true}, "conv": {true, false},
+		"stage": {true, false},
+	} {
+		layer := statistics.Layer{Name: "a", Group: label, Units: 1, UnitWidth: 1, Parts: 1}
+		scores := sampleScores()
+		scores.Layers, scores.Score = []statistics.Layer{layer}, []float64{1}
+		for _, layer.Rounds = range []bool{true, false} {
+			for _, layer.MayVanish = range []bool{true, false} {
+				scores.Layers[0] = layer
+				rec := ScoresToRecord(memory.DefaultAllocator, scores)
+				got, err := ScoresFromRecord(rec)
+				if err != nil || got.Layers[0] != layer {
+					t.Errorf("%+v became %+v, %v", layer, got.Layers, err)
+				}
+				plain := allows == [2]bool{layer.Rounds, layer.MayVanish}
+				if _, said := got.Metadata[keyChannelGroups]; said == plain {
+					t.Errorf("%+v: metadata %v", layer, got.Metadata)
+				}
+			}
+		}
+	}
+}
+
+// TestPropertiesOfTensors proves that the layers of a tensor file have those of its channel groups.
+func TestPropertiesOfTensors(t *testing.T) {
+	var f samples.TensorFile
+	samples.Put(&f, samples.Layers[1], "y", 0, 1, make([]float32, 8))
+	more := map[string]string{keyChannelGroups: sampleGroups}
+	found, err := Tensors(f.Record(KindTensor, samples.Model, more))
+	if err != nil || !found[0].Layer.Rounds || !found[0].Layer.MayVanish {
+		t.Errorf("%+v, %v", found, err)
+	}
+	more[keyChannelGroups] = "{}"
+	if _, err := Tensors(f.Record(KindTensor, samples.Model, more)); fault.CodeOf(err) !=
+		fault.Value {
+		t.Error(err)
+	}
+}
+
+// TestForgedChannelGroups proves that what is no description of the table's layers is refused in
+// one sentence that says what is wrong.
+func TestForgedChannelGroups(t *testing.T) {
+	with := func(old, new string) string { return strings.Replace(sampleGroups, old, new, 1) }
+	for text, says := range map[string]string{
+		"":                                      "unexpected end",
+		"[":                                     "unexpected end",
+		"null":                                  "is null, expected an object",
+		"[]":                                    "expected an object",
+		"{}":                                    `says nothing of layer "blocks.0.mlp"`,
+		with("blocks.0.attn", "b"):              `says nothing of layer "blocks.0.attn"`,
+		with(`"heads"`, `"mlp"`):                `"blocks.0.attn" is of kind "mlp", and its column`,
+		with(`"rounds": false`, `"a": 1`):       "blocks.0.mlp.a is not known here",
+		with("false", "0"):                      "blocks.0.mlp.rounds is 0, expected true or false",
+		with(`"axis": 0`, `"axis": "0"`):        `axis is "0", expected a whole number`,
+		with("[0, 1, 1, 0]", "[0, 1, 1]"):       "has 3 values, expected 4",
+		with("[0, 1, 1, 0]", "[1e99, 1, 1, 0]"): "is 1e99, expected a whole number",
+		with(`"role": "producer",`, ""):         "role is missing",
+		with(`"place": 1`, `"place": 1.5`):      "place is 1.5, expected a whole number",
+		sampleGroups + "{}":                     "after top-level value",
+		strings.Repeat("[", 100_000):            "exceeded max depth",
+		`"` + strings.Repeat("x", maxChannelGroups) + `"`: "expected at most 16777216",
+	} {
+		_, err := ScoresFromRecord(scoresWithGroups(text))
+		if fault.CodeOf(err) != fault.Value || !strings.Contains(err.Error(), says) ||
+			!strings.Contains(err.Error(), keyChannelGroups) || len(err.Error()) > 400 {
+			t.Errorf("%.60q: %v, expected %q", text, err, says)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+//go:build amd64 && !purego
+
+package kernel
+
+import "agflow/core/tensor"
+
+const (
+	vectorPositions  = 4       // positions that the assembly for maps processes at a time
+	positionsPerCall = 1 << 13 // as elementsPerCall, of eight channels
+)
+
+// transposeVectors copies whole groups of channels and positions, and returns how many.
+func transposeVectors[T tensor.Element](
+	to, from matrix[T], channels, positions int,
+) (wholeChannels, wholePositions int) {
+	floats, ok := any(from).(matrix[float32])
+	channels, positions = channels&^(vector-1), positions&^(vectorPositions-1)
+	if !ok || !avx2 || channels == 0 || positions == 0 {
+		return 0, 0
+	}
+	rows := any(to).(matrix[float32])
+	for c := 0; c < channels; c += vector {
+		from, to := floats.block(c, vector, positions), rows.channelsFrom(c)
+		transposeFloat32(&from[0], 4*floats.stride, positions,
+			&to.block(0, positions, vector)[0], 4*to.stride)
+	}
+	return channels, positions
+}
+
+// absYGMapsVectors adds Σ|y·g| of maps of float32 with equal positions to the sums of channels lo
+// and above, and returns true; it returns false for others. Channels and positions beyond whole
+// vectors are padded with zeros, which change no sum.
+func absYGMapsVectors(sumC []float64, y, g tensor.View, lo int) bool {
+	yData, yOK := tensor.Elements[float32](y)
+	gData, gOK := tensor.Elements[float32](g)
+	positions := y.Positions()
+	if !avx2 || !yOK || !gOK || positions == 0 || g.Positions() != positions {
+		return false
+	}
+	for image := range y.Rows() / positions {
+		y := matrix[float32]{yData[image*y.Stride()+lo*y.ChannelStride():], y.ChannelStride()}
+		g := matrix[float32]{gData[image*g.Stride()+lo*g.ChannelStride():], g.ChannelStride()}
+		for c := 0; c < len(sumC); c += vector {
+			var sum [vector]float64
+			n := copy(sum[:], sumC[c:])
+			absYGImage(&sum, matrix[float32]{y.data[c*y.stride:], y.stride},
+				matrix[float32]{g.data[c*g.stride:], g.stride}, n, positions)
+			copy(sumC[c:], sum[:])
+		}
+	}
+	return true
+}
+
+// absYGImage adds all positions of at most eight channels, which are the rows of y and g.
+func absYGImage(sum *[vector]float64, y, g matrix[float32], channels, positions int) {
+	whole := positions &^ (vectorPositions - 1)
+	if channels < vector {
+		whole = 0
+	}
+	for p := 0; p < whole; p += positionsPerCall {
+		n := min(positionsPerCall, whole-p)
+		absYGMapsFloat32(&y.data[p:][:7*y.stride+n][0], &g.data[p:][:7*g.stride+n][0], 4*y.stride,
+			4*g.stride, n, &sum[0])
+	}
+	var yPadded, gPadded paddedMaps
+	for p := whole; p < positions; p += paddedPositions {
+		n := min(paddedPositions, positions-p)
+		yPadded.of(y, channels, p, n)
+		gPadded.of(g, channels, p, n)
+		absYGMapsFloat32(&yPadded[0], &gPadded[0], 4*paddedPositions, 4*paddedPositions,
+			(n+vectorPositions-1)&^(vectorPositions-1), &sum[0])
+	}
+}
+
+// paddedPositions is the number of positions padded at a time.
+const paddedPositions = 32
+
+// paddedMaps holds a few positions of at most eight channels; the rest is zeros.
+type paddedMaps [vector * paddedPositions]float32
+
+// of copies n positions from p on. The number of channels must be the same in every call.
+func (m *paddedMaps) of(from matrix[float32], channels, p, n int) {
+	for c := range channels {
+		to := m[c*paddedPositions:][:paddedPositions]
+		clear(to[copy(to, from.data[c*from.stride+p:][:n]):])
+	}
+}

@@ -1,0 +1,67 @@
+"""The weights that make and read the units of a group, as matrices for weight-side criteria.
+
+Shape suffixes: S positions along an axis, U units, C channels of the units, R all else.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from agflow.models.channel_group import CONSUMER, PRODUCER, ChannelGroup, Run
+from agflow.models.slicing import tensor_of
+
+
+def weights_of(model: nn.Module, group: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
+    """The weights of a group's producers and consumers, each with the axis of the units' channels.
+
+    A producer [C, R] has all that makes a channel in its row: the kernel of a convolution, or the
+    rows of a packed query, key and value one after the other (each of them a matrix of its own). A
+    consumer [R, C] has in a column all that reads a channel: the kernel, and every place where it
+    was flattened to. Biases, norms and depthwise convolutions are no members of these roles.
+
+    Returns
+    -------
+    matrices, views of the model's tensors where their order allows. Channels are ``units *
+    unit_width``; where a unit has another number of rows, no multiple of its width, there is no
+    matrix (heads, by their values, whose queries lost channels).
+
+    Raises
+    ------
+    UnknownLayerError, ShapeError
+        The group is of another model.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow.models.channel_group import ChannelGroup, Member, Run
+    >>> from agflow.models.group_weights import weights_of
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 10))
+    >>> made = Member("0.weight", 0, "producer")
+    >>> read = Member("2.weight", 1, "consumer", (Run(0, 16),))
+    >>> group = ChannelGroup("0", "conv", 8, 1, 0, 0, "2", members=(made, read))
+    >>> [(tuple(weight.shape), axis) for weight, axis in weights_of(model, group)]
+    [((8, 27), 0), ((160, 8), 1)]
+    """
+    found = []
+    for role, axis in ((PRODUCER, 0), (CONSUMER, 1)):
+        for member in group.of(role):
+            tensor = tensor_of(model, group, member)
+            for run in member.runs:
+                if run.width % group.unit_width == 0:
+                    weight_CR = _rows(tensor.movedim(member.axis, 0), run, group)
+                    found.append((weight_CR if axis == 0 else weight_CR.T, axis))
+    return found
+
+
+def _rows(weight_SR: torch.Tensor, run: Run, group: ChannelGroup) -> torch.Tensor:
+    """The channels that a run places along the first axis, [C, R]."""
+    filled = group.units * run.width
+    repeats = [
+        weight_SR.narrow(0, run.first + repeat * run.period, filled).unflatten(
+            0, (group.units, group.unit_width, -1)
+        )
+        for repeat in range(run.repeats)
+    ]
+    whole = repeats[0] if run.repeats == 1 else torch.stack(repeats, 2)
+    return whole.reshape(group.units * group.unit_width, -1)

@@ -1,0 +1,1 @@
+"""Channel groups read from a network's graph: which units go together, and which must stay."""

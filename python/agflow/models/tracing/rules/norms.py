@@ -1,0 +1,55 @@
+"""Norms: their weights go with the channels; means over channels tie the channels together."""
+
+from __future__ import annotations
+
+from agflow.models.tracing.axes import flat, mark_normed, new, size
+from agflow.models.tracing.call import Call, Value
+
+
+def batch_norm(call: Call) -> Value:
+    """Statistics of each channel by itself; of the tensor at hand, they mix all other axes."""
+    x = call.dims("input")
+    channel = 1 if len(x) > 1 else 0
+    _tie(call, x[channel], "weight", "bias", "running_mean", "running_var")
+    if call["running_mean"] is None or call.get("training") or call.get("use_input_stats"):
+        call.freeze(*(dim for i, dim in enumerate(x) if i != channel))
+    return x
+
+
+def layer_norm(call: Call) -> Value:
+    """Means over the last axes."""
+    x = call.dims("input")
+    normed = x[-len(call["normalized_shape"]) :]
+    for name in ("weight", "bias"):
+        if call.get(name) is not None:
+            for dim, own in zip(normed, call.dims(name), strict=True):
+                call.unify(dim, own)
+    for dim in normed:
+        mark_normed(dim)
+    return x
+
+
+def group_norm(call: Call) -> Value:
+    """Means over the channels of a group and all places."""
+    x, groups = call.dims("input"), call["num_groups"]
+    _tie(call, x[1], "weight", "bias")
+    within = new(size(x[1]) // groups)
+    call.unify(x[1], new(groups) + within)
+    mark_normed(within)
+    call.freeze(*x[2:])
+    return x
+
+
+def _tie(call: Call, channels, *names: str) -> None:
+    for name in names:
+        if call[name] is not None and flat(call.dims(name)[0]):
+            call.unify(channels, call.dims(name)[0])
+
+
+RULES = {
+    "aten.batch_norm": batch_norm,
+    "aten.instance_norm": batch_norm,
+    "aten.layer_norm": layer_norm,
+    "aten.rms_norm": layer_norm,
+    "aten.group_norm": group_norm,
+}

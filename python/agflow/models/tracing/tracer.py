@@ -1,0 +1,215 @@
+"""Axes of all tensors of a network, unified along the graph that torch.export gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from agflow.models.tracing import axes
+from agflow.models.tracing.axes import Dim, Reason
+from agflow.models.tracing.barriers import Barrier, barriers_of
+from agflow.models.tracing.call import Call, Dims, Value, operator_name
+from agflow.models.tracing.rules import rule_of
+
+INPUT = Reason("", "the images' own axis")
+OUTPUT = Reason("", "part of the output")
+CLASSES = Reason("", "the classes")
+CONSTANT = Reason("", "met by a constant of the code")
+TWICE = Reason("", "two factors of one axis")
+
+_MOVES = {
+    f"aten.{name}"
+    for name in (
+        "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as _unsafe_view permute "
+        "transpose t swapaxes swapdims movedim to _to_copy contiguous clone alias detach div neg"
+    ).split()
+}
+"""Operators after which the entries of a weight that are zero still are, as after products."""
+
+
+class Tracer:
+    """The axes of a network's tensors: which units go together, and which stay.
+
+    Attributes
+    ----------
+    program : the graph
+    parameters : the axes of each parameter and buffer, by name
+    values : the axes of each node's tensor, or a tuple of them where it has several
+    barriers : channels that stay, by the parameter that emits them
+    consumed : (parameter, axis) that a convolution or a product sums over
+    emitted : (parameter, axis) that give the channels of a convolution's or product's result
+    parameters_of : for nodes that depend on no image: the parameters that they are computed from
+    unknown : operators without a rule, and how often each was met
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram):
+        self.program = program
+        self.parameters: dict[str, Dims] = {}
+        self.values: dict[torch.fx.Node, Value] = {}
+        self.parameters_of: dict[torch.fx.Node, tuple[str, ...]] = {}
+        self.unknown: dict[str, int] = {}
+        self._zeros_of: dict[torch.fx.Node, tuple[str, ...]] = {}
+        self._contractions: list[tuple[tuple[str, ...], Dim, Reason]] = []
+        self._emissions: list[tuple[tuple[str, ...], Dim]] = []
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node)
+            elif node.op == "call_function":
+                self._call(node)
+        self._outputs()
+        self._freeze_repeated()
+        self.consumed = self._consumed()
+        self.emitted = {at for names, dim in self._emissions for at in self._places(names, dim)}
+        self.barriers: list[Barrier] = barriers_of(self.parameters, self.emitted)
+
+    def _placeholder(self, node: torch.fx.Node) -> None:
+        value, signature = node.meta.get("val"), self.program.graph_signature
+        if not isinstance(value, torch.Tensor):
+            return
+        name = signature.inputs_to_parameters.get(node.name) or signature.inputs_to_buffers.get(
+            node.name
+        )
+        if name is not None:
+            same = self._tied(name)
+            dims = self.parameters[same] if same else [axes.new(n) for n in value.shape]
+            self.values[node] = self.parameters[name] = dims
+            self.parameters_of[node] = (name,)
+            self._zeros_of[node] = (name,)
+        elif node.name in signature.inputs_to_lifted_tensor_constants:
+            self.values[node] = [axes.new(n, CONSTANT) for n in value.shape]
+            self.parameters_of[node] = ()
+        else:
+            self.values[node] = [axes.new(n, INPUT) for n in value.shape]
+
+    def _tied(self, name: str) -> str | None:
+        """An earlier name of the same tensor."""
+        state = self.program.state_dict
+        if name not in state:
+            return None
+        return next((n for n in self.parameters if state.get(n) is state[name]), None)
+
+    def _call(self, node: torch.fx.Node) -> None:
+        name = operator_name(node)
+        if name == "getitem":
+            source, place = node.args
+            values = self.values.get(source)  # pyright: ignore[reportArgumentType]
+            self.values[node] = values[place] if isinstance(values, tuple) else None
+            inputs = [source]
+        else:
+            call, inputs = Call(self, node), node.all_input_nodes
+            rule = rule_of(call)
+            self.values[node] = _applied(rule, call) if rule else None
+            if not _fits(self.values[node], node.meta.get("val")):
+                self._stop(call)
+        self._note_parameters(node, name, inputs)
+
+    def _note_parameters(self, node: torch.fx.Node, name: str, inputs: list) -> None:
+        """Which parameters a tensor comes from, and for which of them zeros stay zeros."""
+        if not all(source in self.parameters_of for source in inputs):
+            return
+        names = (n for source in inputs for n in self.parameters_of[source])
+        self.parameters_of[node] = tuple(dict.fromkeys(names))
+        kept = inputs if name == "aten.mul" else inputs[:1] if name in _MOVES else []
+        self._zeros_of[node] = tuple(n for source in kept for n in self._zeros_of[source])
+
+    def _stop(self, call: Call) -> None:
+        """No rule fits: every axis that the call reads stays, and its results are of no axis."""
+        touched = [
+            dim for node in call.node.all_input_nodes for dim in _all_dims(self.values[node])
+        ]
+        if any(not axes.all_frozen(dim) for dim in touched):
+            self.unknown[call.name] = self.unknown.get(call.name, 0) + 1
+        call.freeze(*touched)
+        value = call.node.meta.get("val")
+        if isinstance(value, (tuple, list)):
+            self.values[call.node] = tuple(_new_dims(v, call.reason) for v in value)
+        else:
+            self.values[call.node] = _new_dims(value, call.reason)
+
+    def contract(self, call: Call, dim: Dim, weight: Any, axis: int) -> None:
+        """Note that an axis of the input is summed over with an axis of a weight.
+
+        A mask sets the weight to zero where units are gone, which a computed weight may not be.
+        """
+        own = call.dims_of(weight)[axis]
+        call.unify(dim, own)
+        reason = Reason(call.name, f"read by {call.name} with computed weights")
+        self._contractions.append((self._zeros_of.get(weight, ()), own, reason))
+
+    def emit(self, weight: Any, dim: Dim) -> Dim:
+        """Note that an axis of a weight gives the channels of a result."""
+        self._emissions.append((self.parameters_of.get(weight, ()), dim))
+        return dim
+
+    def _places(self, names: tuple[str, ...], dim: Dim) -> set[tuple[str, int]]:
+        """Which axis of the parameters a dimension comes from: the very one, or the only one left.
+
+        A dimension that was permuted is still the parameter's own list; a reshaped one is found by
+        its units.
+        """
+        units, found = set(axes.atoms(dim)), set()
+        for name in names:
+            own = list(enumerate(self.parameters[name]))
+            same = [axis for axis, other in own if other is dim]
+            common = [axis for axis, other in own if not units.isdisjoint(axes.atoms(other))]
+            if len(same or common) == 1:
+                found.add((name, (same or common)[0]))
+        return found
+
+    def _consumed(self) -> set[tuple[str, int]]:
+        """The axes that are summed over; what is so through other weights stays."""
+        found = set()
+        for names, dim, reason in self._contractions:
+            places = self._places(names, dim)
+            if not places:
+                axes.freeze(dim, reason)
+            found |= places
+        return found
+
+    def _outputs(self) -> None:
+        signature = self.program.graph_signature
+        output = next(node for node in self.program.graph.nodes if node.op == "output")
+        mutated = {**signature.buffers_to_mutate}
+        for node in output.all_input_nodes:
+            dims = _all_dims(self.values.get(node))
+            if node.name in mutated and isinstance(self.values[node], list):
+                for own, other in zip(self.parameters[mutated[node.name]], dims, strict=True):
+                    axes.unify(own, other, OUTPUT)
+            if node.name in signature.user_outputs:
+                for dim in dims:
+                    axes.freeze(dim, CLASSES if len(dims) == 2 else OUTPUT)
+
+    def _freeze_repeated(self) -> None:
+        for value in (*self.values.values(), *self.parameters.values()):
+            for dim in _all_dims(value):
+                axes.freeze(list(axes.repeated(dim)), TWICE)
+
+
+def _applied(rule, call: Call) -> Value:
+    """What a rule gives; nothing where it meets arguments that it was not made for."""
+    try:
+        return rule(call)
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _fits(found: Value, value: Any) -> bool:
+    """Whether axes have the sizes of the tensor, or of the tensors."""
+    if isinstance(value, (tuple, list)):
+        return isinstance(found, tuple) and all(map(_fits, found, value))
+    if not isinstance(value, torch.Tensor):
+        return True
+    return isinstance(found, list) and [axes.size(dim) for dim in found] == list(value.shape)
+
+
+def _new_dims(value: Any, reason: Reason) -> Dims | None:
+    if not isinstance(value, torch.Tensor):
+        return None
+    return [axes.new(n, reason) for n in value.shape]
+
+
+def _all_dims(value: Value) -> Dims:
+    if isinstance(value, tuple):
+        return [dim for dims in value for dim in dims or []]
+    return value or []
