@@ -38,9 +38,7 @@ class DualRegression:
     t_RO: torch.Tensor
 
     @classmethod
-    def empty(
-        cls, inputs: int, outputs: int, device: torch.device | str = "cpu"
-    ) -> DualRegression:
+    def empty(cls, inputs: int, outputs: int, device: torch.device | str = "cpu") -> DualRegression:
         """No rows."""
         return cls(*(torch.zeros(0, size, device=device) for size in (inputs, outputs)))
 
@@ -80,6 +78,10 @@ class DualRegression:
         """The mean over the rows of |W y + b - t|²."""
         fitted_RO = self.y_RK.double() @ weight_OK.T + bias_O
         return float((fitted_RO - self.t_RO).square().sum()) / len(self.y_RK)
+
+    def mean_target(self) -> torch.Tensor:
+        """The mean [O] of the targets."""
+        return self.t_RO.mean(0, dtype=torch.float64)
 
     def output_moments(self, weight_OK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance [O] over the rows of W y."""

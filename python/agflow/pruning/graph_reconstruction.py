@@ -18,6 +18,10 @@ in place of the inputs' (:mod:`agflow.pruning.dual_regression`).
 Shape suffixes: B images of a batch, P positions, R rows, K kept inputs, O outputs.
 """
 
+# torch.fx types the arguments of a node as anything that a graph can hold.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportOptionalMemberAccess=false, reportCallIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,7 +45,7 @@ from agflow.pruning.graph_targets import (
 )
 from agflow.pruning.patches import Patches
 from agflow.pruning.reconstruction import HELD_OUT_EVERY, held_out_rows
-from agflow.pruning.refitted import has_shift, refitted
+from agflow.pruning.refitted import refitted
 from agflow.pruning.regression import Regression, best_penalty
 from agflow.pruning.residual_blocks import LEAST_SHARE, non_finite_message
 
@@ -79,26 +83,27 @@ class GraphReconstruction:
     Parameters
     ----------
     run : the exported network
-    weights : of the dense network, by name
-    kept : by weight of a layer, the inputs that it keeps, ascending int64
-    sequential : fit to the cut network; else to the dense network, every layer by itself
-
-    Attributes
-    ----------
-    weights : of the cut network so far
+    dense : weights of the dense network, by name
+    changed : those of the cut network that differ before any fit
+    kept : by weight of a layer to be fitted, the inputs that it keeps, ascending int64
+    method : ``"ridge"``, in sequence on the cut network; ``"ridge_at_once"`` or ``"mean"``, every
+        layer by itself on the dense network
     """
 
     def __init__(
         self,
         run: GraphRun,
-        weights: Mapping[str, torch.Tensor],
+        dense: Mapping[str, torch.Tensor],
+        changed: Mapping[str, torch.Tensor],
         kept: Mapping[str, torch.Tensor],
-        *,
-        sequential: bool = True,
+        method: str = "ridge",
     ):
-        self._run, self._dense, self._sequential = run, dict(weights), sequential
-        self.weights: Weights = dict(weights)
-        self._changed = False
+        self._run, self._dense, self._method = run, dict(dense), method
+        self._cut: Weights = dict(dense)
+        # Where all layers are fitted at once, the network that they are fitted on stays dense.
+        self._changed = method == "ridge" and bool(changed)
+        if self._changed:
+            self._cut.update(changed)
         self._fits = self._in_order(kept)
 
     def _in_order(self, kept: Mapping[str, torch.Tensor]) -> list[_Fit]:
@@ -109,27 +114,28 @@ class GraphReconstruction:
                 fits.append(_Fit(weight, target_of(self._run, layer), keep_C))
         return sorted(fits, key=lambda fit: self._run.place[fit.target.layer])
 
-    def fit(self, batches: Iterable[torch.Tensor]) -> None:
-        """Fit all layers to the images."""
+    def fit(self, batches: Iterable[torch.Tensor]) -> Weights:
+        """Fit all layers to the images; returns the weights that change, by name."""
         held = list(_held(self._run, batches))
         place = 0
+        found: Weights = {}
         for number, fit in enumerate(progress_bar(self._fits, "reconstruction")):
             stop = narrow_place(self._run, place, self._run.place[fit.target.layer])
-            self._fit_one(fit, held, place, stop, number)
-            place = stop
-
-    def _fit_one(self, fit: _Fit, held: list[_Held], place: int, stop: int, seed: int) -> None:
-        sums = _Sums(self._run, fit, self._dense, self.weights, _total(held), seed)
-        for batch in held:
-            self._advance(batch, place, stop)
-            sums.add(*self._observed(batch, fit.target, stop), batch.images)
-        self.weights.update(sums.solved())
-        self._changed = self._sequential
+            sums = _Sums(self._run, fit, self._cut, _total(held), number)
+            for batch in held:
+                self._advance(batch, place, stop)
+                sums.add(*self._observed(batch, fit.target, stop), batch.images)
+            place, new = stop, sums.solved(self._method)
+            found.update(new)
+            if self._method == "ridge":
+                self._cut.update(new)
+                self._changed = True
+        return found
 
     def _advance(self, batch: _Held, place: int, stop: int) -> None:
         same = batch.cut is batch.dense and not self._changed
         dense = self._run.run(batch.dense, self._dense, place, stop)
-        cut = dense if same else self._run.run(batch.cut, self.weights, place, stop)
+        cut = dense if same else self._run.run(batch.cut, self._cut, place, stop)
         batch.dense, batch.cut = dense, cut
 
     def _observed(self, batch: _Held, target: FitTarget, place: int) -> tuple[Values, Values]:
@@ -139,7 +145,7 @@ class GraphReconstruction:
         dense = self._run.run(batch.dense, self._dense, place, last, wanted)
         if not self._changed:
             return dense, dense
-        return dense, self._run.run(batch.cut, self.weights, place, last, wanted)
+        return dense, self._run.run(batch.cut, self._cut, place, last, wanted)
 
 
 class _Sums:
@@ -149,7 +155,6 @@ class _Sums:
         self,
         run: GraphRun,
         fit: _Fit,
-        dense: Mapping[str, torch.Tensor],
         weights: Mapping[str, torch.Tensor],
         images: int,
         seed: int,
@@ -159,8 +164,8 @@ class _Sums:
         weight = weights[fit.weight]
         self._keep_C = fit.keep_C.to(weight.device)
         self._kept_OK = weight[:, self._keep_C].flatten(1)
-        self._factor_O = factor_of(run, fit.target, dense).to(weight)
-        self._intercept = has_shift(fit.target)
+        self._factor_O = factor_of(run, fit.target, weights).to(weight)
+        self._intercept = fit.target.shifts
         inputs, outputs = self._kept_OK.shape[1], len(weight)
         dual = inputs > LARGEST_GRAM
         kind = DualRegression if dual else Regression
@@ -214,17 +219,20 @@ class _Sums:
         self._seen += len(x)
 
     def _bias(self) -> torch.Tensor | None:
-        args = self._layer.args
-        bias = args[2] if len(args) > 2 else self._layer.kwargs.get("bias")
+        bias = self._target.bias
         return None if bias is None else self._weights[self._run.names[bias]]
 
-    def solved(self) -> Weights:
+    def solved(self, method: str) -> Weights:
         """The new weights of the layer and of the normalisation behind it."""
         total = self._fitted + self._held_out
         if not total.is_finite():
             raise NonFiniteError(non_finite_message(self._name.rpartition(".")[0]))
-        penalty = best_penalty(self._fitted, self._held_out, self._intercept)
-        change_OK, change_O = total.solve(penalty, self._intercept)
+        if method == "mean":
+            change_OK = torch.zeros_like(self._kept_OK, dtype=torch.float64)
+            change_O = total.mean_target()
+        else:
+            penalty = best_penalty(self._fitted, self._held_out, self._intercept)
+            change_OK, change_O = total.solve(penalty, self._intercept)
         return refitted(
             self._run,
             self._target,

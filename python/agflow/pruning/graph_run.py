@@ -6,6 +6,10 @@ are *live* there; a network that is held at a place is just these.
 Shape suffixes: B images of a batch.
 """
 
+# torch.fx types the arguments of a node as anything that a graph can hold.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportOptionalMemberAccess=false, reportCallIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
 import operator

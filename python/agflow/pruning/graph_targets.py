@@ -9,6 +9,10 @@ chain's end itself.
 Shape suffixes: O outputs of the layer.
 """
 
+# torch.fx types the arguments of a node as anything that a graph can hold.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportOptionalMemberAccess=false, reportCallIssue=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -51,6 +55,18 @@ class FitTarget:
         return self.end is not self.layer and self.end not in self.chain
 
     @property
+    def bias(self) -> fx.Node | None:
+        """The layer's bias."""
+        args = self.layer.args
+        given = args[2] if len(args) > 2 else self.layer.kwargs.get("bias")
+        return given if isinstance(given, fx.Node) else None
+
+    @property
+    def shifts(self) -> bool:
+        """Whether the layer has a bias, or a normalisation by running statistics behind it."""
+        return self.norm is not None or self.bias is not None
+
+    @property
     def branch(self) -> fx.Node:
         """The end of the chain."""
         return self.chain[-1] if self.chain else self.layer
@@ -61,7 +77,9 @@ def layer_of(run: GraphRun, weight: str) -> fx.Node | None:
 
     Grouped convolutions and weights that are read twice, or by something else, are none.
     """
-    readers = [node for node in run.nodes if any(run.names.get(a) == weight for a in node.args[1:2])]
+    readers = [
+        node for node in run.nodes if any(run.names.get(a) == weight for a in node.args[1:2])
+    ]
     used = [user for node, name in run.names.items() if name == weight for user in node.users]
     if len(readers) != 1 or len(used) != 1 or readers[0].target not in _LAYERS:
         return None

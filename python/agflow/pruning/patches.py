@@ -6,6 +6,10 @@ Shape suffixes: B images, P positions of the output, C channels, H W the map, K 
 convolution channels times the kernel's height and width).
 """
 
+# torch.fx types the arguments of a node as anything that a graph can hold.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportOptionalMemberAccess=false, reportCallIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -8,6 +8,10 @@ that match.
 Shape suffixes: K kept inputs, O outputs.
 """
 
+# torch.fx types the arguments of a node as anything that a graph can hold.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportOptionalMemberAccess=false, reportCallIssue=false, reportReturnType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -26,11 +30,6 @@ class Moments(Protocol):
     def output_moments(self, weight_OK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance [O] over the rows of W y."""
         ...
-
-
-def has_shift(target: FitTarget) -> bool:
-    """Whether the layer has a bias, or a normalisation by running statistics right behind it."""
-    return target.norm is not None or _argument(target.layer, 2) is not None
 
 
 def refitted(
@@ -62,7 +61,7 @@ def refitted(
     new = torch.zeros_like(weight)
     new[:, keep_C] = kept_OK.to(weight).unflatten(1, (len(keep_C), *weight.shape[2:]))
     found = {name: new}
-    bias = _argument(target.layer, 2)
+    bias = target.bias
     bias_O = None if bias is None else weights[run.names[bias]].double()
     if target.norm is not None:
         mean_O, variance_O = rows.output_moments(kept_OK)
@@ -101,9 +100,3 @@ def _normalised(
         variance: variance_O,
     }
     return {name: value.to(weights[name]) for name, value in new.items()}
-
-
-def _argument(node: fx.Node, place: int) -> fx.Node | None:
-    """The bias of a convolution or linear layer."""
-    given = node.args[place] if len(node.args) > place else node.kwargs.get("bias")
-    return given

@@ -80,6 +80,10 @@ class Regression:
         """Whether the sums of products are."""
         return bool(self.sum_KK.isfinite().all() and self.sum_OK.isfinite().all())
 
+    def mean_target(self) -> torch.Tensor:
+        """The weighted mean [O] of the targets."""
+        return self.sum_O / self.rows
+
     def output_moments(self, weight_OK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance [O] over the rows of W y."""
         mean_K = self.sum_K / self.rows
