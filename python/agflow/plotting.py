@@ -1,7 +1,6 @@
 """Plots of results: utilities, pruning stages, cascades, reliability and what escalates.
 
-Every function takes results as they are, draws on a matplotlib Axes (a new one by default) and
-returns it.
+Every function takes results as they are, and draws on Axes of matplotlib that it returns.
 """
 
 from __future__ import annotations
@@ -62,13 +61,13 @@ def _percent_ticks(ax: Axes, decimals: int | None = None) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))
 
 
-def plot_utilities(scores: Scores, *, group: str = "mlp", ax: Axes | None = None) -> Axes:
+def plot_utilities(scores: Scores, *, group: str = "", ax: Axes | None = None) -> Axes:
     """Plot the spread of the utilities in every layer of one group, on a logarithmic axis.
 
     Parameters
     ----------
     scores : agflow.Scores
-    group : "mlp", "heads" or another group that the scores have
+    group : that the scores have; by default "mlp", or the first where there is none
 
     Examples
     --------
@@ -81,6 +80,8 @@ def plot_utilities(scores: Scores, *, group: str = "mlp", ax: Axes | None = None
     'agf per unit'
     """
     ax = _axes(ax, (8, 4))
+    groups = [layer.group for layer in scores.layers]
+    group = group or ("mlp" if "mlp" in groups else groups[0])
     layers = [layer for layer in scores.layers if layer.group == group]
     values = [np.maximum(scores.of(layer.name), np.finfo(float).tiny) for layer in layers]
     box: Style = dict(facecolor=CASCADE_COLOUR, alpha=0.45, edgecolor=HEAVY_COLOUR)
@@ -89,7 +90,7 @@ def plot_utilities(scores: Scores, *, group: str = "mlp", ax: Axes | None = None
     ax.set_yscale("log")
     names = [layer.name.removeprefix("blocks.") for layer in layers]
     ax.set_xticks(range(1, len(layers) + 1), names, rotation=45, ha="right")
-    ax.set_xlabel("layer (blocks.)")
+    ax.set_xlabel("layer (blocks.)" if names[0] != layers[0].name else "layer")
     ax.set_ylabel(f"{scores.criterion} per unit")
     ax.set_title(f"Utility of each {group} unit: box = quartiles, whiskers = 1 % and 99 %")
     return ax
@@ -130,8 +131,7 @@ def plot_stages(result: RunResult, *, ax: Axes | None = None) -> Axes:
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     _percent_ticks(ax)
     ax.set_ylabel("top-1 accuracy")
-    columns = len(result.stages) + 1
-    ax.legend(ncols=columns, loc="upper center", fontsize=8, frameon=False)
+    ax.legend(ncols=len(result.stages) + 1, loc="upper center", fontsize=8, frameon=False)
     return ax
 
 

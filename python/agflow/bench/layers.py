@@ -2,33 +2,27 @@
 
 ``agflow plan --latency-ms`` reads the table it makes. Weights and activations are random: neither
 matters to the time.
-
-Shape suffixes: B images, T rows of an image (tokens), I inputs, O outputs, N heads.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from agflow._utils.defaults import default
 from agflow._utils.devices import first_parameter
+from agflow.bench.layer_calls import Shape, calls_of
 from agflow.bench.machine import clock
 from agflow.bench.memory import keep_freed
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.evaluation.timing import interleaved
 from agflow.models import adapter_for, model_name
-from agflow.models.self_attention import attend
 from agflow.pruning.latency import LatencyTable
 
-KINDS = ("linear", "attention", "pointwise", "norm")
+KINDS = ("linear", "convolution", "attention", "pointwise", "norm")
 """Products that take time; "parameters" only take memory."""
 
 STEP = 8  # sizes are multiples of it where the dense size has room for some
@@ -37,38 +31,6 @@ HEAD_WIDTHS = 4  # between them the time of attention is all but linear
 MODEL = "model"
 
 _LEAST_SECONDS = 0.01  # of one measurement: so short that all sizes take turns within seconds
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The grid of sizes that products of one kind and one dense size share.
-
-    Attributes
-    ----------
-    inputs, outputs, heads : sizes of the grid, ascending, the dense one last; [0] where the kind
-        has none. For attention inputs are the query channels and outputs the value channels of all
-        heads together.
-    """
-
-    kind: str
-    rows: int
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    heads: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """The text by which a planner finds the shape of a product."""
-        sizes = [
-            self.rows,
-            *(axis[-1] for axis in (self.inputs, self.outputs, self.heads) if axis != (0,)),
-        ]
-        return f"{self.kind} {'x'.join(map(str, sizes))}"
-
-    @property
-    def cells(self) -> Iterator[tuple[int, int, int]]:
-        """Every size of the grid, as (inputs, outputs, heads)."""
-        return itertools.product(self.inputs, self.outputs, self.heads)
 
 
 def shapes_of(costs: dict) -> list[Shape]:
@@ -83,15 +45,30 @@ def shapes_of(costs: dict) -> list[Shape]:
     for product in costs["products"]:
         if product["kind"] not in KINDS:
             continue
-        sizes = [product.get(field, []) for field in ("inputs", "outputs", "heads")]
-        dense = (
-            product["kind"],
-            product["rows"],
-            *(_dense(terms, costs["sizes"]) for terms in sizes),
-        )
-        moves = [any(len(term) > 1 for term in terms) for terms in sizes]
-        moved[dense] = tuple(map(max, moves, moved.get(dense, moves)))
-    return [_shape(*dense, *moves) for dense, moves in moved.items()]
+        dense, moves = _axes(product, costs["sizes"])
+        about = tuple(product.get(name, 0) for name in ("kind", "rows", "kernel", "stride"))
+        key = *about, *dense
+        moved[key] = tuple(map(max, moves, moved.get(key, moves)))
+    return [_shape(*key, *moves) for key, moves in moved.items()]
+
+
+def _axes(product: dict, layers: dict[str, int]) -> tuple[list[int], list[bool]]:
+    """The dense size of a product along each axis of its grid, and whether pruning changes it.
+
+    Of a convolution these are the inputs and outputs of one group, and the groups. A depthwise one
+    has outputs and groups of the same layers, so that one group always stays as it is.
+    """
+    convolution = product["kind"] == "convolution"
+    fields = "inputs", "outputs", "groups" if convolution else "heads"
+    terms = [product.get(field, []) for field in fields]
+    dense = [_dense(of, layers) for of in terms]
+    moves = [any(len(term) > 1 for term in of) for of in terms]
+    if convolution:
+        dense[2] = dense[2] or 1
+        dense[1] //= dense[2]
+        names = [[term[1:] for term in of] for of in terms]
+        moves[1] = moves[1] and not (moves[2] and names[1] == names[2])
+    return dense, moves
 
 
 def measure(
@@ -131,7 +108,7 @@ def measure(
     shapes = shapes_of(costs)
     x = torch.randn(batch, *adapter.input_size(model), device=like.device, dtype=like.dtype)
     with torch.inference_mode():
-        calls = _calls(shapes, batch, like)
+        calls = calls_of(shapes, batch, like)
         times = interleaved(
             {MODEL: lambda: model(x), **calls},
             rounds=rounds,
@@ -182,6 +159,8 @@ def _dense(terms: list, sizes: dict[str, int]) -> int:
 def _shape(
     kind: str,
     rows: int,
+    kernel: int,
+    stride: int,
     inputs: int,
     outputs: int,
     heads: int,
@@ -190,13 +169,11 @@ def _shape(
     heads_move: bool,
 ) -> Shape:
     if kind != "attention":
-        return Shape(
-            kind,
-            rows,
-            _axis(inputs, inputs_move, VALUES),
-            _axis(outputs, outputs_move, VALUES),
-            (0,),
+        grid = (
+            _axis(size, move, VALUES)
+            for size, move in ((inputs, inputs_move), (outputs, outputs_move), (heads, heads_move))
         )
+        return Shape(kind, rows, *grid, kernel, stride)
     inputs_C, outputs_C = (
         tuple(heads * width for width in _axis(total // heads, move, HEAD_WIDTHS))
         for total, move in ((inputs, inputs_move), (outputs, outputs_move))
@@ -220,53 +197,6 @@ def _axis(dense: int, moves: bool, values: int) -> tuple[int, ...]:
             | {dense}
         )
     )
-
-
-def _calls(
-    shapes: list[Shape], batch: int, like: torch.Tensor
-) -> dict[tuple[Shape, tuple[int, int, int]], Callable[[], object]]:
-    """One call for each size, all on the same memory.
-
-    In a model, too, a product reads what has just been written.
-    """
-    memory = torch.randn(
-        max(max(2 * i + o, o) * shape.rows * batch for shape in shapes for i, o, _ in shape.cells),
-        device=like.device,
-        dtype=like.dtype,
-    )
-    weights = torch.randn(
-        max((i + 1) * o for shape in shapes for i, o, _ in shape.cells),
-        device=like.device,
-        dtype=like.dtype,
-    )
-
-    def tensor(of: torch.Tensor, *shape: int) -> torch.Tensor:
-        return of[: math.prod(shape)].view(shape)
-
-    def call(shape: Shape, i: int, o: int, n: int) -> Callable[[], object]:
-        if shape.kind == "linear":
-            x_BTI, weight_OI, bias_O = (
-                tensor(memory, batch, shape.rows, i),
-                tensor(weights, o, i),
-                weights[-o:],
-            )
-            return lambda: F.linear(x_BTI, weight_OI, bias_O)
-        if shape.kind == "attention":
-            qkv_BTC = tensor(memory, batch, shape.rows, 2 * i + o)
-
-            def attention() -> torch.Tensor:
-                q_BTC, k_BTC, v_BTC = qkv_BTC.split((i, i, o), -1)
-                return attend(q_BTC, k_BTC, v_BTC, n, i // n)
-
-            return attention
-        x_BTO, weight_O = tensor(memory, batch, shape.rows, o), weights[:o]
-        return (
-            (lambda: F.gelu(x_BTO))
-            if shape.kind == "pointwise"
-            else (lambda: F.layer_norm(x_BTO, (o,), weight_O, weight_O))
-        )
-
-    return {(shape, cell): call(shape, *cell) for shape in shapes for cell in shape.cells}
 
 
 def _device(device: torch.device) -> str:

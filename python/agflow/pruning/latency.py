@@ -12,9 +12,11 @@ class LatencyTable(Table):
     pruned model: that takes the time of the dense model in the proportion in which its products
     together get faster.
 
-    Columns: kind (utf8: ``"linear"``, ``"attention"``, ``"pointwise"`` or ``"norm"``), rows (int64:
-    tokens of an image), shape (utf8: names the dense sizes, ``"linear 197x192x768"``), inputs,
-    outputs, heads (int64: the sizes measured, 0 where the kind has none), ms (float64: milliseconds
+    Columns: kind (utf8: ``"linear"``, ``"convolution"``, ``"attention"``, ``"pointwise"`` or
+    ``"norm"``), rows (int64: tokens of an image, or positions of a convolution's result), shape
+    (utf8: names the dense sizes, ``"linear 197x192x768"``), inputs, outputs, heads (int64: the
+    sizes measured, 0 where the kind has none; of a convolution the inputs and outputs of one group,
+    and the groups), ms (float64: milliseconds
     a batch). The rows of a shape form one full grid up to its dense sizes, which is interpolated
     linearly and never falls towards larger sizes.
 

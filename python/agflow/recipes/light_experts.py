@@ -23,7 +23,8 @@ from agflow.training.options import Checkpointing, Distillation
 
 TEACHER_SHARE = default("finetune", "distill")  # of the loss
 CONTROL_EPOCHS = default("run", "control_epochs")
-TOKENS_WEIGHT = default("run", "features")  # of the error of the last block's tokens
+TOKENS_WEIGHT = default("run", "features")  # of the error of the last block's features
+STREAMS = ("embed", "stage")  # groups whose cut makes the last block narrower
 
 _PRUNED, _PRUNED_FILE, _CHECKPOINT = "pruned", "pruned.json", "checkpoint"
 _PRUNED_KEYS = {4: Keys(("cut", "repaired"))}
@@ -103,6 +104,6 @@ def _finetune(
 
 
 def _tokens_match(light: nn.Module, plan_: Plan) -> bool:
-    """Whether the experts' last blocks are known and put out tokens of the same width."""
-    narrower = any(layer.group == "embed" and layer.kept < layer.units for layer in plan_.planned)
+    """Whether the experts' last blocks are known and put out features of the same width."""
+    narrower = any(layer.group in STREAMS and layer.kept < layer.units for layer in plan_.planned)
     return has_last_block(light) and not narrower

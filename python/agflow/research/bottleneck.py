@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._utils.defaults import default
 from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.loaders import CallbackLoader, SizedLoader
 from agflow._utils.modes import with_gradients, without_inference_tensors
@@ -38,7 +39,7 @@ from agflow.errors import InvalidValueError
 from agflow.models import ChannelGroup, adapter_for, logits_of, model_logits
 
 AGF_PRIOR = "agf"
-UTILITY_GROUPS = ("mlp", "heads")
+UTILITY_GROUPS = tuple(default("calibrate", "groups"))
 
 
 def image_utilities(

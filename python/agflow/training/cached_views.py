@@ -126,13 +126,14 @@ class CachedViews:
                 "the loader gave the labels in another order in its second pass, expected the same "
                 "images in the same order: pass a DataLoader with shuffle=False"
             )
-        join = lambda name: torch.stack([rows.pop(name) for rows in passes])
-        labels_N = passes[0][LABELS]
+        names = ("images", "teacher", "tokens") if tokens else ("images", "teacher")
+        with torch.autocast("cpu", enabled=False):  # it widens what is stacked, but not half
+            joined = {name: torch.stack([rows.pop(name) for rows in passes]) for name in names}
         return cls(
-            join("images"),
-            labels_N,
-            join("teacher"),
-            join("tokens") if tokens else None,
+            joined["images"],
+            passes[0][LABELS],
+            joined["teacher"],
+            joined.get("tokens"),
             batch_size=batch_size,
         )
 

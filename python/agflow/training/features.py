@@ -89,10 +89,9 @@ def feature_error(features_BTD: torch.Tensor, teacher_BTE: torch.Tensor) -> torc
     if features_BTD.shape == teacher_BTE.shape:
         return F.mse_loss(features_BTD, teacher_BTE)
     rows_ND, teacher_NE = (centred(x.flatten(0, 1)) for x in (features_BTD, teacher_BTE))
-    between, own, others = (
-        (a.T @ b).square().sum()
-        for a, b in ((rows_ND, teacher_NE), (rows_ND, rows_ND), (teacher_NE, teacher_NE))
-    )
+    pairs = (rows_ND, teacher_NE), (rows_ND, rows_ND), (teacher_NE, teacher_NE)
+    with torch.autocast(rows_ND.device.type, enabled=False):  # 1 minus a rounded product is noise
+        between, own, others = ((a.T @ b).square().sum() for a, b in pairs)
     least = torch.finfo(between.dtype).tiny  # features without any variance are like no others
     return 1 - between / (own * others).sqrt().clamp_min(least)
 

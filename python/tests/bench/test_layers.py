@@ -209,3 +209,67 @@ def test_the_command_writes_the_table(tmp_path):
         [*command, "--device", "cuda:99"], capture_output=True, text=True, timeout=240
     )
     assert refused.returncode == 3 and "models cannot compute on device 'cuda:99'" in refused.stderr
+
+
+CONVOLUTIONS = {
+    "sizes": {"mid": 32, "stage": 24},
+    "products": [
+        {
+            "kind": "convolution",
+            "name": "conv1",
+            "rows": 36,
+            "inputs": [[1, "stage"]],
+            "outputs": [[1, "mid"]],
+            "kernel": 9,
+            "stride": 2,
+        },
+        {
+            "kind": "convolution",
+            "name": "depthwise",
+            "rows": 36,
+            "inputs": [[1]],
+            "outputs": [[1, "mid"]],
+            "groups": [[1, "mid"]],
+            "kernel": 9,
+            "stride": 1,
+        },
+        {
+            "kind": "convolution",
+            "name": "grouped",
+            "rows": 30,
+            "inputs": [[8]],
+            "outputs": [[1, "mid"]],
+            "groups": [[4]],
+            "kernel": 3,
+            "stride": 1,
+        },
+        {"kind": "parameters", "name": "bn", "outputs": [[2, "mid"]], "rows": 1},
+    ],
+}
+
+
+def test_convolutions_are_measured_over_what_a_cut_changes():
+    """Inputs and outputs of one group, and the groups: of a depthwise one these alone."""
+    found = {shape.name: shape for shape in layers.shapes_of(CONVOLUTIONS)}
+    assert list(found) == [
+        "convolution 36x24x32x1x9x2",
+        "convolution 36x1x1x32x9x1",
+        "convolution 30x8x8x4x3x1",
+    ]
+    plain, depthwise, grouped = found.values()
+    assert plain.inputs == (8, 16, 24) and plain.outputs == (8, 16, 24, 32)
+    assert plain.heads == (1,) and (plain.kernel_size, plain.seen_size) == ((3, 3), (13, 13))
+    assert (depthwise.inputs, depthwise.outputs) == ((1,), (1,))
+    assert depthwise.heads == (8, 16, 24, 32)
+    assert grouped.outputs == (1, 3, 4, 5, 7, 8) and grouped.heads == (4,)
+    assert (grouped.map_size, grouped.kernel_size, grouped.seen_size) == ((5, 6), (1, 3), (5, 8))
+
+
+def test_every_size_of_a_convolution_is_one_that_runs():
+    shapes = layers.shapes_of(CONVOLUTIONS)
+    with torch.inference_mode():
+        calls = layers.calls_of(shapes, 2, torch.zeros(1, dtype=torch.float64))
+        for (shape, (_, o, groups)), call in calls.items():
+            result = call()
+            assert result.shape == (2, o * groups, *shape.map_size), shape
+            assert result.dtype is torch.float64

@@ -51,6 +51,13 @@ def test_a_view_comes_with_the_teachers_answer_to_it(make_vit, loader, images):
             assert mean_BT.abs().max() < 1e-2 and (deviation_BT - 1).abs().max() < 1e-2
 
 
+def test_views_are_made_inside_of_autocast(make_vit, loader, images):
+    """It cannot promote half precision, in which images are kept."""
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        views = CachedViews.of(make_vit(), loader, views=2, tokens=True)
+    assert views.images.dtype is torch.float16 and views.tokens.shape[:2] == (2, 8)
+
+
 def test_every_image_is_seen_once_an_epoch_in_views_that_change():
     count = 6
     x = torch.arange(2.0).view(2, 1, 1, 1, 1).expand(2, count, 1, 4, 4)
