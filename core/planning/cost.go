@@ -2,6 +2,7 @@ package planning
 
 import (
 	"math"
+	"slices"
 
 	"agflow/core/fault"
 	"agflow/core/statistics"
@@ -121,11 +122,18 @@ func difference(
 }
 
 // multiply and add saturate at math.MaxInt64; their operands are not negative.
-func multiply(a, b int64) int64 {
-	if a != 0 && b > math.MaxInt64/a {
-		return math.MaxInt64
+func multiply(factors ...int64) int64 {
+	if slices.Contains(factors, 0) {
+		return 0
 	}
-	return a * b
+	product := int64(1)
+	for _, factor := range factors {
+		if factor > math.MaxInt64/product {
+			return math.MaxInt64
+		}
+		product *= factor
+	}
+	return product
 }
 
 func add(a, b int64) int64 {

@@ -20,56 +20,78 @@ import (
 //	               "bias": true, "times": ["blocks.0.mlp.branch"]}, …]}
 //
 // Sizes are the dense counts of units, in one part, of every layer that is named, whether it can be
-// pruned or not. A width (inputs, outputs, heads) is a sum of terms: a number times the kept counts
-// of the layers named after it. The kept counts of the branches in times, 0 or 1, multiply a whole
-// product. See [kinds] for the cost of each kind.
+// pruned or not. A width (inputs, outputs, heads, groups) is a sum of terms: a number times the
+// kept counts of the layers named after it. The kept counts of the branches in times, 0 or 1,
+// multiply a whole product. See [kinds] for the cost of each kind.
+//
+// A convolution also has the numbers kernel (elements of it: 9 for 3x3) and stride, rows are the
+// positions of its result, inputs the channels that each group reads, outputs those of all groups;
+// groups is 1 where it is missing. A depthwise one has one input and as many groups as outputs.
 const CostsKey = "agflow.costs"
 
 // kind describes a kind of product: its operands and its costs. Every kind has outputs.
 type kind struct {
 	inputs, heads, bias bool // whether it has inputs and heads, and may have a bias
-	shape               func(rows, in, out, heads int64) string
-	macs                func(rows, in, out int64) int64
-	params              func(in, out, bias int64) int64
+	convolution         bool // whether it has a kernel and a stride, and may have groups
+	shape               func(s sizes) string
+	macs, params        func(s sizes) int64
 }
+
+// sizes are the sizes of a product for some counts of units.
+type sizes struct{ rows, in, out, heads, groups, kernel, stride, bias int64 }
 
 var kinds = map[string]kind{
 	"linear": {
 		inputs: true, bias: true,
-		shape: func(rows, in, out, _ int64) string {
-			return fmt.Sprintf("linear %dx%dx%d", rows, in, out)
+		shape:  func(s sizes) string { return fmt.Sprintf("linear %dx%dx%d", s.rows, s.in, s.out) },
+		macs:   func(s sizes) int64 { return multiply(s.rows, s.in, s.out) },
+		params: func(s sizes) int64 { return add(multiply(s.in, s.out), multiply(s.bias, s.out)) },
+	},
+	"convolution": {
+		inputs: true, bias: true, convolution: true,
+		shape: func(s sizes) string {
+			measured := s.measured()
+			return fmt.Sprintf("convolution %dx%dx%dx%dx%dx%d", s.rows, measured[0], measured[1],
+				measured[2], s.kernel, s.stride)
 		},
-		macs: func(rows, in, out int64) int64 { return multiply(rows, multiply(in, out)) },
-		params: func(in, out, bias int64) int64 {
-			return add(multiply(in, out), multiply(bias, out))
+		macs: func(s sizes) int64 { return multiply(s.rows, s.kernel, s.in, s.out) },
+		params: func(s sizes) int64 {
+			return add(multiply(s.kernel, s.in, s.out), multiply(s.bias, s.out))
 		},
 	},
 	"attention": { // both matmuls of all heads: in channels of queries and keys, out of values
 		inputs: true, heads: true,
-		shape: func(rows, in, out, heads int64) string {
-			return fmt.Sprintf("attention %dx%dx%dx%d", rows, in, out, heads)
+		shape: func(s sizes) string {
+			return fmt.Sprintf("attention %dx%dx%dx%d", s.rows, s.in, s.out, s.heads)
 		},
-		macs: func(rows, in, out int64) int64 {
-			return multiply(multiply(rows, rows), add(in, out))
-		},
-		params: func(_, _, _ int64) int64 { return 0 },
+		macs:   func(s sizes) int64 { return multiply(s.rows, s.rows, add(s.in, s.out)) },
+		params: free,
 	},
 	"pointwise": {
-		shape: func(rows, _, out, _ int64) string {
-			return fmt.Sprintf("pointwise %dx%d", rows, out)
-		},
-		macs:   func(_, _, _ int64) int64 { return 0 },
-		params: func(_, _, _ int64) int64 { return 0 },
+		shape:  func(s sizes) string { return fmt.Sprintf("pointwise %dx%d", s.rows, s.out) },
+		macs:   free,
+		params: free,
 	},
 	"norm": { // scale and shift
-		shape:  func(rows, _, out, _ int64) string { return fmt.Sprintf("norm %dx%d", rows, out) },
-		macs:   func(_, _, _ int64) int64 { return 0 },
-		params: func(_, out, _ int64) int64 { return multiply(2, out) },
+		shape:  func(s sizes) string { return fmt.Sprintf("norm %dx%d", s.rows, s.out) },
+		macs:   free,
+		params: func(s sizes) int64 { return multiply(2, s.out) },
 	},
 	"parameters": { // without a shape, because they take no time
-		macs:   func(_, _, _ int64) int64 { return 0 },
-		params: func(_, out, _ int64) int64 { return out },
+		macs:   free,
+		params: func(s sizes) int64 { return s.out },
 	},
+}
+
+func free(sizes) int64 { return 0 }
+
+// measured are the sizes that a latency table measures a shape at: inputs, outputs and heads; of a
+// convolution inputs and outputs of one group, and the groups, so that each can shrink by itself.
+func (s sizes) measured() [3]int64 {
+	if s.groups == 0 {
+		return [3]int64{s.in, s.out, s.heads}
+	}
+	return [3]int64{s.in, s.out / s.groups, s.groups}
 }
 
 // costs computes a model's costs for any combination of kept counts.
@@ -80,11 +102,11 @@ type costs struct {
 }
 
 type product struct {
-	kind                   kind
-	name                   string
-	rows, bias             int64
-	inputs, outputs, heads width
-	times                  []int // layers
+	kind                           kind
+	name                           string
+	rows, kernel, stride, bias     int64
+	inputs, outputs, heads, groups width
+	times                          []int // layers
 }
 
 // width is a sum of terms.
@@ -107,13 +129,20 @@ func (w width) of(counts []int64) int64 {
 	return total
 }
 
-// widths returns a product's inputs, outputs and heads, and how many times it occurs.
-func (p product) widths(counts []int64) (in, out, heads, times int64) {
+// at returns a product's sizes, and how many times it occurs.
+func (p product) at(counts []int64) (s sizes, times int64) {
 	times = 1
 	for _, layer := range p.times {
 		times = multiply(times, counts[layer])
 	}
-	return p.inputs.of(counts), p.outputs.of(counts), p.heads.of(counts), times
+	s = sizes{
+		rows: p.rows, kernel: p.kernel, stride: p.stride, bias: p.bias, in: p.inputs.of(counts),
+		out: p.outputs.of(counts), heads: p.heads.of(counts), groups: p.groups.of(counts),
+	}
+	if p.kind.convolution {
+		s.groups = max(s.groups, 1)
+	}
+	return s, times
 }
 
 // counts turns units kept, in the order of layers, into counts of one part; layers that are not
@@ -129,8 +158,8 @@ func (c *costs) counts(layers []statistics.Layer, kept []int) []int64 {
 func (c *costs) macs(counts []int64) int64 {
 	total := int64(0)
 	for _, p := range c.products {
-		in, out, _, times := p.widths(counts)
-		total = add(total, multiply(times, p.kind.macs(p.rows, in, out)))
+		s, times := p.at(counts)
+		total = add(total, multiply(times, p.kind.macs(s)))
 	}
 	return total
 }
@@ -138,8 +167,8 @@ func (c *costs) macs(counts []int64) int64 {
 func (c *costs) params(counts []int64) int64 {
 	total := int64(0)
 	for _, p := range c.products {
-		in, out, _, times := p.widths(counts)
-		total = add(total, multiply(times, p.kind.params(in, out, p.bias)))
+		s, times := p.at(counts)
+		total = add(total, multiply(times, p.kind.params(s)))
 	}
 	return total
 }
@@ -184,6 +213,9 @@ type jsonProduct struct {
 	Inputs  [][]json.RawMessage `json:"inputs"`
 	Outputs [][]json.RawMessage `json:"outputs"`
 	Heads   [][]json.RawMessage `json:"heads"`
+	Groups  [][]json.RawMessage `json:"groups"`
+	Kernel  int64               `json:"kernel"`
+	Stride  int64               `json:"stride"`
 	Bias    bool                `json:"bias"`
 	Times   []string            `json:"times"`
 }
@@ -219,7 +251,10 @@ func parseCosts(text string) (*costs, error) {
 // product reads one product; its error texts continue a sentence that begins with the name.
 func (c *costs) product(described jsonProduct) (product, error) {
 	k, known := kinds[described.Kind]
-	p := product{kind: k, name: described.Name, rows: described.Rows}
+	p := product{
+		kind: k, name: described.Name, rows: described.Rows, kernel: described.Kernel,
+		stride: described.Stride,
+	}
 	switch {
 	case !known:
 		return p, fmt.Errorf("is of the unknown kind %q", described.Kind)
@@ -230,20 +265,29 @@ func (c *costs) product(described jsonProduct) (product, error) {
 		return p, fmt.Errorf(
 			"has inputs, outputs, heads or a bias that kind %q has not, or lacks one that it has",
 			described.Kind)
+	case !k.convolution && (p.kernel != 0 || p.stride != 0 || len(described.Groups) > 0):
+		return p, fmt.Errorf("has a kernel, a stride or groups, which kind %q has not",
+			described.Kind)
+	case k.convolution && (p.kernel < 1 || p.stride < 1):
+		return p, fmt.Errorf("has kernel %d and stride %d, expected both from 1", p.kernel,
+			p.stride)
 	}
 	if described.Bias {
 		p.bias = 1
 	}
+	for _, operand := range []struct {
+		into *width
+		from [][]json.RawMessage
+	}{
+		{&p.inputs, described.Inputs}, {&p.outputs, described.Outputs},
+		{&p.heads, described.Heads}, {&p.groups, described.Groups},
+	} {
+		var err error
+		if *operand.into, err = c.width(operand.from); err != nil {
+			return p, err
+		}
+	}
 	var err error
-	if p.inputs, err = c.width(described.Inputs); err != nil {
-		return p, err
-	}
-	if p.outputs, err = c.width(described.Outputs); err != nil {
-		return p, err
-	}
-	if p.heads, err = c.width(described.Heads); err != nil {
-		return p, err
-	}
 	p.times, err = c.layers(described.Times)
 	return p, err
 }

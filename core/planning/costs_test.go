@@ -159,6 +159,9 @@ func FuzzCosts(f *testing.F) {
 		{"kind": "linear", "rows": 9223372036854775807,
 		 "inputs": [[9223372036854775807, "a", "a"], [1]], "outputs": [[2, "a"]],
 		 "times": ["a"]}]}`)
+	f.Add(`{"sizes": {"a": 4611686018427387904}, "products": [
+		{"kind": "convolution", "rows": 3, "kernel": 9, "stride": 1, "bias": true,
+		 "inputs": [[1]], "outputs": [[1, "a"]], "groups": [[1, "a"]]}]}`)
 	f.Add(`[[[[`)
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := parseCosts(text)
@@ -181,6 +184,74 @@ func FuzzCosts(f *testing.F) {
 	})
 }
 
+// Convolutions: dense, in groups and depthwise, beside a linear layer on the same units.
+func TestConvolutionsByHand(t *testing.T) {
+	c, err := parseCosts(`{"sizes": {"a": 8, "b": 6}, "products": [
+		{"kind": "convolution", "name": "dense", "rows": 49, "kernel": 9, "stride": 2,
+		 "inputs": [[3]], "outputs": [[1, "a"]], "bias": true},
+		{"kind": "convolution", "name": "depthwise", "rows": 49, "kernel": 25, "stride": 1,
+		 "inputs": [[1]], "outputs": [[1, "a"]], "groups": [[1, "a"]]},
+		{"kind": "convolution", "name": "grouped", "rows": 49, "kernel": 1, "stride": 1,
+		 "inputs": [[1, "b"]], "outputs": [[4, "b"]], "groups": [[4]]}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := func(a, b int64) []int64 {
+		found := make([]int64, 2)
+		found[c.index["a"]], found[c.index["b"]] = a, b
+		return found
+	}
+	for _, test := range [][4]int64{
+		{8, 6, 49 * (9*3*8 + 25*8 + 6*24), 9*3*8 + 8 + 25*8 + 6*24},
+		{5, 2, 49 * (9*3*5 + 25*5 + 2*8), 9*3*5 + 5 + 25*5 + 2*8},
+		{0, 6, 49 * 6 * 24, 6 * 24},
+	} {
+		at := counts(test[0], test[1])
+		if macs, params := c.macs(at), c.params(at); macs != test[2] || params != test[3] {
+			t.Errorf("%v: %d MACs, %d parameters", test, macs, params)
+		}
+	}
+	for i, want := range []struct {
+		shape    string
+		measured [3]int64
+	}{
+		{"convolution 49x3x8x1x9x2", [3]int64{3, 5, 1}},
+		{"convolution 49x1x1x8x25x1", [3]int64{1, 1, 5}},
+		{"convolution 49x6x6x4x1x1", [3]int64{2, 2, 4}},
+	} {
+		dense, _ := c.products[i].at(c.sizes)
+		cut, _ := c.products[i].at(counts(5, 2))
+		if got := c.products[i].kind.shape(dense); got != want.shape {
+			t.Errorf("shape %q, want %q", got, want.shape)
+		}
+		if got := cut.measured(); got != want.measured {
+			t.Errorf("measured at %v, want %v", got, want.measured)
+		}
+	}
+	gone, _ := c.products[1].at(counts(0, 6)) // all units of a branch
+	if got := gone.measured(); got != [3]int64{1, 0, 1} {
+		t.Errorf("measured at %v", got)
+	}
+}
+
+func TestConvolutionsAreRefused(t *testing.T) {
+	const conv, lin = `"kind": "convolution", `, `"kind": "linear", `
+	const in, out = `"inputs": [[1]], `, `"outputs": [[1]], `
+	for product, says := range map[string]string{
+		conv + in + out + `"stride": 1`:              "kernel 0 and stride 1",
+		conv + in + out + `"kernel": 9`:              "kernel 9 and stride 0",
+		conv + out + `"kernel": 9, "stride": 1`:      "lacks one",
+		conv + in + out + `"kernel": 1e99`:           "number 1e99",
+		lin + in + out + `"kernel": 1`:               `which kind "linear" has not`,
+		`"kind": "norm", ` + out + `"groups": [[1]]`: `which kind "norm" has not`,
+	} {
+		_, err := parseCosts(`{"products": [{"name": "p", "rows": 1, ` + product + `}]}`)
+		if fault.CodeOf(err) != fault.Value || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", product, err, says)
+		}
+	}
+}
+
 func TestSaturation(t *testing.T) {
 	const most = math.MaxInt64
 	for _, c := range [][3]int64{
@@ -190,6 +261,9 @@ func TestSaturation(t *testing.T) {
 		if got := multiply(c[0], c[1]); got != c[2] {
 			t.Errorf("%d*%d = %d", c[0], c[1], got)
 		}
+	}
+	if multiply(most, 2, 0) != 0 || multiply(3, most, 2) != most || multiply(2, 3, 4) != 24 {
+		t.Error("multiply")
 	}
 	if add(most, 1) != most || add(1, most) != most || add(2, 3) != 5 || add(0, most) != most {
 		t.Error("add")

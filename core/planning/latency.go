@@ -18,8 +18,8 @@ type LatencyTable struct {
 	Kind     []string
 	Rows     []int64
 	Shape    []string // "linear 197x192x768"
-	Inputs   []int64  // the sizes measured; 0 where the kind has none
-	Outputs  []int64
+	Inputs   []int64  // the sizes measured; 0 where the kind has none. Of a convolution inputs and
+	Outputs  []int64  // outputs of one group, and the number of groups as heads.
 	Heads    []int64
 	MS       []float64         // a batch
 	Metadata map[string]string // batch, device, threads
@@ -178,8 +178,8 @@ func (t LatencyTable) bind(c *costs) (func(counts []int64) float64, error) {
 		if p.kind.shape == nil {
 			continue
 		}
-		in, out, heads, _ := p.widths(c.sizes)
-		shape := p.kind.shape(p.rows, in, out, heads)
+		dense, _ := p.at(c.sizes)
+		shape := p.kind.shape(dense)
 		g, known := grids[shape]
 		if !known {
 			return nil, fault.New(fault.Value,
@@ -187,7 +187,7 @@ func (t LatencyTable) bind(c *costs) (func(counts []int64) float64, error) {
 					"measure this model with `agflow bench layers --model`",
 				shape, p.name)
 		}
-		for axis, size := range [3]int64{in, out, heads} {
+		for axis, size := range dense.measured() {
 			if last := g.axes[axis][len(g.axes[axis])-1]; last < size {
 				return nil, fault.New(fault.Value,
 					"the latency table measures shape %q up to %s %d, "+
@@ -202,8 +202,8 @@ func (t LatencyTable) bind(c *costs) (func(counts []int64) float64, error) {
 		total := 0.0
 		for i, p := range c.products {
 			if bound[i] != nil {
-				in, out, heads, times := p.widths(counts)
-				total += float64(times) * bound[i].at([3]int64{in, out, heads})
+				s, times := p.at(counts)
+				total += float64(times) * bound[i].at(s.measured())
 			}
 		}
 		return total

@@ -165,15 +165,15 @@ func (m wholeViT) latencies() *LatencyTable {
 		if p.kind.shape == nil {
 			continue
 		}
-		in, out, heads, _ := p.widths(c.sizes)
-		shape := p.kind.shape(p.rows, in, out, heads)
+		dense, _ := p.at(c.sizes)
+		shape, sizes := p.kind.shape(dense), dense.measured()
 		if seen[shape] {
 			continue
 		}
 		seen[shape] = true
-		for _, i := range axis(in) {
-			for _, o := range axis(out) {
-				for _, h := range axis(heads) {
+		for _, i := range axis(sizes[0]) {
+			for _, o := range axis(sizes[1]) {
+				for _, h := range axis(sizes[2]) {
 					t.Kind, t.Rows = append(t.Kind, kindOf(shape)), append(t.Rows, p.rows)
 					t.Shape = append(t.Shape, shape)
 					t.Inputs, t.Outputs = append(t.Inputs, i), append(t.Outputs, o)

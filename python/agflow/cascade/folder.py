@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ from agflow.models.expert import CONFIG, EXPERT_FOLDER, load_expert, save_expert
 
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
+
+Given = nn.Module | str | Callable[[], nn.Module] | Mapping[str, Any] | None
+"""What the user gives for a model of their own, see :func:`load`."""
 
 HASHED_PARTS = (f"{LIGHT_FOLDER}/{CONFIG}", f"{HEAVY_FOLDER}/{CONFIG}", ROUTER_FILE)
 """Files whose SHA-256 is compared; an expert's config.json holds that of its weights."""
@@ -139,13 +143,19 @@ def write_cascade(
     CASCADE_FOLDER.seal(folder, config)
 
 
-def load_cascade(folder: str | os.PathLike) -> Cascade:
+def load_cascade(folder: str | os.PathLike, model: Given = None) -> Cascade:
     """Load the cascade of a folder that :func:`save_cascade` made, in evaluation mode on the CPU.
 
     Nothing in the folder is executed.
 
+    Parameters
+    ----------
+    model : as of :func:`load`
+
     Raises
     ------
+    UnsupportedModelError, InvalidValueError
+        As :func:`load`.
     FileError
         The folder or one of its files is missing or not readable.
     CorruptFileError
@@ -173,7 +183,10 @@ def load_cascade(folder: str | os.PathLike) -> Cascade:
                 f"{folder / part} is damaged or of another cascade: its SHA-256 is not the one in "
                 f"{CASCADE_FILE}; copy or save the cascade again"
             )
-    light, heavy = load_expert(folder / LIGHT_FOLDER), load_expert(folder / HEAVY_FOLDER)
+    given = model if isinstance(model, Mapping) else {LIGHT_FOLDER: model, HEAVY_FOLDER: model}
+    light, heavy = (
+        load_expert(folder / role, given.get(role)) for role in (LIGHT_FOLDER, HEAVY_FOLDER)
+    )
     router = Router.load(folder / ROUTER_FILE)
     limits = {name: config[name] for name in ("shared_blocks", "max_batch")}
     try:
@@ -232,10 +245,16 @@ def save(
         save_expert(model, folder, plan, preprocessing, tuning=tuning)
 
 
-def load(folder: str | os.PathLike) -> nn.Module:
+def load(folder: str | os.PathLike, model: Given = None) -> nn.Module:
     """Load the expert or the cascade of a folder made by :func:`save`.
 
     It is in evaluation mode on the CPU; nothing in the folder is executed.
+
+    Parameters
+    ----------
+    model : for a model of a class of the user's own, which no folder can make: the dense model that
+        it was cut from, a function without arguments that makes it, or the name of one,
+        ``"module:function"``; for a cascade also both, as ``{"light": ..., "heavy": ...}``
 
     Returns
     -------
@@ -247,6 +266,10 @@ def load(folder: str | os.PathLike) -> nn.Module:
         The folder or one of its files is missing or not readable.
     CorruptFileError
         A file is damaged or was not made by :func:`save`; the message names it.
+    UnsupportedModelError
+        The folder is of a model of the user's own and ``model`` is missing.
+    InvalidValueError
+        ``model`` is not what the expert was cut from, or the folder says all of its model.
 
     Examples
     --------
@@ -266,7 +289,14 @@ def load(folder: str | os.PathLike) -> nn.Module:
         raise FileError(f"folder {folder} is missing, expected one made by agflow.save")
     # Either file marks a cascade, so that one without the other is reported as damaged.
     is_cascade = any((folder / file).exists() for file in (CASCADE_FILE, ROUTER_FILE))
-    return load_cascade(folder) if is_cascade else load_expert(folder)
+    if is_cascade:
+        return load_cascade(folder, model)
+    if isinstance(model, Mapping):
+        raise InvalidValueError(
+            f"{folder} is the folder of an expert and model is a {type(model).__name__}, expected "
+            "one model: the two of a cascade are given by name"
+        )
+    return load_expert(folder, model)
 
 
 def router_of(cascade: Cascade) -> Router:

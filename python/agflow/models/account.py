@@ -15,7 +15,8 @@ from agflow._utils.hooks import temporary_hooks
 from agflow._utils.modes import preserve_training_mode
 from agflow.errors import UnsupportedModelError
 from agflow.models.adapter import Adapter
-from agflow.models.copying import own_methods
+from agflow.models.copying import copy_of, own_methods
+from agflow.models.families.origins import note_origin
 from agflow.models.outputs import logits_of
 from agflow.models.registry import adapter_for, build, describe
 from agflow.models.resizing import Resize
@@ -31,7 +32,8 @@ def examined(model: nn.Module) -> Adapter:
     A second model is built from the description of the first and takes its very parameters (no
     memory is copied). The two must give the same logits for random images; otherwise something is
     in the model that a cut, a copy or a saved expert would lose without a word: a hook that changes
-    outputs, a forward of a module's own, a layer or a number changed by hand.
+    outputs, a forward of a module's own, a layer or a number changed by hand. Of a model that no
+    family declares the second is a copy without hooks and such forwards; where it is from is noted.
 
     Raises
     ------
@@ -77,13 +79,17 @@ def check_values(model: nn.Module) -> None:
 
 def _of_outputs(adapter: Adapter, model: nn.Module) -> str | None:
     """Why the model is not the one that its description builds; None when it is."""
-    with torch.device("meta"):
-        twin = build(describe(model))
-    reason = _other_shapes(model, twin)
-    if reason is not None:
-        return reason
-    twin.requires_grad_(False)  # tensors made in inference mode take no flag
-    twin.load_state_dict(model.state_dict(), assign=True)
+    if adapter.any_size:
+        note_origin(model)
+        twin = _bare_copy(model)
+    else:
+        with torch.device("meta"):
+            twin = build(describe(model))
+        reason = _other_shapes(model, twin)
+        if reason is not None:
+            return reason
+        twin.requires_grad_(False)  # tensors made in inference mode take no flag
+        twin.load_state_dict(model.state_dict(), assign=True)
     twin.eval()
     images = torch.randn(
         _IMAGES, *adapter.input_size(model), generator=torch.Generator().manual_seed(0)
@@ -102,6 +108,17 @@ def _of_outputs(adapter: Adapter, model: nn.Module) -> str | None:
         if _same(logits_BK, twins_BK):
             return None
         return _difference(model, twin, images)
+
+
+def _bare_copy(model: nn.Module) -> nn.Module:
+    """A copy that holds the same tensors, and does only what the classes of its modules do."""
+    tensors = (*model.parameters(), *model.buffers())
+    twin = copy_of(model, {id(tensor): tensor for tensor in tensors})
+    for module in twin.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [key for key, hook in hooks.items() if not isinstance(hook, Resize)]:
+                del hooks[key]
+    return twin
 
 
 def _dtypes(model: nn.Module) -> str:

@@ -31,6 +31,7 @@ class Product:
     """A part of the model that costs multiply-accumulates or parameters.
 
     MACs and parameters by kind, with r the rows: ``linear`` r·inputs·outputs and inputs·outputs (+
+    outputs with a bias); ``convolution`` r·kernel·inputs·outputs and kernel·inputs·outputs (+
     outputs with a bias); ``attention`` r·r·(inputs + outputs), inputs the width of all queries and
     outputs that of all values, and none (zeros that fill up the narrower of the two for a fused
     kernel are not counted); ``pointwise`` none and none; ``norm`` none and 2·outputs;
@@ -39,8 +40,13 @@ class Product:
     Attributes
     ----------
     name : of the module or parameter
-    rows : vectors that go through it for one image
+    rows : vectors that go through it for one image; positions of a convolution's result
+    inputs : channels in; of a convolution those that each of its groups reads
     times : branches without which it does not exist
+    kernel : of a convolution, the elements of its kernel: 9 for 3x3
+    stride : of a convolution, on which its time depends
+    groups : of a convolution; none is one group. A depthwise one has one input, and as many groups
+        as outputs
     """
 
     kind: str
@@ -51,13 +57,16 @@ class Product:
     heads: Size = ()
     bias: bool = False
     times: tuple[str, ...] = ()
+    kernel: int = 1
+    stride: int = 1
+    groups: Size = ()
 
     @property
     def layers(self) -> set[str]:
         """Names of the layers its cost depends on."""
         return {
             name
-            for of in (self.inputs, self.outputs, self.heads)
+            for of in (self.inputs, self.outputs, self.heads, self.groups)
             for _, names in of
             for name in names
         } | set(self.times)
@@ -67,6 +76,7 @@ class Product:
         inputs, outputs = value(self.inputs, sizes), value(self.outputs, sizes)
         count = {
             "linear": self.rows * inputs * outputs,
+            "convolution": self.rows * self.kernel * inputs * outputs,
             "attention": self.rows**2 * (inputs + outputs),
         }.get(self.kind, 0)
         return count * prod(sizes[branch] for branch in self.times)
@@ -76,6 +86,7 @@ class Product:
         inputs, outputs = value(self.inputs, sizes), value(self.outputs, sizes)
         count = {
             "linear": (inputs + self.bias) * outputs,
+            "convolution": (self.kernel * inputs + self.bias) * outputs,
             "norm": 2 * outputs,
             "parameters": outputs,
         }.get(self.kind, 0)
@@ -84,13 +95,15 @@ class Product:
     def to_json(self) -> dict[str, Any]:
         sizes = {
             key: [[factor, *names] for factor, names in getattr(self, key)]
-            for key in ("inputs", "outputs", "heads")
+            for key in ("inputs", "outputs", "heads", "groups")
             if getattr(self, key)
         }
+        window = {"kernel": self.kernel, "stride": self.stride}
         return {
             "kind": self.kind,
             "name": self.name,
             "rows": self.rows,
+            **(window if self.kind == "convolution" else {}),
             **sizes,
             **({"bias": True} if self.bias else {}),
             **({"times": list(self.times)} if self.times else {}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -25,6 +26,7 @@ from agflow.models.account import check_values, examined
 from agflow.models.building import registrations_at_most
 from agflow.models.copying import copy_of
 from agflow.models.outputs import logits_of
+from agflow.models.own_function import call_function
 from agflow.models.readme import expert_readme
 from agflow.models.registry import (
     adapter_for,
@@ -36,6 +38,7 @@ from agflow.models.registry import (
 )
 from agflow.models.resizing import resize_of
 from agflow.models.resolution import resize_to_own
+from agflow.models.weights_file import with_versions
 
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
@@ -127,7 +130,7 @@ def save_expert(
                 (made / name).write_text(text, encoding="utf-8")
         EXPERT_FOLDER.seal(made, config)
         try:
-            rebuilt = load_expert(made)
+            rebuilt = load_expert(made)  # models of the user's own are known in this process
         except CorruptFileError as error:  # it names the folder that is about to go
             reason = _first_line(error.__cause__ or error)
             raise UnsupportedModelError(
@@ -137,11 +140,23 @@ def save_expert(
         _check_same(model, rebuilt)
 
 
-def load_expert(folder: str | os.PathLike) -> nn.Module:
+def load_expert(
+    folder: str | os.PathLike, model: nn.Module | Callable[[], nn.Module] | str | None = None
+) -> nn.Module:
     """Load the model of an expert folder, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    model : of a model of the user's own, which the folder cannot make: the dense model that the
+        expert was cut from, a function without arguments that makes it, or the name of one,
+        ``"module:function"``. Where this process has had that model already, it is not needed
 
     Raises
     ------
+    UnsupportedModelError
+        The expert is a model of the user's own and ``model`` is missing.
+    InvalidValueError
+        ``model`` is not what the expert was cut from, or the folder says all of its model.
     FileError
         The folder or one of its files is missing or not readable.
     CorruptFileError
@@ -161,23 +176,59 @@ def load_expert(folder: str | os.PathLike) -> nn.Module:
             f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one in {CONFIG}; copy or save "
             "the expert again"
         )
+    dense = None if model is None else _given(model)
+    expert = _built(folder / CONFIG, config["architecture"], raw, dense)
+    if config.get("resizes"):  # not in the experts of older versions
+        resize_to_own(expert)
+    adapter = adapter_for(expert)
+    if not adapter.any_size and model_name(expert) != config["name"]:
+        # Of timm, in an older expert, which says no more.
+        vars(expert)["pretrained_cfg"] = {"architecture": config["name"]}
+    if dense is not None:
+        adapter.check_answers(expert, config["architecture"])
+    return expert.eval()
+
+
+def _built(
+    file: pathlib.Path, architecture: dict[str, Any], raw: bytes, dense: nn.Module | None
+) -> nn.Module:
+    """The model that ``file`` describes, with the weights beside it."""
     try:
         tensors = safetensors.torch.load(raw)
         # Shapes are compared before any memory is taken, on the meta device, and no more modules
         # are built than the weights can fill.
         with torch.device("meta"), registrations_at_most(len(tensors)):
-            model = build(config["architecture"])
-        model.load_state_dict(tensors, strict=True, assign=True)
+            model = build(architecture, dense)
+        model.load_state_dict(with_versions(tensors, model), strict=True, assign=True)
+        return model
+    except UnsupportedModelError:  # of the user's own
+        raise
     except Exception as error:  # whatever a damaged description provokes in the constructors
+        if isinstance(error, InvalidValueError) and dense is not None:
+            raise
+        if dense is not None:
+            raise InvalidValueError(
+                f"the {type(dense).__name__} given does not take the expert's weights "
+                f"({_first_line(error)}): give the dense model that it was cut from"
+            ) from error
         raise CorruptFileError(
-            f"{folder / CONFIG} does not describe the weights beside it ({_first_line(error)}); "
+            f"{file} does not describe the weights beside it ({_first_line(error)}); "
             "save the expert again"
         ) from error
-    if config.get("resizes"):  # not in the experts of older versions
-        resize_to_own(model)
-    if model_name(model) != config["name"]:  # of timm, in an older expert, which says no more
-        vars(model)["pretrained_cfg"] = {"architecture": config["name"]}
-    return model.eval()
+
+
+def _given(model: nn.Module | Callable[[], nn.Module] | str) -> nn.Module:
+    """The dense model that the user gives, or has made."""
+    if isinstance(model, str):
+        module, _, function = model.partition(":")
+        return call_function(module, function)
+    made = model if isinstance(model, nn.Module) or not callable(model) else model()
+    if not isinstance(made, nn.Module):
+        raise InvalidValueError(
+            f"model is {made!r:.60}, expected the dense torch.nn.Module, a function that makes it, "
+            'or the name of one, "module:function"'
+        )
+    return made
 
 
 def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:

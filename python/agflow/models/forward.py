@@ -116,11 +116,13 @@ def check_image_shape(
     >>> check_image_shape(model, torch.zeros(1, 1, 28, 28))
     """
     try:
-        channels, height, width = adapter_for(model).input_size(model)
+        adapter = adapter_for(model)
+        channels, height, width = adapter.input_size(model)
     except UnsupportedModelError:
         return
+    any_size = adapter.any_size or resize_of(model) is not None
     sizes = images_BCHW.shape[2:], (height, width)
-    if images_BCHW.shape[1] == channels and (resize_of(model) or sizes[0] == sizes[1]):
+    if images_BCHW.shape[1] == channels and (any_size or sizes[0] == sizes[1]):
         return
     raise ShapeError(
         f"the images are {list(images_BCHW.shape)}, {type(model).__name__} takes [images, "

@@ -15,6 +15,7 @@ from agflow.data.opening import missing_file
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import FileError, InvalidValueError
 from agflow.models.expert import expert_preprocessing, load_expert
+from agflow.models.families.origins import note_function, note_origin, torchvision_origin
 from agflow.models.libraries import (
     config_of,
     hugging_face_model,
@@ -23,7 +24,7 @@ from agflow.models.libraries import (
 )
 from agflow.models.own_function import call_function
 from agflow.models.preprocessing import preprocessing_of
-from agflow.models.registry import adapter_for, model_name
+from agflow.models.registry import adapter_for, declared_adapters, model_name
 from agflow.models.weights_file import fitting_weights
 
 Check = Callable[[nn.Module], object]
@@ -113,6 +114,7 @@ def load_model(
         raise missing_file(weights)
     model, name = _named(spec, weights is None, check)
     check(model)
+    _note_origin(model, spec, weights is None)
     folder = None
     if weights is not None:
         raw = read_bytes(weights, "weights")
@@ -168,6 +170,17 @@ def _named(spec: str, pretrained: bool, check: Check) -> tuple[nn.Module, str]:
         f"model {spec!r} is not understood and is no folder, expected timm:NAME, torchvision:NAME, "
         "module:function, example, or the folder of an expert or of a Hugging Face model"
     )
+
+
+def _note_origin(model: nn.Module, spec: str, pretrained: bool) -> None:
+    """Note on a model that will be traced what it is from: it says less of that than its name."""
+    if not any(adapter.recognises(model) for adapter in declared_adapters()):
+        library, _, name = spec.partition(":")
+        if library == "torchvision":
+            note_origin(model, torchvision_origin(name, pretrained))
+        else:
+            note_function(model, spec)
+            note_origin(model)
 
 
 def _check_hugging_face(folder: pathlib.Path) -> None:

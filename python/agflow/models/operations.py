@@ -31,13 +31,13 @@ _OTHER_KERNELS = ("quantized", "mkldnn", "onednn", "prepacked")
 def model_macs(model: nn.Module, images_BCHW: torch.Tensor) -> int:
     """Count the multiply-accumulates per image of any model.
 
-    Where an adapter knows the model, that is :func:`agflow.count_macs`. Others run one image under
+    Where a family declares the model, that is :func:`agflow.count_macs`. Others run one image under
     torch's counter of floating-point operations, two of which are one multiply-accumulate:
     convolutions, linear layers and both products of attention count, norms and activations do not.
 
     Parameters
     ----------
-    images_BCHW : of which the first one runs through a model that no adapter knows
+    images_BCHW : of which the first one runs through a model that no family declares
 
     Raises
     ------
@@ -56,12 +56,30 @@ def model_macs(model: nn.Module, images_BCHW: torch.Tensor) -> int:
     """
     model = unwrapped(model)
     try:
-        return adapter_for(model).macs(model)
+        adapter = adapter_for(model)
     except UnsupportedModelError:
-        return _counted(model, images_BCHW[:1])
+        adapter = None
+    if adapter is None or adapter.any_size:
+        return counted_macs(model, images_BCHW[:1])
+    return adapter.macs(model)
 
 
-def _counted(model: nn.Module, image_1CHW: torch.Tensor) -> int:
+def counted_macs(model: nn.Module, image_1CHW: torch.Tensor) -> int:
+    """Count the multiply-accumulates of one image, [1, C, H, W], as it runs.
+
+    Raises
+    ------
+    UnsupportedModelError, ShapeError
+        As :func:`model_macs`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models.operations import counted_macs
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten())
+    >>> counted_macs(model, torch.zeros(1, 3, 5, 5))
+    1944
+    """
     from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
     counter, missed = FlopCounterMode(display=False), _MissedProducts(flop_registry)

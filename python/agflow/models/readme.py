@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from agflow.models.families.origins import OWN, what_to_give
 from agflow.models.registry import adapter_for
 from agflow.models.resolution import image_size
 from agflow.models.standalone import standalone_code
@@ -19,7 +20,7 @@ _CROPS = {
 
 def expert_readme(model: nn.Module, config: dict[str, Any]) -> str:
     """The Markdown text of README.md; ``config`` is the content of config.json."""
-    layers = adapter_for(model).layers(model)
+    architecture = config["architecture"]
     size = image_size(model)
     height, width = size
     takes = (
@@ -27,21 +28,37 @@ def expert_readme(model: nn.Module, config: dict[str, Any]) -> str:
         if config["resizes"]
         else f"images of {height}x{width}"
     )
+    code = standalone_code(architecture, size if config["resizes"] else None)
+    return (
+        f"# {config['name']}: expert for agflow\n\n"
+        f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; "
+        f"takes {takes}.\n\n{_counts(model, architecture)}\n"
+        "`config.json` holds the architecture, the preprocessing and the SHA-256 of every file; "
+        "`plan.arrow`, where present, says which units of the dense model stayed.\n\n"
+        f"```python\nimport agflow\n\n{_loading(architecture)}\n```\n"
+        f"{_images(config['preprocessing'])}{_without_agflow(code)}"
+    )
+
+
+def _counts(model: nn.Module, architecture: dict[str, Any]) -> str:
+    """What is left, by layer; of a traced model the tensors that are not those of the dense one."""
+    if architecture["family"] == "traced":
+        shapes = architecture["changes"]["shapes"].items()
+        return "".join(f"- {name}: {size or 'none'}\n" for name, size in shapes)
+    layers = adapter_for(model).layers(model)
     units = {
         group: [layer.units for layer in layers if layer.kind == group]
         for group in sorted({layer.kind for layer in layers})
     }
-    counts = "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items())
-    code = standalone_code(config["architecture"], size if config["resizes"] else None)
-    return (
-        f"# {config['name']}: expert for agflow\n\n"
-        f"{config['macs'] / 1e6:.1f} M MACs per image, {config['params'] / 1e6:.2f} M parameters; "
-        f"takes {takes}.\n\n{counts}\n"
-        "`config.json` holds the architecture, the preprocessing and the SHA-256 of every file; "
-        "`plan.arrow`, where present, says which units of the dense model stayed.\n\n"
-        '```python\nimport agflow\n\nmodel = agflow.load("path of this folder")\n```\n'
-        f"{_images(config['preprocessing'])}{_without_agflow(code)}"
-    )
+    return "".join(f"- {group}, units by layer: {counts}\n" for group, counts in units.items())
+
+
+def _loading(architecture: dict[str, Any]) -> str:
+    """The call that loads the folder."""
+    origin = architecture.get("origin", {})
+    if origin.get("library") != OWN:
+        return 'model = agflow.load("path of this folder")'
+    return f'model = agflow.load("path of this folder", model={what_to_give(origin)})'
 
 
 def _images(preprocessing: dict[str, Any] | None) -> str:

@@ -10,26 +10,10 @@ from torch import nn
 from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.models.adapter import Adapter
 from agflow.models.callables import FunctionModule, function_name, unwrapped
+from agflow.models.families.origins import noted_name
 from agflow.models.state import state_refusals
 
 _registered: list[Adapter] = []  # by register(), the last one first
-_NOT_YET = {
-    "swin": "attention in shifted windows is not supported yet",
-    "convnext": "convolutional blocks are not supported yet",
-}
-"""Families without an adapter, by the beginning of their class names in all libraries.
-
-What their adapters would need beyond those here:
-
-- Swin: every stage has its own tokens and embedding width, so ``unit_macs`` differs by stage and
-  q·k, a·v span a window and not the image; cutting heads also cuts the columns of the relative
-  position bias table; the patch merging layers count into ``macs``. The MLPs are
-  :class:`LinearUnits` as they are (Y is [B, H, W, C] in timm, which is read alike).
-- ConvNeXt: no heads; its hidden channels lie between two linear layers as in an MLP, but in
-  ``conv_mlp=True`` models these are 1x1 convolutions, whose Y has its channels second; V2's global
-  response norm mixes the hidden channels, so that one cut changes the others and the masked model
-  is no longer the cut one; the depthwise convolutions count into ``macs``.
-"""
 
 
 def register(adapter: Adapter) -> None:
@@ -64,6 +48,11 @@ def register(adapter: Adapter) -> None:
 
 def known_adapters() -> list[Adapter]:
     """All adapters, in the order in which they are tried."""
+    return [*declared_adapters(), _traced()]
+
+
+def declared_adapters() -> list[Adapter]:
+    """Those that say themselves what their models are made of; all others are traced."""
     families = {adapter.family for adapter in _registered}
     return [*_registered, *(known for known in _own_adapters() if known.family not in families)]
 
@@ -78,8 +67,17 @@ def _own_adapters() -> tuple[Adapter, ...]:
     return TimmVisionTransformer(), TorchvisionVisionTransformer(), TransformersVit()
 
 
+@cache
+def _traced() -> Adapter:
+    from agflow.models.families.traced import TracedModel
+
+    return TracedModel()
+
+
 def adapter_for(model: nn.Module) -> Adapter:
     """Find the adapter that handles ``model``.
+
+    A model that no family declares is traced when its layers are asked for, not before.
 
     Raises
     ------
@@ -95,14 +93,13 @@ def adapter_for(model: nn.Module) -> Adapter:
     >>> layer.name, layer.kind, layer.units
     ('blocks.0.attn.qk', 'head_dim', 128)
     """
-    for adapter in known_adapters():
-        if adapter.recognises(model):
-            reason = next(state_refusals(model), None) or adapter.refusal(model)
-            if reason is None:
-                return adapter
-            break
-    else:
-        reason = _why_unknown(model)
+    adapter = next((known for known in declared_adapters() if known.recognises(model)), _traced())
+    reason = None
+    if adapter is _traced():
+        reason = _wrapper(model) if isinstance(model, nn.Module) else "expected a torch.nn.Module"
+    reason = reason or next(state_refusals(model), None) or adapter.refusal(model)
+    if reason is None:
+        return adapter
     raise UnsupportedModelError(f"{type(model).__name__} is not supported: {reason}")
 
 
@@ -204,7 +201,8 @@ def model_name(model: nn.Module) -> str:
     if isinstance(model, FunctionModule):
         return function_name(model.function)
     model = unwrapped(model)
-    return getattr(model, "pretrained_cfg", {}).get("architecture") or type(model).__name__
+    published = getattr(model, "pretrained_cfg", None) or {}
+    return published.get("architecture") or noted_name(model) or type(model).__name__
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -229,13 +227,20 @@ def describe(model: nn.Module) -> dict[str, Any]:
     return {"family": adapter.family, **adapter.describe(model), **known}
 
 
-def build(description: dict[str, Any]) -> nn.Module:
+def build(description: dict[str, Any], dense: nn.Module | None = None) -> nn.Module:
     """Build a model from :func:`describe`'s values; its weights are not set.
+
+    Parameters
+    ----------
+    dense : the dense model, where the description is of one of the user's own
 
     Raises
     ------
     CorruptFileError
         The description names an unknown family or holds values no model has.
+    InvalidValueError, UnsupportedModelError
+        It is of a model of the user's own, and ``dense`` is not that or is missing; or it is of
+        another, and ``dense`` is given.
 
     Examples
     --------
@@ -250,11 +255,17 @@ def build(description: dict[str, Any]) -> nn.Module:
     for adapter in known_adapters():
         if adapter.family == family:
             try:
-                model = adapter.build(arguments)
+                model = (
+                    adapter.build(arguments)
+                    if dense is None
+                    else adapter.build_from(arguments, dense)
+                )
                 if names is not None:
                     adapter.name_classes(model, [str(name) for name in names])
                 return model
             except Exception as error:  # whatever a damaged description provokes
+                if dense is not None or isinstance(error, UnsupportedModelError):
+                    raise  # it is whole, but of a model of the user's own
                 raise CorruptFileError(
                     f"the architecture is not one of {family} ({type(error).__name__}: {error})"
                 ) from error
@@ -265,35 +276,25 @@ def build(description: dict[str, Any]) -> nn.Module:
     )
 
 
-def _why_unknown(model: nn.Module) -> str:
-    name = type(model).__name__.lower()
-    reason = next(
-        (reason for beginning, reason in _NOT_YET.items() if name.startswith(beginning)),
-        "no adapter knows this class",
-    )
-    known = "; ".join(adapter.models for adapter in known_adapters())
-    return _wrapper(model) or (
-        f"{reason}; expected {known} (not a wrapper around one), or a model with an adapter of its "
-        "own (agflow.models.register)"
-    )
-
-
 def _wrapper(model: nn.Module) -> str | None:
-    """The reason against a wrapper around a model that is known; None for others."""
+    """The reason against a wrapper around a model that is known by itself; None for others."""
+    if hasattr(model, "merge_and_unload"):
+        return "it is a wrapper of peft: pass what model.merge_and_unload() returns"
+    for name in ("_orig_mod", "module"):  # of torch.compile; of parallel training and averages
+        inside = model._modules.get(name)
+        if inside is not None and len(model._modules) == 1:
+            return f"it is a wrapper around a {type(inside).__name__}: pass model.{name}"
     inside = next(
         (
             (name, module)
             for name, module in model.named_modules()
-            if name and any(adapter.recognises(module) for adapter in known_adapters())
+            if name and any(adapter.recognises(module) for adapter in declared_adapters())
         ),
         None,
     )
     if inside is None:
-        traced = type(model).__module__.startswith(("torch.jit", "torch.fx"))
-        return "it was traced or scripted: pass the model that it was made from" if traced else None
+        return None
     name, module = inside
-    if hasattr(model, "merge_and_unload"):
-        return "it is a wrapper of peft: pass what model.merge_and_unload() returns"
     place = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in name.split("."))
     beside = (
         "; what normalises its images belongs to its Preprocessing"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from agflow.models.standalone_traced import traced_code
+
 
 class _Family(NamedTuple):
     """The parts of the code that differ from library to library.
@@ -175,6 +177,20 @@ def standalone_code(architecture: dict[str, Any], size: tuple[int, int] | None) 
     >>> "from timm" in code, "agflow" in code
     (True, False)
     """
+    code = (
+        traced_code(architecture)
+        if architecture["family"] == "traced"
+        else _transformer_code(architecture)
+    )
+    if code is None:
+        return None
+    if size is not None:
+        code += _RESIZE.format(size=tuple(size))
+    return code + "model.eval()\n"
+
+
+def _transformer_code(architecture: dict[str, Any]) -> str | None:
+    """Code that makes ``model``, a Vision Transformer of a declared family."""
     found = _family_of(architecture)
     if found is None:
         return None
@@ -183,10 +199,7 @@ def standalone_code(architecture: dict[str, Any], size: tuple[int, int] | None) 
     code += _classes(family, architecture) + "\n"
     code += 'folder = pathlib.Path(".")  # of config.json\n'
     code += 'shape = json.loads((folder / "config.json").read_text())["architecture"]\n'
-    code += family.made.format(**words) + _loop(family, architecture) + _WEIGHTS
-    if size is not None:
-        code += _RESIZE.format(size=tuple(size))
-    return code + "model.eval()\n"
+    return code + family.made.format(**words) + _loop(family, architecture) + _WEIGHTS
 
 
 def _family_of(architecture: dict[str, Any]) -> tuple[_Family, dict[str, str]] | None:

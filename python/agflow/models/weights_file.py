@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -67,7 +68,23 @@ def fitting_weights(raw: bytes, model: nn.Module, name: str) -> dict[str, torch.
             f"{name} do not fit {model_name(model)}: {'; '.join(faults[:3])}{more}"
             f"{_cure(tensors, prefixes)}"
         )
-    return own
+    return with_versions(own, model)
+
+
+def with_versions(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors as a state dict of today's modules: some modules read older ones in other ways.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow.models.weights_file import with_versions
+    >>> layer = nn.BatchNorm2d(2)
+    >>> layer.load_state_dict(with_versions(dict(layer.state_dict()), layer))
+    <All keys matched successfully>
+    """
+    state: Any = OrderedDict(tensors)
+    state._metadata = getattr(model.state_dict(), "_metadata", {})
+    return state
 
 
 def _prefixes(tensors: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models.copying import copy_of
@@ -92,6 +93,20 @@ def note_function(model: nn.Module, spec: str) -> None:
     vars(model)[_FUNCTION] = spec
 
 
+def noted_name(model: nn.Module) -> str | None:
+    """The name that a noted origin has for a model."""
+    return vars(model).get(_ORIGIN, {}).get("name")
+
+
+def torchvision_origin(name: str, pretrained: bool) -> Origin:
+    """The origin of a model that torchvision makes, with its published weights or without."""
+    from torchvision import models  # loaded already, with the model
+
+    origin = {"library": "torchvision", "name": name}
+    weights = {"weights": models.get_model_weights(name).DEFAULT.name} if pretrained else {}  # pyright: ignore
+    return {**origin, **weights}
+
+
 def own_origin(model: nn.Module) -> Origin:
     """The origin of a model whose dense one only the user's code makes; it is remembered."""
     dense = vars(model).get(_DENSE)
@@ -108,7 +123,7 @@ def own_origin(model: nn.Module) -> Origin:
 
 
 def dense_of(origin: Origin) -> nn.Module:
-    """The dense model of an origin; weights are drawn at random or have no values.
+    """The dense model of an origin; its weights have no values.
 
     Raises
     ------
@@ -120,17 +135,8 @@ def dense_of(origin: Origin) -> nn.Module:
     make = _MAKERS.get(origin["library"])
     if make is None:
         raise InvalidValueError(f"the library {origin['library']!r} is unknown")
-    with torch.device("meta"):
-        try:
-            dense = make(origin)
-        except UnsupportedModelError:
-            raise
-        except Exception:  # some constructors compute with values
-            dense = None
-    if dense is None or _holds_values(dense):
-        with torch.device("cpu"):
-            dense = make(origin)
-    return dense
+    with torch.device("cpu"), _EmptyOnMeta():
+        return make(origin)
 
 
 def fingerprint(dense: nn.Module) -> str:
@@ -185,7 +191,7 @@ def _of_torchvision(model: nn.Module) -> Origin | None:
         return None
     shapes = set(_shapes(model).items())
     alike = {
-        name: len(shapes & theirs)
+        name: len(shapes & theirs) / len(shapes | theirs)
         for name, kind, theirs in map(_torchvision_shapes, _torchvision_names(module))
         if kind is type(model)
     }
@@ -207,7 +213,7 @@ def _torchvision_names(module: str) -> tuple[str, ...]:
 
 @cache
 def _torchvision_shapes(name: str) -> tuple[str, type, frozenset]:
-    with torch.device("meta"):
+    with _EmptyOnMeta():
         model = _make_torchvision({"name": name})
     return name, type(model), frozenset(_shapes(model).items())
 
@@ -269,14 +275,17 @@ def _make_own(origin: Origin) -> nn.Module:
 
 def how_to_load(origin: Origin) -> str:
     """What is to be passed to load a model of the user's own."""
-    function = origin.get("function")
-    kind = origin["class"].rpartition(".")[2]
-    given = f'"{function}"' if function else f"{kind}(...)"
     return (
         f"the expert is a {origin['class']}, a class of your own that no folder can make: give the "
         f"dense model that it was cut from, or a function that makes it: "
-        f"agflow.load(folder, model={given})"
+        f"agflow.load(folder, model={what_to_give(origin)})"
     )
+
+
+def what_to_give(origin: Origin) -> str:
+    """What a user passes to have a model of their own loaded, as Python code."""
+    function, kind = origin.get("function"), origin["class"].rpartition(".")[2]
+    return f'"{function}"' if function else f"{kind}(...)"
 
 
 _MAKERS: dict[str, Callable[[Origin], nn.Module]] = {
@@ -288,10 +297,13 @@ _MAKERS: dict[str, Callable[[Origin], nn.Module]] = {
 }
 
 
-def _holds_values(model: nn.Module) -> bool:
-    """Whether a module has tensors that no state dict has, so that they need their values."""
-    return any(
-        module._non_persistent_buffers_set
-        or any(isinstance(value, torch.Tensor) for value in own_attributes(module).values())
-        for module in model.modules()
-    )
+class _EmptyOnMeta(TorchFunctionMode):
+    """Weights, which layers make empty and then draw, take no memory; what is computed is real."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        if function is torch.empty and named.get("device") is None:
+            named["device"] = "meta"
+        return function(*args, **named)

@@ -33,6 +33,22 @@ def change_config(model: nn.Module, **values: Any) -> None:
         set_config(model, {**config, **values})
 
 
+def names_of(model: nn.Module) -> list[str] | None:
+    """The names of the classes that the weights were published with; None where none are known.
+
+    For the classes of ImageNet they are WordNet ids.
+    """
+    published = config_of(model)
+    if published.get("num_classes") is None:
+        return None
+    from timm.data import ImageNetInfo, infer_imagenet_subset  # seconds to import
+
+    subset = infer_imagenet_subset(published)
+    if subset is not None and not published.get("label_names"):
+        return ImageNetInfo(subset).label_names()
+    return published.get("label_names")
+
+
 def plain_config(model: nn.Module, classes: int) -> dict[str, Any]:
     """Return the config in JSON values, with the number of classes that the model has.
 

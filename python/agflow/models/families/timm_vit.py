@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.layers import (
     Attention,
     DropPath,
@@ -32,7 +31,7 @@ from agflow.errors import UnsupportedModelError
 from agflow.models.branches import Chain, chains_of
 from agflow.models.families.timm_config import (
     change_config,
-    config_of,
+    names_of,
     plain_config,
     restored_config,
     set_config,
@@ -156,13 +155,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
         change_config(model, num_classes=count, label_names=None, label_descriptions=None)
 
     def class_names(self, model: VisionTransformer) -> list[str] | None:
-        published = config_of(model)
-        if "class_names" in vars(model) or published.get("num_classes") is None:
-            return super().class_names(model)
-        subset = infer_imagenet_subset(published)
-        if subset is not None and not published.get("label_names"):
-            return ImageNetInfo(subset).label_names()
-        return published.get("label_names")
+        return super().class_names(model) or names_of(model)
 
     def set_stream(self, model: VisionTransformer, channels: int) -> None:
         model.embed_dim = model.num_features = model.head_hidden_size = channels

@@ -1,0 +1,115 @@
+"""The channel groups of any network: traced, proven, and with reasons for what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from agflow._utils.devices import first_parameter
+from agflow.models.channel_group import ChannelGroup
+from agflow.models.costs import Costs
+from agflow.models.tracing.costs import costs_of
+from agflow.models.tracing.graph import exported
+from agflow.models.tracing.groups import ChannelClass, chosen, classes_of, groups_of
+from agflow.models.tracing.kept import Kept, kept_classes
+from agflow.models.tracing.proof import Proof
+from agflow.models.tracing.proving import prove
+from agflow.models.tracing.tracer import Tracer
+
+
+@dataclass(frozen=True)
+class TracedNetwork:
+    """What the graph of a network says about what can be pruned.
+
+    Attributes
+    ----------
+    program : the graph, of :func:`torch.export.export`
+    groups : proven channel groups, in forward order
+    kept : channels that are not cut, and why
+    costs : multiply-accumulates and parameters as functions of the groups' sizes
+    """
+
+    program: torch.export.ExportedProgram
+    groups: tuple[ChannelGroup, ...]
+    kept: tuple[Kept, ...]
+    costs: Costs
+
+
+_known: WeakKeyDictionary[nn.Module, tuple[tuple, TracedNetwork]] = WeakKeyDictionary()
+
+
+def traced_network(model: nn.Module, input_size: Sequence[int] = (3, 224, 224)) -> TracedNetwork:
+    """Trace a network and prove its channel groups; the model stays as it is.
+
+    The result is remembered as long as the model is and the shapes of its parameters stay.
+
+    Parameters
+    ----------
+    input_size : of one image, [C, H, W]
+
+    Raises
+    ------
+    UnsupportedModelError
+        The model cannot be traced; the message has the reason.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow.models.tracing.network import traced_network
+    >>> model = nn.Sequential(
+    ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    ... )
+    >>> network = traced_network(model, (3, 16, 16))
+    >>> [(group.name, group.kind, group.units) for group in network.groups]
+    [('0', 'conv', 8)]
+    >>> [str(kept) for kept in network.kept]
+    ['4: 10 channels kept, the classes']
+    """
+    key = (
+        tuple(input_size),
+        tuple((name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()),
+    )
+    if model in _known and _known[model][0] == key:
+        return _known[model][1]
+    network = _trace(model, input_size)
+    _known[model] = key, network
+    return network
+
+
+def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
+    program = exported(model, torch.zeros(2, *input_size).to(first_parameter(model)))
+    tracer = Tracer(program)
+    classes = classes_of(tracer)
+    proven, reasons = _proven(model, tracer, classes, Proof(model, input_size))
+    costs = costs_of(tracer, {held.leaf: group.name for held, group in proven.items()})
+    groups = tuple(_with_costs(proven[held], costs) for held in classes if held in proven)
+    return TracedNetwork(program, groups, kept_classes(classes, proven, reasons), costs)
+
+
+def _proven(
+    model: nn.Module, tracer: Tracer, classes: list[ChannelClass], proof: Proof
+) -> tuple[dict[ChannelClass, ChannelGroup], dict[ChannelClass, str]]:
+    """The classes that are proven groups, and why others are none.
+
+    Where the first factor of an axis fails, the factors behind it have their turn.
+    """
+    proven: dict[ChannelClass, ChannelGroup] = {}
+    reasons: dict[ChannelClass, str] = {}
+    while tried := chosen([held for held in classes if held not in reasons], proven):
+        groups = groups_of(model, tracer, tried, {group.name for group in proven.values()})
+        found, refused = prove(proof, list(proven.values()), groups)
+        for held, group in zip(tried, groups, strict=True):
+            if group.name in refused:
+                reasons[held] = refused[group.name]
+            else:
+                proven[held] = found[group.name]
+    return proven, reasons
+
+
+def _with_costs(group: ChannelGroup, costs: Costs) -> ChannelGroup:
+    macs, params = costs.of_unit(group.name)
+    return replace(group, unit_macs=macs, unit_params=params)

@@ -1,0 +1,166 @@
+"""Prove groups: the model without some units must compute what it computes with them masked.
+
+The proof runs on a copy in float64 whose weights are perturbed, on random images. A group that
+fails is left out, with the reason; all that are left have been cut together.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
+
+from agflow._utils.hooks import temporary_hooks
+from agflow.models.channel_group import CONSUMER, ChannelGroup, Member
+from agflow.models.outputs import logits_of
+from agflow.models.slicing import Cut, cut_groups, tensor_of
+from agflow.models.tracing.perturbing import estimate_statistics, perturbed
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Of the largest logit, by the precision of the check."""
+
+
+class Proof:
+    """Compares cut and masked copies of one model on the same images.
+
+    Attributes
+    ----------
+    model : the perturbed copy
+    images : random, [2, C, H, W]
+    """
+
+    def __init__(self, model: nn.Module, input_size: Sequence[int], seed: int = 0):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.model = perturbed(model, self.generator)
+        self.images = torch.randn(2, *input_size, generator=self.generator, dtype=torch.float64)
+        try:
+            estimate_statistics(self.model, self.images, self.generator)
+        except RuntimeError:  # code of the model's own makes tensors in float32
+            self.model, self.images = self.model.float(), self.images.float()
+            estimate_statistics(self.model, self.images, self.generator)
+        self.tolerance = _TOLERANCE[self.images.dtype]
+
+    def draw(self, groups: Iterable[ChannelGroup]) -> list[Cut]:
+        """Random units for groups to keep, a quarter to three quarters; branches go.
+
+        Groups of one size keep different numbers: code that halves what it gets would not notice.
+        """
+        shift = int(torch.randint(1 << 20, (), generator=self.generator))
+        return [(group, self._kept(group, shift + i)) for i, group in enumerate(groups)]
+
+    def _kept(self, group: ChannelGroup, turn: int) -> torch.Tensor:
+        if group.may_vanish:
+            return torch.zeros(0, dtype=torch.int64)
+        least, most = (
+            (group.units // 4, 3 * group.units // 4) if group.units > 3 else (1, group.units)
+        )
+        count = least + turn % (most - least + 1)
+        return torch.randperm(group.units, generator=self.generator)[:count].sort().values
+
+    def refusal(self, cuts: Sequence[Cut]) -> str | None:
+        """Why these cuts are wrong, as a clause; None where they are right."""
+        try:
+            cut = self._logits(cut_copy(self.model, cuts))
+        except Exception as error:  # whatever the model's code raises, it cannot run so
+            return f"the model does not run without them ({_first_line(error)})"
+        masked = self._masked(cuts)
+        if cut.shape != masked.shape:
+            return f"its logits become {list(cut.shape)} of {list(masked.shape)}"
+        error = ((cut - masked).abs().max() / masked.abs().max()).item()
+        if error <= self.tolerance:
+            return None
+        return f"removing them is not the same as masking them (logits differ by {error:.1e})"
+
+    def training_refusal(self, cuts: Sequence[Cut]) -> str | None:
+        """Why a cut model cannot be trained though the dense one can; None where it can."""
+        if self._training_error(copy.deepcopy(self.model)) is not None:
+            return None
+        error = self._training_error(cut_copy(self.model, cuts))
+        return error and f"the model does not run in training mode without them ({error})"
+
+    @torch.no_grad()
+    def _training_error(self, model: nn.Module) -> str | None:
+        try:
+            model.train()(self.images)
+        except Exception as error:
+            return _first_line(error)
+        return None
+
+    def effects(self, groups: Sequence[ChannelGroup]) -> list[float]:
+        """By group, how far its units move the logits, to first order, of the largest logit."""
+        weights = {
+            member.name: tensor_of(self.model, group, member).detach().requires_grad_()
+            for group in groups
+            for member in group.of(CONSUMER)
+        }
+        logits = logits_of(functional_call(self.model, weights, (self.images[:1],)))
+        draw = torch.randn(logits.shape, generator=self.generator, dtype=torch.float64)
+        gradients = torch.autograd.grad(
+            (logits * draw).sum(), list(weights.values()), allow_unused=True
+        )
+        flow = {
+            name: torch.zeros_like(weight) if gradient is None else (weight * gradient).abs()
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+        }
+        largest = logits.detach().abs().max()
+        return [
+            sum(_at_units(flow[member.name], group, member) for member in group.of(CONSUMER))
+            / largest.item()
+            for group in groups
+        ]
+
+    @torch.no_grad()
+    def _logits(self, model: nn.Module) -> torch.Tensor:
+        return logits_of(model.eval()(self.images))
+
+    @torch.no_grad()
+    def _masked(self, cuts: Sequence[Cut]) -> torch.Tensor:
+        """Logits of the whole model whose consumers do not read the units that go."""
+        weights: dict[str, torch.Tensor] = {}
+        hooks = []
+        for group, keep_U in cuts:
+            for member in group.of(CONSUMER):
+                old = weights.get(member.name, tensor_of(self.model, group, member))
+                weights[member.name] = _without(old, group, member, keep_U)
+            hooks += [tap for tap in group.taps if not len(keep_U)]
+        with temporary_hooks(_zeroed(self.model.get_submodule(tap.module)) for tap in hooks):
+            return logits_of(functional_call(self.model, weights, (self.images,)))
+
+
+def cut_copy(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
+    """A copy with these cuts that shares the tensors which stay whole."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    cut = copy.deepcopy(model, shared)
+    cut_groups(cut, cuts)
+    return cut
+
+
+def _without(
+    weight: torch.Tensor, group: ChannelGroup, member: Member, keep_U: torch.Tensor
+) -> torch.Tensor:
+    """A consumer's weight with zeros where it would read units that go."""
+    size = weight.shape[member.axis]
+    mask_S = torch.zeros(size, dtype=weight.dtype)
+    mask_S[member.kept(size, group.units, keep_U)] = 1
+    shape = [1] * weight.ndim
+    shape[member.axis] = size
+    return weight * mask_S.view(shape)
+
+
+def _at_units(flow: torch.Tensor, group: ChannelGroup, member: Member) -> float:
+    """The sum of a consumer's flow over the units of a group."""
+    units_S = member.unit_of(flow.shape[member.axis], group.units)
+    return flow.movedim(member.axis, 0)[units_S >= 0].sum().item()
+
+
+def _zeroed(module: nn.Module) -> RemovableHandle:
+    """Make a module return zeros."""
+    return module.register_forward_hook(lambda _, inputs, output: output * 0)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:200]

@@ -1,0 +1,138 @@
+"""Which weights a traced graph contracts activations with, and the modules that do it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from agflow.models.tracing.axes import Dim, Leaf, atoms
+from agflow.models.tracing.tracer import Tracer
+
+
+@dataclass(frozen=True)
+class Use:
+    """A contraction of an activation with a weight.
+
+    Attributes
+    ----------
+    node : of the operator
+    x, weight : what it contracts
+    parameters : that the weight is, or is computed of
+    channels : the axis of ``x`` that is contracted, from the end
+    reads, emits : the axes of the weight that are contracted, and that appear in the output
+    groups : of a convolution, else 1
+    kernel : positions of a convolution's kernel, else 1
+    """
+
+    node: fx.Node
+    x: fx.Node
+    weight: fx.Node
+    parameters: tuple[str, ...]
+    channels: int
+    reads: int
+    emits: int
+    groups: int = 1
+    kernel: int = 1
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.node.target not in _MATRICES
+
+    @property
+    def rows(self) -> fx.Node:
+        """The value at each of whose places the weight is applied once."""
+        packet = getattr(self.node.target, "overloadpacket", None)
+        return self.x if _CONVOLUTIONS.get(packet, (0, False))[1] else self.node
+
+    def read(self, tracer: Tracer) -> Dim:
+        """The axis of the activation that is contracted."""
+        return tracer.values[self.x][self.channels]
+
+    def emitted(self, tracer: Tracer) -> dict[Leaf, None]:
+        """The classes that its output's channels are made of, in order."""
+        return dict.fromkeys(atoms(tracer.values[self.weight][self.emits]))
+
+    def passed(self, tracer: Tracer) -> set[Leaf]:
+        """Classes that pass through it, each channel by itself: a grouped convolution's groups."""
+        if self.groups == 1:
+            return set()
+        emitted = self.emitted(tracer)
+        return {leaf for leaf in atoms(self.read(tracer)) if leaf in emitted}
+
+
+_CONVOLUTIONS = {
+    torch.ops.aten.conv1d: (-2, False),
+    torch.ops.aten.conv2d: (-3, False),
+    torch.ops.aten.conv3d: (-4, False),
+    torch.ops.aten.conv_transpose1d: (-2, True),
+    torch.ops.aten.conv_transpose2d: (-3, True),
+    torch.ops.aten.conv_transpose3d: (-4, True),
+}
+"""By operator: the axis of the channels, and whether the weight is [inputs, outputs, ...]."""
+
+_MATRICES = {
+    torch.ops.aten.linear.default: (0, 1, True),
+    torch.ops.aten.matmul.default: (0, 1, False),
+    torch.ops.aten.mm.default: (0, 1, False),
+    torch.ops.aten.addmm.default: (1, 2, False),
+}
+"""By operator: which arguments are activation and weight, and whether it is [outputs, inputs]."""
+
+
+def uses(tracer: Tracer) -> list[Use]:
+    """Every contraction with a weight, in forward order."""
+    sources, found = tracer.parameters_of, []
+    for node in tracer.program.graph.nodes:
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet in _CONVOLUTIONS and sources.get(node.args[1]):
+            found.append(_convolution(node, sources[node.args[1]]))
+        elif node.target in _MATRICES:
+            x, weight, outputs_first = _MATRICES[node.target]
+            x, weight = node.args[x], node.args[weight]
+            if sources.get(weight) and x not in sources:
+                last = weight.meta["val"].dim() - 1
+                axes = (last, last - 1) if outputs_first else (last - 1, last)
+                found.append(Use(node, x, weight, sources[weight], -1, *axes))
+    return found
+
+
+def _convolution(node: fx.Node, parameters: tuple[str, ...]) -> Use:
+    channels, transposed = _CONVOLUTIONS[node.target.overloadpacket]
+    x, weight = node.args[:2]
+    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+    reads, emits = (0, 1) if transposed else (1, 0)
+    kernel = weight.meta["val"].shape[2:].numel()
+    return Use(node, x, weight, parameters, channels, reads, emits, groups, kernel)
+
+
+def callers(node: fx.Node) -> list[str]:
+    """Names of the modules in whose calls the node is, outermost first; the model itself is ""."""
+    return [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+
+
+def call_counts(program: torch.export.ExportedProgram) -> Counter[str]:
+    """By module, how often one pass calls it."""
+    calls = {
+        (key, path)
+        for node in program.graph.nodes
+        for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items()
+    }
+    return Counter(path for _, path in calls)
+
+
+def parameter_names(program: torch.export.ExportedProgram) -> dict[str, str]:
+    """By placeholder, the name of the parameter that it is; shared ones once."""
+    return dict(program.graph_signature.inputs_to_parameters)
+
+
+def images_in(program: torch.export.ExportedProgram) -> int:
+    """Images in the batch that the graph was traced with."""
+    inputs = set(program.graph_signature.user_inputs)
+    return next(
+        int(node.meta["val"].shape[0])
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in inputs
+    )

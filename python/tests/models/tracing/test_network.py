@@ -1,0 +1,122 @@
+import pytest
+import torch
+from small_networks import (
+    Concatenating,
+    Grouped,
+    Halving,
+    ResNet,
+    Sorting,
+    SqueezeExcite,
+)
+from torch.utils.flop_counter import FlopCounterMode
+
+from agflow.models.channel_group import Run, Tap
+from agflow.models.slicing import cut_groups
+from agflow.models.tracing.network import traced_network
+
+SIZE = (3, 8, 8)
+
+
+def network_of(kind, seed=0):
+    torch.manual_seed(seed)
+    model = kind().eval()
+    return model, traced_network(model, SIZE)
+
+
+def by_name(network):
+    return {group.name: group for group in network.groups}
+
+
+def macs_of(model):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *SIZE))
+    return counter.get_total_flops() // 2
+
+
+def test_inner_widths_and_the_stream_of_a_residual_network():
+    _, network = network_of(ResNet)
+    groups = by_name(network)
+    assert [(g.name, g.kind, g.units) for g in network.groups] == [
+        ("layer1", "stage", 8),
+        ("layer1.0.conv1", "conv", 6),
+        ("layer1.1.conv1", "conv", 10),
+    ]
+    inner = groups["layer1.0.conv1"]
+    assert inner.seen_at == (Tap("layer1.0.conv2", "input", axis=1),)
+    assert {(m.name, m.axis, m.role) for m in inner.members} == {
+        ("layer1.0.conv1.weight", 0, "producer"),
+        ("layer1.0.conv2.weight", 1, "consumer"),
+        *(
+            (f"layer1.0.bn1.{name}", 0, "through")
+            for name in ("weight", "bias", "running_mean", "running_var")
+        ),
+    }
+    assert (groups["layer1"].reader, groups["layer1"].seen_at[0].axis) == ("fc", -1)
+    assert [str(kept) for kept in network.kept] == ["fc: 5 channels kept, the classes"]
+
+
+def test_a_gate_goes_with_the_channels_that_it_scales():
+    _, network = network_of(SqueezeExcite)
+    groups = by_name(network)
+    assert {name: group.units for name, group in groups.items()} == {
+        "expand": 12,
+        "fc1": 4,
+        "project": 6,
+    }
+    assert {m.module for m in groups["expand"].of("producer")} == {"expand", "fc2"}
+    assert {m.module for m in groups["expand"].of("through")} == {"expand", "depthwise", "fc2"}
+    assert groups["expand"].reader == "project"
+
+
+def test_parts_of_a_concatenation_are_groups_of_their_own():
+    _, network = network_of(Concatenating)
+    groups = by_name(network)
+    assert groups["b"].seen_at == (Tap("both", "input", first=4, count=6, axis=1),)
+    assert {m.name: m.runs for m in groups["b"].members}["norm.weight"] == (Run(4),)
+    assert (groups["both"].unit_width, groups["both"].seen_at[0].axis) == (16, -1)
+    assert groups["fc1"].kind == "mlp"
+
+
+def test_whole_groups_of_a_convolution_are_units():
+    _, network = network_of(Grouped)
+    group = by_name(network)["conv1"]
+    assert (group.units, group.unit_width, group.reader) == (4, 2, "conv3")
+    assert group.unit_macs == 4 * 3 * 64 + 2 * 4 * 9 * 36 + 2 * 6 * 36
+
+
+def test_what_is_not_proven_is_kept_and_named():
+    _, network = network_of(Halving)
+    assert set(by_name(network)) == {"left", "right"}
+    assert [(kept.name, kept.channels) for kept in network.kept][:2] == [("conv1", 4)] * 2
+    assert "aten" not in network.kept[0].reason and network.kept[0].reason
+    _, network = network_of(Sorting)
+    assert set(by_name(network)) == {"conv2"}
+    assert str(network.kept[0]) == "conv1: 8 channels kept, read by aten.sort"
+
+
+@pytest.mark.parametrize("kind", [ResNet, SqueezeExcite, Concatenating, Grouped, Halving])
+def test_costs_are_those_of_the_cut_model(kind):
+    _, network = network_of(kind)
+    generator = torch.Generator().manual_seed(1)
+    for share in (1, 0.7, 0.4):
+        keeps = [
+            torch.randperm(group.units, generator=generator)[: max(1, int(share * group.units))]
+            for group in network.groups
+        ]
+        cuts = list(zip(network.groups, (keep.sort().values for keep in keeps), strict=True))
+        cut, kept = kind().eval(), {group.name: len(keep) for group, keep in cuts}
+        cut_groups(cut, cuts)
+        assert network.costs.macs(kept) == macs_of(cut)
+        assert network.costs.params(kept) == sum(p.numel() for p in cut.parameters())
+
+
+def test_the_model_is_left_as_it_was_and_known_by_its_shapes():
+    model, network = network_of(ResNet)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    assert traced_network(model, SIZE) is network
+    cut_groups(model, [(network.groups[1], torch.arange(3))])
+    again = traced_network(model, SIZE)
+    assert [group.units for group in again.groups] == [8, 3, 10]
+    assert model.training
+    assert torch.equal(before["fc.weight"], model.fc.weight)
