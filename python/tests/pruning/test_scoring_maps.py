@@ -4,12 +4,12 @@ import copy
 
 import numpy as np
 import torch
+from pruning.test_scoring import REFERENCE, Raw
 from torch import nn
 from torch.nn import functional as F
 
 import agflow
 from agflow.models import adapter_for
-from pruning.test_scoring import REFERENCE, Raw
 
 
 class Inverted(nn.Module):
