@@ -99,23 +99,37 @@ def _lines(group: ChannelGroup) -> list[str]:
         f"{group.unit_params:,} parameters"
     ]
     for role in (PRODUCER, THROUGH, CONSUMER):
-        members = [_place(member) for member in group.of(role)]
-        if members:
-            lines.append(f"  {role:<9} {', '.join(members)}")
+        places = _places(group.of(role))
+        if places:
+            lines.append(f"  {role:<9} {', '.join(places)}")
     if group.attributes:
         named = (
-            f"{of.module}.{of.name}" + ("" if of.place is None else f"[{of.place}]")
+            f"{of.module}.{of.name}".removeprefix(".")
+            + ("" if of.place is None else f"[{of.place}]")
             for of in group.attributes
         )
         lines.append(f"  attribute {', '.join(named)}")
     return lines
 
 
-def _place(member: Member) -> str:
-    """A parameter, the axis of the units and, unless they fill it in order, where they begin."""
-    text = f"{member.name}[{member.axis}]"
-    if member.runs == (Run(0),):
-        return text
-    begins = [run.first + k * run.period for run in member.runs for k in range(run.repeats)]
+def _places(members: Sequence[Member]) -> list[str]:
+    """Parameters with the axis of the units, those of one module together: ``bn1.weight+bias[0]``.
+
+    Where the units do not fill an axis in order, it is said where they begin.
+    """
+    names: dict[tuple, list[str]] = {}
+    for member in members:
+        place = member.module, member.axis, member.runs
+        names.setdefault(place, []).append(member.name.rpartition(".")[2])
+    return [
+        f"{module}.{'+'.join(of)}[{axis}]{_begins(runs)}".removeprefix(".")
+        for (module, axis, runs), of in names.items()
+    ]
+
+
+def _begins(runs: tuple[Run, ...]) -> str:
+    if runs == (Run(0),):
+        return ""
+    begins = [run.first + k * run.period for run in runs for k in range(run.repeats)]
     more = "+…" if len(begins) > _SHOWN_RUNS else ""
-    return f"{text} from {'+'.join(map(str, begins[:_SHOWN_RUNS]))}{more}"
+    return f" from {'+'.join(map(str, begins[:_SHOWN_RUNS]))}{more}"

@@ -46,8 +46,7 @@ def test_groups_and_what_is_kept(model):
     assert lines[1].startswith("first: conv, 16 units, each ")
     assert lines[2:5] == [
         "  producer  first.weight[0]",
-        "  through   first.bias[0], norm.weight[0], norm.bias[0], norm.running_mean[0], "
-        "norm.running_var[0]",
+        "  through   first.bias[0], norm.weight+bias+running_mean+running_var[0]",
         "  consumer  second.weight[1]",
     ]
     kept = "second: 24 channels kept, read by aten.sort"
