@@ -47,6 +47,7 @@ from agflow.models import (
 )
 from agflow.models.account import examined
 from agflow.models.fitting import check_groups
+from agflow.models.image_sizes import sized_by
 from agflow.models.layer_names import note_layers
 from agflow.models.resolution import at_image_size
 
@@ -136,6 +137,7 @@ def calibrate(
     """
     _check(model, batches)
     check_loader(loader)
+    loader = sized_by(model, loader)
     original, model = model, without_inference_tensors(model)
     adapter = examined(model)
     note_layers(adapter, original)

@@ -47,6 +47,7 @@ from agflow.models.families.timm_config import (
 )
 from agflow.models.group_weights import weights_of
 from agflow.models.image_sizes import known_size, note_size, torchvision_transforms
+from agflow.models.last_map import last_map
 from agflow.models.outputs import logits_of
 from agflow.models.slicing import cut_group
 
@@ -95,6 +96,9 @@ class TracedModel(Adapter):
         weight = first_parameter(model)
         image = torch.zeros(1, *self.input_size(model)).to(weight)
         return counted_macs(model, image)
+
+    def last_block(self, model: nn.Module) -> nn.Module:
+        return last_map(model, self.input_size(model))
 
     def _traced(self, model: nn.Module) -> Any:
         from agflow.models.tracing.network import traced_network  # seconds to import
@@ -218,7 +222,8 @@ class TracedModel(Adapter):
         if expected is None:
             return
         found, wanted = (
-            torch.tensor(_answers(model, description["input_size"])), torch.tensor(expected)
+            torch.tensor(_answers(model, description["input_size"])),
+            torch.tensor(expected),
         )
         if not torch.allclose(found, wanted, rtol=0, atol=_SAME * float(wanted.abs().max())):
             raise InvalidValueError(
