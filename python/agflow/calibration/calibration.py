@@ -9,7 +9,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ from agflow.models import (
 )
 from agflow.models.account import examined
 from agflow.models.fitting import check_groups
+from agflow.models.image_sizes import sized_by
 from agflow.models.layer_names import note_layers
 from agflow.models.resolution import at_image_size
 
@@ -136,6 +137,7 @@ def calibrate(
     """
     _check(model, batches)
     check_loader(loader)
+    loader = sized_by(model, loader)
     original, model = model, without_inference_tensors(model)
     adapter = examined(model)
     note_layers(adapter, original)
@@ -150,6 +152,8 @@ def calibrate(
     if costs is not None:
         metadata["agflow.costs"] = _compact(costs)
     metadata["agflow.channel_groups"] = _compact({layer.name: layer.to_json() for layer in layers})
+    if kept := adapter.kept(model):
+        metadata["agflow.kept"] = _compact([asdict(channels) for channels in kept])
     dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
     measuring = _Measuring(adapter, model, layers, dense, metadata, loss, weight_gradients, options)
     shares = Shares.of(loader, shuffled=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pathlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,7 +16,12 @@ from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models.channel_group import ChannelGroup
+from agflow.models.group_weights import weights_of
 from agflow.models.outputs import logits_of
+from agflow.models.slicing import cut_group
+
+if TYPE_CHECKING:
+    from agflow.models.tracing.kept import Kept
 
 
 class Adapter(ABC):
@@ -52,18 +58,26 @@ class Adapter(ABC):
     def layers(self, model: nn.Module) -> list[ChannelGroup]:
         """Every prunable layer, in forward order."""
 
-    @abstractmethod
-    def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
-        """The 2-D weights attached to the layer's units, each with the axis of their channels."""
+    def kept(self, model: nn.Module) -> Sequence[Kept]:
+        """Channels that stay as they are, and why, for plans and people; none where not known."""
+        return ()
 
-    @abstractmethod
+    def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
+        """The 2-D weights attached to the layer's units, each with the axis of their channels.
+
+        Here, those of its members.
+        """
+        return weights_of(model, layer)
+
     def cut(self, model: nn.Module, layer: ChannelGroup, keep_U: torch.Tensor) -> None:
         """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place.
 
         ``layer`` is of the model before any cut of its plan: other layers may have been cut since.
         The order is branches, stream, queries and keys, values, heads. The names of readers must
-        stay.
+        stay. Here, what its members and attributes say: to be overridden where another cut moves
+        its units.
         """
+        cut_group(model, layer, keep_U)
 
     def costs(self, model: nn.Module) -> dict[str, Any] | None:
         """Costs of the model at any sizes, as JSON (:class:`agflow.models.costs.Costs`).

@@ -24,6 +24,7 @@ from agflow.evaluation.accuracy import top1
 from agflow.evaluation.timing import Timing, time_models
 from agflow.models import count_params, model_logits, model_name
 from agflow.models.account import check_values, examined
+from agflow.models.image_sizes import sized_by
 from agflow.models.head import known_classes
 from agflow.models.passes import LABELS, run_models
 from agflow.models.preprocessing import preprocessing_of
@@ -144,6 +145,7 @@ def shrink(
     _check(model, options, macs=macs, params=params, pruning_ratio=pruning_ratio)
     with seeded(seed, device_of(model)):
         parts = _split(model, images, options, seed)
+        sized_by(model, parts.calibration)
         start = time.perf_counter()
         labelled = parts.calibration if parts.labelled else _Answered(parts.calibration, model)
         statistics = calibrate(
@@ -184,7 +186,8 @@ def _check(model: nn.Module, options: ShrinkOptions, **budgets: float | str | No
             "run finetune alone in several"
         )
     check_values(model)
-    examined(model)
+    if not adapter_for(model).any_size:  # of others, images have to come first
+        examined(model)
     check_dtype(model)
 
 

@@ -153,7 +153,9 @@ def _steps(graph: fx.GraphModule) -> list[fx.Node]:
 def _passing_alone(steps: list[fx.Node]) -> dict[int, fx.Node]:
     """By the number of a step, the only tensor that later steps need, where there is one."""
     number = {node: i for i, node in enumerate(steps)}
-    last_use = [max((number.get(user, len(steps)) for user in node.users), default=-1) for node in steps]
+    last_use = [
+        max((number.get(user, len(steps)) for user in node.users), default=-1) for node in steps
+    ]
     alone, alive = {}, set[int]()
     for i, node in enumerate(steps):
         if not _is_batch_size(node):

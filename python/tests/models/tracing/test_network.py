@@ -6,11 +6,12 @@ from small_networks import (
     Halving,
     ResNet,
     Sorting,
+    Splitting,
     SqueezeExcite,
 )
 from torch.utils.flop_counter import FlopCounterMode
 
-from agflow.models.channel_group import Run, Tap
+from agflow.models.channel_group import Attribute, Run, Tap
 from agflow.models.slicing import cut_groups
 from agflow.models.tracing.network import traced_network
 
@@ -110,6 +111,21 @@ def test_costs_are_those_of_the_cut_model(kind):
         assert network.costs.params(kept) == sum(p.numel() for p in cut.parameters())
 
 
+def test_convolutions_have_the_form_whose_time_can_be_measured():
+    layers = lambda kind: {
+        product.name: product
+        for product in network_of(kind)[1].costs.products
+        if product.kind in ("convolution", "linear")
+    }
+    depthwise, residual = layers(SqueezeExcite)["depthwise"], layers(ResNet)
+    assert depthwise.kind == "convolution" and (depthwise.kernel, depthwise.stride) == (9, 1)
+    assert depthwise.outputs == depthwise.groups == ((1, ("expand",)),)
+    assert depthwise.inputs == ((1, ()),)
+    assert residual["fc"].kind == "linear" and residual["layer1.0.conv1"].rows == 64
+    grouped = layers(Grouped)["conv2"]
+    assert grouped.groups == ((1, ("conv1",)),) and grouped.inputs == ((4, ()),)
+
+
 def test_the_model_is_left_as_it_was_and_known_by_its_shapes():
     model, network = network_of(ResNet)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -120,3 +136,11 @@ def test_the_model_is_left_as_it_was_and_known_by_its_shapes():
     assert [group.units for group in again.groups] == [8, 3, 10]
     assert model.training
     assert torch.equal(before["fc.weight"], model.fc.weight)
+
+
+def test_numbers_that_the_code_splits_by_are_found():
+    _, network = network_of(Splitting)
+    groups = by_name(network)
+    assert groups["conv1"].attributes == (Attribute("", "size"),)
+    assert groups["conv1.2"].attributes == (Attribute("", "other"),)
+    assert [str(kept) for kept in network.kept] == ["fc: 5 channels kept, the classes"]
