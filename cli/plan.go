@@ -8,6 +8,7 @@ import (
 
 	"agflow/bridge/tables"
 	"agflow/core/planning"
+	"agflow/core/statistics"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
 	"github.com/urfave/cli/v2"
@@ -32,7 +33,8 @@ func planCommand() *cli.Command {
 			PruningRatio: c.Float64("pruning-ratio"), MACs: c.String("macs"),
 			Params: c.String("params"), LatencyMS: c.Float64("latency-ms"),
 			Joint: c.Bool("joint"), Floor: c.Float64("floor"), RoundTo: c.Int("round-to"),
-			Groups: c.StringSlice("groups"), IgnoredLayers: c.StringSlice("ignored-layers"),
+			Groups:        groupsIn(from.Scores.Layers, c.StringSlice("groups")),
+			IgnoredLayers: c.StringSlice("ignored-layers"),
 		})
 		if err != nil {
 			return outcome{}, err
@@ -41,14 +43,33 @@ func planCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
+		kept, err := tables.Kept(plan.Metadata)
+		if err != nil {
+			return outcome{}, err
+		}
 		path := c.String("output")
 		if err := saveOutput(c, rec); err != nil {
 			return outcome{}, err
 		}
 		return outcome{
-			map[string]any{"output": path, "report": report}, planText(path, report),
+			map[string]any{"output": path, "report": report, "kept": kept},
+			planText(path, report, kept),
 		}, nil
 	})
+}
+
+// groupsIn are the groups that were named without the known ones that the layers lack, unless none
+// is there: then the planner says so.
+func groupsIn(layers []statistics.Layer, named []string) []string {
+	lacks := func(kind string) bool {
+		return !slices.ContainsFunc(layers,
+			func(l statistics.Layer) bool { return l.Group == kind })
+	}
+	if !slices.ContainsFunc(named, func(kind string) bool { return !lacks(kind) }) {
+		return named
+	}
+	return slices.DeleteFunc(slices.Clone(named),
+		func(kind string) bool { return lacks(kind) && slices.Contains(groupKinds, kind) })
 }
 
 func planFlags() []cli.Flag {
@@ -68,7 +89,8 @@ func planFlags() []cli.Flag {
 		pruningRatioFlag(),
 	), method(
 		criterionFlag("with --statistics, `NAME` of the criterion"),
-		settings("groups", "`GROUPS` to prune (default: all)"),
+		settings("groups", "`GROUPS` to prune: kinds such as "+strings.Join(groupKinds, ", ")+
+			" (default: all)"),
 		&cli.StringFlag{
 			Name: "widths",
 			DefaultText: standard[string](step, "widths") +
@@ -86,7 +108,7 @@ func planFlags() []cli.Flag {
 	))
 }
 
-func planText(path string, r planning.Report) string {
+func planText(path string, r planning.Report, kept []tables.KeptChannels) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d of %d MACs (%.3fx), %d of %d parameters",
 		path, r.MACs, r.DenseMACs, r.MACsRatio, r.Params, r.DenseParams)
@@ -100,5 +122,8 @@ func planText(path string, r planning.Report) string {
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\n", l.Layer, l.Group, l.Units, l.Kept)
 	}
 	table.Flush()
+	for _, channels := range kept {
+		fmt.Fprintln(&b, oneLine(channels.String()))
+	}
 	return b.String()
 }

@@ -25,6 +25,7 @@ from agflow.models.families.module_trees import NOTE
 from agflow.models.families.origins import origin_of
 from agflow.models.families.processor_file import saved_processor
 from agflow.models.families.timm_config import config_of
+from agflow.models.registry import declared_adapters
 from agflow.models.resizing import resize_of
 
 Size = tuple[int, int, int]
@@ -77,6 +78,12 @@ def note_size(model: nn.Module, size: Iterable[int]) -> None:
     vars(model)[_SIZE] = tuple(map(int, size))
 
 
+def note_images(model: nn.Module, images: torch.Tensor) -> None:
+    """Note the size of images [B, C, H, W] that a model is run on, if it has none of its own."""
+    if images.ndim == 4 and _runs_at_any_size(model):
+        note_size(model, images.shape[1:])
+
+
 def sized_by(model: nn.Module, loader: Iterable) -> Iterable:
     """Note the size of the images that ``loader`` gives first; returns what gives all of them.
 
@@ -92,7 +99,7 @@ def sized_by(model: nn.Module, loader: Iterable) -> Iterable:
     >>> known_size(model)
     (3, 32, 32)
     """
-    if resize_of(model) is not None:
+    if not _runs_at_any_size(model):
         return loader
     first: list[Any] = []
     with _same_random_numbers(loader):
@@ -102,9 +109,16 @@ def sized_by(model: nn.Module, loader: Iterable) -> Iterable:
             images = next(image_batches(first))
         except Exception:  # of any kind, in a loader of the user's
             images = None
-    if images is not None and images.ndim == 4:
-        note_size(model, images.shape[1:])
+    if images is not None:
+        note_images(model, images)
     return itertools.chain(first, batches) if isinstance(loader, Iterator) else loader
+
+
+def _runs_at_any_size(model: nn.Module) -> bool:
+    """Whether a model is one that no family declares and does not resize its images."""
+    return resize_of(model) is None and not any(
+        adapter.recognises(model) for adapter in declared_adapters()
+    )
 
 
 @contextmanager

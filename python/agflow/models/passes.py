@@ -18,6 +18,7 @@ from agflow.data.batches import check_labels, labelled_batches
 from agflow.data.shares import Shares
 from agflow.models.callables import as_module
 from agflow.models.forward import check_finite, model_logits
+from agflow.models.image_sizes import note_images
 
 LABELS = "labels"
 Rows = dict[str, torch.Tensor]
@@ -90,6 +91,9 @@ def _rows(
         for model in models.values():
             model.eval()
         for batch in labelled_batches(loader, description):
+            if images == 0:
+                for model in models.values():
+                    note_images(model, batch.images)
             rows = {}
             for name, model in models.items():
                 rows[name] = model_logits(model, batch.images).float().cpu()

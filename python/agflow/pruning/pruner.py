@@ -25,8 +25,11 @@ from agflow.models import Adapter, ChannelGroup, logits_of
 from agflow.models.account import check_values, examined
 from agflow.models.channel_group import channels_of
 from agflow.models.copying import copy_of
+from agflow.models.families.traced import TracedModel
 from agflow.models.forward import check_image_shape
+from agflow.models.image_sizes import sized_by
 from agflow.models.resolution import at_image_size
+from agflow.pruning.graph_pruner import prune_by_graph
 from agflow.pruning.least_squares import check_compensation, compensated, moments
 from agflow.pruning.masks import masked
 from agflow.pruning.planning import Plan
@@ -122,6 +125,7 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
         raise InvalidValueError(
             f"compensate={compensate!r} needs images: pass a loader, or compensate='none'"
         )
+    loader = None if loader is None else sized_by(model, loader)
     model = without_inference_tensors(model)
     adapter = examined(model)
     plan = Plan.of_any(plan)
@@ -132,6 +136,11 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
     images, batches = (
         (_random_images(adapter, model), ()) if loader is None else _first_images(model, loader)
     )
+    if isinstance(adapter, TracedModel):
+        pruned, reference = prune_by_graph(model, cuts, batches, compensate)
+        _check_agreement(pruned, reference, images[:AGREEMENT_IMAGES])
+        _copy_training_modes(pruned, model)
+        return pruned
     pruned, reference = (copy_of(model).eval() for _ in range(2))
     cuts = _prune_unread(adapter, pruned, cuts)
     downstream = _downstream(adapter.layers(model), pruned, cuts) if compensate == "ridge" else []

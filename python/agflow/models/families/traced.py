@@ -10,7 +10,8 @@ are found by running it; an expert's folder holds what tells it from the model i
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -47,8 +48,12 @@ from agflow.models.families.timm_config import (
 )
 from agflow.models.group_weights import weights_of
 from agflow.models.image_sizes import known_size, note_size, torchvision_transforms
+from agflow.models.last_map import last_map
 from agflow.models.outputs import logits_of
 from agflow.models.slicing import cut_group
+
+if TYPE_CHECKING:
+    from agflow.models.tracing.kept import Kept
 
 _ANSWERS = 16  # logits of an own model's dense image that its folder holds
 _SAME = 1e-2  # of the largest: other machines round otherwise, other models differ by more
@@ -79,6 +84,9 @@ class TracedModel(Adapter):
     def layers(self, model: nn.Module) -> list[ChannelGroup]:
         return list(self._traced(model).groups)
 
+    def kept(self, model: nn.Module) -> Sequence[Kept]:
+        return self._traced(model).kept
+
     def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
         return weights_of(model, layer)
 
@@ -95,6 +103,9 @@ class TracedModel(Adapter):
         weight = first_parameter(model)
         image = torch.zeros(1, *self.input_size(model)).to(weight)
         return counted_macs(model, image)
+
+    def last_block(self, model: nn.Module) -> nn.Module:
+        return last_map(model, self.input_size(model))
 
     def _traced(self, model: nn.Module) -> Any:
         from agflow.models.tracing.network import traced_network  # seconds to import
