@@ -102,9 +102,7 @@ def traced_code(architecture: dict[str, Any]) -> str | None:
     library = origin["library"]
     if library not in _LIBRARIES:
         return None
-    imported, made = (
-        text.format(**_words(origin)) for text in _LIBRARIES[library]
-    )
+    imported, made = (text.format(**_words(origin)) for text in _LIBRARIES[library])
     trees = library == "torch" or any(changes["modules"].values())
     plain = trees or changes["attributes"]
     code = "import importlib\n" if trees else ""

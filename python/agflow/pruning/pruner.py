@@ -26,7 +26,7 @@ from agflow.models.account import check_values, examined
 from agflow.models.channel_group import channels_of
 from agflow.models.copying import copy_of
 from agflow.models.forward import check_image_shape
-from agflow.models.image_sizes import sized_by
+from agflow.models.noting import sized_by
 from agflow.models.resolution import at_image_size
 from agflow.pruning.least_squares import check_compensation, compensated, moments
 from agflow.pruning.masks import masked

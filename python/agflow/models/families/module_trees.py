@@ -106,9 +106,7 @@ def own_attributes(module: nn.Module) -> dict[str, Any]:
     return {
         key: value
         for key, value in vars(module).items()
-        if key not in _OF_EVERY_MODULE
-        and key not in _KNOWN_ELSEWHERE
-        and not key.startswith(NOTE)
+        if key not in _OF_EVERY_MODULE and key not in _KNOWN_ELSEWHERE and not key.startswith(NOTE)
     }
 
 

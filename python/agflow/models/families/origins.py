@@ -145,8 +145,16 @@ def fingerprint(dense: nn.Module) -> str:
         [
             name,
             class_name(module),
-            {key: to_json(value) for key, value in own_attributes(module).items() if is_plain(value)},
-            {key: list(tensor.shape) for key, tensor in module._parameters.items() if tensor is not None},
+            {
+                key: to_json(value)
+                for key, value in own_attributes(module).items()
+                if is_plain(value)
+            },
+            {
+                key: list(tensor.shape)
+                for key, tensor in module._parameters.items()
+                if tensor is not None
+            },
         ]
         for name, module in dense.named_modules()
     ]
