@@ -49,7 +49,7 @@ func TestFlagsReachPython(t *testing.T) {
 			`"confidence":0.95,"criterion":"agf","crop":null,"crop_mode":null,` +
 			`"data":"example:train","device":"cpu","dtype":"float32","epochs":12,` +
 			`"eval":"example:test","eval_limit":null,"force":false,` +
-			`"groups":["mlp","heads"],"ignored_layers":[],"image_column":null,` +
+			`"groups":["mlp","heads","conv"],"ignored_layers":[],"image_column":null,` +
 			`"interpolation":null,"label":null,"limit":null,"lr":0.002,"macs":null,` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
 			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
@@ -65,7 +65,7 @@ func TestFlagsReachPython(t *testing.T) {
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge",` +
 			`"criterion":"agf","crop":null,"crop_mode":null,` +
 			`"data":"example:train","device":"cpu","dtype":"float32",` +
-			`"groups":["mlp","heads"],"held_out":0.2,"ignored_layers":[],` +
+			`"groups":["mlp","heads","conv"],"held_out":0.2,"ignored_layers":[],` +
 			`"image_column":null,"interpolation":null,` +
 			`"label":null,"limit":null,"macs":"0.5","mean":[],"model":"example",` +
 			`"offset":null,"output":"o","params":null,"pruning_ratio":null,"round_to":8,` +
@@ -74,7 +74,7 @@ func TestFlagsReachPython(t *testing.T) {
 			`"batch_size":32,"class_map":null,"classes":[0,217],"confidence":0.95,` +
 			`"cost":"macs","crop":null,"crop_mode":null,"data":"example:train",` +
 			`"device":"cpu","dtype":"float32","ensemble":true,"epochs":8,"force":false,` +
-			`"groups":["mlp","heads"],"held_out":null,"image_column":null,` +
+			`"groups":["mlp","heads","conv"],"held_out":null,"image_column":null,` +
 			`"image_sizes":[],"interpolation":null,"label":null,"limit":null,"lr":0.0001,` +
 			`"macs":[1,0.25],"mean":[],"model":"example","output":"o","seed":0,` +
 			`"shared_blocks":[0,4],"std":[],"tolerance":0.005,"weights":null,"workers":0}`,

@@ -8,6 +8,7 @@ import (
 
 	"agflow/bridge/tables"
 	"agflow/core/planning"
+	"agflow/core/statistics"
 
 	"github.com/apache/arrow/go/v15/arrow/memory"
 	"github.com/urfave/cli/v2"
@@ -32,7 +33,8 @@ func planCommand() *cli.Command {
 			PruningRatio: c.Float64("pruning-ratio"), MACs: c.String("macs"),
 			Params: c.String("params"), LatencyMS: c.Float64("latency-ms"),
 			Joint: c.Bool("joint"), Floor: c.Float64("floor"), RoundTo: c.Int("round-to"),
-			Groups: c.StringSlice("groups"), IgnoredLayers: c.StringSlice("ignored-layers"),
+			Groups:        groupsIn(from.Scores.Layers, c.StringSlice("groups")),
+			IgnoredLayers: c.StringSlice("ignored-layers"),
 		})
 		if err != nil {
 			return outcome{}, err
@@ -49,6 +51,20 @@ func planCommand() *cli.Command {
 			map[string]any{"output": path, "report": report}, planText(path, report),
 		}, nil
 	})
+}
+
+// groupsIn are the groups that were named without the known ones that the layers lack, unless none
+// is there: then the planner says so.
+func groupsIn(layers []statistics.Layer, named []string) []string {
+	lacks := func(kind string) bool {
+		return !slices.ContainsFunc(layers,
+			func(l statistics.Layer) bool { return l.Group == kind })
+	}
+	if !slices.ContainsFunc(named, func(kind string) bool { return !lacks(kind) }) {
+		return named
+	}
+	return slices.DeleteFunc(slices.Clone(named),
+		func(kind string) bool { return lacks(kind) && slices.Contains(groupKinds, kind) })
 }
 
 func planFlags() []cli.Flag {
@@ -68,7 +84,8 @@ func planFlags() []cli.Flag {
 		pruningRatioFlag(),
 	), method(
 		criterionFlag("with --statistics, `NAME` of the criterion"),
-		settings("groups", "`GROUPS` to prune (default: all)"),
+		settings("groups", "`GROUPS` to prune: kinds such as "+strings.Join(groupKinds, ", ")+
+			" (default: all)"),
 		&cli.StringFlag{
 			Name: "widths",
 			DefaultText: standard[string](step, "widths") +

@@ -165,6 +165,21 @@ func TestBudgets(t *testing.T) {
 	}
 }
 
+// Kinds that no layer is of are skipped beside one that some are of, words that nothing is are not.
+func TestPlanOfKinds(t *testing.T) {
+	t.Chdir(t.TempDir())
+	statisticsFile(t, "a.arrow", 1)
+	plan := []string{"plan", "--statistics", "a.arrow", "--macs", "0.8", "--round-to", "1"}
+	must(t, append(plan, "--groups", "conv,mlp,stage")...)
+	for _, groups := range []string{"conv", "mlp,neurons"} {
+		_, complaint, status := agflow(append(plan, "--groups", groups)...)
+		if status != exitUsage {
+			t.Errorf("%s: status %d", groups, status)
+		}
+		contains(t, complaint, "which no layer is of; the groups of these scores are mlp")
+	}
+}
+
 // A latency table of one linear layer, whose inputs are the channels of an MLP: half of them take
 // half the time.
 func TestLatencyBudget(t *testing.T) {

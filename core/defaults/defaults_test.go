@@ -14,8 +14,9 @@ func TestOf(t *testing.T) {
 	if got := Of[float64]("route", "tolerance"); got != 0.005 {
 		t.Errorf("route.tolerance is %g, want 0.005", got)
 	}
-	if got := Of[[]string]("calibrate", "groups"); !slices.Equal(got, []string{"mlp", "heads"}) {
-		t.Errorf("calibrate.groups is %v, want mlp and heads", got)
+	groups := []string{"mlp", "heads", "conv"}
+	if got := Of[[]string]("calibrate", "groups"); !slices.Equal(got, groups) {
+		t.Errorf("calibrate.groups is %v, want %v", got, groups)
 	}
 }
 

@@ -67,6 +67,11 @@ var kinds = map[string]kind{
 		macs:   func(s sizes) int64 { return multiply(s.rows, s.rows, add(s.in, s.out)) },
 		params: free,
 	},
+	"product": { // of activations; without a shape, because no table measures it
+		inputs: true,
+		macs:   func(s sizes) int64 { return multiply(s.rows, s.in, s.out) },
+		params: free,
+	},
 	"pointwise": {
 		shape:  func(s sizes) string { return fmt.Sprintf("pointwise %dx%d", s.rows, s.out) },
 		macs:   free,

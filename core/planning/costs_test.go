@@ -192,7 +192,9 @@ func TestConvolutionsByHand(t *testing.T) {
 		{"kind": "convolution", "name": "depthwise", "rows": 49, "kernel": 25, "stride": 1,
 		 "inputs": [[1]], "outputs": [[1, "a"]], "groups": [[1, "a"]]},
 		{"kind": "convolution", "name": "grouped", "rows": 49, "kernel": 1, "stride": 1,
-		 "inputs": [[1, "b"]], "outputs": [[4, "b"]], "groups": [[4]]}]}`)
+		 "inputs": [[1, "b"]], "outputs": [[4, "b"]], "groups": [[4]]},
+		{"kind": "product", "name": "of activations", "rows": 2, "inputs": [[1, "a", "b"]],
+		 "outputs": [[3]]}]}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,8 +204,8 @@ func TestConvolutionsByHand(t *testing.T) {
 		return found
 	}
 	for _, test := range [][4]int64{
-		{8, 6, 49 * (9*3*8 + 25*8 + 6*24), 9*3*8 + 8 + 25*8 + 6*24},
-		{5, 2, 49 * (9*3*5 + 25*5 + 2*8), 9*3*5 + 5 + 25*5 + 2*8},
+		{8, 6, 49*(9*3*8+25*8+6*24) + 2*48*3, 9*3*8 + 8 + 25*8 + 6*24},
+		{5, 2, 49*(9*3*5+25*5+2*8) + 2*10*3, 9*3*5 + 5 + 25*5 + 2*8},
 		{0, 6, 49 * 6 * 24, 6 * 24},
 	} {
 		at := counts(test[0], test[1])

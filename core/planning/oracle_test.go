@@ -171,14 +171,14 @@ func drawWhole(t *rapid.T) (wholeViT, Input, Request) {
 		widths.Criterion, widths.Score = "variance", m.scores(t).Score
 		in.Widths = &widths
 	}
-	least := 16
+	most := 1
 	for _, l := range in.Scores.Layers {
 		if l.Rounds {
-			least = min(least, l.Units/l.Parts)
+			most = max(most, min(16, l.Units/l.Parts))
 		}
 	}
 	r := Request{
-		RoundTo: rapid.IntRange(1, least).Draw(t, "round_to"), Joint: rapid.Bool().Draw(t, "joint"),
+		RoundTo: rapid.IntRange(1, most).Draw(t, "round_to"), Joint: rapid.Bool().Draw(t, "joint"),
 	}
 	if r.RoundTo == 1 {
 		r.Floor = rapid.SampledFrom([]float64{0, 0.25, 0.5, 0.9}).Draw(t, "floor")

@@ -30,7 +30,7 @@ type Request struct {
 	Joint bool `json:"joint"`
 	// least share of each layer's units that is kept, those that may vanish excepted
 	Floor float64 `json:"floor"`
-	// each part of a layer that rounds keeps a multiple of it; 0 counts as 1
+	// each part of a layer that rounds keeps a multiple of it, if it has so many; 0 counts as 1
 	RoundTo int      `json:"round_to"`
 	Groups  []string `json:"groups"` // the groups to prune; all when empty
 	// names, or patterns as path.Match reads them, of layers that are not pruned

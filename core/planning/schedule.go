@@ -15,6 +15,9 @@ type stepCounts []int
 
 // schedulesOf puts the allocations of all targets into schedules: one, one a group, or one a layer.
 func (v *solver) schedulesOf(r Request) ([]schedule, error) {
+	if err := checkRounding(v.targets, r.RoundTo); err != nil {
+		return nil, err
+	}
 	var all []schedule
 	type key struct{ layer, group string }
 	index := map[key]int{}

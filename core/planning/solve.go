@@ -26,9 +26,10 @@ type Input struct {
 //
 // A greedy schedule puts all units into one fixed order of allocation steps (round_to units of each
 // part of a layer that rounds; else one unit), on top of a floor of one step, or of the share that
-// the request's floor asks for; a layer that may vanish has none. The plan is the longest prefix of
-// the order that the budget allows, by the exact cost of the prefix: it never exceeds the budget,
-// and the next step of the order would. The order is:
+// the request's floor asks for; a layer that may vanish has none, and one of fewer units than
+// round_to stays whole. The plan is the longest prefix of the order that the budget allows, by the
+// exact cost of the prefix: it never exceeds the budget, and the next step of the order would. The
+// order is:
 //   - with uniform widths, all layers shrink by the same ratio, and with a pruning ratio none keeps
 //     more than its share, floors excepted; layers of one unit that may vanish share a schedule,
 //     because they cannot shrink;

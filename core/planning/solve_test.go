@@ -1,6 +1,7 @@
 package planning
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -175,9 +176,7 @@ func TestRefusals(t *testing.T) {
 		},
 		"round_to of a head": {
 			Request{PruningRatio: 0.5, RoundTo: 9},
-			func(s *criteria.Scores) {
-				s.Layers[1].Parts = 2
-			},
+			func(s *criteria.Scores) { s.Layers[1].Parts = 2 },
 			fault.Value,
 			`"blocks.0.mlp" has 16 units, fewer than round_to 9 in each of its 2 parts`,
 		},
@@ -263,6 +262,22 @@ func TestFloorsByHand(t *testing.T) {
 		if !slices.Equal(keptOf(rep), c.kept) {
 			t.Errorf("%s: kept %v, want %v", name, keptOf(rep), c.kept)
 		}
+	}
+}
+
+// A layer of fewer units than round_to stays whole beside one that has more.
+func TestSmallLayersStayWhole(t *testing.T) {
+	s := criteria.Scores{Criterion: "agf", Model: statistics.Model{Name: "cnn", MACs: 100}}
+	for _, units := range []int{4, 20} {
+		s.Layers = append(s.Layers, statistics.Layer{
+			Name: fmt.Sprint(units), Group: "conv", Rounds: true, Units: units, UnitWidth: 1, Parts: 1,
+			UnitMACs: 1,
+		})
+	}
+	s.Score = make([]float64, 24)
+	_, rep := solveOK(t, s, Request{MACs: "0.9", RoundTo: 8})
+	if got := keptOf(rep); !slices.Equal(got, []int{4, 8}) {
+		t.Errorf("kept %v", got)
 	}
 }
 

@@ -77,17 +77,35 @@ func stepUnits(l statistics.Layer, roundTo int) int {
 	return 1
 }
 
-// floorUnits returns the least number of units that a layer keeps: the share that the request's
-// floor asks for, in whole steps, and at least one step. A layer that may vanish keeps none.
-func floorUnits(l statistics.Layer, r Request) (int, error) {
-	if l.Rounds && r.RoundTo > l.Units/l.Parts {
-		return 0, fault.New(fault.Value,
-			"layer %q has %d units, fewer than round_to %d%s; "+
-				"lower round_to or put the layer in ignored_layers",
-			l.Name, l.Units, r.RoundTo, ofParts(l))
+// small reports whether a layer has no multiple of round_to units: it stays whole.
+func small(l statistics.Layer, roundTo int) bool { return l.Rounds && roundTo > l.Units/l.Parts }
+
+// checkRounding refuses a round_to that is more than each of the layers which round has.
+func checkRounding(targets []target, roundTo int) error {
+	var first *target
+	for i, t := range targets {
+		switch {
+		case t.Rounds && !small(t.Layer, roundTo):
+			return nil
+		case t.Rounds && first == nil:
+			first = &targets[i]
+		}
 	}
+	if first == nil {
+		return nil
+	}
+	return fault.New(fault.Value, "layer %q has %d units, fewer than round_to %d%s, and no layer "+
+		"that rounds has more; lower round_to or put such layers in ignored_layers",
+		first.Name, first.Units, roundTo, ofParts(first.Layer))
+}
+
+// floorUnits returns the least number of units that a layer keeps: the share that the request's
+// floor asks for, in whole steps, and at least one step; a layer that may vanish keeps none.
+func floorUnits(l statistics.Layer, r Request) (int, error) {
 	size := stepUnits(l, r.RoundTo)
 	switch least := int(math.Ceil(r.Floor*float64(l.Units) - slack)); {
+	case small(l, r.RoundTo):
+		return l.Units, nil
 	case l.MayVanish:
 		return 0, nil
 	case (least+size-1)/size*size > l.Units:

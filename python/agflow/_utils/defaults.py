@@ -35,7 +35,7 @@ def default(step: str, option: str) -> Any:
     Examples
     --------
     >>> default("finetune", "epochs"), default("calibrate", "groups")
-    (3, ('mlp', 'heads'))
+    (3, ('mlp', 'heads', 'conv'))
     """
     value = _steps()[step][option]
     return tuple(value) if isinstance(value, list) else value

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from agflow.models import Adapter, ChannelGroup
+from agflow.models.channel_group import CONSUMER, PRODUCER
 from agflow.models.copying import copy_of
 
 
@@ -24,7 +25,7 @@ class WeightGradients:
     def __init__(self, adapter: Adapter, model: nn.Module, layers: Sequence[ChannelGroup]):
         self._model = model
         self._of_layer = [
-            _parameters_behind(model, adapter.weights(model, layer)) for layer in layers
+            _parameters_behind(model, layer, adapter.weights(model, layer)) for layer in layers
         ]
         self.parameters = list(
             dict.fromkeys(parameter for parameters in self._of_layer for parameter in parameters)
@@ -74,12 +75,13 @@ class WeightGradients:
 
 
 def _parameters_behind(
-    model: nn.Module, weights: list[tuple[torch.Tensor, int]]
+    model: nn.Module, layer: ChannelGroup, weights: list[tuple[torch.Tensor, int]]
 ) -> list[nn.Parameter]:
-    """The parameters that the weights are, or are views of."""
+    """The parameters that the weights are, are views of, or, as members, were gathered from."""
     memory = {weight.untyped_storage().data_ptr() for weight, _ in weights}
+    members = {member.name for member in (*layer.of(PRODUCER), *layer.of(CONSUMER))}
     return [
         parameter
-        for parameter in model.parameters()
-        if parameter.untyped_storage().data_ptr() in memory
+        for name, parameter in model.named_parameters()
+        if name in members or parameter.untyped_storage().data_ptr() in memory
     ]

@@ -1,7 +1,7 @@
 """Models: load and save them, count and describe them; how to add a model family.
 
-A model of one's own needs an :class:`Adapter`: where its units are, how to cut them, how to rebuild
-it. Take a small Vision Transformer whose blocks may differ in width:
+A model of one's own needs an :class:`Adapter`: where its units are, and how to rebuild it. Take a
+small Vision Transformer whose blocks may differ in width:
 
 >>> import torch
 >>> from torch import nn
@@ -42,9 +42,9 @@ it. Take a small Vision Transformer whose blocks may differ in width:
 ...         x = self.patches(images).flatten(2).transpose(1, 2) + self.position
 ...         return self.head(self.norm(self.blocks(x)).mean(1))
 
-Its adapter says between which linear layers the units lie, and what else depends on their number:
+Its adapter says between which linear layers the units lie, and which numbers follow theirs:
 
->>> from agflow.models import Adapter, LinearUnits, channels_of, macs_of_layers, register
+>>> from agflow.models import Adapter, Attribute, LinearUnits, macs_of_layers, register
 >>> UNITS = {"heads": LinearUnits({"qkv": 3}, "out"), "mlp": LinearUnits({"up": 1}, "down")}
 >>> class TinyViTAdapter(Adapter):
 ...     family, models, kind = "tiny_vit", "TinyViT", TinyViT
@@ -53,18 +53,12 @@ Its adapter says between which linear layers the units lie, and what else depend
 ...     def layers(self, model):
 ...         found = []
 ...         for i, block in enumerate(model.blocks):
-...             width = block.attention.head_width
+...             name, width = f"blocks.{i}.attention", block.attention.head_width
 ...             found.append(UNITS["heads"].layer(
-...                 f"blocks.{i}.attention", "heads", block.attention, tokens=16, unit_width=width))
+...                 name, "heads", block.attention, tokens=16, unit_width=width,
+...                 attributes=(Attribute(name, "heads"),)))
 ...             found.append(UNITS["mlp"].layer(f"blocks.{i}.mlp", "mlp", block.mlp, tokens=16))
 ...         return found
-...     def weights(self, model, layer):
-...         return UNITS[layer.kind].weights(model.get_submodule(layer.name))
-...     def cut(self, model, layer, keep_U):
-...         module = model.get_submodule(layer.name)
-...         UNITS[layer.kind].cut(module, channels_of(keep_U, layer.unit_width))
-...         if layer.kind == "heads":
-...             module.heads = len(keep_U)
 ...     def input_size(self, model):
 ...         return 3, 32, 32
 ...     def macs(self, model):
@@ -99,6 +93,7 @@ if TYPE_CHECKING:
     from agflow.models.adapter import Adapter as Adapter, macs_of_layers as macs_of_layers
     from agflow.models.callables import as_module as as_module
     from agflow.models.channel_group import (
+        KINDS as KINDS,
         Attribute as Attribute,
         ChannelGroup as ChannelGroup,
         Member as Member,
@@ -141,6 +136,7 @@ _HOMES = {
     "Adapter": "adapter",
     "Attribute": "channel_group",
     "ChannelGroup": "channel_group",
+    "KINDS": "channel_group",
     "LinearUnits": "linear_units",
     "Member": "channel_group",
     "Run": "channel_group",

@@ -15,7 +15,9 @@ from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import ChannelGroup
+from agflow.models.group_weights import weights_of
 from agflow.models.outputs import logits_of
+from agflow.models.slicing import cut_group
 
 
 class Adapter(ABC):
@@ -52,18 +54,22 @@ class Adapter(ABC):
     def layers(self, model: nn.Module) -> list[ChannelGroup]:
         """Every prunable layer, in forward order."""
 
-    @abstractmethod
     def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
-        """The 2-D weights attached to the layer's units, each with the axis of their channels."""
+        """The 2-D weights attached to the layer's units, each with the axis of their channels.
 
-    @abstractmethod
+        Here, those of its members.
+        """
+        return weights_of(model, layer)
+
     def cut(self, model: nn.Module, layer: ChannelGroup, keep_U: torch.Tensor) -> None:
         """Keep only the units ``keep_U`` (ascending int64) of ``layer``, in place.
 
         ``layer`` is of the model before any cut of its plan: other layers may have been cut since.
         The order is branches, stream, queries and keys, values, heads. The names of readers must
-        stay.
+        stay. Here, what its members and attributes say: to be overridden where another cut moves
+        its units.
         """
+        cut_group(model, layer, keep_U)
 
     def costs(self, model: nn.Module) -> dict[str, Any] | None:
         """Costs of the model at any sizes, as JSON (:class:`agflow.models.costs.Costs`).

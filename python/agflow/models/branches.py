@@ -1,14 +1,17 @@
-"""A block that has lost a residual branch, or both."""
+"""Residual branches: a block that has lost one, or both, and the reasons against a block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
 
 Chain = tuple[str, ...]
 """Names of a residual branch's modules below their block, in the order in which they are called."""
+
+Refusals = Callable[[nn.Module], Iterator[str]]
+"""Yields every reason against a module."""
 
 
 class Branches(nn.Module):
@@ -45,3 +48,33 @@ class Branches(nn.Module):
 def chains_of(block: nn.Module, whole: Iterable[Chain]) -> tuple[Chain, ...]:
     """The branches of a block: those of ``whole`` unless some were dropped."""
     return block.chains if type(block) is Branches else tuple(whole)
+
+
+def block_refusals(
+    block: nn.Module,
+    whole: tuple[Chain, Chain],
+    norm_kind: type[nn.Module],
+    norm_name: str,
+    attention_refusals: Refusals,
+    mlp_refusals: Refusals,
+) -> Iterator[str]:
+    """Yield every reason against a block of a known class.
+
+    Its branches begin with a norm, and what follows the norm holds the units.
+
+    Parameters
+    ----------
+    whole : the branches of a dense block, attention and MLP
+    norm_kind, norm_name : the class that the norms must have, and what messages call it
+    attention_refusals, mlp_refusals : reasons against the modules that hold the units
+    """
+    left = chains_of(block, whole)
+    for chain, refusals in zip(whole, (attention_refusals, mlp_refusals), strict=True):
+        if chain in left:
+            yield from refusals(getattr(block, chain[1]))
+    for norm, *_ in left:
+        if type(getattr(block, norm)) is not norm_kind:
+            yield (
+                f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected "
+                f"{norm_name}"
+            )

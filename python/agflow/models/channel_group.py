@@ -13,6 +13,9 @@ import torch
 PRODUCER, CONSUMER, THROUGH = "producer", "consumer", "through"
 """Roles of a member: it emits the units, contracts them, or lets each pass by itself."""
 
+KINDS = "mlp", "heads", "head_dim", "embed", "conv", "stage", "block"
+"""Labels of the groups of agflow's own adapters; those of others may have labels of their own."""
+
 
 @dataclass(frozen=True)
 class Tap:

@@ -34,8 +34,8 @@ class Product:
     outputs with a bias); ``convolution`` r·kernel·inputs·outputs and kernel·inputs·outputs (+
     outputs with a bias); ``attention`` r·r·(inputs + outputs), inputs the width of all queries and
     outputs that of all values, and none (zeros that fill up the narrower of the two for a fused
-    kernel are not counted); ``pointwise`` none and none; ``norm`` none and 2·outputs;
-    ``parameters`` none and outputs.
+    kernel are not counted); ``product`` (of activations) r·inputs·outputs and none; ``pointwise``
+    none and none; ``norm`` none and 2·outputs; ``parameters`` none and outputs.
 
     Attributes
     ----------
@@ -78,6 +78,7 @@ class Product:
             "linear": self.rows * inputs * outputs,
             "convolution": self.rows * self.kernel * inputs * outputs,
             "attention": self.rows**2 * (inputs + outputs),
+            "product": self.rows * inputs * outputs,
         }.get(self.kind, 0)
         return count * prod(sizes[branch] for branch in self.times)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from torch import nn
 
 from agflow._utils.nearest import did_you_mean
 from agflow.errors import BudgetError, InvalidValueError
+from agflow.models.channel_group import KINDS
 from agflow.models.registry import adapter_for, count_macs
 
 _POWERS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -35,12 +36,15 @@ def request_check(
 
 
 def check_groups(model: nn.Module, groups: Sequence[str]) -> None:
-    """Refuse groups of units that a model does not have.
+    """Refuse kinds of groups that nothing has, and those of which a model has none.
+
+    A kind that some models have and this one lacks is skipped as long as it has another one: the
+    default names those of Vision Transformers and of convolutional networks.
 
     Raises
     ------
     InvalidValueError
-        A group is unknown, or none is named.
+        A kind is unknown, or the model has none of those that are named.
     UnsupportedModelError
         No adapter handles the model.
 
@@ -50,13 +54,25 @@ def check_groups(model: nn.Module, groups: Sequence[str]) -> None:
     >>> from agflow.models.fitting import check_groups
     >>> check_groups(agflow.load_model("example")[0], ["mlp", "heads"])
     """
-    known = sorted({layer.kind for layer in adapter_for(model).layers(model)})
-    unknown = [group for group in groups if group not in known]
-    if unknown or not groups:
+    own = sorted({layer.kind for layer in adapter_for(model).layers(model)})
+    unknown = [group for group in groups if group not in (*own, *KINDS)]
+    if unknown or not present_groups(groups, own):
         raise InvalidValueError(
-            f"groups is {list(groups)}, expected some of: {', '.join(known)}"
-            + (did_you_mean(unknown[0], known) if unknown else "")
+            f"groups is {list(groups)}, expected some of: {', '.join(own)}, which the model has"
+            + (did_you_mean(unknown[0], (*own, *KINDS)) if unknown else "")
         )
+
+
+def present_groups(groups: Sequence[str], own: Collection[str]) -> list[str]:
+    """Those of ``groups`` that are among the kinds ``own`` of a model or of a table.
+
+    Examples
+    --------
+    >>> from agflow.models.fitting import present_groups
+    >>> present_groups(["mlp", "heads", "conv"], {"mlp", "heads", "block"})
+    ['mlp', 'heads']
+    """
+    return [group for group in groups if group in own]
 
 
 def check_budget(model: nn.Module, macs: str | float | None) -> None:

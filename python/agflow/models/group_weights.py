@@ -23,8 +23,8 @@ def weights_of(model: nn.Module, group: ChannelGroup) -> list[tuple[torch.Tensor
     Returns
     -------
     matrices, views of the model's tensors where their order allows. Channels are ``units *
-    unit_width``; where a unit has another number of rows, no multiple of its width, there is no
-    matrix (heads, by their values, whose queries lost channels).
+    unit_width``; where wide units have another number of rows there is no matrix (the queries of
+    heads whose values lost channels).
 
     Raises
     ------
@@ -48,7 +48,7 @@ def weights_of(model: nn.Module, group: ChannelGroup) -> list[tuple[torch.Tensor
         for member in group.of(role):
             tensor = tensor_of(model, group, member)
             for run in member.runs:
-                if run.width % group.unit_width == 0:
+                if group.unit_width in (1, run.width):
                     weight_CR = _rows(tensor.movedim(member.axis, 0), run, group)
                     found.append((weight_CR if axis == 0 else weight_CR.T, axis))
     return found

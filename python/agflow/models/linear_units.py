@@ -10,8 +10,18 @@ import torch
 from torch import nn
 
 from agflow._utils.modules import linear_at, put
-from agflow.models.channel_group import ChannelGroup
+from agflow.models.channel_group import (
+    CONSUMER,
+    PRODUCER,
+    THROUGH,
+    Attribute,
+    ChannelGroup,
+    Member,
+    Run,
+)
 from agflow.models.foreign_layers import kind_of
+from agflow.models.group_weights import weights_of
+from agflow.models.slicing import cut_group
 
 
 @dataclass(frozen=True)
@@ -30,11 +40,23 @@ class LinearUnits:
     reader: str
 
     def layer(
-        self, name: str, group: str, module: nn.Module, *, tokens: int, unit_width: int = 1
+        self,
+        name: str,
+        group: str,
+        module: nn.Module,
+        *,
+        tokens: int,
+        unit_width: int = 1,
+        attributes: tuple[Attribute, ...] = (),
     ) -> ChannelGroup:
-        """Describe the layer that the module ``name`` of the model is.
+        """Describe the group of channels that the module ``name`` of the model has.
 
-        In the group ``"heads"`` the products q·k and a·v count, too.
+        In those of the kind ``"heads"`` the products q·k and a·v count, too, and their
+        number is not rounded to a multiple.
+
+        Parameters
+        ----------
+        attributes : numbers of the model's modules that follow the number of units
         """
         channels = self.channels(module)
         weights = sum(weight.numel() for weight, _ in self.weights(module)) // channels
@@ -53,7 +75,21 @@ class LinearUnits:
             unit_width * (weights + biases),
             f"{name}.{self.reader}",
             rounds=group != "heads",
+            members=self.members(name, module, unit_width),
+            attributes=attributes,
         )
+
+    def members(self, name: str, module: nn.Module, unit_width: int = 1) -> tuple[Member, ...]:
+        """Where the units lie in the parameters of the module ``name`` of a model."""
+        channels, place = self.channels(module), f"{name}." if name else ""
+        found = []
+        for writer, rows in self.writers.items():
+            runs = tuple(Run(row * channels, unit_width) for row in range(rows))
+            found.append(Member(f"{place}{writer}.weight", 0, PRODUCER, runs))
+            if linear_at(module, writer).bias is not None:
+                found.append(Member(f"{place}{writer}.bias", 0, THROUGH, runs))
+        read = Member(f"{place}{self.reader}.weight", 1, CONSUMER, (Run(0, unit_width),))
+        return (*found, read)
 
     def channels(self, module: nn.Module) -> int:
         """How many channels the units fill."""
@@ -73,21 +109,17 @@ class LinearUnits:
 
     def weights(self, module: nn.Module) -> list[tuple[torch.Tensor, int]]:
         """As :meth:`agflow.models.Adapter.weights`."""
-        written = [
-            (part, 0)
-            for name, rows in self.writers.items()
-            for part in linear_at(module, name).weight.chunk(rows)
-        ]
-        return [*written, (linear_at(module, self.reader).weight, 1)]
+        return weights_of(module, self._channels_as_units(module))
 
-    @torch.no_grad()
     def cut(self, module: nn.Module, keep_C: torch.Tensor) -> None:
         """Keep only the channels ``keep_C`` (ascending int64)."""
-        old = self.channels(module)
-        for name, rows in self.writers.items():
-            kept = torch.cat([row * old + keep_C for row in range(rows)])
-            put(module, name, keep_outputs(linear_at(module, name), kept))
-        put(module, self.reader, keep_inputs(linear_at(module, self.reader), keep_C))
+        cut_group(module, self._channels_as_units(module), keep_C)
+
+    def _channels_as_units(self, module: nn.Module) -> ChannelGroup:
+        channels = self.channels(module)
+        return ChannelGroup(
+            "", "", channels, 1, 0, 0, self.reader, members=self.members("", module)
+        )
 
     def resize(self, module: nn.Module, channels: int) -> None:
         """Change the number of channels; the new weights are not set."""
@@ -123,14 +155,4 @@ def keep_outputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
     new.weight.copy_(linear.weight[keep])
     if linear.bias is not None:
         new.bias.copy_(linear.bias[keep])
-    return new
-
-
-@torch.no_grad()
-def keep_inputs(linear: nn.Linear, keep: torch.Tensor) -> nn.Linear:
-    """Make a Linear with the inputs ``keep`` of ``linear`` only."""
-    new = resized(linear, len(keep), linear.out_features)
-    new.weight.copy_(linear.weight[:, keep])
-    if linear.bias is not None:
-        new.bias.copy_(linear.bias)
     return new

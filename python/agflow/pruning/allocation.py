@@ -12,6 +12,8 @@ from torch import nn
 from agflow._utils.defaults import default
 from agflow._utils.sequences import names_of
 from agflow.errors import InvalidValueError
+from agflow.models import KINDS
+from agflow.models.fitting import present_groups
 from agflow.models.layer_names import layers_of
 from agflow.pruning.latency import LatencyTable
 
@@ -31,12 +33,12 @@ class Allocation:
         for cost: the share of its layer's importance that a step of units has, over the share of
         the model's cost. Importance is by ``widths`` or, where these are ``"uniform"``, by
         ``criterion``.
-    floor : least share of each layer's units that stays, in [0, 1); layers of group ``"block"``
+    floor : least share of each layer's units that stays, in [0, 1); layers of kind ``"block"``
         excepted
-    round_to : kept units are a multiple of this in ``"mlp"`` and ``"embed"`` layers and in each
-        head of ``"head_dim"`` layers; heads and blocks are removed whole
-    groups : prune only these groups, or this one (``"mlp"``, ``"heads"``, ``"head_dim"``,
-        ``"embed"``, ``"block"``); all when empty
+    round_to : kept units are a multiple of this, in each head of ``"head_dim"`` layers, too; a
+        layer with fewer stays whole. Heads and blocks are removed one by one
+    groups : prune only groups of these kinds, or of this one (:data:`agflow.models.KINDS`); all
+        when empty. A kind that the table lacks is skipped if it has another one
     ignored_layers : layers that are not pruned: names or patterns (``"blocks.0.*"``), or modules
         of the model that was calibrated, each of which stands for the layers that it holds or is a
         part of
@@ -82,6 +84,12 @@ class Allocation:
         names = [item for item in items if not isinstance(item, nn.Module)]
         names_of(names, "ignored_layers")
         object.__setattr__(self, "ignored_layers", items)
+
+    def groups_in(self, kinds: Collection[str]) -> list[str]:
+        """The groups without the known ones that a table of these kinds lacks, unless all are."""
+        present = present_groups(cast(tuple, self.groups), kinds)
+        lacking = set(KINDS).difference(kinds) if present else ()
+        return [group for group in self.groups if group not in lacking]
 
     def ignored_names(self, measured: Collection[str]) -> list[str]:
         """The names and patterns of ignored layers, those of modules included.

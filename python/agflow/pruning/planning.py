@@ -317,7 +317,7 @@ def plan(
         "joint": allocation.joint,
         "floor": allocation.floor,
         "round_to": allocation.round_to,
-        "groups": list(allocation.groups),
+        "groups": allocation.groups_in({rows.group for rows in table.layers}),
         "ignored_layers": allocation.ignored_names({rows.name for rows in table.layers}),
         "criterion": "" if scored else criterion,
         "seed": seed,

@@ -25,9 +25,11 @@ from agflow.models import Adapter, ChannelGroup, logits_of
 from agflow.models.account import check_values, examined
 from agflow.models.channel_group import channels_of
 from agflow.models.copying import copy_of
+from agflow.models.families.traced import TracedModel
 from agflow.models.forward import check_image_shape
 from agflow.models.noting import sized_by
 from agflow.models.resolution import at_image_size
+from agflow.pruning.graph_pruner import prune_by_graph
 from agflow.pruning.least_squares import check_compensation, compensated, moments
 from agflow.pruning.masks import masked
 from agflow.pruning.planning import Plan
@@ -134,6 +136,11 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
     images, batches = (
         (_random_images(adapter, model), ()) if loader is None else _first_images(model, loader)
     )
+    if isinstance(adapter, TracedModel):
+        pruned, reference = prune_by_graph(model, cuts, batches, compensate)
+        _check_agreement(pruned, reference, images[:AGREEMENT_IMAGES])
+        _copy_training_modes(pruned, model)
+        return pruned
     pruned, reference = (copy_of(model).eval() for _ in range(2))
     cuts = _prune_unread(adapter, pruned, cuts)
     downstream = _downstream(adapter.layers(model), pruned, cuts) if compensate == "ridge" else []

@@ -86,7 +86,7 @@ def fit_reader(
         missing_BTD = target_BTD - nn.functional.linear(y_BTK, kept_DK, reader.bias)
         weight_BT = block.weights[name].expand(y_BTK.shape[:2])
         images, tokens = x_BTD.shape[:2]
-        held_out_BT = _held_out_rows(first, images, tokens, few).to(x_BTD.device)
+        held_out_BT = held_out_rows(first, images, tokens, few).to(x_BTD.device)
         for sums, rows_BT in ((fitted, ~held_out_BT), (held_out, held_out_BT)):
             sums.add(y_BTK[rows_BT], missing_BTD[rows_BT], weight_BT[rows_BT])
         first += images
@@ -94,7 +94,7 @@ def fit_reader(
         if name == block.readers[-1]:
             streams.pruned[i] = before_BTD
     total = fitted + held_out
-    if not (total.sum_KK.isfinite().all() and total.sum_OK.isfinite().all()):
+    if not total.is_finite():
         raise NonFiniteError(non_finite_message(name))
     intercept = reader.bias is not None
     change_DK, change_D = total.solve(best_penalty(fitted, held_out, intercept), intercept)
@@ -102,7 +102,7 @@ def fit_reader(
     return weight_DK, (reader.bias + change_D).to(reader.bias) if intercept else None, inputs
 
 
-def _held_out_rows(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:
+def held_out_rows(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:
     """Mark the rows [B, T] that choose the penalty instead of being fitted.
 
     Whole images are held out, because the rows of one image are alike; single tokens with few

@@ -54,13 +54,17 @@ class Regression:
             0.0, *(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes)
         )
 
-    def add(self, y_RK: torch.Tensor, t_RO: torch.Tensor, weight_R: torch.Tensor) -> None:
-        """Add rows y [R, K] and t [R, O] with their weights [R].
+    def add(
+        self, y_RK: torch.Tensor, t_RO: torch.Tensor, weight_R: torch.Tensor | None = None
+    ) -> None:
+        """Add rows y [R, K] and t [R, O] with their weights [R], 1 each by default.
 
         Products inside a call are summed in the type of the rows (fast), calls in float64.
         """
-        weighted_RK, weighted_RO = y_RK * weight_R[:, None], t_RO * weight_R[:, None]
-        self.rows += float(weight_R.sum(dtype=torch.float64))
+        weighted_RK, weighted_RO = y_RK, t_RO
+        if weight_R is not None:
+            weighted_RK, weighted_RO = y_RK * weight_R[:, None], t_RO * weight_R[:, None]
+        self.rows += len(y_RK) if weight_R is None else float(weight_R.sum(dtype=torch.float64))
         self.sum_K += weighted_RK.sum(0, dtype=torch.float64)
         self.sum_O += weighted_RO.sum(0, dtype=torch.float64)
         self.sum_KK += weighted_RK.T @ y_RK
@@ -71,6 +75,21 @@ class Regression:
         return Regression(
             *(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__)
         )
+
+    def is_finite(self) -> bool:
+        """Whether the sums of products are."""
+        return bool(self.sum_KK.isfinite().all() and self.sum_OK.isfinite().all())
+
+    def mean_target(self) -> torch.Tensor:
+        """The weighted mean [O] of the targets."""
+        return self.sum_O / self.rows
+
+    def output_moments(self, weight_OK: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance [O] over the rows of W y."""
+        mean_K = self.sum_K / self.rows
+        scatter_KK = self.sum_KK / self.rows - torch.outer(mean_K, mean_K)
+        variance_O = (weight_OK @ scatter_KK * weight_OK).sum(1)
+        return weight_OK @ mean_K, variance_O.clamp(min=0)
 
     def solve(self, penalty: float, intercept: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weight W [O, K] and bias b [O] of the least mean |W y + b - t|² plus λ |W|².

@@ -47,7 +47,7 @@ class StepOptions:
     --------
     >>> from agflow.recipes import StepOptions
     >>> StepOptions(epochs=1, criterion="magnitude").groups
-    ('mlp', 'heads')
+    ('mlp', 'heads', 'conv')
     """
 
     batches: int = default("calibrate", "batches")

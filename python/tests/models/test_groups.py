@@ -29,6 +29,7 @@ from agflow.errors import InvalidValueError, UnknownLayerError
 from agflow.models import adapter_for, build, count_macs, count_params, describe, logits_of
 from agflow.models.expert import load_expert, save_expert
 from agflow.models.self_attention import SelfAttention
+from agflow.models.slicing import cut_group
 from agflow.pruning import reconstruction, residual_blocks, sequential
 from agflow.pruning.masks import masked
 from agflow.pruning.pruner import prune
@@ -839,3 +840,18 @@ def test_every_group_of_deit_tiny_in_one_plan(deit, photographs, plan_of):
     }
     assert count_macs(light["ridge"]) == cost_of(adapter_for(model).costs(model), sizes, "macs")
     assert error["ridge"] < 0.8 * error["none"], error
+
+
+def test_members_say_what_the_adapter_cuts(family):
+    """Where no attention has to be freed and no branch goes, the members alone are the cut."""
+    adapter = adapter_for(family)
+    for layer in adapter.layers(family):
+        if layer.kind not in ("mlp", "embed", "heads") or (adapter.rigid and layer.kind != "mlp"):
+            continue
+        by_members, by_adapter = copy.deepcopy(family), copy.deepcopy(family)
+        keep_U = torch.arange(layer.units // 2)
+        cut_group(by_members, layer, keep_U)
+        adapter.cut(by_adapter, layer, keep_U)
+        assert repr(by_members) == repr(by_adapter)
+        images = images_for(family)
+        assert torch.equal(logits_of(by_members(images)), logits_of(by_adapter(images)))

@@ -199,5 +199,9 @@ def test_commands_take_hugging_face_folders(hugging_face, working_folder):
 
 def test_groups_are_those_of_the_model(example):
     check_groups(example[0], ["mlp", "block"])
+    check_groups(example[0], ["mlp", "conv", "stage"])  # known kinds, one of which it has
     with pytest.raises(errors.InvalidValueError, match="did you mean heads"):
         check_groups(example[0], ["head"])
+    for groups in (["conv"], ["conv", "stage"], [], ["mlp", "neurons"]):
+        with pytest.raises(errors.InvalidValueError, match="block, embed, head_dim, heads, mlp"):
+            check_groups(example[0], groups)

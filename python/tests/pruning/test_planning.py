@@ -53,6 +53,17 @@ def test_a_parameter_budget_is_kept_and_used(statistics):
         )
 
 
+def test_kinds_that_the_scores_lack_are_skipped_beside_one_that_they_have(statistics):
+    plans = [
+        agflow.plan(statistics, macs=0.5, allocation=Allocation(groups=groups))
+        for groups in (["mlp"], ["conv", "mlp", "stage"])
+    ]
+    assert plans[0].batch.equals(plans[1].batch, check_metadata=True)
+    for groups in (["conv"], ["mlp", "neurons"]):
+        with pytest.raises(InvalidValueError, match=f'"{groups[-1]}", which no layer is of'):
+            agflow.plan(statistics, macs=0.5, allocation=Allocation(groups=groups))
+
+
 def test_no_layer_keeps_less_than_the_floor(statistics):
     plan = agflow.plan(statistics, pruning_ratio=0.9, allocation=Allocation(floor=0.3))
     assert all(layer.kept >= 0.3 * layer.units for layer in plan.planned)

@@ -20,11 +20,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
-from agflow.models.branches import Branches
+from agflow.models.branches import Branches, block_refusals
 from agflow.models.foreign_layers import kind_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
-from agflow.models.vision_transformer import block_refusals
 
 MODELS = "timm's VisionTransformer and VisionTransformerDistilled"
 CHAINS = ("norm1", "attn", "ls1", "drop_path1"), ("norm2", "mlp", "ls2", "drop_path2")

@@ -46,12 +46,8 @@ from agflow.models.families.timm_parts import (
 )
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
-from agflow.models.vision_transformer import (
-    Anatomy,
-    Branch,
-    Heads,
-    VisionTransformerAdapter,
-)
+from agflow.models.vision_transformer import VisionTransformerAdapter
+from agflow.models.vit_family import Anatomy, Branch, Heads
 
 _EMBEDDINGS = "cls_token", "reg_token", "dist_token", "pos_embed"
 _MLP_LAYERS = {
@@ -67,6 +63,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
 
     family = "timm_vit"
     models = MODELS
+    counts_stream = "embed_dim", "num_features", "head_hidden_size"
 
     def recognises(self, model: nn.Module) -> bool:
         return isinstance(model, VisionTransformer)
@@ -112,6 +109,9 @@ class TimmVisionTransformer(VisionTransformerAdapter):
     def own_heads(self, attention: Attention) -> Heads:
         return Heads(attention.num_heads, *[attention.head_dim] * 3)
 
+    def counts_heads(self, attention: Attention) -> tuple[str, ...]:
+        return "num_heads", "attn_dim"
+
     def count_heads(self, attention: Attention, heads: Heads) -> None:
         attention.num_heads, attention.head_dim, attention.scale = (
             heads.count,
@@ -156,9 +156,6 @@ class TimmVisionTransformer(VisionTransformerAdapter):
 
     def class_names(self, model: VisionTransformer) -> list[str] | None:
         return super().class_names(model) or names_of(model)
-
-    def set_stream(self, model: VisionTransformer, channels: int) -> None:
-        model.embed_dim = model.num_features = model.head_hidden_size = channels
 
     def input_size(self, model: VisionTransformer) -> tuple[int, int, int]:
         return model.patch_embed.proj.in_channels, *model.patch_embed.img_size

@@ -26,16 +26,11 @@ from torchvision.models.vision_transformer import (
 from agflow.data.preprocessing import Preprocessing
 from agflow.data.processors import preprocessing_like
 from agflow.errors import InvalidValueError
-from agflow.models.branches import Branches, Chain, chains_of
+from agflow.models.branches import Branches, Chain, block_refusals, chains_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention, attend
-from agflow.models.vision_transformer import (
-    Anatomy,
-    Branch,
-    Heads,
-    VisionTransformerAdapter,
-    block_refusals,
-)
+from agflow.models.vision_transformer import VisionTransformerAdapter
+from agflow.models.vit_family import Anatomy, Branch, Heads
 
 _HIDDEN = LinearUnits({"0": 1}, "3")
 _CHAINS = ("ln_1", "self_attention", "dropout"), ("ln_2", "mlp")
@@ -53,6 +48,7 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
     models = "torchvision's VisionTransformer"
     library = "torchvision"
     rigid = True
+    counts_stream = ("hidden_dim",)
 
     def recognises(self, model: nn.Module) -> bool:
         return isinstance(model, VisionTransformer)
@@ -94,6 +90,12 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
             return SimpleNamespace(weight=attention.in_proj_weight, bias=attention.in_proj_bias)
         return attention.get_submodule(name)
 
+    def parameters_of(self, attention: nn.Module, name: str) -> tuple[str, str | None]:
+        if not isinstance(attention, nn.MultiheadAttention):
+            return super().parameters_of(attention, name)
+        biased = attention.in_proj_bias is not None
+        return "in_proj_weight", "in_proj_bias" if biased else None
+
     def own_heads(self, attention: nn.MultiheadAttention) -> Heads:
         return Heads(attention.num_heads, *[attention.head_dim] * 3)
 
@@ -129,9 +131,6 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
 
     def note_classes(self, model: VisionTransformer, count: int) -> None:
         model.num_classes = count
-
-    def set_stream(self, model: VisionTransformer, channels: int) -> None:
-        model.hidden_dim = channels
 
     @contextmanager
     def watchable(self, model: VisionTransformer) -> Iterator[None]:

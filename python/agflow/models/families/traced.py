@@ -49,6 +49,7 @@ from agflow.models.families.timm_config import (
 )
 from agflow.models.group_weights import weights_of
 from agflow.models.image_sizes import known_size, note_size, torchvision_transforms
+from agflow.models.last_map import last_map
 from agflow.models.outputs import logits_of
 from agflow.models.slicing import cut_group
 
@@ -91,6 +92,9 @@ class TracedModel(Adapter):
     def macs(self, model: nn.Module) -> int:
         size = self.input_size(model)
         return counted_macs(model, lambda: _run(model, size), type(model).__name__)
+
+    def last_block(self, model: nn.Module) -> nn.Module:
+        return last_map(model, self.input_size(model))
 
     def _traced(self, model: nn.Module) -> Any:
         from agflow.models.tracing.network import traced_network  # seconds to import

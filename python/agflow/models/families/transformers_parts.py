@@ -15,7 +15,7 @@ from agflow.models.branches import Chain, chains_of
 from agflow.models.families.labels import misnumbered
 from agflow.models.foreign_layers import kind_of
 from agflow.models.linear_units import LinearUnits
-from agflow.models.vision_transformer import Branch
+from agflow.models.vit_family import Branch
 
 CLASSIFIERS = {
     "ViTForImageClassification": ("classifier",),
@@ -132,6 +132,14 @@ def branches_of(layout: Layout, name: str, block: nn.Module) -> tuple[Branch | N
 def holder_of_heads(attention: nn.Module) -> nn.Module:
     """The module that counts its heads; in transformers 4 it lies inside the attention."""
     return getattr(attention, "attention", attention)
+
+
+def head_counts(attention: nn.Module) -> tuple[str, ...]:
+    """Names below an attention of its numbers that its heads are proportional to."""
+    holder = holder_of_heads(attention)
+    place = "" if holder is attention else "attention."
+    counts = (name for name in ("num_attention_heads", "all_head_size") if hasattr(holder, name))
+    return tuple(place + name for name in counts)
 
 
 def classifiers_of(model: nn.Module) -> list[nn.Module]:

@@ -33,6 +33,7 @@ from agflow.models.families.transformers_parts import (
     blocks_of,
     branches_of,
     classifiers_of,
+    head_counts,
     holder_of_heads,
     is_ours,
     layout_of,
@@ -40,7 +41,8 @@ from agflow.models.families.transformers_parts import (
 )
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
-from agflow.models.vision_transformer import Anatomy, Heads, VisionTransformerAdapter
+from agflow.models.vision_transformer import VisionTransformerAdapter
+from agflow.models.vit_family import Anatomy, Heads
 
 _EMBEDDINGS = "cls_token", "distillation_token", "position_embeddings"
 
@@ -102,6 +104,9 @@ class TransformersVit(VisionTransformerAdapter):
         holder = holder_of_heads(attention)
         return Heads(holder.num_attention_heads, *[round(holder.scaling**-2)] * 3)
 
+    def counts_heads(self, attention: nn.Module) -> tuple[str, ...]:
+        return head_counts(attention)
+
     def count_heads(self, attention: nn.Module, heads: Heads) -> None:
         holder = holder_of_heads(attention)
         holder.num_attention_heads, holder.scaling = heads.count, heads.head_dim**-0.5
@@ -160,9 +165,6 @@ class TransformersVit(VisionTransformerAdapter):
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: i for i, name in enumerate(names)}
         model.num_labels = len(names)
-
-    def set_stream(self, model: nn.Module, channels: int) -> None:
-        """Nothing to do: no module reads it."""
 
     def cut(self, model: nn.Module, layer: ChannelGroup, keep_U: torch.Tensor) -> None:
         super().cut(model, layer, keep_U)

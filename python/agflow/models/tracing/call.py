@@ -117,9 +117,10 @@ class Call:
         """The axes after a reshape."""
         return axes.view(dims, sizes, self.reason)
 
-    def contract(self, dim: Dim, weight: Any, axis: int) -> None:
-        """An axis of the input is summed over with an axis of a weight."""
-        self._tracer.contract(self, dim, weight, axis)
+    def contract(self, dim: Dim, weight: Any, own: Dim) -> None:
+        """An axis of the input is summed over with one of a weight, its own."""
+        self.unify(dim, own)
+        self._tracer.contract(self.name, weight, own)
 
     def emit(self, weight: Any, axis: int) -> Dim:
         """The axis of a weight that gives the result's channels."""

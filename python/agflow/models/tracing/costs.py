@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx
 
-from agflow.models.costs import Costs, Product, Size
+from agflow.models.costs import Costs, Product, Size, value
 from agflow.models.tracing.axes import Dim, Leaf, flat
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import Use, callers, images_in, parameter_names, uses
@@ -33,10 +33,16 @@ def costs_of(tracer: Tracer, names: Mapping[Leaf, str], branches: Iterable[str] 
     """
     sizes = _Sizes(tracer, names)
     contractions = {use.node: use for use in uses(tracer)}
-    branches, products = tuple(branches), []
+    readers = Counter(use.weight for use in contractions.values())
+    branches, products, counted = tuple(branches), [], set()
     for node in tracer.program.graph.nodes:
         if node in contractions:
-            product = sizes.of_contraction(contractions[node])
+            use = contractions[node]
+            product = sizes.of_layer(use) if readers[use.weight] == 1 else None
+            if product is None:
+                product = sizes.of_contraction(use)
+            else:
+                counted.add(use.weight.name)
         elif node.target in _MATRIX_PRODUCTS:
             product = sizes.of_matrix_product(node)
         elif node.target is _ATTENTION:
@@ -44,7 +50,9 @@ def costs_of(tracer: Tracer, names: Mapping[Leaf, str], branches: Iterable[str] 
         else:
             continue
         products.append(_within(product, callers(node), branches))
-    for name in parameter_names(tracer.program).values():
+    for placeholder, name in parameter_names(tracer.program).items():
+        if placeholder in counted:
+            continue
         path = name.split(".")
         owners = [".".join(path[:k]) for k in range(1, len(path))]
         product = Product("parameters", name, sizes.volume(tracer.parameters[name]))
@@ -85,6 +93,42 @@ class _Sizes:
         images = images_in(self.tracer.program)
         return tuple((factor // images, of) for factor, of in self.volume(dims))
 
+    def of_layer(self, use: Use) -> Product | None:
+        """A linear layer or a convolution with its weight, whose time can be measured, too.
+
+        None for a weight that is computed, a transposed convolution, and rows that a cut changes.
+        """
+        rows = self._constant_rows(use)
+        if use.weight.op != "placeholder" or use.rows is not use.node or rows is None:
+            return None
+        weight = self.tracer.values[use.weight]
+        widths = {"inputs": self.volume([weight[use.reads]]), "rows": rows}
+        name, outputs = callers(use.node)[-1], self.volume([weight[use.emits]])
+        if not use.is_convolution:
+            return Product("linear", name, outputs, **widths)
+        groups = self._groups(use)
+        if groups is None:
+            return None
+        window = {"kernel": use.kernel, "stride": _stride(use.node), "groups": groups}
+        return Product("convolution", name, outputs, **widths, **window)
+
+    def _constant_rows(self, use: Use) -> int | None:
+        places = list(self.tracer.values[use.rows])
+        del places[use.channels]
+        rows = self.per_image(places)
+        return rows[0][0] if len(rows) == 1 and not rows[0][1] else None
+
+    def _groups(self, use: Use) -> Size | None:
+        """The groups of a convolution; None where they are no axis and change with one."""
+        if use.groups == 1:
+            return ()
+        passed = use.passed(self.tracer)
+        if not passed & set(self.names):
+            return ((use.groups, ()),)
+        found = self.volume([[leaf] for leaf in passed])
+        dense = {name: leaf.extent for leaf, name in self.names.items()}
+        return found if value(found, dense) == use.groups else None
+
     def of_contraction(self, use: Use) -> Product:
         """The multiply-accumulates of a contraction with a weight."""
         places, weight = list(self.tracer.values[use.rows]), self.tracer.values[use.weight]
@@ -101,16 +145,21 @@ class _Sizes:
 
     def of_attention(self, node: fx.Node) -> Product:
         """The multiply-accumulates of both products of an attention."""
-        q, k, v = (self.tracer.values[value] for value in node.args[:3])
+        q, k, v = (self.tracer.values[of] for of in node.args[:3])
         weights = _times(self.per_image(q[:-1]), self.volume([k[-2]]))
         widths = _sum((*self.volume([q[-1]]), *self.volume([v[-1]])))
         return _computed(node, _times(weights, widths))
 
 
 def _computed(node: fx.Node, macs: Size) -> Product:
-    """A product that costs multiply-accumulates alone."""
-    name = callers(node)[-1]
-    return Product("attention", name, ((0, ()),), inputs=macs, heads=_ONE)
+    """A product that costs multiply-accumulates alone, and whose time nothing measures."""
+    return Product("product", callers(node)[-1], _ONE, inputs=macs)
+
+
+def _stride(node: fx.Node) -> int:
+    """The greatest step of a convolution."""
+    steps = node.args[3] if len(node.args) > 3 else node.kwargs.get("stride", 1)
+    return steps if isinstance(steps, int) else max(steps, default=1)
 
 
 def _times(a: Size, b: Size) -> Size:

@@ -19,11 +19,15 @@ CONSTANT = Reason("", "met by a constant of the code")
 TWICE = Reason("", "two factors of one axis")
 
 _MOVES = {
-    f"aten.{name}"
-    for name in (
-        "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as _unsafe_view permute "
-        "transpose t swapaxes swapdims movedim to _to_copy contiguous clone alias detach div neg"
-    ).split()
+    "getitem",
+    *(
+        f"aten.{name}"
+        for name in (
+            "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as _unsafe_view t "
+            "permute transpose swapaxes swapdims movedim numpy_T mT to _to_copy contiguous clone "
+            "alias detach div neg expand expand_as slice narrow select split chunk unbind"
+        ).split()
+    ),
 }
 """Operators after which the entries of a weight that are zero still are, as after products."""
 
@@ -111,7 +115,7 @@ class Tracer:
         names = (n for source in inputs for n in self.parameters_of[source])
         self.parameters_of[node] = tuple(dict.fromkeys(names))
         kept = inputs if name == "aten.mul" else inputs[:1] if name in _MOVES else []
-        self._zeros_of[node] = tuple(n for source in kept for n in self._zeros_of[source])
+        self._zeros_of[node] = tuple(n for source in kept for n in self._zeros_of.get(source, ()))
 
     def _stop(self, call: Call) -> None:
         """No rule fits: every axis that the call reads stays, and its results are of no axis."""
@@ -127,14 +131,12 @@ class Tracer:
         else:
             self.values[call.node] = _new_dims(value, call.reason)
 
-    def contract(self, call: Call, dim: Dim, weight: Any, axis: int) -> None:
-        """Note that an axis of the input is summed over with an axis of a weight.
+    def contract(self, operator: str, weight: Any, own: Dim) -> None:
+        """Note that an axis of a weight is summed over.
 
         A mask sets the weight to zero where units are gone, which a computed weight may not be.
         """
-        own = call.dims_of(weight)[axis]
-        call.unify(dim, own)
-        reason = Reason(call.name, f"read by {call.name} with computed weights")
+        reason = Reason(operator, f"read by {operator} with computed weights")
         self._contractions.append((self._zeros_of.get(weight, ()), own, reason))
 
     def emit(self, weight: Any, dim: Dim) -> Dim:

@@ -110,6 +110,21 @@ def test_costs_are_those_of_the_cut_model(kind):
         assert network.costs.params(kept) == sum(p.numel() for p in cut.parameters())
 
 
+def test_convolutions_have_the_form_whose_time_can_be_measured():
+    layers = lambda kind: {
+        product.name: product
+        for product in network_of(kind)[1].costs.products
+        if product.kind in ("convolution", "linear")
+    }
+    depthwise, residual = layers(SqueezeExcite)["depthwise"], layers(ResNet)
+    assert depthwise.kind == "convolution" and (depthwise.kernel, depthwise.stride) == (9, 1)
+    assert depthwise.outputs == depthwise.groups == ((1, ("expand",)),)
+    assert depthwise.inputs == ((1, ()),)
+    assert residual["fc"].kind == "linear" and residual["layer1.0.conv1"].rows == 64
+    grouped = layers(Grouped)["conv2"]
+    assert grouped.groups == ((1, ("conv1",)),) and grouped.inputs == ((4, ()),)
+
+
 def test_the_model_is_left_as_it_was_and_known_by_its_shapes():
     model, network = network_of(ResNet)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

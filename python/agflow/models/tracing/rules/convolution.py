@@ -23,16 +23,16 @@ def _channels(call: Call, channels: Dim, out_axis: int) -> Dim:
     weight, groups = call["weight"], call["groups"]
     out, into = call.emit(weight, out_axis), call.dims("weight")[1 - out_axis]
     if groups == 1:
-        call.contract(channels, weight, 1 - out_axis)
+        call.contract(channels, weight, into)
         return out
     of_group, within = new(groups), new(size(channels) // groups)
     call.unify(channels, of_group + within)
     if out_axis == 1:
         call.unify(into, of_group + within)
-        call.contract(within, weight, 0)
+        call.contract(within, weight, within)
         return of_group + out
     call.unify(out, of_group + new(size(out) // groups))
-    call.contract(within, weight, 1)
+    call.contract(within, weight, into)
     return out
 
 

@@ -40,6 +40,16 @@ def group_norm(call: Call) -> Value:
     return x
 
 
+def weight_norm(call: Call) -> Value:
+    """A weight ``v`` scaled to the lengths ``g`` along one axis, by sums over all others."""
+    v, g, axis = call.dims("v"), call.dims("g"), call["dim"]
+    if axis == -1:  # one length for all
+        return None
+    call.unify(v[axis], g[axis])
+    call.freeze(*(dim for i, dim in enumerate(v) if i != axis))
+    return v
+
+
 def _tie(call: Call, channels, *names: str) -> None:
     for name in names:
         if call[name] is not None and flat(call.dims(name)[0]):
@@ -52,4 +62,5 @@ RULES = {
     "aten.layer_norm": layer_norm,
     "aten.rms_norm": layer_norm,
     "aten.group_norm": group_norm,
+    "aten._weight_norm": weight_norm,
 }

@@ -11,7 +11,7 @@ from agflow.models.tracing.call import Call, Dims, Value
 def linear(call: Call) -> Value:
     """``x @ weight.T + bias``: the weight is [out, in]."""
     x, weight = call.dims("input"), call["weight"]
-    call.contract(x[-1], weight, 1)
+    call.contract(x[-1], weight, call.dims("weight")[1])
     out = call.emit(weight, 0)
     if call["bias"] is not None:
         call.unify(call.dims("bias")[0], out)
@@ -40,10 +40,10 @@ def _product(call: Call, a: Any, b: Any) -> Dims:
     if len(x) < 2 or len(y) < 2:
         raise ValueError("vectors")
     if call.is_weight(b) and not call.is_weight(a):
-        call.contract(x[-1], b, len(y) - 2)
+        call.contract(x[-1], b, y[-2])
         return [*_batch(call, x[:-2], y[:-2]), x[-2], call.emit(b, len(y) - 1)]
     if call.is_weight(a) and not call.is_weight(b):
-        call.contract(y[-2], a, len(x) - 1)
+        call.contract(y[-2], a, x[-1])
         return [*_batch(call, x[:-2], y[:-2]), call.emit(a, len(x) - 2), y[-1]]
     # What two computed tensors are summed over is no weight's, so that no mask could leave it out.
     call.unify(x[-1], y[-2])

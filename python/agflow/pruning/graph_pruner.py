@@ -1,0 +1,137 @@
+"""Prune a traced model: masked and repaired at full size first, then cut all at once.
+
+Shape suffixes: U kept units, S positions along an axis of a weight.
+"""
+
+# torch.fx types the arguments of a node as anything that a graph can hold.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
+# pyright: reportOptionalMemberAccess=false, reportCallIssue=false, reportReturnType=false
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from agflow.errors import InvalidValueError
+from agflow.models.channel_group import CONSUMER, ChannelGroup
+from agflow.models.copying import copy_of
+from agflow.models.families.origins import note_origin
+from agflow.models.slicing import cut_groups, tensor_of
+from agflow.models.tracing.graph import exported
+from agflow.pruning.graph_reconstruction import GraphReconstruction
+from agflow.pruning.graph_run import GraphRun
+from agflow.pruning.graph_targets import layer_of, target_of
+
+BATCH_SIZE = 32  # of the exported network, and at most the loader's
+Cuts = Sequence[tuple[ChannelGroup, torch.Tensor]]
+
+
+def prune_by_graph(
+    model: nn.Module, cuts: Cuts, batches: Iterable[torch.Tensor], compensate: str
+) -> tuple[nn.Module, nn.Module]:
+    """Prune and repair a traced model.
+
+    Parameters
+    ----------
+    cuts : proven groups of the model, each with the units that it keeps
+    batches : images on the model's device; none for ``compensate="none"``
+
+    Returns
+    -------
+    the pruned model and its reference: of full size, the removed units read by nothing
+    """
+    pruned, reference = (copy_of(model).eval() for _ in range(2))
+    weights = _repaired(reference, cuts, iter(batches), compensate)
+    for copy in (pruned, reference):
+        _set(copy, weights)
+    note_origin(pruned)
+    cut_groups(pruned, cuts)
+    return pruned, reference
+
+
+def _repaired(
+    model: nn.Module, cuts: Cuts, batches: Iterator[torch.Tensor], compensate: str
+) -> dict[str, torch.Tensor]:
+    """The parameters and buffers that change, at full size, by name."""
+    kept = kept_positions(model, cuts)
+    masked = {name: _masked(tensor, axes) for name, (tensor, axes) in kept.items()}
+    if compensate == "none":
+        return masked
+    first = next(batches)
+    run = GraphRun(exported(model, first[:BATCH_SIZE]))
+    fitted = {
+        name: axes[1]
+        for name, (_, axes) in kept.items()
+        if set(axes) == {1} and layer_of(run, name) is not None
+    }
+    if compensate == "mean":
+        _check_shifts(run, fitted)
+    if compensate == "ridge":
+        fitted.update(downstream(run, fitted))
+    dense = run.weights_of(model)
+    unfitted = {name: tensor for name, tensor in masked.items() if name not in fitted}
+    reconstruction = GraphReconstruction(run, dense, unfitted, fitted, compensate)
+    return unfitted | reconstruction.fit(itertools.chain([first], batches))
+
+
+def kept_positions(
+    model: nn.Module, cuts: Cuts
+) -> dict[str, tuple[torch.Tensor, dict[int, torch.Tensor]]]:
+    """By weight that reads units of the groups, itself and the positions that stay, by axis."""
+    found: dict[str, tuple[torch.Tensor, dict[int, torch.Tensor]]] = {}
+    for group, keep_U in cuts:
+        for member in group.of(CONSUMER):
+            tensor = tensor_of(model, group, member).detach()
+            size = tensor.shape[member.axis]
+            stays_S = member.kept(size, group.units, keep_U)
+            axes = found.setdefault(member.name, (tensor, {}))[1]
+            before_S = axes.get(member.axis, stays_S)
+            axes[member.axis] = before_S[torch.isin(before_S, stays_S)]
+    return found
+
+
+def downstream(run: GraphRun, fitted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The layers behind the first fitted one that lose nothing and add to a sum, with all inputs.
+
+    The stream that they add to has changed, and they can take back some of that.
+    """
+    first = min((run.place[layer_of(run, name)] for name in fitted), default=len(run.nodes))
+    found = {}
+    for name in dict.fromkeys(run.names.values()):
+        layer = None if name in fitted else layer_of(run, name)
+        if layer is not None and run.place[layer] > first and target_of(run, layer).adds:
+            found[name] = torch.arange(layer.args[1].meta["val"].shape[1])
+    return found
+
+
+def _masked(tensor: torch.Tensor, axes: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """The tensor with zeros where it would read what goes."""
+    for axis, stays_S in axes.items():
+        mask_S = torch.zeros(tensor.shape[axis], dtype=tensor.dtype)
+        mask_S[stays_S] = 1
+        shape = [1] * tensor.ndim
+        shape[axis] = -1
+        tensor = tensor * mask_S.view(shape).to(tensor.device)
+    return tensor
+
+
+def _check_shifts(run: GraphRun, fitted: Mapping[str, torch.Tensor]) -> None:
+    for name in fitted:
+        if not target_of(run, layer_of(run, name)).shifts:
+            raise InvalidValueError(
+                f"{name.rpartition('.')[0]} has no bias and no normalisation behind it, so that "
+                "compensation 'mean' cannot shift what it returns: use 'ridge'"
+            )
+
+
+@torch.no_grad()
+def _set(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    for name, value in weights.items():
+        tensors[name].copy_(value)

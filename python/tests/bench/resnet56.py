@@ -1,0 +1,219 @@
+"""ResNet-56 for CIFAR-10, cut by agflow and by torch-pruning and then trained alike: a table.
+
+    python python/tests/bench/resnet56.py DATA FOLDER [--points 2.1,2.55] [--seeds 0,1,2]
+
+DATA is the folder of the development data. Every cell (contender, point, seed) is kept in FOLDER:
+a call that was stopped goes on with those that are missing, and ``--cells 2`` makes at most two.
+All contenders prune the same network on the same 512 training images, in one step, and get the same
+three epochs: ``agflow.finetune`` on cached views of the 4,000 training images. The 500 test images
+choose nothing. Points lost are paired differences to the dense network, means of the seeds, with
+95 % intervals over the images.
+
+Shape suffixes: N test images, S seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import pathlib
+import sys
+import time
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.flop_counter import FlopCounterMode
+
+import agflow
+from agflow.data.augmentation import random_crops
+from agflow.training import CachedViews, Distillation, TrainingOptions
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from cifar import cifar_images, trained_resnet
+
+EPOCHS = 3
+CALIBRATION = 512
+LR, BATCH, WEIGHT_DECAY = 1e-3, 64, 0.05
+SMALLEST_CROP = 0.6
+DISTILLATION = Distillation(share=1.0, temperature=4.0)
+"""Chosen on 1,000 training images that neither calibrated nor trained."""
+
+
+def agflow_cut(model: nn.Module, images: Dataset, macs: float, seed: int) -> nn.Module:
+    loader = DataLoader(images, batch_size=64)
+    statistics = agflow.calibrate(model, loader, loss="self", options=None)
+    plan = agflow.plan(statistics, macs=macs, seed=seed)
+    return agflow.prune(model, plan, loader)
+
+
+def torch_pruning_cut(
+    importance: str, model: nn.Module, images: Dataset, macs: float, seed: int
+) -> nn.Module:
+    """Torch-Pruning by its own recipe: the same share of every first convolution of a block.
+
+    The other convolutions write to a residual stream that grows by zeros, which it cannot cut.
+    """
+    import torch_pruning
+
+    target = macs * macs_of(model)
+
+    def pruned(ratio: float) -> nn.Module:
+        light = copy.deepcopy(model)
+        if importance == "taylor":
+            for x, labels in DataLoader(images, batch_size=64):
+                F.cross_entropy(light(x), labels).backward()
+            ranked = torch_pruning.importance.GroupTaylorImportance()
+        else:
+            ranked = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+        stream = [m for name, m in light.named_modules() if "." in name and name.endswith("conv2")]
+        torch_pruning.pruner.BasePruner(
+            light,
+            torch.zeros(1, 3, 32, 32),
+            importance=ranked,
+            pruning_ratio=ratio,
+            ignored_layers=[light.conv1, light.linear, *stream],
+        ).step()
+        light.zero_grad(set_to_none=True)
+        return light
+
+    low, high = 0.0, 0.95  # the smallest ratio that fits
+    for _ in range(7):
+        ratio = (low + high) / 2
+        low, high = (ratio, high) if macs_of(pruned(ratio)) > target else (low, ratio)
+    return pruned(high)
+
+
+CONTENDERS = {
+    "agflow": agflow_cut,
+    "torch-pruning group norm": lambda *given: torch_pruning_cut("norm", *given),
+    "torch-pruning group Taylor": lambda *given: torch_pruning_cut("taylor", *given),
+}
+
+
+@torch.no_grad()
+def macs_of(model: nn.Module) -> int:
+    """Multiply-accumulates of an image, counted by torch, whoever pruned the model."""
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, 32, 32))
+    return counter.get_total_flops() // 2
+
+
+@torch.no_grad()
+def correct(model: nn.Module, data: pathlib.Path) -> np.ndarray:
+    """Which test images a model classifies correctly, bool [N]."""
+    batches = DataLoader(cifar_images(data, "test"), batch_size=250)
+    return torch.cat([model.eval()(x).argmax(1) == labels for x, labels in batches]).numpy()
+
+
+def cropped(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
+    images_BCHW, labels_B = default_collate(samples)
+    return random_crops(images_BCHW, SMALLEST_CROP), labels_B
+
+
+def views_of(model: nn.Module, data: pathlib.Path, folder: pathlib.Path) -> CachedViews:
+    """A view of every training image for each epoch, with the dense network's answers."""
+    file = folder / "views.pt"
+    if not file.exists():
+        loader = DataLoader(cifar_images(data), batch_size=250, collate_fn=cropped)
+        views = CachedViews.of(model, loader, views=EPOCHS)
+        torch.save((views.images, views.labels, views.logits), file)
+    return CachedViews(*torch.load(file), batch_size=BATCH)
+
+
+def trained(light: nn.Module, views: CachedViews, seed: int) -> nn.Module:
+    """The same training for every contender; products in bfloat16, weights in float32."""
+    light = light.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        agflow.finetune(
+            light,
+            views,
+            epochs=EPOCHS,
+            lr=LR,
+            distillation=DISTILLATION,
+            options=TrainingOptions(weight_decay=WEIGHT_DECAY),
+            seed=seed,
+        )
+    return light
+
+
+def cell(name: str, point: float, seed: int, data: pathlib.Path, folder: pathlib.Path) -> None:
+    """Make and keep one cell of the table."""
+    model = trained_resnet(data, 56)
+    begin = time.perf_counter()
+    images = cifar_images(data, limit=CALIBRATION, seed=seed)
+    light = CONTENDERS[name](model, images, 1 / point, seed)
+    macs, cut = macs_of(light) / macs_of(model), correct(light, data)
+    after = correct(trained(light, views_of(model, data, folder), seed), data)
+    np.savez(file_of(name, point, seed, folder), cut=cut, trained=after, macs=macs)
+    print(
+        f"{name} {point}x, seed {seed}: {100 * cut.mean():.1f} % after the cut, "
+        f"{100 * after.mean():.1f} % trained, {macs:.4f}x MACs, "
+        f"{time.perf_counter() - begin:.0f} s",
+        flush=True,
+    )
+
+
+def file_of(name: str, point: float, seed: int, folder: pathlib.Path) -> pathlib.Path:
+    return folder / f"{name.replace(' ', '-')}-{point}-{seed}.npz"
+
+
+def lost(dense_N: np.ndarray, light_SN: np.ndarray) -> tuple[float, float, float]:
+    """Points lost from the dense network, the mean of the seeds, with its 95 % interval."""
+    lost_N = 100.0 * (dense_N - light_SN.mean(0))
+    half = 1.96 * lost_N.std(ddof=1) / np.sqrt(len(lost_N))
+    return lost_N.mean(), lost_N.mean() - half, lost_N.mean() + half
+
+
+def table(data: pathlib.Path, folder: pathlib.Path, points: list, seeds: list) -> str:
+    """The table of all cells that are there."""
+    dense_N = correct(trained_resnet(data, 56), data)
+    lines = [
+        f"ResNet-56, dense {100 * dense_N.mean():.1f} % of {len(dense_N)} test images; points "
+        "lost, means of seeds (95 % intervals, paired)",
+        f"{'':<28}{'fewer MACs':>11}{'after the cut':>24}{'after ' + str(EPOCHS) + ' epochs':>24}"
+        "  each seed",
+    ]
+    for point, name in itertools.product(points, CONTENDERS):
+        files = [file_of(name, point, seed, folder) for seed in seeds]
+        found = [np.load(file) for file in files if file.exists()]
+        if found:
+            columns = [
+                "{:.1f} ({:.1f} to {:.1f})".format(
+                    *lost(dense_N.astype(float), np.stack([one[part] for one in found]))
+                )
+                for part in ("cut", "trained")
+            ]
+            each = ", ".join(
+                f"{100 * (dense_N.mean() - one['trained'].mean()):.1f}" for one in found
+            )
+            fewer = 1 / np.mean([one["macs"] for one in found])
+            lines.append(f"{name:<28}{fewer:>10.2f}x{columns[0]:>24}{columns[1]:>24}  {each}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--points", default="2.1,2.55")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--cells", type=int, default=None)
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    points, seeds = [*map(float, given.points.split(","))], [*map(int, given.seeds.split(","))]
+    missing = [
+        one
+        for one in itertools.product(CONTENDERS, points, seeds)
+        if not file_of(*one, given.folder).exists()
+    ]
+    for one in missing[: given.cells]:
+        cell(*one, given.data, given.folder)
+    print(table(given.data, given.folder, points, seeds))
+
+
+if __name__ == "__main__":
+    main()
