@@ -39,7 +39,7 @@ def known_size(model: nn.Module) -> Size:
     >>> known_size(timm.create_model("resnet18", in_chans=1))
     (1, 224, 224)
     """
-    noted = vars(model).get(_SIZE) or _own(model)
+    noted = noted_size(model)
     if noted is not None:
         return noted
     size = _of_library(model)
@@ -50,6 +50,11 @@ def known_size(model: nn.Module) -> Size:
             "with a loader of its images, or set model.input_size = (channels, height, width)"
         )
     return channels, *size
+
+
+def noted_size(model: nn.Module) -> Size | None:
+    """The size that agflow or the user noted on a model; None where none did."""
+    return vars(model).get(_SIZE) or _own(model)
 
 
 def note_size(model: nn.Module, size: Iterable[int]) -> None:

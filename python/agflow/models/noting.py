@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from agflow.data.batches import image_batches
-from agflow.models.image_sizes import note_size
+from agflow.models.image_sizes import note_size, noted_size
 from agflow.models.registry import declared_adapters
 from agflow.models.resizing import resize_of
 
@@ -22,6 +22,23 @@ def note_images(model: nn.Module, images: torch.Tensor) -> None:
     """Note the size of images [B, C, H, W] that a model is run on, if it has none of its own."""
     if images.ndim == 4 and _runs_at_any_size(model):
         note_size(model, images.shape[1:])
+
+
+def awaits_images(model: nn.Module) -> bool:
+    """Whether only images will say at which size a model runs: it has not been run on any.
+
+    Examples
+    --------
+    >>> import timm, torch
+    >>> from agflow.models.noting import awaits_images, note_images
+    >>> model = timm.create_model("resnet18")
+    >>> awaits_images(model)
+    True
+    >>> note_images(model, torch.zeros(2, 3, 32, 32))
+    >>> awaits_images(model)
+    False
+    """
+    return _runs_at_any_size(model) and noted_size(model) is None
 
 
 def sized_by(model: nn.Module, loader: Iterable) -> Iterable:

@@ -97,10 +97,12 @@ def adapter_for(model: nn.Module) -> Adapter:
     ('blocks.0.attn.qk', 'head_dim', 128)
     """
     adapter = next((known for known in declared_adapters() if known.recognises(model)), _traced())
-    reason = None
-    if adapter is _traced():
-        reason = _wrapper(model) if isinstance(model, nn.Module) else "expected a torch.nn.Module"
-    reason = reason or next(state_refusals(model), None) or adapter.refusal(model)
+    if not isinstance(model, nn.Module):
+        reason = "expected a torch.nn.Module"
+    elif adapter is _traced():
+        reason = adapter.refusal(model) or _wrapper(model) or next(state_refusals(model), None)
+    else:
+        reason = next(state_refusals(model), None) or adapter.refusal(model)
     if reason is None:
         return adapter
     raise UnsupportedModelError(f"{type(model).__name__} is not supported: {reason}")
