@@ -24,7 +24,12 @@ func hostedCommand(c cli.Command) *cli.Command {
 
 // hosted passes the flags of a command to a function of agflow.commands.
 func hosted(c cli.Command, function string) *cli.Command {
-	return command(c, func(ctx *cli.Context) (outcome, error) {
+	return command(c, asking(function))
+}
+
+// asking passes the flags of a command to a function of agflow.commands, and returns its result.
+func asking(function string) func(*cli.Context) (outcome, error) {
+	return func(ctx *cli.Context) (outcome, error) {
 		options := pythonOptions(ctx)
 		if hasDefaultOutput(ctx.Command.Flags) && !ctx.IsSet("output") {
 			run := runOf(ctx, options)
@@ -53,7 +58,7 @@ func hosted(c cli.Command, function string) *cli.Command {
 			return outcome{}, nil // the first of the processes that torchrun started reports
 		}
 		return outcome{json.RawMessage(answer), result.Summary}, checkError(ctx, result.Counts)
-	})
+	}
 }
 
 // callPython runs one function of Python and, with --debug, prints the traceback of its exception.

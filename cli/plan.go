@@ -43,12 +43,17 @@ func planCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
+		kept, err := tables.Kept(plan.Metadata)
+		if err != nil {
+			return outcome{}, err
+		}
 		path := c.String("output")
 		if err := saveOutput(c, rec); err != nil {
 			return outcome{}, err
 		}
 		return outcome{
-			map[string]any{"output": path, "report": report}, planText(path, report),
+			map[string]any{"output": path, "report": report, "kept": kept},
+			planText(path, report, kept),
 		}, nil
 	})
 }
@@ -103,7 +108,7 @@ func planFlags() []cli.Flag {
 	))
 }
 
-func planText(path string, r planning.Report) string {
+func planText(path string, r planning.Report, kept []tables.KeptChannels) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d of %d MACs (%.3fx), %d of %d parameters",
 		path, r.MACs, r.DenseMACs, r.MACsRatio, r.Params, r.DenseParams)
@@ -117,5 +122,8 @@ func planText(path string, r planning.Report) string {
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\n", l.Layer, l.Group, l.Units, l.Kept)
 	}
 	table.Flush()
+	for _, channels := range kept {
+		fmt.Fprintln(&b, oneLine(channels.String()))
+	}
 	return b.String()
 }

@@ -165,6 +165,19 @@ func TestBudgets(t *testing.T) {
 	}
 }
 
+// What no plan can remove is said below the layers.
+func TestPlanSaysWhatIsKept(t *testing.T) {
+	t.Chdir(t.TempDir())
+	table := statisticsFile(t, "a.arrow", 1)
+	table.Metadata["agflow.kept"] = `[{"name": "layer4.0.conv2", "channels": 512, ` +
+		`"reason": "read by aten.foo"}, {"name": "a\nb", "channels": 1, "reason": "c"}]`
+	write(t, "a.arrow", tables.StatisticsToRecord(memory.DefaultAllocator, table))
+	plan := []string{"plan", "--statistics", "a.arrow", "--macs", "0.8", "--round-to", "1"}
+	contains(t, must(t, plan...), "\nlayer4.0.conv2: 512 channels kept, read by aten.foo\na",
+		"b: 1 channels kept, c\n")
+	contains(t, must(t, append(plan, "--json")...), `"reason": "read by aten.foo"`)
+}
+
 // Kinds that no layer is of are skipped beside one that some are of, words that nothing is are not.
 func TestPlanOfKinds(t *testing.T) {
 	t.Chdir(t.TempDir())

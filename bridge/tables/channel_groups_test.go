@@ -65,6 +65,37 @@ func TestPropertiesOfTensors(t *testing.T) {
 	}
 }
 
+// TestKeptChannels proves that what no plan can remove is carried along, and refused where it is no
+// list of that.
+func TestKeptChannels(t *testing.T) {
+	const sound = `[{"name": "layer4.0.conv2", "channels": 512, "reason": "read by aten.sort"}]`
+	for text, says := range map[string]string{
+		sound: "", "[]": "", "": "unexpected end", "{}": "expected an array",
+		"[1]":             "expected an object",
+		`[{"name": "a"}]`: "channels is missing",
+		strings.Replace(sound, "512", `"512"`, 1): `channels is "512", expected a whole number`,
+		"[" + strings.Repeat(" ", maxKept) + "]":  "expected at most 1048576",
+	} {
+		scores := sampleScores()
+		scores.Metadata[keyKept] = text
+		got, err := ScoresFromRecord(ScoresToRecord(memory.DefaultAllocator, scores))
+		said := fault.CodeOf(err) == fault.Value && strings.Contains(err.Error(), says)
+		switch {
+		case says != "" && !said:
+			t.Errorf("%.40q: %v, expected %q", text, err, says)
+		case says == "" && (err != nil || got.Metadata[keyKept] != text):
+			t.Errorf("%q: %v, %v", text, got.Metadata, err)
+		}
+	}
+	kept, err := Kept(map[string]string{keyKept: sound})
+	if err != nil || kept[0].String() != "layer4.0.conv2: 512 channels kept, read by aten.sort" {
+		t.Error(kept, err)
+	}
+	if kept, err := Kept(nil); kept != nil || err != nil {
+		t.Error(kept, err)
+	}
+}
+
 // TestForgedChannelGroups proves that what is no description of the table's layers is refused in
 // one sentence that says what is wrong.
 func TestForgedChannelGroups(t *testing.T) {

@@ -222,6 +222,9 @@ func (x *extractor) integer(key string) (n int64) {
 // units ascending from 0, since every other column is read by that order.
 func (x *extractor) units() (layers []statistics.Layer) {
 	x.imageSize()
+	if x.err == nil {
+		_, x.err = Kept(x.pairs)
+	}
 	described := x.channelGroups()
 	names, _ := column[*array.String](x, "layer")
 	groups, _ := column[*array.String](x, "group")

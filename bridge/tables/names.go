@@ -38,6 +38,7 @@ const (
 	keyUtilityCost   = "agflow.utility_cost"
 	keyCostUnit      = "agflow.cost_unit"
 	keyChannelGroups = "agflow.channel_groups"
+	keyKept          = "agflow.kept"
 	keyImageSize     = "agflow.image_size"
 	keyHeavyAccuracy = "agflow.heavy_accuracy"
 	keyTolerance     = "agflow.tolerance"

@@ -19,8 +19,8 @@ import (
 // MaxBytes is the greatest size of a JSON file that is read.
 const MaxBytes = 1 << 20
 
-// Whole reads one JSON object over a pointer to a struct, or to a map of them; every key of a
-// struct must be there.
+// Whole reads one JSON value over a pointer to a struct, or to a map or a slice of structs; every
+// key of a struct must be there.
 func Whole(content []byte, into any) error { return read(content, into, true) }
 
 // Over reads one JSON object over a pointer to a struct that holds the defaults of the keys that

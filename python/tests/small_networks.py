@@ -101,3 +101,18 @@ class Sorting(nn.Module):
 
     def forward(self, x):
         return self.fc(self.conv2(self.conv1(x).sort(1).values).mean((2, 3)))
+
+
+class Splitting(nn.Module):
+    """Remembers the sizes by which it splits, beside a number that only looks like one."""
+
+    def __init__(self):
+        super().__init__()
+        self.size, self.other = 6, 10
+        self.conv1 = nn.Conv2d(3, 16, 1)
+        self.small, self.large = nn.Conv2d(6, 4, 1), nn.Conv2d(10, 4, 1)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        small, large = self.conv1(x).relu().split([self.size, self.other], 1)
+        return self.fc(torch.cat([self.small(small), self.large(large)], 1).mean((2, 3)))

@@ -9,7 +9,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -152,6 +152,8 @@ def calibrate(
     if costs is not None:
         metadata["agflow.costs"] = _compact(costs)
     metadata["agflow.channel_groups"] = _compact({layer.name: layer.to_json() for layer in layers})
+    if kept := adapter.kept(model):
+        metadata["agflow.kept"] = _compact([asdict(channels) for channels in kept])
     dense = {"name": model_name(model), "macs": adapter.macs(model), "params": count_params(model)}
     measuring = _Measuring(adapter, model, layers, dense, metadata, loss, weight_gradients, options)
     shares = Shares.of(loader, shuffled=True)

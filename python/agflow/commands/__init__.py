@@ -23,6 +23,7 @@ from agflow.commands.models import (
     evaluate as evaluate,
     export as export,
     finetune as finetune,
+    inspect_model as inspect_model,
     prune as prune,
 )
 from agflow.commands.workflows import (

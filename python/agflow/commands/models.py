@@ -59,6 +59,19 @@ def calibrate(options: dict) -> dict:
 
 
 @command
+def inspect_model(options: dict) -> dict:
+    """Describe what can be pruned of a model, and what is kept and why."""
+    from agflow.models import at_image_size, describe_groups
+    from agflow.models.load import load_architecture
+
+    model = load_architecture(options["model"])
+    if options.get("image_size") is not None:
+        model = at_image_size(model, options["image_size"])
+    overview = describe_groups(model)
+    return {"summary": str(overview), **overview.to_json()}
+
+
+@command
 def prune(options: dict) -> dict:
     """Prune and repair a model by a plan and save the light expert's folder."""
     from agflow.data import sketch_images
@@ -76,7 +89,8 @@ def prune(options: dict) -> dict:
     save_expert(light, options["output"], plan, preprocessing=preprocessing, tuning=tuning)
     return {
         "summary": f"{options['output']}: {name} at {plan.macs_share:.3f}x of its MACs, {computing}"
-        + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs"),
+        + ("" if options.get("dtype") in (None, computing.dtype) else ", which a repair needs")
+        + "".join(f"\n{line}" for line in plan.kept_channels),
         "output": options["output"],
         **asdict(computing),
         "macs": plan.macs,

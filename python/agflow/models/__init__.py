@@ -108,6 +108,10 @@ if TYPE_CHECKING:
         save_expert as save_expert,
     )
     from agflow.models.forward import model_logits as model_logits
+    from agflow.models.group_overview import (
+        GroupOverview as GroupOverview,
+        describe_groups as describe_groups,
+    )
     from agflow.models.head import (
         class_count as class_count,
         class_names as class_names,
@@ -136,6 +140,7 @@ _HOMES = {
     "Adapter": "adapter",
     "Attribute": "channel_group",
     "ChannelGroup": "channel_group",
+    "GroupOverview": "group_overview",
     "KINDS": "channel_group",
     "LinearUnits": "linear_units",
     "Member": "channel_group",
@@ -152,6 +157,7 @@ _HOMES = {
     "count_macs": "registry",
     "count_params": "registry",
     "describe": "registry",
+    "describe_groups": "group_overview",
     "expert_preprocessing": "expert",
     "expert_tuning": "expert",
     "image_size": "resolution",

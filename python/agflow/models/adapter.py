@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pathlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +19,9 @@ from agflow.models.channel_group import ChannelGroup
 from agflow.models.group_weights import weights_of
 from agflow.models.outputs import logits_of
 from agflow.models.slicing import cut_group
+
+if TYPE_CHECKING:
+    from agflow.models.tracing.kept import Kept
 
 
 class Adapter(ABC):
@@ -53,6 +57,10 @@ class Adapter(ABC):
     @abstractmethod
     def layers(self, model: nn.Module) -> list[ChannelGroup]:
         """Every prunable layer, in forward order."""
+
+    def kept(self, model: nn.Module) -> Sequence[Kept]:
+        """Channels that stay as they are, and why, for plans and people; none where not known."""
+        return ()
 
     def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
         """The 2-D weights attached to the layer's units, each with the axis of their channels.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from torch import nn
 
+from agflow._utils.devices import first_parameter
 from agflow._utils.nearest import did_you_mean
 from agflow.errors import BudgetError, InvalidValueError
 from agflow.models.channel_group import KINDS
@@ -27,8 +28,9 @@ def request_check(
     """
 
     def check(model: nn.Module) -> None:
-        adapter_for(model)
-        if groups is not None:
+        traced = adapter_for(model).family == "traced"
+        # A graph is traced with values; load_model asks again when the model has them.
+        if groups is not None and not (traced and first_parameter(model).is_meta):
             check_groups(model, groups)
         check_budget(model, macs)
 

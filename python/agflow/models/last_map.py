@@ -1,4 +1,7 @@
-"""The last map of features of a network: what it puts out before it pools over positions."""
+"""The last map of features of a network: what it puts out before it pools over positions.
+
+Shape suffixes: B images, T tokens or positions, D channels.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from agflow._utils.modes import evaluating
 from agflow.errors import UnsupportedModelError
 
 
-@torch.no_grad()
 def last_map(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
     """The module that is the last to put out features of more than one position.
 
@@ -35,11 +37,61 @@ def last_map(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
     >>> last_map(nn.Sequential(features, head), (3, 8, 8)) is features
     True
     """
-    found: list[nn.Module] = []
+    return _found(model, input_size)[0]
+
+
+def pixels_a_position(model: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """The side in pixels of a position of the last map: 32 for most networks for ImageNet.
+
+    Raises
+    ------
+    UnsupportedModelError
+        As :func:`last_map`.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow.models.last_map import pixels_a_position
+    >>> pixels_a_position(nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.ReLU()), (3, 8, 8))
+    2
+    """
+    positions = _found(model, input_size)[1]
+    return max(1, round((input_size[1] * input_size[2] / positions) ** 0.5))
+
+
+def tokens_of(output: torch.Tensor | tuple) -> torch.Tensor:
+    """The tokens [B, T, D] that a block puts out; those of a map are its positions.
+
+    Blocks of transformers put out tuples. Maps are square: where two equal sizes are followed by
+    another, [B, H, W, C], the channels come last, else they are [B, C, H, W].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models.last_map import tokens_of
+    >>> tokens_of(torch.zeros(2, 8, 7, 7)).shape, tokens_of(torch.zeros(2, 7, 7, 8)).shape
+    (torch.Size([2, 49, 8]), torch.Size([2, 49, 8]))
+    """
+    tokens = output[0] if isinstance(output, tuple) else output
+    if tokens.ndim != 4:
+        return tokens
+    first, second, third = tokens.shape[1:]
+    if first == second != third:
+        return tokens.flatten(1, 2)
+    return tokens.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def _found(model: nn.Module, input_size: tuple[int, int, int]) -> tuple[nn.Module, int]:
+    """The module of the last map, and how many positions that has."""
+    found: list[tuple[nn.Module, int]] = []
 
     def note(module: nn.Module, inputs: tuple, output: object) -> None:
-        if _has_positions(output[0] if isinstance(output, tuple) and output else output):
-            found.append(module)
+        features = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(features, torch.Tensor) and features.ndim in (3, 4):
+            tokens_BTD = tokens_of(features)
+            if tokens_BTD.shape[1] > 1:
+                found.append((module, tokens_BTD.shape[1]))
 
     image = torch.zeros(1, *input_size).to(first_parameter(model))
     inside = [module for module in model.modules() if module is not model]
@@ -51,11 +103,3 @@ def last_map(model: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
             "[B, C, H, W] or tokens [B, T, D]: leave features out"
         )
     return found[-1]
-
-
-def _has_positions(output: object) -> bool:
-    if not isinstance(output, torch.Tensor):
-        return False
-    return (output.ndim == 3 and output.shape[1] > 1) or (
-        output.ndim == 4 and output.shape[1:].numel() > max(output.shape[1:])
-    )

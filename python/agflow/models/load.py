@@ -123,6 +123,21 @@ def load_model(
     return model.eval(), preprocessing_of(model, folder=folder, **given), name
 
 
+def load_architecture(spec: str) -> nn.Module:
+    """A model by a name that :func:`load_model` takes, without fetching published weights.
+
+    Examples
+    --------
+    >>> from agflow.models.load import load_architecture
+    >>> type(load_architecture("torchvision:resnet18")).__name__
+    'ResNet'
+    """
+    expert = _expert_folder(spec)
+    if expert is not None:
+        return load_expert(expert)
+    return _named(spec, False, adapter_for)[0].eval()
+
+
 def image_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of :func:`load_model` that say what images need, among those of a command."""
     return {name: options.get(name) or None for name in IMAGE_OPTIONS}

@@ -156,9 +156,18 @@ class Plan(UnitTable):
             f"{self.params / 1e6:.2f} M parameters"
         )
 
+    @property
+    def kept_channels(self) -> list[str]:
+        """What the plan could not touch, and why, one line each; empty where that is not known."""
+        return [
+            "{name}: {channels} channels kept, {reason}".format(**of)
+            for of in json.loads(self.metadata.get("agflow.kept", "[]"))
+        ]
+
     def __str__(self) -> str:
         lines = [f"  {p.name:<22} {p.group:<8} keeps {p.kept} of {p.units}" for p in self.planned]
-        return "\n".join([self._summary(), *lines])
+        kept = [f"  {line}" for line in self.kept_channels]
+        return "\n".join([self._summary(), *lines, *kept])
 
     def __repr__(self) -> str:
         budget, value = self.budget

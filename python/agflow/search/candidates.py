@@ -10,8 +10,9 @@ from typing import cast
 from torch import nn
 
 from agflow.calibration.statistics import Statistics
-from agflow.errors import BudgetError
+from agflow.errors import BudgetError, InvalidValueError, UnsupportedModelError
 from agflow.models import adapter_for, split
+from agflow.models.last_map import pixels_a_position
 from agflow.models.resolution import at_image_size, image_size
 from agflow.models.vision_transformer import VisionTransformerAdapter
 from agflow.pruning.allocation import Allocation
@@ -20,7 +21,7 @@ from agflow.pruning.pruner import prune
 from agflow.search.space import SearchSpace, Size
 
 DEFAULT_SIZE_SHARES = (1, 5 / 7, 1 / 2, 3 / 7)
-"""Sides of the images tried by default, as shares of the heavy expert's, rounded to patches."""
+"""Sides of the images tried by default, as shares of the heavy expert's, in whole patches."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,33 @@ def prune_candidate(
 
 
 def _default_sizes(heavy: nn.Module) -> list[Size]:
-    adapter, own = adapter_for(heavy), image_size(heavy)
-    if not isinstance(adapter, VisionTransformerAdapter):
-        return [own]
-    patches = cast(nn.Conv2d, heavy.get_submodule(adapter.anatomy(heavy).patch))
-    (height, width), (rows, columns) = own, patches.kernel_size
-    return [
+    (height, width), (rows, columns) = image_size(heavy), _steps(heavy)
+    sizes = [
         (_nearest_multiple(share * height, rows), _nearest_multiple(share * width, columns))
         for share in DEFAULT_SIZE_SHARES
     ]
+    return [size for size in sizes if size == (height, width) or _runs_at(heavy, size)]
+
+
+def _steps(heavy: nn.Module) -> tuple[int, int]:
+    """Height and width of a patch, or of what one position of the last map stands for."""
+    adapter = adapter_for(heavy)
+    if isinstance(adapter, VisionTransformerAdapter):
+        patches = cast(nn.Conv2d, heavy.get_submodule(adapter.anatomy(heavy).patch))
+        return cast(tuple[int, int], patches.kernel_size)
+    try:
+        side = pixels_a_position(heavy, adapter.input_size(heavy))
+    except UnsupportedModelError:  # no map: any size that it runs at
+        side = 1
+    return side, side
+
+
+def _runs_at(heavy: nn.Module, size: Size) -> bool:
+    try:
+        at_image_size(heavy, size)
+    except (InvalidValueError, UnsupportedModelError):
+        return False
+    return True
 
 
 def _nearest_multiple(side: float, step: int) -> int:

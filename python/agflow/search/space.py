@@ -25,7 +25,8 @@ class SearchSpace:
     Attributes
     ----------
     image_sizes : height and width in pixels, or one number for both; by default the heavy expert's
-        own and 5/7, 1/2 and 3/7 of it, rounded to whole patches
+        own and 5/7, 1/2 and 3/7 of it, rounded to whole patches, or to whole positions of a
+        convolutional network's last map
     macs : shares of the heavy expert's MACs at each image size, in (0, 1]; 1 is dense
     groups : groups of units that may be pruned; with ``"block"``, each share is also tried with
         whole residual branches among them

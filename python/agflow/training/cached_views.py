@@ -18,8 +18,9 @@ from agflow._utils.devices import device_of
 from agflow._utils.hooks import temporary_hooks
 from agflow.data.batches import Batch, labelled_batches
 from agflow.errors import InvalidValueError, ShapeError
+from agflow.models.last_map import tokens_of
 from agflow.models.passes import LABELS, Rows, run_models
-from agflow.training.features import last_block, tokens_of
+from agflow.training.features import last_block
 from agflow.training.replay import seeded
 
 BATCH_SIZE = default("common", "batch_size")

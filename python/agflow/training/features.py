@@ -1,7 +1,7 @@
 """Features that a light expert learns from a teacher: what the last blocks of both put out.
 
 Shape suffixes: B images of a batch, T tokens or positions of a map, D and E channels of the model
-and of the teacher, C channels, H height, W width, N rows.
+and of the teacher, N rows.
 """
 
 from __future__ import annotations
@@ -32,28 +32,6 @@ def has_last_block(model: nn.Module) -> bool:
     except UnsupportedModelError:
         return False
     return True
-
-
-def tokens_of(output: torch.Tensor | tuple) -> torch.Tensor:
-    """The tokens [B, T, D] that a block puts out; those of a map are its positions.
-
-    Blocks of transformers put out tuples. Maps are square: where two equal sizes are followed by
-    another, [B, H, W, C], the channels come last, else they are [B, C, H, W].
-
-    Examples
-    --------
-    >>> import torch
-    >>> from agflow.training.features import tokens_of
-    >>> tokens_of(torch.zeros(2, 8, 7, 7)).shape, tokens_of(torch.zeros(2, 7, 7, 8)).shape
-    (torch.Size([2, 49, 8]), torch.Size([2, 49, 8]))
-    """
-    tokens = output[0] if isinstance(output, tuple) else output
-    if tokens.ndim != 4:
-        return tokens
-    first, second, third = tokens.shape[1:]
-    if first == second != third:
-        return tokens.flatten(1, 2)
-    return tokens.flatten(2).transpose(1, 2)
 
 
 def feature_error(features_BTD: torch.Tensor, teacher_BTE: torch.Tensor) -> torch.Tensor:

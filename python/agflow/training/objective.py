@@ -20,7 +20,8 @@ from agflow._utils.hooks import temporary_hooks
 from agflow.data.batches import Batch, check_labels
 from agflow.errors import InvalidValueError, ShapeError
 from agflow.models import model_logits
-from agflow.training.features import feature_error, last_block, tokens_of
+from agflow.models.last_map import tokens_of
+from agflow.training.features import feature_error, last_block
 from agflow.training.options import Distillation
 from agflow.training.running_statistics import RunningStatistics
 

@@ -7,8 +7,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from agflow._utils.modes import evaluating
 from agflow.errors import NonFiniteError, ShapeError, UnsupportedModelError
-from agflow.models.last_map import last_map
-from agflow.training.features import feature_error, tokens_of
+from agflow.models.last_map import last_map, pixels_a_position, tokens_of
+from agflow.training.features import feature_error
 from agflow.training.finetuning import finetune
 from agflow.training.freezing import training_mode
 from agflow.training.options import Checkpointing, TrainingOptions
@@ -168,12 +168,15 @@ def timm_efficientnet():
     return timm.create_model("test_efficientnet", num_classes=10), "bn2"
 
 
-@pytest.mark.parametrize("make", [torchvision_resnet, torchvision_vgg, timm_efficientnet])
-def test_the_last_map_stands_before_the_pooling(make):
+@pytest.mark.parametrize(
+    "make, pixels", [(torchvision_resnet, 32), (torchvision_vgg, 9), (timm_efficientnet, 32)]
+)
+def test_the_last_map_stands_before_the_pooling(make, pixels):
     model, name = make()
     model.train()
     found = last_map(model, (3, 64, 64))
     assert found is model.get_submodule(name)
+    assert pixels_a_position(model, (3, 64, 64)) == pixels
     assert model.training and not found._forward_hooks
     with pytest.raises(UnsupportedModelError, match="leave features out"):
         last_map(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2))

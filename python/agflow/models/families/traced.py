@@ -10,7 +10,8 @@ are found by running it; an expert's folder holds what tells it from the model i
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -53,6 +54,9 @@ from agflow.models.last_map import last_map
 from agflow.models.outputs import logits_of
 from agflow.models.slicing import cut_group
 
+if TYPE_CHECKING:
+    from agflow.models.tracing.kept import Kept
+
 
 class TracedModel(Adapter):
     """Adapter for all models that no other knows, by their traced graph."""
@@ -78,6 +82,9 @@ class TracedModel(Adapter):
 
     def layers(self, model: nn.Module) -> list[ChannelGroup]:
         return list(self._traced(model).groups)
+
+    def kept(self, model: nn.Module) -> Sequence[Kept]:
+        return self._traced(model).kept
 
     def weights(self, model: nn.Module, layer: ChannelGroup) -> list[tuple[torch.Tensor, int]]:
         return weights_of(model, layer)

@@ -231,7 +231,7 @@ def _split_concatenation(rest: list[Dim], sizes: Sequence[int]) -> list[Dim] | N
 def unify(a: Dim, b: Dim, reason: Reason) -> None:
     """Let two dimensions have the same units; where they cannot, all of them stay, for a reason."""
     a, b = flat(a), flat(b)
-    while a and b:
+    while a and size(a) == size(b):
         x, y = a[0], b[0]
         if x.extent == y.extent:
             if x is not y:

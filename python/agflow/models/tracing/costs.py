@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from math import prod
 
 import torch
 from torch import fx
 
-from agflow.models.costs import Costs, Product, Size, value
+from agflow.models.costs import Costs, Product, Size
 from agflow.models.tracing.axes import Dim, Leaf, flat
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import Use, callers, images_in, parameter_names, uses
@@ -20,6 +21,12 @@ _MATRIX_PRODUCTS = {
     torch.ops.aten.bmm.default,
     torch.ops.aten.mm.default,
 }
+_NORMS = {
+    torch.ops.aten.batch_norm.default: (1, (1, 2)),
+    torch.ops.aten.layer_norm.default: (-1, (2, 3)),
+    torch.ops.aten.group_norm.default: (1, (2, 3)),
+}
+"""By operator, the axis of the channels and which arguments are weight and bias."""
 _ONE: Size = ((1, ()),)
 
 
@@ -31,32 +38,26 @@ def costs_of(tracer: Tracer, names: Mapping[Leaf, str], branches: Iterable[str] 
     names : by class of axes, the name of the group that it is
     branches : modules that may vanish; what belongs to one costs nothing then
     """
-    sizes = _Sizes(tracer, names)
+    count, branches = _Count(tracer, names), tuple(branches)
     contractions = {use.node: use for use in uses(tracer)}
-    readers = Counter(use.weight for use in contractions.values())
-    branches, products, counted = tuple(branches), [], set()
+    products = []
     for node in tracer.program.graph.nodes:
         if node in contractions:
-            use = contractions[node]
-            product = sizes.of_layer(use) if readers[use.weight] == 1 else None
-            if product is None:
-                product = sizes.of_contraction(use)
-            else:
-                counted.add(use.weight.name)
+            product = count.contraction(contractions[node])
         elif node.target in _MATRIX_PRODUCTS:
-            product = sizes.of_matrix_product(node)
+            product = count.matrix_product(node)
         elif node.target is _ATTENTION:
-            product = sizes.of_attention(node)
+            product = count.attention(node)
         else:
-            continue
-        products.append(_within(product, callers(node), branches))
-    for placeholder, name in parameter_names(tracer.program).items():
-        if placeholder in counted:
-            continue
-        path = name.split(".")
-        owners = [".".join(path[:k]) for k in range(1, len(path))]
-        product = Product("parameters", name, sizes.volume(tracer.parameters[name]))
-        products.append(_within(product, owners, branches))
+            product = count.norm(node)
+        if product is not None:
+            products.append(_within(product, callers(node), branches))
+    for name in count.parameters.values():
+        if name not in count.counted:
+            path = name.split(".")
+            owners = [".".join(path[:k]) for k in range(1, len(path))]
+            product = Product("parameters", name, count.volume(tracer.parameters[name]))
+            products.append(_within(product, owners, branches))
     own = {name: leaf.extent for leaf, name in names.items()}
     return Costs({**own, **dict.fromkeys(branches, 1)}, tuple(products))
 
@@ -66,12 +67,20 @@ def _within(product: Product, owners: Iterable[str], branches: tuple[str, ...]) 
     return replace(product, times=tuple(branch for branch in branches if branch in set(owners)))
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """Sizes of axes and volumes of tensors, in terms of the sizes of groups."""
+class _Count:
+    """Counts nodes, in terms of the sizes of groups.
 
-    tracer: Tracer
-    names: Mapping[Leaf, str]
+    Attributes
+    ----------
+    parameters : by placeholder, the name of the parameter that it is
+    counted : the parameters that products of nodes have
+    """
+
+    def __init__(self, tracer: Tracer, names: Mapping[Leaf, str]):
+        self.tracer, self.names = tracer, names
+        self.parameters = parameter_names(tracer.program)
+        self.counted: set[str] = set()
+        self._images = images_in(tracer.program)
 
     def volume(self, dims: Iterable[Dim]) -> Size:
         """Elements of a tensor."""
@@ -88,78 +97,76 @@ class _Sizes:
             return ((factor.extent, ()),)
         return _sum(term for part in factor.parts for term in self.volume([part]))
 
-    def per_image(self, dims: Iterable[Dim]) -> Size:
+    def _per_image(self, dims: Iterable[Dim]) -> Size:
         """Elements of a tensor for one image."""
-        images = images_in(self.tracer.program)
-        return tuple((factor // images, of) for factor, of in self.volume(dims))
+        return tuple((factor // self._images, of) for factor, of in self.volume(dims))
 
-    def of_layer(self, use: Use) -> Product | None:
-        """A linear layer or a convolution with its weight, whose time can be measured, too.
-
-        None for a weight that is computed, a transposed convolution, and rows that a cut changes.
-        """
-        rows = self._constant_rows(use)
-        if use.weight.op != "placeholder" or use.rows is not use.node or rows is None:
-            return None
-        weight = self.tracer.values[use.weight]
-        widths = {"inputs": self.volume([weight[use.reads]]), "rows": rows}
-        name, outputs = callers(use.node)[-1], self.volume([weight[use.emits]])
-        if not use.is_convolution:
-            return Product("linear", name, outputs, **widths)
-        groups = self._groups(use)
-        if groups is None:
-            return None
-        window = {"kernel": use.kernel, "stride": _stride(use.node), "groups": groups}
-        return Product("convolution", name, outputs, **widths, **window)
-
-    def _constant_rows(self, use: Use) -> int | None:
-        places = list(self.tracer.values[use.rows])
-        del places[use.channels]
-        rows = self.per_image(places)
-        return rows[0][0] if len(rows) == 1 and not rows[0][1] else None
-
-    def _groups(self, use: Use) -> Size | None:
-        """The groups of a convolution; None where they are no axis and change with one."""
-        if use.groups == 1:
-            return ()
-        passed = use.passed(self.tracer)
-        if not passed & set(self.names):
-            return ((use.groups, ()),)
-        found = self.volume([[leaf] for leaf in passed])
-        dense = {name: leaf.extent for leaf, name in self.names.items()}
-        return found if value(found, dense) == use.groups else None
-
-    def of_contraction(self, use: Use) -> Product:
-        """The multiply-accumulates of a contraction with a weight."""
+    def contraction(self, use: Use) -> Product:
+        """Of an activation with a weight, its parameters with it where they are its own."""
         places, weight = list(self.tracer.values[use.rows]), self.tracer.values[use.weight]
         del places[use.channels]
-        matrix = _times(self.volume([weight[use.reads]]), self.volume([weight[use.emits]]))
-        kernel: Size = ((use.kernel, ()),)
-        return _computed(use.node, _times(_times(self.per_image(places), kernel), matrix))
+        rows, name = self._per_image(places), callers(use.node)[-1]
+        inputs, outputs = self.volume([weight[use.reads]]), self.volume([weight[use.emits]])
+        simple = len(rows) == 1 and not rows[0][1] and (use.groups == 1 or use.emits == 0)
+        if not simple or use.parameters[0] in self.counted or use.weight.op != "placeholder":
+            kernel: Size = ((use.kernel, ()),)
+            return _product(name, _times(_times(rows, kernel), _times(inputs, outputs)))
+        self.counted.add(use.parameters[0])
+        bias = self._own(use.node, (2,)) if use.has_bias else ()
+        self.counted.update(bias)
+        common = Product("linear", name, outputs, rows[0][0], inputs, bias=bool(bias))
+        if not use.is_convolution:
+            return common
+        groups = () if use.groups == 1 else self._groups(weight[use.emits], use.groups)
+        return replace(
+            common, kind="convolution", kernel=use.kernel, stride=use.stride, groups=groups
+        )
 
-    def of_matrix_product(self, node: fx.Node) -> Product:
-        """The multiply-accumulates of a product of two activations."""
-        a, _ = node.all_input_nodes
-        inner = self.volume([self.tracer.values[a][-1]])
-        return _computed(node, _times(self.per_image(self.tracer.values[node]), inner))
+    def _groups(self, dim: Dim, groups: int) -> Size:
+        """The number of a convolution's groups, the first factors of its filters."""
+        leading = []
+        while prod(factor.extent for factor in leading) < groups:
+            leading.append(flat(dim)[len(leading)])
+        return self.volume([leading])
 
-    def of_attention(self, node: fx.Node) -> Product:
-        """The multiply-accumulates of both products of an attention."""
-        q, k, v = (self.tracer.values[of] for of in node.args[:3])
-        weights = _times(self.per_image(q[:-1]), self.volume([k[-2]]))
+    def _own(self, node: fx.Node, arguments: Iterable[int]) -> tuple[str, ...]:
+        """The parameters that arguments of a node are; none where one is none or was counted."""
+        found = [node.args[place] if place < len(node.args) else None for place in arguments]
+        names = [self.parameters.get(getattr(argument, "name", "")) for argument in found]
+        if None in names or not self.counted.isdisjoint(names):
+            return ()
+        return tuple(names)
+
+    def norm(self, node: fx.Node) -> Product | None:
+        """A norm with scale and shift; None where a node is none."""
+        if node.target not in _NORMS:
+            return None
+        axis, arguments = _NORMS[node.target]
+        names = self._own(node, arguments)
+        places = list(self.tracer.values[node])
+        outputs = self.volume([places.pop(axis)])
+        rows = self._per_image(places)
+        if not names or len(rows) > 1 or rows[0][1] or len(self.tracer.parameters[names[0]]) > 1:
+            return None
+        self.counted.update(names)
+        return Product("norm", callers(node)[-1], outputs, rows[0][0])
+
+    def matrix_product(self, node: fx.Node) -> Product:
+        """Of two activations."""
+        inner = self.volume([self.tracer.values[node.args[0]][-1]])
+        return _product(callers(node)[-1], _times(self._per_image(self.tracer.values[node]), inner))
+
+    def attention(self, node: fx.Node) -> Product:
+        """Both products of an attention."""
+        q, k, v = (self.tracer.values[value] for value in node.args[:3])
+        weights = _times(self._per_image(q[:-1]), self.volume([k[-2]]))
         widths = _sum((*self.volume([q[-1]]), *self.volume([v[-1]])))
-        return _computed(node, _times(weights, widths))
+        return _product(callers(node)[-1], _times(weights, widths))
 
 
-def _computed(node: fx.Node, macs: Size) -> Product:
-    """A product that costs multiply-accumulates alone, and whose time nothing measures."""
-    return Product("product", callers(node)[-1], _ONE, inputs=macs)
-
-
-def _stride(node: fx.Node) -> int:
-    """The greatest step of a convolution."""
-    steps = node.args[3] if len(node.args) > 3 else node.kwargs.get("stride", 1)
-    return steps if isinstance(steps, int) else max(steps, default=1)
+def _product(name: str, macs: Size) -> Product:
+    """What costs multiply-accumulates alone."""
+    return Product("product", name, _ONE, inputs=macs)
 
 
 def _times(a: Size, b: Size) -> Size:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 import torch
 from torch import nn
@@ -21,8 +22,9 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
     Parameters
     ----------
     model : any module of images; its weights are not copied
-    images : [B, C, H, W], of the model's dtype and device; a single one is taken twice, so that no
-        axis of size 1 stands for the batch
+    images : [B, C, H, W], of which only the shape counts: they go to the device and the dtype of
+        the model's parameters; a single one is taken twice, since an axis of size 1 would be taken
+        for one that broadcasts
 
     Raises
     ------
@@ -41,11 +43,14 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
             f"{type(model).__name__} is a TorchScript module, which torch.export does not read: "
             "give the Python module that it was made from"
         )
+    parameter = next(model.parameters(), None)
+    if parameter is not None and parameter.is_floating_point():
+        images = images.to(parameter)
     if len(images) == 1:
         images = images.repeat(2, *[1] * (images.ndim - 1))
     try:
         with evaluating(model), _attributes_kept(model), _silent(), torch.random.fork_rng([]):
-            return torch.export.export(model, (images,), strict=False)
+            return _flat(torch.export.export(model, (images,), strict=False))
     except Exception as error:
         raise UnsupportedModelError(
             f"torch.export cannot read {type(model).__name__} on images of {list(images.shape)}: "
@@ -53,8 +58,31 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
         ) from error
 
 
+def _flat(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The operators inside of ``torch.no_grad`` in the graph itself instead of in one of theirs."""
+    graph, inner = program.graph, torch.ops.higher_order.wrap_with_set_grad_enabled
+    while (node := next((n for n in graph.nodes if n.target is inner), None)) is not None:
+        _, holder, *operands = node.args
+        own = program.graph_module.get_submodule(holder.target).graph
+        holders = (n for n in own.nodes if n.op == "placeholder")
+        with graph.inserting_before(node):
+            results = graph.graph_copy(own, dict(zip(holders, operands, strict=True)))
+        for place in list(node.users):
+            result, name = results[place.args[1]], place.name
+            place.replace_all_uses_with(result)
+            graph.erase_node(place)
+            result.name = name  # by which the program's signature knows its outputs
+        graph.erase_node(node)
+        if not holder.users:
+            graph.erase_node(holder)
+    program.graph_module.recompile()
+    return program
+
+
 def _in_short(error: Exception) -> str:
-    """The kind of an error and the first line of its message."""
+    """What stopped torch.export: the kind of the error and the first line of its message."""
+    if "DataDependent" in type(error).__name__:
+        return "its forward pass branches on values that it computes from the images"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0][:200].rstrip(".") if lines else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -74,22 +102,27 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, attributes in before:
-            if vars(module) != attributes:
-                vars(module).clear()
-                vars(module).update(attributes)
+            _restore(vars(module), attributes)
         for table, entries in tables:
-            table.clear()
-            table.update(entries)
+            _restore(table, entries)
+
+
+def _restore(table: dict, entries: dict) -> None:
+    for key in table.keys() - entries.keys():
+        del table[key]
+    for key, value in entries.items():
+        if key not in table or table[key] is not value:
+            table[key] = value
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Neither warnings nor logs of torch.export."""
+    """Neither warnings nor logs of torch.export, nor the graphs that it prints when it fails."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -12,6 +12,7 @@ from torch import nn
 from agflow._utils.devices import first_parameter
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.costs import Costs
+from agflow.models.tracing.attributes import attribute_choices
 from agflow.models.tracing.costs import costs_of
 from agflow.models.tracing.graph import exported
 from agflow.models.tracing.groups import ChannelClass, chosen, classes_of, groups_of
@@ -101,7 +102,13 @@ def _proven(
     reasons: dict[ChannelClass, str] = {}
     while tried := chosen([held for held in classes if held not in reasons], proven):
         groups = groups_of(model, tracer, tried, {group.name for group in proven.values()})
-        found, refused = prove(proof, list(proven.values()), groups)
+        leaves = {group.name: held.leaf for group, held in zip(groups, tried, strict=True)}
+        found, refused = prove(
+            proof,
+            list(proven.values()),
+            groups,
+            lambda group: attribute_choices(model, tracer, group, leaves[group.name]),
+        )
         for held, group in zip(tried, groups, strict=True):
             if group.name in refused:
                 reasons[held] = refused[group.name]

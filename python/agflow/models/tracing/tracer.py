@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.export.graph_signature import OutputKind
 
 from agflow.models.tracing import axes
 from agflow.models.tracing.axes import Dim, Reason
@@ -61,6 +62,8 @@ class Tracer:
                 self._placeholder(node)
             elif node.op == "call_function":
                 self._call(node)
+            else:
+                self.values[node] = None  # the output, and graphs inside of operators
         self._outputs()
         self._freeze_repeated()
         self.consumed = self._consumed()
@@ -170,15 +173,15 @@ class Tracer:
         return found
 
     def _outputs(self) -> None:
-        signature = self.program.graph_signature
+        """What the model returns stays; what it writes into a buffer has the buffer's units."""
         output = next(node for node in self.program.graph.nodes if node.op == "output")
-        mutated = {**signature.buffers_to_mutate}
-        for node in output.all_input_nodes:
+        specs = self.program.graph_signature.output_specs
+        for spec, node in zip(specs, output.args[0], strict=True):
             dims = _all_dims(self.values.get(node))
-            if node.name in mutated and isinstance(self.values[node], list):
-                for own, other in zip(self.parameters[mutated[node.name]], dims, strict=True):
+            if spec.kind is OutputKind.BUFFER_MUTATION:
+                for own, other in zip(self.parameters[spec.target], dims, strict=True):
                     axes.unify(own, other, OUTPUT)
-            if node.name in signature.user_outputs:
+            else:
                 for dim in dims:
                     axes.freeze(dim, CLASSES if len(dims) == 2 else OUTPUT)
 

@@ -24,7 +24,7 @@ class Use:
     channels : the axis of ``x`` that is contracted, from the end
     reads, emits : the axes of the weight that are contracted, and that appear in the output
     groups : of a convolution, else 1
-    kernel : positions of a convolution's kernel, else 1
+    kernel, stride : positions of a convolution's kernel and its first stride, else 1
     """
 
     node: fx.Node
@@ -36,10 +36,16 @@ class Use:
     emits: int
     groups: int = 1
     kernel: int = 1
+    stride: int = 1
 
     @property
     def is_convolution(self) -> bool:
         return self.node.target not in _MATRICES
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether its third argument is a bias."""
+        return self.is_convolution or self.node.target is torch.ops.aten.linear.default
 
     @property
     def rows(self) -> fx.Node:
@@ -105,7 +111,8 @@ def _convolution(node: fx.Node, parameters: tuple[str, ...]) -> Use:
     groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
     reads, emits = (0, 1) if transposed else (1, 0)
     kernel = weight.meta["val"].shape[2:].numel()
-    return Use(node, x, weight, parameters, channels, reads, emits, groups, kernel)
+    stride = node.args[3] if len(node.args) > 3 else [1]
+    return Use(node, x, weight, parameters, channels, reads, emits, groups, kernel, int(stride[0]))
 
 
 def callers(node: fx.Node) -> list[str]:

@@ -6,11 +6,12 @@ from small_networks import (
     Halving,
     ResNet,
     Sorting,
+    Splitting,
     SqueezeExcite,
 )
 from torch.utils.flop_counter import FlopCounterMode
 
-from agflow.models.channel_group import Run, Tap
+from agflow.models.channel_group import Attribute, Run, Tap
 from agflow.models.slicing import cut_groups
 from agflow.models.tracing.network import traced_network
 
@@ -135,3 +136,11 @@ def test_the_model_is_left_as_it_was_and_known_by_its_shapes():
     assert [group.units for group in again.groups] == [8, 3, 10]
     assert model.training
     assert torch.equal(before["fc.weight"], model.fc.weight)
+
+
+def test_numbers_that_the_code_splits_by_are_found():
+    _, network = network_of(Splitting)
+    groups = by_name(network)
+    assert groups["conv1"].attributes == (Attribute("", "size"),)
+    assert groups["conv1.2"].attributes == (Attribute("", "other"),)
+    assert [str(kept) for kept in network.kept] == ["fc: 5 channels kept, the classes"]
