@@ -19,6 +19,7 @@ func calibrateCommand() *cli.Command {
 			batchesFlag(), limitFlag(), offsetFlag(),
 		), method(
 			groupsFlag("`GROUPS` of units to measure"),
+			lossFlag(),
 			atLeast(1, optional("image-size", "the model's",
 				"measure the model at `N` x N pixels, to prune it at that size")),
 			step.toggle("weight-gradients",

@@ -26,7 +26,8 @@ func runCommand() *cli.Command {
 			limitFlag(), atLeast(1, optional("eval-limit", "all", "use at most `N` test images")),
 		), method(
 			criterionFlag("`NAME` of the criterion"),
-			groupsFlag("`GROUPS` of units to measure and prune"), compensateFlag(step),
+			groupsFlag("`GROUPS` of units to measure and prune"), lossFlag(),
+			compensateFlag(step),
 			learningRate(step.fraction("lr", "peak learning `RATE` of the fine-tuning")),
 		), outputs(
 			step.output("`FOLDER` of the results"), forceFlag(), checkFlag(),

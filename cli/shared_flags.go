@@ -163,6 +163,11 @@ func groupsFlag(usage string) cli.Flag {
 	return flag
 }
 
+func lossFlag() cli.Flag {
+	return of("calibrate").text("loss", "`LOSS` whose gradients are measured: labels, or self for "+
+		"labels drawn from the model's own softened answers")
+}
+
 func compensateFlag(step of) cli.Flag {
 	return step.text("compensate",
 		"`METHOD` that repairs the pruned layers: ridge, ridge_at_once, mean or none")

@@ -16,6 +16,7 @@ var vocabulary = map[string][]string{
 	"criteria":   criteria.Names(),
 	"compensate": {"ridge", "ridge_at_once", "mean", "none"},
 	"dtype":      {"float32", "bfloat16"},
+	"loss":       {"labels", "self"},
 	"nonfinite":  {"refuse", "skip"},
 	"format":     {"onnx", "torch"},
 	"crop-mode":  {"center", "squash", "border"},

@@ -12,11 +12,11 @@ import (
 	"agflow/core/fault"
 )
 
-// View is a borrowed matrix [rows, channels] of float32, float64, float16 or bfloat16, in one of two
-// layouts. By default the channels of a row lie next to each other, and rows may lie further apart.
-// The maps of a convolution lie channel after channel instead: an image is a run of rows, its
-// positions, and the values of a channel at all of them lie next to each other. The zero View is
-// empty and of float32.
+// View is a borrowed matrix [rows, channels] of float32, float64, float16 or bfloat16, in one of
+// two layouts. By default the channels of a row lie next to each other, and rows may lie further
+// apart. The maps of a convolution lie channel after channel instead: an image is a run of rows,
+// its positions, and the values of a channel at all of them lie next to each other. The zero View
+// is empty and of float32.
 type View struct {
 	// []float32, []float64, []Float16 or []BFloat16; nil when there are no rows
 	data                   any

@@ -9,10 +9,11 @@ import pyarrow as pa
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.maps import channel_matrix
 from agflow.errors import DtypeError, EmptyError, ShapeError
 
 
-def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
+def utility(y_RC: Any, g_RC: Any, *, axis: int | None = None, workers: int = 1) -> np.ndarray:
     """Compute the AGF utility of every channel, U_c = E|Y_c · G_c| (arXiv 2603.12354).
 
     The mean is over the rows. Every channel is one chain of float64 additions in row order: the
@@ -22,7 +23,9 @@ def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
     ----------
     y_RC, g_RC : activations and their gradients [R, C], one row a token: torch tensors on the CPU,
         numpy arrays or Arrow arrays of fixed-size lists, float32, float64, float16 or bfloat16,
-        both of one type (see :func:`agflow._core.matrix`)
+        both of one type (see :func:`agflow._core.matrix`); with ``axis`` tensors of any shape
+    axis : of the channels: 1 in maps [B, C, H, W], which are read where they lie, in contiguous
+        memory as in channels_last
     workers : threads at most
 
     Returns
@@ -47,7 +50,14 @@ def utility(y_RC: Any, g_RC: Any, *, workers: int = 1) -> np.ndarray:
     >>> utility(activations, gradients)
     array([1., 2.])
     """
-    y, g = arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g")
+    if axis is None:
+        y, g = arrow.matrix(y_RC, "y"), arrow.matrix(g_RC, "g")
+    else:
+        y, g = channel_matrix(y_RC, axis, "y"), channel_matrix(g_RC, axis, "g")
+        if y_RC.shape != g_RC.shape:
+            raise ShapeError(
+                f"y is {tuple(y_RC.shape)} and g {tuple(g_RC.shape)}, expected one shape"
+            )
     sum_C = arrow.call_for_array(core().abs_yg, workers, y, g)
     if not y.rows:
         raise EmptyError(

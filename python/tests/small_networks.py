@@ -116,3 +116,24 @@ class Splitting(nn.Module):
     def forward(self, x):
         small, large = self.conv1(x).relu().split([self.size, self.other], 1)
         return self.fc(torch.cat([self.small(small), self.large(large)], 1).mean((2, 3)))
+
+
+class Auxiliary(nn.Module):
+    """A second classifier that only runs, and returns what it finds, in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1)
+        self.extra, self.fc = nn.Linear(8, 5), nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = self.conv1(x).relu()
+        logits = self.fc(self.conv2(x).mean((2, 3)))
+        return (logits, self.extra(x.mean((2, 3)))) if self.training else logits
+
+
+class SignedStream(ResNet):
+    """An activation behind the first addition that is no identity on what it meets."""
+
+    def forward(self, x):
+        return self.fc(self.layer1(self.stem(x)).mean((2, 3)))

@@ -94,7 +94,8 @@ func testMaps[T tensor.Element](t *testing.T) {
 func TestMapsOfAnyRuns(t *testing.T) {
 	const rows, channels = 24, 11
 	y, g := deviates[float32](1, rows*channels), deviates[float32](2, rows*channels)
-	want := reference(viewOf(t, y, rows, channels, channels), viewOf(t, g, rows, channels, channels))
+	want := reference(viewOf(t, y, rows, channels, channels),
+		viewOf(t, g, rows, channels, channels))
 	onEachKernel(t, func(t *testing.T) {
 		got := NewSums(channels)
 		four, _ := maps(t, y, mapShape{4, channels, 6, 0, 0})
@@ -106,7 +107,8 @@ func TestMapsOfAnyRuns(t *testing.T) {
 		whole, _ := maps(t, y, mapShape{1, channels, rows, 0, 0})
 		gradient, _ := maps(t, g, mapShape{1, channels, rows, 0, 0})
 		for _, part := range [][2]int{{0, 5}, {5, rows}} {
-			requireNoError(t, got.Add(positionsOf(t, whole, part), positionsOf(t, gradient, part), 1))
+			requireNoError(t,
+				got.Add(positionsOf(t, whole, part), positionsOf(t, gradient, part), 1))
 		}
 		requireEqual(t, got, want)
 	})

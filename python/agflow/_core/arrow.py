@@ -166,6 +166,24 @@ def matrix(value: Any, name: str = "matrix") -> Matrix:
 
 
 def _tensor_matrix(tensor: Any, name: str, torch: Any) -> Matrix:
+    dtype = tensor_dtype(tensor, name, torch)
+    rows, channels = _rows_and_channels(name, tensor.shape)
+    stride = (
+        channels
+        if tensor.is_contiguous()
+        else _row_stride(name, tensor.shape, tensor.stride(), ".contiguous()")
+    )
+    return Matrix(rows, channels, stride, dtype, tensor.data_ptr(), tensor)
+
+
+def tensor_dtype(tensor: Any, name: str, torch: Any) -> Dtype:
+    """The type of a tensor's elements, if the core can read them where they are.
+
+    Raises
+    ------
+    DtypeError, DeviceError, ShapeError
+        It cannot: see :func:`matrix`.
+    """
     if not tensor.is_cpu:
         raise DeviceError(
             f"{name}: the tensor lies on {tensor.device}, expected the CPU: use .cpu() first"
@@ -181,13 +199,7 @@ def _tensor_matrix(tensor: Any, name: str, torch: Any) -> Matrix:
             f"{name}: the tensor is stored as {tensor.layout}, expected torch.strided: use "
             ".to_dense() first"
         )
-    rows, channels = _rows_and_channels(name, tensor.shape)
-    stride = (
-        channels
-        if tensor.is_contiguous()
-        else _row_stride(name, tensor.shape, tensor.stride(), ".contiguous()")
-    )
-    return Matrix(rows, channels, stride, dtype, tensor.data_ptr(), tensor)
+    return dtype
 
 
 @cache
@@ -196,18 +208,30 @@ def _torch_dtype(dtype: Any) -> Dtype | None:
 
 
 def _numpy_matrix(array: np.ndarray, name: str) -> Matrix:
-    dtype = _numpy_dtype(array.dtype)
-    if dtype is None:
-        raise DtypeError(
-            f"{name}: the array is {array.dtype!r}, expected native float32, float64, float16 or "
-            "bfloat16: use .astype('float32') first"
-        )
+    dtype = array_dtype(array, name)
     rows, channels = _rows_and_channels(name, array.shape)
     stride = channels
     if not array.flags.c_contiguous:
         strides = [step / dtype.bytes for step in array.strides]
         stride = _row_stride(name, (rows, channels), strides, "numpy.ascontiguousarray")
     return Matrix(rows, channels, stride, dtype, array.__array_interface__["data"][0], array)
+
+
+def array_dtype(array: np.ndarray, name: str) -> Dtype:
+    """The type of a numpy array's elements.
+
+    Raises
+    ------
+    DtypeError
+        The core does not read it.
+    """
+    dtype = _numpy_dtype(array.dtype)
+    if dtype is None:
+        raise DtypeError(
+            f"{name}: the array is {array.dtype!r}, expected native float32, float64, float16 or "
+            "bfloat16: use .astype('float32') first"
+        )
+    return dtype
 
 
 @lru_cache(maxsize=256)

@@ -44,13 +44,22 @@ _WORD = 8
 class Matrix:
     """Rows of channels in memory that ``owner`` keeps alive.
 
-    Row r begins ``r * stride`` elements after ``address``.
+    Row r begins ``r * stride`` elements after ``address``. With ``positions`` it holds maps
+    instead, channel after channel: row r is position r % positions of image r // positions, images
+    begin ``stride`` elements apart and their channels ``positions``.
     """
 
-    __slots__ = ("rows", "channels", "stride", "dtype", "address", "owner")
+    __slots__ = ("rows", "channels", "stride", "dtype", "address", "owner", "positions")
 
     def __init__(
-        self, rows: int, channels: int, stride: int, dtype: Dtype, address: int, owner: Any
+        self,
+        rows: int,
+        channels: int,
+        stride: int,
+        dtype: Dtype,
+        address: int,
+        owner: Any,
+        positions: int = 0,
     ) -> None:
         self.rows = rows
         self.channels = channels
@@ -58,28 +67,32 @@ class Matrix:
         self.dtype = dtype
         self.address = address
         self.owner = owner
+        self.positions = positions
 
     def export(self) -> tuple[int, int, Any]:
         """Addresses of the array and of the schema, and what must live until the call returns."""
-        template = _template(self.dtype, self.channels, self.stride)
+        lists, width = self.rows, self.channels
+        if self.positions:
+            lists, width = lists // self.positions, width * self.positions
+        template = _template(self.dtype, width, self.stride, self.positions)
         words = template.words[:]
         start = words.buffer_info()[0]
-        words[_ROWS] = self.rows
+        words[_ROWS] = lists
         words[_ROWS + 5] = words[_VALUES + 5] = start + _BUFFERS * _WORD
         words[_ROWS + 6] = start + _CHILDREN * _WORD
-        words[_VALUES] = (self.rows - 1) * self.stride + self.channels if self.rows else 0
+        words[_VALUES] = (lists - 1) * self.stride + width if lists else 0
         words[_BUFFERS + 1] = self.address
         words[_CHILDREN] = start + _VALUES * _WORD
         return start, start + _SCHEMA * _WORD, (words, template, self.owner)
 
 
 class _Template:
-    """The block that matrices of one dtype, channel count and row stride share.
+    """The block that matrices of one dtype, width of a list, stride and positions share.
 
     Rows and addresses differ by matrix and are filled in by :meth:`Matrix.export`.
     """
 
-    def __init__(self, dtype: Dtype, channels: int, stride: int) -> None:
+    def __init__(self, dtype: Dtype, width: int, stride: int, positions: int) -> None:
         self._kept: list[Any] = []
         release = core().release_address()
         # struct ArrowArray: length, null_count, offset, n_buffers, n_children, buffers, children,
@@ -92,23 +105,25 @@ class _Template:
             self._text(dtype.arrow_format), self._text(b"item"), 0, 0, 0, 0, 0, release, 0
         )
         rows_schema = [
-            *(self._text(b"+w:%d" % channels), 0, self._metadata(dtype, channels, stride)),
+            *(self._text(b"+w:%d" % width), 0, self._metadata(dtype, width, stride, positions)),
             *(0, 1, self._words(values_schema), 0, release, 0),
         ]
         buffers = [0, 0]  # no validity bitmap, the values
         children = [0]  # the values
         self.words = array("q", [*rows_array, *values_array, *rows_schema, *buffers, *children])
 
-    def _metadata(self, dtype: Dtype, channels: int, stride: int) -> int:
-        """Address of the schema's metadata: bfloat16 and row strides, which Arrow has no word for.
+    def _metadata(self, dtype: Dtype, width: int, stride: int, positions: int) -> int:
+        """Address of the schema's metadata: what Arrow has no word for.
 
         Encoded as Arrow does: int32 count, then int32 length and text of each key and value.
         """
         pairs = {}
         if dtype.name == "bfloat16":
             pairs[b"agflow.dtype"] = b"bfloat16"
-        if stride != channels:
+        if stride != width:
             pairs[b"agflow.row_stride"] = b"%d" % stride
+        if positions:
+            pairs[b"agflow.positions"] = b"%d" % positions
         texts = [text for pair in pairs.items() for text in pair]
         block = struct.pack("i", len(pairs)) + b"".join(
             struct.pack("i", len(text)) + text for text in texts

@@ -169,11 +169,15 @@ def _shape(
     heads_move: bool,
 ) -> Shape:
     if kind != "attention":
-        grid = (
-            _axis(size, move, VALUES)
-            for size, move in ((inputs, inputs_move), (outputs, outputs_move), (heads, heads_move))
+        return Shape(
+            kind,
+            rows,
+            _axis(inputs, inputs_move, VALUES),
+            _axis(outputs, outputs_move, VALUES),
+            _axis(heads, heads_move, VALUES),
+            kernel,
+            stride,
         )
-        return Shape(kind, rows, *grid, kernel, stride)
     inputs_C, outputs_C = (
         tuple(heads * width for width in _axis(total // heads, move, HEAD_WIDTHS))
         for total, move in ((inputs, inputs_move), (outputs, outputs_move))

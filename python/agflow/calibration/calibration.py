@@ -24,7 +24,7 @@ from agflow._utils.sequences import names_of
 from agflow.calibration.dump import TensorFolder
 from agflow.calibration.gather import gather_shards
 from agflow.calibration.hooks import capture
-from agflow.calibration.loss import LABELS, Loss, Reached, loss_name, summed_loss
+from agflow.calibration.loss import Loss, Reached, batches_for, loss_name, summed_loss
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.session import statistics_session
 from agflow.calibration.sink import StatisticsSink
@@ -35,7 +35,7 @@ from agflow.calibration.weights import (
     add_weights,
     attached_weights,
 )
-from agflow.data.batches import Batch, check_loader, labelled_batches
+from agflow.data.batches import Batch, check_loader
 from agflow.data.digest import ImageDigest
 from agflow.data.shares import Shares
 from agflow.errors import DeviceError, InvalidValueError
@@ -59,21 +59,21 @@ def calibrate(
     *,
     batches: int = default("calibrate", "batches"),
     groups: str | Sequence[str] = default("calibrate", "groups"),
-    loss: str | Callable[[nn.Module, Batch], torch.Tensor] = LABELS,
+    loss: str | Callable[[nn.Module, Batch], torch.Tensor] = default("calibrate", "loss"),
     image_size: int | tuple[int, int] | None = None,
     weight_gradients: bool = default("calibrate", "weight_gradients"),
     options: CalibrationOptions = CalibrationOptions(),
 ) -> Statistics:
     """Measure the prunable units of a model: sums of activations and gradients over some batches.
 
-    Y is the input of the layer that reads the units (fc2, proj), G = ∂L/∂Y with L the loss of each
-    image, *summed* over the batch: the gradient of an image is that of its own loss, whatever the
-    batch size. AGF utility is U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the
-    residual stream before every norm that reads it, the rows of all these places together; for
-    ``"block"`` what a branch adds to the stream; for the pairs of a query and a key channel
-    (``"head_dim"``) the queries. Weights are frozen meanwhile, and no weight gradient is computed
-    unless asked for. Afterwards, even after an error, the model's flags, modes, hooks and gradients
-    are as before.
+    Y is the input of the layer that reads the units (fc2, proj; of convolutions the maps behind
+    norm and activation, one row a position), G = ∂L/∂Y with L the loss of each image, *summed* over
+    the batch: the gradient of an image is that of its own loss, whatever the batch size. AGF
+    utility is U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the residual stream
+    before every norm that reads it, the rows of all these places together; for ``"block"`` what a
+    branch adds to the stream; for the pairs of a query and a key channel (``"head_dim"``) the
+    queries. Weights are frozen meanwhile, and no weight gradient is computed unless asked for.
+    Afterwards, even after an error, the model's flags, modes, hooks and gradients are as before.
 
     On the CPU the core reads Y and G where autograd keeps them. On a CUDA device they are summed
     there (:func:`agflow.calibration.device_sums`), and only the sums leave it.
@@ -91,10 +91,12 @@ def calibrate(
         inside the heads, of the values and of queries and keys), ``"embed"`` (channels of the
         residual stream; holds the stream of all blocks and its gradients for the length of a
         batch), ``"block"`` (whole residual branches)
-    loss : ``"labels"``, the cross entropy of the labels, or a function of the model and a batch
-        (:class:`agflow.data.batches.Batch`: images, labels, logits) that calls the model once and
-        returns the loss of each image, [B]. Recorded in the metadata ``agflow.loss`` by its module
-        and name
+    loss : ``"labels"``, the cross entropy of the labels; ``"self"``, that of labels drawn, by
+        ``options.seed``, from the model's own answers softened by ``options.temperature``: the
+        loader may give images alone, and labels are not read; or a function of the model and a
+        batch (:class:`agflow.data.batches.Batch`: images, labels, logits) that calls the model once
+        and returns the loss of each image, [B]. Recorded in the metadata ``agflow.loss``, functions
+        by module and name
     image_size : measure ``agflow.models.at_image_size(model, image_size)`` instead. The size goes
         into the metadata ``agflow.image_size`` (``"112x112"``: height, width), and from there into
         scores and plans, by which :func:`agflow.prune` cuts the model at that size. Costs, and so
@@ -141,7 +143,7 @@ def calibrate(
     original, model = model, without_inference_tensors(model)
     adapter = examined(model)
     note_layers(adapter, original)
-    metadata = {"agflow.loss": loss_name(loss), "agflow.seed": str(options.seed)}
+    metadata = {"agflow.loss": loss_name(loss, options), "agflow.seed": str(options.seed)}
     if image_size is not None:
         model = at_image_size(model, image_size)
         metadata["agflow.image_size"] = "x".join(map(str, adapter.input_size(model)[1:]))
@@ -192,7 +194,7 @@ class _Measuring:
         with statistics_session(self.dense, layers, metadata=self.metadata) as session:
             add_weights(session, weights)
             sink = StatisticsSink(session, layers, self.options.nonfinite, folder)
-            taken = labelled_batches(loader, "calibrate", total=total)
+            taken = batches_for(self.loss, loader, total)
             summed = layers if self.weight_gradients else []
             with WeightGradients(adapter, model, summed) as gradients:
                 data = {"agflow.data": self._run(taken, sink, gradients)}
@@ -217,7 +219,7 @@ class _Measuring:
         with capture(self.model, self.layers, reached.take, trainable=gradients.parameters):
             for batch in batches:
                 digest.add(batch.images, batch.labels)
-                summed_loss(self.loss, self.model, batch, self.options.nonfinite).backward()
+                summed_loss(self.loss, self.model, batch, self.options).backward()
                 reached.check(self.loss, len(batch.images))
                 gradients.add_batch(sink.end_batch())
         return digest.hexdigest()

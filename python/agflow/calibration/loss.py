@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from agflow.data.batches import Batch
+from agflow.calibration.options import CalibrationOptions
+from agflow.calibration.own_answers import drawn_labels
+from agflow.data.batches import Batch, image_batches, labelled_batches
 from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
 from agflow.models import ChannelGroup, model_logits
 from agflow.models.callables import function_name
@@ -17,11 +19,24 @@ from agflow.models.forward import as_taken
 
 LABELS = "labels"
 """The loss that is the cross entropy of the labels."""
+SELF = "self"
+"""The cross entropy of labels drawn from the model's own softened answers."""
 Loss = str | Callable[[nn.Module, Batch], torch.Tensor]
-"""``LABELS``, or a function of a model and a batch that returns the loss of each image, [B]."""
+"""``LABELS``, ``SELF``, or a function of a model and a batch that returns the loss of each image,
+[B]."""
 
 
-def loss_name(loss: Loss) -> str:
+def batches_for(loss: Loss, loader: Iterable, total: int) -> Iterator[Batch]:
+    """The batches of a loader, at most ``total``; for ``SELF`` the images alone."""
+    if loss != SELF:
+        yield from labelled_batches(loader, "calibrate", total=total)
+        return
+    no_labels = torch.empty(0, dtype=torch.int64)
+    for images_BCHW in image_batches(loader, "calibrate", total=total):
+        yield Batch(images_BCHW, no_labels)
+
+
+def loss_name(loss: Loss, options: CalibrationOptions = CalibrationOptions()) -> str:
     """The loss and how it is reduced, as the metadata ``agflow.loss`` has it.
 
     Raises
@@ -35,26 +50,36 @@ def loss_name(loss: Loss) -> str:
     >>> loss_name("labels")
     'cross_entropy, sum over the batch'
     """
-    if loss != LABELS and not callable(loss):
+    if loss not in (LABELS, SELF) and not callable(loss):
         raise InvalidValueError(
-            f"loss is {loss!r:.60}, expected {LABELS!r} or a function loss(model, batch) that "
-            "returns the loss of each image, [B]"
+            f"loss is {loss!r:.60}, expected {LABELS!r}, {SELF!r} or a function loss(model, batch) "
+            "that returns the loss of each image, [B]"
         )
-    return f"{function_name(loss) if callable(loss) else 'cross_entropy'}, sum over the batch"
+    name = function_name(loss) if callable(loss) else "cross_entropy"
+    if loss == SELF:
+        name += f" of labels drawn from its own answers at temperature {options.temperature:g}"
+    return f"{name}, sum over the batch"
 
 
-def summed_loss(loss: Loss, model: nn.Module, batch: Batch, nonfinite: str) -> torch.Tensor:
+def summed_loss(
+    loss: Loss, model: nn.Module, batch: Batch, options: CalibrationOptions
+) -> torch.Tensor:
     """The losses of the images of a batch, summed, so that none depends on the others.
 
     Parameters
     ----------
-    nonfinite : ``"skip"`` leaves NaN to those who see its gradient
+    options : ``nonfinite="skip"`` leaves NaN to those who see its gradient; ``temperature`` and
+        ``seed`` are those of ``SELF``
 
     Raises
     ------
     ShapeError, InvalidValueError, NonFiniteError
         A function returned no loss for each image, one that does not depend on the model, or NaN.
     """
+    if loss == SELF:
+        logits_BK = model_logits(model, batch.images)
+        drawn_B = drawn_labels(logits_BK, batch.images, options.temperature, options.seed)
+        return per_image_loss(logits_BK, drawn_B)
     images_BCHW = as_taken(model, batch.images)
     labels_B = batch.labels.to(images_BCHW.device)
     if not callable(loss):
@@ -72,7 +97,7 @@ def summed_loss(loss: Loss, model: nn.Module, batch: Batch, nonfinite: str) -> t
             f"loss {name} does not depend on the model by a gradient ({loss_B.dtype}), expected "
             "one computed from model(batch.images), without no_grad or detach"
         )
-    if nonfinite != "skip" and not loss_B.isfinite().all():
+    if options.nonfinite != "skip" and not loss_B.isfinite().all():
         rows = (~loss_B.isfinite()).nonzero()[:, 0].tolist()
         raise NonFiniteError(
             f"loss {name} is NaN or infinite for {len(rows)} images of a batch (row {rows[0]}), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -22,23 +23,32 @@ class CalibrationOptions:
         out in the metadata ``agflow.skipped``
     dump : folder that also gets the raw tensors as Arrow files, from which ``agflow statistics``
         computes the same statistics (those of weight gradients excepted)
-    seed : recorded with the statistics: the seed the images were drawn with
+    temperature : that the model's answers are softened by (logits / temperature) before
+        ``loss="self"`` draws labels from them, above 0
+    seed : recorded with the statistics: the seed the images were drawn with, and the labels of
+        ``loss="self"``
 
     Raises
     ------
     InvalidValueError
-        ``nonfinite`` is unknown, or ``dump`` comes with ``nonfinite="skip"``: dumped batches are
-        whole.
+        ``nonfinite`` is unknown, ``temperature`` is not a number above 0, or ``dump`` comes with
+        ``nonfinite="skip"``: dumped batches are whole.
     """
 
     nonfinite: str = default("calibrate", "nonfinite")
     dump: str | os.PathLike | None = None
     seed: int = default("common", "seed")
+    temperature: float = default("calibrate", "temperature")
 
     def __post_init__(self):
         if self.nonfinite not in NONFINITE_ACTIONS:
             raise InvalidValueError(
                 f"nonfinite is {self.nonfinite!r}, expected one of: {', '.join(NONFINITE_ACTIONS)}"
+            )
+        if not (0 < self.temperature < math.inf):
+            raise InvalidValueError(
+                f"temperature is {self.temperature!r}, expected a number above 0: 1 draws from the "
+                "answers as they are"
             )
         if self.dump is not None and self.nonfinite == "skip":
             raise InvalidValueError(

@@ -1,6 +1,7 @@
 """Where a calibration's hooks send activations and gradients: the session and the dump.
 
-Shape suffixes: R rows (image tokens), C channels.
+Shape suffixes: R rows (image tokens, or positions of maps), C channels. What is suffixed RC may be
+[B, P, C] of maps, B images of P positions.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.maps import channel_matrix
 from agflow.calibration.cuda import device_sums
 from agflow.calibration.dump import TensorFolder
 from agflow.errors import NonFiniteError
@@ -44,13 +46,14 @@ class StatisticsSink:
                 index,
                 core().statistics_add,
                 images,
-                arrow.matrix(y_RC, "y"),
-                arrow.matrix(g_RC, "g"),
+                channel_matrix(y_RC, -1, "y"),
+                channel_matrix(g_RC, -1, "g"),
             )
         else:  # fetched after the backward pass: waiting for the device here would stall it
-            self._on_device.append((index, images, len(y_RC), device_sums(y_RC, g_RC)))
+            self._on_device.append((index, images, y_RC[..., 0].numel(), device_sums(y_RC, g_RC)))
         if self._folder is not None:
-            self._to_dump.append((index, images, y_RC.cpu(), g_RC.cpu()))
+            sides = (x_RC.flatten(0, -2).contiguous().cpu() for x_RC in (y_RC, g_RC))
+            self._to_dump.append((index, images, *sides))
 
     def end_batch(self) -> set[int]:
         """Finish a batch; returns the indices of the layers it was left out of."""

@@ -40,6 +40,7 @@ def calibrate(options: dict) -> dict:
             loader,
             batches=options["batches"],
             groups=tuple(options["groups"]),
+            loss=options["loss"],
             image_size=options.get("image_size"),
             weight_gradients=options["weight_gradients"],
             options=CalibrationOptions(

@@ -46,7 +46,7 @@ def shrink(options: dict) -> dict:
     model, preprocessing, _ = load_role(options, "model")
     given = given_options(options)
     budget = {name: given[name] for name in ("macs", "params", "pruning_ratio") if name in given}
-    named = ("batches", "batch_size", "groups", "criterion", "compensate", "held_out")
+    named = ("batches", "batch_size", "groups", "loss", "criterion", "compensate", "held_out")
     allocated = ("round_to", "ignored_layers")
     reports = []
     light = shrink(

@@ -12,6 +12,8 @@ Shape suffixes: B images of a batch.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -158,15 +160,21 @@ class GraphRun:
             if node in kept or self._last_use[node] >= last
         }
 
-    def live_bytes(self, place: int) -> int:
-        """Bytes of the values live at a place, of one image."""
-        live = [
-            node
-            for node in [self.image, *self.nodes[:place]]
-            if self._last_use[node] >= place and isinstance(node.meta.get("val"), torch.Tensor)
-        ]
-        sizes = (node.meta["val"] for node in live)
-        return sum(value.numel() * value.element_size() for value in sizes) // self.batch_size
+    @functools.cached_property
+    def live_bytes(self) -> list[int]:
+        """Bytes of the values live at each place, of one image."""
+        changes = [0] * (len(self.nodes) + 2)
+        for node, last in self._last_use.items():
+            size = _size(node.meta.get("val")) // self.batch_size
+            changes[self.place.get(node, -1) + 1] += size
+            changes[max(last, self.place.get(node, -1)) + 1] -= size
+        return list(itertools.accumulate(changes))
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(_size, value)) if isinstance(value, (tuple, list)) else 0
 
 
 def _out_of_place(node: fx.Node) -> tuple[Any, fx.Node | None]:

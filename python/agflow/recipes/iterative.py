@@ -210,6 +210,7 @@ class _StepRunner:
             self.loader,
             batches=options.batches,
             groups=options.groups,
+            loss=options.loss,
             image_size=options.image_size,
             weight_gradients=options.weight_gradients,
             options=replace(options.calibration, seed=self.seed),

@@ -197,6 +197,7 @@ def _calibrate(parts: RunParts) -> Statistics:
         parts.loader(parts.splits.calibration),
         batches=options.batches,
         groups=options.groups,
+        loss=options.loss,
         weight_gradients=needs_weight_gradients(options.criterion),
         options=CalibrationOptions(seed=options.seed),
     )

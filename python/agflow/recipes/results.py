@@ -38,6 +38,7 @@ class RunOptions:
     data : images that calibrate, train and set the threshold, ``limit`` of them
     eval : test images, which are used for nothing else, ``eval_limit`` of them
     macs, pruning_ratio : the budget of the light expert, one of the two (:func:`agflow.plan`)
+    loss : whose gradients are measured, ``"labels"`` or ``"self"`` (:func:`agflow.calibrate`)
     lr : peak learning rate of the fine-tuning
     tolerance, confidence : accuracy that the cascade may lose, and the probability with which it
         does not lose more (:func:`agflow.calibrate_router`)
@@ -60,6 +61,7 @@ class RunOptions:
     criterion: str = default("score", "criterion")
     round_to: int = default("plan", "round_to")
     groups: tuple[str, ...] = default("calibrate", "groups")
+    loss: str = default("calibrate", "loss")
     ignored_layers: tuple[str, ...] = ()
     compensate: str = default("run", "compensate")
     batches: int = default("calibrate", "batches")

@@ -15,8 +15,9 @@ from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.ranks import Ranks
 from agflow.calibration.calibration import calibrate
+from agflow.calibration.loss import SELF
 from agflow.calibration.options import CalibrationOptions
-from agflow.data.batches import image_batches
+from agflow.data.batches import Batch, image_batches
 from agflow.data.datasets import load_dataset
 from agflow.data.held_out_images import SplitImages, split_images
 from agflow.errors import InvalidValueError
@@ -47,7 +48,8 @@ class ShrinkOptions:
     Attributes
     ----------
     batches, batch_size : of the calibration, at most, and images of each
-    groups : of units that may be removed, of :func:`agflow.calibrate`
+    groups, loss : of :func:`agflow.calibrate`: units that may be removed, and what is measured on
+        images with labels
     criterion, allocation : of :func:`agflow.plan`
     compensate : of :func:`agflow.prune`
     held_out : share of the images that measures the result and calibrates nothing, in (0, 1)
@@ -67,6 +69,7 @@ class ShrinkOptions:
     batches: int = default("calibrate", "batches")
     batch_size: int = default("common", "batch_size")
     groups: Sequence[str] = default("calibrate", "groups")
+    loss: str | Callable[[nn.Module, Batch], torch.Tensor] = default("calibrate", "loss")
     criterion: str = default("score", "criterion")
     allocation: Allocation = Allocation()
     compensate: str = default("prune", "compensate")
@@ -98,7 +101,7 @@ def shrink(
 
     A part of the images is held out: it measures the accuracy of both models (their agreement,
     where the images have no labels) and calibrates nothing. Images without labels are calibrated
-    with the answers of ``model`` for labels.
+    with ``loss="self"``.
 
     Parameters
     ----------
@@ -147,12 +150,12 @@ def shrink(
         parts = _split(model, images, options, seed)
         sized_by(model, parts.calibration)
         start = time.perf_counter()
-        labelled = parts.calibration if parts.labelled else _Answered(parts.calibration, model)
         statistics = calibrate(
             model,
-            labelled,
+            parts.calibration,
             batches=options.batches,
             groups=options.groups,
+            loss=options.loss if parts.labelled else SELF,
             weight_gradients=_needs_weight_gradients(options),
             options=CalibrationOptions(seed=seed),
         )

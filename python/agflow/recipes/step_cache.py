@@ -13,6 +13,7 @@ from torch import nn
 
 from agflow._utils.json_file import Keys, read_json, write_json
 from agflow._utils.scratch import collect_scratch
+from agflow.calibration.loss import loss_name
 from agflow.errors import CorruptFileError, FileError, InvalidValueError
 from agflow.models.expert import load_expert, save_expert
 from agflow.pruning.planning import Plan
@@ -139,6 +140,7 @@ def _by_function(options: StepOptions) -> dict[str, dict[str, Any]]:
             "batches": options.batches,
             "groups": list(options.groups),
             "image_size": options.image_size,
+            "loss": loss_name(options.loss, options.calibration),
             "weight_gradients": options.weight_gradients,
             "nonfinite": options.calibration.nonfinite,
             "dump": options.calibration.dump,

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.sequences import names_of
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
+from agflow.data.batches import Batch
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
 from agflow.models import adapter_for
@@ -28,8 +30,8 @@ class StepOptions:
 
     Attributes
     ----------
-    batches, groups, image_size, calibration : of :func:`agflow.calibrate`. Weight gradients are
-        recorded where the criterion needs them.
+    batches, groups, loss, image_size, calibration : of :func:`agflow.calibrate`. Weight gradients
+        are recorded where the criterion needs them.
     criterion, allocation : of :func:`agflow.plan`
     compensate : of :func:`agflow.prune`
     epochs, lr, training : of :func:`agflow.finetune`
@@ -52,6 +54,7 @@ class StepOptions:
 
     batches: int = default("calibrate", "batches")
     groups: str | Sequence[str] = default("calibrate", "groups")
+    loss: str | Callable[[nn.Module, Batch], torch.Tensor] = default("calibrate", "loss")
     image_size: int | tuple[int, int] | None = None
     calibration: CalibrationOptions = CalibrationOptions()
     criterion: str | Callable[[Statistics], Any] = default("score", "criterion")

@@ -41,6 +41,7 @@ DEFAULTS = {
 OWNERS = {
     "batches": "calibrate",
     "groups": "calibrate",
+    "loss": "calibrate",
     "criterion": "score",
     "pruning_ratio": "diagnose",
     "round_to": "plan",
@@ -67,6 +68,7 @@ RECIPES = {
     "bench_bottleneck": bottleneck.BottleneckBenchOptions,
 }
 PYTHON_ONLY = {
+    "calibrate": {"temperature"},
     "finetune": {"temperature", "weight_decay", "frozen_blocks", "checkpoint_every"},
     "run": {"widths", "features", "control_epochs", "epochs_a_view"},
     "design": {"distill"},
@@ -75,16 +77,16 @@ NEEDED = ("output", "macs", "criterion", "heavy")  # to be given, or not needed 
 # Where a step's option has another name in Python, or belongs to options of their own.
 STEPS = [
     ("data", DataOptions, ("cache_bytes",)),
-    ("calibrate", agflow.calibrate, ("batches", "groups", "weight_gradients")),
-    ("calibrate", CalibrationOptions, ("nonfinite", "seed")),
-    ("calibrate", StepOptions, ("batches", "groups", "criterion", "compensate")),
+    ("calibrate", agflow.calibrate, ("batches", "groups", "loss", "weight_gradients")),
+    ("calibrate", CalibrationOptions, ("nonfinite", "seed", "temperature")),
+    ("calibrate", StepOptions, ("batches", "groups", "loss", "criterion", "compensate")),
     ("score", agflow.score, ("criterion", "seed")),
     ("diagnose", diagnose, ("pruning_ratio", "seed")),
     ("diagnose", stability, ("criterion", "pruning_ratio", "sizes", "draws", "seed")),
     ("plan", agflow.plan, ("criterion", "seed")),
     ("plan", Allocation, ("joint", "floor", "round_to")),
     ("prune", agflow.prune, ("compensate",)),
-    ("shrink", ShrinkOptions, ("batches", "groups", "criterion", "compensate", "held_out")),
+    ("shrink", ShrinkOptions, ("batches", "groups", "loss", "criterion", "compensate", "held_out")),
     ("finetune", agflow.finetune, ("epochs", "lr", "seed")),
     ("finetune", StepOptions, ("epochs", "lr")),
     ("finetune", Distillation, ("temperature", "features")),

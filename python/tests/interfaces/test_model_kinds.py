@@ -12,6 +12,7 @@ from agflow import commands
 
 ZOO = """
 import timm, torch, transformers
+from torch import nn
 
 SIZES = {"image_size": 28, "patch_size": 7, "num_hidden_layers": 2, "num_attention_heads": 4,
          "hidden_size": 32, "intermediate_size": 64, "num_labels": 10}
@@ -29,6 +30,22 @@ def grey():
     torch.manual_seed(0)
     return timm.create_model("vit_tiny_patch16_224", img_size=28, patch_size=7, embed_dim=32,
                              depth=2, num_heads=4, num_classes=10, in_chans=1)
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(width, 32, 3, 1, 1), nn.BatchNorm2d(32)
+        self.conv2, self.norm2 = nn.Conv2d(32, width, 3, 1, 1), nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        return (x + self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))).relu()
+
+def cnn():
+    torch.manual_seed(0)
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, 4), Block(16), Block(16), *pooled)
+    model.input_size = 3, 28, 28
+    return model
 """
 IMAGES = {"limit": 32, "batch_size": 16, "seed": 0}
 COMPUTING = {"device": "cpu", "dtype": "float32", "workers": 0}
@@ -51,6 +68,7 @@ def call(name, **options):
     "kind, given",
     [
         ("vit", {}),
+        ("cnn", {}),
         pytest.param("deit", {}, marks=pytest.mark.slow),
         pytest.param("grey", {"mean": ["0.3"], "std": ["0.3"]}, marks=pytest.mark.slow),
     ],
@@ -70,7 +88,8 @@ def test_all_commands(zoo, tmp_path, kind, given):
         **data,
         output=statistics,
         batches=2,
-        groups=["mlp", "heads"],
+        groups=["mlp", "heads", "conv"],
+        loss="labels",
         weight_gradients=False,
         nonfinite="refuse",
     )
@@ -102,7 +121,7 @@ def test_all_commands(zoo, tmp_path, kind, given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["vit", "deit"])
+@pytest.mark.parametrize("kind", ["vit", "deit", "cnn"])
 def test_the_whole_pipelines(zoo, tmp_path, kind):
     model, few = f"zoo_of_commands:{kind}", {"batch_size": 16, "limit": 96, "epochs": 1}
     run = {"eval_limit": 32, "batches": 2, "macs": "0.7", "output": str(tmp_path / "run")}

@@ -69,7 +69,7 @@ def classes_of(tracer: Tracer) -> list[ChannelClass]:
         own = [use for use in contractions if name in use.parameters]
         for axis, dim in enumerate(dims):
             _hold(found, tracer, own, name, axis, dim)
-    for addition in _residual_additions(tracer):
+    for addition in residual_additions(tracer):
         for leaf in dict.fromkeys(leaf for dim in tracer.values[addition] for leaf in atoms(dim)):
             if leaf in found:
                 found[leaf].additions.append(addition)
@@ -124,7 +124,7 @@ def _products(dim: Dim) -> Iterator[list[Leaf]]:
             yield from _products(part)
 
 
-def _residual_additions(tracer: Tracer) -> Iterator[fx.Node]:
+def residual_additions(tracer: Tracer) -> Iterator[fx.Node]:
     """Additions of a value to something that is computed of it."""
     order = {node: i for i, node in enumerate(tracer.program.graph.nodes)}
     for node in order:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,12 +14,13 @@ from agflow._utils.devices import first_parameter
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.costs import Costs
 from agflow.models.tracing.attributes import attribute_choices
+from agflow.models.tracing.blocks import blocks_of
 from agflow.models.tracing.costs import costs_of
 from agflow.models.tracing.graph import exported
 from agflow.models.tracing.groups import ChannelClass, chosen, classes_of, groups_of
 from agflow.models.tracing.kept import Kept, kept_classes
 from agflow.models.tracing.proof import Proof
-from agflow.models.tracing.proving import prove
+from agflow.models.tracing.proving import prove, trainable
 from agflow.models.tracing.tracer import Tracer
 
 
@@ -29,7 +31,7 @@ class TracedNetwork:
     Attributes
     ----------
     program : the graph, of :func:`torch.export.export`
-    groups : proven channel groups, in forward order
+    groups : proven groups: of channels in forward order, then residual branches
     kept : channels that are not cut, and why
     costs : multiply-accumulates and parameters as functions of the groups' sizes
     """
@@ -83,12 +85,24 @@ def traced_network(model: nn.Module, input_size: Sequence[int] = (3, 224, 224)) 
 
 def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
     program = exported(model, torch.zeros(2, *input_size).to(first_parameter(model)))
-    tracer = Tracer(program)
+    tracer, proof = Tracer(program), Proof(model, input_size)
     classes = classes_of(tracer)
-    proven, reasons = _proven(model, tracer, classes, Proof(model, input_size))
-    costs = costs_of(tracer, {held.leaf: group.name for held, group in proven.items()})
-    groups = tuple(_with_costs(proven[held], costs) for held in classes if held in proven)
+    proven, reasons = _proven(model, tracer, classes, proof)
+    if _has_unused_weights(tracer):
+        failed = trainable(proof, list(proven.values()))
+        reasons |= {held: failed[g.name] for held, g in proven.items() if g.name in failed}
+        proven = {held: group for held, group in proven.items() if held not in reasons}
+    channels = [proven[held] for held in classes if held in proven]
+    blocks, _ = prove(proof, channels, blocks_of(tracer, {group.name for group in channels}), {})
+    costs = costs_of(tracer, {held.leaf: group.name for held, group in proven.items()}, blocks)
+    groups = tuple(_with_costs(group, costs) for group in (*channels, *blocks.values()))
     return TracedNetwork(program, groups, kept_classes(classes, proven, reasons), costs)
+
+
+def _has_unused_weights(tracer: Tracer) -> bool:
+    """Whether some weights play no part in evaluation mode."""
+    weights = (node for node in tracer.parameters_of if node.op == "placeholder")
+    return any(not node.users and node.meta["val"].is_floating_point() for node in weights)
 
 
 def _proven(
@@ -102,13 +116,11 @@ def _proven(
     reasons: dict[ChannelClass, str] = {}
     while tried := chosen([held for held in classes if held not in reasons], proven):
         groups = groups_of(model, tracer, tried, {group.name for group in proven.values()})
-        leaves = {group.name: held.leaf for group, held in zip(groups, tried, strict=True)}
-        found, refused = prove(
-            proof,
-            list(proven.values()),
-            groups,
-            lambda group: attribute_choices(model, tracer, group, leaves[group.name]),
-        )
+        choices = {
+            group.name: partial(attribute_choices, model, tracer, group, held.leaf)
+            for held, group in zip(tried, groups, strict=True)
+        }
+        found, refused = prove(proof, list(proven.values()), groups, choices)
         for held, group in zip(tried, groups, strict=True):
             if group.name in refused:
                 reasons[held] = refused[group.name]

@@ -7,6 +7,7 @@ fails is left out, with the reason; all that are left have been cut together.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -50,7 +51,12 @@ class Proof:
         Groups of one size keep different numbers: code that halves what it gets would not notice.
         """
         shift = int(torch.randint(1 << 20, (), generator=self.generator))
-        return [(group, self._kept(group, shift + i)) for i, group in enumerate(groups)]
+        turns: Counter[int] = Counter()
+        cuts = []
+        for group in groups:
+            cuts.append((group, self._kept(group, shift + turns[group.units])))
+            turns[group.units] += max(2, group.units // 5)
+        return cuts
 
     def _kept(self, group: ChannelGroup, turn: int) -> torch.Tensor:
         if group.may_vanish:
@@ -77,15 +83,15 @@ class Proof:
 
     def training_refusal(self, cuts: Sequence[Cut]) -> str | None:
         """Why a cut model cannot be trained though the dense one can; None where it can."""
-        if self._training_error(copy.deepcopy(self.model)) is not None:
-            return None
         error = self._training_error(cut_copy(self.model, cuts))
-        return error and f"the model does not run in training mode without them ({error})"
+        if error is None or self._training_error(self.model) is not None:
+            return None
+        return f"the model does not run in training mode without them ({error})"
 
     @torch.no_grad()
     def _training_error(self, model: nn.Module) -> str | None:
         try:
-            model.train()(self.images)
+            copy.deepcopy(model).train()(self.images)
         except Exception as error:
             return _first_line(error)
         return None

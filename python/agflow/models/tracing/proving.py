@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from agflow.models.channel_group import Attribute, ChannelGroup
+from agflow.models.slicing import Cut
 from agflow.models.tracing.proof import Proof
 
 Reasons = dict[str, str]
 """By name of a group, why it is not cut."""
 
-Choices = Callable[[ChannelGroup], Iterable[Sequence[tuple[Attribute, ...]]]]
+Choices = Mapping[str, Callable[[], Iterable[Sequence[tuple[Attribute, ...]]]]]
 
 _DRAWS = 2  # of units that go
+_ROUNDS = 4
 _LEAST_EFFECT = 10  # on the logits, in tolerances: below it a proof would not notice a mistake
 
 
@@ -27,52 +29,104 @@ def prove(
 
     Parameters
     ----------
-    choices : for a group that fails, sets of attributes that it may need, likely ones first
+    choices : by group, what gives sets of attributes that it may need, likely ones first
     """
     reasons: Reasons = {}
     left = list(groups)
-    for group, effect in zip(groups, proof.effects(groups), strict=True):
+    channels = [group for group in groups if group.members]
+    effects = proof.effects(channels) if channels else []
+    for group, effect in zip(channels, effects, strict=True):
         if not effect > _LEAST_EFFECT * proof.tolerance:
             left.remove(group)
             reasons[group.name] = "what is computed of them does not reach the logits"
     for _ in range(_DRAWS):
-        left = _grown(proof, list(base), left, choices, reasons)
+        left = _Growth(proof.refusal, proof, choices, reasons).beside(list(base), left)
     return {group.name: group for group in left}, reasons
 
 
-def _grown(
-    proof: Proof,
-    base: list[ChannelGroup],
-    groups: list[ChannelGroup],
-    choices: Choices,
-    reasons: Reasons,
-) -> list[ChannelGroup]:
-    """Those of ``groups`` that stand beside ``base``; ``reasons`` gets those of the others."""
-    if not groups:
-        return []
-    refusal = proof.refusal(proof.draw([*base, *groups]))
-    if refusal is None:
-        return groups
-    if len(groups) > 1:
+def trainable(proof: Proof, groups: Sequence[ChannelGroup]) -> Reasons:
+    """Why groups cannot go from a model that is to be trained; nothing for those that can.
+
+    Parts that only run in training mode, such as auxiliary classifiers, are not in the graph.
+    """
+    reasons: Reasons = {}
+    _Growth(proof.training_refusal, proof, {}, reasons).beside([], list(groups))
+    return reasons
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """Adds groups to what can be cut together, by halves.
+
+    Attributes
+    ----------
+    check : why cuts are wrong, or None
+    reasons : gets those of the groups that fail
+    """
+
+    check: Callable[[Sequence[Cut]], str | None]
+    proof: Proof
+    choices: Choices
+    reasons: Reasons
+
+    def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
+        """Those of ``groups`` that stand beside ``base``."""
+        for _ in range(_ROUNDS):  # a mistake may go unnoticed by chance, in one draw
+            sound = self._sound(base, groups)
+            if sound is groups:
+                return groups
+            groups = sound
+        return self._together(base, groups)
+
+    def _sound(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
+        """Those that stand beside ``base`` with some of the others: what fails, fails alone."""
+        if not groups:
+            return []
+        refusal = self._refusal([*base, *groups])
+        if refusal is None:
+            return groups
+        if len(groups) > 1:
+            half = len(groups) // 2
+            return [*self._sound(base, groups[:half]), *self._sound(base, groups[half:])]
+        found = self._with_attributes(base, groups[0])
+        if len(found) != 1:
+            unsure = f"; {_named(found)} would each do, which of them is not known" if found else ""
+            self.reasons[groups[0].name] = refusal + unsure
+            return []
+        return found
+
+    def _together(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
+        """Those that stand beside ``base`` and all that stand before them."""
+        if not groups:
+            return []
+        refusal = self._refusal([*base, *groups])
+        if refusal is None:
+            return groups
+        if len(groups) == 1:
+            self.reasons[groups[0].name] = refusal
+            return []
         half = len(groups) // 2
-        first = _grown(proof, base, groups[:half], choices, reasons)
-        second = _grown(proof, [*base, *first], groups[half:], choices, reasons)
-        return [*first, *second]
-    for equals in choices(groups[0]):
-        proven = [
-            group
-            for group in (replace(groups[0], attributes=attributes) for attributes in equals)
-            if proof.refusal(proof.draw([*base, group])) is None
-        ]
-        if len(proven) == 1:
-            return proven
-        if proven:
-            refusal = (
-                f"{refusal}; {_named(proven)} would each do: which of them it takes is not known"
-            )
-            break
-    reasons[groups[0].name] = refusal
-    return []
+        first = self._together(base, groups[:half])
+        return [*first, *self._together([*base, *first], groups[half:])]
+
+    def _with_attributes(self, base: list[ChannelGroup], group: ChannelGroup) -> list[ChannelGroup]:
+        """The group with each set of attributes, of as few as will do, that it stands with."""
+        cuts = self.proof.draw([*base, group])
+        needed = self.check(cuts) is not None
+        for equals in self.choices.get(group.name, list)() if needed else ():
+            changed = [replace(group, attributes=attributes) for attributes in equals]
+            proven = [
+                other
+                for other in changed
+                if self.check([*cuts[:-1], (other, cuts[-1][1])]) is None
+                and self._refusal([*base, other]) is None
+            ]
+            if proven:
+                return proven
+        return []
+
+    def _refusal(self, groups: list[ChannelGroup]) -> str | None:
+        return self.check(self.proof.draw(groups))
 
 
 def _named(groups: list[ChannelGroup]) -> str:

@@ -1,10 +1,12 @@
 import pytest
 import torch
 from small_networks import (
+    Auxiliary,
     Concatenating,
     Grouped,
     Halving,
     ResNet,
+    SignedStream,
     Sorting,
     Splitting,
     SqueezeExcite,
@@ -41,6 +43,8 @@ def test_inner_widths_and_the_stream_of_a_residual_network():
         ("layer1", "stage", 8),
         ("layer1.0.conv1", "conv", 6),
         ("layer1.1.conv1", "conv", 10),
+        ("layer1.0", "block", 1),
+        ("layer1.1", "block", 1),
     ]
     inner = groups["layer1.0.conv1"]
     assert inner.seen_at == (Tap("layer1.0.conv2", "input", axis=1),)
@@ -101,7 +105,9 @@ def test_costs_are_those_of_the_cut_model(kind):
     generator = torch.Generator().manual_seed(1)
     for share in (1, 0.7, 0.4):
         keeps = [
-            torch.randperm(group.units, generator=generator)[: max(1, int(share * group.units))]
+            torch.randperm(group.units, generator=generator)[
+                : max(not group.may_vanish, int(share * group.units))
+            ]
             for group in network.groups
         ]
         cuts = list(zip(network.groups, (keep.sort().values for keep in keeps), strict=True))
@@ -133,7 +139,7 @@ def test_the_model_is_left_as_it_was_and_known_by_its_shapes():
     assert traced_network(model, SIZE) is network
     cut_groups(model, [(network.groups[1], torch.arange(3))])
     again = traced_network(model, SIZE)
-    assert [group.units for group in again.groups] == [8, 3, 10]
+    assert [group.units for group in again.groups] == [8, 3, 10, 1, 1]
     assert model.training
     assert torch.equal(before["fc.weight"], model.fc.weight)
 
@@ -144,3 +150,19 @@ def test_numbers_that_the_code_splits_by_are_found():
     assert groups["conv1"].attributes == (Attribute("", "size"),)
     assert groups["conv1.2"].attributes == (Attribute("", "other"),)
     assert [str(kept) for kept in network.kept] == ["fc: 5 channels kept, the classes"]
+
+
+def test_a_branch_goes_where_its_module_is_an_identity_without_it():
+    _, network = network_of(ResNet)
+    block = by_name(network)["layer1.1"]
+    assert (block.may_vanish, block.rounds, block.units, block.reader) == (True, False, 1, "")
+    assert block.seen_at == (Tap("layer1.1.bn2", "output", axis=1),)
+    assert block.unit_params == 2 * 10 * 8 * 9 + 2 * 10 + 2 * 8
+    _, network = network_of(SignedStream)
+    assert [group.name for group in network.groups if group.kind == "block"] == ["layer1.1"]
+
+
+def test_what_only_training_reads_is_kept():
+    _, network = network_of(Auxiliary)
+    assert set(by_name(network)) == {"conv2"}
+    assert "training mode" in network.kept[0].reason

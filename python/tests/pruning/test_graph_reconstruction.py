@@ -1,0 +1,219 @@
+"""Sequential reconstruction over the graph, on small convolutional networks of every kind."""
+
+import copy
+
+import pytest
+import small_networks
+import torch
+from torch import nn
+
+from agflow.errors import InvalidValueError
+from agflow.models.slicing import tensor_of
+from agflow.models.tracing.network import traced_network
+from agflow.pruning import graph_reconstruction
+from agflow.pruning.graph_pruner import prune_by_graph
+
+
+class Bottleneck(nn.Module):
+    """Three convolutions; the shortcut is projected before or after the branch has run."""
+
+    def __init__(self, shortcut_first):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv1, self.bn1 = nn.Conv2d(8, 6, 1, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6)
+        self.conv3, self.bn3 = nn.Conv2d(6, 12, 1, bias=False), nn.BatchNorm2d(12)
+        self.project, self.bn = nn.Conv2d(8, 12, 1, 2, bias=False), nn.BatchNorm2d(12)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(12, 5)
+        self.shortcut_first = shortcut_first
+
+    def forward(self, x):
+        x = self.relu(self.norm(self.stem(x)))
+        if self.shortcut_first:
+            shortcut = self.bn(self.project(x))
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(out)))))
+        if not self.shortcut_first:
+            shortcut = self.bn(self.project(x))
+        out += shortcut
+        return self.fc(self.relu(out).mean((2, 3)))
+
+
+class PreActivation(nn.Module):
+    """Normalisation and activation before each convolution, and no bias anywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn1, self.conv1 = nn.BatchNorm2d(8), nn.Conv2d(8, 10, 3, padding=1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(10), nn.Conv2d(10, 8, 3, padding=1, bias=False)
+        self.norm, self.fc = nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.conv2(self.bn2(self.conv1(self.bn1(x).relu())).relu())
+        return self.fc(self.norm(x).relu().mean((2, 3)))
+
+
+class Scaled(nn.Module):
+    """A branch of linear layers on the last axis, scaled by a vector, as ConvNeXt has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 2, 2)
+        self.fc1, self.fc2 = nn.Linear(8, 12), nn.Linear(12, 8)
+        self.gamma = nn.Parameter(torch.full((8,), 0.3))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        out = self.fc2(self.fc1(x.permute(0, 2, 3, 1)).relu()).permute(0, 3, 1, 2)
+        return self.fc((x + out * self.gamma.reshape(1, -1, 1, 1)).mean((2, 3)))
+
+
+class Flattened(nn.Module):
+    """A plain chain with pooling, flattened into three linear layers, as VGG has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding="same")
+        self.fc1, self.fc2 = nn.Linear(8 * 16, 12), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(self.conv2(self.conv1(x).relu()).relu(), 2)
+        return self.fc2(self.fc1(x.flatten(1)).relu())
+
+
+KINDS = {
+    "basic": small_networks.ResNet,
+    "bottleneck, shortcut first": lambda: Bottleneck(True),
+    "bottleneck, branch first": lambda: Bottleneck(False),
+    "pre-activation": PreActivation,
+    "scaled": Scaled,
+    "flattened": Flattened,
+    "squeeze-excite": small_networks.SqueezeExcite,
+    "concatenation": small_networks.Concatenating,
+    "grouped": small_networks.Grouped,
+}
+
+
+def network(kind):
+    """A network with weights that hide nothing, and its groups."""
+    torch.manual_seed(0)
+    model = KINDS[kind]().eval()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1), norm.running_var.uniform_(0.5, 1.5)
+        nn.init.uniform_(norm.weight, 0.5, 1.5), nn.init.normal_(norm.bias, 0, 0.1)
+    groups = [g for g in traced_network(model, (3, 8, 8)).groups if not g.may_vanish]
+    assert groups
+    return model, groups
+
+
+def images(seed, count=96):
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def half(groups):
+    return [(group, torch.arange(0, group.units, 2)) for group in groups]
+
+
+@torch.no_grad()
+def pruned(model, cuts, compensate, seed=1):
+    return prune_by_graph(model, cuts, images(seed).split(20), compensate)
+
+
+@torch.no_grad()
+def distance(model, other, seed=2):
+    expected = model(images(seed))
+    return float((other(images(seed)) - expected).norm() / expected.norm())
+
+
+@torch.no_grad()
+def duplicate(model, groups):
+    """Make every second unit of each group a copy of the one before it."""
+    for group in groups:
+        for member in (*group.of("producer"), *group.of("through")):
+            tensor = tensor_of(model, group, member)
+            units_S = member.unit_of(tensor.shape[member.axis], group.units)
+            lead = [(units_S == u).nonzero().flatten() for u in range(0, group.units - 1, 2)]
+            copies = [(units_S == u).nonzero().flatten() for u in range(1, group.units, 2)]
+            values = tensor.index_select(member.axis, torch.cat(lead))
+            tensor.index_copy_(member.axis, torch.cat(copies), values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cut_network_is_the_masked_one(kind):
+    model, groups = network(kind)
+    for compensate in ("none", "ridge"):
+        light, reference = pruned(model, half(groups), compensate)
+        assert distance(reference, light) < 1e-5
+        assert sum(p.numel() for p in light.parameters()) < sum(
+            p.numel() for p in model.parameters()
+        )
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "grouped"])
+def test_copies_go_without_loss(kind):
+    model, groups = network(kind)
+    duplicate(model, groups)
+    light, _ = pruned(model, half(groups), "ridge")
+    none, _ = pruned(model, half(groups), "none")
+    assert distance(model, light) < 2e-3 < 0.05 < distance(model, none)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_better_repair_has_the_smaller_error_on_other_images(kind):
+    model, groups = network(kind)
+    none, at_once, sequential = (
+        distance(model, pruned(model, half(groups), compensate)[0])
+        for compensate in ("none", "ridge_at_once", "ridge")
+    )
+    assert at_once < none and sequential < 1.1 * at_once
+
+
+@pytest.mark.parametrize("kind", ["basic", "bottleneck, shortcut first"])
+def test_training_begins_from_statistics_that_match(kind):
+    model, groups = network(kind)
+    cuts = [cut for cut in half(groups) if cut[0].kind == "conv"]
+    light, _ = pruned(model, cuts, "ridge")
+    inner = {"basic": "layer1.0", "bottleneck, shortcut first": ""}[kind]
+    name = f"{inner}.bn2" if inner else "bn3"
+    norm, seen = light.get_submodule(name), []
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        light(images(1))
+    rows = seen[0].movedim(1, -1).flatten(0, -2)
+    torch.testing.assert_close(norm.running_mean, rows.mean(0), rtol=0.01, atol=1e-3)
+    torch.testing.assert_close(norm.running_var, rows.var(0), rtol=0.02, atol=1e-3)
+
+
+def test_the_model_stays_as_it_is_and_so_do_its_layers():
+    model, groups = network("basic")
+    before = copy.deepcopy(model.state_dict())
+    light, _ = pruned(model, half(groups), "ridge")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert list(dict(light.named_parameters())) == list(dict(model.named_parameters()))
+
+
+def test_a_layer_of_many_inputs_is_fitted_through_its_rows(monkeypatch):
+    model, groups = network("flattened")
+    whole, _ = pruned(model, half(groups), "ridge")
+    monkeypatch.setattr(graph_reconstruction, "LARGEST_GRAM", 40)
+    by_rows, _ = pruned(model, half(groups), "ridge")
+    assert distance(whole, by_rows) < 1e-3 < distance(model, whole)
+
+
+def test_rows_are_sampled_beyond_a_number(monkeypatch):
+    model, groups = network("basic")
+    whole, _ = pruned(model, half(groups), "ridge")
+    monkeypatch.setattr(graph_reconstruction, "MOST_ROWS", 96 * 20)
+    sampled, again = (pruned(model, half(groups), "ridge")[0] for _ in range(2))
+    assert distance(sampled, again) == 0
+    assert 0 < distance(whole, sampled) < 0.5 * distance(model, whole)
+
+
+def test_mean_needs_a_shift():
+    model, groups = network("pre-activation")
+    with pytest.raises(InvalidValueError, match="conv2 has no bias and no normalisation behind"):
+        pruned(model, half(groups), "mean")
