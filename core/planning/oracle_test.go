@@ -81,10 +81,28 @@ func (o oracle) steps(at, floor int) []oracleStep {
 		}
 		if o.r.Joint {
 			s.value = divided(s.value/float64(l.Units), cost/o.goal.dense)
+		} else if o.r.Widths != Uniform && o.unequal(l.Group) {
+			s.value = divided(s.value, cost)
 		}
 		steps = append(steps, s)
 	}
 	return steps
+}
+
+// unequal reports whether the units of a group's layers, none of which goes whole, differ in cost.
+func (o oracle) unequal(group string) bool {
+	least, greatest := math.Inf(1), 0.0
+	for i, l := range o.scores.Layers {
+		if l.Group != group {
+			continue
+		}
+		if l.MayVanish && l.Units == 1 {
+			return false
+		}
+		cost := o.goal.unitCost(o.scores.Layers, i)
+		least, greatest = min(least, cost), max(greatest, cost)
+	}
+	return greatest > 1.1*least
 }
 
 func (o oracle) plan() (kept []int) {

@@ -40,7 +40,36 @@ func (v *solver) schedulesOf(r Request) ([]schedule, error) {
 		}
 		all[at] = append(all[at], a)
 	}
+	if !r.Joint && r.Widths != Uniform {
+		for _, s := range all {
+			s.weighCosts()
+		}
+	}
 	return all, nil
+}
+
+// sameCost is the ratio up to which the costs of two units count as the same.
+const sameCost = 1.1
+
+// weighCosts orders the steps by importance per cost where a unit of one layer costs more than one
+// of another, as the channels of wide and of narrow maps: cheap units stay, which buys more for the
+// same budget. Layers that go or stay whole are compared by their importance.
+func (s schedule) weighCosts() {
+	costs := make([]float64, len(s))
+	for i, a := range s {
+		if whole(a.Layer) {
+			return
+		}
+		costs[i] = a.cost
+	}
+	if slices.Max(costs) <= sameCost*slices.Min(costs) {
+		return
+	}
+	for i, a := range s {
+		for k := range a.values {
+			a.values[k] = perCost(a.values[k], costs[i])
+		}
+	}
 }
 
 // all counts every step.

@@ -33,7 +33,8 @@ type Input struct {
 //   - with uniform widths, all layers shrink by the same ratio, and with a pruning ratio none keeps
 //     more than its share, floors excepted; layers of one unit that may vanish share a schedule,
 //     because they cannot shrink;
-//   - with widths, all layers of a group share a schedule, in the order of normalised importance;
+//   - with widths, all layers of a group share a schedule, in the order of normalised importance,
+//     per cost where the units of one layer cost more than those of another;
 //   - joint, all layers share one schedule, in the order of normalised importance per cost.
 //
 // Several schedules advance evenly, by the share of their units that is kept. Where several reach

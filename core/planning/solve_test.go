@@ -270,14 +270,36 @@ func TestSmallLayersStayWhole(t *testing.T) {
 	s := criteria.Scores{Criterion: "agf", Model: statistics.Model{Name: "cnn", MACs: 100}}
 	for _, units := range []int{4, 20} {
 		s.Layers = append(s.Layers, statistics.Layer{
-			Name: fmt.Sprint(units), Group: "conv", Rounds: true, Units: units, UnitWidth: 1, Parts: 1,
-			UnitMACs: 1,
+			Name: fmt.Sprint(units), Group: "conv", Rounds: true, Units: units, UnitWidth: 1,
+			Parts: 1, UnitMACs: 1,
 		})
 	}
 	s.Score = make([]float64, 24)
 	_, rep := solveOK(t, s, Request{MACs: "0.9", RoundTo: 8})
 	if got := keptOf(rep); !slices.Equal(got, []int{4, 8}) {
 		t.Errorf("kept %v", got)
+	}
+}
+
+// Of two layers that share a schedule the one whose units cost half keeps more of them, unless the
+// costs are all but the same.
+func TestWidthsGoByImportancePerCost(t *testing.T) {
+	for narrow, want := range map[int64][]int{100: {2, 2}, 105: {2, 2}, 200: {1, 3}} {
+		s := criteria.Scores{Criterion: "agf", Score: []float64{4, 3, 2, 1, 4, 3, 2, 1}}
+		for i, macs := range []int64{narrow, 100} {
+			s.Layers = append(s.Layers, statistics.Layer{
+				Name: fmt.Sprint(i), Group: "conv", Rounds: true, Units: 4, UnitWidth: 1, Parts: 1,
+				UnitMACs: macs,
+			})
+			s.Model.MACs += 4 * macs
+		}
+		widths := s
+		widths.Criterion = "variance"
+		_, rep, err := Solve(Input{Scores: s, Widths: &widths},
+			Request{MACs: fmt.Sprint(s.Model.MACs / 2)})
+		if got := keptOf(rep); err != nil || !slices.Equal(got, want) {
+			t.Errorf("units of %d and 100 MACs: kept %v, want %v, %v", narrow, got, want, err)
+		}
 	}
 }
 

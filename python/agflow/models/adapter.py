@@ -207,15 +207,7 @@ class Adapter(ABC):
         UnsupportedModelError
             The blocks are in no such list.
         """
-        path = self.layers(model)[-1].name.split(".")
-        for depth in range(1, len(path) + 1):
-            parent = model.get_submodule(".".join(path[: depth - 1]))
-            if isinstance(parent, (nn.ModuleList, nn.Sequential)):
-                return model.get_submodule(".".join(path[:depth]))
-        raise UnsupportedModelError(
-            f"the blocks of {type(model).__name__} stand in no nn.Sequential or nn.ModuleList, "
-            "so the last one is unknown: leave features out"
-        )
+        return _outermost_block(model, self.layers(model)[-1].name)
 
     @abstractmethod
     def macs(self, model: nn.Module) -> int:
@@ -228,6 +220,19 @@ class Adapter(ABC):
     @abstractmethod
     def build(self, description: dict[str, Any]) -> nn.Module:
         """A model of that architecture; its weights are not set."""
+
+
+def _outermost_block(model: nn.Module, name: str) -> nn.Module:
+    """The module around ``name`` that stands in the outermost list of modules."""
+    path = name.split(".")
+    for depth in range(1, len(path) + 1):
+        parent = model.get_submodule(".".join(path[: depth - 1]))
+        if isinstance(parent, (nn.ModuleList, nn.Sequential)):
+            return model.get_submodule(".".join(path[:depth]))
+    raise UnsupportedModelError(
+        f"the blocks of {type(model).__name__} stand in no nn.Sequential or nn.ModuleList, "
+        "so the last one is unknown: leave features out"
+    )
 
 
 def macs_of_layers(layers: list[ChannelGroup]) -> int:

@@ -56,11 +56,12 @@ class ResidualBlock:
 
 @dataclass(frozen=True)
 class _BlockRun:
-    """One call of a block: its name and the residual stream before and after it [B, T, D]."""
+    """One call of a block: its name, the residual stream around it [B, T, D], all else it took."""
 
     name: str
     before_BTD: torch.Tensor
     after_BTD: torch.Tensor
+    arguments: tuple[tuple, dict[str, Any]]
 
 
 def find_residual_blocks(
@@ -106,11 +107,18 @@ def find_residual_blocks(
     readers_in: dict[str, list[str]] = {}
     for reader in readers:
         readers_in.setdefault(_enclosing_block(model, reader), []).append(reader)
-    runs, calls, logits_BK = _run_blocks(model, readers_in, sample)
+    runs, logits_BK = _run_blocks(model, list(readers_in), sample)
     _check_sequence(list(readers_in), runs)
-    outputs = {reader: calls[reader][1] for reader in readers}
-    weights = _token_weights(logits_BK, outputs)
-    return [_residual_block(run, readers_in[run.name], calls, weights, scales) for run in runs]
+    direct = _gradients_behind(logits_BK, runs)
+    blocks, gradient_BTD = [], torch.zeros_like(runs[-1].after_BTD)
+    for run, direct_BTD in zip(reversed(runs), reversed(direct), strict=True):
+        if direct_BTD is not None:
+            gradient_BTD = gradient_BTD + direct_BTD
+        block, gradient_BTD = _residual_block(
+            model, run, readers_in[run.name], gradient_BTD, scales
+        )
+        blocks.append(block)
+    return blocks[::-1]
 
 
 def stream_of(output: Any) -> torch.Tensor:
@@ -139,38 +147,35 @@ def _enclosing_block(model: nn.Module, reader: str) -> str:
 
 
 def _run_blocks(
-    model: nn.Module, readers_in: Mapping[str, list[str]], sample: torch.Tensor
-) -> tuple[list[_BlockRun], Calls, torch.Tensor]:
-    """Run the model on ``sample`` with gradients.
+    model: nn.Module, blocks: list[str], sample: torch.Tensor
+) -> tuple[list[_BlockRun], torch.Tensor]:
+    """Run the model on ``sample`` with gradients, which end at the output of each block.
+
+    So only one block at a time keeps what its gradients need.
 
     Returns
     -------
-    the calls of the blocks in the order in which they ran, the last call of every module between a
-    block and a reader, and the logits [B, K]
+    the blocks in the order in which they ran, and the logits [B, K]
     """
     runs: list[_BlockRun] = []
 
-    def record(name: str) -> Callable:
-        return lambda _, inputs, output: runs.append(
-            _BlockRun(name, inputs[0].detach(), stream_of(output).detach())
-        )
+    def cut_off(name: str) -> Callable:
+        def hook(_: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+            after_BTD = stream_of(output).detach().requires_grad_()
+            runs.append(_BlockRun(name, args[0].detach(), after_BTD, (args[1:], kwargs)))
+            return (after_BTD, *output[1:]) if isinstance(output, tuple) else after_BTD
 
-    modules = [
-        module
-        for name, readers in readers_in.items()
-        for reader in readers
-        for module in _modules_between(name, reader)
-    ]
+        return hook
+
     with (
         torch.enable_grad(),
-        recorded_calls(model, dict.fromkeys(modules)) as calls,
         temporary_hooks(
-            model.get_submodule(name).register_forward_hook(record(name)) for name in readers_in
+            model.get_submodule(name).register_forward_hook(cut_off(name), with_kwargs=True)
+            for name in blocks
         ),
     ):
         images = sample.detach().to(first_parameter(model), copy=True).requires_grad_()
-        logits_BK = logits_of(model(images))
-    return runs, calls, logits_BK
+        return runs, logits_of(model(images))
 
 
 def _modules_between(block: str, reader: str) -> list[str]:
@@ -192,33 +197,47 @@ def _check_sequence(blocks: list[str], runs: list[_BlockRun]) -> None:
         )
 
 
-def _token_weights(
-    logits_BK: torch.Tensor, outputs: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Weigh the tokens of each reader by what the logits depend on, mean 1.
+def _gradients_behind(
+    logits_BK: torch.Tensor, runs: Sequence[_BlockRun]
+) -> tuple[torch.Tensor | None, ...]:
+    """∂L/∂stream behind each block, but for what goes through later blocks; None for nothing.
 
-    Half of a weight is uniform and half is |∂L/∂output|² as a share of the image's, with L the
-    cross entropy of the class that the model itself predicts.
+    L is the cross entropy of the class that the model itself predicts.
     """
     with torch.enable_grad():
         loss = (logits_BK.logsumexp(1) - logits_BK.amax(1)).sum()
-    gradients = torch.autograd.grad(loss, list(outputs.values()), materialize_grads=True)
+    return torch.autograd.grad(loss, [run.after_BTD for run in runs], allow_unused=True)
+
+
+def _token_weight(gradient_BTD: torch.Tensor) -> torch.Tensor:
+    """Weigh the tokens of a reader by what the logits depend on, [T] with mean 1.
+
+    Half of a weight is uniform and half is |∂L/∂output|² as a share of the image's.
+    """
     tiny = torch.finfo(torch.float64).tiny
-    weights = {}
-    for name, gradient_BTD in zip(outputs, gradients, strict=True):
-        energy_BT = gradient_BTD.double().square().sum(-1)
-        share_T = (energy_BT / energy_BT.sum(1, keepdim=True).clamp(min=tiny)).mean(0)
-        weights[name] = (0.5 + 0.5 * share_T / share_T.mean().clamp(min=tiny)).to(logits_BK.dtype)
-    return weights
+    energy_BT = gradient_BTD.double().square().sum(-1)
+    share_T = (energy_BT / energy_BT.sum(1, keepdim=True).clamp(min=tiny)).mean(0)
+    return (0.5 + 0.5 * share_T / share_T.mean().clamp(min=tiny)).to(gradient_BTD.dtype)
 
 
 def _residual_block(
+    model: nn.Module,
     run: _BlockRun,
     readers: list[str],
-    calls: Calls,
-    weights: Mapping[str, torch.Tensor],
+    gradient_BTD: torch.Tensor,
     known: Mapping[str, torch.Tensor],
-) -> ResidualBlock:
+) -> tuple[ResidualBlock, torch.Tensor]:
+    """Describe a block by a second run of it.
+
+    Parameters
+    ----------
+    gradient_BTD : ∂L/∂stream behind it
+
+    Returns
+    -------
+    the block, and ∂L/∂stream before it
+    """
+    calls, gradients, before_BTD = _run_back(model, run, readers, gradient_BTD)
     outputs = {reader: calls[reader][1].detach() for reader in readers}
 
     def branch_of(reader: str) -> str:
@@ -230,17 +249,40 @@ def _residual_block(
 
     scales = _residual_scales(run, outputs, known)
     stream = run.before_BTD.double().norm()
-    return ResidualBlock(
+    block = ResidualBlock(
         run.name,
         tuple(readers),
         scales,
-        {reader: weights[reader] for reader in readers},
+        {reader: _token_weight(gradient) for reader, gradient in gradients.items()},
         {reader: branch_of(reader) for reader in readers},
         {
             reader: bool((scales[reader] * output).double().norm() >= LEAST_SHARE * stream)
             for reader, output in outputs.items()
         },
     )
+    return block, before_BTD
+
+
+def _run_back(
+    model: nn.Module, run: _BlockRun, readers: list[str], gradient_BTD: torch.Tensor
+) -> tuple[Calls, dict[str, torch.Tensor], torch.Tensor]:
+    """Run a block again, and the gradients back through it.
+
+    Returns
+    -------
+    the call of every module between the block and a reader, ∂L/∂output by reader, and ∂L/∂stream
+    before the block
+    """
+    modules = [name for reader in readers for name in _modules_between(run.name, reader)]
+    args, kwargs = run.arguments
+    before_BTD = run.before_BTD.requires_grad_()
+    with torch.enable_grad(), recorded_calls(model, dict.fromkeys(modules)) as calls:
+        after_BTD = stream_of(model.get_submodule(run.name)(before_BTD, *args, **kwargs))
+    outputs = [calls[reader][1] for reader in readers]
+    *of_readers, of_stream = torch.autograd.grad(
+        after_BTD, [*outputs, before_BTD], gradient_BTD, materialize_grads=True
+    )
+    return calls, dict(zip(readers, of_readers, strict=True)), of_stream
 
 
 def _same(output: Any, output_BTD: torch.Tensor) -> bool:

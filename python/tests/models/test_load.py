@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import small_vits
+import timm
 import torch
 
 import agflow
@@ -195,6 +196,14 @@ def test_commands_take_hugging_face_folders(hugging_face, working_folder):
         )
     )
     assert predicted["light_accuracy"] == predicted["heavy_accuracy"]
+
+
+def test_a_traced_model_is_checked_before_and_after_it_has_its_weights():
+    check = request_check(["heads"])
+    with torch.device("meta"):
+        check(timm.create_model("resnet10t"))  # without values it cannot be traced
+    with pytest.raises(errors.InvalidValueError, match="expected some of: conv, stage"):
+        check(timm.create_model("resnet10t").eval())
 
 
 def test_groups_are_those_of_the_model(example):

@@ -55,7 +55,7 @@ class Proof:
         cuts = []
         for group in groups:
             cuts.append((group, self._kept(group, shift + turns[group.units])))
-            turns[group.units] += 1
+            turns[group.units] += max(2, group.units // 5)
         return cuts
 
     def _kept(self, group: ChannelGroup, turn: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ Reasons = dict[str, str]
 Choices = Mapping[str, Callable[[], Iterable[Sequence[tuple[Attribute, ...]]]]]
 
 _DRAWS = 2  # of units that go
+_ROUNDS = 4
 _LEAST_EFFECT = 10  # on the logits, in tolerances: below it a proof would not notice a mistake
 
 
@@ -70,8 +71,12 @@ class _Growth:
 
     def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those of ``groups`` that stand beside ``base``."""
-        sound = self._sound(base, groups)
-        return groups if sound is groups else self._together(base, sound)
+        for _ in range(_ROUNDS):  # a mistake may go unnoticed by chance, in one draw
+            sound = self._sound(base, groups)
+            if sound is groups:
+                return groups
+            groups = sound
+        return self._together(base, groups)
 
     def _sound(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those that stand beside ``base`` with some of the others: what fails, fails alone."""
@@ -106,9 +111,16 @@ class _Growth:
 
     def _with_attributes(self, base: list[ChannelGroup], group: ChannelGroup) -> list[ChannelGroup]:
         """The group with each set of attributes, of as few as will do, that it stands with."""
-        for equals in self.choices.get(group.name, list)():
+        cuts = self.proof.draw([*base, group])
+        needed = self.check(cuts) is not None
+        for equals in self.choices.get(group.name, list)() if needed else ():
             changed = [replace(group, attributes=attributes) for attributes in equals]
-            proven = [other for other in changed if self._refusal([*base, other]) is None]
+            proven = [
+                other
+                for other in changed
+                if self.check([*cuts[:-1], (other, cuts[-1][1])]) is None
+                and self._refusal([*base, other]) is None
+            ]
             if proven:
                 return proven
         return []
