@@ -86,9 +86,9 @@ def test_models_of_declared_families_keep_nothing(example):
 
 def test_the_command_describes_a_model_without_its_published_weights():
     found = json.loads(
-        commands.inspect_model(json.dumps({"model": "torchvision:resnet18", "image_size": 64}))
+        commands.inspect_model(json.dumps({"model": "timm:test_resnet", "image_size": 64}))
     )
     assert found["image_size"] == [3, 64, 64]
     assert {group["kind"] for group in found["groups"]} >= {"conv", "stage"}
-    assert found["summary"].startswith(f"resnet18 at 3x64x64: {len(found['groups'])} groups (")
+    assert found["summary"].startswith(f"test_resnet at 3x64x64: {len(found['groups'])} groups (")
     assert found["kept"] == [{"name": "fc", "channels": 1000, "reason": "the classes"}]
