@@ -71,7 +71,7 @@ def test_a_plan_says_what_it_could_not_touch(tmp_path):
     batch = torch.randn(4, 3, 2, 2), torch.arange(4)
     plan = agflow.plan(agflow.calibrate(SortedLinear().eval(), [batch]), pruning_ratio=0.5)
     kept = "2: 24 channels kept, read by aten.sort"
-    assert kept in plan.kept_channels and kept in str(plan)
+    assert kept in plan.kept_channels and kept in str(plan) and kept in plan._repr_html_()
     plan.save(tmp_path / "plan.arrow")
     assert agflow.Plan.load(tmp_path / "plan.arrow").kept_channels == plan.kept_channels
     groups = json.loads(plan.metadata["agflow.channel_groups"])
