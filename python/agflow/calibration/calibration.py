@@ -47,8 +47,8 @@ from agflow.models import (
 )
 from agflow.models.account import examined
 from agflow.models.fitting import check_groups
-from agflow.models.image_sizes import sized_by
 from agflow.models.layer_names import note_layers
+from agflow.models.noting import sized_by
 from agflow.models.resolution import at_image_size
 
 

@@ -17,6 +17,7 @@ from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.evaluation import time_models
 from agflow.models import model_macs, prefix_macs, split
 from agflow.models.callables import unwrapped
+from agflow.models.noting import awaits_images, note_images
 
 MEASURED = "measured"
 """In place of costs: milliseconds, timed on the first batch."""
@@ -55,8 +56,11 @@ def costs_without_images(
     if isinstance(router, Router) and router.ledger.cost_unit != MACS:
         of = router.ledger
         return CascadeCosts(of.light_cost, of.heavy_cost, of.shared_cost, unit=of.cost_unit)
+    light, heavy = unwrapped(light), unwrapped(heavy)
+    if any(map(awaits_images, (light, heavy))):
+        return None
     try:
-        return CascadeCosts.of(unwrapped(light), unwrapped(heavy), shared_blocks)
+        return CascadeCosts.of(light, heavy, shared_blocks)
     except UnsupportedModelError:
         return None
 
@@ -76,6 +80,9 @@ def costs_on_images(
     UnsupportedModelError
         The operations of an expert cannot be counted (:func:`agflow.models.model_macs`).
     """
+    for expert in map(unwrapped, (light, heavy)):
+        if awaits_images(expert):
+            note_images(expert, images_BCHW)
     if not measured:
         light_macs, heavy_macs = (model_macs(expert, images_BCHW) for expert in (light, heavy))
         shared_macs = prefix_macs(heavy, shared_blocks) if shared_blocks else 0

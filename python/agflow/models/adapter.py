@@ -14,7 +14,7 @@ from torch import nn
 from agflow._utils.devices import first_parameter
 from agflow._utils.modes import preserve_training_mode
 from agflow.data.preprocessing import Preprocessing
-from agflow.errors import InvalidValueError, UnsupportedModelError
+from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.group_weights import weights_of
 from agflow.models.outputs import logits_of
@@ -196,9 +196,6 @@ class Adapter(ABC):
             "has no prefix_macs"
         )
 
-    def check_answers(self, model: nn.Module, description: dict[str, Any]) -> None:
-        """Check a model with weights that :meth:`build_from` made; InvalidValueError if wrong."""
-
     def last_block(self, model: nn.Module) -> nn.Module:
         """The module whose output a distillation takes for the features of the model.
 
@@ -210,15 +207,7 @@ class Adapter(ABC):
         UnsupportedModelError
             The blocks are in no such list.
         """
-        path = self.layers(model)[-1].name.split(".")
-        for depth in range(1, len(path) + 1):
-            parent = model.get_submodule(".".join(path[: depth - 1]))
-            if isinstance(parent, (nn.ModuleList, nn.Sequential)):
-                return model.get_submodule(".".join(path[:depth]))
-        raise UnsupportedModelError(
-            f"the blocks of {type(model).__name__} stand in no nn.Sequential or nn.ModuleList, "
-            "so the last one is unknown: leave features out"
-        )
+        return _outermost_block(model, self.layers(model)[-1].name)
 
     @abstractmethod
     def macs(self, model: nn.Module) -> int:
@@ -232,17 +221,18 @@ class Adapter(ABC):
     def build(self, description: dict[str, Any]) -> nn.Module:
         """A model of that architecture; its weights are not set."""
 
-    def build_from(self, description: dict[str, Any], dense: nn.Module) -> nn.Module:
-        """A model of that architecture, made of the dense one that the user gives.
 
-        Raises
-        ------
-        InvalidValueError
-            The description says all of the model.
-        """
-        raise InvalidValueError(
-            f"the expert is of the family {self.family} and says all of its model: leave model out"
-        )
+def _outermost_block(model: nn.Module, name: str) -> nn.Module:
+    """The module around ``name`` that stands in the outermost list of modules."""
+    path = name.split(".")
+    for depth in range(1, len(path) + 1):
+        parent = model.get_submodule(".".join(path[: depth - 1]))
+        if isinstance(parent, (nn.ModuleList, nn.Sequential)):
+            return model.get_submodule(".".join(path[:depth]))
+    raise UnsupportedModelError(
+        f"the blocks of {type(model).__name__} stand in no nn.Sequential or nn.ModuleList, "
+        "so the last one is unknown: leave features out"
+    )
 
 
 def macs_of_layers(layers: list[ChannelGroup]) -> int:

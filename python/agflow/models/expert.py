@@ -25,6 +25,7 @@ from agflow.errors import CorruptFileError, FileError, InvalidValueError, Unsupp
 from agflow.models.account import check_values, examined
 from agflow.models.building import registrations_at_most
 from agflow.models.copying import copy_of
+from agflow.models.families.answers import check_answers
 from agflow.models.outputs import logits_of
 from agflow.models.own_function import call_function
 from agflow.models.readme import expert_readme
@@ -185,7 +186,8 @@ def load_expert(
         # Of timm, in an older expert, which says no more.
         vars(expert)["pretrained_cfg"] = {"architecture": config["name"]}
     if dense is not None:
-        adapter.check_answers(expert, config["architecture"])
+        saved = config["architecture"]
+        check_answers(expert, saved["input_size"], saved["answers"])
     return expert.eval()
 
 

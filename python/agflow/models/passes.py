@@ -18,7 +18,7 @@ from agflow.data.batches import check_labels, labelled_batches
 from agflow.data.shares import Shares
 from agflow.models.callables import as_module
 from agflow.models.forward import check_finite, model_logits
-from agflow.models.image_sizes import note_images
+from agflow.models.noting import note_images
 
 LABELS = "labels"
 Rows = dict[str, torch.Tensor]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -12,6 +12,9 @@ from agflow.models.adapter import Adapter
 from agflow.models.callables import FunctionModule, function_name, unwrapped
 from agflow.models.families.origins import noted_name
 from agflow.models.state import state_refusals
+
+if TYPE_CHECKING:
+    from agflow.models.families.traced import TracedModel
 
 _registered: list[Adapter] = []  # by register(), the last one first
 
@@ -68,7 +71,7 @@ def _own_adapters() -> tuple[Adapter, ...]:
 
 
 @cache
-def _traced() -> Adapter:
+def _traced() -> TracedModel:
     from agflow.models.families.traced import TracedModel
 
     return TracedModel()
@@ -94,10 +97,12 @@ def adapter_for(model: nn.Module) -> Adapter:
     ('blocks.0.attn.qk', 'head_dim', 128)
     """
     adapter = next((known for known in declared_adapters() if known.recognises(model)), _traced())
-    reason = None
-    if adapter is _traced():
-        reason = _wrapper(model) if isinstance(model, nn.Module) else "expected a torch.nn.Module"
-    reason = reason or next(state_refusals(model), None) or adapter.refusal(model)
+    if not isinstance(model, nn.Module):
+        reason = "expected a torch.nn.Module"
+    elif adapter is _traced():
+        reason = adapter.refusal(model) or _wrapper(model) or next(state_refusals(model), None)
+    else:
+        reason = next(state_refusals(model), None) or adapter.refusal(model)
     if reason is None:
         return adapter
     raise UnsupportedModelError(f"{type(model).__name__} is not supported: {reason}")
@@ -258,7 +263,7 @@ def build(description: dict[str, Any], dense: nn.Module | None = None) -> nn.Mod
                 model = (
                     adapter.build(arguments)
                     if dense is None
-                    else adapter.build_from(arguments, dense)
+                    else _built_from(adapter, arguments, dense)
                 )
                 if names is not None:
                     adapter.name_classes(model, [str(name) for name in names])
@@ -276,13 +281,24 @@ def build(description: dict[str, Any], dense: nn.Module | None = None) -> nn.Mod
     )
 
 
+def _built_from(adapter: Adapter, arguments: dict[str, Any], dense: nn.Module) -> nn.Module:
+    """The model, made of the dense one that the user gives."""
+    if adapter is not _traced():
+        raise InvalidValueError(
+            f"the expert is of the family {adapter.family} and says all of its model: leave model "
+            "out"
+        )
+    return _traced().build_from(arguments, dense)
+
+
 def _wrapper(model: nn.Module) -> str | None:
     """The reason against a wrapper around a model that is known by itself; None for others."""
     if hasattr(model, "merge_and_unload"):
         return "it is a wrapper of peft: pass what model.merge_and_unload() returns"
+    parts = dict(model.named_children())
     for name in ("_orig_mod", "module"):  # of torch.compile; of parallel training and averages
-        inside = model._modules.get(name)
-        if inside is not None and len(model._modules) == 1:
+        inside = parts.get(name)
+        if inside is not None and len(parts) == 1:
             return f"it is a wrapper around a {type(inside).__name__}: pass model.{name}"
     inside = next(
         (

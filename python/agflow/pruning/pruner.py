@@ -27,7 +27,7 @@ from agflow.models.channel_group import channels_of
 from agflow.models.copying import copy_of
 from agflow.models.families.traced import TracedModel
 from agflow.models.forward import check_image_shape
-from agflow.models.image_sizes import sized_by
+from agflow.models.noting import sized_by
 from agflow.models.resolution import at_image_size
 from agflow.pruning.graph_pruner import prune_by_graph
 from agflow.pruning.least_squares import check_compensation, compensated, moments

@@ -26,7 +26,7 @@ from agflow.evaluation.timing import Timing, time_models
 from agflow.models import adapter_for, count_params, model_logits, model_name
 from agflow.models.account import check_values, examined
 from agflow.models.head import known_classes
-from agflow.models.image_sizes import sized_by
+from agflow.models.noting import sized_by
 from agflow.models.passes import LABELS, run_models
 from agflow.models.preprocessing import preprocessing_of
 from agflow.pruning.allocation import Allocation

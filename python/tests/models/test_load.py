@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import small_vits
+import timm
 import torch
 
 import agflow
@@ -122,8 +123,7 @@ def test_functions_are_found_in_the_working_folder(working_folder):
     [
         ("timm:diet_tiny_patch16_224", {}, errors.InvalidValueError, "deit_tiny_patch16_224"),
         ("torchvision:vit_b_61", {}, errors.InvalidValueError, "did you mean vit_b_16"),
-        ("timm:resnet18", {}, errors.UnsupportedModelError, "ResNet is not supported"),
-        ("torchvision:resnet18", {}, errors.UnsupportedModelError, "ResNet is not supported"),
+        ("timm:vit_tiny_r_s16_p8_224", {}, errors.UnsupportedModelError, "hybrid"),
         (
             "timm:deit_tiny_patch16_224",
             {"check": request_check(["embd"])},
@@ -196,6 +196,14 @@ def test_commands_take_hugging_face_folders(hugging_face, working_folder):
         )
     )
     assert predicted["light_accuracy"] == predicted["heavy_accuracy"]
+
+
+def test_a_traced_model_is_checked_before_and_after_it_has_its_weights():
+    check = request_check(["heads"])
+    with torch.device("meta"):
+        check(timm.create_model("resnet10t"))  # without values it cannot be traced
+    with pytest.raises(errors.InvalidValueError, match="expected some of: conv, stage"):
+        check(timm.create_model("resnet10t").eval())
 
 
 def test_groups_are_those_of_the_model(example):

@@ -88,12 +88,8 @@ def test_description_of_a_timm_model_with_overrides():
 @pytest.mark.parametrize(
     "model, reason",
     [
-        (
-            lambda: nn.Linear(3, 3),
-            "Linear is not supported: no adapter knows this class; expected timm's "
-            "VisionTransformer",
-        ),
-        (lambda: timm.create_model("resnet18"), "ResNet"),
+        (lambda: nn.ReLU(), "ReLU is not supported: it has no parameters"),
+        (lambda: "resnet18", "str is not supported: expected a torch.nn.Module"),
         (
             lambda: type("Mine", (VisionTransformer,), {})(depth=1, embed_dim=48, num_heads=4),
             "Mine is not supported: it is a subclass",

@@ -124,7 +124,7 @@ def test_refusals_come_before_the_work():
         (
             {"macs": 0.5, "model": torch.nn.Linear(2, 2)},
             agflow.errors.UnsupportedModelError,
-            "no adapter",
+            "does not run on images",
         ),
     ]
     for options, kind, message in wrong:

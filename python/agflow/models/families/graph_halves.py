@@ -23,6 +23,7 @@ from agflow._utils.devices import first_parameter
 from agflow._utils.modes import evaluating
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models.copying import copy_of
+from agflow.models.counting import counted_macs
 from agflow.models.resizing import resize_of
 
 _BATCH = 2
@@ -78,10 +79,11 @@ def split(
 
 def prefix_macs(model: nn.Module, size: tuple[int, int, int], blocks: int) -> int:
     """The multiply-accumulates per image of the first part that :func:`split` returns."""
-    from agflow.models.operations import counted_macs  # it asks adapters itself
-
     prefix, _ = split(model, size, blocks)
-    return counted_macs(prefix, torch.zeros(1, *size).to(first_parameter(model)))
+    if next(prefix.parameters(), None) is None:
+        return 0
+    image = torch.zeros(1, *size).to(first_parameter(model))
+    return counted_macs(prefix, lambda: prefix(image), type(model).__name__)
 
 
 def _blocks_of(model: nn.Module, size: tuple[int, int, int]) -> _Blocks:

@@ -25,7 +25,9 @@ from agflow.models.adapter import Adapter
 from agflow.models.callables import FunctionModule
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.copying import copy_of
+from agflow.models.counting import counted_macs
 from agflow.models.families import classifiers, graph_halves
+from agflow.models.families.answers import answers_of
 from agflow.models.families.differences import apply, differences
 from agflow.models.families.origins import (
     OWN,
@@ -55,9 +57,6 @@ from agflow.models.slicing import cut_group
 if TYPE_CHECKING:
     from agflow.models.tracing.kept import Kept
 
-_ANSWERS = 16  # logits of an own model's dense image that its folder holds
-_SAME = 1e-2  # of the largest: other machines round otherwise, other models differ by more
-
 
 class TracedModel(Adapter):
     """Adapter for all models that no other knows, by their traced graph."""
@@ -82,7 +81,14 @@ class TracedModel(Adapter):
     # Units
 
     def layers(self, model: nn.Module) -> list[ChannelGroup]:
-        return list(self._traced(model).groups)
+        """As :meth:`Adapter.layers`; UnsupportedModelError where nothing is proven."""
+        traced = self._traced(model)
+        if not traced.groups:
+            reasons = "; ".join(map(str, traced.kept[:3])) or "no two of its layers have channels"
+            raise UnsupportedModelError(
+                f"nothing of {type(model).__name__} can be pruned: {reasons}"
+            )
+        return list(traced.groups)
 
     def kept(self, model: nn.Module) -> Sequence[Kept]:
         return self._traced(model).kept
@@ -98,11 +104,8 @@ class TracedModel(Adapter):
         return self._traced(model).costs.to_json()
 
     def macs(self, model: nn.Module) -> int:
-        from agflow.models.operations import counted_macs  # it asks adapters itself
-
-        weight = first_parameter(model)
-        image = torch.zeros(1, *self.input_size(model)).to(weight)
-        return counted_macs(model, image)
+        size = self.input_size(model)
+        return counted_macs(model, lambda: _run(model, size), type(model).__name__)
 
     def last_block(self, model: nn.Module) -> nn.Module:
         return last_map(model, self.input_size(model))
@@ -117,26 +120,14 @@ class TracedModel(Adapter):
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
         return known_size(model)
 
-    @torch.no_grad()
     def set_image_size(self, model: nn.Module, height: int, width: int) -> None:
         if height < 1 or width < 1:
             raise InvalidValueError(
                 f"the image size is {height}x{width}, expected at least one pixel each"
             )
-        channels = self.input_size(model)[0]
-        images = torch.zeros(1, channels, height, width).to(first_parameter(model))
-        try:
-            with evaluating(model):
-                logits_of(model(images))
-        except UnsupportedModelError:
-            raise
-        except Exception as error:  # whatever the model does with such images
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UnsupportedModelError(
-                f"{type(model).__name__} does not run on images of {height}x{width} ({reason}): "
-                "its layers fit one size, or need larger images"
-            ) from error
-        note_size(model, (channels, height, width))
+        size = self.input_size(model)[0], height, width
+        _run(model, size)
+        note_size(model, size)
 
     def preprocessing(self, model: nn.Module, folder: pathlib.Path | None = None) -> Preprocessing:
         """That of the library: torchvision's transforms, an image processor, or timm's config."""
@@ -174,7 +165,7 @@ class TracedModel(Adapter):
             size = list(self.input_size(model))
         except UnsupportedModelError:
             size = None
-        answers = _answers(model, size) if origin["library"] == OWN else None
+        answers = answers_of(model, size) if origin["library"] == OWN else None
         return {
             "origin": origin,
             "changes": changes,
@@ -217,27 +208,22 @@ class TracedModel(Adapter):
             set_config(model, config)
         return model
 
-    def check_answers(self, model: nn.Module, description: dict[str, Any]) -> None:
-        """Check that a model which was built from what the user gave answers as the saved one.
 
-        Raises
-        ------
-        InvalidValueError
-            It does not.
-        """
-        expected = description["answers"]
-        if expected is None:
-            return
-        found, wanted = (
-            torch.tensor(_answers(model, description["input_size"])),
-            torch.tensor(expected),
-        )
-        if not torch.allclose(found, wanted, rtol=0, atol=_SAME * float(wanted.abs().max())):
-            raise InvalidValueError(
-                f"with the weights of the expert the given {type(model).__name__} gives other "
-                "logits than the saved one did: give the dense model that it was cut from, made "
-                "with the same arguments"
-            )
+def _run(model: nn.Module, size: tuple[int, int, int]) -> torch.Tensor:
+    """The logits of one image of a size, which the model may not take."""
+    image = torch.zeros(1, *size).to(first_parameter(model))
+    try:
+        with evaluating(model), torch.no_grad():
+            return logits_of(model(image))
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # whatever the model does with such images
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        channels, height, width = size
+        raise UnsupportedModelError(
+            f"{type(model).__name__} does not run on images of {height}x{width} pixels and "
+            f"{channels} channels ({reason}): its layers fit one size, or need larger images"
+        ) from error
 
 
 def _described(model: nn.Module) -> tuple[Origin, dict[str, Any]]:
@@ -248,14 +234,3 @@ def _described(model: nn.Module) -> tuple[Origin, dict[str, Any]]:
     except UnsupportedModelError:  # changed since its origin was noted
         origin = own_origin(model)
         return origin, differences(model, dense_of(origin))
-
-
-@torch.no_grad()
-def _answers(model: nn.Module, size: list[int] | None) -> list[float] | None:
-    """The first logits of one random image, the same for every model of this size."""
-    weight = first_parameter(model)
-    if size is None or weight.device.type == "meta":
-        return None
-    image = torch.randn(1, *size, generator=torch.Generator().manual_seed(0)).to(weight)
-    with evaluating(model):
-        return logits_of(model(image))[0, :_ANSWERS].double().tolist()

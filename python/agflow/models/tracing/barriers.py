@@ -47,13 +47,23 @@ def barriers_of(
     return found
 
 
+_FREE = Reason("", "goes with a unit")
+
+
 def _reasons(dim: Dim) -> list[Reason | None]:
-    """Why each place of a dimension stays; None where it need not."""
+    """Why each place of a dimension stays; None where it need not.
+
+    A place goes with a unit of any of its factors, so that all of them must stay.
+    """
+    return [None if reason is _FREE else reason for reason in _of_places(dim)]
+
+
+def _of_places(dim: Dim) -> list[Reason | None]:
     found: list[Reason | None] = [None]
     for leaf in flat(dim):
         if leaf.parts is None:
-            inner = [leaf.reason] * leaf.extent
+            inner = [leaf.reason or _FREE] * leaf.extent
         else:
-            inner = [reason for part in leaf.parts for reason in _reasons(part)]
-        found = [a or b for a in found for b in inner]
+            inner = [reason for part in leaf.parts for reason in _of_places(part)]
+        found = [_FREE if _FREE in (a, b) else a or b for a in found for b in inner]
     return found

@@ -484,3 +484,12 @@ def test_attention_keeps_what_it_sums_over():
         return y.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, (8, 8))
 
     assert free(attend, nn.Linear(8, 24)) == [2, 8]
+
+
+def test_a_channel_stays_only_if_all_of_its_factors_do():
+    def attend(x, qkv):
+        q, k, v = qkv(x.flatten(2).transpose(1, 2)).unflatten(2, (3, 2, 4)).unbind(2)
+        return (q * k * v).flatten(2).transpose(1, 2).unflatten(2, (8, 8))
+
+    _, tracer = found_by(Between(attend, nn.Linear(8, 24)))
+    assert [str(b) for b in tracer.barriers] == ["last: 4 channels kept, the classes"]
