@@ -71,14 +71,14 @@ def pixel_shuffle(call: Call) -> Value:
     if parts is None:
         return None
     call.freeze(parts[1], *x[-2:])
-    return [*x[:-3], parts[0], *(call.fixed(n) for n in call.shape[-2:])]
+    return [*x[:-3], parts[0], *(call.places(n) for n in call.shape[-2:])]
 
 
 def pixel_unshuffle(call: Call) -> Value:
     """Places become channels: [C, r, r]."""
     x, r = call.first, call["downscale_factor"]
     call.freeze(*x[-2:])
-    places = [call.fixed(n) for n in call.shape[-2:]]
+    places = [call.places(n) for n in call.shape[-2:]]
     return [*x[:-3], x[-3] + call.fixed(r * r), *places]
 
 
@@ -97,7 +97,7 @@ def im2col(call: Call) -> Value:
     x = call.first
     call.freeze(*x[-2:])
     window = call.shape[-2] // size(x[-3])
-    return [*x[:-3], x[-3] + call.fixed(window), call.fixed(call.shape[-1])]
+    return [*x[:-3], x[-3] + call.fixed(window), call.places(call.shape[-1])]
 
 
 def col2im(call: Call) -> Value:
@@ -107,7 +107,7 @@ def col2im(call: Call) -> Value:
     if parts is None:
         return None
     call.freeze(parts[1], x[-1])
-    return [*x[:-2], parts[0], *(call.fixed(n) for n in call.shape[-2:])]
+    return [*x[:-2], parts[0], *(call.places(n) for n in call.shape[-2:])]
 
 
 def windows(call: Call) -> Value:
