@@ -185,9 +185,9 @@ class Tracer:
                     axes.freeze(dim, CLASSES if len(dims) == 2 else OUTPUT)
 
     def _freeze_repeated(self) -> None:
-        for value in (*self.values.values(), *self.parameters.values()):
-            for dim in _all_dims(value):
-                axes.freeze(list(axes.repeated(dim)), TWICE)
+        values = (*self.values.values(), *self.parameters.values())
+        for leaves in {tuple(axes.flat(dim)) for value in values for dim in _all_dims(value)}:
+            axes.freeze(list(axes.repeated(list(leaves))), TWICE)
 
 
 def _applied(rule, call: Call) -> Value:

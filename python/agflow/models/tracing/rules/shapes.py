@@ -50,9 +50,11 @@ def expand(call: Call) -> Value:
 
 
 def repeat(call: Call) -> Value:
-    """Whole axes one after the other: a new factor before their own."""
+    """Whole axes one after the other: a new factor before their own, which the code counts."""
     x = [[]] * (len(call.shape) - len(call.first)) + call.first
-    return [new(n // size(dim)) + dim for dim, n in zip(x, call.shape, strict=True)]
+    counts = [n // size(dim) for dim, n in zip(x, call.shape, strict=True)]
+    # a single place is repeated as expand does it, of any number of copies
+    return [call.fixed(n) + dim if flat(dim) else new(n) for dim, n in zip(x, counts, strict=True)]
 
 
 def repeat_interleave(call: Call) -> Value:
@@ -60,7 +62,7 @@ def repeat_interleave(call: Call) -> Value:
     x, axis = list(call.first), call["dim"]
     if axis is None or not isinstance(call["repeats"], int):
         return None
-    x[axis] = x[axis] + new(call["repeats"])
+    x[axis] = x[axis] + call.fixed(call["repeats"])
     return x
 
 
