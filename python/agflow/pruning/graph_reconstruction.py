@@ -24,11 +24,11 @@ Shape suffixes: B images of a batch, P positions, R rows, K kept inputs, O outpu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from agflow._utils.progress import progress_bar
 from agflow.errors import NonFiniteError
@@ -88,6 +88,7 @@ class GraphReconstruction:
     kept : by weight of a layer to be fitted, the inputs that it keeps, ascending int64
     method : ``"ridge"``, in sequence on the cut network; ``"ridge_at_once"`` or ``"mean"``, every
         layer by itself on the dense network
+    removed : nodes that return zeros in the cut network: the ends of branches that are gone
     """
 
     def __init__(
@@ -97,11 +98,12 @@ class GraphReconstruction:
         changed: Mapping[str, torch.Tensor],
         kept: Mapping[str, torch.Tensor],
         method: str = "ridge",
+        removed: Collection[fx.Node] = (),
     ):
-        self._run, self._dense, self._method = run, dict(dense), method
+        self._run, self._dense, self._method, self._removed = run, dict(dense), method, removed
         self._cut: Weights = dict(dense)
         # Where all layers are fitted at once, the network that they are fitted on stays dense.
-        self._changed = method == "ridge" and bool(changed)
+        self._changed = method == "ridge" and bool(changed or removed)
         if self._changed:
             self._cut.update(changed)
         self._fits = self._in_order(kept)
@@ -135,7 +137,7 @@ class GraphReconstruction:
     def _advance(self, batch: _Held, place: int, stop: int) -> None:
         same = batch.cut is batch.dense and not self._changed
         dense = self._run.run(batch.dense, self._dense, place, stop)
-        cut = dense if same else self._run.run(batch.cut, self._cut, place, stop)
+        cut = dense if same else self._run_cut(batch.cut, place, stop)
         batch.dense, batch.cut = dense, cut
 
     def _observed(self, batch: _Held, target: FitTarget, place: int) -> tuple[Values, Values]:
@@ -145,7 +147,12 @@ class GraphReconstruction:
         dense = self._run.run(batch.dense, self._dense, place, last, wanted)
         if not self._changed:
             return dense, dense
-        return dense, self._run.run(batch.cut, self._cut, place, last, wanted)
+        return dense, self._run_cut(batch.cut, place, last, wanted)
+
+    def _run_cut(
+        self, values: Values, place: int, stop: int, wanted: Sequence[fx.Node] = ()
+    ) -> Values:
+        return self._run.run(values, self._cut, place, stop, wanted, self._removed)
 
 
 class _Sums:

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from agflow.errors import InvalidValueError
+from agflow.models import adapter_for
 from agflow.models.slicing import tensor_of
 from agflow.models.tracing.network import traced_network
 from agflow.pruning import graph_reconstruction
 from agflow.pruning.graph_pruner import prune_by_graph
+from agflow.pruning.masks import masked
 
 
 class Bottleneck(nn.Module):
@@ -217,3 +219,21 @@ def test_mean_needs_a_shift():
     model, groups = network("pre-activation")
     with pytest.raises(InvalidValueError, match="conv2 has no bias and no normalisation behind"):
         pruned(model, half(groups), "mean")
+
+
+def test_branches_go_and_the_others_take_back_their_part():
+    torch.manual_seed(0)
+    model = KINDS["basic"]().eval()
+    groups = {group.name: group for group in traced_network(model, (3, 8, 8)).groups}
+    branch, inside, other = (
+        groups[name] for name in ("layer1.0", "layer1.0.conv1", "layer1.1.conv1")
+    )
+    cuts = [(branch, torch.zeros(0, dtype=torch.int64)), *half([inside, other])]
+    errors = {}
+    for compensate in ("none", "ridge"):
+        light, reference = pruned(model, cuts, compensate)
+        assert isinstance(light.layer1[0], nn.Identity)
+        with masked(adapter_for(model), reference, cuts):
+            assert distance(reference, light) < 1e-5
+        errors[compensate] = distance(model, light)
+    assert errors["ridge"] < 0.7 * errors["none"]
