@@ -24,6 +24,7 @@ Shape suffixes: B images of a batch, P positions, R rows, K kept inputs, O outpu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -175,6 +176,12 @@ class _Sums:
         self._intercept = fit.target.shifts
         inputs, outputs = self._kept_OK.shape[1], len(weight)
         dual = inputs > LARGEST_GRAM
+        if dual:
+            warnings.warn(
+                f"{fit.weight.rpartition('.')[0]} reads {inputs:,} inputs that stay: it is fitted "
+                f"to {MOST_DUAL_ROWS:,} rows at most, through the Gram matrix of the rows",
+                stacklevel=2,
+            )
         kind = DualRegression if dual else Regression
         self._fitted, self._held_out = (
             kind.empty(inputs, outputs, weight.device) for _ in range(2)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -113,17 +113,17 @@ class GraphRun:
 
     @torch.no_grad()
     def value_of(
-        self, node: fx.Node, known: Mapping[fx.Node, Any], weights: Mapping[str, torch.Tensor]
+        self, node: fx.Node, known: Mapping[fx.Node, Any], weight: Callable[[str], torch.Tensor]
     ) -> Any:
-        """Compute one value from those that are known and the weights."""
+        """Compute one value from those that are known and the weights, which are asked by name."""
         if node in known:
             return known[node]
         if node in self.names:
-            return weights[self.names[node]]
+            return weight(self.names[node])
         if node in self._constants:
             return self._constants[node]
         args, kwargs = map_arg(
-            (node.args, node.kwargs), lambda read: self.value_of(read, known, weights)
+            (node.args, node.kwargs), lambda read: self.value_of(read, known, weight)
         )
         return _out_of_place(node)[0](*args, **kwargs)
 
