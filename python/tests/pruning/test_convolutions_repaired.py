@@ -2,8 +2,8 @@
 
 ResNet-56 for CIFAR-10 loses a half or three quarters of the multiply-accumulates of the middle
 channels of its blocks; EfficientNet-Lite0 loses expanded channels until the whole network is at
-0.7x or 0.5x. Each test prints its table, means over three draws of calibration images; differences from
-the dense network are of the same test images, with 95 % intervals.
+0.7x or 0.5x. Each test prints its table, means over three draws of calibration images;
+differences from the dense network are of the same test images, with 95 % intervals.
 
     pytest -s -m slow python/tests/pruning/test_convolutions_repaired.py
 """
@@ -22,7 +22,7 @@ from agflow.pruning import Allocation
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 SEEDS = (0, 1, 2)
-SHARED, EVEN = {"joint": True}, {"widths": "uniform"}
+SHARED, EVEN = {}, {"widths": "uniform"}
 ROWS = {  # criterion, widths, compensation
     "sequential": ("agf", SHARED, "ridge"),
     "sequential, even widths": ("agf", EVEN, "ridge"),
@@ -80,6 +80,7 @@ def report(title, dense, lights):
 @pytest.mark.parametrize("keep, most", [(0.5, 1.3), (0.25, 10)])
 def test_middle_channels_of_resnet56(networks, keep, most):
     model = cifar.trained_resnet(networks, 56)
+    model.input_size = (3, 32, 32)
     test = DataLoader(cifar.cifar_images(networks, "test"), batch_size=250)
     dense = correct(model, test)
     conv = [group for group in adapter_for(model).layers(model) if group.kind == "conv"]

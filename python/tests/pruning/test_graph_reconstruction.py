@@ -129,7 +129,7 @@ def pruned(model, cuts, compensate, seed=1):
 
 @functools.cache
 def repaired(kind, compensate):
-    """The network of a kind without half of its units, and the reference that it is compared with."""
+    """The network of a kind without half of its units, and its reference."""
     model, groups = network(kind)
     return pruned(model, half(groups), compensate)
 
