@@ -138,7 +138,8 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
     )
     if isinstance(adapter, TracedModel):
         pruned, reference = prune_by_graph(model, cuts, batches, compensate)
-        _check_agreement(pruned, reference, images[:AGREEMENT_IMAGES])
+        with masked(adapter, reference, cuts):
+            _check_agreement(pruned, reference, images[:AGREEMENT_IMAGES])
         _copy_training_modes(pruned, model)
         return pruned
     pruned, reference = (copy_of(model).eval() for _ in range(2))
