@@ -5,7 +5,7 @@ code, which no folder can make: of such a model a copy without weights is kept i
 """
 
 # The libraries' own objects have types that they do not declare.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 
 from __future__ import annotations
 
