@@ -147,8 +147,8 @@ def _own_expert(spec: str, folder: pathlib.Path) -> nn.Module:
     """The expert of a folder that was cut from the model of a function of the user's."""
     if spec.partition(":")[0] in ("timm", "torchvision", "hf") or ":" not in spec:
         raise InvalidValueError(
-            f"weights {folder} is an expert folder, which brings its own model: give it in place of "
-            f"{spec}"
+            f"weights {folder} is an expert folder, which brings its own model: give it in place "
+            f"of {spec}"
         )
     return load_expert(folder, spec)
 
