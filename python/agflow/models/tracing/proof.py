@@ -31,7 +31,7 @@ class Proof:
     Attributes
     ----------
     model : the perturbed copy
-    images : random, [2, C, H, W]
+    images : random, [2, C, H, W]; copies are compared on the first
     """
 
     def __init__(self, model: nn.Module, input_size: Sequence[int], seed: int = 0):
@@ -122,7 +122,7 @@ class Proof:
 
     @torch.no_grad()
     def _logits(self, model: nn.Module) -> torch.Tensor:
-        return logits_of(model.eval()(self.images))
+        return logits_of(model.eval()(self.images[:1]))
 
     @torch.no_grad()
     def _masked(self, cuts: Sequence[Cut]) -> torch.Tensor:
@@ -135,7 +135,7 @@ class Proof:
                 weights[member.name] = _without(old, group, member, keep_U)
             hooks += [tap for tap in group.taps if not len(keep_U)]
         with temporary_hooks(_zeroed(self.model.get_submodule(tap.module)) for tap in hooks):
-            return logits_of(functional_call(self.model, weights, (self.images,)))
+            return logits_of(functional_call(self.model, weights, (self.images[:1],)))
 
 
 def turns_for(groups: Iterable[ChannelGroup]) -> int:

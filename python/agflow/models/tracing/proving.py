@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from agflow.models.channel_group import Attribute, ChannelGroup
 from agflow.models.slicing import Cut
@@ -42,8 +42,10 @@ def prove(
             left.remove(group)
             reasons[group.name] = "what is computed of them does not reach the logits"
     turns = turns_for([*base, *left]) if parted else _TURNS
+    fruitless: set[tuple] = set()
     for turn in range(turns):
-        left = _Growth(proof.refusal, proof, choices, reasons, turn).beside(list(base), left)
+        growth = _Growth(proof.refusal, proof, choices, reasons, turn, fruitless)
+        left = growth.beside(list(base), left)
     return {group.name: group for group in left}, reasons
 
 
@@ -66,6 +68,7 @@ class _Growth:
     check : why cuts are wrong, or None
     reasons : gets those of the groups that fail
     turn : of the draws
+    fruitless : choices of attributes, by their names, that were of no use to a group
     """
 
     check: Callable[[Sequence[Cut]], str | None]
@@ -73,6 +76,7 @@ class _Growth:
     choices: Choices
     reasons: Reasons
     turn: int = 0
+    fruitless: set[tuple] = field(default_factory=set)
 
     def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those of ``groups`` that stand beside ``base``."""
@@ -116,9 +120,12 @@ class _Growth:
 
     def _with_attributes(self, base: list[ChannelGroup], group: ChannelGroup) -> list[ChannelGroup]:
         """The group with each set of attributes, of as few as will do, that it stands with."""
+        choices = list(self.choices.get(group.name, list)())
+        alike = tuple(_keys(attributes) for equals in choices for attributes in equals)
         cuts = self.proof.draw([*base, group], self.turn)
-        needed = self.check(cuts) is not None
-        for equals in self.choices.get(group.name, list)() if needed else ():
+        if alike in self.fruitless or self.check(cuts) is None:
+            return []
+        for equals in choices:
             changed = [replace(group, attributes=attributes) for attributes in equals]
             proven = [
                 other
@@ -128,10 +135,16 @@ class _Growth:
             ]
             if proven:
                 return proven
+        self.fruitless.add(alike)
         return []
 
     def _refusal(self, groups: list[ChannelGroup]) -> str | None:
         return self.check(self.proof.draw(groups, self.turn))
+
+
+def _keys(attributes: Iterable[Attribute]) -> frozenset[tuple[str, int | None]]:
+    """Attributes by name and place, on whatever module."""
+    return frozenset((attribute.name, attribute.place) for attribute in attributes)
 
 
 def _named(groups: list[ChannelGroup]) -> str:
