@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from agflow.models.channel_group import Attribute, ChannelGroup
 from agflow.models.slicing import Cut
@@ -44,7 +45,7 @@ def prove(
     turns = turns_for([*base, *left]) if parted else _TURNS
     fruitless: set[tuple] = set()
     for turn in range(turns):
-        growth = _Growth(proof.refusal, proof, choices, reasons, turn, fruitless)
+        growth = _Growth(Proof.refusal, proof, choices, reasons, turn, fruitless)
         left = growth.beside(list(base), left)
     return {group.name: group for group in left}, reasons
 
@@ -55,11 +56,11 @@ def trainable(proof: Proof, groups: Sequence[ChannelGroup]) -> Reasons:
     Parts that only run in training mode, such as auxiliary classifiers, are not in the graph.
     """
     reasons: Reasons = {}
-    _Growth(proof.training_refusal, proof, {}, reasons).beside([], list(groups))
+    _Growth(Proof.training_refusal, proof, {}, reasons).beside([], list(groups))
     return reasons
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Growth:
     """Adds groups to what can be cut together, by halves.
 
@@ -71,7 +72,7 @@ class _Growth:
     fruitless : choices of attributes, by their names, that were of no use to a group
     """
 
-    check: Callable[[Sequence[Cut]], str | None]
+    check: Callable[[Proof, Sequence[Cut]], str | None]
     proof: Proof
     choices: Choices
     reasons: Reasons
@@ -81,17 +82,16 @@ class _Growth:
     def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those of ``groups`` that stand beside ``base``."""
         for _ in range(_ROUNDS):  # by chance a mistake may go unnoticed in one draw
-            sound = self._sound(base, groups)
-            if sound is groups:
+            if not groups or self._refusal(self.proof, [*base, *groups]) is None:
                 return groups
-            groups = sound
+            groups = self._sound(base, groups)
         return self._together(base, groups)
 
     def _sound(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those that stand beside ``base`` with some of the others: what fails, fails alone."""
         if not groups:
             return []
-        refusal = self._refusal([*base, *groups])
+        refusal = self._refusal(self.smaller, [*base, *groups])
         if refusal is None:
             return groups
         if len(groups) > 1:
@@ -108,7 +108,7 @@ class _Growth:
         """Those that stand beside ``base`` and all that stand before them."""
         if not groups:
             return []
-        refusal = self._refusal([*base, *groups])
+        refusal = self._refusal(self.proof, [*base, *groups])
         if refusal is None:
             return groups
         if len(groups) == 1:
@@ -123,23 +123,28 @@ class _Growth:
         choices = list(self.choices.get(group.name, list)())
         alike = tuple(_keys(attributes) for equals in choices for attributes in equals)
         cuts = self.proof.draw([*base, group], self.turn)
-        if alike in self.fruitless or self.check(cuts) is None:
+        if alike in self.fruitless or self.check(self.smaller, cuts) is None:
             return []
         for equals in choices:
             changed = [replace(group, attributes=attributes) for attributes in equals]
             proven = [
                 other
                 for other in changed
-                if self.check([*cuts[:-1], (other, cuts[-1][1])]) is None
-                and self._refusal([*base, other]) is None
+                if self.check(self.smaller, [*cuts[:-1], (other, cuts[-1][1])]) is None
+                and self._refusal(self.smaller, [*base, other]) is None
             ]
             if proven:
                 return proven
         self.fruitless.add(alike)
         return []
 
-    def _refusal(self, groups: list[ChannelGroup]) -> str | None:
-        return self.check(self.proof.draw(groups, self.turn))
+    def _refusal(self, proof: Proof, groups: list[ChannelGroup]) -> str | None:
+        return self.check(proof, proof.draw(groups, self.turn))
+
+    @cached_property
+    def smaller(self) -> Proof:
+        """On smaller images: what fails there is left out, what passes is proven on whole ones."""
+        return self.proof.reduced()
 
 
 def _keys(attributes: Iterable[Attribute]) -> frozenset[tuple[str, int | None]]:
