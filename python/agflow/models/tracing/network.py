@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from agflow._utils.devices import first_parameter
+from agflow._utils.modes import with_gradients
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.costs import Costs
 from agflow.models.tracing.attributes import attribute_choices
@@ -84,6 +85,7 @@ def traced_network(model: nn.Module, input_size: Sequence[int] = (3, 224, 224)) 
     return network
 
 
+@with_gradients  # of which a proof takes some, wherever it is asked for
 def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
     program = exported(model, torch.zeros(2, *input_size).to(first_parameter(model)))
     tracer, proof = Tracer(program), Proof(model, input_size)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from agflow.models.channel_group import Attribute, ChannelGroup
 from agflow.models.slicing import Cut
@@ -42,8 +43,10 @@ def prove(
             left.remove(group)
             reasons[group.name] = "what is computed of them does not reach the logits"
     turns = turns_for([*base, *left]) if parted else _TURNS
+    fruitless: set[tuple] = set()
     for turn in range(turns):
-        left = _Growth(proof.refusal, proof, choices, reasons, turn).beside(list(base), left)
+        growth = _Growth(Proof.refusal, proof, choices, reasons, turn, fruitless)
+        left = growth.beside(list(base), left)
     return {group.name: group for group in left}, reasons
 
 
@@ -53,11 +56,11 @@ def trainable(proof: Proof, groups: Sequence[ChannelGroup]) -> Reasons:
     Parts that only run in training mode, such as auxiliary classifiers, are not in the graph.
     """
     reasons: Reasons = {}
-    _Growth(proof.training_refusal, proof, {}, reasons).beside([], list(groups))
+    _Growth(Proof.training_refusal, proof, {}, reasons).beside([], list(groups))
     return reasons
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Growth:
     """Adds groups to what can be cut together, by halves.
 
@@ -66,28 +69,29 @@ class _Growth:
     check : why cuts are wrong, or None
     reasons : gets those of the groups that fail
     turn : of the draws
+    fruitless : choices of attributes, by their names, that were of no use to a group
     """
 
-    check: Callable[[Sequence[Cut]], str | None]
+    check: Callable[[Proof, Sequence[Cut]], str | None]
     proof: Proof
     choices: Choices
     reasons: Reasons
     turn: int = 0
+    fruitless: set[tuple] = field(default_factory=set)
 
     def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those of ``groups`` that stand beside ``base``."""
         for _ in range(_ROUNDS):  # by chance a mistake may go unnoticed in one draw
-            sound = self._sound(base, groups)
-            if sound is groups:
+            if not groups or self._refusal(self.proof, [*base, *groups]) is None:
                 return groups
-            groups = sound
+            groups = self._sound(base, groups)
         return self._together(base, groups)
 
     def _sound(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those that stand beside ``base`` with some of the others: what fails, fails alone."""
         if not groups:
             return []
-        refusal = self._refusal([*base, *groups])
+        refusal = self._refusal(self.smaller, [*base, *groups])
         if refusal is None:
             return groups
         if len(groups) > 1:
@@ -104,7 +108,7 @@ class _Growth:
         """Those that stand beside ``base`` and all that stand before them."""
         if not groups:
             return []
-        refusal = self._refusal([*base, *groups])
+        refusal = self._refusal(self.proof, [*base, *groups])
         if refusal is None:
             return groups
         if len(groups) == 1:
@@ -116,22 +120,36 @@ class _Growth:
 
     def _with_attributes(self, base: list[ChannelGroup], group: ChannelGroup) -> list[ChannelGroup]:
         """The group with each set of attributes, of as few as will do, that it stands with."""
+        choices = list(self.choices.get(group.name, list)())
+        alike = tuple(_keys(attributes) for equals in choices for attributes in equals)
         cuts = self.proof.draw([*base, group], self.turn)
-        needed = self.check(cuts) is not None
-        for equals in self.choices.get(group.name, list)() if needed else ():
+        if alike in self.fruitless or self.check(self.smaller, cuts) is None:
+            return []
+        for equals in choices:
             changed = [replace(group, attributes=attributes) for attributes in equals]
             proven = [
                 other
                 for other in changed
-                if self.check([*cuts[:-1], (other, cuts[-1][1])]) is None
-                and self._refusal([*base, other]) is None
+                if self.check(self.smaller, [*cuts[:-1], (other, cuts[-1][1])]) is None
+                and self._refusal(self.smaller, [*base, other]) is None
             ]
             if proven:
                 return proven
+        self.fruitless.add(alike)
         return []
 
-    def _refusal(self, groups: list[ChannelGroup]) -> str | None:
-        return self.check(self.proof.draw(groups, self.turn))
+    def _refusal(self, proof: Proof, groups: list[ChannelGroup]) -> str | None:
+        return self.check(proof, proof.draw(groups, self.turn))
+
+    @cached_property
+    def smaller(self) -> Proof:
+        """On smaller images: what fails there is left out, what passes is proven on whole ones."""
+        return self.proof.reduced()
+
+
+def _keys(attributes: Iterable[Attribute]) -> frozenset[tuple[str, int | None]]:
+    """Attributes by name and place, on whatever module."""
+    return frozenset((attribute.name, attribute.place) for attribute in attributes)
 
 
 def _named(groups: list[ChannelGroup]) -> str:

@@ -166,3 +166,12 @@ def test_what_only_training_reads_is_kept():
     _, network = network_of(Auxiliary)
     assert set(by_name(network)) == {"conv2"}
     assert "training mode" in network.kept[0].reason
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_groups_are_found_wherever_they_are_asked_for(mode):
+    model = Grouped()
+    with mode():
+        network = traced_network(model, SIZE)
+    assert [group.name for group in network.groups] == ["conv1", "conv3"]
+    assert model.training

@@ -1,0 +1,60 @@
+import torch
+from small_networks import Grouped, SqueezeExcite
+from torch import nn
+
+from agflow.models.costs import Product, size
+from agflow.models.tracing.network import traced_network
+
+
+def products(model):
+    return {product.name: product for product in traced_network(model, (3, 8, 8)).costs.products}
+
+
+def test_convolutions_with_their_kernels_strides_and_groups():
+    found = products(SqueezeExcite().eval())
+    assert found["depthwise"] == Product(
+        "convolution",
+        "depthwise",
+        size("expand"),
+        rows=64,
+        inputs=size(1),
+        bias=True,
+        kernel=9,
+        groups=size("expand"),
+    )
+    assert found["head"] == Product("linear", "head", size(5), 1, size("project"), bias=True)
+    grouped = products(Grouped().eval())["conv2"]
+    assert (grouped.inputs, grouped.outputs) == (size(4), size((2, "conv1")))
+    assert (grouped.groups, grouped.rows) == (size("conv1"), 36)
+
+
+def test_a_weight_that_is_used_twice_is_one_weight():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+            self.fc = nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.fc(self.conv(self.conv(self.stem(x).relu()).relu()).mean((2, 3)))
+
+    model = Twice().eval()
+    costs = traced_network(model, (3, 8, 8)).costs
+    assert costs.params() == sum(p.numel() for p in model.parameters())
+    assert costs.macs() == 64 * (3 * 4 + 2 * 9 * 4 * 4) + 4 * 5
+
+
+def test_attention_between_places_costs_multiplications_too():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 5)
+
+        def forward(self, x):
+            x = self.stem(x).flatten(2).transpose(1, 2)
+            x = nn.functional.scaled_dot_product_attention(x, x, x)
+            return self.fc((x @ x.transpose(1, 2) @ x).mean(1))
+
+    costs = traced_network(Attending().eval(), (3, 8, 8)).costs
+    assert costs.macs() == 64 * 3 * 4 + 4 * (64 * 64 * 4) + 4 * 5
+    assert torch.tensor([product.rows for product in costs.products]).min() >= 1
