@@ -41,7 +41,8 @@ func TestFlagsReachPython(t *testing.T) {
 			`"data":"example:train","device":"cpu","dtype":"float32","epochs":0,` +
 			`"eval":"example:test","eval_limit":null,"force":false,"groups":["mlp"],` +
 			`"ignored_layers":["blocks.0.*","head"],"image_column":null,` +
-			`"interpolation":null,"label":null,"limit":7,"lr":0.002,"macs":"0.5",` +
+			`"interpolation":null,"label":null,"limit":7,"loss":"labels","lr":0.002,` +
+			`"macs":"0.5",` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
 			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"run": `{` +
@@ -50,7 +51,8 @@ func TestFlagsReachPython(t *testing.T) {
 			`"data":"example:train","device":"cpu","dtype":"float32","epochs":12,` +
 			`"eval":"example:test","eval_limit":null,"force":false,` +
 			`"groups":["mlp","heads","conv"],"ignored_layers":[],"image_column":null,` +
-			`"interpolation":null,"label":null,"limit":null,"lr":0.002,"macs":null,` +
+			`"interpolation":null,"label":null,"limit":null,"loss":"labels",` +
+			`"lr":0.002,"macs":null,` +
 			`"mean":[],"model":"example","output":"agflow-run","pruning_ratio":null,` +
 			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"finetune --light l --output o --features 0.5 --checkpoint c": `{` +
@@ -67,7 +69,8 @@ func TestFlagsReachPython(t *testing.T) {
 			`"data":"example:train","device":"cpu","dtype":"float32",` +
 			`"groups":["mlp","heads","conv"],"held_out":0.2,"ignored_layers":[],` +
 			`"image_column":null,"interpolation":null,` +
-			`"label":null,"limit":null,"macs":"0.5","mean":[],"model":"example",` +
+			`"label":null,"limit":null,"loss":"labels","macs":"0.5","mean":[],` +
+			`"model":"example",` +
 			`"offset":null,"output":"o","params":null,"pruning_ratio":null,"round_to":8,` +
 			`"seed":0,"std":[],"weights":null,"workers":0}`,
 		"design --output o --classes 0,217 --macs 1,0.25 --shared-blocks 0,4 --ensemble": `{` +

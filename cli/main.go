@@ -1,4 +1,4 @@
-// Command agflow measures gradient flow in Vision Transformers, prunes them by it, and routes
+// Command agflow measures gradient flow in vision networks, prunes them by it, and routes
 // images between the pruned and the dense model.
 //
 // The steps on files need no Python. For a step on models this program becomes the host of a
@@ -66,7 +66,7 @@ func guarded(action func() error) (err error) {
 func newApp(stdout, stderr io.Writer) *cli.App {
 	return &cli.App{
 		Name: "agflow",
-		Usage: "prune Vision Transformers by gradient flow, repair them, " +
+		Usage: "prune vision networks by gradient flow, repair them, " +
 			"and send low-confidence images to the full model",
 		Writer: stdout, ErrWriter: stderr,
 		Flags: globalFlags(), HideHelp: true, HideVersion: true,

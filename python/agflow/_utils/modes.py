@@ -70,4 +70,7 @@ def without_gradients(function: Function) -> Function:
 def without_inference_tensors(model: nn.Module) -> nn.Module:
     """``model``, or its copy where it was made in ``torch.inference_mode``: autograd takes that."""
     tensors = (*model.parameters(), *model.buffers())
-    return copy.deepcopy(model) if any(tensor.is_inference() for tensor in tensors) else model
+    if not any(tensor.is_inference() for tensor in tensors):
+        return model
+    # Python copies a buffer of that mode into another one, and a parameter into an ordinary one.
+    return copy.deepcopy(model, {id(buffer): buffer.clone() for buffer in model.buffers()})

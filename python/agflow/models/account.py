@@ -103,7 +103,7 @@ def _of_outputs(adapter: Adapter, model: nn.Module) -> str | None:
         except Exception as error:  # whatever is in the model
             return (
                 f"it does not run on images of {list(images.shape[1:])}, {images.dtype} "
-                f"({str(error).splitlines()[0]}): {_dtypes(model)}"
+                f"({_first_line(error)}): {_cure(adapter, model)}"
             )
         if _same(logits_BK, twins_BK):
             return None
@@ -121,10 +121,16 @@ def _bare_copy(model: nn.Module) -> nn.Module:
     return twin
 
 
-def _dtypes(model: nn.Module) -> str:
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _cure(adapter: Adapter, model: nn.Module) -> str:
     dtypes = {str(parameter.dtype) for parameter in model.parameters()}
     if len(dtypes) > 1:
         return f"its parameters are {' and '.join(sorted(dtypes))}: call model.float()"
+    if adapter.any_size:
+        return "give it images of the channels and the size that it takes"
     return "check what was changed in it by hand"
 
 

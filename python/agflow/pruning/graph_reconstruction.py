@@ -55,7 +55,6 @@ MOST_DUAL_ROWS = 4096
 CHUNK_VALUES = 2**26  # of the rows that are laid out at once
 SUM_SHARE = 1.0
 PLAIN_SHARE = 1.0
-PASSES = 1
 
 Weights = dict[str, torch.Tensor]
 
@@ -131,15 +130,6 @@ class GraphReconstruction:
             if self._method == "ridge":
                 self._cut.update(new)
                 self._changed = True
-            for _ in range(PASSES if fit.target.passed else 0):
-                sums = _Sums(self._run, fit, self._cut, _total(held), number)
-                for batch in held:
-                    sums.add(
-                        *self._observed(batch, fit.target, stop), batch.images, fit.target.passed
-                    )
-                new = sums.solved(self._method)
-                found.update(new)
-                self._cut.update(new)
         return found
 
     def _advance(self, batch: _Held, place: int, stop: int) -> None:
@@ -190,19 +180,13 @@ class _Sums:
         self._few = images < HELD_OUT_EVERY
         self._seen = 0
 
-    def add(self, dense: Values, cut: Values, images: int, passed=None) -> None:
+    def add(self, dense: Values, cut: Values, images: int) -> None:
         """Add the rows of a batch, the first ``images`` of which are real."""
         target, batch_size = self._target, self._run.batch_size
         x = cut[self._layer.args[0]]
         if is_linear(self._layer):
             x = x.reshape(batch_size, -1, x.shape[-1])
-        aim = dense[target.end]
-        if passed is not None:
-            low, high = passed
-            now = cut[target.end]
-            aim = torch.where(aim <= low, now.clamp(max=low), aim)
-            aim = torch.where(aim >= high, now.clamp(min=high), aim)
-        gap = end_rows(target, aim - cut[target.end], batch_size) * self._share(cut)
+        gap = end_rows(target, dense[target.end] - cut[target.end], batch_size) * self._share(cut)
         z = output_rows(target, cut[self._layer], batch_size)
         step = max(1, CHUNK_VALUES // (self._taken * self._kept_OK.shape[1]))
         for first in range(0, images, step):

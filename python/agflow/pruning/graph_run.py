@@ -95,6 +95,10 @@ class GraphRun:
         }
         return {name: tensors[name].detach() for name in self.names.values()}
 
+    def is_answer(self, node: fx.Node) -> bool:
+        """Whether the network returns a value."""
+        return any(user.op == "output" for user in node.users)
+
     def is_constant(self, node: fx.Node) -> bool:
         """Whether a value depends on the weights alone, not on the images."""
         return node in self._constant

@@ -15,7 +15,6 @@ Shape suffixes: O outputs of the layer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,21 +48,6 @@ class FitTarget:
     chain: tuple[fx.Node, ...]
     norm: fx.Node | None
     end: fx.Node
-
-    @property
-    def passed(self) -> tuple[float, float] | None:
-        """The range of the end's values that the activation behind it lets pass; None for all."""
-        (behind, *others) = self.end.users or (None,)
-        if others or behind is None:
-            return None
-        if behind.target in (aten.relu.default, aten.relu_.default):
-            return 0.0, math.inf
-        if behind.target in (aten.relu6.default, aten.relu6_.default):
-            return 0.0, 6.0
-        if behind.target in (aten.hardtanh.default, aten.hardtanh_.default):
-            low, high = (*behind.args[1:], *(-1.0, 1.0)[len(behind.args) - 1 :])
-            return float(low), float(high)
-        return None
 
     @property
     def adds(self) -> bool:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import agflow
+from agflow._utils.modes import without_inference_tensors
 from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.models import (
     adapter_for,
@@ -514,3 +515,29 @@ def test_nothing_keeps_a_model_alive():
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_what_cannot_be_pruned_is_named_with_the_reason():
+    linear = sized(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), (3, 4, 4))
+    assert "1: 5 channels kept, the classes" in refusal(lambda: adapter_for(linear).layers(linear))
+
+    class Branching(Net):
+        def forward(self, images):
+            return super().forward(-images if images.mean() > 0 else images)
+
+    model = sized(drawn(Branching()))
+    assert "branches on values" in refusal(lambda: adapter_for(model).layers(model))
+    assert count_macs(model) == counted(model), "what needs no graph works"
+
+
+def test_images_that_do_not_fit_are_said():
+    text = refusal(lambda: agflow.calibrate(Net(), [(torch.zeros(2, 1, 8, 8), torch.arange(2))]))
+    assert "does not run on images of [1, 8, 8]" in text and "channels and the size" in text
+
+
+def test_models_of_inference_mode_are_measured():
+    with torch.inference_mode():
+        model = Net()
+    copied = without_inference_tensors(model)
+    assert not any(tensor.is_inference() for tensor in copied.state_dict().values())
+    assert adapter_for(copied).layers(sized(copied))

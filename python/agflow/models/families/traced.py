@@ -81,7 +81,14 @@ class TracedModel(Adapter):
     # Units
 
     def layers(self, model: nn.Module) -> list[ChannelGroup]:
-        return list(self._traced(model).groups)
+        """As :meth:`Adapter.layers`; UnsupportedModelError where nothing is proven."""
+        traced = self._traced(model)
+        if not traced.groups:
+            reasons = "; ".join(map(str, traced.kept[:3])) or "no two of its layers have channels"
+            raise UnsupportedModelError(
+                f"nothing of {type(model).__name__} can be pruned: {reasons}"
+            )
+        return list(traced.groups)
 
     def kept(self, model: nn.Module) -> Sequence[Kept]:
         return self._traced(model).kept

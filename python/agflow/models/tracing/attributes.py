@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-from torch import fx, nn
+from torch import nn
 
 from agflow.models.channel_group import Attribute, ChannelGroup
-from agflow.models.tracing.axes import Dim, Leaf, atoms, coordinates
+from agflow.models.tracing.axes import Leaf, atoms, coordinates
 from agflow.models.tracing.tracer import Tracer
-from agflow.models.tracing.uses import callers
+from agflow.models.tracing.uses import callers, dims_of
 
 Family = tuple[Attribute, ...]
 """One attribute of all modules of one class."""
@@ -78,12 +78,6 @@ def _owners(
         path = member.name.split(".")[:-1]
         for count in range(len(path), max(0, len(path) - _PARENTS), -1):
             yield ".".join(path[:count])
-
-
-def dims_of(tracer: Tracer, node: fx.Node) -> list[Dim]:
-    """The axes of a node's tensor; none of several tensors'."""
-    dims = tracer.values.get(node)
-    return dims if isinstance(dims, list) else []
 
 
 def _numbers_in(argument: object) -> Iterator[int]:

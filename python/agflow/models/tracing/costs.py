@@ -1,5 +1,8 @@
 """Costs of a traced graph as functions of the sizes of its channel groups."""
 
+# torch.fx types the arguments of a node as whatever an operator may take.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 from collections import Counter
@@ -13,7 +16,7 @@ from torch import fx
 from agflow.models.costs import Costs, Product, Size
 from agflow.models.tracing.axes import Dim, Leaf, flat
 from agflow.models.tracing.tracer import Tracer
-from agflow.models.tracing.uses import Use, callers, images_in, parameter_names, uses
+from agflow.models.tracing.uses import Use, callers, dims_of, images_in, parameter_names, uses
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _MATRIX_PRODUCTS = {
@@ -103,18 +106,18 @@ class _Count:
 
     def contraction(self, use: Use) -> Product:
         """Of an activation with a weight, its parameters with it where they are its own."""
-        places, weight = list(self.tracer.values[use.rows]), self.tracer.values[use.weight]
+        places, weight = list(dims_of(self.tracer, use.rows)), dims_of(self.tracer, use.weight)
         del places[use.channels]
-        rows, name = self._per_image(places), callers(use.node)[-1]
+        places, name = self._per_image(places), callers(use.node)[-1]
         inputs, outputs = self.volume([weight[use.reads]]), self.volume([weight[use.emits]])
-        simple = len(rows) == 1 and not rows[0][1] and (use.groups == 1 or use.emits == 0)
-        if not simple or use.parameters[0] in self.counted or use.weight.op != "placeholder":
+        rows = _constant(places) if use.groups == 1 or use.emits == 0 else None
+        if rows is None or use.parameters[0] in self.counted or use.weight.op != "placeholder":
             kernel: Size = ((use.kernel, ()),)
-            return _product(name, _times(_times(rows, kernel), _times(inputs, outputs)))
+            return _product(name, _times(_times(places, kernel), _times(inputs, outputs)))
         self.counted.add(use.parameters[0])
         bias = self._own(use.node, (2,)) if use.has_bias else ()
         self.counted.update(bias)
-        common = Product("linear", name, outputs, rows[0][0], inputs, bias=bool(bias))
+        common = Product("linear", name, outputs, rows, inputs, bias=bool(bias))
         if not use.is_convolution:
             return common
         groups = () if use.groups == 1 else self._groups(weight[use.emits], use.groups)
@@ -133,9 +136,8 @@ class _Count:
         """The parameters that arguments of a node are; none where one is none or was counted."""
         found = [node.args[place] if place < len(node.args) else None for place in arguments]
         names = [self.parameters.get(getattr(argument, "name", "")) for argument in found]
-        if None in names or not self.counted.isdisjoint(names):
-            return ()
-        return tuple(names)
+        own = tuple(name for name in names if name and name not in self.counted)
+        return own if len(own) == len(names) else ()
 
     def norm(self, node: fx.Node) -> Product | None:
         """A norm with scale and shift; None where a node is none."""
@@ -143,25 +145,32 @@ class _Count:
             return None
         axis, arguments = _NORMS[node.target]
         names = self._own(node, arguments)
-        places = list(self.tracer.values[node])
+        places = list(dims_of(self.tracer, node))
         outputs = self.volume([places.pop(axis)])
-        rows = self._per_image(places)
-        if not names or len(rows) > 1 or rows[0][1] or len(self.tracer.parameters[names[0]]) > 1:
+        rows = _constant(self._per_image(places))
+        if not names or rows is None or len(self.tracer.parameters[names[0]]) > 1:
             return None
         self.counted.update(names)
-        return Product("norm", callers(node)[-1], outputs, rows[0][0])
+        return Product("norm", callers(node)[-1], outputs, rows)
 
     def matrix_product(self, node: fx.Node) -> Product:
         """Of two activations."""
-        inner = self.volume([self.tracer.values[node.args[0]][-1]])
-        return _product(callers(node)[-1], _times(self._per_image(self.tracer.values[node]), inner))
+        inner = self.volume([dims_of(self.tracer, node.args[0])[-1]])
+        elements = self._per_image(dims_of(self.tracer, node))
+        return _product(callers(node)[-1], _times(elements, inner))
 
     def attention(self, node: fx.Node) -> Product:
         """Both products of an attention."""
-        q, k, v = (self.tracer.values[value] for value in node.args[:3])
+        q, k, v = (dims_of(self.tracer, value) for value in node.args[:3])
         weights = _times(self._per_image(q[:-1]), self.volume([k[-2]]))
         widths = _sum((*self.volume([q[-1]]), *self.volume([v[-1]])))
         return _product(callers(node)[-1], _times(weights, widths))
+
+
+def _constant(size: Size) -> int | None:
+    """A size that depends on no group, else None."""
+    factor, names = size[-1]
+    return factor if len(size) == 1 and not names else None
 
 
 def _product(name: str, macs: Size) -> Product:

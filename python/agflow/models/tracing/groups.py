@@ -14,7 +14,7 @@ from agflow.models.channel_group import CONSUMER, PRODUCER, THROUGH, ChannelGrou
 from agflow.models.tracing.axes import Dim, Leaf, atoms, flat, size
 from agflow.models.tracing.runs import runs_of
 from agflow.models.tracing.tracer import Tracer
-from agflow.models.tracing.uses import Use, call_counts, callers, uses
+from agflow.models.tracing.uses import Use, call_counts, callers, dims_of, uses
 
 _ADDITIONS = {torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor}
 
@@ -70,7 +70,7 @@ def classes_of(tracer: Tracer) -> list[ChannelClass]:
         for axis, dim in enumerate(dims):
             _hold(found, tracer, own, name, axis, dim)
     for addition in residual_additions(tracer):
-        for leaf in dict.fromkeys(leaf for dim in tracer.values[addition] for leaf in atoms(dim)):
+        for leaf in dict.fromkeys(leaf for dim in dims_of(tracer, addition) for leaf in atoms(dim)):
             if leaf in found:
                 found[leaf].additions.append(addition)
     return list(found.values())
@@ -107,7 +107,7 @@ def _role(tracer: Tracer, use: Use, axis: int, leaf: Leaf) -> str:
     """What a contraction does with the class along this axis of its weight's parameter."""
     if leaf in use.passed(tracer):
         return THROUGH
-    dims = tracer.values[use.weight]
+    dims = dims_of(tracer, use.weight)
     emits, reads = leaf in atoms(dims[use.emits]), leaf in atoms(dims[use.reads])
     if emits and reads:
         emits, reads = axis == use.emits, axis == use.reads
@@ -278,7 +278,7 @@ def _seen_elsewhere(
     for module, node in reversed(last_of.items()):
         if calls[module] != 1 or not _is_torch_layer(model.get_submodule(module)):
             continue
-        dims = tracer.values[node] if isinstance(node.meta.get("val"), torch.Tensor) else ()
+        dims = dims_of(tracer, node)
         for axis in (1, -1) if len(dims) > 1 else ():
             place = _place(dims[axis], held.leaf)
             if place is not None:

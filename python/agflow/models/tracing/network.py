@@ -14,6 +14,7 @@ from agflow._utils.devices import first_parameter
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.costs import Costs
 from agflow.models.tracing.attributes import attribute_choices
+from agflow.models.tracing.axes import flat
 from agflow.models.tracing.blocks import blocks_of
 from agflow.models.tracing.costs import costs_of
 from agflow.models.tracing.graph import exported
@@ -114,13 +115,16 @@ def _proven(
     """
     proven: dict[ChannelClass, ChannelGroup] = {}
     reasons: dict[ChannelClass, str] = {}
+    parted = any(
+        factor.parts for dims in tracer.parameters.values() for dim in dims for factor in flat(dim)
+    )
     while tried := chosen([held for held in classes if held not in reasons], proven):
         groups = groups_of(model, tracer, tried, {group.name for group in proven.values()})
         choices = {
             group.name: partial(attribute_choices, model, tracer, group, held.leaf)
             for held, group in zip(tried, groups, strict=True)
         }
-        found, refused = prove(proof, list(proven.values()), groups, choices)
+        found, refused = prove(proof, list(proven.values()), groups, choices, parted)
         for held, group in zip(tried, groups, strict=True):
             if group.name in refused:
                 reasons[held] = refused[group.name]

@@ -39,8 +39,8 @@ def estimate_statistics(model: nn.Module, images: torch.Tensor, generator: torch
         noise = torch.randn(2, len(x_CR), generator=generator, dtype=x_CR.dtype)
         variance, mean = torch.var_mean(x_CR, 1, correction=0)
         spread = (variance + 1e-3 * variance.mean()).sqrt()
-        norm.running_mean.copy_(mean + 0.1 * spread * noise[0])
-        norm.running_var.copy_((spread * (0.1 * noise[1]).exp()) ** 2)
+        norm.get_buffer("running_mean").copy_(mean + 0.1 * spread * noise[0])
+        norm.get_buffer("running_var").copy_((spread * (0.1 * noise[1]).exp()) ** 2)
 
     with temporary_hooks(
         module.register_forward_pre_hook(estimate)

@@ -45,26 +45,27 @@ class Proof:
             estimate_statistics(self.model, self.images, self.generator)
         self.tolerance = _TOLERANCE[self.images.dtype]
 
-    def draw(self, groups: Iterable[ChannelGroup]) -> list[Cut]:
+    def draw(self, groups: Iterable[ChannelGroup], turn: int = 0) -> list[Cut]:
         """Random units for groups to keep, a quarter to three quarters; branches go.
 
-        Groups of one size keep different numbers: code that halves what it gets would not notice.
+        Of groups of one size some keep many and some few, or code that halves what it gets would
+        not be noticed. Any two differ in one of :func:`turns_for` turns.
         """
-        shift = int(torch.randint(1 << 20, (), generator=self.generator))
-        turns: Counter[int] = Counter()
+        ranks: Counter[int] = Counter()
         cuts = []
         for group in groups:
-            cuts.append((group, self._kept(group, shift + turns[group.units])))
-            turns[group.units] += max(2, group.units // 5)
+            # The first two turns are each other's opposite, the others go by further digits.
+            many = bool(ranks[group.units] >> max(0, turn - 1) & 1) != (turn == 1)
+            cuts.append((group, self._kept(group, many)))
+            ranks[group.units] += 1
         return cuts
 
-    def _kept(self, group: ChannelGroup, turn: int) -> torch.Tensor:
+    def _kept(self, group: ChannelGroup, many: bool) -> torch.Tensor:
         if group.may_vanish:
             return torch.zeros(0, dtype=torch.int64)
-        least, most = (
-            (group.units // 4, 3 * group.units // 4) if group.units > 3 else (1, group.units)
-        )
-        count = least + turn % (most - least + 1)
+        quarter, half = max(1, group.units // 4), group.units // 2
+        least, most = (half + 1, max(half + 1, 3 * group.units // 4)) if many else (quarter, half)
+        count = least + int(torch.randint(most - least + 1, (), generator=self.generator))
         return torch.randperm(group.units, generator=self.generator)[:count].sort().values
 
     def refusal(self, cuts: Sequence[Cut]) -> str | None:
@@ -137,6 +138,12 @@ class Proof:
             return logits_of(functional_call(self.model, weights, (self.images,)))
 
 
+def turns_for(groups: Iterable[ChannelGroup]) -> int:
+    """Draws in which any two groups of one size keep different numbers of units, at least two."""
+    sizes = Counter(group.units for group in groups)
+    return 1 + max(1, (max(sizes.values(), default=1) - 1).bit_length())
+
+
 def cut_copy(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     """A copy with these cuts that shares the tensors which stay whole."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
@@ -165,7 +172,7 @@ def _at_units(flow: torch.Tensor, group: ChannelGroup, member: Member) -> float:
 
 def _zeroed(module: nn.Module) -> RemovableHandle:
     """Make a module return zeros."""
-    return module.register_forward_hook(lambda _, inputs, output: output * 0)
+    return module.register_forward_hook(lambda *called: called[-1] * 0)
 
 
 def _first_line(error: Exception) -> str:

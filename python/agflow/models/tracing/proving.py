@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from agflow.models.channel_group import Attribute, ChannelGroup
 from agflow.models.slicing import Cut
-from agflow.models.tracing.proof import Proof
+from agflow.models.tracing.proof import Proof, turns_for
 
 Reasons = dict[str, str]
 """By name of a group, why it is not cut."""
 
 Choices = Mapping[str, Callable[[], Iterable[Sequence[tuple[Attribute, ...]]]]]
 
-_DRAWS = 2  # of units that go
+_TURNS = 2  # draws of units that go, where no two groups lie along one axis
 _ROUNDS = 4
 _LEAST_EFFECT = 10  # on the logits, in tolerances: below it a proof would not notice a mistake
 
@@ -24,12 +24,14 @@ def prove(
     base: Sequence[ChannelGroup],
     groups: Sequence[ChannelGroup],
     choices: Choices,
+    parted: bool = False,
 ) -> tuple[dict[str, ChannelGroup], Reasons]:
     """The groups that can be cut together with those in ``base``, and why the others cannot.
 
     Parameters
     ----------
     choices : by group, what gives sets of attributes that it may need, likely ones first
+    parted : whether groups may lie side by side along one axis
     """
     reasons: Reasons = {}
     left = list(groups)
@@ -39,8 +41,9 @@ def prove(
         if not effect > _LEAST_EFFECT * proof.tolerance:
             left.remove(group)
             reasons[group.name] = "what is computed of them does not reach the logits"
-    for _ in range(_DRAWS):
-        left = _Growth(proof.refusal, proof, choices, reasons).beside(list(base), left)
+    turns = turns_for([*base, *left]) if parted else _TURNS
+    for turn in range(turns):
+        left = _Growth(proof.refusal, proof, choices, reasons, turn).beside(list(base), left)
     return {group.name: group for group in left}, reasons
 
 
@@ -62,16 +65,18 @@ class _Growth:
     ----------
     check : why cuts are wrong, or None
     reasons : gets those of the groups that fail
+    turn : of the draws
     """
 
     check: Callable[[Sequence[Cut]], str | None]
     proof: Proof
     choices: Choices
     reasons: Reasons
+    turn: int = 0
 
     def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those of ``groups`` that stand beside ``base``."""
-        for _ in range(_ROUNDS):  # a mistake may go unnoticed by chance, in one draw
+        for _ in range(_ROUNDS):  # by chance a mistake may go unnoticed in one draw
             sound = self._sound(base, groups)
             if sound is groups:
                 return groups
@@ -111,7 +116,7 @@ class _Growth:
 
     def _with_attributes(self, base: list[ChannelGroup], group: ChannelGroup) -> list[ChannelGroup]:
         """The group with each set of attributes, of as few as will do, that it stands with."""
-        cuts = self.proof.draw([*base, group])
+        cuts = self.proof.draw([*base, group], self.turn)
         needed = self.check(cuts) is not None
         for equals in self.choices.get(group.name, list)() if needed else ():
             changed = [replace(group, attributes=attributes) for attributes in equals]
@@ -126,7 +131,7 @@ class _Growth:
         return []
 
     def _refusal(self, groups: list[ChannelGroup]) -> str | None:
-        return self.check(self.proof.draw(groups))
+        return self.check(self.proof.draw(groups, self.turn))
 
 
 def _named(groups: list[ChannelGroup]) -> str:

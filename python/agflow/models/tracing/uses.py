@@ -1,5 +1,10 @@
 """Which weights a traced graph contracts activations with, and the modules that do it."""
 
+# torch.fx types the arguments of a node as whatever an operator may take.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportFunctionMemberAccess=false, reportIndexIssue=false, reportReturnType=false
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
 from __future__ import annotations
 
 from collections import Counter
@@ -55,11 +60,11 @@ class Use:
 
     def read(self, tracer: Tracer) -> Dim:
         """The axis of the activation that is contracted."""
-        return tracer.values[self.x][self.channels]
+        return dims_of(tracer, self.x)[self.channels]
 
     def emitted(self, tracer: Tracer) -> dict[Leaf, None]:
         """The classes that its output's channels are made of, in order."""
-        return dict.fromkeys(atoms(tracer.values[self.weight][self.emits]))
+        return dict.fromkeys(atoms(dims_of(tracer, self.weight)[self.emits]))
 
     def passed(self, tracer: Tracer) -> set[Leaf]:
         """Classes that pass through it, each channel by itself: a grouped convolution's groups."""
@@ -113,6 +118,12 @@ def _convolution(node: fx.Node, parameters: tuple[str, ...]) -> Use:
     kernel = weight.meta["val"].shape[2:].numel()
     stride = node.args[3] if len(node.args) > 3 else [1]
     return Use(node, x, weight, parameters, channels, reads, emits, groups, kernel, int(stride[0]))
+
+
+def dims_of(tracer: Tracer, node: fx.Node) -> list[Dim]:
+    """The axes of a node's tensor; none of several tensors'."""
+    dims = tracer.values.get(node)
+    return dims if isinstance(dims, list) else []
 
 
 def callers(node: fx.Node) -> list[str]:
