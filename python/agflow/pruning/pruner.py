@@ -74,7 +74,8 @@ def prune(
           (:func:`agflow.pruning.sequential.reconstruct_sequentially`). Every layer behind the first
           pruned one that adds to the residual stream is fitted, also where it loses nothing. The
           only one that compensates for branches, stream channels and pairs of query and key, in
-          every downstream reader.
+          every downstream reader. Of a traced model every convolution and linear layer behind the
+          first cut is fitted but the classifier (:mod:`agflow.pruning.graph_reconstruction`)
         - ``"ridge_at_once"``: a least-squares prediction of the removed channels in the dense
           model, for models that are no sequence of residual blocks or more images than memory holds
         - ``"mean"``: the mean of the removed channels
