@@ -103,9 +103,8 @@ func halfOf(x float64) uint16 {
 	panic("not a float16")
 }
 
-// TestMatrixOfEveryDtype proves that dtype, row stride, positions and both offsets lead
-// to the producer's
-// values, wherever they lie.
+// TestMatrixOfEveryDtype proves that dtype, row stride, positions and both offsets lead to the
+// producer's values, wherever they lie.
 func TestMatrixOfEveryDtype(t *testing.T) {
 	names := map[string]string{"f": "float32", "g": "float64", "e": "float16", "S": "bfloat16"}
 	rapid.Check(t, func(rt *rapid.T) {

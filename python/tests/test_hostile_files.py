@@ -168,7 +168,13 @@ def forged_table(name: str, chosen: random.Random) -> pa.RecordBatch:
     batch = pa.ipc.open_file(STORED / "format4" / f"{name}.arrow").get_batch(0)
     metadata = {key.decode(): value.decode() for key, value in batch.schema.metadata.items()}
     keys = [*metadata, "agflow.image_size", "agflow.costs", "agflow.skipped", "agflow.temperature"]
-    keys += ["agflow.light_weight", "agflow.channel_groups", "agflow.answers", "agflow.parts"]
+    keys += [
+        "agflow.light_weight",
+        "agflow.channel_groups",
+        "agflow.kept",
+        "agflow.answers",
+        "agflow.parts",
+    ]
     for _ in range(chosen.randint(1, 2)):
         if chosen.random() < 0.5:
             metadata[chosen.choice(keys)] = chosen.choice(TELLING_TEXTS)

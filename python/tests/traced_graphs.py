@@ -166,11 +166,10 @@ class _CutRun(_Run):
             start, end, _ = slice(*args[2:4]).indices(axes.size(own[args[1]]))
             if len(args) == 4:  # every so manieth starts as before
                 args[2:4] = [int((kept < start).sum()), int((kept < end).sum())]
-        elif name == "group_norm":
-            within = axes.size(own[1]) // args[1]
-            lead, _ = axes.factored(own[1], within)
-            args[1] = len(self.cut.kept(lead))
-        elif name == "channel_shuffle":
-            lead, _ = axes.factored(own[1], axes.size(own[1]) // args[1])
-            args[1] = len(self.cut.kept(lead))
+        elif name == "repeat":
+            args[1] = [after // n for after, n in zip(self.sizes(dims), args[0].shape, strict=True)]
+        elif name in ("group_norm", "channel_shuffle"):
+            parts = axes.factored(own[1], axes.size(own[1]) // args[1])
+            if parts is not None:  # else all of it stays
+                args[1] = len(self.cut.kept(parts[0]))
         return target(*args, **kwargs)

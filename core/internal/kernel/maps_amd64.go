@@ -62,9 +62,16 @@ func absYGImage(sum *[vector]float64, y, g matrix[float32], channels, positions 
 		absYGMapsFloat32(&y.data[p:][:7*y.stride+n][0], &g.data[p:][:7*g.stride+n][0], 4*y.stride,
 			4*g.stride, n, &sum[0])
 	}
+	if whole < positions {
+		absYGPadded(sum, y, g, channels, whole, positions)
+	}
+}
+
+// absYGPadded adds positions first to last of at most eight channels.
+func absYGPadded(sum *[vector]float64, y, g matrix[float32], channels, first, last int) {
 	var yPadded, gPadded paddedMaps
-	for p := whole; p < positions; p += paddedPositions {
-		n := min(paddedPositions, positions-p)
+	for p := first; p < last; p += paddedPositions {
+		n := min(paddedPositions, last-p)
 		yPadded.of(y, channels, p, n)
 		gPadded.of(g, channels, p, n)
 		absYGMapsFloat32(&yPadded[0], &gPadded[0], 4*paddedPositions, 4*paddedPositions,

@@ -16,12 +16,18 @@ from agflow.functional import top_k, utility
 SHAPES = ((12_608, 3072), (3_152, 768))
 """ViT-Base-large and ViT-Tiny MLP activations: 64 and 16 images of 197 tokens."""
 
+MAPS = ((64, 256, 56, 56), (64, 512, 14, 14))
+"""Maps of two stages of a ResNet-50, of 64 images."""
+
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def measure(
     *,
     shapes: Sequence[tuple[int, int]] = SHAPES,
+    maps: Sequence[tuple[int, int, int, int]] = MAPS,
     dtypes: Sequence[torch.dtype] = DTYPES,
     threads: Sequence[int] = default("bench_core", "threads"),
     rounds: int = default("bench_core", "rounds"),
@@ -33,6 +39,7 @@ def measure(
     Parameters
     ----------
     shapes : (rows, channels) of Y and G; the first in every dtype, the others in float32
+    maps : (images, channels, height, width) of Y and G, in float32 and both memory layouts
     threads : numbers of threads, one after the other
     rounds : interleaved rounds of every measurement
     scores : length of the array that top-k selects a quarter of
@@ -59,6 +66,12 @@ def measure(
             for shape, dtype in _inputs(shapes, dtypes)
             for count in threads
             for entry in _passes(shape, dtype, count, rounds, seed)
+        ],
+        "maps": [
+            _maps(shape, layout, count, rounds, seed)
+            for shape in maps
+            for layout in LAYOUTS
+            for count in threads
         ],
         "top_k": [_top_k(scores, count, rounds, seed) for count in threads],
         "bridge": _bridge(rounds),
@@ -101,8 +114,30 @@ def _passes(
             }
 
 
+def _maps(
+    shape: tuple[int, int, int, int], layout: str, threads: int, rounds: int, seed: int
+) -> dict:
+    y_BCHW, g_BCHW = (
+        x.contiguous(memory_format=LAYOUTS[layout]) for x in _tensors(shape, torch.float32, seed)
+    )
+    with passes.torch_threads(threads):
+        contenders = passes.agf_of_maps(y_BCHW, g_BCHW, threads)
+        read = passes.reading(y_BCHW, g_BCHW, threads)
+        times = interleaved(contenders | read, rounds=rounds)
+        exact_C = passes.row_by_row(*(x.movedim(1, -1).flatten(0, 2) for x in (y_BCHW, g_BCHW)))
+        errors = {name: _error(call(), exact_C) for name, call in contenders.items()}
+    found_C = utility(y_BCHW, g_BCHW, axis=1) * y_BCHW[:, 0].numel()
+    errors[passes.OURS] = _error(found_C, exact_C)
+    return {
+        "shape": list(shape),
+        "layout": layout,
+        "threads": threads,
+        "contenders": _table(times, errors),
+    }
+
+
 def _tensors(
-    shape: tuple[int, int], dtype: torch.dtype, seed: int
+    shape: tuple[int, ...], dtype: torch.dtype, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Activations as behind a GELU, gradients normal and small."""
     generator = torch.Generator().manual_seed(seed)
@@ -169,6 +204,12 @@ def text(found: dict) -> str:
     for entry in found["passes"]:
         lines.append(
             f"\n{entry['pass']}, {entry['dtype']}, {entry['rows']} x {entry['channels']}, "
+            f"{entry['threads']} thread(s)"
+        )
+        lines += _lines(entry["contenders"])
+    for entry in found["maps"]:
+        lines.append(
+            f"\nagf of maps, float32, {entry['shape']}, {entry['layout']}, "
             f"{entry['threads']} thread(s)"
         )
         lines += _lines(entry["contenders"])

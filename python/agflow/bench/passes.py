@@ -16,6 +16,7 @@ from torch._inductor.exc import InductorError
 
 from agflow._core import arrow
 from agflow._core.loader import core
+from agflow._core.maps import channel_matrix
 from agflow.calibration.session import statistics_session
 from agflow.functional import utility
 from agflow.models import ChannelGroup
@@ -28,13 +29,22 @@ NO_MODEL = {"name": "bench", "macs": 0, "params": 0}
 
 
 def reading(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Contenders:
-    """The reading of both tensors alone, which no pass can be faster than."""
+    """The reading of both tensors [R, C] or maps alone, which no pass can be faster than."""
 
     def read() -> None:
-        arrow.brief_call(core().read_limit, threads, arrow.matrix(y_RC, "y"))
-        arrow.brief_call(core().read_limit, threads, arrow.matrix(g_RC, "g"))
+        arrow.brief_call(core().read_limit, threads, channel_matrix(y_RC, 1, "y"))
+        arrow.brief_call(core().read_limit, threads, channel_matrix(g_RC, 1, "g"))
 
     return {READ: read}
+
+
+def agf_of_maps(y_BCHW: torch.Tensor, g_BCHW: torch.Tensor, threads: int) -> Contenders:
+    """Σ|y·g| per channel of maps, in whatever memory layout they have; each call returns [C]."""
+    return {
+        OURS: lambda: utility(y_BCHW, g_BCHW, axis=1, workers=threads),
+        "torch eager": lambda: _agf_of_maps(y_BCHW, g_BCHW),
+        **_compiled(_agf_of_maps, _agf_of_maps_float64, y_BCHW, g_BCHW),
+    }
 
 
 def agf(y_RC: torch.Tensor, g_RC: torch.Tensor, threads: int) -> Contenders:
@@ -107,6 +117,14 @@ def _agf_as_they_come(y_RC: torch.Tensor, g_RC: torch.Tensor) -> torch.Tensor:
 
 def _agf_float64(y_RC: torch.Tensor, g_RC: torch.Tensor) -> torch.Tensor:
     return (y_RC.double() * g_RC.double()).abs().sum(0)
+
+
+def _agf_of_maps(y_BCHW: torch.Tensor, g_BCHW: torch.Tensor) -> torch.Tensor:
+    return (y_BCHW * g_BCHW).abs().sum((0, 2, 3))
+
+
+def _agf_of_maps_float64(y_BCHW: torch.Tensor, g_BCHW: torch.Tensor) -> torch.Tensor:
+    return _agf_of_maps(y_BCHW.double(), g_BCHW.double())
 
 
 def _sums_as_they_come(y_RC: torch.Tensor, g_RC: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -52,8 +52,7 @@ class StatisticsSink:
         else:  # fetched after the backward pass: waiting for the device here would stall it
             self._on_device.append((index, images, y_RC[..., 0].numel(), device_sums(y_RC, g_RC)))
         if self._folder is not None:
-            sides = (x_RC.flatten(0, -2).contiguous().cpu() for x_RC in (y_RC, g_RC))
-            self._to_dump.append((index, images, *sides))
+            self._to_dump.append((index, images, _as_rows(y_RC), _as_rows(g_RC)))
 
     def end_batch(self) -> set[int]:
         """Finish a batch; returns the indices of the layers it was left out of."""
@@ -100,3 +99,8 @@ class StatisticsSink:
             if not self._skip:
                 raise
             self._left_out.add(index)
+
+
+def _as_rows(x_RC: torch.Tensor) -> torch.Tensor:
+    """The rows on the CPU, as a dump has them: one after the other."""
+    return x_RC.flatten(0, -2).contiguous().cpu()

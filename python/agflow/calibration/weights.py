@@ -27,14 +27,15 @@ def attached_weights(
     """The weights attached to the units of the layers, on the CPU.
 
     Nothing weighs a residual branch where it enters the stream: ``as_it_is(width, width)`` stands
-    for the weights that read it.
+    for the weights that read it. Of a branch without members (a traced one, which may end with a
+    norm) no weights are attached.
     """
     for index, layer in enumerate(layers):
         attached = [
             (weight_RC.detach().cpu().contiguous(), unit_axis)
             for weight_RC, unit_axis in adapter.weights(model, layer)
         ]
-        if layer.kind == "block":
+        if layer.may_vanish and attached:
             attached.append(
                 (as_it_is(layer.unit_width, layer.unit_width, dtype=attached[0][0].dtype), 1)
             )

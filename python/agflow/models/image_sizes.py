@@ -75,8 +75,9 @@ def note_size(model: nn.Module, size: Iterable[int]) -> None:
 def _own(model: nn.Module) -> Size | None:
     """The size that the user's own class or its maker says."""
     size = vars(model).get("input_size")
-    whole = isinstance(size, list | tuple) and len(size) == 3
-    return tuple(map(int, size)) if whole and all(isinstance(n, int) for n in size) else None
+    if not isinstance(size, list | tuple) or not all(isinstance(side, int) for side in size):
+        return None
+    return (size[0], size[1], size[2]) if len(size) == 3 else None
 
 
 def _of_library(model: nn.Module) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from agflow.data.datasets import EXAMPLE
 from agflow.data.opening import missing_file
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import FileError, InvalidValueError
-from agflow.models.expert import expert_preprocessing, load_expert
+from agflow.models.expert import CONFIG, expert_preprocessing, load_expert
 from agflow.models.families.origins import note_function, note_origin, torchvision_origin
 from agflow.models.libraries import (
     config_of,
@@ -61,7 +61,8 @@ def load_model(
     ----------
     spec : one of these names
     weights : a safetensors file whose tensors are the model's, by name and shape. Beside those of a
-        Hugging Face model, a ``preprocessor_config.json`` says what its images need
+        Hugging Face model, a ``preprocessor_config.json`` says what its images need. Or, with
+        ``module:function``, the folder of an expert that was cut from that function's model
     mean, std : what the images are normalised by, in place of what is known of the model: one
         number a channel each
     crop, crop_mode, interpolation : of :class:`agflow.data.Preprocessing` (``crop`` is its
@@ -112,6 +113,10 @@ def load_model(
         return model, expert_preprocessing(expert), _folder_name(spec, expert)
     if weights is not None and not pathlib.Path(weights).exists():
         raise missing_file(weights)
+    if weights is not None and (pathlib.Path(weights) / CONFIG).is_file():
+        model = _own_expert(spec, pathlib.Path(weights))
+        check(model)
+        return model, expert_preprocessing(weights), _folder_name(spec, pathlib.Path(weights))
     model, name = _named(spec, weights is None, check)
     check(model)
     _note_origin(model, spec, weights is None)
@@ -136,6 +141,16 @@ def load_architecture(spec: str) -> nn.Module:
     if expert is not None:
         return load_expert(expert)
     return _named(spec, False, adapter_for)[0].eval()
+
+
+def _own_expert(spec: str, folder: pathlib.Path) -> nn.Module:
+    """The expert of a folder that was cut from the model of a function of the user's."""
+    if spec.partition(":")[0] in ("timm", "torchvision", "hf") or ":" not in spec:
+        raise InvalidValueError(
+            f"weights {folder} is an expert folder, which brings its own model: give it in place "
+            f"of {spec}"
+        )
+    return load_expert(folder, spec)
 
 
 def image_options(options: Mapping[str, Any]) -> dict[str, Any]:

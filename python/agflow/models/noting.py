@@ -60,6 +60,7 @@ def sized_by(model: nn.Module, loader: Iterable) -> Iterable:
     if not _runs_at_any_size(model):
         return loader
     first: list[Any] = []
+    batches: Iterable = loader
     with _same_random_numbers(loader):
         try:
             batches = iter(loader)

@@ -97,6 +97,7 @@ def cut_groups(model: nn.Module, cuts: Iterable[Cut]) -> None:
             follow_shapes(module, {name: left[tensor] for name, tensor in held.items()})
     for group, keep_U in cuts:
         _set_attributes(model, group, len(keep_U))
+    for group, keep_U in cuts:  # last, for other groups may lie inside
         if not len(keep_U):
             put(model, group.name, nn.Identity())
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -95,6 +95,14 @@ class GraphRun:
         }
         return {name: tensors[name].detach() for name in self.names.values()}
 
+    def output_of(self, module: str) -> fx.Node:
+        """The node that a module returns: the last that runs in it."""
+        return next(
+            node
+            for node in reversed(self.nodes)
+            if any(path == module for path, _ in node.meta.get("nn_module_stack", {}).values())
+        )
+
     def is_answer(self, node: fx.Node) -> bool:
         """Whether the network returns a value."""
         return any(user.op == "output" for user in node.users)
@@ -105,17 +113,17 @@ class GraphRun:
 
     @torch.no_grad()
     def value_of(
-        self, node: fx.Node, known: Mapping[fx.Node, Any], weights: Mapping[str, torch.Tensor]
+        self, node: fx.Node, known: Mapping[fx.Node, Any], weight: Callable[[str], torch.Tensor]
     ) -> Any:
-        """Compute one value from those that are known and the weights."""
+        """Compute one value from those that are known and the weights, which are asked by name."""
         if node in known:
             return known[node]
         if node in self.names:
-            return weights[self.names[node]]
+            return weight(self.names[node])
         if node in self._constants:
             return self._constants[node]
         args, kwargs = map_arg(
-            (node.args, node.kwargs), lambda read: self.value_of(read, known, weights)
+            (node.args, node.kwargs), lambda read: self.value_of(read, known, weight)
         )
         return _out_of_place(node)[0](*args, **kwargs)
 
@@ -127,6 +135,7 @@ class GraphRun:
         first: int,
         last: int,
         keep: Iterable[fx.Node] = (),
+        zero: Collection[fx.Node] = (),
     ) -> Values:
         """Run the nodes from place ``first`` to place ``last``.
 
@@ -135,6 +144,7 @@ class GraphRun:
         values : those live at ``first``; left as they are
         weights : the network's parameters and buffers, by name
         keep : nodes whose values are wanted though nothing reads them at ``last``
+        zero : nodes that return zeros
 
         Returns
         -------
@@ -153,6 +163,8 @@ class GraphRun:
             args, kwargs = map_arg((node.args, node.kwargs), value)
             target, changed = _out_of_place(node)
             found[node] = target(*args, **kwargs)
+            if node in zero:
+                found[node] = torch.zeros_like(found[node])
             if changed is not None and changed in found and changed not in kept:
                 found[changed] = found[node]
             for read in {node, *node.all_input_nodes}:

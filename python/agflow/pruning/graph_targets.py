@@ -158,12 +158,13 @@ def factor_of(
     run: GraphRun, target: FitTarget, weights: Mapping[str, torch.Tensor]
 ) -> torch.Tensor:
     """The factor [O], float64, by which the chain multiplies each output of the layer."""
-    doubles = {name: tensor.double().cpu() for name, tensor in weights.items()}
-    zero, one = (
-        run.value_of(target.branch, {target.layer: _unit(target.layer, fill)}, doubles)
-        for fill in (0.0, 1.0)
-    )
-    return (one - zero).flatten()
+    device = weights[run.names[target.layer.args[1]]].device
+
+    def at(fill: float) -> torch.Tensor:
+        known = {target.layer: _unit(target.layer, fill).to(device)}
+        return run.value_of(target.branch, known, lambda name: weights[name].double())
+
+    return (at(1.0) - at(0.0)).flatten()
 
 
 def end_rows(target: FitTarget, value: torch.Tensor, images: int) -> torch.Tensor:

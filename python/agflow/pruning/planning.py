@@ -187,7 +187,7 @@ class Plan(UnitTable):
         return (
             f"<b>Plan</b> of {escape(self.model)} for {budget}={value}: {escape(self._summary())}"
             "<table><tr><th>layer</th><th>group</th><th>kept</th><th>units</th></tr>"
-            f"{rows}</table>"
+            f"{rows}</table>" + "<br>".join(map(escape, self.kept_channels))
         )
 
 

@@ -138,7 +138,8 @@ def _prune(model: nn.Module, plan: Plan, loader: Iterable | None, compensate: st
     )
     if isinstance(adapter, TracedModel):
         pruned, reference = prune_by_graph(model, cuts, batches, compensate)
-        _check_agreement(pruned, reference, images[:AGREEMENT_IMAGES])
+        with masked(adapter, reference, cuts):
+            _check_agreement(pruned, reference, images[:AGREEMENT_IMAGES])
         _copy_training_modes(pruned, model)
         return pruned
     pruned, reference = (copy_of(model).eval() for _ in range(2))
@@ -191,7 +192,7 @@ def _cuts(adapter: Adapter, model: nn.Module, plan: Plan) -> Cuts:
                 f"{planned.units}: plan from statistics of this model"
             )
         keep_U = torch.from_numpy(plan.kept(layer.name))
-        if len(keep_U) == 0 and layer.kind != "block":
+        if len(keep_U) == 0 and not layer.may_vanish:
             raise InvalidValueError(
                 f"the plan keeps no unit of layer {layer.name}, expected at least one"
             )
@@ -215,14 +216,12 @@ def _prune_unread(adapter: Adapter, pruned: nn.Module, cuts: Cuts) -> Cuts:
     all cuts that apply: the layers of a removed branch are gone with it
     """
     for layer, keep_U in cuts:
-        if layer.kind == "block":
+        if layer.may_vanish:
             adapter.cut(pruned, layer, keep_U)
     present = {layer.name for layer in adapter.layers(pruned)}
-    cuts = [
-        (layer, keep_U) for layer, keep_U in cuts if layer.kind == "block" or layer.name in present
-    ]
+    cuts = [(layer, keep_U) for layer, keep_U in cuts if layer.may_vanish or layer.name in present]
     for layer, keep_U in cuts:
-        if layer.kind != "block" and not layer.reader:
+        if not layer.may_vanish and not layer.reader:
             adapter.cut(pruned, layer, keep_U)
     return cuts
 
@@ -258,8 +257,8 @@ class _Pruner:
         self._adapter, self._pruned, self._reference = adapter, pruned, reference
         self.stream_D = next((keep_U for layer, keep_U in cuts if layer.kind == "embed"), None)
         self._cuts: dict[str, Cuts] = {reader: [] for reader in downstream}
-        # Channels of heads are removed before heads, while all heads are there.
-        for layer, keep_U in sorted(cuts, key=lambda cut: cut[0].kind == "heads"):
+        # Channels in the parts of a layer are removed before parts, while all parts are there.
+        for layer, keep_U in sorted(cuts, key=lambda cut: cut[0].parts == 1):
             if layer.reader:
                 self._cuts.setdefault(layer.reader, []).append((layer, keep_U))
         self.kept_inputs = {

@@ -51,8 +51,9 @@ def fit_reader(
     ----------
     pruned : the reader still has all its inputs
     keep_C : inputs that it keeps, ascending int64
-    dense_behind : stream of the dense network behind the reader, [B, T, D] by batch
-    known_outputs : by reader of the block that was fitted before, its outputs by batch
+    dense_behind : stream of the dense network behind the reader, [B, T, D] by batch; emptied
+    known_outputs : by reader of the block that was fitted before, its outputs by batch; emptied by
+        the last reader
 
     Returns
     -------
@@ -64,35 +65,34 @@ def fit_reader(
     NonFiniteError
         The inputs or the targets hold NaN or infinity.
     """
-    reader, scale_D = linear_at(pruned, name), block.scales[name]
+    reader = linear_at(pruned, name)
     keep_C = keep_C.to(reader.weight.device)
     kept_DK = reader.weight[:, keep_C]
     fitted, held_out = (
         Regression.empty(len(keep_C), len(kept_DK), kept_DK.device) for _ in range(2)
     )
     few = sum(len(x_BTD) for x_BTD in streams.pruned) < HELD_OUT_EVERY
-    first, inputs = 0, []
+    first, inputs, last = 0, [], name == block.readers[-1]
     for i, x_BTD in enumerate(streams.pruned):
         outputs = {earlier: batches[i] for earlier, batches in known_outputs.items()}
         calls = run_to_reader(
             pruned, block, name, x_BTD, streams.arguments[i], known_outputs=outputs
         )
-        y_BTC, o_BTD = calls[name]
-        y_BTK, before_BTD = y_BTC[..., keep_C], stream_before_reader(block, name, x_BTD, calls)
-        target_BTD = o_BTD
-        if block.corrects[name]:
-            gap_BTD = dense_behind[i] - before_BTD - scale_D * o_BTD
-            target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
-        missing_BTD = target_BTD - nn.functional.linear(y_BTK, kept_DK, reader.bias)
-        weight_BT = block.weights[name].expand(y_BTK.shape[:2])
+        before_BTD = stream_before_reader(block, name, x_BTD, calls)
+        y_BTK, missing_BTD = _kept_and_missing(
+            reader, block, name, keep_C, calls.pop(name), before_BTD, dense_behind.pop(0)
+        )
         images, tokens = x_BTD.shape[:2]
+        weight_BT = block.weights[name].expand(images, tokens)
         held_out_BT = held_out_rows(first, images, tokens, few).to(x_BTD.device)
         for sums, rows_BT in ((fitted, ~held_out_BT), (held_out, held_out_BT)):
             sums.add(y_BTK[rows_BT], missing_BTD[rows_BT], weight_BT[rows_BT])
         first += images
         inputs.append(y_BTK)
-        if name == block.readers[-1]:
+        if last:
             streams.pruned[i] = before_BTD
+            for batches in known_outputs.values():  # they are in the stream now
+                batches[i] = before_BTD.new_empty(0)
     total = fitted + held_out
     if not total.is_finite():
         raise NonFiniteError(non_finite_message(name))
@@ -100,6 +100,33 @@ def fit_reader(
     change_DK, change_D = total.solve(best_penalty(fitted, held_out, intercept), intercept)
     weight_DK = (kept_DK + change_DK).to(kept_DK)
     return weight_DK, (reader.bias + change_D).to(reader.bias) if intercept else None, inputs
+
+
+def _kept_and_missing(
+    reader: nn.Linear,
+    block: ResidualBlock,
+    name: str,
+    keep_C: torch.Tensor,
+    call: tuple[torch.Tensor, torch.Tensor],
+    before_BTD: torch.Tensor,
+    dense_behind_BTD: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reader's kept inputs [B, T, K], and what they lack of the target [B, T, D].
+
+    Parameters
+    ----------
+    call : the reader's input and output
+    before_BTD : the stream that the output is added to
+    """
+    (y_BTC, o_BTD), scale_D = call, block.scales[name]
+    # Rows of channels are gathered several times as fast as those of a map of rows.
+    y_BTK = y_BTC.flatten(0, 1).index_select(1, keep_C).unflatten(0, y_BTC.shape[:2])
+    target_BTD = o_BTD
+    if block.corrects[name]:
+        gap_BTD = dense_behind_BTD - before_BTD - scale_D * o_BTD
+        target_BTD = o_BTD + STREAM_SHARE * torch.where(scale_D == 0, 0, gap_BTD / scale_D)
+    kept_BTD = nn.functional.linear(y_BTK, reader.weight[:, keep_C], reader.bias)
+    return y_BTK, target_BTD - kept_BTD
 
 
 def held_out_rows(first: int, images: int, tokens: int, few: bool) -> torch.Tensor:

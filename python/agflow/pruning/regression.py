@@ -15,6 +15,8 @@ from agflow.pruning.damping import damped_solution
 # Shares of the inputs' mean variance, 1e-4 to 10.
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(-8, 3))
 
+_COLUMNS = 128  # that are summed at once
+
 
 @dataclass
 class Regression:
@@ -65,8 +67,8 @@ class Regression:
         if weight_R is not None:
             weighted_RK, weighted_RO = y_RK * weight_R[:, None], t_RO * weight_R[:, None]
         self.rows += len(y_RK) if weight_R is None else float(weight_R.sum(dtype=torch.float64))
-        self.sum_K += weighted_RK.sum(0, dtype=torch.float64)
-        self.sum_O += weighted_RO.sum(0, dtype=torch.float64)
+        self.sum_K += _summed_rows(weighted_RK)
+        self.sum_O += _summed_rows(weighted_RO)
         self.sum_KK += weighted_RK.T @ y_RK
         self.sum_OK += weighted_RO.T @ y_RK
         self.sum_t2 += (weighted_RO * t_RO).sum(dtype=torch.float64)
@@ -119,6 +121,12 @@ class Regression:
         )
         crossed = (weight_OK * self.sum_OK).sum() + bias_O @ self.sum_O
         return float(fitted - 2 * crossed + self.sum_t2) / self.rows
+
+
+def _summed_rows(x_RK: torch.Tensor) -> torch.Tensor:
+    """The float64 sum [K] over the rows; torch copies what it sums, so some columns at a time."""
+    columns = x_RK.split(_COLUMNS, 1)
+    return torch.cat([column_RK.sum(0, dtype=torch.float64) for column_RK in columns])
 
 
 def best_penalty(

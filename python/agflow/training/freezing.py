@@ -10,6 +10,7 @@ from torch import nn
 
 from agflow._utils.modes import preserve_training_mode
 from agflow.models import split
+from agflow.training.running_statistics import RunningStatistics
 
 
 @contextmanager
@@ -41,8 +42,11 @@ def training_mode(
 
 
 def _evaluate_within(model: nn.Module, kept: set[torch.Tensor]) -> None:
-    """Put modules in evaluation mode that hold tensors of ``kept``, and no others."""
+    """Put modules in evaluation mode whose parameters and running statistics are all of ``kept``.
+
+    Other buffers do not count: a graph in evaluation mode has no numbers of batches.
+    """
     for module in model.modules():
-        own = {*module.parameters(), *module.buffers()}
+        own = {*module.parameters(), *RunningStatistics(module).tensors}
         if own and own <= kept:
             module.eval()

@@ -19,6 +19,7 @@ def figures():
     """Every figure of ``agflow bench core``, on tensors that take no time."""
     return core.measure(
         shapes=((64, 24),),
+        maps=((2, 24, 5, 3),),
         dtypes=(torch.float32, torch.float16),
         threads=(1, 2),
         rounds=1,
@@ -40,6 +41,17 @@ def test_agflow_is_exact_and_the_others_are_there(figures):
         assert {"torch eager", "torch.compile", "read limit"} <= contenders.keys()
         assert contenders["torch.compile, float64 sums"]["relative_error"] < 1e-14
     assert {"numpy", "numpy, buffer reused"} <= {one["name"] for one in agf[0]["contenders"]}
+
+
+def test_maps_are_exact_in_both_layouts_beside_their_peers(figures):
+    found = [(entry["shape"], entry["layout"], entry["threads"]) for entry in figures["maps"]]
+    shape, layouts = [2, 24, 5, 3], ("channels_last", "contiguous")
+    assert found == [(shape, layout, threads) for layout in layouts for threads in (1, 2)]
+    for entry in figures["maps"]:
+        contenders = {one["name"]: one for one in entry["contenders"]}
+        assert contenders["agflow"]["relative_error"] == 0
+        assert {"torch eager", "torch.compile", "read limit"} <= contenders.keys()
+    assert "agf of maps, float32, [2, 24, 5, 3], contiguous, 2 thread(s)" in core.text(figures)
 
 
 def test_the_figures_are_json_and_read_by_people(figures):

@@ -1,9 +1,10 @@
 """Gradients of weights that a criterion's matrix is gathered from, and no view of."""
 
 import torch
-from small_groups import network
+from small_groups import group, network
 
 from agflow.calibration.weight_gradients import WeightGradients
+from agflow.calibration.weights import attached_weights
 from agflow.models.families.timm_vit import TimmVisionTransformer
 from agflow.models.group_weights import weights_of
 
@@ -29,3 +30,10 @@ def test_gradients_of_gathered_weights_are_summed():
     _, (read, axis) = weights_of(sums, groups[2])
     assert axis == 1
     torch.testing.assert_close(read.sort(0).values, expected.reshape(-1, 6).sort(0).values)
+
+
+def test_a_branch_without_members_has_no_weights():
+    model, groups, _ = network("convolutions")
+    branch = group("project", 1, [], kind="block", unit_width=6, may_vanish=True)
+    attached = attached_weights(ByMembers(), model, [branch, groups[0]])
+    assert {index for index, *_ in attached} == {1}

@@ -71,7 +71,7 @@ def test_a_plan_says_what_it_could_not_touch(tmp_path):
     batch = torch.randn(4, 3, 2, 2), torch.arange(4)
     plan = agflow.plan(agflow.calibrate(SortedLinear().eval(), [batch]), pruning_ratio=0.5)
     kept = "2: 24 channels kept, read by aten.sort"
-    assert kept in plan.kept_channels and kept in str(plan)
+    assert kept in plan.kept_channels and kept in str(plan) and kept in plan._repr_html_()
     plan.save(tmp_path / "plan.arrow")
     assert agflow.Plan.load(tmp_path / "plan.arrow").kept_channels == plan.kept_channels
     groups = json.loads(plan.metadata["agflow.channel_groups"])
@@ -86,9 +86,9 @@ def test_models_of_declared_families_keep_nothing(example):
 
 def test_the_command_describes_a_model_without_its_published_weights():
     found = json.loads(
-        commands.inspect_model(json.dumps({"model": "torchvision:resnet18", "image_size": 64}))
+        commands.inspect_model(json.dumps({"model": "timm:test_resnet", "image_size": 64}))
     )
     assert found["image_size"] == [3, 64, 64]
-    assert {group["kind"] for group in found["groups"]} == {"conv", "stage"}
-    assert found["summary"].startswith("resnet18 at 3x64x64: 12 groups (")
+    assert {group["kind"] for group in found["groups"]} >= {"conv", "stage"}
+    assert found["summary"].startswith(f"test_resnet at 3x64x64: {len(found['groups'])} groups (")
     assert found["kept"] == [{"name": "fc", "channels": 1000, "reason": "the classes"}]

@@ -185,6 +185,16 @@ def test_a_vanished_branch_is_an_identity():
     assert isinstance(model[1], nn.Identity)
 
 
+def test_a_branch_goes_with_the_groups_inside_it():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)))
+    model[1][0].hidden = 3
+    branch = group("1", 1, [], kind="block", may_vanish=True)
+    members = [producer("1.0"), *through("1.0"), consumer("1.1")]
+    inside = group("1.0", 3, members, attributes=(Attribute("1.0", "hidden"),))
+    cut_groups(model, [(branch, torch.tensor([])), (inside, torch.tensor([1]))])
+    assert isinstance(model[1], nn.Identity)
+
+
 def test_groups_of_another_model_are_refused():
     model = nn.Sequential(nn.Linear(4, 6))
     with pytest.raises(UnknownLayerError, match=r"group g has units in 1\.weight"):

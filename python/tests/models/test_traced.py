@@ -244,12 +244,18 @@ def test_models_of_a_function_say_which(tmp_path, monkeypatch):
     model, _, name = agflow.load_model("nets_of_mine:make")
     assert name == "Net"
     light = halved(drawn(model))
-    save_expert(light, tmp_path / "expert")
+    save_expert(light, tmp_path / "expert", preprocessing=preprocessing_of(model))
     origins._remembered.clear()
     assert 'model="nets_of_mine:make"' in refusal(lambda: agflow.load(tmp_path / "expert"))
     assert 'model="nets_of_mine:make"' in (tmp_path / "expert" / "README.md").read_text()
+    found, _, name = agflow.load_model("nets_of_mine:make", weights=tmp_path / "expert")
     again = agflow.load(tmp_path / "expert", model="nets_of_mine:make")
-    assert torch.equal(again(images_of(model)), light(images_of(model)))
+    for each in (found, again):
+        assert torch.equal(each(images_of(model)), light(images_of(model)))
+    assert name == "expert"
+    for library in ("torchvision:resnet18", "example"):
+        call = lambda spec=library: agflow.load_model(spec, weights=tmp_path / "expert")
+        assert "expert" in refusal(call, InvalidValueError)
     origins._remembered.clear()
     agflow.load_model("nets_of_mine:make")
     agflow.load(tmp_path / "expert")  # of a function that this process has called
@@ -268,6 +274,31 @@ def test_cascades_of_classes_of_ones_own(tmp_path):
     for given in (Net, {"light": Net(), "heavy": Net}):
         loaded = agflow.load(tmp_path / "cascade", model=given)
         assert torch.equal(loaded.light(images), light(images))
+
+
+PUBLISHED = [
+    *("resnet18", "resnet50", "resnext50_32x4d", "vgg11_bn", "densenet121", "mobilenet_v2"),
+    *("mobilenet_v3_small", "efficientnet_b0", "inception_v3", "googlenet", "mnasnet0_5"),
+    *("shufflenet_v2_x0_5", "squeezenet1_1", "regnet_y_400mf", "regnet_x_400mf"),
+    *("timm:resnet18", "timm:mobilenetv3_small_050", "timm:efficientnet_b0", "timm:regnety_002"),
+    *("timm:densenet121", "timm:convnext_atto", "timm:tf_efficientnet_lite0"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_keep_their_bits_in_a_folder(name, tmp_path):
+    options = {"init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    library, _, own = name.rpartition(":")
+    make = timm.create_model if library else torchvision.models.get_model
+    model = sized(drawn(make(own, **options)), (3, 96, 96))
+    light, images = halved(model), images_of(model)
+    save_expert(light, tmp_path / "expert")
+    again = load_expert(tmp_path / "expert")
+    with torch.no_grad():
+        assert torch.equal(again(images), light(images))
+    assert model_name(again) == own and count_macs(again) == counted(light) < count_macs(model)
 
 
 def damaged(folder, change):
@@ -498,7 +529,7 @@ def test_the_prefix_of_a_resized_model_resizes():
 def test_experts_share_their_first_blocks():
     heavy = sized(drawn(Net()))
     light, groups = copy_of(heavy), examined(heavy).layers(heavy)
-    last = [group for group in groups if group.name.startswith("second")]
+    last = [group for group in groups if group.name.startswith("second") and group.units > 1]
     cut_groups(light, [(group, torch.arange(group.units // 2)) for group in last])
     cascade = agflow.Cascade(light, heavy, 0.5, shared_blocks=1)
     images = images_of(heavy, 4)

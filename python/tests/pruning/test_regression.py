@@ -74,3 +74,11 @@ def test_inputs_that_never_vary_get_no_weight():
     assert torch.equal(
         weight, torch.zeros(1, 2, dtype=torch.float64)
     ) and bias.item() == pytest.approx(4)
+
+
+@pytest.mark.parametrize("shape", [(7, 1), (500, 127), (1000, 128), (333, 300), (5516, 430)])
+def test_some_columns_at_a_time_have_the_bits_of_all(shape):
+    y_RK = torch.randn(shape)
+    regression = Regression.empty(shape[1], 1)
+    regression.add(y_RK, y_RK[:, :1], torch.ones(len(y_RK)))
+    assert torch.equal(regression.sum_K, y_RK.sum(0, dtype=torch.float64))

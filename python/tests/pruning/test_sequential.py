@@ -2,8 +2,11 @@
 
 import copy
 import gc
+from functools import partial
 
 import pytest
+import small_vits
+import timm
 import torch
 import torchvision
 
@@ -271,7 +274,7 @@ def test_prune_fits_every_reader_from_the_first_pruned_layer_on(make_vit, images
     ids=["mlp", "attn", "both"],
 )
 def test_a_block_runs_once_per_batch(make_vit, images, monkeypatch, kept):
-    """Each part of a block runs once per batch in either network, and once on the sample."""
+    """Each part of a block runs once per batch in either network, and twice on the sample."""
     model, calls = make_vit(), []
     attention = type(model.blocks[1].attn)
     forward = attention.forward
@@ -321,6 +324,30 @@ def test_a_small_layer_scale_is_known_and_not_solved_for(make_vit, gammas):
         light = agflow.prune(model, plan, batches, compensate=compensate)
         errors[compensate] = float((light(images) - model(images)).norm())
     assert errors["ridge"] < 1.1 * errors["ridge_at_once"] and errors["ridge"] < errors["none"]
+
+
+@pytest.mark.parametrize("blocks", [(0, 1, 2), (1,)], ids=["all", "one"])
+@pytest.mark.parametrize("build", ["of_timm", "of_torchvision", "of_transformers"])
+def test_branches_that_add_next_to_nothing_are_repaired_in_every_library(build, blocks):
+    model = small_vits.made(partial(getattr(small_vits, build), depth=3))
+    readers = readers_of(adapter_for(model).layers(model))
+    with torch.no_grad():
+        for block in blocks:
+            for reader in readers[2 * block : 2 * block + 2]:
+                model.get_submodule(reader).weight.mul_(1e-6)
+                model.get_submodule(reader).bias.mul_(1e-6)
+    batches = [(torch.randn(8, 3, 32, 32), torch.arange(8)) for _ in range(3)]
+    plan = agflow.plan(agflow.calibrate(model, batches), macs=0.6)
+    light = agflow.prune(model, plan, batches)
+    assert logits_of(light(batches[0][0])).isfinite().all()
+
+
+def test_a_deit3_at_its_beginning_is_repaired():
+    model = timm.create_model("deit3_small_patch16_224", img_size=32, depth=2).eval()
+    assert float(model.blocks[0].ls1.gamma.detach().max()) < 1e-4
+    batches = [(torch.randn(8, 3, 32, 32), torch.arange(8)) for _ in range(2)]
+    plan = agflow.plan(agflow.calibrate(model, batches), macs=0.6)
+    assert agflow.count_macs(agflow.prune(model, plan, batches)) == plan.macs
 
 
 def test_a_branch_that_adds_next_to_nothing_takes_back_no_error(make_vit):

@@ -98,6 +98,9 @@ if "tune" in sys.argv:
 shared = agflow.calibrate(vit(), shard(3))  # a batch is of three images for every number of ranks
 shared.save(folder / f"shared-{rank}.arrow")
 agflow.calibration.gather_statistics(shared).save(folder / f"gathered-{rank}.arrow")
+alone = data.tensors[0]  # a dataset of images without labels
+own_answers = DataLoader(alone, 3, sampler=DistributedSampler(alone, ranks, rank))
+agflow.calibrate(vit(), own_answers, loss="self").save(folder / f"self-{rank}.arrow")
 own = agflow.calibrate(vit(), DataLoader(Subset(data, range(rank, 24, ranks)), 3))
 own.save(folder / f"own-{rank}.arrow")
 agflow.calibration.gather_statistics(own).save(folder / f"merged-{rank}.arrow")
@@ -172,12 +175,16 @@ def check_statistics(folder, ranks, namespace):
     assert all(
         load(f"{name}-{rank}") == shared for name in ("shared", "gathered") for rank in range(ranks)
     )
-    batches = DataLoader(namespace["data"], 3, sampler=DistributedSampler(namespace["data"], 1, 0))
-    alone = calibrate(namespace["vit"](), batches)
-    assert shared.columns["samples"][0] == alone.columns["samples"][0] == 24
-    for name in alone.columns:
-        if alone.columns[name].dtype == np.float64:
-            np.testing.assert_allclose(shared.columns[name], alone.columns[name], rtol=1e-12)
+    data = namespace["data"]
+    for found, images, loss in (("shared", data, "labels"), ("self", data.tensors[0], "self")):
+        together = load(f"{found}-0")
+        assert all(load(f"{found}-{rank}") == together for rank in range(ranks))
+        batches = DataLoader(images, 3, sampler=DistributedSampler(images, 1, 0))
+        alone = calibrate(namespace["vit"](), batches, loss=loss)
+        assert together.columns["samples"][0] == alone.columns["samples"][0] == 24
+        for name in alone.columns:
+            if alone.columns[name].dtype == np.float64:
+                np.testing.assert_allclose(together.columns[name], alone.columns[name], rtol=1e-12)
     return shared
 
 

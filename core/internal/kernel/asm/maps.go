@@ -22,7 +22,7 @@ func loadEightChannels(at, stride string) eightChannels {
 // that follow.
 func (m eightChannels) nextFour(following reg.GPVirtual) {
 	for line := 0; line < 128; line += 64 {
-		PREFETCHT1(Mem{Base: following, Disp: line})
+		PREFETCHT0(Mem{Base: following, Disp: line})
 	}
 	ADDQ(U32(128), following)
 	for _, four := range m {

@@ -3,6 +3,9 @@
 Shape suffixes: B images, K classes kept.
 """
 
+# torch types every submodule as `Tensor | Module`, and the libraries' own objects likewise.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import torch

@@ -191,14 +191,14 @@ def _blocks(
         for found in _blocks(f"{name}.{key}".lstrip("."), child, spans, alone)
     ]
     span = spans.get(name)
-    whole = (
-        bool(name)
+    if (
+        name
         and type(module) not in _CONTAINERS
         and span is not None
         and {span[0] - 1, span[1]} <= alone.keys()
         and next(module.parameters(), None) is not None
-    )
-    if whole and sum(1 for _, block in inside if list(block.children())) < 2:
+        and sum(1 for _, block in inside if list(block.children())) < 2
+    ):
         yield span, module
     else:
         yield from inside

@@ -5,7 +5,7 @@ code, which no folder can make: of such a model a copy without weights is kept i
 """
 
 # The libraries' own objects have types that they do not declare.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 
 from __future__ import annotations
 
@@ -286,7 +286,8 @@ def how_to_load(origin: Origin) -> str:
     return (
         f"the expert is a {origin['class']}, a class of your own that no folder can make: give the "
         f"dense model that it was cut from, or a function that makes it: "
-        f"agflow.load(folder, model={what_to_give(origin)})"
+        f"agflow.load(folder, model={what_to_give(origin)}), or --model "
+        f"{origin.get('function') or 'module:function'} --weights FOLDER"
     )
 
 

@@ -113,6 +113,10 @@ class Call:
         """A new axis, none of whose places is a unit."""
         return axes.new(size, self.reason)
 
+    def places(self, size: int) -> Dim:
+        """A new axis of places that the operator makes, such as those of a map."""
+        return axes.new(size, Reason(self.name, f"places of {self.name}"))
+
     def view(self, dims: Dims, sizes) -> Dims:
         """The axes after a reshape."""
         return axes.view(dims, sizes, self.reason)

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from typing import cast
 
 import torch
 from torch import nn
@@ -63,10 +64,11 @@ def _flat(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram
     graph, inner = program.graph, torch.ops.higher_order.wrap_with_set_grad_enabled
     while (node := next((n for n in graph.nodes if n.target is inner), None)) is not None:
         _, holder, *operands = node.args
-        own = program.graph_module.get_submodule(holder.target).graph
+        own = cast(torch.fx.GraphModule, program.graph_module.get_submodule(holder.target)).graph
         holders = (n for n in own.nodes if n.op == "placeholder")
         with graph.inserting_before(node):
-            results = graph.graph_copy(own, dict(zip(holders, operands, strict=True)))
+            copied = graph.graph_copy(own, dict(zip(holders, operands, strict=True)))
+        results = cast("tuple[torch.fx.Node, ...]", copied)
         for place in list(node.users):
             result, name = results[place.args[1]], place.name
             place.replace_all_uses_with(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.export.graph_signature import OutputKind
@@ -13,7 +13,7 @@ from agflow.models.tracing.barriers import Barrier, barriers_of
 from agflow.models.tracing.call import Call, Dims, Value, operator_name
 from agflow.models.tracing.rules import rule_of
 
-INPUT = Reason("", "the images' own axis")
+INPUT = Reason("", "an axis of the images")
 OUTPUT = Reason("", "part of the output")
 CLASSES = Reason("", "the classes")
 CONSTANT = Reason("", "met by a constant of the code")
@@ -99,10 +99,9 @@ class Tracer:
     def _call(self, node: torch.fx.Node) -> None:
         name = operator_name(node)
         if name == "getitem":
-            source, place = node.args
-            values = self.values.get(source)  # pyright: ignore[reportArgumentType]
+            inputs, place = node.all_input_nodes, cast(int, node.args[1])
+            values = self.values.get(inputs[0])
             self.values[node] = values[place] if isinstance(values, tuple) else None
-            inputs = [source]
         else:
             call, inputs = Call(self, node), node.all_input_nodes
             rule = rule_of(call)
@@ -178,7 +177,7 @@ class Tracer:
         specs = self.program.graph_signature.output_specs
         for spec, node in zip(specs, output.args[0], strict=True):
             dims = _all_dims(self.values.get(node))
-            if spec.kind is OutputKind.BUFFER_MUTATION:
+            if spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
                 for own, other in zip(self.parameters[spec.target], dims, strict=True):
                     axes.unify(own, other, OUTPUT)
             else:
@@ -186,9 +185,9 @@ class Tracer:
                     axes.freeze(dim, CLASSES if len(dims) == 2 else OUTPUT)
 
     def _freeze_repeated(self) -> None:
-        for value in (*self.values.values(), *self.parameters.values()):
-            for dim in _all_dims(value):
-                axes.freeze(list(axes.repeated(dim)), TWICE)
+        values = (*self.values.values(), *self.parameters.values())
+        for leaves in {tuple(axes.flat(dim)) for value in values for dim in _all_dims(value)}:
+            axes.freeze(list(axes.repeated(list(leaves))), TWICE)
 
 
 def _applied(rule, call: Call) -> Value:

@@ -1,7 +1,7 @@
 """Terms of factors and concatenations: what unification, splits and reshapes make of them."""
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from agflow.models.tracing.axes import (
     Reason,
@@ -155,6 +155,7 @@ def terms(draw, extent):
     return new(extent)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("extent", [6, 12, 16])
 def test_unified_terms_have_their_units_at_the_same_places(extent, data):

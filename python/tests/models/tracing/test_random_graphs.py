@@ -227,14 +227,14 @@ def check(draw):
     return len(found)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.data())
 def test_the_cut_equals_the_mask(data):
     check(data.draw)
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.data())
 def test_the_cut_equals_the_mask_on_many_graphs(data):
     check(data.draw)

@@ -242,6 +242,10 @@ RESHAPES = {
     "windows": (lambda x: F.unfold(x, 3, padding=1).unflatten(2, (8, 8)), [8]),
     "windows folded": (lambda x: F.fold(F.unfold(x, 3, padding=1), (8, 8), 3, padding=1), [8]),
     "repeated": (lambda x: x.repeat(1, 2, 1, 1), [8]),
+    "repeated, by a filter each": (
+        lambda x: F.conv2d(x.repeat(1, 2, 1, 1), torch.ones(16, 1, 1, 1).double(), groups=16),
+        [],
+    ),
     "each twice": (lambda x: x.repeat_interleave(2, 1), [8]),
     "of a gate": (lambda x: x * x.mean((1, 2, 3), keepdim=True).expand(-1, 8, -1, -1), []),
 }

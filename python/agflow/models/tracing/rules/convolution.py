@@ -45,7 +45,7 @@ def _places(call: Call, x: Dims, kernel: Dims, transposed: bool) -> Dims:
             found.append(dim)
         else:
             call.freeze(dim)
-            found.append(call.fixed(after))
+            found.append(call.places(after))
     return found
 
 

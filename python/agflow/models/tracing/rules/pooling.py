@@ -11,7 +11,7 @@ def _over_places(count: int):
     def pool(call: Call) -> Value:
         x = call.first
         call.freeze(*x[-count:])
-        places = [call.fixed(n) for n in call.shape[-count:]]
+        places = [call.places(n) for n in call.shape[-count:]]
         return call.results([*x[:-count], *places])
 
     return pool
@@ -21,7 +21,7 @@ def grid_sample(call: Call) -> Value:
     """Channels are read at places that a grid [B, ..., 2] names."""
     x, grid = call.dims("input"), call.dims("grid")
     call.freeze(*x[2:], *grid)
-    return [*x[:2], *(call.fixed(n) for n in call.shape[2:])]
+    return [*x[:2], *(call.places(n) for n in call.shape[2:])]
 
 
 RULES = {

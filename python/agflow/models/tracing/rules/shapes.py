@@ -50,9 +50,11 @@ def expand(call: Call) -> Value:
 
 
 def repeat(call: Call) -> Value:
-    """Whole axes one after the other: a new factor before their own."""
+    """Whole axes one after the other: a new factor before their own, which the code counts."""
     x = [[]] * (len(call.shape) - len(call.first)) + call.first
-    return [new(n // size(dim)) + dim for dim, n in zip(x, call.shape, strict=True)]
+    counts = [n // size(dim) for dim, n in zip(x, call.shape, strict=True)]
+    # a single place is repeated as expand does it, of any number of copies
+    return [call.fixed(n) + dim if flat(dim) else new(n) for dim, n in zip(x, counts, strict=True)]
 
 
 def repeat_interleave(call: Call) -> Value:
@@ -60,7 +62,7 @@ def repeat_interleave(call: Call) -> Value:
     x, axis = list(call.first), call["dim"]
     if axis is None or not isinstance(call["repeats"], int):
         return None
-    x[axis] = x[axis] + new(call["repeats"])
+    x[axis] = x[axis] + call.fixed(call["repeats"])
     return x
 
 
@@ -71,14 +73,14 @@ def pixel_shuffle(call: Call) -> Value:
     if parts is None:
         return None
     call.freeze(parts[1], *x[-2:])
-    return [*x[:-3], parts[0], *(call.fixed(n) for n in call.shape[-2:])]
+    return [*x[:-3], parts[0], *(call.places(n) for n in call.shape[-2:])]
 
 
 def pixel_unshuffle(call: Call) -> Value:
     """Places become channels: [C, r, r]."""
     x, r = call.first, call["downscale_factor"]
     call.freeze(*x[-2:])
-    places = [call.fixed(n) for n in call.shape[-2:]]
+    places = [call.places(n) for n in call.shape[-2:]]
     return [*x[:-3], x[-3] + call.fixed(r * r), *places]
 
 
@@ -97,7 +99,7 @@ def im2col(call: Call) -> Value:
     x = call.first
     call.freeze(*x[-2:])
     window = call.shape[-2] // size(x[-3])
-    return [*x[:-3], x[-3] + call.fixed(window), call.fixed(call.shape[-1])]
+    return [*x[:-3], x[-3] + call.fixed(window), call.places(call.shape[-1])]
 
 
 def col2im(call: Call) -> Value:
@@ -107,7 +109,7 @@ def col2im(call: Call) -> Value:
     if parts is None:
         return None
     call.freeze(parts[1], x[-1])
-    return [*x[:-2], parts[0], *(call.fixed(n) for n in call.shape[-2:])]
+    return [*x[:-2], parts[0], *(call.places(n) for n in call.shape[-2:])]
 
 
 def windows(call: Call) -> Value:
