@@ -20,6 +20,8 @@ _HOOKS = "_hooks"  # how the names of a module's tables of hooks end
 def own_methods(module: nn.Module) -> list[str]:
     """Return the methods that an instance has in place of those of its class.
 
+    One of its class that it chose itself (``self.forward = self.forward_slicing``) is none of them.
+
     Examples
     --------
     >>> from torch import nn
@@ -32,8 +34,20 @@ def own_methods(module: nn.Module) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if callable(value) and inspect.isroutine(inspect.getattr_static(type(module), name, None))
+        if callable(value)
+        and inspect.isroutine(inspect.getattr_static(type(module), name, None))
+        and not _chosen(module, value)
     ]
+
+
+def _chosen(module: nn.Module, method: Any) -> bool:
+    """Whether a method is one of the module's class, bound to the module."""
+    function = getattr(method, "__func__", None)
+    return (
+        function is not None
+        and method.__self__ is module
+        and getattr(type(module), method.__name__, None) is function
+    )
 
 
 @contextmanager
