@@ -82,7 +82,7 @@ func (o oracle) steps(at, floor int) []oracleStep {
 		if o.r.Joint {
 			s.value = divided(s.value/float64(l.Units), cost/o.goal.dense)
 		} else if o.r.Widths != Uniform && o.unequal(l.Group) {
-			s.value = divided(s.value, cost)
+			s.value = divided(s.value/float64(l.Units), cost)
 		}
 		steps = append(steps, s)
 	}

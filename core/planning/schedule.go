@@ -51,9 +51,9 @@ func (v *solver) schedulesOf(r Request) ([]schedule, error) {
 // sameCost is the ratio up to which the costs of two units count as the same.
 const sameCost = 1.1
 
-// weighCosts orders the steps by importance per cost where a unit of one layer costs more than one
-// of another, as the channels of wide and of narrow maps: cheap units stay, which buys more for the
-// same budget. Layers that go or stay whole are compared by their importance.
+// weighCosts orders the steps by their share of the layer's importance over what they cost, where a
+// unit of one layer costs more than one of another, as the channels of wide and of narrow maps: the
+// order of a joint plan. Layers that go or stay whole are compared by their importance.
 func (s schedule) weighCosts() {
 	costs := make([]float64, len(s))
 	for i, a := range s {
@@ -67,7 +67,7 @@ func (s schedule) weighCosts() {
 	}
 	for i, a := range s {
 		for k := range a.values {
-			a.values[k] = perCost(a.values[k], costs[i])
+			a.values[k] = perCost(a.values[k]/float64(a.Units), costs[i])
 		}
 	}
 }

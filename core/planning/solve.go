@@ -34,7 +34,7 @@ type Input struct {
 //     more than its share, floors excepted; layers of one unit that may vanish share a schedule,
 //     because they cannot shrink;
 //   - with widths, all layers of a group share a schedule, in the order of normalised importance,
-//     per cost where the units of one layer cost more than those of another;
+//     or as in a joint plan where the units of one layer cost more than those of another;
 //   - joint, all layers share one schedule, in the order of normalised importance per cost.
 //
 // Several schedules advance evenly, by the share of their units that is kept. Where several reach

@@ -303,6 +303,26 @@ func TestWidthsGoByImportancePerCost(t *testing.T) {
 	}
 }
 
+// Of layers that cost as much as each other, a few costly units or many cheap ones, each keeps the
+// same share.
+func TestWidthsOfLayersOfOneCostAreAlike(t *testing.T) {
+	s := criteria.Scores{Criterion: "agf"}
+	for i, units := range []int{4, 16} {
+		s.Layers = append(s.Layers, statistics.Layer{
+			Name: fmt.Sprint(i), Group: "conv", Rounds: true, Units: units, UnitWidth: 1, Parts: 1,
+			UnitMACs: int64(160 / units),
+		})
+		for unit := range units {
+			s.Score = append(s.Score, float64(units-unit)/float64(units))
+		}
+	}
+	s.Model.MACs = 320
+	_, rep, err := Solve(Input{Scores: s, Widths: &s}, Request{MACs: "160"})
+	if got := keptOf(rep); err != nil || !slices.Equal(got, []int{2, 8}) {
+		t.Errorf("kept %v, %v", got, err)
+	}
+}
+
 // branches has three blocks of one branch each, of 30 MACs, and an MLP of 4 channels of 5 MACs in a
 // model of 210.
 func branches() criteria.Scores {

@@ -17,7 +17,7 @@ def test_deit_tiny_with_shared_blocks_and_at_a_lower_resolution(deit, photograph
     x = torch.cat([images for images, _ in photographs])
     shared, adapter = copy.deepcopy(heavy), adapter_for(heavy)
     for layer in adapter.layers(heavy):
-        if layer.group == "mlp" and int(layer.name.split(".")[1]) >= 8:
+        if layer.kind == "mlp" and int(layer.name.split(".")[1]) >= 8:
             adapter.cut(shared, layer, torch.arange(192))
     for light, blocks in ((shared, 8), (agflow.models.at_image_size(heavy, 112), 0)):
         by_light, by_heavy = light(x), heavy(x)

@@ -35,7 +35,7 @@ def cut_behind(heavy, blocks):
     """A copy that lost half of the MLP channels of the blocks behind the first ones."""
     light, adapter = copy.deepcopy(heavy), adapter_for(heavy)
     for layer in adapter.layers(heavy):
-        if layer.group == "mlp" and int(layer.name.split(".")[1]) >= blocks:
+        if layer.kind == "mlp" and int(layer.name.split(".")[1]) >= blocks:
             adapter.cut(light, layer, torch.arange(layer.units // 2))
     return light.eval()
 

@@ -89,7 +89,7 @@ def test_bfloat16_through_the_commands(tmp_path):
     for dtype in ("float32", "bfloat16"):
         output = str(tmp_path / f"{dtype}.arrow")
         calibrating = {"groups": ["mlp"], "batches": 2, "weight_gradients": False}
-        calibrating |= {"nonfinite": "refuse", "output": output, "dtype": dtype}
+        calibrating |= {"nonfinite": "refuse", "loss": "labels", "output": output, "dtype": dtype}
         commands.calibrate(json.dumps({**common, "data": "example:train", **calibrating}))
         found[dtype] = agflow.score(agflow.Statistics.load(output)).to_pandas().score
     assert found["float32"].corr(found["bfloat16"]) > 0.99
@@ -117,6 +117,7 @@ def test_a_table_of_the_default_name_says_which_run_it_is_of(tmp_path):
         "groups": ["mlp"],
         "weight_gradients": False,
         "nonfinite": "refuse",
+        "loss": "labels",
         "seed": 0,
     }
     for name, run in (("statistics.arrow", "5ca1e"), ("named.arrow", None)):

@@ -80,7 +80,7 @@ def test_a_loss_of_ones_own_is_that_of_each_image(model, batch, statistics):
             InvalidValueError,
             "sent 12 images of a batch of 6",
         ),
-        ("self", InvalidValueError, "loss is 'self', expected 'labels' or a function"),
+        ("none", InvalidValueError, "loss is 'none', expected 'labels', 'self' or a function"),
         (None, InvalidValueError, "loss is None"),
     ],
 )

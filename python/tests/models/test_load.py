@@ -202,7 +202,7 @@ def test_a_traced_model_is_checked_before_and_after_it_has_its_weights():
     check = request_check(["heads"])
     with torch.device("meta"):
         check(timm.create_model("resnet10t"))  # without values it cannot be traced
-    with pytest.raises(errors.InvalidValueError, match="expected some of: conv, stage"):
+    with pytest.raises(errors.InvalidValueError, match="expected some of: block, conv, stage"):
         check(timm.create_model("resnet10t").eval())
 
 
