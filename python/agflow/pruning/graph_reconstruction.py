@@ -47,12 +47,13 @@ from agflow.pruning.graph_targets import (
 from agflow.pruning.patches import Patches
 from agflow.pruning.reconstruction import HELD_OUT_EVERY, held_out_rows
 from agflow.pruning.refitted import refitted
-from agflow.pruning.regression import Regression, best_penalty
+from agflow.pruning.regression import PENALTIES, Regression, best_penalty
 from agflow.pruning.residual_blocks import LEAST_SHARE, non_finite_message
 
 MOST_ROWS = 2**18
 LARGEST_GRAM = 8192  # inputs: 0.5 GB
 MOST_DUAL_ROWS = 4096
+FINE_INPUTS = 1024  # up to which every penalty is tried, beyond every second: solves take seconds
 CHUNK_VALUES = 2**26  # of the rows that are laid out at once
 # Share of a sum's error that a layer is fitted to remove, its own output's error being removed
 # wholly: 0.75 and 1 give ResNet-20 at a quarter (see graph_pruner) 72.2 % both, EfficientNet-Lite0
@@ -177,21 +178,22 @@ class _Sums:
         self._factor_O = factor_of(run, fit.target, weights).to(weight)
         self._intercept = fit.target.shifts
         inputs, outputs = self._kept_OK.shape[1], len(weight)
-        dual = inputs > LARGEST_GRAM
-        if dual:
+        shape = self._layer.meta["val"].shape
+        self._positions = shape.numel() // outputs // run.batch_size
+        large = inputs > LARGEST_GRAM
+        most = MOST_DUAL_ROWS if large else MOST_ROWS
+        self._taken = max(1, min(self._positions, most // images))
+        if large:
             warnings.warn(
                 f"{fit.weight.rpartition('.')[0]} reads {inputs:,} inputs that stay: it is fitted "
                 f"to {MOST_DUAL_ROWS:,} rows at most, through the Gram matrix of the rows",
                 stacklevel=2,
             )
-        kind = DualRegression if dual else Regression
+        # The smaller of the two Gram matrices is solved: of the rows where these are fewer.
+        kind = DualRegression if large or images * self._taken < inputs else Regression
         self._fitted, self._held_out = (
             kind.empty(inputs, outputs, weight.device) for _ in range(2)
         )
-        most = MOST_DUAL_ROWS if dual else MOST_ROWS
-        shape = self._layer.meta["val"].shape
-        self._positions = shape.numel() // outputs // run.batch_size
-        self._taken = max(1, min(self._positions, most // images))
         self._generator = torch.Generator().manual_seed(seed)
         self._few = images < HELD_OUT_EVERY
         self._seen = 0
@@ -247,7 +249,9 @@ class _Sums:
             change_OK = torch.zeros_like(self._kept_OK, dtype=torch.float64)
             change_O = total.mean_target()
         else:
-            penalty = best_penalty(self._fitted, self._held_out, self._intercept)
+            few = self._kept_OK.shape[1] <= FINE_INPUTS
+            penalties = PENALTIES if few else PENALTIES[::2]
+            penalty = best_penalty(self._fitted, self._held_out, self._intercept, penalties)
             change_OK, change_O = total.solve(penalty, self._intercept)
         return refitted(
             self._run,
