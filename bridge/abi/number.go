@@ -4,4 +4,4 @@ package abi
 
 // Number identifies the list of calls: a hash of their signatures and of the types that cross as
 // JSON. A caller built for another number must not call.
-const Number int64 = 2485485030305839585
+const Number int64 = 5500324971333012377

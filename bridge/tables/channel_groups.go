@@ -18,6 +18,7 @@ type channelGroup struct {
 	Kind       string      `json:"kind"`
 	Rounds     bool        `json:"rounds"`
 	MayVanish  bool        `json:"may_vanish"`
+	Residual   bool        `json:"residual"`
 	Members    []member    `json:"members"`
 	Attributes []attribute `json:"attributes"`
 }
@@ -76,7 +77,7 @@ func (g channelGroups) complete(l *statistics.Layer) error {
 		return fault.New(fault.Value, "metadata %s says that layer %q is of kind %q, and its "+
 			"column group says %q; keep them alike", keyChannelGroups, l.Name, group.Kind, l.Group)
 	}
-	l.Rounds, l.MayVanish = group.Rounds, group.MayVanish
+	l.Rounds, l.MayVanish, l.Residual = group.Rounds, group.MayVanish, group.Residual
 	return nil
 }
 
@@ -94,9 +95,9 @@ func putChannelGroups(pairs map[string]string, layers []statistics.Layer) {
 	groups, plain := channelGroups{}, true
 	for _, l := range layers {
 		rounds, mayVanish := propertiesOf(l.Group)
-		plain = plain && rounds == l.Rounds && mayVanish == l.MayVanish
+		plain = plain && rounds == l.Rounds && mayVanish == l.MayVanish && !l.Residual
 		groups[l.Name] = channelGroup{
-			Kind: l.Group, Rounds: l.Rounds, MayVanish: l.MayVanish,
+			Kind: l.Group, Rounds: l.Rounds, MayVanish: l.MayVanish, Residual: l.Residual,
 			Members: []member{}, Attributes: []attribute{},
 		}
 	}

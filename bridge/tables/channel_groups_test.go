@@ -18,6 +18,7 @@ func TestPropertiesOfLayers(t *testing.T) {
 	got, err := ScoresFromRecord(scoresWithGroups(sampleGroups))
 	want := slices.Clone(samples.Layers)
 	want[0].Rounds, want[1].Rounds, want[1].MayVanish = false, true, true
+	want[0].Residual = true
 	if err != nil || !slices.Equal(got.Layers, want) {
 		t.Errorf("%+v, %v", got.Layers, err)
 	}
@@ -34,13 +35,14 @@ func TestPropertiesOfLayers(t *testing.T) {
 		scores.Layers, scores.Score = []statistics.Layer{layer}, []float64{1}
 		for _, layer.Rounds = range []bool{true, false} {
 			for _, layer.MayVanish = range []bool{true, false} {
+				layer.Residual = layer.Rounds && !layer.MayVanish && label == "conv"
 				scores.Layers[0] = layer
 				rec := ScoresToRecord(memory.DefaultAllocator, scores)
 				got, err := ScoresFromRecord(rec)
 				if err != nil || got.Layers[0] != layer {
 					t.Errorf("%+v became %+v, %v", layer, got.Layers, err)
 				}
-				plain := allows == [2]bool{layer.Rounds, layer.MayVanish}
+				plain := allows == [2]bool{layer.Rounds, layer.MayVanish} && !layer.Residual
 				if _, said := got.Metadata[keyChannelGroups]; said == plain {
 					t.Errorf("%+v: metadata %v", layer, got.Metadata)
 				}

@@ -251,7 +251,8 @@ func (x *extractor) units() (layers []statistics.Layer) {
 			return nil
 		}
 		last := &layers[len(layers)-1]
-		row.Units, row.Rounds, row.MayVanish = last.Units, last.Rounds, last.MayVanish
+		row.Units, row.Rounds = last.Units, last.Rounds
+		row.MayVanish, row.Residual = last.MayVanish, last.Residual
 		if row != *last || int(units[i]) != last.Units {
 			x.err = fault.New(fault.Value,
 				"row %d of the %s table is unit %d of layer %q, expected unit %d of layer %q with "+

@@ -192,11 +192,11 @@ func sampleRecords(t testing.TB, alloc memory.Allocator) map[string]arrow.Record
 // sampleGroups are channel groups of samples.Layers, with properties other than those that their
 // labels once stood for.
 const sampleGroups = `{"blocks.0.mlp": {"kind": "mlp", "rounds": false, "may_vanish": false,
-	"members": [{"name": "blocks.0.mlp.fc1.weight", "axis": 0, "role": "producer",
+	"residual": true, "members": [{"name": "blocks.0.mlp.fc1.weight", "axis": 0, "role": "producer",
 		"runs": [[0, 1, 1, 0], [3, 1, 2, 6]]}],
 	"attributes": [{"module": "blocks.0.mlp", "name": "widths", "place": 1, "per_unit": null}]},
-	"blocks.0.attn": {"kind": "heads", "rounds": true, "may_vanish": true, "members": [],
-		"attributes": [{"module": "blocks.0.attn", "name": "heads", "place": null,
+	"blocks.0.attn": {"kind": "heads", "rounds": true, "may_vanish": true,
+	"residual": false, "members": [], "attributes": [{"module": "blocks.0.attn", "name": "heads", "place": null,
 			"per_unit": 1}]}}`
 
 func scoresWithGroups(text string) arrow.Record {

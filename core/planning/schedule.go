@@ -53,7 +53,9 @@ const sameCost = 1.1
 
 // weighCosts orders the steps by their share of the layer's importance over what they cost, where a
 // unit of one layer costs more than one of another, as the channels of wide and of narrow maps: the
-// order of a joint plan. Layers that go or stay whole are compared by their importance.
+// order of a joint plan. A residual layer's share is multiplied by the square root of its units
+// over their mean: few and costly ones go first, since their stream carries on without them. Layers
+// that go or stay whole are compared by their importance.
 func (s schedule) weighCosts() {
 	costs := make([]float64, len(s))
 	for i, a := range s {
@@ -65,11 +67,28 @@ func (s schedule) weighCosts() {
 	if slices.Max(costs) <= sameCost*slices.Min(costs) {
 		return
 	}
+	mean := s.meanResidualUnits()
 	for i, a := range s {
+		share := 1 / float64(a.Units)
+		if a.Residual {
+			share *= math.Sqrt(float64(a.Units) / mean)
+		}
 		for k := range a.values {
-			a.values[k] = perCost(a.values[k]/float64(a.Units), costs[i])
+			a.values[k] = perCost(a.values[k]*share, costs[i])
 		}
 	}
+}
+
+// meanResidualUnits is the mean number of units of the residual layers.
+func (s schedule) meanResidualUnits() float64 {
+	units, layers := 0, 0
+	for _, a := range s {
+		if a.Residual {
+			units += a.Units
+			layers++
+		}
+	}
+	return float64(units) / float64(max(layers, 1))
 }
 
 // all counts every step.

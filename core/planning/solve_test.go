@@ -323,6 +323,27 @@ func TestWidthsOfLayersOfOneCostAreAlike(t *testing.T) {
 	}
 }
 
+// Where they are read into residual streams, the few costly units go first.
+func TestWidthsOfResidualLayers(t *testing.T) {
+	s := criteria.Scores{Criterion: "agf"}
+	for i, units := range []int{4, 16} {
+		s.Layers = append(s.Layers, statistics.Layer{
+			Name: fmt.Sprint(i), Group: "conv", Rounds: true, Residual: true, Units: units,
+			UnitWidth: 1, Parts: 1, UnitMACs: int64(160 / units),
+		})
+		for unit := range units {
+			s.Score = append(s.Score, float64(units-unit)/float64(units))
+		}
+	}
+	s.Model.MACs = 320
+	_, rep, err := Solve(Input{Scores: s, Widths: &s}, Request{MACs: "160"})
+	// By value per cost the second unit of the first, 1/4 * sqrt(4/10) * 3/4 / 40, comes behind the
+	// eleventh of the second, 1/16 * sqrt(16/10) * 6/16 / 10, and no longer fits.
+	if got := keptOf(rep); err != nil || !slices.Equal(got, []int{1, 11}) {
+		t.Errorf("kept %v, %v", got, err)
+	}
+}
+
 // branches has three blocks of one branch each, of 30 MACs, and an MLP of 4 channels of 5 MACs in a
 // model of 210.
 func branches() criteria.Scores {

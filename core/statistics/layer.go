@@ -17,7 +17,8 @@ const maxChannels = 1 << 26
 // a budget out among them. What a layer allows is said by its properties: the units form Parts runs
 // of equal length, which keep equally many each (the channels inside the heads of one attention, so
 // that its matrices stay rectangular); where it Rounds, each part keeps a multiple of round_to; and
-// where it MayVanish, all of its units may go, as those of a residual branch.
+// where it MayVanish, all of its units may go, as those of a residual branch. What reads a Residual
+// layer is added to a stream of maps, which carries on without it.
 type Layer struct {
 	Name       string `json:"name"`
 	Group      string `json:"group"`
@@ -28,6 +29,7 @@ type Layer struct {
 	Parts      int    `json:"parts"`
 	Rounds     bool   `json:"rounds"`
 	MayVanish  bool   `json:"may_vanish"`
+	Residual   bool   `json:"residual"`
 }
 
 // Channels returns the number of channels of the layer's activation: Units*UnitWidth.

@@ -6,7 +6,7 @@ An Arrow value is two int64 addresses, of its C array and its C schema.
 
 from agflow._core.call import ARROW, FLOAT, INT, TEXT, Call
 
-ABI = 2485485030305839585
+ABI = 5500324971333012377
 """The number of this list, a hash of its signatures and JSON types; Go carries the same one."""
 
 CALLS = (

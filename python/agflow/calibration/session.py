@@ -11,7 +11,7 @@ from agflow._core.loader import core
 from agflow.models import ChannelGroup
 
 _SIZES = ("units", "unit_width", "unit_macs", "unit_params", "parts")
-_DESCRIBED = ("name", *_SIZES, "rounds", "may_vanish")
+_DESCRIBED = ("name", *_SIZES, "rounds", "may_vanish", "residual")
 
 
 @contextmanager

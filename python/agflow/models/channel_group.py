@@ -170,6 +170,8 @@ class ChannelGroup:
     rounds : whether kept counts are rounded to a multiple (``round_to``); whole heads and branches
         are not
     may_vanish : whether all units may go (a residual branch)
+    residual : whether what reads the units is added to a residual stream of maps, which carries on
+        without them
     members : where the units lie in parameters and buffers
     attributes : numbers of modules that follow the number of units
     """
@@ -185,6 +187,7 @@ class ChannelGroup:
     taps: tuple[Tap, ...] = ()
     rounds: bool = True
     may_vanish: bool = False
+    residual: bool = False
     members: tuple[Member, ...] = ()
     attributes: tuple[Attribute, ...] = ()
 
@@ -203,6 +206,7 @@ class ChannelGroup:
             "kind": self.kind,
             "rounds": self.rounds,
             "may_vanish": self.may_vanish,
+            "residual": self.residual,
             "members": [member.to_json() for member in self.members],
             "attributes": [asdict(attribute) for attribute in self.attributes],
         }

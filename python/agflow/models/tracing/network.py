@@ -23,6 +23,7 @@ from agflow.models.tracing.groups import ChannelClass, chosen, classes_of, group
 from agflow.models.tracing.kept import Kept, kept_classes
 from agflow.models.tracing.proof import Proof
 from agflow.models.tracing.proving import prove, trainable
+from agflow.models.tracing.residual import is_residual
 from agflow.models.tracing.tracer import Tracer
 
 
@@ -98,6 +99,7 @@ def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
     channels = [proven[held] for held in classes if held in proven]
     blocks, _ = prove(proof, channels, blocks_of(tracer, {group.name for group in channels}), {})
     costs = costs_of(tracer, {held.leaf: group.name for held, group in proven.items()}, blocks)
+    channels = [replace(group, residual=is_residual(tracer, group)) for group in channels]
     groups = tuple(_with_costs(group, costs) for group in (*channels, *blocks.values()))
     return TracedNetwork(program, groups, kept_classes(classes, proven, reasons), costs)
 
