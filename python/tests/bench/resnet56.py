@@ -43,7 +43,9 @@ EPOCHS, TRAINING_IMAGES = 3, None  # None is all 4,000
 LR = 3e-4
 GREATEST_SHIFT = 1 / 8  # of a side: 4 pixels, as the dense networks were trained
 DISTILLATION = Distillation(share=0.9)
-"""Chosen on 1,000 training images that trained nothing, and on photographs of other classes."""
+"""One of four settings that were tried on one cut of agflow's: on 1,000 training images that it did
+not see, none beat the cut before training (94.8 %, this one 94.6), and this one alone gained under
+strong shifts. It was not tuned for torch-pruning."""
 
 
 def agflow_cut(model: nn.Module, images: Dataset, macs: float, seed: int) -> nn.Module:
