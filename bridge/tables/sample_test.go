@@ -196,7 +196,8 @@ const sampleGroups = `{"blocks.0.mlp": {"kind": "mlp", "rounds": false, "may_van
 		"runs": [[0, 1, 1, 0], [3, 1, 2, 6]]}],
 	"attributes": [{"module": "blocks.0.mlp", "name": "widths", "place": 1, "per_unit": null}]},
 	"blocks.0.attn": {"kind": "heads", "rounds": true, "may_vanish": true,
-	"residual": false, "members": [], "attributes": [{"module": "blocks.0.attn", "name": "heads", "place": null,
+	"residual": false, "members": [], "attributes": [
+		{"module": "blocks.0.attn", "name": "heads", "place": null,
 			"per_unit": 1}]}}`
 
 func scoresWithGroups(text string) arrow.Record {
