@@ -65,6 +65,14 @@ def load_role(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
     return load_model(options[role], options.get("weights"), check=check, **image_options(options))
 
 
+def load_compared(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
+    """As :func:`load_role`; the weights given are not those of an expert, which has its own."""
+    from agflow.models.load import expert_folder
+
+    own = options.get("dense") and expert_folder(options[role]) is not None
+    return load_role({**options, "weights": None} if own else options, role)
+
+
 def load_light(options: dict) -> tuple[nn.Module, str]:
     """The light expert, of a folder of any kind, and the sketch of the images that tuned it."""
     from agflow.models import expert_tuning, load_expert, load_model
