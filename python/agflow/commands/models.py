@@ -188,8 +188,7 @@ def evaluate(options: dict) -> dict:
     from agflow.models import head_of
 
     computing = computing_of(options)
-    model, preprocessing, name = load_compared(options, "model")
-    dense = load_compared(options, "dense")[0] if options.get("dense") else None
+    model, preprocessing, name, dense = load_compared(options)
     loader = loader_of(options, preprocessing, model, shared=True)
     accuracy = agreement = None
     with computing.precision():

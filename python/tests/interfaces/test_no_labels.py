@@ -1,5 +1,7 @@
 """Models without a classifier and images without labels, through every entry point."""
 
+import json
+
 import pytest
 import timm
 import torch
@@ -9,6 +11,7 @@ from small_vits import made, of_timm, of_torchvision
 from torch import nn
 
 import agflow
+from agflow import commands
 from agflow.calibration import CalibrationOptions
 from agflow.calibration.image_draws import directions
 from agflow.calibration.loss import hidden_loss
@@ -288,3 +291,46 @@ def test_a_loss_that_was_asked_for_is_taken(images):
     assert reports[0].loss == "features"
     with pytest.raises(InvalidValueError, match="images without labels"):
         agflow.shrink(made(of_timm), images, macs=0.7, options=ShrinkOptions(loss="labels"))
+
+
+def called(name, **options):
+    every = {"device": "cpu", "dtype": "float32", "workers": 0, "batch_size": 16, "seed": 0}
+    return json.loads(getattr(commands, name)(json.dumps({**every, **options})))
+
+
+def test_commands_take_a_model_without_a_classifier(tmp_path, monkeypatch):
+    """Its labels need not be its classes: they say which neighbours are right."""
+    (tmp_path / "backbone_of_commands.py").write_text(
+        "import timm, torch\n\n\ndef backbone():\n    torch.manual_seed(0)\n"
+        "    return timm.create_model('vit_tiny_patch16_224', img_size=28, patch_size=7,\n"
+        "        embed_dim=32, depth=2, num_heads=4, num_classes=0, in_chans=1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dense, light = "backbone_of_commands:backbone", str(tmp_path / "light")
+    data = {"data": "example:test", "limit": 32, "mean": ["0.3"], "std": ["0.3"]}
+    shrunk = called("shrink", model=dense, **data, macs="0.7", output=light)
+    assert shrunk["loss"] == "features" and shrunk["accuracy"] is None
+    found = called("evaluate", model=light, dense=dense, data="example:test", limit=32)
+    assert "features: cosine" in found["summary"] and "top1" not in found
+    assert 0.5 < found["agreement"]["cosine"]["value"] <= 1
+    assert found["agreement"]["neighbours"]["difference"]["low"] < 0.2
+    with pytest.raises(UnsupportedModelError, match="agflow evaluate --dense"):
+        called("evaluate", model=light, data="example:test", limit=32)
+    training = {"epochs": 1, "lr": 1e-3, "distill": 0.9, "features": 0.0, "accumulate": 1}
+    tuned = called(
+        "finetune",
+        **training,
+        **data,
+        light=light,
+        heavy=dense,
+        held_out="0.25",
+        output=str(tmp_path / "tuned"),
+    )
+    assert "to the teacher's features" in tuned["summary"]
+
+
+def test_evaluate_compares_a_classifier_with_its_dense_model():
+    few = {"data": "example:test", "limit": 32}
+    found = called("evaluate", model="example", dense="example", **few)
+    assert found["agreement"]["answers"]["value"] == 1 and "answers: 100.0 %" in found["summary"]
+    assert found["top1"] > 0.5
