@@ -44,6 +44,10 @@ def timm_vit():
     return of_timm(num_classes=0)
 
 
+def timm_tokens():
+    return of_timm(num_classes=0, global_pool="", class_token=True)
+
+
 def torchvision_vit():
     model = of_torchvision()
     model.heads = nn.Identity()
@@ -72,7 +76,33 @@ def own_backbone():
     )
 
 
-HEADLESS = [timm_vit, torchvision_vit, huggingface_vit, huggingface_tokens, own_backbone]
+def huggingface_dinov2():
+    """Traced: no family declares it."""
+    sizes = {name: SMALL[name] for name in SMALL if name != "intermediate_size"}
+    return transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
+
+
+class ForwardFeatures(nn.Module):
+    """A module of one's own around a library's backbone."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = of_timm(num_classes=0)
+
+    def forward(self, x):
+        return self.backbone.forward_features(x)
+
+
+HEADLESS = [
+    timm_vit,
+    timm_tokens,
+    torchvision_vit,
+    huggingface_vit,
+    huggingface_tokens,
+    huggingface_dinov2,
+    own_backbone,
+    ForwardFeatures,
+]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +138,8 @@ def test_a_model_without_a_classifier_through_everything(build, images, tmp_path
     assert history.best_accuracy >= history.start > 0.5
 
     agflow.save(light, tmp_path / "light")
-    loaded = agflow.load(tmp_path / "light")
+    given = {"model": made(build)} if build is ForwardFeatures else {}
+    loaded = agflow.load(tmp_path / "light", **given)
     with torch.no_grad():
         found, expected = (features_of(each.eval()(images)) for each in (loaded, light))
     assert torch.equal(found, expected)

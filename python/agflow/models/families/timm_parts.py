@@ -53,7 +53,8 @@ def refusals(model: VisionTransformer) -> Iterator[str]:
             "the patch embedding must be one convolution: hybrid and normalised embeddings are not "
             "supported"
         )
-    if model.attn_pool is not None or not model.global_pool:
+    unpooled = not model.global_pool and bool(classifiers_of(model))
+    if model.attn_pool is not None or unpooled:
         yield (
             f"global_pool={model.global_pool!r} is not supported, expected token, avg, avgmax or "
             "max"
