@@ -99,7 +99,8 @@ def cosine_rows(
 
     shares = Shares.of(loader)
     with preserve_training_mode(model, teacher):
-        model.eval(), teacher.eval()
+        for each in (model, teacher):
+            each.eval()
         run = lambda batches: list(of_batches(batches))
         found = run(loader) if shares is None else shares.joined(run)
     return {name: torch.cat([rows[name] for rows in found]) for name in found[0]}
