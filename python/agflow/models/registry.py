@@ -304,7 +304,7 @@ def _wrapper(model: nn.Module) -> str | None:
         (
             (name, module)
             for name, module in model.named_modules()
-            if name and any(adapter.recognises(module) for adapter in declared_adapters())
+            if name and any(_is_classifier(adapter, module) for adapter in declared_adapters())
         ),
         None,
     )
@@ -318,3 +318,10 @@ def _wrapper(model: nn.Module) -> str | None:
         else ""
     )
     return f"it is a wrapper around a {type(module).__name__}: pass model{place}{beside}"
+
+
+def _is_classifier(adapter: Adapter, module: nn.Module) -> bool:
+    """Whether a module is one of the adapter's classifiers; of others own models are built."""
+    return adapter.recognises(module) and bool(
+        adapter.refusal(module) is not None or adapter.class_count(module)
+    )
