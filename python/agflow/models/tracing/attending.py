@@ -13,7 +13,7 @@ from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import dims_of
 
 aten = torch.ops.aten
-_OPERANDS = {
+_OPERANDS: dict[object, slice] = {
     **dict.fromkeys((aten.matmul.default, aten.bmm.default), slice(0, 2)),
     aten.baddbmm.default: slice(1, 3),
     aten.scaled_dot_product_attention.default: slice(0, 2),
