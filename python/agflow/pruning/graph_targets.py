@@ -21,15 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from agflow.models.tracing.chains import PERMUTATIONS, chain_behind, unit_of
 from agflow.pruning.graph_run import GraphRun
 
 aten = torch.ops.aten
 _LAYERS = (aten.conv2d.default, aten.conv2d.padding, aten.linear.default)
-_UNCHANGED = (aten.dropout.default, aten.dropout_.default, aten.clone.default)
-_UNCHANGED += (aten.contiguous.default, aten.alias.default, aten.detach.default)
-_SUMS = (aten.add.Tensor, aten.add_.Tensor)
-_FACTORS = (aten.mul.Tensor, aten.mul_.Tensor)
-_PERMUTATIONS = (aten.permute.default, aten.transpose.int)
 
 
 @dataclass(frozen=True)
@@ -97,61 +93,16 @@ def is_linear(layer: fx.Node) -> bool:
 
 def target_of(run: GraphRun, layer: fx.Node) -> FitTarget:
     """Follow the affine chain behind a layer to its end."""
-    chain: list[fx.Node] = []
-    unit, end = _unit(layer), layer
-    while len(end.users) == 1:
-        (behind,) = end.users
-        if not _is_affine(run, behind, end, unit):
-            break
-        if behind.target in _PERMUTATIONS:
-            unit = behind.target(unit, *behind.args[1:])
-        chain.append(behind)
-        end = behind
-    norm = chain[0] if chain and chain[0].target is aten.batch_norm.default else None
-    users = tuple(end.users)
-    if len(users) == 1 and _adds_to(run, users[0], end):
-        end = users[0]
-    return FitTarget(layer, tuple(chain), norm, end)
-
-
-def _unit(layer: fx.Node, fill: float = 1.0) -> torch.Tensor:
-    """An output of the layer with one row, every entry of which is ``fill``."""
-    shape = [1] * layer.meta["val"].dim()
-    axis = channel_axis(layer)
-    shape[axis] = layer.meta["val"].shape[axis]
-    return torch.full(shape, fill, dtype=torch.float64)
+    chain = chain_behind(layer, channel_axis(layer), run.names, run.is_constant)
+    first = chain.nodes[0] if chain.nodes else None
+    norm = first if first is not None and first.target is aten.batch_norm.default else None
+    end = chain.sum or (chain.nodes[-1] if chain.nodes else layer)
+    return FitTarget(layer, chain.nodes, norm, end)
 
 
 def channel_axis(layer: fx.Node) -> int:
     """The axis of the outputs in what the layer returns."""
     return -1 if is_linear(layer) else 1
-
-
-def _is_affine(run: GraphRun, node: fx.Node, x: fx.Node, unit: torch.Tensor) -> bool:
-    """Whether the node multiplies and shifts each output of the layer by constants of its own."""
-    if node.target in (*_UNCHANGED, *_PERMUTATIONS):
-        return True
-    if node.target is aten.batch_norm.default:
-        of_norm = [a for a in node.args[1:5] if isinstance(a, fx.Node)]
-        alone = all(a in run.names and len(a.users) == 1 for a in of_norm)
-        return node.args[0] is x and unit.dim() > 1 and unit.shape[1] == unit.numel() and alone
-    if node.target in _FACTORS:
-        factor = node.args[1] if node.args[0] is x else node.args[0]
-        if not isinstance(factor, fx.Node):
-            return True
-        shape = factor.meta["val"].shape
-        return run.is_constant(factor) and torch.broadcast_shapes(shape, unit.shape) == unit.shape
-    return False
-
-
-def _adds_to(run: GraphRun, node: fx.Node, x: fx.Node) -> bool:
-    """Whether the node adds ``x`` to another value of the same shape that the images decide."""
-    if node.target not in _SUMS or node.kwargs.get("alpha", 1) != 1:
-        return False
-    other = node.args[1] if node.args[0] is x else node.args[0]
-    if not isinstance(other, fx.Node) or other is x or run.is_constant(other):
-        return False
-    return other.meta["val"].shape == x.meta["val"].shape
 
 
 def factor_of(
@@ -161,7 +112,7 @@ def factor_of(
     device = weights[run.names[target.layer.args[1]]].device
 
     def at(fill: float) -> torch.Tensor:
-        known = {target.layer: _unit(target.layer, fill).to(device)}
+        known = {target.layer: unit_of(target.layer, channel_axis(target.layer), fill).to(device)}
         return run.value_of(target.branch, known, lambda name: weights[name].double())
 
     return (at(1.0) - at(0.0)).flatten()
@@ -170,7 +121,7 @@ def factor_of(
 def end_rows(target: FitTarget, value: torch.Tensor, images: int) -> torch.Tensor:
     """A value of the chain's end as rows of the layer's outputs, [images, positions, O]."""
     for node in reversed(target.chain):
-        if node.target in _PERMUTATIONS:
+        if node.target in PERMUTATIONS:
             value = _permuted_back(node, value)
     return output_rows(target, value, images)
 

@@ -30,10 +30,12 @@ class Raw:
     images: int
 
 
-def collect(model, batches):
-    """{layer: Raw}, by hooks that know nothing of agflow, all weights trainable."""
+def collect(model, layers, batches, raw):
+    """{layer: Raw}, by hooks on the readers that know nothing of agflow, all weights trainable.
+
+    ``raw`` makes it of the model with its gradients, the layer, what was seen and the images.
+    """
     model = copy.deepcopy(model).requires_grad_(True)
-    layers = layers_of(model)
     seen = {layer.name: [] for layer in layers}
 
     def keep(name):
@@ -115,7 +117,7 @@ REFERENCE = {
 def check_criteria(model, batches):
     """The signed sums cancel, so their error is held against the largest of the layer."""
     statistics = agflow.calibrate(model, batches, weight_gradients=True)
-    raws = collect(model, batches)
+    raws = collect(model, layers_of(model), batches, raw)
     for name, formula in REFERENCE.items():
         scores = agflow.score(statistics, name)
         for layer, r in raws.items():

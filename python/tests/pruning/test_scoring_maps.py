@@ -1,10 +1,8 @@
 """Every criterion on channels of maps against its formula in float64, from plain torch hooks."""
 
-import copy
-
 import numpy as np
 import torch
-from pruning.test_scoring import REFERENCE, Raw
+from pruning.test_scoring import REFERENCE, Raw, collect
 from torch import nn
 from torch.nn import functional as F
 
@@ -44,42 +42,25 @@ def flattened(weight, axis):
     return weight.detach().double().movedim(axis, 0).flatten(1)
 
 
-def collect(model, layers, batches):
-    """{layer: Raw}, by hooks on the readers that know nothing of agflow, all weights trainable."""
-    model = copy.deepcopy(model).requires_grad_(True)
-    seen = {layer.name: [] for layer in layers}
-
-    def keep(name):
-        def hook(module, inputs):
-            inputs[0].retain_grad()
-            seen[name].append(inputs[0])
-
-        return hook
-
-    for layer in layers:
-        model.get_submodule(layer.reader).register_forward_pre_hook(keep(layer.name))
-    for images, labels in batches:
-        F.cross_entropy(model(images), labels, reduction="sum").backward()
+def raw(model, layer, seen, images):
+    """Of a convolution's channels, by what the group's members say."""
     rows = lambda tensors: torch.cat(
         [x.detach().double().movedim(1, -1).reshape(-1, x.shape[1], 1) for x in tensors]
     )
-    found = {}
-    for layer in layers:
-        own = [
-            (model.get_parameter(member.name), member.axis, member.role)
-            for member in layer.members
-            if member.role != "through"
-        ]
-        readers = [flattened(weight, axis).T for weight, axis, role in own if role == "consumer"]
-        found[layer.name] = Raw(
-            rows(seen[layer.name]),
-            rows([y.grad for y in seen[layer.name]]),
-            torch.cat(readers)[..., None],
-            torch.cat([flattened(weight, axis) for weight, axis, _ in own], 1),
-            torch.cat([flattened(weight.grad, axis) for weight, axis, _ in own], 1),
-            sum(len(images) for images, _ in batches),
-        )
-    return found
+    own = [
+        (model.get_parameter(member.name), member.axis, member.role)
+        for member in layer.members
+        if member.role != "through"
+    ]
+    readers = [flattened(weight, axis).T for weight, axis, role in own if role == "consumer"]
+    return Raw(
+        rows(seen),
+        rows([y.grad for y in seen]),
+        torch.cat(readers)[..., None],
+        torch.cat([flattened(weight, axis) for weight, axis, _ in own], 1),
+        torch.cat([flattened(weight.grad, axis) for weight, axis, _ in own], 1),
+        images,
+    )
 
 
 def test_criteria_of_maps_equal_their_formulas(images):
@@ -88,7 +69,7 @@ def test_criteria_of_maps_equal_their_formulas(images):
     batches = list(zip(images[0].split(3), images[1].split(3), strict=True))
     statistics = agflow.calibrate(model, batches, groups="conv", weight_gradients=True)
     layers = [layer for layer in adapter_for(model).layers(model) if layer.kind == "conv"]
-    raws = collect(model, layers, batches)
+    raws = collect(model, layers, batches, raw)
     assert [(layer.units, layer.reader) for layer in layers] == [(8, "project")]
     assert statistics["rows"][0] == 8 * 16 * 16 and statistics["samples"][0] == 8
     for name, formula in REFERENCE.items():

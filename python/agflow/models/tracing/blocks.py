@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 
 from torch import fx
@@ -10,33 +9,33 @@ from torch import fx
 from agflow.models.channel_group import ChannelGroup, Tap
 from agflow.models.tracing.groups import residual_additions
 from agflow.models.tracing.tracer import Tracer
-from agflow.models.tracing.uses import call_counts, callers
+from agflow.models.tracing.uses import call_counts, callers, entering, leaving, nodes_in
 
 
 def blocks_of(tracer: Tracer, taken: Collection[str] = ()) -> list[ChannelGroup]:
     """A unit for each module that adds a branch to its one input, in forward order.
 
-    Whether the module is an identity without the branch, so that an activation behind the addition
-    changes nothing, is for the proof to find. MACs and parameters are left 0.
+    Nothing behind the addition has weights of its own. Whether the module is an identity without
+    the branch, so that an activation there changes nothing, is for the proof to find. MACs and
+    parameters are left 0.
 
     Parameters
     ----------
     taken : names that other groups have
     """
     calls = call_counts(tracer.program)
-    inside: dict[str, list[fx.Node]] = defaultdict(list)
-    for node in tracer.program.graph.nodes:
-        for path in dict.fromkeys(callers(node)):
-            inside[path].append(node)
+    inside = nodes_in(tracer.program)
     found = []
     for addition in residual_additions(tracer):
         name = callers(addition)[-1]
-        stream = _one_input(inside[name], tracer)
+        stream = entering(inside[name], tracer)
         if not name or name in taken or calls[name] != 1 or stream not in addition.all_input_nodes:
             continue
         branch = next((node for node in addition.all_input_nodes if node is not stream), None)
-        whole = _one_output(inside[name])
+        whole = leaving(inside[name])
         if branch is None or whole is None or _shape(whole) != _shape(stream):
+            continue
+        if _has_weights_behind(addition, set(inside[name]), tracer):
             continue
         tap = _emitter(branch, name, inside)
         if tap is not None and calls[tap] == 1:
@@ -51,30 +50,24 @@ def _block(name: str, tap: Tap, branch: fx.Node) -> ChannelGroup:
     )
 
 
-def _one_input(nodes: list[fx.Node], tracer: Tracer) -> fx.Node | None:
-    """The one value that nodes read and that is neither theirs nor a weight."""
-    own = set(nodes)
-    read = {
-        source
-        for node in nodes
-        for source in node.all_input_nodes
-        if source not in own and source not in tracer.parameters_of
-    }
-    return read.pop() if len(read) == 1 else None
-
-
-def _one_output(nodes: list[fx.Node]) -> fx.Node | None:
-    """The one value of nodes that others read."""
-    own = set(nodes)
-    read = [node for node in nodes if not own.issuperset(node.users)]
-    return read[0] if len(read) == 1 else None
+def _has_weights_behind(addition: fx.Node, block: set[fx.Node], tracer: Tracer) -> bool:
+    """Whether something of a block that is computed of an addition reads weights."""
+    waiting, seen = [addition], {addition}
+    while waiting:
+        for user in (user for user in waiting.pop().users if user in block):
+            if any(tracer.parameters_of.get(source) for source in user.all_input_nodes):
+                return True
+            if user not in seen:
+                seen.add(user)
+                waiting.append(user)
+    return False
 
 
 def _emitter(value: fx.Node, block: str, inside: dict[str, list[fx.Node]]) -> str | None:
     """The outermost module inside a block whose output a value is."""
     path = callers(value)
     within = path[path.index(block) + 1 :] if block in path else []
-    return next((name for name in within if _one_output(inside[name]) is value), None)
+    return next((name for name in within if leaving(inside[name]) is value), None)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from torch import fx, nn
+from torch import fx
 
-from agflow.models.channel_group import CONSUMER, PRODUCER, THROUGH, ChannelGroup, Member, Tap
+from agflow.models.channel_group import CONSUMER, PRODUCER, THROUGH, ChannelGroup, Member
 from agflow.models.tracing.attending import head_axes
 from agflow.models.tracing.axes import Dim, Leaf, atoms, flat, size
 from agflow.models.tracing.runs import runs_of
 from agflow.models.tracing.tracer import Tracer
-from agflow.models.tracing.uses import Use, call_counts, callers, dims_of, uses
+from agflow.models.tracing.uses import Use, callers, dims_of, uses
+
+if TYPE_CHECKING:
+    from agflow.models.tracing.seen import Sight
 
 _ADDITIONS = {torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor}
 
@@ -46,8 +50,9 @@ class ChannelClass:
 
     @property
     def first(self) -> str:
-        """Name of the module that emits it first."""
-        return self.produced[0].parameters[0].rpartition(".")[0]
+        """Name of the module that emits it first, or of the model's own parameter that does."""
+        parameter = self.produced[0].parameters[0]
+        return parameter.rpartition(".")[0] or parameter
 
     @property
     def is_whole(self) -> bool:
@@ -169,8 +174,7 @@ def chosen(classes: Iterable[ChannelClass], taken: Collection[ChannelClass]) -> 
 
 
 def groups_of(
-    model: nn.Module,
-    tracer: Tracer,
+    sights: Mapping[ChannelClass, Sight],
     classes: Iterable[ChannelClass],
     taken: Collection[str] = (),
 ) -> list[ChannelGroup]:
@@ -178,32 +182,25 @@ def groups_of(
 
     Parameters
     ----------
+    sights : where each class is seen
     taken : names that other groups have
     """
     classes = list(classes)
-    calls = call_counts(tracer.program)
-    names = _names(classes, taken)
     return [
-        _group(model, tracer, held, name, calls) for held, name in zip(classes, names, strict=True)
+        ChannelGroup(
+            name,
+            _kind(held),
+            held.leaf.extent,
+            sights[held].unit_width,
+            0,
+            0,
+            sights[held].reader,
+            taps=sights[held].taps,
+            rounds=not held.attends,
+            members=tuple(held.members),
+        )
+        for held, name in zip(classes, _names(classes, taken), strict=True)
     ]
-
-
-def _group(
-    model: nn.Module, tracer: Tracer, held: ChannelClass, name: str, calls: Counter[str]
-) -> ChannelGroup:
-    reader, tap, unit_width = _seen(model, tracer, held, calls)
-    return ChannelGroup(
-        name,
-        _kind(held),
-        held.leaf.extent,
-        unit_width,
-        0,
-        0,
-        reader,
-        taps=(tap,) if tap else (),
-        rounds=not held.attends,
-        members=tuple(held.members),
-    )
 
 
 def _kind(held: ChannelClass) -> str:
@@ -236,65 +233,3 @@ def _names(classes: list[ChannelClass], taken: Collection[str]) -> list[str]:
             name = f"{held.first}.{count}"
         names.append(name)
     return names
-
-
-def _seen(
-    model: nn.Module, tracer: Tracer, held: ChannelClass, calls: Counter[str]
-) -> tuple[str, Tap | None, int]:
-    """The reader, where the units can be seen, and the channels that each fills there."""
-    readers = [use for use in reversed(held.consumed) if _is_layer(model, use, calls)]
-    for use in readers:
-        place = _place(use.read(tracer), held.leaf)
-        if place is not None:
-            first, count, width = place
-            axis = 1 if use.is_convolution else -1
-            return (
-                callers(use.node)[-1],
-                Tap(callers(use.node)[-1], "input", first, count, axis),
-                width,
-            )
-    reader = callers(readers[0].node)[-1] if readers else ""
-    tap, width = _seen_elsewhere(model, tracer, held, calls)
-    return reader, tap, width
-
-
-def _is_layer(model: nn.Module, use: Use, calls: Counter[str]) -> bool:
-    """Whether the contraction is the one call of a layer of torch, whose input is what it reads."""
-    name = callers(use.node)[-1]
-    return (
-        use.parameters == (f"{name}.weight",)
-        and calls[name] == 1
-        and use.groups == 1
-        and isinstance(model.get_submodule(name), (nn.Linear, nn.modules.conv._ConvNd))
-    )
-
-
-def _place(dim: Dim, leaf: Leaf) -> tuple[int, int | None, int] | None:
-    """First channel, count and channels a unit, where the units follow one another on an axis."""
-    runs = runs_of(dim, leaf)
-    if len(runs) != 1 or runs[0].repeats != 1:
-        return None
-    count = runs[0].width * leaf.extent
-    return runs[0].first, None if count == size(dim) else count, runs[0].width
-
-
-def _seen_elsewhere(
-    model: nn.Module, tracer: Tracer, held: ChannelClass, calls: Counter[str]
-) -> tuple[Tap | None, int]:
-    """The last module that is called once and emits the units alone, and their width there."""
-    last_of = {callers(node)[-1]: node for node in tracer.program.graph.nodes if callers(node)}
-    for module, node in reversed(last_of.items()):
-        if calls[module] != 1 or not _is_torch_layer(model.get_submodule(module)):
-            continue
-        dims = dims_of(tracer, node)
-        for axis in (1, -1) if len(dims) > 1 else ():
-            place = _place(dims[axis], held.leaf)
-            if place is not None:
-                first, count, width = place
-                return Tap(module, "output", first, count, axis), width
-    return None, 1
-
-
-def _is_torch_layer(module: nn.Module) -> bool:
-    """Whether it is one of torch's own layers, which return what their last operator gives."""
-    return type(module).__module__.startswith("torch.nn.modules.") and not any(module.children())

@@ -23,7 +23,8 @@ from agflow.models.tracing.groups import ChannelClass, chosen, classes_of, group
 from agflow.models.tracing.kept import Kept, kept_classes
 from agflow.models.tracing.proof import Proof
 from agflow.models.tracing.proving import prove, trainable
-from agflow.models.tracing.residual import is_residual
+from agflow.models.tracing.residual import read_into_streams
+from agflow.models.tracing.seen import UNSEEN, Sights
 from agflow.models.tracing.tracer import Tracer
 
 
@@ -99,7 +100,8 @@ def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
     channels = [proven[held] for held in classes if held in proven]
     blocks, _ = prove(proof, channels, blocks_of(tracer, {group.name for group in channels}), {})
     costs = costs_of(tracer, {held.leaf: group.name for held, group in proven.items()}, blocks)
-    channels = [replace(group, residual=is_residual(tracer, group)) for group in channels]
+    residual = read_into_streams(tracer, channels)
+    channels = [replace(group, residual=group.name in residual) for group in channels]
     groups = tuple(_with_costs(group, costs) for group in (*channels, *blocks.values()))
     return TracedNetwork(program, groups, kept_classes(classes, proven, reasons), costs)
 
@@ -118,12 +120,14 @@ def _proven(
     Where the first factor of an axis fails, the factors behind it have their turn.
     """
     proven: dict[ChannelClass, ChannelGroup] = {}
-    reasons: dict[ChannelClass, str] = {}
+    seen = Sights(model, tracer)
+    sights = {held: sight for held in classes if held.is_whole and (sight := seen.of(held))}
+    reasons = {held: UNSEEN for held in classes if held.is_whole and held not in sights}
     parted = any(
         factor.parts for dims in tracer.parameters.values() for dim in dims for factor in flat(dim)
     )
     while tried := chosen([held for held in classes if held not in reasons], proven):
-        groups = groups_of(model, tracer, tried, {group.name for group in proven.values()})
+        groups = groups_of(sights, tried, {group.name for group in proven.values()})
         choices = {
             group.name: partial(attribute_choices, model, tracer, group, held.leaf)
             for held, group in zip(tried, groups, strict=True)

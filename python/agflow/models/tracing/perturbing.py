@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from agflow._utils.hooks import temporary_hooks
+from agflow.models.outputs import logits_of
 
 
 @torch.no_grad()
@@ -28,8 +29,10 @@ def perturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
 
 
 @torch.no_grad()
-def estimate_statistics(model: nn.Module, images: torch.Tensor, generator: torch.Generator) -> None:
-    """Give every batch norm about the mean and variance of its inputs, by one pass.
+def estimate_statistics(
+    model: nn.Module, images: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Give every batch norm about the mean and variance of its inputs, by one pass; its logits.
 
     So what enters the network has an effect on what leaves it, however it was initialised.
     """
@@ -47,7 +50,7 @@ def estimate_statistics(model: nn.Module, images: torch.Tensor, generator: torch
         for module in model.modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     ):
-        model(images)
+        return logits_of(model(images))
 
 
 def _disturb(tensor: torch.Tensor, generator: torch.Generator) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -39,22 +40,30 @@ class Proof:
         self.model = perturbed(model, self.generator)
         self.images = torch.randn(2, *input_size, generator=self.generator, dtype=torch.float64)
         try:
-            estimate_statistics(self.model, self.images, self.generator)
+            logits = estimate_statistics(self.model, self.images, self.generator)
         except RuntimeError:  # code of the model's own makes tensors in float32
             self.model, self.images = self.model.float(), self.images.float()
-            estimate_statistics(self.model, self.images, self.generator)
+            logits = estimate_statistics(self.model, self.images, self.generator)
+        self._shape = logits.shape[1:]
         self.tolerance = _TOLERANCE[self.images.dtype]
 
-    def reduced(self) -> Proof:
-        """The same on smaller images, to find failures sooner; itself where none are possible."""
+    @cached_property
+    def smaller(self) -> Proof:
+        """The same on smaller images; itself where none are possible.
+
+        What fails there is found sooner. The channels that code computes with do not depend on the
+        size of the images as long as the logits keep their shape.
+        """
         size = [max(32, 32 * round(0.43 * side / 32)) for side in self.images.shape[2:]]
         smaller = copy.copy(self)
         smaller.images = nn.functional.interpolate(self.images, size)
+        if smaller.images.numel() >= self.images.numel() / 2:
+            return self
         try:
-            alike = smaller._logits(self.model).shape == self._logits(self.model).shape
+            logits = smaller._logits(self.model)
         except Exception:  # the model wants its own size
             return self
-        return smaller if alike and smaller.images.numel() < self.images.numel() / 2 else self
+        return smaller if logits.shape[1:] == self._shape else self
 
     def draw(self, groups: Iterable[ChannelGroup], turn: int = 0) -> list[Cut]:
         """Random units for groups to keep, a quarter to three quarters; branches go.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from agflow.models.channel_group import Attribute, ChannelGroup
 from agflow.models.slicing import Cut
@@ -34,18 +33,16 @@ def prove(
     choices : by group, what gives sets of attributes that it may need, likely ones first
     parted : whether groups may lie side by side along one axis
     """
-    reasons: Reasons = {}
-    left = list(groups)
     channels = [group for group in groups if group.members]
-    effects = proof.effects(channels) if channels else []
-    for group, effect in zip(channels, effects, strict=True):
-        if not effect > _LEAST_EFFECT * proof.tolerance:
-            left.remove(group)
-            reasons[group.name] = "what is computed of them does not reach the logits"
+    faint = _faint(proof, _faint(proof.smaller, channels))
+    reasons = {group.name: "what is computed of them does not reach the logits" for group in faint}
+    left = [group for group in groups if group not in faint]
     turns = turns_for([*base, *left]) if parted else _TURNS
     fruitless: set[tuple] = set()
     for turn in range(turns):
-        growth = _Growth(Proof.refusal, proof, choices, reasons, turn, fruitless)
+        # The further draws are of units, which have nothing to do with the size of the images.
+        at = proof.smaller if turn else proof
+        growth = _Growth(Proof.refusal, at, proof.smaller, choices, reasons, turn, fruitless)
         left = growth.beside(list(base), left)
     return {group.name: group for group in left}, reasons
 
@@ -56,8 +53,18 @@ def trainable(proof: Proof, groups: Sequence[ChannelGroup]) -> Reasons:
     Parts that only run in training mode, such as auxiliary classifiers, are not in the graph.
     """
     reasons: Reasons = {}
-    _Growth(Proof.training_refusal, proof, {}, reasons).beside([], list(groups))
+    _Growth(Proof.training_refusal, proof, proof.smaller, {}, reasons).beside([], list(groups))
     return reasons
+
+
+def _faint(proof: Proof, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+    """Groups whose units move the logits by so little that no mistake would be noticed."""
+    effects = proof.effects(groups) if groups else []
+    return [
+        group
+        for group, effect in zip(groups, effects, strict=True)
+        if not effect > _LEAST_EFFECT * proof.tolerance
+    ]
 
 
 @dataclass
@@ -67,6 +74,8 @@ class _Growth:
     Attributes
     ----------
     check : why cuts are wrong, or None
+    smaller : the proof on smaller images: what fails there is left out, what passes is proven
+        by ``proof``
     reasons : gets those of the groups that fail
     turn : of the draws
     fruitless : choices of attributes, by their names, that were of no use to a group
@@ -74,6 +83,7 @@ class _Growth:
 
     check: Callable[[Proof, Sequence[Cut]], str | None]
     proof: Proof
+    smaller: Proof
     choices: Choices
     reasons: Reasons
     turn: int = 0
@@ -140,11 +150,6 @@ class _Growth:
 
     def _refusal(self, proof: Proof, groups: list[ChannelGroup]) -> str | None:
         return self.check(proof, proof.draw(groups, self.turn))
-
-    @cached_property
-    def smaller(self) -> Proof:
-        """On smaller images: what fails there is left out, what passes is proven on whole ones."""
-        return self.proof.reduced()
 
 
 def _keys(attributes: Iterable[Attribute]) -> frozenset[tuple[str, int | None]]:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -139,6 +139,34 @@ def call_counts(program: torch.export.ExportedProgram) -> Counter[str]:
         for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items()
     }
     return Counter(path for _, path in calls)
+
+
+def nodes_in(program: torch.export.ExportedProgram) -> dict[str, list[fx.Node]]:
+    """By module, the nodes that its calls are made of, in forward order."""
+    inside: dict[str, list[fx.Node]] = defaultdict(list)
+    for node in program.graph.nodes:
+        for path in dict.fromkeys(callers(node)):
+            inside[path].append(node)
+    return inside
+
+
+def entering(nodes: list[fx.Node], tracer: Tracer) -> fx.Node | None:
+    """The one value that the nodes of a module read and that is neither theirs nor a weight."""
+    own = set(nodes)
+    read = {
+        source
+        for node in nodes
+        for source in node.all_input_nodes
+        if source not in own and source not in tracer.parameters_of
+    }
+    return read.pop() if len(read) == 1 else None
+
+
+def leaving(nodes: list[fx.Node]) -> fx.Node | None:
+    """The one value of a module's nodes that others read."""
+    own = set(nodes)
+    read = [node for node in nodes if not own.issuperset(node.users)]
+    return read[0] if len(read) == 1 else None
 
 
 def parameter_names(program: torch.export.ExportedProgram) -> dict[str, str]:

@@ -1,0 +1,110 @@
+"""Where the units of a class can be seen while the model runs: what enters and leaves its layers.
+
+A hook sees the tensor that enters a module or leaves it, of any shape. Along which of its axes the
+units lie, and at which places of it, is read off the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from agflow.models.channel_group import Run, Tap
+from agflow.models.tracing.axes import Leaf, size
+from agflow.models.tracing.groups import ChannelClass
+from agflow.models.tracing.runs import runs_of
+from agflow.models.tracing.tracer import Tracer
+from agflow.models.tracing.uses import (
+    Use,
+    call_counts,
+    callers,
+    dims_of,
+    entering,
+    leaving,
+    nodes_in,
+)
+
+UNSEEN = (
+    "no layer of torch that runs once takes or gives them in one axis, where they could be scored: "
+    "let one (nn.Conv2d, nn.BatchNorm2d, nn.ReLU) make or read them"
+)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Where units are seen.
+
+    Attributes
+    ----------
+    reader : the layer that reads them last, empty where none does
+    taps : what they fill there, several where they lie there several times
+    unit_width : channels of a unit at each tap
+    """
+
+    reader: str
+    taps: tuple[Tap, ...]
+    unit_width: int
+
+
+class Sights:
+    """What can be seen at the layers of a traced model."""
+
+    def __init__(self, model: nn.Module, tracer: Tracer):
+        self._tracer, self._inside = tracer, nodes_in(tracer.program)
+        calls = call_counts(tracer.program)
+        self._layers = {
+            name: layer
+            for name in self._inside
+            if calls[name] == 1 and _is_of_torch(layer := model.get_submodule(name))
+        }
+
+    def of(self, held: ChannelClass) -> Sight | None:
+        """Where a class is seen: at the layer that reads it last, or the last that it passes.
+
+        None where it passes none.
+        """
+        readers = [callers(use.node)[-1] for use in reversed(held.consumed) if self._is_reader(use)]
+        sides = [(name, "input") for name in readers]
+        sides += [(name, side) for name in reversed(self._layers) for side in ("output", "input")]
+        for name, side in sides:
+            taps, width = self._at(name, side, held.leaf)
+            if taps:
+                return Sight(name if name in readers else next(iter(readers), ""), taps, width)
+        return None
+
+    def _is_reader(self, use: Use) -> bool:
+        """Whether the contraction is the one call of a layer, which sums over all that enters."""
+        name = callers(use.node)[-1]
+        return name in self._layers and use.parameters == (f"{name}.weight",) and use.groups == 1
+
+    def _at(self, module: str, side: str, leaf: Leaf) -> tuple[tuple[Tap, ...], int]:
+        """The taps of a class on one side of a module, and the channels of a unit at each."""
+        nodes = self._inside[module]
+        value = entering(nodes, self._tracer) if side == "input" else leaving(nodes)
+        dims = [] if value is None else dims_of(self._tracer, value)
+        of_axis = {axis: runs for axis, dim in enumerate(dims) if (runs := runs_of(dim, leaf))}
+        widths = {run.width for runs in of_axis.values() for run in runs}
+        if len(of_axis) != 1 or 0 in of_axis or len(widths) != 1:
+            return (), 1
+        ((axis, runs),) = of_axis.items()
+        (width,) = widths
+        firsts = [first for run in runs for first in _firsts(run)]
+        count = width * leaf.extent
+        channels = None if count == size(dims[axis]) else count
+        last = axis == len(dims) - 1
+        taps = (Tap(module, side, first, channels, -1 if last else axis) for first in firsts)
+        return tuple(taps), width
+
+
+def _firsts(run: Run) -> Iterator[int]:
+    """Where a run's units begin, each time that they are repeated."""
+    return (run.first + repeat * run.period for repeat in range(run.repeats))
+
+
+def _is_of_torch(module: nn.Module) -> bool:
+    """Whether it is one of torch's own layers, or a convolution or linear layer made of one."""
+    torch_own = type(module).__module__.startswith("torch.nn.modules.")
+    contracts = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+    return (torch_own or contracts) and not any(module.children())
