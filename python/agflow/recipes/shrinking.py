@@ -25,6 +25,7 @@ from agflow.evaluation.accuracy import top1
 from agflow.evaluation.timing import Timing, time_models
 from agflow.models import adapter_for, count_params, model_logits, model_name
 from agflow.models.account import check_values, examined
+from agflow.models.callables import unwrapped
 from agflow.models.head import known_classes
 from agflow.models.noting import sized_by
 from agflow.models.passes import LABELS, run_models
@@ -145,6 +146,7 @@ def shrink(
     >>> reports[0].plan.macs_share < 0.5, reports[0].calibration, reports[0].held_out
     (True, 96, 32)
     """
+    model = unwrapped(model)
     _check(model, options, macs=macs, params=params, pruning_ratio=pruning_ratio)
     with seeded(seed, device_of(model)):
         parts = _split(model, images, options, seed)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from agflow._utils.hooks import temporary_hooks
+from agflow._utils.modes import forget_caches
 
 
 @torch.no_grad()
@@ -19,6 +20,7 @@ def perturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
     in each residual branch: whatever is done to the channels before it makes no difference. The
     weights keep their scale otherwise.
     """
+    forget_caches(model)
     model = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
     for module in model.modules():
         for tensor in module._parameters.values():
