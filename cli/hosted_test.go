@@ -69,7 +69,7 @@ func TestFlagsReachPython(t *testing.T) {
 			`"data":"example:train","device":"cpu","dtype":"float32",` +
 			`"groups":["mlp","heads","conv"],"held_out":0.2,"ignored_layers":[],` +
 			`"image_column":null,"interpolation":null,` +
-			`"label":null,"limit":null,"loss":"labels","macs":"0.5","mean":[],` +
+			`"label":null,"limit":null,"loss":null,"macs":"0.5","mean":[],` +
 			`"model":"example",` +
 			`"offset":null,"output":"o","params":null,"pruning_ratio":null,"round_to":8,` +
 			`"seed":0,"std":[],"weights":null,"workers":0}`,

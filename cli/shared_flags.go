@@ -163,9 +163,17 @@ func groupsFlag(usage string) cli.Flag {
 	return flag
 }
 
-func lossFlag() cli.Flag {
-	return of("calibrate").text("loss", "`LOSS` whose gradients are measured: labels, or self for "+
-		"labels drawn from the model's own softened answers")
+const lossUsage = "`LOSS` whose gradients are measured: labels, self for labels drawn from the " +
+	"model's own softened answers, or features for the final hidden state, which needs no " +
+	"classifier"
+
+func lossFlag() cli.Flag { return of("calibrate").text("loss", lossUsage) }
+
+// chosenLossFlag is a loss that the images and the model decide where it is not given.
+func chosenLossFlag() cli.Flag {
+	flag := setting("loss", lossUsage)
+	flag.DefaultText = "labels, without them self, without a classifier features"
+	return flag
 }
 
 func compensateFlag(step of) cli.Flag {

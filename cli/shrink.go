@@ -26,7 +26,7 @@ func shrinkCommand() *cli.Command {
 				"largest number of `PARAMETERS`: a share of the model's (0.5), or 2.5M")),
 			pruningRatioFlag(), batchesFlag(), limitFlag(), offsetFlag(),
 		), method(
-			groupsFlag("`GROUPS` of units to prune"), lossFlag(),
+			groupsFlag("`GROUPS` of units to prune"), chosenLossFlag(),
 			criterionFlag("`NAME` of the criterion that ranks the units"),
 			compensateFlag("prune"), roundToFlag(), ignoredLayersFlag(),
 			within(0, 1, false, step.fraction("held-out",

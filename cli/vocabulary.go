@@ -16,7 +16,7 @@ var vocabulary = map[string][]string{
 	"criteria":   criteria.Names(),
 	"compensate": {"ridge", "ridge_at_once", "mean", "none"},
 	"dtype":      {"float32", "bfloat16"},
-	"loss":       {"labels", "self"},
+	"loss":       {"labels", "self", "features"},
 	"nonfinite":  {"refuse", "skip"},
 	"format":     {"onnx", "torch"},
 	"crop-mode":  {"center", "squash", "border"},
@@ -29,6 +29,7 @@ var vocabulary = map[string][]string{
 var beginnings = map[string][]string{
 	"model":    modelForms,
 	"heavy":    modelForms,
+	"dense":    modelForms,
 	"data":     dataForms,
 	"eval":     dataForms,
 	"held-out": dataForms,

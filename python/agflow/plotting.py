@@ -15,8 +15,9 @@ from agflow.cascade.ensemble import ENSEMBLE_ANSWERS
 from agflow.cascade.ledger import MACS
 from agflow.cascade.router_evaluation import evaluate_router
 from agflow.diagnostics.confidence import reliability
-from agflow.diagnostics.paired import paired_counts, paired_interval
+from agflow.diagnostics.paired import paired_counts
 from agflow.errors import InvalidValueError
+from agflow.evaluation.intervals import paired_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -195,9 +196,8 @@ def plot_cascade(
     point: Style = dict(zorder=3, s=70)
     ax.scatter(light, found.light, color=LIGHT_COLOUR, label="light expert alone", **point)
     ax.scatter(1.0, heavy, color=HEAVY_COLOUR, label="heavy expert alone", **point)
-    chosen: Style = dict(
-        color=CHOSEN_COLOUR, zorder=4, s=130, marker="*", label=_chosen_label(found)
-    )
+    label = _chosen_label(found)
+    chosen: Style = dict(color=CHOSEN_COLOUR, zorder=4, s=130, marker="*", label=label)
     ax.scatter(found.ledger.charged, found.cascade, **chosen)
     _label_cascade(ax, heavy, predictions.costs.unit)
     return ax

@@ -59,28 +59,41 @@ func testBits[T tensor.Element](t *testing.T) {
 					name := fmt.Sprintf("channels=%d/rows=%d/gaps=%v/workers=%d/cut=%d", channels,
 						rows, gap, workers, cut)
 					t.Run(name, func(t *testing.T) {
-						got, checkSums := guardedSums(t, channels)
-						sumC, checkFlow := guardedColumn(t, channels)
-						for _, part := range [][2]int{{0, cut}, {cut, rows}} {
-							lo, hi := part[0]*channels, part[1]*channels
-							y, checkY := spread(t, y[lo:hi], part[1]-part[0], channels,
-								channels+gap[0])
-							g, checkG := spread(t, g[lo:hi], part[1]-part[0], channels,
-								channels+gap[1])
-							requireNoError(t, got.Add(y, g, workers))
-							requireNoError(t, AbsYG(sumC, y, g, workers))
-							checkY()
-							checkG()
-						}
-						requireEqual(t, got, want)
-						requireEqualColumn(t, 0, sumC, want.AbsYG)
-						checkSums()
-						checkFlow()
+						requireBits(t, want, workers, rows, cut,
+							func(first, last int) (_, _ tensor.View, check func()) {
+								lo, hi := first*channels, last*channels
+								y, checkY := spread(t, y[lo:hi], last-first, channels,
+									channels+gap[0])
+								g, checkG := spread(t, g[lo:hi], last-first, channels,
+									channels+gap[1])
+								return y, g, func() { checkY(); checkG() }
+							})
 					})
 				}
 			}
 		}
 	}
+}
+
+// requireBits adds what is before cut and what is behind it, of n, in two calls, and requires the
+// bits of want. part returns y and g of one of them, and the check that no element was written.
+func requireBits(
+	t *testing.T, want Sums, workers, n, cut int,
+	part func(first, last int) (y, g tensor.View, check func()),
+) {
+	t.Helper()
+	got, checkSums := guardedSums(t, want.Channels())
+	sumC, checkFlow := guardedColumn(t, want.Channels())
+	for _, ends := range [][2]int{{0, cut}, {cut, n}} {
+		y, g, check := part(ends[0], ends[1])
+		requireNoError(t, got.Add(y, g, workers))
+		requireNoError(t, AbsYG(sumC, y, g, workers))
+		check()
+	}
+	requireEqual(t, got, want)
+	requireEqualColumn(t, 0, sumC, want.AbsYG)
+	checkSums()
+	checkFlow()
 }
 
 // NaN and infinities show in AbsY or G2 of their own channel and in no other, which the caller's

@@ -60,29 +60,21 @@ func testMaps[T tensor.Element](t *testing.T) {
 					name := fmt.Sprintf("%+v/workers=%d/cut=%d/layouts=%d", shape, workers, cut,
 						layouts)
 					t.Run(name, func(t *testing.T) {
-						got, checkSums := guardedSums(t, channels)
-						sumC, checkFlow := guardedColumn(t, channels)
-						for _, part := range [][2]int{{0, cut}, {cut, shape.images}} {
-							lo, hi := part[0]*shape.positions, part[1]*shape.positions
-							some := shape
-							some.images = part[1] - part[0]
-							side := func(values []T, asRows bool) (tensor.View, func()) {
-								if asRows {
-									return spread(t, values, hi-lo, channels, channels+3)
+						requireBits(t, want, workers, shape.images, cut,
+							func(first, last int) (_, _ tensor.View, check func()) {
+								lo, hi := first*shape.positions, last*shape.positions
+								some := shape
+								some.images = last - first
+								side := func(values []T, asRows bool) (tensor.View, func()) {
+									if asRows {
+										return spread(t, values, hi-lo, channels, channels+3)
+									}
+									return maps(t, values, some)
 								}
-								return maps(t, values, some)
-							}
-							y, checkY := side(y[lo*channels:hi*channels], layouts == 1)
-							g, checkG := side(g[lo*channels:hi*channels], layouts == 2)
-							requireNoError(t, got.Add(y, g, workers))
-							requireNoError(t, AbsYG(sumC, y, g, workers))
-							checkY()
-							checkG()
-						}
-						requireEqual(t, got, want)
-						requireEqualColumn(t, 0, sumC, want.AbsYG)
-						checkSums()
-						checkFlow()
+								y, checkY := side(y[lo*channels:hi*channels], layouts == 1)
+								g, checkG := side(g[lo*channels:hi*channels], layouts == 2)
+								return y, g, func() { checkY(); checkG() }
+							})
 					})
 				}
 			}

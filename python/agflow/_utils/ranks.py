@@ -126,7 +126,7 @@ class Ranks:
         for tensor, mean in zip(tensors, means, strict=True):
             tensor.detach().copy_(mean.view_as(tensor))
 
-    def sum(self, *counts: int) -> list[int]:
+    def sum(self, *counts: float) -> list:
         """Sums of every rank's counts, on every rank."""
         of_ranks = map(json.loads, self.gather(json.dumps(counts).encode()))
         return [sum(column) for column in zip(*of_ranks, strict=True)]
@@ -154,8 +154,8 @@ class Ranks:
             raise InvalidValueError(f"rank 0 stopped, and with it this one: {reason}")
 
     def average(
-        self, parameters: Iterable[nn.Parameter], loss: torch.Tensor, correct: int, images: int
-    ) -> tuple[torch.Tensor, int, int]:
+        self, parameters: Iterable[nn.Parameter], loss: torch.Tensor, correct: float, images: int
+    ) -> tuple[torch.Tensor, float, int]:
         """Average this step's gradients in place, weighted by the images of each rank.
 
         Parameters
@@ -185,7 +185,7 @@ class Ranks:
             gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
         ):
             gradient.copy_(mean.view_as(gradient))
-        return sums[0] / sums[2], int(sums[1]), int(sums[2])
+        return sums[0] / sums[2], float(sums[1]), int(sums[2])
 
 
 def _short(value: Any) -> str:

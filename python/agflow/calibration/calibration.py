@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from agflow._utils.sequences import names_of
 from agflow.calibration.dump import TensorFolder
 from agflow.calibration.gather import gather_shards
 from agflow.calibration.hooks import capture
-from agflow.calibration.loss import Loss, Reached, batches_for, loss_name, summed_loss
+from agflow.calibration.loss import Loss, Reached, SummedLoss, batches_for, loss_name
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.session import statistics_session
 from agflow.calibration.sink import StatisticsSink
@@ -94,10 +94,12 @@ def calibrate(
         batch), ``"block"`` (whole residual branches)
     loss : ``"labels"``, the cross entropy of the labels; ``"self"``, that of labels drawn, by
         ``options.seed``, from the model's own answers softened by ``options.temperature``: the
-        loader may give images alone, and labels are not read; or a function of the model and a
-        batch (:class:`agflow.data.batches.Batch`: images, labels, logits) that calls the model once
-        and returns the loss of each image, [B]. Recorded in the metadata ``agflow.loss``, functions
-        by module and name
+        loader may give images alone, and labels are not read; ``"features"``, a random direction of
+        the normalised final hidden state (:func:`agflow.calibration.loss.hidden_loss`), which needs
+        neither labels nor a classifier; or a function of the model and a batch
+        (:class:`agflow.data.batches.Batch`: images, labels, logits) that calls the model once and
+        returns the loss of each image, [B]. Recorded in the metadata ``agflow.loss``, functions by
+        module and name
     image_size : measure ``agflow.models.at_image_size(model, image_size)`` instead. The size goes
         into the metadata ``agflow.image_size`` (``"112x112"``: height, width), and from there into
         scores and plans, by which :func:`agflow.prune` cuts the model at that size. Costs, and so
@@ -111,8 +113,9 @@ def calibrate(
     Raises
     ------
     UnsupportedModelError, DeviceError, DtypeError
-        No adapter handles the model, or it has no image size of its own to change; it is neither on
-        the CPU nor on a CUDA device; its activations have another type.
+        No adapter handles the model, or it has no image size of its own to change, or no classifier
+        for a loss that needs one; it is neither on the CPU nor on a CUDA device; its activations
+        have another type.
     InvalidValueError, ShapeError
         Unknown group or loss, a loss that is none of each image or does not depend on them, fewer
         than one batch, an image size the model cannot have, labels outside the model's classes, or
@@ -214,14 +217,16 @@ class _Measuring:
         return Statistics(batch.replace_schema_metadata({**batch.schema.metadata, **data}))
 
     def _run(
-        self, batches: Iterable[Batch], sink: StatisticsSink, gradients: WeightGradients
+        self, batches: Iterator[Batch], sink: StatisticsSink, gradients: WeightGradients
     ) -> str:
         """Run all batches forward and backward; returns the digest of their images and labels."""
         digest, reached = ImageDigest(), Reached(self.layers, sink.take)
+        first = next(batches)
+        loss = SummedLoss(self.loss, self.model, first.images, self.options)
         with capture(self.model, self.layers, reached.take, trainable=gradients.parameters):
-            for batch in batches:
+            for batch in itertools.chain([first], batches):
                 digest.add(batch.images, batch.labels)
-                summed_loss(self.loss, self.model, batch, self.options).backward()
+                loss.of(batch).backward()
                 reached.check(self.loss, len(batch.images))
                 gradients.add_batch(sink.end_batch())
         return digest.hexdigest()

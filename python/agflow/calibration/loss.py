@@ -9,26 +9,30 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from agflow.calibration.image_draws import directions
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.own_answers import drawn_labels
 from agflow.data.batches import Batch, image_batches, labelled_batches
 from agflow.errors import InvalidValueError, NonFiniteError, ShapeError
-from agflow.models import ChannelGroup, model_logits
+from agflow.models import ChannelGroup, final_hidden, head_of, model_logits, model_name
 from agflow.models.callables import function_name
-from agflow.models.forward import as_taken
+from agflow.models.classifier import watched
+from agflow.models.forward import as_taken, checked_logits, model_output
 
 LABELS = "labels"
 """The loss that is the cross entropy of the labels."""
 SELF = "self"
 """The cross entropy of labels drawn from the model's own softened answers."""
+FEATURES = "features"
+"""A random direction of the final hidden state, which needs no classifier."""
 Loss = str | Callable[[nn.Module, Batch], torch.Tensor]
-"""``LABELS``, ``SELF``, or a function of a model and a batch that returns the loss of each image,
-[B]."""
+"""``LABELS``, ``SELF``, ``FEATURES``, or a function of a model and a batch that returns the loss of
+each image, [B]."""
 
 
 def batches_for(loss: Loss, loader: Iterable, total: int) -> Iterator[Batch]:
-    """The batches of a loader, at most ``total``; for ``SELF`` the images alone."""
-    if loss != SELF:
+    """The batches of a loader, at most ``total``; of ``SELF`` and ``FEATURES`` the images alone."""
+    if loss not in (SELF, FEATURES):
         yield from labelled_batches(loader, "calibrate", total=total)
         return
     no_labels = torch.empty(0, dtype=torch.int64)
@@ -50,40 +54,82 @@ def loss_name(loss: Loss, options: CalibrationOptions = CalibrationOptions()) ->
     >>> loss_name("labels")
     'cross_entropy, sum over the batch'
     """
-    if loss not in (LABELS, SELF) and not callable(loss):
+    if loss not in (LABELS, SELF, FEATURES) and not callable(loss):
         raise InvalidValueError(
-            f"loss is {loss!r:.60}, expected {LABELS!r}, {SELF!r} or a function loss(model, batch) "
-            "that returns the loss of each image, [B]"
+            f"loss is {loss!r:.60}, expected {LABELS!r}, {SELF!r}, {FEATURES!r} or a function "
+            "loss(model, batch) that returns the loss of each image, [B]"
         )
+    if loss == FEATURES:
+        return "a random direction of the normalised final hidden state, sum over the batch"
     name = function_name(loss) if callable(loss) else "cross_entropy"
     if loss == SELF:
         name += f" of labels drawn from its own answers at temperature {options.temperature:g}"
     return f"{name}, sum over the batch"
 
 
-def summed_loss(
-    loss: Loss, model: nn.Module, batch: Batch, options: CalibrationOptions
-) -> torch.Tensor:
+class SummedLoss:
     """The losses of the images of a batch, summed, so that none depends on the others.
 
     Parameters
     ----------
+    images_BCHW : of the first batch
     options : ``nonfinite="skip"`` leaves NaN to those who see its gradient; ``temperature`` and
-        ``seed`` are those of ``SELF``
-
-    Raises
-    ------
-    ShapeError, InvalidValueError, NonFiniteError
-        A function returned no loss for each image, one that does not depend on the model, or NaN.
+        ``seed`` are those of ``SELF``, ``seed`` that of ``FEATURES``
     """
-    if loss == SELF:
-        logits_BK = model_logits(model, batch.images)
-        drawn_B = drawn_labels(logits_BK, batch.images, options.temperature, options.seed)
-        return per_image_loss(logits_BK, drawn_B)
+
+    def __init__(
+        self,
+        loss: Loss,
+        model: nn.Module,
+        images_BCHW: torch.Tensor,
+        options: CalibrationOptions,
+    ):
+        self._loss, self._model, self._options = loss, model, options
+        # That of the logits' losses shows in the first pass that they need anyway.
+        self._head = head_of(model, images_BCHW) if loss == FEATURES else None
+
+    def of(self, batch: Batch) -> torch.Tensor:
+        """The sum over a batch, a scalar.
+
+        Raises
+        ------
+        ShapeError, InvalidValueError, NonFiniteError
+            A function returned no loss for each image, one that does not depend on the model, or
+            NaN.
+        UnsupportedModelError
+            The loss needs a classifier, and the model has none.
+        """
+        loss, model, options = self._loss, self._model, self._options
+        if callable(loss):
+            return _of_function(loss, model, batch, options)
+        if loss == FEATURES:
+            assert self._head is not None
+            hidden = final_hidden(model, batch.images, self._head)
+            return hidden_loss(hidden, batch.images, options.seed)
+        logits_BK = self._logits(batch.images)
+        if loss == SELF:
+            drawn_B = drawn_labels(logits_BK, batch.images, options.temperature, options.seed)
+            return per_image_loss(logits_BK, drawn_B)
+        return per_image_loss(logits_BK, batch.labels.to(as_taken(model, batch.images).device))
+
+    def _logits(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """The logits [B, K] of a model that has a classifier."""
+        if self._head is not None:
+            return model_logits(self._model, images_BCHW)
+        output, self._head = watched(self._model, lambda: model_output(self._model, images_BCHW))
+        need, cure = f"loss={self._loss!r} needs logits", f"calibrate with loss={FEATURES!r}"
+        self._head.check(model_name(self._model), need, cure)
+        return checked_logits(self._model, output, len(images_BCHW))
+
+
+def _of_function(
+    loss: Callable[[nn.Module, Batch], torch.Tensor],
+    model: nn.Module,
+    batch: Batch,
+    options: CalibrationOptions,
+) -> torch.Tensor:
     images_BCHW = as_taken(model, batch.images)
     labels_B = batch.labels.to(images_BCHW.device)
-    if not callable(loss):
-        return per_image_loss(model_logits(model, batch.images), labels_B)
     name = function_name(loss)
     loss_B = loss(model, batch._replace(images=images_BCHW, labels=labels_B))
     if not isinstance(loss_B, torch.Tensor) or loss_B.shape != labels_B.shape:
@@ -134,6 +180,39 @@ class Reached:
                     f"through {layer.name} and back, expected each once: call model(batch.images) "
                     "once, and let its output reach the loss"
                 )
+
+
+def hidden_loss(hidden: torch.Tensor, images_BCHW: torch.Tensor, seed: int) -> torch.Tensor:
+    """Project the normalised final hidden state of each image on a random direction; their sum.
+
+    With h the hidden state of an image, all of its numbers in a row, and r a direction drawn for
+    the image, L = <r, h / |h|>. Its gradient at a unit y_c is that of a random projection of the
+    unit's Jacobian J_c, and so the utility E|y_c · ∂L/∂y_c| is, up to a factor that is the same for
+    all units, E|J_c y_c|: how far the direction of the features turns, to first order, when the
+    unit is set to zero. (The mean of |<r, v>| over directions r is a fixed multiple of |v|: random
+    projections, as of Hutchinson, Communications in Statistics 1989.) It is no error, and does not
+    vanish where the model is trained to its optimum.
+
+    Parameters
+    ----------
+    hidden : [B, ...], see :func:`agflow.models.final_hidden`
+    images_BCHW : as the loader gave them; with ``seed`` they decide the directions
+
+    Returns
+    -------
+    scalar
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.calibration.loss import hidden_loss
+    >>> images, hidden = torch.rand(2, 1, 4, 4), torch.randn(2, 8)
+    >>> torch.allclose(hidden_loss(3 * hidden, images, 0), hidden_loss(hidden, images, 0))
+    True
+    """
+    wide_BF = hidden.flatten(1).to(torch.promote_types(hidden.dtype, torch.float32))
+    drawn_BF = directions(images_BCHW, wide_BF.shape[1], seed).to(wide_BF)
+    return (F.normalize(wide_BF, dim=1) * drawn_BF).sum()
 
 
 def per_image_loss(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:

@@ -25,8 +25,8 @@ class CalibrationOptions:
         computes the same statistics (those of weight gradients excepted)
     temperature : that the model's answers are softened by (logits / temperature) before
         ``loss="self"`` draws labels from them, above 0
-    seed : recorded with the statistics: the seed the images were drawn with, and the labels of
-        ``loss="self"``
+    seed : recorded with the statistics: the seed the images were drawn with, the labels of
+        ``loss="self"`` and the directions of ``loss="features"``
 
     Raises
     ------

@@ -5,11 +5,9 @@ Shape suffixes: B images, K classes.
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
-from agflow._utils.tensors import raw_bytes
+from agflow.calibration.image_draws import uniform_draws
 
 
 def drawn_labels(
@@ -37,16 +35,7 @@ def drawn_labels(
     >>> drawn_labels(logits, images, temperature=1.0, seed=0).tolist()
     [1, 0]
     """
-    # From float32: the images of a loader in another type are still these images.
-    uniform_B = [_uniform(raw_bytes(image), seed) for image in images_BCHW.detach().float()]
     answers_BK = (logits_BK.detach().double() / temperature).softmax(1).cumsum(1).cpu()
-    drawn_B1 = torch.tensor(uniform_B, dtype=torch.float64)[:, None]
+    drawn_B1 = uniform_draws(images_BCHW, seed)[:, None]
     labels_B = (answers_BK[:, :-1] <= drawn_B1).sum(1)
     return labels_B.to(logits_BK.device)
-
-
-def _uniform(pixels: memoryview, seed: int) -> float:
-    """A number in [0, 1) that looks like a random one."""
-    digest = hashlib.sha256(b"%d\n" % seed)
-    digest.update(pixels)
-    return (int.from_bytes(digest.digest()[:8], "little") >> 11) * 2.0**-53

@@ -65,6 +65,26 @@ def load_role(options: dict, role: str) -> tuple[nn.Module, Preprocessing, str]:
     return load_model(options[role], options.get("weights"), check=check, **image_options(options))
 
 
+def load_compared(options: dict) -> tuple[nn.Module, Preprocessing, str, nn.Module | None]:
+    """The option ``model`` as :func:`load_role` has it, and the dense one where one is named.
+
+    An expert has weights of its own, so that those given are the other's; both get the images that
+    the first one takes.
+    """
+    from agflow.models.load import IMAGE_OPTIONS, expert_folder
+
+    if not options.get("dense"):
+        return *load_role(options, "model"), None
+    none = dict.fromkeys(("weights", *IMAGE_OPTIONS))
+    own = {role: expert_folder(options[role]) is not None for role in ("model", "dense")}
+    found = load_role({**options, **none} if own["model"] else options, "model")
+    known = {"mean": found[1].mean, "std": found[1].std}
+    of_dense = {**none, **({} if own["dense"] or options["dense"] == "example" else known)}
+    if own["model"] and not own["dense"]:
+        of_dense["weights"] = options.get("weights")
+    return *found, load_role({**options, **of_dense}, "dense")[0]
+
+
 def load_light(options: dict) -> tuple[nn.Module, str]:
     """The light expert, of a folder of any kind, and the sketch of the images that tuned it."""
     from agflow.models import expert_tuning, load_expert, load_model

@@ -12,6 +12,7 @@ from agflow._utils.folders import check_folder
 from agflow.commands.entry import (
     command,
     computing_of,
+    load_compared,
     load_light,
     load_role,
     loader_of,
@@ -20,7 +21,7 @@ from agflow.commands.entry import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
+    from collections.abc import Callable, Sized
 
     from agflow.training import History
 
@@ -103,7 +104,7 @@ def prune(options: dict) -> dict:
 def finetune(options: dict) -> dict:
     """Train a light expert with the heavy one as its teacher and save it as an expert folder."""
     from agflow.data import sketch_images
-    from agflow.models import save_expert
+    from agflow.models import known_classes, save_expert
     from agflow.models.expert import EXPERT_FOLDER, PLAN
     from agflow.pruning import Plan
     from agflow.training import Checkpointing, Distillation, TrainingOptions, finetune
@@ -135,8 +136,9 @@ def finetune(options: dict) -> dict:
         about = {"preprocessing": preprocessing, "tuning": tuning}
         save_expert(light.cpu(), options["output"], kept, **about)
     held = 0 if held_out is None else len(cast("Sized", held_out.dataset))
+    say = _cosine if known_classes(light) is None else _percent
     return {
-        "summary": f"{options['output']}: {_gain(history, held)}; {computing}\n"
+        "summary": f"{options['output']}: {_gain(history, held, say)}; {computing}\n"
         f"next: agflow predict --light {options['output']} --heavy {options['heavy']} --data … "
         "(of images that have trained nothing)",
         "output": options["output"],
@@ -151,43 +153,65 @@ def finetune(options: dict) -> dict:
     }
 
 
-def _gain(history: History, held_out: int) -> str:
+def _gain(history: History, held_out: int, say: Callable[[float], str]) -> str:
     """What a fine-tuning has brought, on the images that were held out."""
     start, best, last = history.start, history.best_accuracy, history[-1]
     if start is None or best is None:
         return (
             f"{len(history)} epochs; in the last, loss {last['loss']:.3f} and "
-            f"{100 * last['accuracy']:.1f} % of the training images correct, none held out"
+            f"{say(last['accuracy'])} on the training images, none held out"
         )
     if not history.best_epoch:
         return (
-            f"unchanged, no epoch was as good as the {100 * start:.1f} % correct before on "
+            f"unchanged, no epoch was as good as the {say(start)} before on "
             f"{held_out} held-out images: try a lower --lr or more images"
         )
     return (
-        f"{100 * best:.1f} % of {held_out} held-out images correct, {100 * start:.1f} % before, "
+        f"{say(best)} on {held_out} held-out images, {say(start)} before, "
         f"by the weights of epoch {history.best_epoch} of {len(history)}"
     )
 
 
+def _percent(accuracy: float) -> str:
+    return f"{100 * accuracy:.1f} % correct"
+
+
+def _cosine(cosine: float) -> str:
+    return f"cosine {cosine:.4f} to the teacher's features"
+
+
 @command
 def evaluate(options: dict) -> dict:
-    """Measure the top-1 accuracy of a model."""
-    from agflow.evaluation import evaluate
+    """Measure the top-1 accuracy of a model, and how far it agrees with the dense one."""
+    from agflow.data.batches import image_batches
+    from agflow.evaluation import evaluate, evaluate_agreement
+    from agflow.models import head_of
 
     computing = computing_of(options)
-    model, preprocessing, name = load_role(options, "model")
+    model, preprocessing, name, dense = load_compared(options)
+    loader = loader_of(options, preprocessing, model, shared=True)
+    accuracy = agreement = None
     with computing.precision():
-        found = evaluate(
-            computing.move(model), loader_of(options, preprocessing, model, shared=True)
+        model = computing.move(model)
+        if dense is None or head_of(model, next(image_batches(loader))).classes:
+            accuracy = evaluate(model, loader)
+        if dense is not None:
+            agreement = evaluate_agreement(model, computing.move(dense), loader)
+    lines = []
+    if accuracy is not None:
+        lines.append(
+            f"{100 * accuracy.top1:.2f} % of {accuracy.images} images are correct "
+            f"({100 * accuracy.among_present:.2f} % among the {accuracy.classes} classes that "
+            "occur)"
         )
+    if agreement is not None:
+        lines.append(str(agreement))
     return {
-        "summary": f"{name}: {100 * found.top1:.2f} % of {found.images} images are correct "
-        f"({100 * found.among_present:.2f} % among the {found.classes} classes that occur), "
-        f"{computing}",
+        "summary": f"{name}: " + "\n".join(lines) + f", {computing}",
         "model": name,
         **asdict(computing),
-        **asdict(found),
+        **({} if accuracy is None else asdict(accuracy)),
+        **({} if agreement is None else {"agreement": asdict(agreement)}),
     }
 
 

@@ -119,12 +119,13 @@ def image_batches(
         yield images
 
 
-def read_batch(batch: Any, number: int = 1) -> Batch:
+def read_batch(batch: Any, number: int = 1, *, labelled: bool = True) -> Batch:
     """Read a batch of images and labels; as :func:`labelled_batches` does with those of a loader.
 
     Parameters
     ----------
     number : of the batch in its loader, from 1, for messages
+    labelled : whether labels are read; without, the batch has none
 
     Raises
     ------
@@ -144,6 +145,8 @@ def read_batch(batch: Any, number: int = 1) -> Batch:
         parts = _parts(batch)
         if _is_empty(parts):
             raise EmptyError("it holds no image, expected at least one: leave such batches out")
+        if not labelled:
+            return Batch(read_images(parts["images"]), torch.empty(0, dtype=torch.int64))
         return _labelled(parts)
 
 

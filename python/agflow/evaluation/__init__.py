@@ -1,4 +1,4 @@
-"""Evaluation: accuracy of models, interleaved timings and latency."""
+"""Evaluation: accuracy of models, agreement with a dense one, interleaved timings and latency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ if TYPE_CHECKING:
         evaluate as evaluate,
         logits as logits,
     )
+    from agflow.evaluation.agreement import (
+        Agreement as Agreement,
+        NeighbourAccuracy as NeighbourAccuracy,
+        evaluate_agreement as evaluate_agreement,
+    )
     from agflow.evaluation.durations import Latency as Latency
+    from agflow.evaluation.intervals import Estimate as Estimate
     from agflow.evaluation.timing import (
         Speed as Speed,
         Timing as Timing,
@@ -22,20 +28,28 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Accuracy": "accuracy",
+    "Agreement": "agreement",
+    "Estimate": "intervals",
     "Latency": "durations",
+    "NeighbourAccuracy": "agreement",
     "Speed": "timing",
     "Timing": "timing",
     "evaluate": "accuracy",
+    "evaluate_agreement": "agreement",
     "interleaved": "timing",
     "logits": "accuracy",
     "time_models": "timing",
 }
 __all__ = [
     "Accuracy",
+    "Agreement",
+    "Estimate",
     "Latency",
+    "NeighbourAccuracy",
     "Speed",
     "Timing",
     "evaluate",
+    "evaluate_agreement",
     "interleaved",
     "logits",
     "time_models",

@@ -101,6 +101,7 @@ if TYPE_CHECKING:
         Tap as Tap,
         channels_of as channels_of,
     )
+    from agflow.models.classifier import Head as Head
     from agflow.models.expert import (
         expert_preprocessing as expert_preprocessing,
         expert_tuning as expert_tuning,
@@ -118,10 +119,11 @@ if TYPE_CHECKING:
         known_classes as known_classes,
         only_classes as only_classes,
     )
+    from agflow.models.hidden_state import final_hidden as final_hidden, head_of as head_of
     from agflow.models.linear_units import LinearUnits as LinearUnits
     from agflow.models.load import load_model as load_model
     from agflow.models.operations import model_macs as model_macs
-    from agflow.models.outputs import logits_of as logits_of
+    from agflow.models.outputs import features_of as features_of, logits_of as logits_of
     from agflow.models.preprocessing import preprocessing_of as preprocessing_of
     from agflow.models.registry import (
         adapter_for as adapter_for,
@@ -141,6 +143,7 @@ _HOMES = {
     "Attribute": "channel_group",
     "ChannelGroup": "channel_group",
     "GroupOverview": "group_overview",
+    "Head": "classifier",
     "KINDS": "channel_group",
     "LinearUnits": "linear_units",
     "Member": "channel_group",
@@ -158,6 +161,9 @@ _HOMES = {
     "count_params": "registry",
     "describe": "registry",
     "describe_groups": "group_overview",
+    "features_of": "outputs",
+    "final_hidden": "hidden_state",
+    "head_of": "hidden_state",
     "expert_preprocessing": "expert",
     "expert_tuning": "expert",
     "image_size": "resolution",
@@ -180,6 +186,7 @@ __all__ = [
     "Attribute",
     "ChannelGroup",
     "GroupOverview",
+    "Head",
     "KINDS",
     "LinearUnits",
     "Member",
@@ -197,6 +204,9 @@ __all__ = [
     "count_params",
     "describe",
     "describe_groups",
+    "features_of",
+    "final_hidden",
+    "head_of",
     "expert_preprocessing",
     "expert_tuning",
     "image_size",

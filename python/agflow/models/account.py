@@ -17,7 +17,7 @@ from agflow.errors import UnsupportedModelError
 from agflow.models.adapter import Adapter
 from agflow.models.copying import copy_of, own_methods
 from agflow.models.families.origins import note_origin
-from agflow.models.outputs import logits_of
+from agflow.models.outputs import whole_output
 from agflow.models.registry import adapter_for, build, describe
 from agflow.models.resizing import Resize
 
@@ -97,7 +97,7 @@ def _of_outputs(adapter: Adapter, model: nn.Module) -> str | None:
     with torch.no_grad(), preserve_training_mode(model):
         model.eval()
         try:
-            logits_BK, twins_BK = (logits_of(each(images)) for each in (model, twin))
+            logits_BK, twins_BK = (whole_output(each(images)) for each in (model, twin))
         except UnsupportedModelError:
             raise
         except Exception as error:  # whatever is in the model

@@ -27,7 +27,7 @@ from agflow.models.building import registrations_at_most
 from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of
 from agflow.models.families.answers import check_answers
-from agflow.models.outputs import logits_of
+from agflow.models.outputs import whole_output
 from agflow.models.own_function import call_function
 from agflow.models.readme import expert_readme
 from agflow.models.registry import (
@@ -315,7 +315,7 @@ def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
     x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
     x = x.to(first_parameter(model).dtype)
     with preserve_training_mode(model):
-        same = torch.equal(logits_of(model.eval()(x)), logits_of(rebuilt(x)))
+        same = torch.equal(whole_output(model.eval()(x)), whole_output(rebuilt(x)))
     if not same:
         raise UnsupportedModelError(
             f"{type(model).__name__} holds something its architecture's description does not: "

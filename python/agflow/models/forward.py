@@ -41,14 +41,36 @@ def model_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     >>> model_logits(model, torch.zeros(2, 3, 4, 4)).dtype
     torch.bfloat16
     """
+    return checked_logits(model, _output(model, images_BCHW), len(images_BCHW))
+
+
+@compiled_inside
+def model_output(model: nn.Module, images_BCHW: torch.Tensor) -> Any:
+    """Run ``model`` as :func:`model_logits` does; returns whatever it puts out.
+
+    Raises
+    ------
+    ShapeError
+        The model cannot take the images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models.forward import model_output
+    >>> model_output(torch.nn.Conv2d(3, 8, 2).double(), torch.zeros(1, 3, 4, 4)).shape
+    torch.Size([1, 8, 3, 3])
+    """
+    return _output(model, images_BCHW)
+
+
+def _output(model: nn.Module, images_BCHW: torch.Tensor) -> Any:
     taken_BCHW = as_taken(model, images_BCHW)
     try:
-        output = model(taken_BCHW)
+        return model(taken_BCHW)
     except (AgflowError, torch.OutOfMemoryError):
         raise
     except (AssertionError, RuntimeError, ValueError) as error:
         raise _of_images(model, taken_BCHW, error) from error
-    return _checked_logits(model, output, len(images_BCHW))
 
 
 @outside_graphs
@@ -70,7 +92,14 @@ def as_taken(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 @outside_graphs
-def _checked_logits(model: nn.Module, output: Any, images: int) -> torch.Tensor:
+def checked_logits(model: nn.Module, output: Any, images: int) -> torch.Tensor:
+    """The logits [B, K] in what a model put out for ``images`` images.
+
+    Raises
+    ------
+    ShapeError, UnsupportedModelError
+        As :func:`model_logits`.
+    """
     logits_BK = logits_of(output)
     if logits_BK.ndim != 2 or len(logits_BK) != images:
         raise ShapeError(

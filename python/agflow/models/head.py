@@ -15,7 +15,7 @@ from agflow.models.registry import adapter_for
 
 
 def class_count(model: nn.Module) -> int:
-    """Return how many classes ``model`` has: the outputs of its classifier, as it is now.
+    """Return how many classes ``model`` has: the outputs of its classifier, 0 without one.
 
     Raises
     ------
@@ -58,10 +58,11 @@ def class_names(model: nn.Module) -> list[str] | None:
     return names if names is not None and len(names) == adapter.class_count(model) else None
 
 
-def known_classes(model: nn.Module) -> list[str] | int:
+def known_classes(model: nn.Module) -> list[str] | int | None:
     """Return the names of the classes, or their number where the names are not known.
 
-    This is what :func:`agflow.load_dataset` matches the classes of data with.
+    None of a model without a classifier, whose features fit any labels. This is what
+    :func:`agflow.load_dataset` matches the classes of data with.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def known_classes(model: nn.Module) -> list[str] | int:
     >>> known_classes(timm.create_model("vit_tiny_patch16_224", num_classes=7))
     7
     """
-    return class_names(model) or class_count(model)
+    return class_names(model) or class_count(model) or None
 
 
 def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:

@@ -17,8 +17,10 @@ from agflow._utils.modes import preserve_training_mode, without_gradients
 from agflow.data.batches import check_labels, labelled_batches
 from agflow.data.shares import Shares
 from agflow.models.callables import as_module
-from agflow.models.forward import check_finite, model_logits
+from agflow.models.classifier import watched
+from agflow.models.forward import check_finite, checked_logits, model_logits, model_output
 from agflow.models.noting import note_images
+from agflow.models.registry import model_name
 
 LABELS = "labels"
 Rows = dict[str, torch.Tensor]
@@ -56,6 +58,8 @@ def run_models(
     InvalidValueError, ShapeError, DtypeError
         A batch is not one of images and labels, labels are outside of the models' classes, or the
         images do not fit a model.
+    UnsupportedModelError
+        A model has no classifier, or puts out several things.
     NonFiniteError
         A logit is NaN or infinite.
 
@@ -96,7 +100,8 @@ def _rows(
                     note_images(model, batch.images)
             rows = {}
             for name, model in models.items():
-                rows[name] = model_logits(model, batch.images).float().cpu()
+                run = _first_logits if images == 0 else model_logits
+                rows[name] = run(model, batch.images).float().cpu()
                 check_finite(rows[name], name, images)
             rows[LABELS] = batch.labels.cpu()
             check_labels(rows[LABELS], max(rows[name].shape[1] for name in models))
@@ -104,3 +109,15 @@ def _rows(
                 rows |= rows_of(batch.images)
             images += len(batch.images)
             yield rows
+
+
+def _first_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
+    """As :func:`agflow.models.model_logits`; refuses features that look like logits."""
+    output, head = watched(model, lambda: model_output(model, images_BCHW))
+    head.check(
+        model_name(model),
+        "this needs logits",
+        "compare its features with those of the dense model (evaluate_agreement, agflow evaluate "
+        "--dense), or give it a classifier",
+    )
+    return checked_logits(model, output, len(images_BCHW))

@@ -93,7 +93,8 @@ class VisionTransformerAdapter(VisionTransformerFamily):
     # Classes
 
     def class_count(self, model: nn.Module) -> int:
-        return model.get_submodule(self._last_linears(model)[0]).out_features
+        last = self._last_linears(model)
+        return model.get_submodule(last[0]).out_features if last else 0
 
     def keep_classes(self, model: nn.Module, keep_K: torch.Tensor) -> None:
         for name in self._last_linears(model):
@@ -102,7 +103,7 @@ class VisionTransformerAdapter(VisionTransformerFamily):
 
     def _last_linears(self, model: nn.Module) -> tuple[str, ...]:
         anatomy = self.anatomy(model)
-        return anatomy.behind or anatomy.classifiers
+        return anatomy.classifiers and (anatomy.behind or anatomy.classifiers)
 
     # Image sizes
 

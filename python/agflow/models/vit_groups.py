@@ -39,7 +39,8 @@ def placed_groups(family: VisionTransformerFamily, model: nn.Module) -> Iterator
     """Every group in forward order, at no costs: where its units lie and what reads them."""
     anatomy = family.anatomy(model)
     dim = model.get_submodule(anatomy.patch).out_channels
-    yield _stream(family, model, anatomy, dim)
+    if anatomy.classifiers:  # else the channels of the stream are what the model puts out
+        yield _stream(family, model, anatomy, dim)
     for attention, mlp in zip(anatomy.attention, anatomy.mlp, strict=True):
         if attention is not None:
             yield from _AttentionParts.of(family, model, attention).groups()

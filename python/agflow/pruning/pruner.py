@@ -21,7 +21,7 @@ from agflow.errors import (
     ShapeError,
     UnknownLayerError,
 )
-from agflow.models import Adapter, ChannelGroup, logits_of
+from agflow.models import Adapter, ChannelGroup
 from agflow.models.account import check_values, examined
 from agflow.models.callables import unwrapped
 from agflow.models.channel_group import channels_of
@@ -29,6 +29,7 @@ from agflow.models.copying import copy_of
 from agflow.models.families.traced import TracedModel
 from agflow.models.forward import check_image_shape
 from agflow.models.noting import sized_by
+from agflow.models.outputs import whole_output
 from agflow.models.resolution import at_image_size
 from agflow.pruning.graph_pruner import prune_by_graph
 from agflow.pruning.least_squares import check_compensation, compensated, moments
@@ -335,7 +336,7 @@ def _random_images(adapter: Adapter, model: nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def _check_agreement(pruned: nn.Module, reference: nn.Module, images: torch.Tensor) -> None:
     images = images.to(device_of(pruned))
-    difference = relative_difference(logits_of(pruned(images)), logits_of(reference(images)))
+    difference = relative_difference(whole_output(pruned(images)), whole_output(reference(images)))
     if not difference <= AGREEMENT_TOLERANCE:
         raise InternalError(
             f"the pruned model's logits differ from the masked one's by {difference:.1e} of the "

@@ -19,8 +19,10 @@ from torch import nn
 
 from agflow._utils.devices import first_parameter
 from agflow._utils.hooks import temporary_hooks
+from agflow.calibration.loss import hidden_loss
 from agflow.errors import InvalidValueError, NonFiniteError
-from agflow.models import logits_of
+from agflow.models import Head, features_of, logits_of
+from agflow.models.classifier import watched
 from agflow.pruning.hooks import Calls, recorded_calls
 
 SCALE_TOLERANCE = 1e-3  # of the norm of what a block adds to the stream
@@ -107,9 +109,9 @@ def find_residual_blocks(
     readers_in: dict[str, list[str]] = {}
     for reader in readers:
         readers_in.setdefault(_enclosing_block(model, reader), []).append(reader)
-    runs, logits_BK = _run_blocks(model, list(readers_in), sample)
+    runs, output, head = _run_blocks(model, list(readers_in), sample)
     _check_sequence(list(readers_in), runs)
-    direct = _gradients_behind(logits_BK, runs)
+    direct = _gradients_behind(_loss(output, sample, head), runs)
     blocks, gradient_BTD = [], torch.zeros_like(runs[-1].after_BTD)
     for run, direct_BTD in zip(reversed(runs), reversed(direct), strict=True):
         if direct_BTD is not None:
@@ -148,14 +150,14 @@ def _enclosing_block(model: nn.Module, reader: str) -> str:
 
 def _run_blocks(
     model: nn.Module, blocks: list[str], sample: torch.Tensor
-) -> tuple[list[_BlockRun], torch.Tensor]:
+) -> tuple[list[_BlockRun], Any, Head]:
     """Run the model on ``sample`` with gradients, which end at the output of each block.
 
     So only one block at a time keeps what its gradients need.
 
     Returns
     -------
-    the blocks in the order in which they ran, and the logits [B, K]
+    the blocks in the order in which they ran, what the model put out, and its classifier
     """
     runs: list[_BlockRun] = []
 
@@ -175,7 +177,7 @@ def _run_blocks(
         ),
     ):
         images = sample.detach().to(first_parameter(model), copy=True).requires_grad_()
-        return runs, logits_of(model(images))
+        return runs, *watched(model, lambda: model(images))
 
 
 def _modules_between(block: str, reader: str) -> list[str]:
@@ -197,15 +199,19 @@ def _check_sequence(blocks: list[str], runs: list[_BlockRun]) -> None:
         )
 
 
-def _gradients_behind(
-    logits_BK: torch.Tensor, runs: Sequence[_BlockRun]
-) -> tuple[torch.Tensor | None, ...]:
-    """∂L/∂stream behind each block, but for what goes through later blocks; None for nothing.
+@torch.enable_grad()
+def _loss(output: Any, sample: torch.Tensor, head: Head) -> torch.Tensor:
+    """The cross entropy of the classes that a model itself predicts; without, of its features."""
+    if not head.classes:
+        return hidden_loss(features_of(output), sample, seed=0)
+    logits_BK = logits_of(output)
+    return (logits_BK.logsumexp(1) - logits_BK.amax(1)).sum()
 
-    L is the cross entropy of the class that the model itself predicts.
-    """
-    with torch.enable_grad():
-        loss = (logits_BK.logsumexp(1) - logits_BK.amax(1)).sum()
+
+def _gradients_behind(
+    loss: torch.Tensor, runs: Sequence[_BlockRun]
+) -> tuple[torch.Tensor | None, ...]:
+    """∂L/∂stream behind each block, but for what goes through later blocks; None for nothing."""
     return torch.autograd.grad(loss, [run.after_BTD for run in runs], allow_unused=True)
 
 

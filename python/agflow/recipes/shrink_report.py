@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
+from agflow.calibration.loss import FEATURES, SELF
+from agflow.evaluation.agreement import Agreement
 from agflow.evaluation.timing import Ratios, Timing
 from agflow.pruning.planning import Plan
 
@@ -23,12 +25,15 @@ class ShrinkReport:
     plan : that it was pruned by
     params, dense_params : parameters of the light model and of the dense one
     calibration, held_out : images that calibrated and repaired, and images that did neither
-    classes : of the model
-    accuracy, dense_accuracy : top-1 on the held-out images in [0, 1]; None where these have no
-        labels
-    agreement : share of the held-out images on which the light model answers as the dense one
     seconds : to calibrate, plan, prune and repair
     timings : of both models by their names, ``"dense"`` and ``"light"``, in turns
+    classes : of the model; 0 without a classifier
+    accuracy, dense_accuracy : top-1 on the held-out images in [0, 1]; None without labels or
+        without a classifier
+    agreement : share of the held-out images on which the light model answers as the dense one; None
+        without a classifier
+    features : how the features of a model without a classifier agree; None of others
+    loss : whose gradients were measured: ``"labels"``, ``"self"``, ``"features"`` or a function
     tuning : sketch (:func:`agflow.data.sketch_images`) of the images that calibrated
     """
 
@@ -38,12 +43,14 @@ class ShrinkReport:
     dense_params: int
     calibration: int
     held_out: int
-    classes: int
-    accuracy: float | None
-    dense_accuracy: float | None
-    agreement: float
     seconds: float
     timings: Mapping[str, Timing]
+    classes: int = 0
+    accuracy: float | None = None
+    dense_accuracy: float | None = None
+    agreement: float | None = None
+    features: Agreement | None = None
+    loss: str = "labels"
     tuning: str = field(repr=False, default="")
 
     @property
@@ -60,7 +67,8 @@ class ShrinkReport:
             f"{share:.3f}x of its parameters",
             self._quality(),
             self._speed(),
-            f"made in {self.seconds:.1f} s from {self.calibration} other images",
+            f"made in {self.seconds:.1f} s from {self.calibration} other images, "
+            f"by the loss {self.loss}{self._reason()}",
             f"next: {next_step}",
         ]
         return "\n".join(lines)
@@ -77,6 +85,8 @@ class ShrinkReport:
             "accuracy": self.accuracy,
             "dense_accuracy": self.dense_accuracy,
             "agreement": self.agreement,
+            "features": None if self.features is None else asdict(self.features),
+            "loss": self.loss,
             "seconds": self.seconds,
             "images_per_second": {
                 name: timing.images_per_second for name, timing in self.timings.items()
@@ -84,7 +94,17 @@ class ShrinkReport:
             "speedup": self.speedup._asdict(),
         }
 
+    def _reason(self) -> str:
+        """Why the loss is not that of the labels, where the images or the model decide it."""
+        if not self.classes and self.loss == FEATURES:
+            return " (the model has no classifier)"
+        unlabelled = self.accuracy is None and self.loss == SELF
+        return " (the images have no labels)" if unlabelled else ""
+
     def _quality(self) -> str:
+        if self.features is not None:
+            return f"{self.features}".replace("images", "held-out images")
+        assert self.agreement is not None  # of a classifier
         agrees = f"as the dense model on {100 * self.agreement:.1f} %"
         if self.accuracy is None or self.dense_accuracy is None:
             return f"answers {agrees} of {self.held_out} held-out images, which have no labels"
@@ -111,9 +131,10 @@ class ShrinkReport:
         return line if ratio.min > 1 else f"{line}, SLOWER although it has fewer MACs"
 
     def __str__(self) -> str:
+        labelled = ", on labelled images" if self.classes else ""
         return self.text(
             "agflow.finetune(light, images, held_out=others, "
-            "distillation=agflow.training.Distillation(dense)), on labelled images"
+            f"distillation=agflow.training.Distillation(dense)){labelled}"
         )
 
     def _repr_html_(self) -> str:

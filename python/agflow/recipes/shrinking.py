@@ -15,17 +15,18 @@ from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.ranks import Ranks
 from agflow.calibration.calibration import calibrate
-from agflow.calibration.loss import SELF
+from agflow.calibration.loss import FEATURES, LABELS as BY_LABELS, SELF, Loss
 from agflow.calibration.options import CalibrationOptions
-from agflow.data.batches import Batch, image_batches
+from agflow.data.batches import image_batches
 from agflow.data.datasets import load_dataset
 from agflow.data.held_out_images import SplitImages, split_images
 from agflow.errors import InvalidValueError
 from agflow.evaluation.accuracy import top1
+from agflow.evaluation.agreement import evaluate_agreement
 from agflow.evaluation.timing import Timing, time_models
-from agflow.models import adapter_for, count_params, model_logits, model_name
+from agflow.models import Head, adapter_for, count_params, head_of, model_logits, model_name
 from agflow.models.account import check_values, examined
-from agflow.models.callables import unwrapped
+from agflow.models.callables import function_name, unwrapped
 from agflow.models.head import known_classes
 from agflow.models.noting import sized_by
 from agflow.models.passes import LABELS, run_models
@@ -49,8 +50,10 @@ class ShrinkOptions:
     Attributes
     ----------
     batches, batch_size : of the calibration, at most, and images of each
-    groups, loss : of :func:`agflow.calibrate`: units that may be removed, and what is measured on
-        images with labels
+    groups : of :func:`agflow.calibrate`: units that may be removed
+    loss : of :func:`agflow.calibrate`. None chooses by what is there: ``"labels"`` where the images
+        have labels and the model a classifier, ``"self"`` without labels, ``"features"`` without a
+        classifier
     criterion, allocation : of :func:`agflow.plan`
     compensate : of :func:`agflow.prune`
     held_out : share of the images that measures the result and calibrates nothing, in (0, 1)
@@ -70,7 +73,7 @@ class ShrinkOptions:
     batches: int = default("calibrate", "batches")
     batch_size: int = default("common", "batch_size")
     groups: Sequence[str] = default("calibrate", "groups")
-    loss: str | Callable[[nn.Module, Batch], torch.Tensor] = default("calibrate", "loss")
+    loss: Loss | None = None
     criterion: str = default("score", "criterion")
     allocation: Allocation = Allocation()
     compensate: str = default("prune", "compensate")
@@ -100,9 +103,9 @@ def shrink(
 ) -> nn.Module:
     """Return a smaller copy of ``model``: calibrate, plan, prune and repair, in one call.
 
-    A part of the images is held out: it measures the accuracy of both models (their agreement,
-    where the images have no labels) and calibrates nothing. Images without labels are calibrated
-    with ``loss="self"``.
+    A part of the images is held out: it measures the accuracy of both models and their agreement
+    (:func:`agflow.evaluation.evaluate_agreement`) and calibrates nothing. Neither labels nor a
+    classifier are needed: the loss is chosen by what is there, and the report says which.
 
     Parameters
     ----------
@@ -151,13 +154,16 @@ def shrink(
     with seeded(seed, device_of(model)):
         parts = _split(model, images, options, seed)
         sized_by(model, parts.calibration)
+        examined(model)
+        head = head_of(model, next(image_batches(parts.calibration)))
+        loss = options.loss or _loss_for(parts.labelled, head)
         start = time.perf_counter()
         statistics = calibrate(
             model,
             parts.calibration,
             batches=options.batches,
             groups=options.groups,
-            loss=options.loss if parts.labelled else SELF,
+            loss=loss,
             weight_gradients=_needs_weight_gradients(options),
             options=CalibrationOptions(seed=seed),
         )
@@ -173,7 +179,7 @@ def shrink(
         light = prune(model, chosen, parts.calibration, compensate=options.compensate)
         seconds = time.perf_counter() - start
         if report is not None:
-            report(_measure(model, light, chosen, parts, seconds))
+            report(_report(model, light, chosen, parts, head, _name(loss), seconds))
     return light
 
 
@@ -232,27 +238,55 @@ class _Answered:
             yield images_BCHW, answers_B
 
 
-def _measure(
-    model: nn.Module, light: nn.Module, chosen: Plan, parts: SplitImages, seconds: float
+def _loss_for(labelled: bool, head: Head) -> str:
+    """The loss that needs no more than what is there."""
+    if not head.classes:
+        return FEATURES
+    return BY_LABELS if labelled else SELF
+
+
+def _name(loss: Loss) -> str:
+    return function_name(loss) if callable(loss) else loss
+
+
+def _report(
+    model: nn.Module,
+    light: nn.Module,
+    chosen: Plan,
+    parts: SplitImages,
+    head: Head,
+    loss: str,
+    seconds: float,
 ) -> ShrinkReport:
-    held_out = parts.held_out if parts.labelled else _Answered(parts.held_out, model)
-    rows = run_models({DENSE: model, LIGHT: light}, held_out, description="held out")
-    accuracy = {name: top1(rows[name], rows[LABELS]) for name in (LIGHT, DENSE)}
     return ShrinkReport(
         name=model_name(model),
         plan=chosen,
         params=count_params(light),
         dense_params=count_params(model),
         calibration=len(parts.calibration.hashes),
-        held_out=len(rows[LABELS]),
-        classes=rows[DENSE].shape[1],
-        accuracy=accuracy[LIGHT] if parts.labelled else None,
-        dense_accuracy=accuracy[DENSE] if parts.labelled else None,
-        agreement=top1(rows[LIGHT], rows[DENSE].argmax(1)),
         seconds=seconds,
         timings=_timings(model, light, parts.held_out),
         tuning=parts.calibration.sketch,
+        loss=loss,
+        **_measure(model, light, parts, head),
     )
+
+
+def _measure(model: nn.Module, light: nn.Module, parts: SplitImages, head: Head) -> dict[str, Any]:
+    """The fields of the report that come from the held-out images."""
+    if not head.classes:
+        found = evaluate_agreement(light, model, parts.held_out)
+        return {"held_out": found.images, "features": found}
+    held_out = parts.held_out if parts.labelled else _Answered(parts.held_out, model)
+    rows = run_models({DENSE: model, LIGHT: light}, held_out, description="held out")
+    accuracy = {name: top1(rows[name], rows[LABELS]) for name in (LIGHT, DENSE)}
+    return {
+        "held_out": len(rows[LABELS]),
+        "classes": rows[DENSE].shape[1],
+        "accuracy": accuracy[LIGHT] if parts.labelled else None,
+        "dense_accuracy": accuracy[DENSE] if parts.labelled else None,
+        "agreement": top1(rows[LIGHT], rows[DENSE].argmax(1)),
+    }
 
 
 def _timings(model: nn.Module, light: nn.Module, held_out: Iterable) -> dict[str, Timing]:

@@ -45,7 +45,8 @@ class Progress:
     Attributes
     ----------
     epoch : under way, from 1
-    batches, loss, correct, images : of the epoch under way, the loss summed over images
+    batches, loss, correct, images : of the epoch under way, the loss summed over images; where a
+        model learns features, ``correct`` is the sum of their cosines
     step : optimizer steps of the whole run
     history : one dict per finished epoch
     """
@@ -54,11 +55,11 @@ class Progress:
     batches: int = 0
     step: int = 0
     loss: float = 0.0
-    correct: int = 0
+    correct: float = 0
     images: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def add_step(self, batches: int, loss: float, correct: int, images: int) -> None:
+    def add_step(self, batches: int, loss: float, correct: float, images: int) -> None:
         """Count a step of ``batches`` batches; ``loss`` is the mean over ``images``."""
         self.batches += batches
         self.step += 1

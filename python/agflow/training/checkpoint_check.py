@@ -12,7 +12,7 @@ import torch
 from agflow.training.history import ACCURACY
 
 _OPTIMIZER = re.compile(r"(\d{1,9})\.(step|exp_avg|exp_avg_sq)")
-_COUNTS = ("epoch", "batches", "step", "correct", "images")
+_COUNTS = ("epoch", "batches", "step", "images")
 _HISTORY = ("epoch", "loss", "accuracy", "lr")
 
 
@@ -42,7 +42,8 @@ def check_progress(progress: Mapping[str, Any], batches: int, *, held_out: bool 
     for entry in history:
         if not isinstance(entry, dict) or entry.keys() != known:
             raise ValueError("an epoch of the history has other values")
-    for number in (progress["loss"], *(value for entry in history for value in entry.values())):
+    sums = progress["loss"], progress["correct"]
+    for number in (*sums, *(value for entry in history for value in entry.values())):
         if type(number) not in (int, float) or not math.isfinite(number):
             raise ValueError(f"a loss, an accuracy or a learning rate is {number!r:.40}")
 

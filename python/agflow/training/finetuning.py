@@ -22,6 +22,7 @@ from agflow.data.batches import EMPTY, Batch, check_loader
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError
 from agflow.training.checkpoint import Checkpoint, Progress
 from agflow.training.digests import digest_of, named_tensors
+from agflow.training.feature_objective import objective_of
 from agflow.training.freezing import training_mode
 from agflow.training.held_out import HeldOut
 from agflow.training.history import History
@@ -57,6 +58,10 @@ def finetune(
     as they are. Equal seeds and equal batches give equal bits: torch's generators are seeded inside
     and restored afterwards, so a DataLoader that shuffles without a generator of its own is
     covered, too.
+
+    A model without a classifier learns the features of the distillation's teacher
+    (:class:`agflow.training.feature_objective.FeatureObjective`); labels are not needed, and its
+    accuracies are the mean cosines of its features to the teacher's.
 
     Norms over the batch (BatchNorm) train as they do in torch: by the statistics of each batch,
     from which their running ones move; those are in checkpoints, in the best weights and averaged
@@ -131,14 +136,15 @@ def finetune(
     batches = _length(loader)
     _check(model, epochs, lr)
     _check_held_out(held_out, loader)
-    objective = Objective(model, distillation)
+    objective = objective_of(model, distillation)
     teacher, device = objective.distillation.teacher, device_of(model)
     run = _arguments(epochs, lr, objective.distillation, options, seed)
     run |= {"device": device.type, "batches": batches}
     watched = {"held_out": held_out is not None, "callback": options.callback is not None}
     ranks = _agreed_ranks(model, device, {**run, **watched})
-    held = HeldOut(model, held_out, ranks)
-    replay, checkpoint, progress = Replay(loader, device), None, Progress()
+    held = HeldOut(model, held_out, ranks, None if objective.labelled else teacher)
+    replay = Replay(loader, device, labelled=objective.labelled)
+    checkpoint, progress = None, Progress()
     schedule = Schedule(lr, epochs * math.ceil(batches / options.accumulate))
     with (
         held.keeping_best(),
@@ -170,7 +176,7 @@ def finetune(
             held.measure(progress.history)
             if checkpoint:
                 checkpoint.save(progress)
-            meter.report(_epoch_in_words(progress.history[-1], epochs))
+            meter.report(_epoch_in_words(progress.history[-1], epochs, objective))
             _report(progress, options.callback, ranks)
     return History(progress.history, held.start)
 
@@ -242,12 +248,11 @@ def _check(model: nn.Module, epochs: int, lr: float) -> None:
         raise InvalidValueError(f"lr is {lr}, expected a number above 0")
 
 
-def _epoch_in_words(entry: dict[str, float], epochs: int) -> str:
+def _epoch_in_words(entry: dict[str, float], epochs: int, objective: Objective) -> str:
     held_out = entry.get("held_out_accuracy")
-    return (
-        f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.3f}, "
-        f"{100 * entry['accuracy']:.1f} % of the training images correct"
-        + ("" if held_out is None else f", {100 * held_out:.1f} % of the held-out ones")
+    trained = objective.in_words(entry["accuracy"], "training images")
+    return f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.3f}, {trained}" + (
+        "" if held_out is None else f", {objective.in_words(held_out, 'held-out ones')}"
     )
 
 

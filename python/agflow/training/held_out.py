@@ -15,6 +15,7 @@ from agflow.data.leakage import image_hashes
 from agflow.errors import InvalidValueError
 from agflow.models.passes import LABELS, Rows, run_models
 from agflow.training.digests import hash_tensors, named_tensors
+from agflow.training.feature_objective import COSINES, cosine_rows
 from agflow.training.history import ACCURACY, best_epoch
 from agflow.training.replay import generators_of, seeded
 
@@ -31,6 +32,8 @@ class HeldOut:
     model : as the training begins with it
     loader : batches of (images, labels), read once now and once an epoch; None measures nothing
     ranks : that train together. Where they hold different images, all of these count
+    teacher : of a model without a classifier, whose accuracy is the mean cosine of its features to
+        the teacher's; None measures the accuracy by labels
 
     Attributes
     ----------
@@ -39,8 +42,14 @@ class HeldOut:
     best : the best tensors by name; empty without images
     """
 
-    def __init__(self, model: nn.Module, loader: Iterable | None, ranks: Ranks):
-        self._model, self._loader, self._ranks = model, loader, ranks
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable | None,
+        ranks: Ranks,
+        teacher: nn.Module | None = None,
+    ):
+        self._model, self._loader, self._ranks, self._teacher = model, loader, ranks, teacher
         self.start: float | None = None
         self.digest: str | None = None
         self.best: dict[str, torch.Tensor] = {}
@@ -78,22 +87,29 @@ class HeldOut:
         generators = generators_of(loader)
         states = [generator.get_state() for generator in generators]
         with seeded(0, device_of(self._model)):
-            rows = run_models(
-                {"model": self._model}, loader, description="held out", rows_of=hashes
-            )
+            if self._teacher is not None:
+                rows = cosine_rows(self._model, self._teacher, loader, hashes)
+            else:
+                rows = run_models(
+                    {"model": self._model}, loader, description="held out", rows_of=hashes
+                )
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
         return rows
 
     def _accuracy(self, rows: Rows) -> float:
-        correct = int((rows["model"].argmax(1) == rows[LABELS]).sum())
-        correct, images = self._ranks.sum(correct, len(rows[LABELS]))
+        if COSINES in rows:
+            correct = float(rows[COSINES].sum())
+        else:
+            correct = int((rows["model"].argmax(1) == rows[LABELS]).sum())
+        correct, images = self._ranks.sum(correct, len(rows["images"]))
         return correct / images
 
 
 def _digest(rows: Rows) -> str:
     order = rows["images"].argsort(stable=True)
-    return hash_tensors({name: rows[name][order] for name in ("images", LABELS)}).hexdigest()
+    known = (name for name in ("images", LABELS) if name in rows)
+    return hash_tensors({name: rows[name][order] for name in known}).hexdigest()
 
 
 @torch.no_grad()

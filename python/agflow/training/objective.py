@@ -37,37 +37,49 @@ class Objective:
     Attributes
     ----------
     statistics : running statistics of the model's norms
+    labelled : whether it reads labels
     """
+
+    labelled = True
 
     def __init__(self, model: nn.Module, distillation: Distillation | None):
         self.model = model
         self.distillation = distillation or Distillation()
         self._needs_teacher = distillation is not None
         self.statistics = RunningStatistics(model)
-        self._device = device_of(model)
+        self.device = device_of(model)
         # Outputs of the last blocks, model then teacher, in the forward passes since the last loss.
         self._tokens: list[torch.Tensor] = []
 
-    def backward(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, int, int]:
+    def backward(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, float, int]:
         """Add the gradients of the mean loss over all images of ``batches``.
 
         Returns
         -------
         that loss, how many images the model classifies correctly, and how many there are
         """
-        losses, correct, images = [], 0, sum(len(batch.labels) for batch in batches)
+        losses, correct, images = [], 0, sum(len(batch.images) for batch in batches)
         for batch in batches:
-            labels_B = batch.labels.to(self._device)
-            with self.statistics.for_batch_of(len(batch.images)):
-                logits_BK = _wide(model_logits(self.model, batch.images))
-            check_labels(batch.labels, logits_BK.shape[1])
-            teacher_BK = self._teacher_logits(batch, logits_BK)
-            share = len(labels_B) / images
-            part = self._loss(logits_BK, labels_B, teacher_BK, batch.tokens) * share
+            loss, of_batch = self._of_batch(batch)
+            part = loss * (len(batch.images) / images)
             part.backward()
             losses.append(part.detach())
-            correct += int((logits_BK.argmax(1) == labels_B).sum())
+            correct += of_batch
         return reduce(operator.add, losses), correct, images
+
+    def in_words(self, accuracy: float, images: str) -> str:
+        """What an epoch says of the accuracy on some images."""
+        return f"{100 * accuracy:.1f} % of the {images} correct"
+
+    def _of_batch(self, batch: Batch) -> tuple[torch.Tensor, float]:
+        """The mean loss of a batch, and how many images the model classifies correctly."""
+        labels_B = batch.labels.to(self.device)
+        with self.statistics.for_batch_of(len(batch.images)):
+            logits_BK = wide(model_logits(self.model, batch.images))
+        check_labels(batch.labels, logits_BK.shape[1])
+        teacher_BK = self._teacher_logits(batch, logits_BK)
+        loss = self._loss(logits_BK, labels_B, teacher_BK, batch.tokens)
+        return loss, int((logits_BK.argmax(1) == labels_B).sum())
 
     @contextmanager
     def recording_tokens(self) -> Iterator[None]:
@@ -88,7 +100,7 @@ class Objective:
         teacher = self.distillation.teacher
         if batch.logits is None:
             if teacher is not None:
-                return _wide(model_logits(teacher, batch.images)).to(self._device)
+                return wide(model_logits(teacher, batch.images)).to(self.device)
             if self._needs_teacher:
                 raise InvalidValueError(
                     "the distillation has no teacher and a batch brings no logits of one: pass "
@@ -106,7 +118,7 @@ class Objective:
                 f"{list(logits_BK.shape)}, expected the same: "
                 "cache logits of a teacher of the same classes"
             )
-        return _wide(batch.logits).to(self._device)
+        return wide(batch.logits).to(self.device)
 
     def _loss(
         self,
@@ -127,9 +139,9 @@ class Objective:
         )
         loss = (1 - share) * hard + share * temperature**2 * soft
         features = self.distillation.features
-        return loss + features * self._feature_error(tokens_BTD) if features else loss
+        return loss + features * self.feature_term(tokens_BTD) if features else loss
 
-    def _feature_error(self, tokens_BTD: torch.Tensor | None) -> torch.Tensor:
+    def feature_term(self, tokens_BTD: torch.Tensor | None) -> torch.Tensor:
         """The error of the features that were recorded (:func:`feature_error`).
 
         Parameters
@@ -137,17 +149,17 @@ class Objective:
         tokens_BTD : the teacher's, where the batch brings them
         """
         if tokens_BTD is not None:
-            self._tokens.append(tokens_BTD.to(self._device))
+            self._tokens.append(tokens_BTD.to(self.device))
         if len(self._tokens) < 2:
             raise InvalidValueError(
                 f"features is {self.distillation.features}, but there is no teacher whose features "
                 "to learn: pass Distillation(teacher), or batches of CachedViews with tokens"
             )
-        features_BTD, teacher_BTE = map(_wide, self._tokens)
+        features_BTD, teacher_BTE = map(wide, self._tokens)
         self._tokens.clear()
         return feature_error(features_BTD, teacher_BTE)
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
+def wide(x: torch.Tensor) -> torch.Tensor:
     """In float32 at least: a loss in sixteen bits would round, and model and teacher may differ."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,9 +20,14 @@ class Replay:
 
     Batches must come from torch's generators alone: the global one of the device and of the CPU,
     and those that the loader and its samplers hold. ``set_epoch`` of a sampler is called.
+
+    Parameters
+    ----------
+    labelled : whether labels are read
     """
 
-    def __init__(self, loader: Iterable, device: torch.device):
+    def __init__(self, loader: Iterable, device: torch.device, *, labelled: bool = True):
+        self._read = partial(read_batch, labelled=labelled)
         self._loader, self._device, self._generators = loader, device, generators_of(loader)
         self._begin = self._epoch = self._generator_states()
         self._first_batch = torch.zeros(32, dtype=torch.uint8)
@@ -107,7 +113,7 @@ class Replay:
             # One draw that nothing uses: a seed keeps the bits that it had when an epoch made two
             # iterators.
             torch.empty((), dtype=torch.int64).random_(generator=self._loader.generator)
-        return map(read_batch, as_raised(self._loader), itertools.count(1))
+        return map(self._read, as_raised(self._loader), itertools.count(1))
 
 
 @contextmanager

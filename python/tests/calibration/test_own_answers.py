@@ -87,7 +87,7 @@ def test_seed_and_temperature_count(vit, images):
     for wrong in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(InvalidValueError, match="temperature is .* expected a number above 0"):
             CalibrationOptions(temperature=wrong)
-    with pytest.raises(InvalidValueError, match="expected 'labels', 'self' or a function"):
+    with pytest.raises(InvalidValueError, match="expected 'labels', 'self', 'features' or a fun"):
         loss_name("selfs")
 
 

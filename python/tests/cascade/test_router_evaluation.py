@@ -9,8 +9,8 @@ from agflow.cascade.cascade_evaluation import evaluate_cascade
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import ExtraPriors, FixedParameters, join_predictions
 from agflow.cascade.router import calibrate_router
-from agflow.diagnostics.paired import paired_interval
 from agflow.errors import InvalidValueError
+from agflow.evaluation.intervals import paired_interval
 
 
 def logged(n, seed, fixed=FixedParameters()):

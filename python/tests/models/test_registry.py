@@ -109,10 +109,6 @@ def test_description_of_a_timm_model_with_overrides():
             "global_pool='map'",
         ),
         (
-            lambda: VisionTransformer(depth=1, embed_dim=48, num_heads=4, num_classes=0),
-            "no linear classifier",
-        ),
-        (
             lambda: VisionTransformer(depth=1, embed_dim=48, num_heads=4, scale_mlp_norm=True),
             "norm over the hidden channels",
         ),

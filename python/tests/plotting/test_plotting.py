@@ -17,9 +17,10 @@ from agflow.cascade.predictions import FixedParameters, join_predictions
 from agflow.cascade.prior_quality import rank_priors
 from agflow.cascade.router import calibrate_router
 from agflow.diagnostics.confidence import reliability
-from agflow.diagnostics.paired import paired_counts, paired_interval
+from agflow.diagnostics.paired import paired_counts
 from agflow.errors import InvalidValueError
 from agflow.evaluation.accuracy import Accuracy
+from agflow.evaluation.intervals import paired_interval
 from agflow.recipes.results import RunResult, Stages
 
 matplotlib.use("Agg")

@@ -10,7 +10,7 @@ from torch import nn
 from agflow._utils.devices import first_parameter
 from agflow._utils.modes import evaluating
 from agflow.errors import InvalidValueError
-from agflow.models.outputs import logits_of
+from agflow.models.outputs import whole_output
 
 _LOGITS = 16
 _TOLERANCE = 1e-2  # of the largest: other machines round otherwise, other models differ by more
@@ -38,7 +38,7 @@ def answers_of(model: nn.Module, size: Sequence[int] | None) -> list[float] | No
         return None
     image = torch.randn(1, *size, generator=torch.Generator().manual_seed(0)).to(weight)
     with evaluating(model):
-        return logits_of(model(image))[0, :_LOGITS].double().tolist()
+        return whole_output(model(image))[0, :_LOGITS].double().tolist()
 
 
 def check_answers(

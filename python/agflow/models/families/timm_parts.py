@@ -53,18 +53,14 @@ def refusals(model: VisionTransformer) -> Iterator[str]:
             "the patch embedding must be one convolution: hybrid and normalised embeddings are not "
             "supported"
         )
-    if model.attn_pool is not None or not model.global_pool:
+    unpooled = not model.global_pool and bool(classifiers_of(model))
+    if model.attn_pool is not None or unpooled:
         yield (
             f"global_pool={model.global_pool!r} is not supported, expected token, avg, avgmax or "
             "max"
         )
     for name in classifiers_of(model):
         head = getattr(model, name)
-        if isinstance(head, nn.Identity):
-            yield (
-                "the model has no linear classifier head (num_classes=0), so there is no loss to "
-                "take gradients of: give it one, model.reset_classifier(number of classes)"
-            )
         if type(head) is not nn.Linear:
             yield (
                 f"the classifier {name} is {kind_of(head)}, expected one plain torch.nn.Linear: "
@@ -122,8 +118,9 @@ def _mlp_refusals(mlp: nn.Module) -> Iterator[str]:
 
 
 def classifiers_of(model: VisionTransformer) -> tuple[str, ...]:
-    """Names of the linear layers that give the logits."""
-    return ("head", "head_dist") if isinstance(model, VisionTransformerDistilled) else ("head",)
+    """Names of the linear layers that give the logits; none of a model that puts out features."""
+    names = ("head", "head_dist") if isinstance(model, VisionTransformerDistilled) else ("head",)
+    return () if all(isinstance(getattr(model, name), nn.Identity) for name in names) else names
 
 
 def activation_name(act: nn.Module) -> str | None:

@@ -188,7 +188,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
                 "img_size": list(patch.img_size),
                 "patch_size": list(patch.patch_size),
                 "in_chans": patch.proj.in_channels,
-                "num_classes": model.head.out_features,
+                "num_classes": self.class_count(model),
                 "global_pool": model.global_pool,
                 "embed_dim": model.embed_dim,
                 "qkv_bias": attention is not None and attention.qkv.bias is not None,
@@ -222,7 +222,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
                 (module.eps for module in model.modules() if isinstance(module, LayerNorm)), 1e-6
             ),
             **self.shapes(model),
-            "pretrained_cfg": plain_config(model, model.head.out_features),
+            "pretrained_cfg": plain_config(model, self.class_count(model)),
         }
 
     def build(self, description: dict[str, Any]) -> VisionTransformer:

@@ -61,7 +61,9 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
             _branches(f"encoder.layers.{name}", block)
             for name, block in model.encoder.layers.named_children()
         ]
+        headless = isinstance(model.heads, nn.Identity)
         pre_logits = hasattr(model.heads, "pre_logits")
+        classifier = "heads.pre_logits" if pre_logits else "heads.head"
         return Anatomy(
             patches=model.seq_length - 1,
             tokens=model.seq_length,
@@ -72,7 +74,7 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
             mlp=tuple(mlp for _, mlp in of_blocks),
             before=(),
             after=(("encoder.ln", model.seq_length),),
-            classifiers=("heads.pre_logits" if pre_logits else "heads.head",),
+            classifiers=() if headless else (classifier,),
             behind=("heads.head",) if pre_logits else (),
         )
 
@@ -179,7 +181,7 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
                 "mlp_dim": model.mlp_dim,
                 "dropout": model.encoder.dropout.p,
                 "attention_dropout": 0.0 if attention is None else attention.dropout,
-                "num_classes": model.heads.head.out_features,
+                "num_classes": self.class_count(model),
                 "representation_size": model.representation_size,
             },
             "in_channels": model.conv_proj.in_channels,
@@ -209,6 +211,8 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
         model.conv_proj = nn.Conv2d(
             description["in_channels"], model.hidden_dim, model.patch_size, model.patch_size
         )
+        if not arguments["num_classes"]:
+            model.heads = nn.Identity()
         self.reshape(model, description)
         return model
 
@@ -278,13 +282,13 @@ def _refusals(model: VisionTransformer) -> Iterator[str]:
         )
     if type(model.conv_proj) is not nn.Conv2d:
         yield "the patch embedding must be one convolution: convolutional stems are not supported"
-    if (
+    if type(model.heads) is not nn.Identity and (
         type(model.heads) is not nn.Sequential
         or type(getattr(model.heads, "head", None)) is not nn.Linear
     ):
         yield (
             "the classifier must be model.heads with a torch.nn.Linear named head at its end: "
-            "replace model.heads.head, not model.heads"
+            "replace model.heads.head, or all of model.heads with a torch.nn.Identity"
         )
     for name, block in model.encoder.layers.named_children():
         for reason in _block_refusals(block):

@@ -24,6 +24,7 @@ from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models.adapter import Adapter
 from agflow.models.callables import FunctionModule
 from agflow.models.channel_group import ChannelGroup
+from agflow.models.classifier import watched
 from agflow.models.copying import copy_of
 from agflow.models.counting import counted_macs
 from agflow.models.families import classifiers, graph_halves
@@ -51,7 +52,6 @@ from agflow.models.families.timm_config import (
 from agflow.models.group_weights import weights_of
 from agflow.models.image_sizes import known_size, note_size, torchvision_transforms
 from agflow.models.last_map import last_map
-from agflow.models.outputs import logits_of
 from agflow.models.slicing import cut_group
 
 if TYPE_CHECKING:
@@ -142,6 +142,10 @@ class TracedModel(Adapter):
 
     # Classes
 
+    def class_count(self, model: nn.Module) -> int:
+        size = self.input_size(model)
+        return watched(model, lambda: _run(model, size))[1].classes
+
     def class_names(self, model: nn.Module) -> list[str] | None:
         return super().class_names(model) or names_of(model)
 
@@ -209,14 +213,12 @@ class TracedModel(Adapter):
         return model
 
 
-def _run(model: nn.Module, size: tuple[int, int, int]) -> torch.Tensor:
-    """The logits of one image of a size, which the model may not take."""
+def _run(model: nn.Module, size: tuple[int, int, int]) -> Any:
+    """What the model puts out for one image of a size, which it may not take."""
     image = torch.zeros(1, *size).to(first_parameter(model))
     try:
         with evaluating(model), torch.no_grad():
-            return logits_of(model(image))
-    except UnsupportedModelError:
-        raise
+            return model(image)
     except Exception as error:  # whatever the model does with such images
         reason = (str(error) or type(error).__name__).splitlines()[0]
         channels, height, width = size

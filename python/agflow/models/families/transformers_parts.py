@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from agflow.models.branches import Chain, chains_of
@@ -21,7 +22,10 @@ CLASSIFIERS = {
     "ViTForImageClassification": ("classifier",),
     "DeiTForImageClassification": ("classifier",),
     "DeiTForImageClassificationWithTeacher": ("cls_classifier", "distillation_classifier"),
+    "ViTModel": (),
+    "DeiTModel": (),
 }
+"""The linear layers that give the logits, by class; none of models that put out features."""
 MODELS = f"transformers' {', '.join(CLASSIFIERS)}"
 _MODULES = (
     "transformers.models.vit.modeling_vit",
@@ -109,9 +113,25 @@ def blocks_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Every block with its name."""
     path = layout_of(model).blocks
     return [
-        (f"{model.base_model_prefix}.{path}.{name}", block)
+        (in_base(model, f"{path}.{name}"), block)
         for name, block in model.base_model.get_submodule(path).named_children()
     ]
+
+
+def in_base(model: nn.Module, name: str) -> str:
+    """The name that a module of the base model has in the model, which may be that itself."""
+    return name if model.base_model is model else f"{model.base_model_prefix}.{name}"
+
+
+def pooler_of(model: nn.Module) -> nn.Module | None:
+    """What makes the features of the image from the class token, in a model without classifier."""
+    return None if CLASSIFIERS[type(model).__name__] else model.pooler
+
+
+def pooled(model: nn.Module, x_BTD: torch.Tensor) -> torch.Tensor:
+    """The features that a model without a classifier puts out."""
+    pooler = pooler_of(model)
+    return x_BTD if pooler is None else pooler(x_BTD)
 
 
 def branches_of(layout: Layout, name: str, block: nn.Module) -> tuple[Branch | None, Branch | None]:

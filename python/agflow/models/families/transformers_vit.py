@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pathlib
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,8 +36,11 @@ from agflow.models.families.transformers_parts import (
     classifiers_of,
     head_counts,
     holder_of_heads,
+    in_base,
     is_ours,
     layout_of,
+    pooled,
+    pooler_of,
     refusals,
 )
 from agflow.models.linear_units import LinearUnits
@@ -68,7 +72,7 @@ class TransformersVit(VisionTransformerAdapter):
         return next(refusals(model), None)
 
     def anatomy(self, model: nn.Module) -> Anatomy:
-        base, prefix = model.base_model, model.base_model_prefix
+        base, place = model.base_model, partial(in_base, model)
         of_blocks = [branches_of(layout_of(model), name, block) for name, block in blocks_of(model)]
         patches, tokens = (
             base.embeddings.patch_embeddings.num_patches,
@@ -77,18 +81,19 @@ class TransformersVit(VisionTransformerAdapter):
         return Anatomy(
             patches=patches,
             tokens=tokens,
-            patch=f"{prefix}.embeddings.patch_embeddings.projection",
+            patch=place("embeddings.patch_embeddings.projection"),
             embeddings=tuple(
-                f"{prefix}.embeddings.{name}"
+                place(f"embeddings.{name}")
                 for name in _EMBEDDINGS
                 if getattr(base.embeddings, name, None) is not None
             ),
-            positions=f"{prefix}.embeddings.position_embeddings",
+            positions=place("embeddings.position_embeddings"),
             attention=tuple(attention for attention, _ in of_blocks),
             mlp=tuple(mlp for _, mlp in of_blocks),
             before=(),
-            after=((f"{prefix}.layernorm", tokens),),
+            after=((place("layernorm"), tokens),),
             classifiers=CLASSIFIERS[type(model).__name__],
+            behind=() if pooler_of(model) is None else ("pooler.dense",),
         )
 
     def chains(self, model: nn.Module) -> tuple[Chain, Chain]:
@@ -110,11 +115,9 @@ class TransformersVit(VisionTransformerAdapter):
     def count_heads(self, attention: nn.Module, heads: Heads) -> None:
         holder = holder_of_heads(attention)
         holder.num_attention_heads, holder.scaling = heads.count, heads.head_dim**-0.5
-        for name, value in (
-            ("head_dim", heads.head_dim),
-            ("attention_head_size", heads.head_dim),
-            ("all_head_size", heads.count * heads.head_dim),
-        ):
+        width, whole = heads.head_dim, heads.count * heads.head_dim
+        sizes = {"head_dim": width, "attention_head_size": width, "all_head_size": whole}
+        for name, value in sizes.items():
             if hasattr(holder, name):
                 setattr(holder, name, value)
 
@@ -148,6 +151,8 @@ class TransformersVit(VisionTransformerAdapter):
 
     def classify(self, model: nn.Module, x_BTD: torch.Tensor) -> torch.Tensor:
         x_BTD = model.base_model.layernorm(x_BTD)
+        if not self.class_count(model):
+            return pooled(model, x_BTD)
         logits = [
             classifier(x_BTD[:, token]) for token, classifier in enumerate(classifiers_of(model))
         ]
@@ -204,6 +209,7 @@ class TransformersVit(VisionTransformerAdapter):
                 **{name: value for name in NOTES if (value := getattr(config, name, None))},
             },
             "num_labels": self.class_count(model),
+            "pooler": pooler_of(model) is not None,
             "attention": config._attn_implementation,
             **self.shapes(model),
         }
@@ -238,7 +244,8 @@ class TransformersVit(VisionTransformerAdapter):
                 num_hidden_layers=len(description["heads"]),
                 num_labels=len(labels) if labels else description["num_labels"],
                 attn_implementation=attention,
-            )
+            ),
+            **({} if CLASSIFIERS[name] else {"add_pooling_layer": description["pooler"]}),
         )
         if labels:
             self.name_classes(model, labels)

@@ -9,16 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
+from typing import cast
 
 import torch
 from torch import fx
 
 from agflow.models.costs import Costs, Product, Size
 from agflow.models.tracing.axes import Dim, Leaf, flat
+from agflow.models.tracing.rules.einsum import labels_of
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import Use, callers, dims_of, images_in, parameter_names, uses
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+_EINSUM = torch.ops.aten.einsum.default
 _MATRIX_PRODUCTS = {
     torch.ops.aten.matmul.default,
     torch.ops.aten.bmm.default,
@@ -49,6 +52,8 @@ def costs_of(tracer: Tracer, names: Mapping[Leaf, str], branches: Iterable[str] 
             product = count.contraction(contractions[node])
         elif node.target in _MATRIX_PRODUCTS:
             product = count.matrix_product(node)
+        elif node.target is _EINSUM:
+            product = count.einstein_sum(node)
         elif node.target is _ATTENTION:
             product = count.attention(node)
         else:
@@ -158,6 +163,18 @@ class _Count:
         inner = self.volume([dims_of(self.tracer, node.args[0])[-1]])
         elements = self._per_image(dims_of(self.tracer, node))
         return _product(callers(node)[-1], _times(elements, inner))
+
+    def einstein_sum(self, node: fx.Node) -> Product | None:
+        """A multiplication for each combination of places; None of a single tensor's sum."""
+        equation, operands = cast("tuple[str, list[fx.Node]]", node.args)
+        dims = [dims_of(self.tracer, operand) for operand in operands]
+        labels, _ = labels_of(equation, [len(of) for of in dims])
+        places: dict[str, Dim] = {}
+        for of, names in zip(dims, labels, strict=True):
+            for dim, label in zip(of, names, strict=True):
+                places[label] = places.get(label) or dim
+        macs = self._per_image(list(places.values()))
+        return _product(callers(node)[-1], macs) if len(operands) > 1 else None
 
     def attention(self, node: fx.Node) -> Product:
         """Both products of an attention."""

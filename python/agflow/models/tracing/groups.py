@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from agflow.models.channel_group import CONSUMER, PRODUCER, THROUGH, ChannelGroup, Member, Tap
+from agflow.models.tracing.attending import head_axes
 from agflow.models.tracing.axes import Dim, Leaf, atoms, flat, size
 from agflow.models.tracing.runs import runs_of
 from agflow.models.tracing.tracer import Tracer
@@ -28,6 +29,7 @@ class ChannelClass:
     produced, consumed : the contractions that emit and read it, in forward order
     members : parameters and buffers along whose axes it lies
     additions : of a residual branch to its own input, along whose axes it lies
+    attends : whether each unit is a head: an attention multiplies activations in each by itself
     conflicts : classes that lie along the same positions of a parameter's axis and are nearer to
         its front: only one of them can be cut
     tied : whether a parameter holds it in a way that no index map says
@@ -38,6 +40,7 @@ class ChannelClass:
     consumed: list[Use] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
     additions: list[fx.Node] = field(default_factory=list)
+    attends: bool = False
     conflicts: list[ChannelClass] = field(default_factory=list)
     tied: bool = False
 
@@ -73,6 +76,8 @@ def classes_of(tracer: Tracer) -> list[ChannelClass]:
         for leaf in dict.fromkeys(leaf for dim in dims_of(tracer, addition) for leaf in atoms(dim)):
             if leaf in found:
                 found[leaf].additions.append(addition)
+    for leaf in head_axes(tracer) & found.keys():
+        found[leaf].attends = True
     return list(found.values())
 
 
@@ -196,11 +201,14 @@ def _group(
         0,
         reader,
         taps=(tap,) if tap else (),
+        rounds=not held.attends,
         members=tuple(held.members),
     )
 
 
 def _kind(held: ChannelClass) -> str:
+    if held.attends:
+        return "heads"
     if held.additions:
         return "stage"
     maps = any(use.is_convolution for use in (*held.produced, *held.consumed))

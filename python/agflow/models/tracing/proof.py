@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from agflow._utils.hooks import temporary_hooks
 from agflow._utils.modes import forget_caches
 from agflow.models.channel_group import CONSUMER, ChannelGroup, Member
-from agflow.models.outputs import logits_of
+from agflow.models.outputs import whole_output
 from agflow.models.slicing import Cut, cut_groups, tensor_of
 from agflow.models.tracing.perturbing import estimate_statistics, perturbed
 
@@ -116,7 +116,7 @@ class Proof:
             for group in groups
             for member in group.of(CONSUMER)
         }
-        logits = logits_of(functional_call(self.model, weights, (self.images[:1],)))
+        logits = whole_output(functional_call(self.model, weights, (self.images[:1],)))
         draw = torch.randn(logits.shape, generator=self.generator, dtype=torch.float64)
         gradients = torch.autograd.grad(
             (logits * draw).sum(), list(weights.values()), allow_unused=True
@@ -134,7 +134,7 @@ class Proof:
 
     @torch.no_grad()
     def _logits(self, model: nn.Module) -> torch.Tensor:
-        return logits_of(model.eval()(self.images[:1]))
+        return whole_output(model.eval()(self.images[:1]))
 
     @torch.no_grad()
     def _masked(self, cuts: Sequence[Cut]) -> torch.Tensor:
@@ -147,7 +147,7 @@ class Proof:
                 weights[member.name] = _without(old, group, member, keep_U)
             hooks += [tap for tap in group.taps if not len(keep_U)]
         with temporary_hooks(_zeroed(self.model.get_submodule(tap.module)) for tap in hooks):
-            return logits_of(functional_call(self.model, weights, (self.images[:1],)))
+            return whole_output(functional_call(self.model, weights, (self.images[:1],)))
 
 
 def turns_for(groups: Iterable[ChannelGroup]) -> int:

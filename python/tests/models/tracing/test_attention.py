@@ -1,0 +1,90 @@
+"""Attention as the graph shows it: heads and gated layers, found and proven in any spelling."""
+
+import pytest
+import torch
+from small_attention import NETWORKS
+from small_vits import of_timm, of_torchvision, of_transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from agflow.models import adapter_for
+from agflow.models.channel_group import Tap
+from agflow.models.slicing import cut_groups
+from agflow.models.tracing.network import traced_network
+
+SIZE = (3, 8, 8)
+
+
+def network_of(name):
+    torch.manual_seed(0)
+    model = NETWORKS[name]().eval()
+    return model, traced_network(model, SIZE)
+
+
+def macs_of(model):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *SIZE))
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_heads_and_gated_layers_are_groups(name):
+    _, network = network_of(name)
+    heads, mlp = (next(g for g in network.groups if g.kind == kind) for kind in ("heads", "mlp"))
+    grouped = name == "grouped queries"
+    assert (heads.units, heads.unit_width) == ((2, 8) if grouped else (3, 4))
+    assert not heads.rounds
+    assert heads.reader.endswith("proj")
+    assert heads.seen_at == (Tap(heads.reader, "input", axis=-1),)
+    assert {attribute.name for attribute in heads.attributes} >= {"heads"}
+    assert (mlp.units, mlp.reader) == (10, "mlp.down")
+    assert {m.name: m.unit_of(20, 10).tolist() for m in mlp.of("producer")}["mlp.up.weight"] == [
+        *range(10),
+        *range(10),
+    ]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_costs_are_those_of_the_cut_model(name):
+    model, network = network_of(name)
+    assert network.costs.macs() == macs_of(model)
+    keeps = [(group, torch.arange(max(0, group.units - 1))) for group in network.groups]
+    keeps = [(group, keep) for group, keep in keeps if not group.may_vanish]
+    cut_groups(model, keeps)
+    assert network.costs.macs({group.name: len(keep) for group, keep in keeps}) == macs_of(model)
+
+
+def test_a_table_of_biases_goes_with_the_heads():
+    _, network = network_of("bias of a table")
+    heads = next(group for group in network.groups if group.kind == "heads")
+    assert ("attention.table", 1) in {(m.name, m.axis) for m in heads.of("through")}
+
+
+def members_of(groups, kinds):
+    """By what is read at its front and the number of units, where producers and readers lie."""
+    return {
+        group.reader: (group.units, group.unit_width, group.seen_at[0].module)
+        for group in groups
+        if group.kind in kinds
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "kinds"),
+    [
+        (of_timm, ("heads", "mlp")),
+        (of_torchvision, ("mlp",)),
+        (of_transformers, ("mlp",)),
+    ],
+)
+def test_what_a_family_declares_the_trace_finds(make, kinds):
+    torch.manual_seed(0)
+    model = make().eval()
+    declared, traced = (
+        members_of(groups, kinds)
+        for groups in (
+            adapter_for(model).layers(model),
+            traced_network(model, (3, 32, 32)).groups,
+        )
+    )
+    assert declared == traced
+    assert declared
