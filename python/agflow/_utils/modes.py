@@ -30,6 +30,27 @@ def preserve_training_mode(*models: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def forget_caches(model: nn.Module) -> None:
+    """Let modules drop what they computed of their weights for evaluation mode (LeViT's biases).
+
+    Those that keep such a thing drop it in ``train()``: it is computed anew in the next pass. The
+    modes stay as they are.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow._utils.modes import forget_caches
+    >>> layer = nn.Linear(2, 2).eval()
+    >>> forget_caches(layer)
+    >>> layer.training
+    False
+    """
+    with preserve_training_mode(model):
+        for module in model.modules():
+            if "train" not in vars(module) and type(module).train is not nn.Module.train:
+                module.train()
+
+
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
     """Put models that are in training mode into evaluation mode, and restore theirs on exit."""

@@ -46,6 +46,7 @@ from agflow.models import (
     model_name,
 )
 from agflow.models.account import examined
+from agflow.models.callables import unwrapped
 from agflow.models.fitting import check_groups
 from agflow.models.layer_names import note_layers
 from agflow.models.noting import sized_by
@@ -140,6 +141,7 @@ def calibrate(
     >>> agflow.score(statistics, "agf")["score"].shape
     (3096,)
     """
+    model = unwrapped(model)
     _check(model, batches)
     check_loader(loader)
     loader = sized_by(model, loader)

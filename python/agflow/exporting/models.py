@@ -32,6 +32,7 @@ from agflow.errors import (
     UnsupportedModelError,
 )
 from agflow.models import adapter_for, count_params, logits_of, model_name
+from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of, own_methods
 from agflow.models.resizing import resize_of
 
@@ -109,6 +110,7 @@ def export(
         raise UnsupportedModelError(
             "a cascade becomes several files: call agflow.exporting.export_cascade(cascade, folder)"
         )
+    model = unwrapped(model)
     images = random_images(model) if images is None else at_own_size(model, _float32(images))
     about = {
         "name": model_name(model),

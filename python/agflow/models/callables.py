@@ -14,6 +14,12 @@ from torch import nn
 
 from agflow.errors import UnsupportedModelError
 
+_RUNNING = (
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
+    torch.optim.swa_utils.AveragedModel,
+)
+
 
 def as_module(model: Any) -> nn.Module:
     """Return ``model`` as a module that maps images [B, C, H, W] to logits [B, K].
@@ -73,7 +79,12 @@ class FunctionModule(nn.Module):
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside of what torch puts around one to compile it or to run it on many devices.
+    """The model inside of what only runs it: on many devices, compiled, or averaged.
+
+    Such are ``DataParallel`` and ``DistributedDataParallel``, what ``torch.compile`` returns,
+    torch's ``AveragedModel`` and timm's ``ModelEma``. The model inside is the same object, so that
+    its names have no prefix and what is changed in it is changed in the wrapper. Anything else is
+    returned as it is: a module that holds a model may compute more than it does.
 
     Examples
     --------
@@ -82,13 +93,25 @@ def unwrapped(model: nn.Module) -> nn.Module:
     >>> unwrapped(nn.DataParallel(nn.ReLU()))
     ReLU()
     """
-    while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(inside := getattr(model, "_orig_mod", None), nn.Module):
-            model = inside  # what torch.compile has compiled
-        else:
-            return model
+    while (inside := _inside(model)) is not None:
+        model = inside
+    return model
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    """The model that a wrapper runs; None for what is none."""
+    name = "_orig_mod"  # of torch.compile
+    if isinstance(model, _RUNNING) or _is_average_of_timm(type(model)):
+        name = "module"
+    inside = getattr(model, name, None) if isinstance(model, nn.Module) else None
+    return inside if isinstance(inside, nn.Module) else None
+
+
+def _is_average_of_timm(kind: type) -> bool:
+    return any(
+        base.__module__ == "timm.utils.model_ema" and base.__name__.startswith("ModelEma")
+        for base in kind.__mro__
+    )
 
 
 def function_name(function: Callable) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from agflow._utils.modes import forget_caches
 from agflow.errors import UnsupportedModelError
 from agflow.models.adapter import Adapter
 
@@ -99,6 +100,7 @@ def copy_of(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     >>> copy_of(layer).weight.equal(layer.weight)
     True
     """
+    forget_caches(model)
     with plain(model):
         try:
             return copy.deepcopy(model, memo)

@@ -45,7 +45,14 @@ def counted_macs(model: nn.Module, run: Callable[[], object], name: str) -> int:
     from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
     counter, missed = FlopCounterMode(display=False), _MissedProducts(flop_registry)
-    with preserve_training_mode(model), torch.no_grad(), _plain_operations(), missed, counter:
+    with (
+        preserve_training_mode(model),
+        _constant(model),
+        torch.no_grad(),
+        _plain_operations(),
+        missed,
+        counter,
+    ):
         model.eval()
         run()
     # Scripts that were optimised for a CPU run some products where nothing sees them.
@@ -66,6 +73,19 @@ def counted_macs(model: nn.Module, run: Callable[[], object], name: str) -> int:
         f"the MACs of {name} cannot be counted: it {found}; give the costs of both "
         "experts, costs=(0.25, 1.0), or have them timed, costs='measured'"
     )
+
+
+@contextmanager
+def _constant(model: nn.Module) -> Iterator[None]:
+    """Let no weight require gradients: the counter fails on modules that put out a view of one."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        for weight in trained:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
 
 
 @contextmanager

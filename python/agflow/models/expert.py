@@ -24,6 +24,7 @@ from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, FileError, InvalidValueError, UnsupportedModelError
 from agflow.models.account import check_values, examined
 from agflow.models.building import registrations_at_most
+from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of
 from agflow.models.families.answers import check_answers
 from agflow.models.outputs import whole_output
@@ -107,6 +108,7 @@ def save_expert(
     >>> all(bool((a == b).all()) for a, b in zip(model.parameters(), again.parameters()))
     True
     """
+    model = unwrapped(model)
     check_values(model)
     examined(model)
     weights = safetensors.torch.save(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from agflow.models.account import examined
+from agflow.models.callables import unwrapped
 from agflow.models.channel_group import CONSUMER, PRODUCER, THROUGH, ChannelGroup, Member, Run
 from agflow.models.registry import model_name
 
@@ -74,6 +75,7 @@ def describe_groups(model: nn.Module) -> GroupOverview:
     >>> len(overview.groups), overview.groups[0].kind, overview.kept
     (37, 'embed', ())
     """
+    model = unwrapped(model)
     adapter = examined(model)
     return GroupOverview(
         model_name(model),

@@ -9,6 +9,7 @@ from torch import nn
 
 from agflow.errors import InvalidValueError
 from agflow.models.account import examined
+from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of
 from agflow.models.registry import adapter_for
 
@@ -28,6 +29,7 @@ def class_count(model: nn.Module) -> int:
     >>> class_count(agflow.load_model("example")[0])
     10
     """
+    model = unwrapped(model)
     return adapter_for(model).class_count(model)
 
 
@@ -49,6 +51,7 @@ def class_names(model: nn.Module) -> list[str] | None:
     >>> class_names(timm.create_model("vit_tiny_patch16_224"))[:2]
     ['n01440764', 'n01443537']
     """
+    model = unwrapped(model)
     adapter = adapter_for(model)
     names = adapter.class_names(model)
     # A classifier that was replaced by hand has other classes than those that were noted.
@@ -98,6 +101,7 @@ def only_classes(model: nn.Module, classes: Sequence[int]) -> nn.Module:
     >>> only_classes(model, [0, 3])(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 2])
     """
+    model = unwrapped(model)
     adapter, fewer = examined(model), copy_of(model)
     keep_K = [int(index) for index in classes]
     present = adapter.class_count(fewer)

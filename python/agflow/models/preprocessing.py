@@ -10,6 +10,7 @@ from torch import nn
 
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError
+from agflow.models.callables import unwrapped
 from agflow.models.registry import adapter_for
 
 
@@ -51,6 +52,7 @@ def preprocessing_of(
     >>> preprocessing_of(timm.create_model("vit_tiny_patch16_224")).input_size
     (224, 224)
     """
+    model = unwrapped(model)
     adapter = adapter_for(model)
     channels = adapter.input_size(model)[0]
     found = adapter.preprocessing(model, folder)

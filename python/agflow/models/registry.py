@@ -124,6 +124,7 @@ def count_macs(model: nn.Module) -> int:
     >>> agflow.count_macs(agflow.load_model("example")[0])
     62924032
     """
+    model = unwrapped(model)
     return adapter_for(model).macs(model)
 
 
@@ -158,6 +159,7 @@ def split(model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
     >>> torch.equal(rest(tokens), model(images))
     True
     """
+    model = unwrapped(model)
     return adapter_for(model).split(model, blocks)
 
 
@@ -177,6 +179,7 @@ def prefix_macs(model: nn.Module, blocks: int) -> int:
     >>> 0 < prefix_macs(model, 1) < count_macs(model)
     True
     """
+    model = unwrapped(model)
     return adapter_for(model).prefix_macs(model, blocks)
 
 
@@ -226,6 +229,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     >>> count_params(build(describe(model))) == count_params(model)
     True
     """
+    model = unwrapped(model)
     adapter = adapter_for(model)
     names = adapter.class_names(model)
     known = {} if names is None or len(names) != adapter.class_count(model) else {"classes": names}
@@ -292,36 +296,11 @@ def _built_from(adapter: Adapter, arguments: dict[str, Any], dense: nn.Module) -
 
 
 def _wrapper(model: nn.Module) -> str | None:
-    """The reason against a wrapper around a model that is known by itself; None for others."""
+    """The reason against a wrapper, which whoever takes models looks through; None for others."""
     if hasattr(model, "merge_and_unload"):
         return "it is a wrapper of peft: pass what model.merge_and_unload() returns"
-    parts = dict(model.named_children())
-    for name in ("_orig_mod", "module"):  # of torch.compile; of parallel training and averages
-        inside = parts.get(name)
-        if inside is not None and len(parts) == 1:
-            return f"it is a wrapper around a {type(inside).__name__}: pass model.{name}"
-    inside = next(
-        (
-            (name, module)
-            for name, module in model.named_modules()
-            if name and any(_is_classifier(adapter, module) for adapter in declared_adapters())
-        ),
-        None,
-    )
-    if inside is None:
+    inside = unwrapped(model)
+    if inside is model:
         return None
-    name, module = inside
-    place = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in name.split("."))
-    beside = (
-        "; what normalises its images belongs to its Preprocessing"
-        if isinstance(model, nn.Sequential)
-        else ""
-    )
-    return f"it is a wrapper around a {type(module).__name__}: pass model{place}{beside}"
-
-
-def _is_classifier(adapter: Adapter, module: nn.Module) -> bool:
-    """Whether a module is one of the adapter's classifiers; of others own models are built."""
-    return adapter.recognises(module) and bool(
-        adapter.refusal(module) is not None or adapter.class_count(module)
-    )
+    name = next(name for name, module in model.named_modules() if module is inside)
+    return f"it is a wrapper around a {type(inside).__name__}: pass model.{name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from agflow.models.account import examined
+from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of
 from agflow.models.registry import adapter_for
 from agflow.models.resizing import Resize, resize_of
@@ -48,6 +49,7 @@ def at_image_size(model: nn.Module, size: int | tuple[int, int]) -> nn.Module:
     0.33
     """
     height, width = (size, size) if isinstance(size, int) else size
+    model = unwrapped(model)
     adapter, small = adapter_for(model), copy_of(model)
     adapter.set_image_size(small, height, width)
     examined(model)
@@ -70,6 +72,7 @@ def image_size(model: nn.Module) -> tuple[int, int]:
     >>> image_size(agflow.load_model("example")[0])
     (28, 28)
     """
+    model = unwrapped(model)
     return adapter_for(model).input_size(model)[1:]
 
 

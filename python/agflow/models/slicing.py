@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from agflow._utils.modes import forget_caches
 from agflow._utils.modules import put
 from agflow.errors import InvalidValueError, ShapeError, UnknownLayerError
 from agflow.models.channel_group import ChannelGroup, Member
@@ -100,6 +101,7 @@ def cut_groups(model: nn.Module, cuts: Iterable[Cut]) -> None:
     for group, keep_U in cuts:  # last, for other groups may lie inside
         if not len(keep_U):
             put(model, group.name, nn.Identity())
+    forget_caches(model)
 
 
 def tensor_of(model: nn.Module, group: ChannelGroup, member: Member) -> torch.Tensor:

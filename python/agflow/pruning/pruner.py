@@ -23,6 +23,7 @@ from agflow.errors import (
 )
 from agflow.models import Adapter, ChannelGroup
 from agflow.models.account import check_values, examined
+from agflow.models.callables import unwrapped
 from agflow.models.channel_group import channels_of
 from agflow.models.copying import copy_of
 from agflow.models.families.traced import TracedModel
@@ -116,6 +117,7 @@ def prune(
     True
     """
     # The equations of the repair need more digits than mixed precision leaves their coefficients.
+    model = unwrapped(model)
     check_values(model)
     with torch.autocast(device_of(model).type, enabled=False):
         return _prune(model, plan, loader, compensate)

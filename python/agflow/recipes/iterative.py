@@ -20,6 +20,7 @@ from agflow.data.batches import Batch, labelled_batches
 from agflow.errors import InvalidValueError
 from agflow.evaluation.accuracy import evaluate
 from agflow.models import count_macs, count_params
+from agflow.models.callables import unwrapped
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
 from agflow.recipes.run_folder import locked_folder
@@ -103,6 +104,7 @@ def prune_iteratively(
             "prune_iteratively works in one process, and torchrun started several: "
             "prune in one process and run finetune alone in several"
         )
+    model = unwrapped(model)
     options = options.of_model(model)
     request = {"macs": macs, "steps": steps, "seed": seed}
     runner = _StepRunner(model, loader, tuning_loader, macs, steps, options, seed)

@@ -26,7 +26,7 @@ from agflow.evaluation.agreement import evaluate_agreement
 from agflow.evaluation.timing import Timing, time_models
 from agflow.models import Head, adapter_for, count_params, head_of, model_logits, model_name
 from agflow.models.account import check_values, examined
-from agflow.models.callables import function_name
+from agflow.models.callables import function_name, unwrapped
 from agflow.models.head import known_classes
 from agflow.models.noting import sized_by
 from agflow.models.passes import LABELS, run_models
@@ -149,6 +149,7 @@ def shrink(
     >>> reports[0].plan.macs_share < 0.5, reports[0].calibration, reports[0].held_out
     (True, 96, 32)
     """
+    model = unwrapped(model)
     _check(model, options, macs=macs, params=params, pruning_ratio=pruning_ratio)
     with seeded(seed, device_of(model)):
         parts = _split(model, images, options, seed)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from agflow.errors import ShapeError, UnsupportedModelError
 from agflow.models import adapter_for
+from agflow.models.callables import unwrapped
 
 
 def last_block(model: nn.Module) -> nn.Module:
@@ -22,6 +23,7 @@ def last_block(model: nn.Module) -> nn.Module:
     UnsupportedModelError
         No adapter handles the model, or its adapter finds none.
     """
+    model = unwrapped(model)
     return adapter_for(model).last_block(model)
 
 

@@ -26,7 +26,9 @@ def training_mode(
         prefix, _ = split(model, frozen_blocks)
         frozen = [parameter for parameter in prefix.parameters() if parameter.requires_grad]
         kept = {*prefix.parameters(), *prefix.buffers()}
-    with preserve_training_mode(*filter(None, (model, teacher))):
+    # bool() of a compiled model asks for its length, which it may not have.
+    present = (each for each in (model, teacher) if each is not None)
+    with preserve_training_mode(*present):
         if teacher is not None:
             teacher.eval()
         model.train()

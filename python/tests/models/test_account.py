@@ -179,7 +179,6 @@ def test_code_that_was_compiled_in_place(how):
 @pytest.mark.parametrize(
     "make, words",
     [
-        (torch.compile, r"a wrapper around a VisionTransformer: pass model\._orig_mod"),
         (
             lambda model: swapped("blocks.1", torch.compile),
             r"blocks\.1 is a torch.compile wrapper: put its \._orig_mod in its place",
@@ -369,15 +368,6 @@ def swapped(name, kind):
 @pytest.mark.parametrize(
     "make, words",
     [
-        (nn.DataParallel, "a wrapper around a VisionTransformer: pass model.module"),
-        (
-            torch.optim.swa_utils.AveragedModel,
-            "a wrapper around a VisionTransformer: pass model.module",
-        ),
-        (
-            lambda model: nn.Sequential(nn.Identity(), nn.Sequential(model)),
-            r"pass model\[1\]\[0\]; what normalises its images belongs to its Preprocessing",
-        ),
         (
             lambda model: torch.fx.symbolic_trace(model.head),
             "it was traced or scripted: pass the model that it was made from",

@@ -411,11 +411,6 @@ def changed(model, change):
             lambda: of_timm(mlp_layer=timm.layers.GatedMlp),
             "MLP of class GatedMlp is not supported, expected Mlp, GluMlp, SwiGLU",
         ),
-        (
-            lambda: nn.Sequential(of_torchvision()),
-            r"Sequential is not supported: it is a wrapper around a VisionTransformer: pass "
-            r"model\[0\]; what normalises its images belongs to its Preprocessing",
-        ),
         (hybrid, "convolutional stems are not supported"),
         (lambda: Subclass(32, 8, 1, 4, 32, 64), "Subclass is not supported: it is a subclass"),
         (

@@ -384,7 +384,7 @@ def test_hooks_that_only_look_stay():
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_wrappers_are_refused_with_what_to_pass(make, words):
+def test_an_adapter_is_of_the_model_and_not_of_its_wrapper(make, words):
     assert words in refusal(lambda: adapter_for(make()))
 
 

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from agflow._utils.modes import evaluating, with_gradients
+from agflow._utils.modes import evaluating, forget_caches, with_gradients
 from agflow.errors import UnsupportedModelError
 
 
@@ -93,6 +93,7 @@ def _in_short(error: Exception) -> str:
 @contextmanager
 def _attributes_kept(model: nn.Module) -> Iterator[None]:
     """Undo what the forward pass assigns to modules: under torch.export it is of no use."""
+    forget_caches(model)  # they would be constants of the graph
     before = [(module, dict(vars(module))) for module in model.modules()]
     tables = [
         (table, dict(table))
@@ -107,6 +108,7 @@ def _attributes_kept(model: nn.Module) -> Iterator[None]:
             _restore(vars(module), attributes)
         for table, entries in tables:
             _restore(table, entries)
+        forget_caches(model)
 
 
 def _restore(table: dict, entries: dict) -> None:

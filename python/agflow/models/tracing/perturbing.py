@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from agflow._utils.hooks import temporary_hooks
-from agflow.models.outputs import logits_of
+from agflow._utils.modes import forget_caches
+from agflow.models.outputs import whole_output
 
 
 @torch.no_grad()
@@ -20,6 +21,7 @@ def perturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
     in each residual branch: whatever is done to the channels before it makes no difference. The
     weights keep their scale otherwise.
     """
+    forget_caches(model)
     model = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
     for module in model.modules():
         for tensor in module._parameters.values():
@@ -32,7 +34,7 @@ def perturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
 def estimate_statistics(
     model: nn.Module, images: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Give every batch norm about the mean and variance of its inputs, by one pass; its logits.
+    """Give every batch norm about the mean and variance of its inputs, by one pass; what it puts out.
 
     So what enters the network has an effect on what leaves it, however it was initialised.
     """
@@ -50,7 +52,7 @@ def estimate_statistics(
         for module in model.modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     ):
-        return logits_of(model(images))
+        return whole_output(model(images))
 
 
 def _disturb(tensor: torch.Tensor, generator: torch.Generator) -> None:

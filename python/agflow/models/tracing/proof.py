@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from agflow._utils.hooks import temporary_hooks
+from agflow._utils.modes import forget_caches
 from agflow.models.channel_group import CONSUMER, ChannelGroup, Member
 from agflow.models.outputs import whole_output
 from agflow.models.slicing import Cut, cut_groups, tensor_of
@@ -167,6 +168,7 @@ def turns_for(groups: Iterable[ChannelGroup]) -> int:
 def cut_copy(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
     """A copy with these cuts that shares the tensors which stay whole."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    forget_caches(model)
     cut = copy.deepcopy(model, shared)
     cut_groups(cut, cuts)
     return cut
