@@ -16,7 +16,7 @@ from agflow.cascade.readme import ROUTER_FILE
 from agflow.cascade.router import Router
 from agflow.cascade.router_evaluation import RouterEvaluation
 from agflow.cascade.verdict import Verdict
-from agflow.errors import InvalidValueError
+from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.evaluation.timing import Timing
 from agflow.models.fitting import request_check
 from agflow.models.head import known_classes, only_classes
@@ -262,7 +262,13 @@ def _parts(options: DesignOptions) -> tuple[DesignParts, RunIdentity]:
         options.model, options.weights, check=check, **image_options(vars(options))
     )
     heavy = options.computing.move(heavy)
-    images = design_images(options, preprocessing, known_classes(heavy))
+    known = known_classes(heavy)
+    if known is None:
+        raise UnsupportedModelError(
+            f"{name} has no classifier, and a cascade routes by the confidence of an answer: give a "
+            "model with one, or make it smaller alone by agflow.shrink"
+        )
+    images = design_images(options, preprocessing, known)
     identity = RunIdentity.of("design", options, heavy, preprocessing, images.sources)
     if options.classes:
         heavy = only_classes(heavy, options.classes)

@@ -27,7 +27,7 @@ from agflow.models import (
     head_of,
     known_classes,
 )
-from agflow.recipes import ShrinkOptions
+from agflow.recipes import DesignOptions, ShrinkOptions
 from agflow.training import Distillation
 
 SMALL = {
@@ -365,3 +365,10 @@ def test_evaluate_compares_a_classifier_with_its_dense_model():
     found = called("evaluate", model="example", dense="example", **few)
     assert found["agreement"]["answers"]["value"] == 1 and "answers: 100.0 %" in found["summary"]
     assert found["top1"] > 0.5
+
+
+def test_a_cascade_is_designed_for_a_classifier_only(tmp_path):
+    agflow.save(timm_vit().eval(), tmp_path / "model")
+    options = DesignOptions(str(tmp_path / "out"), model=str(tmp_path / "model"))
+    with pytest.raises(UnsupportedModelError, match="has no classifier"):
+        agflow.recipes.design(options, say=lambda line: None)

@@ -34,7 +34,7 @@ def perturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
 def estimate_statistics(
     model: nn.Module, images: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Give every batch norm about the mean and variance of its inputs, by one pass; what it puts out.
+    """Give every batch norm about the mean and variance of its inputs, by one pass; its output.
 
     So what enters the network has an effect on what leaves it, however it was initialised.
     """
