@@ -265,8 +265,8 @@ def _parts(options: DesignOptions) -> tuple[DesignParts, RunIdentity]:
     known = known_classes(heavy)
     if known is None:
         raise UnsupportedModelError(
-            f"{name} has no classifier, and a cascade routes by the confidence of an answer: give a "
-            "model with one, or make it smaller alone by agflow.shrink"
+            f"{name} has no classifier, and a cascade routes by the confidence of answers: give "
+            "a model with one, or make this one smaller by agflow.shrink"
         )
     images = design_images(options, preprocessing, known)
     identity = RunIdentity.of("design", options, heavy, preprocessing, images.sources)

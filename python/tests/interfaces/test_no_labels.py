@@ -15,6 +15,7 @@ from agflow import commands
 from agflow.calibration import CalibrationOptions
 from agflow.calibration.image_draws import directions
 from agflow.calibration.loss import hidden_loss
+from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.evaluation import evaluate_agreement
 from agflow.evaluation.intervals import Estimate
@@ -368,7 +369,8 @@ def test_evaluate_compares_a_classifier_with_its_dense_model():
 
 
 def test_a_cascade_is_designed_for_a_classifier_only(tmp_path):
-    agflow.save(timm_vit().eval(), tmp_path / "model")
+    preprocessing = Preprocessing((32, 32), (0.5,) * 3, (0.5,) * 3)
+    agflow.save(timm_vit().eval(), tmp_path / "model", preprocessing=preprocessing)
     options = DesignOptions(str(tmp_path / "out"), model=str(tmp_path / "model"))
     with pytest.raises(UnsupportedModelError, match="has no classifier"):
         agflow.recipes.design(options, say=lambda line: None)
