@@ -135,8 +135,11 @@ def _is_hidden(output_BK: torch.Tensor, ran: Ran, layers: tuple[str, ...]) -> bo
         return False
     _, module, value = ran[-1]
     if layers:
-        same = isinstance(value, torch.Tensor) and value.shape == output_BK.shape
-        return same and any(torch.equal(act(value), output_BK) for act in _HIDDEN_ACTIVATIONS)
+        if not isinstance(value, torch.Tensor) or value.shape != output_BK.shape:
+            return False
+        # Values that an activation leaves as they are may be logits, all of them positive.
+        changed = not torch.equal(value, output_BK)
+        return changed and any(torch.equal(act(value), output_BK) for act in _HIDDEN_ACTIVATIONS)
     channels = len(next(module.parameters()))
     hides = _is_norm(module) or isinstance(module, nn.Conv2d)
     return hides and channels > 1 and output_BK.shape[1] % channels == 0

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from agflow._utils.hooks import temporary_hooks
 from agflow._utils.modes import forget_caches
 from agflow.models.channel_group import CONSUMER, ChannelGroup, Member
+from agflow.models.copying import copy_of
 from agflow.models.outputs import whole_output
 from agflow.models.slicing import Cut, cut_groups, tensor_of
 from agflow.models.tracing.perturbing import estimate_statistics, perturbed
@@ -60,8 +61,10 @@ class Proof:
         smaller.images = nn.functional.interpolate(self.images, size)
         if smaller.images.numel() >= self.images.numel() / 2:
             return self
+        # Models may adapt to the size of what they see for good (windows that are not shifted).
+        smaller.model = copy_of(self.model)
         try:
-            logits = smaller._logits(self.model)
+            logits = smaller._logits(smaller.model)
         except Exception:  # the model wants its own size
             return self
         return smaller if logits.shape[1:] == self._shape else self

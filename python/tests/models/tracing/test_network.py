@@ -175,3 +175,26 @@ def test_groups_are_found_wherever_they_are_asked_for(mode):
         network = traced_network(model, SIZE)
     assert [group.name for group in network.groups] == ["conv1", "conv3"]
     assert model.training
+
+
+class Adapting(nn.Module):
+    """Small images change its path for good; the other one reshapes by a number of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)
+        self.fc, self.wide = nn.Linear(4, 3), True
+
+    def forward(self, x):
+        self.wide = self.wide and x.shape[-1] > 32
+        y = self.conv1(x).relu()
+        if self.wide:
+            y = y.view(len(y), 2, 4, *y.shape[2:]).flatten(1, 2)
+        return self.fc(self.conv2(y).relu().mean((2, 3)))
+
+
+def test_cuts_are_proven_on_the_path_that_whole_images_take():
+    model = Adapting().eval()
+    network = traced_network(model, (3, 64, 64))
+    assert [group.name for group in network.groups] == ["conv2"]
+    assert model.wide
