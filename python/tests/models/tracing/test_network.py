@@ -11,6 +11,7 @@ from small_networks import (
     Splitting,
     SqueezeExcite,
 )
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from agflow.models.channel_group import Attribute, Run, Tap
