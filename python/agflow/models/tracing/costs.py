@@ -116,7 +116,8 @@ class _Count:
         places, name = self._per_image(places), callers(use.node)[-1]
         inputs, outputs = self.volume([weight[use.reads]]), self.volume([weight[use.emits]])
         rows = _constant(places) if use.groups == 1 or use.emits == 0 else None
-        if rows is None or use.parameters[0] in self.counted or use.weight.op != "placeholder":
+        own = self.parameters  # filters that are buffers count as none
+        if rows is None or use.parameters[0] in self.counted or use.weight.name not in own:
             kernel: Size = ((use.kernel, ()),)
             return _product(name, _times(_times(places, kernel), _times(inputs, outputs)))
         self.counted.add(use.parameters[0])

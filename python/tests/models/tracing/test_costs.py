@@ -58,3 +58,20 @@ def test_attention_between_places_costs_multiplications_too():
     costs = traced_network(Attending().eval(), (3, 8, 8)).costs
     assert costs.macs() == 64 * 3 * 4 + 4 * (64 * 64 * 4) + 4 * 5
     assert torch.tensor([product.rows for product in costs.products]).min() >= 1
+
+
+def test_filters_that_are_buffers_count_as_no_parameters():
+    class Blurring(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+            self.register_buffer("blur", torch.rand(4, 1, 3, 3))
+
+        def forward(self, x):
+            x = nn.functional.conv2d(self.conv1(x), self.blur, padding=1, groups=4)
+            return self.conv2(x).mean((2, 3))
+
+    model = Blurring().eval()
+    costs = traced_network(model, (3, 8, 8)).costs
+    assert costs.params() == sum(p.numel() for p in model.parameters())
+    assert costs.macs() == 64 * (3 * 4 + 9 * 4 + 4 * 2)
