@@ -172,7 +172,7 @@ func lossFlag() cli.Flag { return of("calibrate").text("loss", lossUsage) }
 // chosenLossFlag is a loss that the images and the model decide where it is not given.
 func chosenLossFlag() cli.Flag {
 	flag := setting("loss", lossUsage)
-	flag.DefaultText = "labels, without them self, without a classifier features"
+	flag.DefaultText = "by what there is: labels, else self; features without a classifier"
 	return flag
 }
 

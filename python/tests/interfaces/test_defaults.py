@@ -86,7 +86,7 @@ STEPS = [
     ("plan", agflow.plan, ("criterion", "seed")),
     ("plan", Allocation, ("joint", "floor", "round_to")),
     ("prune", agflow.prune, ("compensate",)),
-    ("shrink", ShrinkOptions, ("batches", "groups", "loss", "criterion", "compensate", "held_out")),
+    ("shrink", ShrinkOptions, ("batches", "groups", "criterion", "compensate", "held_out")),
     ("finetune", agflow.finetune, ("epochs", "lr", "seed")),
     ("finetune", StepOptions, ("epochs", "lr")),
     ("finetune", Distillation, ("temperature", "features")),

@@ -80,7 +80,7 @@ def test_a_loss_of_ones_own_is_that_of_each_image(model, batch, statistics):
             InvalidValueError,
             "sent 12 images of a batch of 6",
         ),
-        ("none", InvalidValueError, "loss is 'none', expected 'labels', 'self' or a function"),
+        ("none", InvalidValueError, "loss is 'none', expected 'labels', 'self', 'feat"),
         (None, InvalidValueError, "loss is None"),
     ],
 )
