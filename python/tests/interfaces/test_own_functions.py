@@ -80,7 +80,11 @@ def test_a_loss_of_ones_own_is_that_of_each_image(model, batch, statistics):
             InvalidValueError,
             "sent 12 images of a batch of 6",
         ),
-        ("none", InvalidValueError, "loss is 'none', expected 'labels', 'self', 'feat"),
+        (
+            "none",
+            InvalidValueError,
+            "loss is 'none', expected 'labels', 'self', 'features' or a function",
+        ),
         (None, InvalidValueError, "loss is None"),
     ],
 )
