@@ -14,7 +14,7 @@ from agflow.models import describe_groups
 from agflow.models.image_sizes import note_size
 from agflow.pruning import Allocation
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "bench" / "hugging_face_configs.json"
+CONFIGS = pathlib.Path(agflow.__file__).parent / "bench" / "coverage_transformers.json"
 SMALL = json.loads(CONFIGS.read_text())
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
