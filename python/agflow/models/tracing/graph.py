@@ -15,6 +15,11 @@ from torch import nn
 from agflow._utils.modes import evaluating, forget_caches, with_gradients
 from agflow.errors import UnsupportedModelError
 
+_higher_order = torch.ops.higher_order
+_HOLDERS = {_higher_order.wrap_with_set_grad_enabled: 1, _higher_order.wrap_with_autocast: 4}
+"""By operator that runs a graph, where among its arguments that is; its operands follow."""
+_ENABLED = 2  # among the arguments of autocast
+
 
 @with_gradients  # without them torch's transformers take a path of their own, in one operator
 def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedProgram:
@@ -60,10 +65,10 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
 
 
 def _flat(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The operators inside of ``torch.no_grad`` in the graph itself instead of in one of theirs."""
-    graph, inner = program.graph, torch.ops.higher_order.wrap_with_set_grad_enabled
-    while (node := next((n for n in graph.nodes if n.target is inner), None)) is not None:
-        _, holder, *operands = node.args
+    """The operators under ``torch.no_grad`` and their like in the graph itself instead of inner."""
+    graph = program.graph
+    while (node := next(filter(_holds_a_graph, graph.nodes), None)) is not None:
+        holder, *operands = node.args[_HOLDERS[node.target] :]
         own = cast(torch.fx.GraphModule, program.graph_module.get_submodule(holder.target)).graph
         holders = (n for n in own.nodes if n.op == "placeholder")
         with graph.inserting_before(node):
@@ -79,6 +84,13 @@ def _flat(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram
             graph.erase_node(holder)
     program.graph_module.recompile()
     return program
+
+
+def _holds_a_graph(node: torch.fx.Node) -> bool:
+    """Whether a node runs operators of a graph of its own, which are the same without it."""
+    if node.target is _higher_order.wrap_with_autocast:
+        return node.args[_ENABLED] is False
+    return node.target in _HOLDERS
 
 
 def _in_short(error: Exception) -> str:

@@ -104,6 +104,27 @@ def test_a_region_without_gradients_is_part_of_the_graph():
     assert str(barrier) == "head: 5 channels kept, the classes"
 
 
+def test_a_region_without_autocast_is_part_of_the_graph():
+    def exact(self, x):
+        y = self.first(x)
+        with torch.autocast(x.device.type, enabled=False):
+            y = y.float() @ y.float().mT
+        return self.end(y)
+
+    model = Network(exact).eval()
+    program = exported(model, images())
+    assert torch.ops.higher_order.wrap_with_autocast not in operators(program)
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(program.module()(x), model(x))
+
+    def coarse(self, x):
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.end(self.first(x))
+
+    model = Network(coarse).eval()  # its numbers are others than without: it stays as it is
+    torch.testing.assert_close(exported(model, images()).module()(x), model(x))
+
+
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
 def test_wrappers_are_read(wrap):
     program = exported(wrap(Network(lambda self, x: self.end(self.first(x)))), images())
