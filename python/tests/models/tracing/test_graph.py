@@ -120,7 +120,7 @@ REFUSED = {
     "RuntimeError: .numpy()": lambda self, x: self.end(torch.from_numpy(self.first(x).numpy())),
 }
 NOT_RUN = {
-    "(ValueError: images of 32 pixels only): its forward takes x; ": lambda self, x: wants_32(x),
+    "(ValueError: images of 32 pixels only): its forward takes ": lambda self, x: wants_32(x),
     "Long, Int; but got torch.FloatTensor": lambda self, x: nn.functional.embedding(
         x, torch.eye(3)
     ),
