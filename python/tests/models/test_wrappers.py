@@ -190,7 +190,16 @@ def test_macs_are_counted_where_a_module_puts_out_its_parameter():
     "name",
     [
         f"{kind}ForImageClassification"
-        for kind in ("Levit", "ResNet", "Swin", "ConvNext", "ConvNextV2", "Dinov2", "Beit", "Siglip")
+        for kind in (
+            "Levit",
+            "ResNet",
+            "Swin",
+            "ConvNext",
+            "ConvNextV2",
+            "Dinov2",
+            "Beit",
+            "Siglip",
+        )
     ],
 )
 def test_hugging_face_classifiers(name, tmp_path):
