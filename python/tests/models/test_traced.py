@@ -548,6 +548,15 @@ def test_nothing_keeps_a_model_alive():
     assert gone() is None
 
 
+def test_what_a_constructor_fills_later_has_values():
+    origin = {"library": "timm", "name": "vit_tiny_patch16_dinov3_qkvb"}
+    random = torch.get_rng_state()
+    dense = origins.give_constants(origins.dense_of(origin), origin)
+    assert torch.equal(torch.get_rng_state(), random)
+    periods = timm.create_model(origin["name"]).rope.periods
+    assert torch.equal(dense.rope.periods, periods) and dense.patch_embed.proj.weight.is_meta
+
+
 def test_what_cannot_be_pruned_is_named_with_the_reason():
     linear = sized(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), (3, 4, 4))
     assert "1: 5 channels kept, the classes" in refusal(lambda: adapter_for(linear).layers(linear))

@@ -139,6 +139,36 @@ def dense_of(origin: Origin) -> nn.Module:
         return make(origin)
 
 
+def give_constants(dense: nn.Module, origin: Origin) -> nn.Module:
+    """Give values to what a dense model computes and no state dict holds, in place.
+
+    A constructor that makes such a tensor empty and fills it later has left it without values:
+    another model is then made whole, and its tensors are taken.
+    """
+    empty = [
+        (name, key) for name, module in dense.named_modules() for key in _empty_constants(module)
+    ]
+    if empty:
+        with torch.device("cpu"), torch.random.fork_rng([]):
+            whole = _MAKERS[origin["library"]](origin)
+        for name, key in empty:
+            setattr(dense.get_submodule(name), key, getattr(whole.get_submodule(name), key))
+    return dense
+
+
+def _empty_constants(module: nn.Module) -> list[str]:
+    """Names of a module's tensors that have no values, those of its state dict left out."""
+    constants = {
+        **{name: module._buffers[name] for name in module._non_persistent_buffers_set},
+        **vars(module),
+    }
+    return [
+        name
+        for name, tensor in constants.items()
+        if isinstance(tensor, torch.Tensor) and tensor.is_meta
+    ]
+
+
 def fingerprint(dense: nn.Module) -> str:
     """A digest of a model's modules and their plain attributes, weights left out."""
     modules = [

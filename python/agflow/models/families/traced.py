@@ -35,6 +35,7 @@ from agflow.models.families.origins import (
     Origin,
     class_name,
     dense_of,
+    give_constants,
     note_dense,
     note_origin,
     origin_of,
@@ -181,7 +182,8 @@ class TracedModel(Adapter):
         }
 
     def build(self, description: dict[str, Any]) -> nn.Module:
-        return self._built(description, dense_of(description["origin"]))
+        origin = description["origin"]
+        return self._built(description, give_constants(dense_of(origin), origin))
 
     def build_from(self, description: dict[str, Any], dense: nn.Module) -> nn.Module:
         """Build a model of the user's own, whose dense model the user gives; see :meth:`build`."""

@@ -15,10 +15,17 @@ import torch
 from torch import fx
 
 from agflow.models.costs import Costs, Product, Size
-from agflow.models.tracing.axes import Dim, Leaf, flat
+from agflow.models.tracing.axes import Dim, Leaf, atoms, flat, size
 from agflow.models.tracing.rules.einsum import labels_of
 from agflow.models.tracing.tracer import Tracer
-from agflow.models.tracing.uses import Use, callers, dims_of, images_in, parameter_names, uses
+from agflow.models.tracing.uses import (
+    Use,
+    batch_of,
+    callers,
+    contractions,
+    dims_of,
+    parameter_names,
+)
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 _EINSUM = torch.ops.aten.einsum.default
@@ -26,6 +33,7 @@ _MATRIX_PRODUCTS = {
     torch.ops.aten.matmul.default,
     torch.ops.aten.bmm.default,
     torch.ops.aten.mm.default,
+    torch.ops.aten.baddbmm.default,
 }
 _NORMS = {
     torch.ops.aten.batch_norm.default: (1, (1, 2)),
@@ -45,11 +53,11 @@ def costs_of(tracer: Tracer, names: Mapping[Leaf, str], branches: Iterable[str] 
     branches : modules that may vanish; what belongs to one costs nothing then
     """
     count, branches = _Count(tracer, names), tuple(branches)
-    contractions = {use.node: use for use in uses(tracer)}
+    contracting = {use.node: use for use in contractions(tracer)}
     products = []
     for node in tracer.program.graph.nodes:
-        if node in contractions:
-            product = count.contraction(contractions[node])
+        if node in contracting:
+            product = count.contraction(contracting[node])
         elif node.target in _MATRIX_PRODUCTS:
             product = count.matrix_product(node)
         elif node.target is _EINSUM:
@@ -88,7 +96,7 @@ class _Count:
         self.tracer, self.names = tracer, names
         self.parameters = parameter_names(tracer.program)
         self.counted: set[str] = set()
-        self._images = images_in(tracer.program)
+        self._batch = batch_of(tracer)
 
     def volume(self, dims: Iterable[Dim]) -> Size:
         """Elements of a tensor."""
@@ -105,23 +113,33 @@ class _Count:
             return ((factor.extent, ()),)
         return _sum(term for part in factor.parts for term in self.volume([part]))
 
-    def _per_image(self, dims: Iterable[Dim]) -> Size:
-        """Elements of a tensor for one image."""
-        return tuple((factor // self._images, of) for factor, of in self.volume(dims))
+    def _per_image(self, node: fx.Node, dims: Iterable[Dim]) -> Size:
+        """Combinations of places of a node's axes for one image.
+
+        What depends on no image may all the same lie along the axis of the images, or twice.
+        """
+        dims = list(dims)
+        times = sum(leaf in self._batch for dim in dims for leaf in atoms(dim))
+        constant = node in self.tracer.parameters_of
+        images = size(list(self._batch)) ** (times if constant else max(times, 1))
+        return tuple((factor // images, of) for factor, of in self.volume(dims))
 
     def contraction(self, use: Use) -> Product:
         """Of an activation with a weight, its parameters with it where they are its own."""
         places, weight = list(dims_of(self.tracer, use.rows)), dims_of(self.tracer, use.weight)
         del places[use.channels]
-        places, name = self._per_image(places), callers(use.node)[-1]
+        name, kernel = callers(use.node)[-1], _size(use.kernel)
+        if use.weight not in self.tracer.parameters_of:  # one for each image
+            macs = self._per_image(use.node, [*places, weight[use.reads], weight[use.emits]])
+            return _product(name, _times(macs, kernel))
+        places = self._per_image(use.node, places)
         inputs, outputs = self.volume([weight[use.reads]]), self.volume([weight[use.emits]])
         rows = _constant(places) if use.groups == 1 or use.emits == 0 else None
         own = self.parameters  # filters that are buffers count as none
-        if rows is None or use.parameters[0] in self.counted or use.weight.name not in own:
-            kernel: Size = ((use.kernel, ()),)
+        if rows is None or use.weight.name not in own or use.parameters[0] in self.counted:
             return _product(name, _times(_times(places, kernel), _times(inputs, outputs)))
         self.counted.add(use.parameters[0])
-        bias = self._own(use.node, (2,)) if use.has_bias else ()
+        bias = self._own(use.node, (2,)) if use.is_layer else ()
         self.counted.update(bias)
         common = Product("linear", name, outputs, rows, inputs, bias=bool(bias))
         if not use.is_convolution:
@@ -153,7 +171,7 @@ class _Count:
         names = self._own(node, arguments)
         places = list(dims_of(self.tracer, node))
         outputs = self.volume([places.pop(axis)])
-        rows = _constant(self._per_image(places))
+        rows = _constant(self._per_image(node, places))
         if not names or rows is None or len(self.tracer.parameters[names[0]]) > 1:
             return None
         self.counted.update(names)
@@ -161,9 +179,9 @@ class _Count:
 
     def matrix_product(self, node: fx.Node) -> Product:
         """Of two activations."""
-        inner = self.volume([dims_of(self.tracer, node.args[0])[-1]])
-        elements = self._per_image(dims_of(self.tracer, node))
-        return _product(callers(node)[-1], _times(elements, inner))
+        inner = dims_of(self.tracer, node.args[-2])[-1]
+        macs = self._per_image(node, [*dims_of(self.tracer, node), inner])
+        return _product(callers(node)[-1], macs)
 
     def einstein_sum(self, node: fx.Node) -> Product | None:
         """A multiplication for each combination of places; None of a single tensor's sum."""
@@ -174,13 +192,13 @@ class _Count:
         for of, names in zip(dims, labels, strict=True):
             for dim, label in zip(of, names, strict=True):
                 places[label] = places.get(label) or dim
-        macs = self._per_image(list(places.values()))
+        macs = self._per_image(node, places.values())
         return _product(callers(node)[-1], macs) if len(operands) > 1 else None
 
     def attention(self, node: fx.Node) -> Product:
         """Both products of an attention."""
         q, k, v = (dims_of(self.tracer, value) for value in node.args[:3])
-        weights = _times(self._per_image(q[:-1]), self.volume([k[-2]]))
+        weights = _times(self._per_image(node, q[:-1]), self.volume([k[-2]]))
         widths = _sum((*self.volume([q[-1]]), *self.volume([v[-1]])))
         return _product(callers(node)[-1], _times(weights, widths))
 
@@ -189,6 +207,10 @@ def _constant(size: Size) -> int | None:
     """A size that depends on no group, else None."""
     factor, names = size[-1]
     return factor if len(size) == 1 and not names else None
+
+
+def _size(number: int) -> Size:
+    return ((number, ()),)
 
 
 def _product(name: str, macs: Size) -> Product:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import warnings
@@ -14,6 +15,11 @@ from torch import nn
 
 from agflow._utils.modes import evaluating, forget_caches, with_gradients
 from agflow.errors import UnsupportedModelError
+
+_higher_order = torch.ops.higher_order
+_HOLDERS = {_higher_order.wrap_with_set_grad_enabled: 1, _higher_order.wrap_with_autocast: 4}
+"""By operator that runs a graph, where among its arguments that is; its operands follow."""
+_ENABLED = 2  # among the arguments of autocast
 
 
 @with_gradients  # without them torch's transformers take a path of their own, in one operator
@@ -29,7 +35,7 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
 
     Raises
     ------
-    UnsupportedModelError : torch.export cannot read the model
+    UnsupportedModelError : torch.export cannot read the model, or it does not run on images
 
     Examples
     --------
@@ -53,17 +59,35 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
         with evaluating(model), _attributes_kept(model), _silent(), torch.random.fork_rng([]):
             return _flat(torch.export.export(model, (images,), strict=False))
     except Exception as error:
+        found = f"{type(model).__name__} on images of {list(images.shape)}"
         raise UnsupportedModelError(
-            f"torch.export cannot read {type(model).__name__} on images of {list(images.shape)}: "
-            f"{_in_short(error)}; its channels can be pruned once torch.export takes the model"
+            _does_not_run(model, images)
+            or f"torch.export cannot read {found}: {_in_short(error)}; its channels can be pruned "
+            "once torch.export takes the model"
         ) from error
 
 
+@torch.no_grad()
+def _does_not_run(model: nn.Module, images: torch.Tensor) -> str | None:
+    """What to say of a model that wants something else than images; None where it runs on them."""
+    try:
+        with evaluating(model), _attributes_kept(model), _silent():
+            model(images)
+    except Exception as error:
+        inputs = list(inspect.signature(model.forward).parameters)
+        return (
+            f"{type(model).__name__} does not run on images of {list(images.shape)} alone "
+            f"({_in_short(error)}): its forward takes {', '.join(inputs[:3])}; give images of its "
+            "size, or wrap it in a module whose forward makes its inputs of images"
+        )
+    return None
+
+
 def _flat(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The operators inside of ``torch.no_grad`` in the graph itself instead of in one of theirs."""
-    graph, inner = program.graph, torch.ops.higher_order.wrap_with_set_grad_enabled
-    while (node := next((n for n in graph.nodes if n.target is inner), None)) is not None:
-        _, holder, *operands = node.args
+    """The operators under ``torch.no_grad`` and their like in the graph itself instead of inner."""
+    graph = program.graph
+    while (node := next(filter(_holds_a_graph, graph.nodes), None)) is not None:
+        holder, *operands = node.args[_HOLDERS[node.target] :]
         own = cast(torch.fx.GraphModule, program.graph_module.get_submodule(holder.target)).graph
         holders = (n for n in own.nodes if n.op == "placeholder")
         with graph.inserting_before(node):
@@ -79,6 +103,13 @@ def _flat(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram
             graph.erase_node(holder)
     program.graph_module.recompile()
     return program
+
+
+def _holds_a_graph(node: torch.fx.Node) -> bool:
+    """Whether a node runs operators of a graph of its own, which are the same without it."""
+    if node.target is _higher_order.wrap_with_autocast:
+        return node.args[_ENABLED] is False
+    return node.target in _HOLDERS
 
 
 def _in_short(error: Exception) -> str:

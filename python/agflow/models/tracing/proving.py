@@ -14,6 +14,10 @@ Reasons = dict[str, str]
 
 Choices = Mapping[str, Callable[[], Iterable[Sequence[tuple[Attribute, ...]]]]]
 
+Keys = frozenset[tuple[str, int | None]]
+"""Attributes by name and place, on whatever module."""
+Families = tuple[Keys, ...]
+
 _TURNS = 2  # draws of units that go, where no two groups lie along one axis
 _ROUNDS = 4
 _LEAST_EFFECT = 10  # on the logits, in tolerances: below it a proof would not notice a mistake
@@ -38,11 +42,11 @@ def prove(
     reasons = {group.name: "what is computed of them does not reach the logits" for group in faint}
     left = [group for group in groups if group not in faint]
     turns = turns_for([*base, *left]) if parted else _TURNS
-    fruitless: set[tuple] = set()
+    learnt: dict[Families, Keys | None] = {}
     for turn in range(turns):
         # The further draws are of units, which have nothing to do with the size of the images.
         at = proof.smaller if turn else proof
-        growth = _Growth(Proof.refusal, at, proof.smaller, choices, reasons, turn, fruitless)
+        growth = _Growth(Proof.refusal, at, proof.smaller, choices, reasons, turn, learnt)
         left = growth.beside(list(base), left)
     return {group.name: group for group in left}, reasons
 
@@ -78,7 +82,8 @@ class _Growth:
         by ``proof``
     reasons : gets those of the groups that fail
     turn : of the draws
-    fruitless : choices of attributes, by their names, that were of no use to a group
+    learnt : what groups of the same families of attributes have needed, None where none of them
+        were of use: code that has one group often has many
     """
 
     check: Callable[[Proof, Sequence[Cut]], str | None]
@@ -87,7 +92,7 @@ class _Growth:
     choices: Choices
     reasons: Reasons
     turn: int = 0
-    fruitless: set[tuple] = field(default_factory=set)
+    learnt: dict[Families, Keys | None] = field(default_factory=dict)
 
     def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those of ``groups`` that stand beside ``base``."""
@@ -101,6 +106,7 @@ class _Growth:
         """Those that stand beside ``base`` with some of the others: what fails, fails alone."""
         if not groups:
             return []
+        groups = [self._presumed(group) for group in groups]
         refusal = self._refusal(self.smaller, [*base, *groups])
         if refusal is None:
             return groups
@@ -128,13 +134,25 @@ class _Growth:
         first = self._together(base, groups[:half])
         return [*first, *self._together([*base, *first], groups[half:])]
 
+    def _presumed(self, group: ChannelGroup) -> ChannelGroup:
+        """The group with the attributes that others of the same families have needed."""
+        if group.attributes or not self.learnt:
+            return group
+        choices = self._choices_of(group)
+        wanted = self.learnt.get(_families(choices))
+        likely = (chosen for equals in choices for chosen in equals if _keys(chosen) == wanted)
+        return replace(group, attributes=next(likely, ()))
+
     def _with_attributes(self, base: list[ChannelGroup], group: ChannelGroup) -> list[ChannelGroup]:
         """The group with each set of attributes, of as few as will do, that it stands with."""
-        choices = list(self.choices.get(group.name, list)())
-        alike = tuple(_keys(attributes) for equals in choices for attributes in equals)
-        cuts = self.proof.draw([*base, group], self.turn)
-        if alike in self.fruitless or self.check(self.smaller, cuts) is None:
+        choices, bare = self._choices_of(group), replace(group, attributes=())
+        families = _families(choices)
+        if not group.attributes and self.learnt.get(families, ()) is None:
             return []
+        cuts = self.proof.draw([*base, bare], self.turn)
+        if self.check(self.smaller, cuts) is None:
+            stands = group.attributes and self._refusal(self.smaller, [*base, bare]) is None
+            return [bare] if stands else []
         for equals in choices:
             changed = [replace(group, attributes=attributes) for attributes in equals]
             proven = [
@@ -143,17 +161,26 @@ class _Growth:
                 if self.check(self.smaller, [*cuts[:-1], (other, cuts[-1][1])]) is None
                 and self._refusal(self.smaller, [*base, other]) is None
             ]
+            if len(proven) == 1:
+                self.learnt[families] = _keys(proven[0].attributes)
             if proven:
                 return proven
-        self.fruitless.add(alike)
+        self.learnt.setdefault(families, None)
         return []
+
+    def _choices_of(self, group: ChannelGroup) -> list[Sequence[tuple[Attribute, ...]]]:
+        return list(self.choices.get(group.name, list)())
 
     def _refusal(self, proof: Proof, groups: list[ChannelGroup]) -> str | None:
         return self.check(proof, proof.draw(groups, self.turn))
 
 
-def _keys(attributes: Iterable[Attribute]) -> frozenset[tuple[str, int | None]]:
-    """Attributes by name and place, on whatever module."""
+def _families(choices: Iterable[Sequence[tuple[Attribute, ...]]]) -> Families:
+    """The sets of attributes that there are to choose from."""
+    return tuple(_keys(attributes) for equals in choices for attributes in equals)
+
+
+def _keys(attributes: Iterable[Attribute]) -> Keys:
     return frozenset((attribute.name, attribute.place) for attribute in attributes)
 
 

@@ -31,6 +31,10 @@ _MOVES = {
     ),
 }
 """Operators after which the entries of a weight that are zero still are, as after products."""
+_SHAPED = {
+    f"aten.{name}" for name in "new_zeros new_ones new_full zeros_like ones_like full_like".split()
+}
+"""Operators that look at the shape of their tensor alone."""
 
 
 class Tracer:
@@ -112,6 +116,7 @@ class Tracer:
 
     def _note_parameters(self, node: torch.fx.Node, name: str, inputs: list) -> None:
         """Which parameters a tensor comes from, and for which of them zeros stay zeros."""
+        inputs = [] if name in _SHAPED else inputs
         if not all(source in self.parameters_of for source in inputs):
             return
         names = (n for source in inputs for n in self.parameters_of[source])

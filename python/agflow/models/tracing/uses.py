@@ -48,9 +48,13 @@ class Use:
         return self.node.target not in _MATRICES
 
     @property
-    def has_bias(self) -> bool:
-        """Whether its third argument is a bias."""
+    def is_layer(self) -> bool:
+        """Whether it is a convolution or linear layer, whose third argument is a bias."""
         return self.is_convolution or self.node.target is torch.ops.aten.linear.default
+
+    def of_constants(self, tracer: Tracer) -> bool:
+        """Whether it is a product of what depends on no image."""
+        return not self.is_convolution and self.x in tracer.parameters_of
 
     @property
     def rows(self) -> fx.Node:
@@ -95,19 +99,31 @@ _MATRICES = {
 
 def uses(tracer: Tracer) -> list[Use]:
     """Every contraction with a weight, in forward order."""
+    return [use for use in contractions(tracer) if use.parameters and not use.of_constants(tracer)]
+
+
+def contractions(tracer: Tracer) -> list[Use]:
+    """Every convolution and linear layer, in forward order, and every product with a weight.
+
+    Those of constants and those with filters that are computed from the images are among them.
+    """
     sources, found = tracer.parameters_of, []
     for node in tracer.program.graph.nodes:
-        packet = getattr(node.target, "overloadpacket", None)
-        if packet in _CONVOLUTIONS and sources.get(node.args[1]):
-            found.append(_convolution(node, sources[node.args[1]]))
+        if getattr(node.target, "overloadpacket", None) in _CONVOLUTIONS:
+            found.append(_convolution(node, sources.get(node.args[1], ())))
         elif node.target in _MATRICES:
-            x, weight, outputs_first = _MATRICES[node.target]
-            x, weight = node.args[x], node.args[weight]
-            if sources.get(weight) and x not in sources:
-                last = weight.meta["val"].dim() - 1
-                axes = (last, last - 1) if outputs_first else (last - 1, last)
-                found.append(Use(node, x, weight, sources[weight], -1, *axes))
+            use = _matrix_product(node, sources)
+            if use.is_layer or (use.parameters and not use.of_constants(tracer)):
+                found.append(use)
     return found
+
+
+def _matrix_product(node: fx.Node, sources: dict[fx.Node, tuple[str, ...]]) -> Use:
+    x, weight, outputs_first = _MATRICES[node.target]
+    x, weight = node.args[x], node.args[weight]
+    last = weight.meta["val"].dim() - 1
+    axes = (last, last - 1) if outputs_first else (last - 1, last)
+    return Use(node, x, weight, sources.get(weight, ()), -1, *axes)
 
 
 def _convolution(node: fx.Node, parameters: tuple[str, ...]) -> Use:
@@ -174,11 +190,12 @@ def parameter_names(program: torch.export.ExportedProgram) -> dict[str, str]:
     return dict(program.graph_signature.inputs_to_parameters)
 
 
-def images_in(program: torch.export.ExportedProgram) -> int:
-    """Images in the batch that the graph was traced with."""
-    inputs = set(program.graph_signature.user_inputs)
-    return next(
-        int(node.meta["val"].shape[0])
-        for node in program.graph.nodes
+def batch_of(tracer: Tracer) -> set[Leaf]:
+    """What the axis of the images consists of."""
+    inputs = set(tracer.program.graph_signature.user_inputs)
+    images = next(
+        node
+        for node in tracer.program.graph.nodes
         if node.op == "placeholder" and node.name in inputs
     )
+    return set(atoms(dims_of(tracer, images)[0]))

@@ -1,8 +1,10 @@
+import pytest
 import torch
 from small_networks import Grouped, SqueezeExcite
 from torch import nn
 
 from agflow.models.costs import Product, size
+from agflow.models.counting import counted_macs
 from agflow.models.tracing.network import traced_network
 
 
@@ -75,3 +77,43 @@ def test_filters_that_are_buffers_count_as_no_parameters():
     costs = traced_network(model, (3, 8, 8)).costs
     assert costs.params() == sum(p.numel() for p in model.parameters())
     assert costs.macs() == 64 * (3 * 4 + 9 * 4 + 4 * 2)
+
+
+class Biased(nn.Module):
+    """Attention among 2x2 places whose bias is computed of coordinates and no image."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 5)
+        self.bias = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 4))
+        self.place = nn.Conv2d(3, 4, 1)
+        self.register_buffer("coordinates", torch.rand(4, 2))
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.place(x.new_ones(1, 3, 2, 2)).repeat(len(x), 1, 1, 1)
+        x = x.flatten(2).transpose(1, 2)
+        weights = torch.baddbmm(self.bias(self.coordinates).expand(len(x), 4, 4), x, x.mT)
+        return self.fc((weights.softmax(-1) @ x).mean(1))
+
+
+class Dynamic(nn.Module):
+    """Each image has filters of its own, and all images of a batch meet."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 5)
+        self.filters = nn.Linear(3, 4 * 4)
+
+    def forward(self, x):
+        weights = self.filters(x.mean((2, 3))).view(-1, 4, 1, 1)
+        maps = self.stem(x).view(1, -1, 8, 8)
+        x = nn.functional.conv2d(maps, weights, groups=len(x)).view(len(x), 4, -1).mean(2)
+        return self.fc((x @ x.T).softmax(1) @ x)
+
+
+@pytest.mark.parametrize("model", [Biased(), Dynamic()])
+def test_what_no_image_enters_is_counted_once_and_what_all_images_meet_in_for_each(model):
+    costs = traced_network(model.eval(), (3, 8, 8)).costs
+    assert costs.macs() == counted_macs(model, lambda: model(torch.rand(1, 3, 8, 8)), "model")
+    assert costs.params() == sum(p.numel() for p in model.parameters())

@@ -104,6 +104,27 @@ def test_a_region_without_gradients_is_part_of_the_graph():
     assert str(barrier) == "head: 5 channels kept, the classes"
 
 
+def test_a_region_without_autocast_is_part_of_the_graph():
+    def exact(self, x):
+        y = self.first(x)
+        with torch.autocast(x.device.type, enabled=False):
+            y = y.float() @ y.float().mT
+        return self.end(y)
+
+    model = Network(exact).eval()
+    program = exported(model, images())
+    assert torch.ops.higher_order.wrap_with_autocast not in operators(program)
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(program.module()(x), model(x))
+
+    def coarse(self, x):
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.end(self.first(x))
+
+    model = Network(coarse).eval()  # its numbers are others than without: it stays as it is
+    torch.testing.assert_close(exported(model, images()).module()(x), model(x))
+
+
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
 def test_wrappers_are_read(wrap):
     program = exported(wrap(Network(lambda self, x: self.end(self.first(x)))), images())
@@ -118,7 +139,12 @@ def branches(self, x):
 REFUSED = {
     "branches on values that it computes": branches,
     "RuntimeError: .numpy()": lambda self, x: self.end(torch.from_numpy(self.first(x).numpy())),
-    "ValueError: images of 32": lambda self, x: wants_32(x),
+}
+NOT_RUN = {
+    "(ValueError: images of 32 pixels only): its forward takes ": lambda self, x: wants_32(x),
+    "Long, Int; but got torch.FloatTensor": lambda self, x: nn.functional.embedding(
+        x, torch.eye(3)
+    ),
 }
 
 
@@ -127,12 +153,14 @@ def wants_32(x):
         raise ValueError("images of 32 pixels only.\nNothing else")
 
 
-@pytest.mark.parametrize("reason", REFUSED)
+@pytest.mark.parametrize("reason", REFUSED | NOT_RUN)
 def test_refusals_are_one_sentence(reason, capfd):
     with pytest.raises(UnsupportedModelError) as refused:
-        exported(Network(REFUSED[reason]), images())
+        exported(Network((REFUSED | NOT_RUN)[reason]), images())
     assert reason in str(refused.value)
-    assert str(refused.value).startswith("torch.export cannot read Network on images of [2, 3, 16")
+    starts = "torch.export cannot read Network", "Network does not run"
+    assert str(refused.value).startswith(f"{starts[reason in NOT_RUN]} on images of [2, 3, 16")
+    assert ("whose forward makes its inputs" in str(refused.value)) == (reason in NOT_RUN)
     assert "\n" not in str(refused.value)
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("torch").level != logging.CRITICAL
