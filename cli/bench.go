@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-const benchmarks = "core, calibration, layers, pruning, cascade and bottleneck"
+const benchmarks = "core, calibration, layers, pruning, cascade, bottleneck and coverage"
 
 func benchCommand() *cli.Command {
 	return &cli.Command{
@@ -17,6 +17,7 @@ func benchCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			benchCoreCommand(), benchCalibrationCommand(), benchLayersCommand(),
 			benchPruningCommand(), benchCascadeCommand(), benchBottleneckCommand(),
+			benchCoverageCommand(),
 		},
 	}
 }
@@ -150,6 +151,29 @@ func benchBottleneckCommand() *cli.Command {
 				"from random weights for `N` epochs"),
 			learningRate(step.fraction("lr", "peak learning `RATE` of the fine-tuning")),
 			roundsFlag(step), seedFlag(), labelFlag(),
+		},
+	}, string(step))
+}
+
+func benchCoverageCommand() *cli.Command {
+	step := of("bench_coverage")
+	return hosted(cli.Command{
+		Name:      "coverage",
+		UsageText: "agflow bench coverage --library torchvision --output which_models/",
+		Usage: "which models agflow prunes: each of several libraries' with random weights, in a " +
+			"process of its own",
+		Flags: []cli.Flag{
+			settings("library", "`LISTS` of models: torchvision, timm (the smallest of each "+
+				"module), transformers (small ones) and thirty (widely used ones) (default: all)"),
+			settings("models", "`MODELS` by name, as timm:NAME, torchvision:NAME, "+
+				"transformers:CLASS or module:function, beside or in place of lists"),
+			atLeast(1, step.number("seconds", "CPU `SECONDS` that one model may take")),
+			atLeast(1, step.number("memory", "`GIB` of memory that one model may take")),
+			step.toggle("peer", "also try each model with torch-pruning"),
+			place("results", "`FILE` of JSON lines, one a model, that a later run goes on with "+
+				"(default: coverage.jsonl in --output)"),
+			step.output("`FOLDER` of the page, README.md, and the table, coverage.csv, which are " +
+				"there from the start and rewritten after each model"),
 		},
 	}, string(step))
 }

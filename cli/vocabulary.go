@@ -16,6 +16,7 @@ var vocabulary = map[string][]string{
 	"criteria":   criteria.Names(),
 	"compensate": {"ridge", "ridge_at_once", "mean", "none"},
 	"dtype":      {"float32", "bfloat16"},
+	"library":    {"torchvision", "timm", "transformers", "thirty"},
 	"loss":       {"labels", "self", "features"},
 	"nonfinite":  {"refuse", "skip"},
 	"format":     {"onnx", "torch"},

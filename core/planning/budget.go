@@ -105,14 +105,20 @@ func (b budget) amount(text, examples string) (float64, error) {
 	return limit, nil
 }
 
-// unreachable is the error of a budget below the least possible amount.
-func (b budget) unreachable(least float64) error {
+// unreachable is the error of a budget below the least possible amount. roundTo is what keeps the
+// layers from less, 0 if nothing does.
+func (b budget) unreachable(least float64, roundTo int) error {
 	number := func(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
 	if b.unit == "ms" {
 		number = func(x float64) string { return fmt.Sprintf("%.4g", x) }
 	}
+	cure := "raise the budget, prune more groups or ignore fewer layers"
+	if roundTo > 0 {
+		cure = fmt.Sprintf("lower round_to, which is %d, or %s", roundTo, cure)
+	}
 	return fault.New(fault.Budget,
 		"%s %s allows %s %s, but pruning these layers reaches %s at the least (%.4f of the dense "+
-			"model's %s); raise the budget, prune more groups or ignore fewer layers",
-		b.name, b.asked, number(b.limit), b.unit, number(least), least/b.dense, number(b.dense))
+			"model's %s); %s",
+		b.name, b.asked, number(b.limit), b.unit, number(least), least/b.dense, number(b.dense),
+		cure)
 }

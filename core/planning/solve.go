@@ -152,7 +152,7 @@ func (v *solver) solve(r Request) ([]int, error) {
 		return v.kept(schedules, taken), nil
 	}
 	if least := v.cost(schedules, taken); least > v.goal.limit {
-		return nil, v.goal.unreachable(least)
+		return nil, v.goal.unreachable(least, v.roundingBehind(least, r))
 	}
 	if len(schedules) == 1 {
 		taken[0] = schedules[0].longestFit(taken[0], high[0], func(c stepCounts) bool {
@@ -162,6 +162,27 @@ func (v *solver) solve(r Request) ([]int, error) {
 		v.takeEvenly(schedules, taken, high)
 	}
 	return v.kept(schedules, taken), nil
+}
+
+// roundingBehind returns the round_to without which layers would come below their least cost, else 0.
+func (v *solver) roundingBehind(least float64, r Request) int {
+	if r.RoundTo <= 1 {
+		return 0
+	}
+	free := r
+	free.RoundTo = 1
+	schedules, err := v.schedulesOf(free)
+	if err != nil {
+		return 0
+	}
+	none := make([]stepCounts, len(schedules))
+	for i, s := range schedules {
+		none[i] = make(stepCounts, len(s))
+	}
+	if v.cost(schedules, none) < least {
+		return r.RoundTo
+	}
+	return 0
 }
 
 // takeEvenly raises taken, which fits the budget, towards high along all schedules at once. It

@@ -198,6 +198,9 @@ func TestRefusals(t *testing.T) {
 			ok, func(s *criteria.Scores) { s.Model.MACs = -1 }, fault.Value, "-1 MACs",
 		},
 		"unreachable": {Request{MACs: "154"}, nil, fault.Budget, "reaches 155 at the least"},
+		"unreachable by rounding": {
+			Request{MACs: "154", RoundTo: 8}, nil, fault.Budget, "; lower round_to, which is 8, or",
+		},
 		"round_to": {
 			Request{PruningRatio: 0.5, RoundTo: -1}, nil, fault.Value, "round_to is -1",
 		},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -137,13 +137,25 @@ class TorchPruning:
                 head_pruning_ratio=int(heads * count + 1e-6) / count - 1e-9,
             )
             pruner.step()
+        set_attention_sizes(attentions, pruner.num_heads)
         for attention in attentions:
-            attention.num_heads = pruner.num_heads[attention.qkv]
-            attention.attn_dim = attention.qkv.out_features // 3
-            attention.head_dim = attention.attn_dim // attention.num_heads
             attention.fused_attn = True
         light.zero_grad(set_to_none=True)
         return light
+
+
+def set_attention_sizes(attentions: Iterable[Any], heads: Mapping[nn.Module, int]) -> None:
+    """Set the sizes that timm's attentions hold beside their weights: torch-pruning leaves them.
+
+    Parameters
+    ----------
+    attentions : modules with packed queries, keys and values, ``qkv``
+    heads : of each ``qkv``, as the pruner has them after its step
+    """
+    for attention in attentions:
+        attention.num_heads = heads[attention.qkv]
+        attention.attn_dim = attention.qkv.out_features // 3
+        attention.head_dim = attention.attn_dim // attention.num_heads
 
 
 def _nearest(macs_at: Callable[[float], int], macs: int) -> float:

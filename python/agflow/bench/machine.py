@@ -8,7 +8,7 @@ import pathlib
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -25,8 +25,13 @@ def describe() -> dict[str, str]:
         "kernel": core().kernel(),
         "backend": backend_name(),
         "python": platform.python_version(),
-        **{name: version for name in _LIBRARIES if (version := _version(name))},
+        **versions(_LIBRARIES),
     }
+
+
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """The versions of those of the libraries that are installed, by name."""
+    return {name: version for name in libraries if (version := _version(name))}
 
 
 def sentence(machine: dict[str, str]) -> str:

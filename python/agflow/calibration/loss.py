@@ -86,7 +86,10 @@ class SummedLoss:
     ):
         self._loss, self._model, self._options = loss, model, options
         # That of the logits' losses shows in the first pass that they need anyway.
-        self._head = head_of(model, images_BCHW) if loss == FEATURES else None
+        self._head = None
+        if loss == FEATURES:
+            self._head = head_of(model, images_BCHW)
+            self._head.check_sure(model_name(model))
 
     def of(self, batch: Batch) -> torch.Tensor:
         """The sum over a batch, a scalar.

@@ -12,6 +12,7 @@ from agflow.commands.benches import (
     bench_calibration as bench_calibration,
     bench_cascade as bench_cascade,
     bench_core as bench_core,
+    bench_coverage as bench_coverage,
     bench_layers as bench_layers,
     bench_pruning as bench_pruning,
 )

@@ -69,3 +69,12 @@ def bench_bottleneck(options: dict) -> dict:
 
     found = bottleneck.measure(bottleneck.BottleneckBenchOptions(**given_options(options)), say=say)
     return {"summary": bottleneck.text(found), **found}
+
+
+@command
+def bench_coverage(options: dict) -> dict:
+    """Which models agflow prunes; see :mod:`agflow.bench.coverage`."""
+    from agflow.bench import coverage
+
+    found = coverage.measure(coverage.CoverageOptions(**given_options(options)), say=say)
+    return {"summary": coverage.text(found), **found}

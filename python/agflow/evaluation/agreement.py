@@ -179,6 +179,7 @@ class _Comparison:
                 if name not in self._heads:
                     note_images(model, images_BCHW)
                     self._heads[name] = head_of(model, images_BCHW)
+                    self._heads[name].check_sure(model_name(model))
             yield self._of_batch(images_BCHW, images) | (
                 {} if labels_B is None else {LABELS: labels_B}
             )

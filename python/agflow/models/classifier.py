@@ -5,23 +5,32 @@ Shape suffixes: B images, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
-from agflow._utils.hooks import temporary_hooks
 from agflow.errors import UnsupportedModelError
 from agflow.models.outputs import has_logits, kind_of_output, logits_of
+from agflow.models.trails import GATED, Trail, Trails
 
-_LINEAR = nn.Linear, nn.Conv2d
-_HIDDEN_ACTIVATIONS = torch.relu, torch.tanh, F.gelu
-Ran = list[tuple[str, nn.Module, Any]]
-"""Layers with parameters in the order in which they ran: name, module and output."""
+_HIDDEN = set(
+    "relu relu6 hardtanh leaky_relu prelu prelu_kernel elu celu selu gelu silu mish hardswish tanh "
+    "threshold rrelu rrelu_with_noise rrelu_with_noise_functional clamp clamp_min maximum glu "
+    "hardshrink softshrink tanhshrink linalg_vector_norm norm".split()
+) | {GATED}
+"""What runs on features: activations, and what divides them by their length."""
+_NEUTRAL = set(
+    "view unsafe_view reshape permute transpose t numpy_T expand squeeze unsqueeze flatten "
+    "unflatten slice select split split_with_sizes chunk unbind alias detach clone copy to to_copy "
+    "contiguous cat stack index index_select gather add sub rsub mul div neg mean sum "
+    "adaptive_avg_pool1d adaptive_avg_pool2d avg_pool2d max_pool2d max_pool2d_with_indices amax "
+    "max adaptive_max_pool2d native_dropout dropout feature_dropout roll lift_fresh "
+    "softmax log_softmax".split()
+)
+"""What runs on logits as well as on features: it moves, scales, adds, averages or drops them."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,13 @@ class Head:
     layers : names of the linear layers that give the logits; none where they are computed otherwise
     classes : how many; 0 of a model without a classifier, which puts out features
     output : what the model puts out, in words
+    doubt : why what it puts out could as well be features; empty where it cannot
     """
 
     layers: tuple[str, ...]
     classes: int
     output: str
+    doubt: str = ""
 
     def check(self, name: str, need: str, cure: str) -> None:
         """Check that there is a classifier.
@@ -56,7 +67,26 @@ class Head:
         if not self.classes:
             raise UnsupportedModelError(
                 f"{name} has no classifier, it puts out features ({self.output}), and "
-                f"{need}: {cure}"
+                f"{need}: {cure}; if these are logits, say so by model.num_classes, their number"
+            )
+
+    def check_sure(self, name: str) -> None:
+        """Check that it is plain whether the model puts out logits or features.
+
+        Parameters
+        ----------
+        name : of the model
+
+        Raises
+        ------
+        UnsupportedModelError
+            It is not.
+        """
+        if self.doubt:
+            raise UnsupportedModelError(
+                f"{name} puts out {self.output}, which may be logits or features, since "
+                f"{self.doubt}: set model.num_classes to {self.classes} if these are logits, to 0 "
+                "if they are features"
             )
 
 
@@ -76,34 +106,28 @@ def watched(model: nn.Module, run: Callable[[], Any]) -> tuple[Any, Head]:
     >>> output.shape, head.classes
     (torch.Size([1, 8, 3, 3]), 0)
     """
-    ran: Ran = []
-    with temporary_hooks(_noting(model, ran)):
+    trails = Trails()
+    if any(map(_is_compiled, model.modules())):  # hooks recompile it
         output = run()
+    else:
+        with trails.of_passes(model):
+            output = run()
     said = kind_of_output(output)
     try:
         logits = logits_of(output)
     except UnsupportedModelError:
         return output, Head((), 0, said)
-    if has_logits(output):
-        return output, Head(_last_layers(ran, logits.shape[-1]), logits.shape[-1], said)
-    if logits.ndim != 2 or getattr(model, "num_classes", None) == 0:
+    declared = getattr(model, "num_classes", None)
+    if not has_logits(output) and (logits.ndim != 2 or declared == 0):
         return output, Head((), 0, said)
-    layers = _last_layers(ran, logits.shape[-1])
-    hidden = _is_hidden(logits, ran, layers)
-    return output, Head((), 0, said) if hidden else Head(layers, logits.shape[-1], said)
-
-
-def _noting(model: nn.Module, ran: Ran) -> Iterator[RemovableHandle]:
-    """Hooks that note the layers which run; compiled modules, which these recompile, get none."""
-    if any(_is_compiled(module) for module in model.modules()):
-        return
-
-    def hook_on(name: str, module: nn.Module) -> RemovableHandle:
-        return module.register_forward_hook(lambda *called: ran.append((name, module, called[-1])))
-
-    for name, module in model.named_modules():
-        if next(module.children(), None) is None and next(module.parameters(), None) is not None:
-            yield hook_on(name, module)
+    classes, trail = logits.shape[-1], trails.of(logits)
+    if trail is None:
+        return output, Head((), classes, said)
+    layers = _linear_layers(trails, trail, classes)
+    if has_logits(output) or declared == classes or _are_probabilities(logits):
+        return output, Head(layers, classes, said)
+    hidden, doubt = _judged(trails, trail, classes)
+    return output, Head((), 0, said) if hidden else Head(layers, classes, said, doubt)
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -114,32 +138,42 @@ def _is_compiled(module: nn.Module) -> bool:
     )
 
 
-def _last_layers(ran: Ran, classes: int) -> tuple[str, ...]:
-    """The linear layers with one output a class behind which no other layer ran but a norm."""
-    found: list[str] = []
-    behind = ran[:-1] if ran and _is_norm(ran[-1][1]) and ran[-1][2].ndim == 2 else ran
-    for name, module, _ in reversed(behind):
-        if not isinstance(module, _LINEAR) or len(module.weight) != classes:
-            break
-        found.insert(0, name)
-    return tuple(found)
+def _linear_layers(trails: Trails, trail: Trail, classes: int) -> tuple[str, ...]:
+    """The layers that give the logits, in their order; none if other products are among them."""
+    products = [trails.products[i] for i in sorted(trail.products)]
+    plain = all(
+        product.layer is not None and product.channels == classes for product in products
+    ) and trail.products.isdisjoint(trails.read)
+    return tuple(product.name for product in products) if plain else ()
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return "Norm" in type(module).__name__
-
-
-def _is_hidden(output_BK: torch.Tensor, ran: Ran, layers: tuple[str, ...]) -> bool:
-    """Whether an output is the hidden state behind the layer that ran last."""
-    if not ran:
+def _are_probabilities(output_BK: torch.Tensor) -> bool:
+    """Whether each row is a distribution, or the logarithm of one."""
+    rows_BK = output_BK.detach().double()
+    if rows_BK.shape[1] < 2:
         return False
-    _, module, value = ran[-1]
-    if layers:
-        if not isinstance(value, torch.Tensor) or value.shape != output_BK.shape:
-            return False
-        # Values that an activation leaves as they are may be logits, all of them positive.
-        changed = not torch.equal(value, output_BK)
-        return changed and any(torch.equal(act(value), output_BK) for act in _HIDDEN_ACTIVATIONS)
-    channels = len(next(module.parameters()))
-    hides = _is_norm(module) or isinstance(module, nn.Conv2d)
-    return hides and channels > 1 and output_BK.shape[1] % channels == 0
+    if not (rows_BK >= 0).all():
+        rows_BK = rows_BK.exp()
+    sums_B = rows_BK.sum(1)
+    return bool(torch.allclose(sums_B, torch.ones_like(sums_B), atol=0.01))
+
+
+def _judged(trails: Trails, trail: Trail, classes: int) -> tuple[bool, str]:
+    """Whether an output [B, K] is features; where it is logits, the reason for a doubt."""
+    products = [trails.products[i] for i in trail.products]
+    maps = [product for product in products if product.is_map]
+    norms = {name for name in trail.operators if name.endswith("_norm")} - _HIDDEN
+    behind = trail.operators - _NEUTRAL - norms
+    active = bool(behind & _HIDDEN)
+    if not trail.products.isdisjoint(trails.read):  # the stream around a block
+        return True, ""
+    whole_maps = any(classes % product.channels == 0 for product in maps)
+    if whole_maps and (norms or any(product.channels != classes for product in maps)):
+        return True, ""
+    if active and not maps:
+        return True, ""
+    if behind or norms:
+        found = " and ".join(sorted(behind or norms))
+        return False, f"{found} follows its last layer with weights"
+    wide = [product.channels for product in products if product.channels != classes]
+    return False, f"its last layer with weights has {wide[0]} outputs" if wide else ""

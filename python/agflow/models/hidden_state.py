@@ -19,10 +19,14 @@ from agflow.models.outputs import features_of, whole_output
 def head_of(model: nn.Module, images_BCHW: torch.Tensor) -> Head:
     """Find the classifier of a model by running it on images.
 
-    A model has one where it calls something its logits, or puts out [B, K] that the linear layers
-    which ran last gave. It has none where it puts out anything but [B, K], where its
-    ``num_classes`` is 0, or where [B, K] are the channels of the norm, the convolution or the
-    activation that ran last. Anything else [B, K] is taken for logits.
+    A model has one where it calls something its logits, where it puts out [B, K] and its
+    ``num_classes`` is K, where rows are distributions or logarithms of some, or where linear layers
+    that ran last give [B, K], moved, scaled and averaged at most. It has none where it puts out
+    anything but [B, K], where its ``num_classes`` is 0, where the stream around its last block is
+    put out, or the channels of a normalised or flattened map, or where an activation or a division
+    by the length follows the last linear layer. Anything else [B, K] is taken for logits, and
+    ``doubt`` says why it could be features: a sigmoid, a norm of a linear layer, an activation of a
+    map.
 
     Raises
     ------
@@ -37,7 +41,7 @@ def head_of(model: nn.Module, images_BCHW: torch.Tensor) -> Head:
     >>> features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten())
     >>> images = torch.randn(2, 3, 4, 4)
     >>> head_of(nn.Sequential(features, nn.Linear(32, 5)), images)
-    Head(layers=('1',), classes=5, output='Tensor [2, 5]')
+    Head(layers=('1',), classes=5, output='Tensor [2, 5]', doubt='')
     >>> head_of(features, images).classes
     0
     """

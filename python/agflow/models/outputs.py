@@ -72,9 +72,10 @@ def features_of(output: Any) -> torch.Tensor:
 
     They are the tensor itself; in an object or a dictionary the first of ``image_embeds``,
     ``pooler_output``, ``last_hidden_state`` (transformers), ``x_norm_clstoken`` (DINOv2),
-    ``features`` and ``out`` that is there, or the one tensor in it; of a dictionary of maps, as a
-    detector's backbone gives them, all their values; of a tuple the first tensor (as transformers
-    orders them), of a list of maps the last one, which is the deepest.
+    ``features`` and ``out`` that is there, or the one tensor in it; of a tuple the first tensor (as
+    transformers orders them), of a list of maps the last one, which is the deepest. Of a dictionary
+    of maps [B, C, H, W] without such a name, as detectors have them, they are all maps, flattened
+    side by side: the layers behind read every one of them.
 
     Raises
     ------
@@ -90,8 +91,6 @@ def features_of(output: Any) -> torch.Tensor:
     >>> output = {"last_hidden_state": tokens, "pooler_output": pooled}
     >>> features_of(output) is pooled, features_of((tokens, pooled)) is tokens
     (True, True)
-    >>> features_of({"0": torch.zeros(2, 8, 4, 4), "1": torch.zeros(2, 8, 2, 2)}).shape
-    torch.Size([2, 160])
     """
     if isinstance(output, torch.Tensor):
         return output
@@ -104,7 +103,7 @@ def features_of(output: Any) -> torch.Tensor:
         return found[0 if isinstance(output, tuple) else -1]
     if len(found) == 1:
         return found[0]
-    if found and all(x.ndim == 4 for x in found):
+    if isinstance(output, Mapping) and found and all(x.ndim == 4 for x in found):
         return torch.cat([x.flatten(1) for x in found], 1)
     raise UnsupportedModelError(
         f"the model returned a {kind_of_output(output)}, expected features of images as a tensor "

@@ -7,7 +7,8 @@ give it. Where a layer loses inputs the least squares are over its kept inputs, 
 where the layer or the normalisation behind it has a shift; the rows are the patches of the cut
 network, the target is what brings back the dense network's value
 (:mod:`agflow.pruning.graph_targets`), and the weights are drawn towards the present ones by a
-penalty that images held out from the fit choose.
+penalty that images held out from the fit choose. Where an activation with limits follows, a second
+fit leaves alone what it cuts off (:mod:`agflow.pruning.clipping`).
 
 Memory: of either network the values of all images are held at one place only, a narrow one between
 two fits, and what lies between is run again batch by batch. A fit takes MOST_ROWS rows at most: as
@@ -33,6 +34,7 @@ from torch import fx, nn
 
 from agflow._utils.progress import progress_bar
 from agflow.errors import NonFiniteError
+from agflow.pruning.clipping import Limits, limits_behind
 from agflow.pruning.dual_regression import DualRegression
 from agflow.pruning.graph_run import GraphRun, Values
 from agflow.pruning.graph_targets import (
@@ -127,16 +129,24 @@ class GraphReconstruction:
         found: Weights = {}
         for number, fit in enumerate(progress_bar(self._fits, "reconstruction")):
             stop = narrow_place(self._run, place, self._run.place[fit.target.layer])
-            sums = _Sums(self._run, fit, self._cut, _total(held), number)
             for batch in held:
                 self._advance(batch, place, stop)
-                sums.add(*self._observed(batch, fit.target, stop), batch.images)
-            place, new = stop, sums.solved(self._method)
-            found.update(new)
-            if self._method == "ridge":
-                self._cut.update(new)
-                self._changed = True
+            place = stop
+            for limits in self._rounds(fit):
+                sums = _Sums(self._run, fit, self._cut, _total(held), number, limits)
+                for batch in held:
+                    sums.add(*self._observed(batch, fit.target, place), batch.images)
+                new = sums.solved(self._method)
+                found.update(new)
+                if self._method == "ridge":
+                    self._cut.update(new)
+                    self._changed = True
         return found
+
+    def _rounds(self, fit: _Fit) -> list[Limits | None]:
+        """The limits of each fit of a layer: none, then those of the activation behind it."""
+        limits = limits_behind(fit.target.end) if self._method == "ridge" else None
+        return [None] if limits is None else [None, limits]
 
     def _advance(self, batch: _Held, place: int, stop: int) -> None:
         same = batch.cut is batch.dense and not self._changed
@@ -169,7 +179,9 @@ class _Sums:
         weights: Mapping[str, torch.Tensor],
         images: int,
         seed: int,
+        limits: Limits | None,
     ):
+        self._limits = limits
         self._run, self._target, self._weights, self._name = run, fit.target, weights, fit.weight
         self._layer, self._patches = fit.target.layer, Patches.of(fit.target.layer)
         weight = weights[fit.weight]
@@ -204,7 +216,9 @@ class _Sums:
         x = cut[self._layer.args[0]]
         if is_linear(self._layer):
             x = x.reshape(batch_size, -1, x.shape[-1])
-        gap = end_rows(target, dense[target.end] - cut[target.end], batch_size) * self._share(cut)
+        of_dense, of_cut = dense[target.end], cut[target.end]
+        gap = of_dense - of_cut if self._limits is None else self._limits.gap(of_dense, of_cut)
+        gap = end_rows(target, gap, batch_size) * self._share(cut)
         z = output_rows(target, cut[self._layer], batch_size)
         step = max(1, CHUNK_VALUES // (self._taken * self._kept_OK.shape[1]))
         for first in range(0, images, step):

@@ -68,7 +68,10 @@ def prune(
         from statistics at a smaller image size (``calibrate(image_size=…)``) prunes
         ``agflow.models.at_image_size(model, …)``, so that the copy is of that size
     loader : batches of images [B, C, H, W], with or without labels (:mod:`agflow.data.batches`),
-        read once; a few hundred images suffice. Only ``compensate="none"`` does without.
+        read once; a few hundred images suffice. Only ``compensate="none"`` does without. Views of
+        the same images help (ResNet-56 for CIFAR-10, its middle channels at a quarter of their
+        operations, means of three draws of 512 images: 10.4 points lost, 9.3 where the loader also
+        gave the images mirrored)
     compensate : how the weights of the layers that read removed units change
 
         - ``"ridge"``, the best: sequential (layer-wise) reconstruction by least squares, which also

@@ -176,7 +176,9 @@ class _StepRunner:
                 report = self._plan(statistics, self.macs).report
                 assert report is not None  # only a plan that was loaded has none
                 goal = round(report["budget"])
-            budget = round(self.dense_macs * (goal / self.dense_macs) ** (number / self.steps))
+            share = (goal / self.dense_macs) ** (number / self.steps)
+            # Large units may have gone below a later budget already.
+            budget = min(round(self.dense_macs * share), count_macs(light))
             chosen = self._plan(statistics, budget)
             images = list(_first_images(self.tuning_loader, CONTROL_IMAGES))
             expert, repaired = self._expert(light, chosen, images)

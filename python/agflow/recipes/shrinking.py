@@ -156,6 +156,8 @@ def shrink(
         sized_by(model, parts.calibration)
         examined(model)
         head = head_of(model, next(image_batches(parts.calibration)))
+        if options.loss is None and not parts.labelled:
+            head.check_sure(model_name(model))
         loss = options.loss or _loss_for(parts.labelled, head)
         start = time.perf_counter()
         statistics = calibrate(

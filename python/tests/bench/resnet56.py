@@ -5,9 +5,10 @@
 DATA is the folder of the development data. Every cell (contender, point, seed) is kept in FOLDER:
 a call that was stopped goes on with those that are missing, and ``--cells 2`` makes at most two.
 All contenders prune the same network on the same 512 training images, in one step, and get the same
-three epochs: ``agflow.finetune`` on cached views of the 4,000 training images. The 500 test images
-choose nothing. Points lost are paired differences to the dense network, means of the seeds, with
-95 % intervals over the images.
+three epochs: ``agflow.finetune`` on cached views of the 4,000 training images, each with the
+learning rate that is best for it: ``--learning-rates`` tries three, on 3,000 training images, and
+judges by the other 1,000. The 500 test images choose nothing. Points lost are paired differences to
+the dense network, means of the seeds, with 95 % intervals over the images.
 
 Shape suffixes: N test images, S seeds.
 """
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 import agflow
@@ -40,7 +41,13 @@ from cifar import cifar_images, trained_resnet
 DEPTH = 56
 CALIBRATION, BATCH = 512, 64
 EPOCHS, TRAINING_IMAGES = 3, None  # None is all 4,000
-LR = 3e-4
+LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+HELD_OUT = 1000  # training images that judge the learning rates
+LR = {
+    "agflow": 3e-4,
+    "torch-pruning group norm": 1e-3,
+    "torch-pruning group Taylor": 1e-3,
+}
 GREATEST_SHIFT = 1 / 8  # of a side: 4 pixels, as the dense networks were trained
 DISTILLATION = Distillation(share=0.9)
 """One of four settings that were tried on one cut of agflow's: on 1,000 training images that it did
@@ -116,9 +123,9 @@ def macs_of(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def correct(model: nn.Module, data: pathlib.Path) -> np.ndarray:
-    """Which test images a model classifies correctly, bool [N]."""
-    batches = DataLoader(cifar_images(data, "test"), batch_size=250)
+def correct(model: nn.Module, images: Dataset) -> np.ndarray:
+    """Which images a model classifies correctly, bool [N]."""
+    batches = DataLoader(images, batch_size=250)
     return torch.cat([model.eval()(x).argmax(1) == labels for x, labels in batches]).numpy()
 
 
@@ -138,7 +145,7 @@ def views_of(model: nn.Module, data: pathlib.Path, folder: pathlib.Path) -> Cach
     return CachedViews(*torch.load(file), batch_size=BATCH)
 
 
-def trained(light: nn.Module, views: CachedViews, seed: int) -> nn.Module:
+def trained(light: nn.Module, views: CachedViews, seed: int, lr: float) -> nn.Module:
     """The same training for every contender; products in bfloat16, weights in float32."""
     light = light.to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
@@ -146,7 +153,7 @@ def trained(light: nn.Module, views: CachedViews, seed: int) -> nn.Module:
             light,
             views,
             epochs=EPOCHS,
-            lr=LR,
+            lr=lr,
             distillation=DISTILLATION,
             seed=seed,
         )
@@ -159,8 +166,9 @@ def cell(name: str, point: float, seed: int, data: pathlib.Path, folder: pathlib
     begin = time.perf_counter()
     images = cifar_images(data, limit=CALIBRATION, seed=seed)
     light = CONTENDERS[name](model, images, 1 / point, seed)
-    macs, cut = macs_of(light) / macs_of(model), correct(light, data)
-    after = correct(trained(light, views_of(model, data, folder), seed), data)
+    test = cifar_images(data, "test")
+    macs, cut = macs_of(light) / macs_of(model), correct(light, test)
+    after = correct(trained(light, views_of(model, data, folder), seed, LR[name]), test)
     np.savez(file_of(name, point, seed, folder), cut=cut, trained=after, macs=macs)
     print(
         f"{name} {point}x, seed {seed}: {100 * cut.mean():.1f} % after the cut, "
@@ -168,6 +176,26 @@ def cell(name: str, point: float, seed: int, data: pathlib.Path, folder: pathlib
         f"{time.perf_counter() - begin:.0f} s",
         flush=True,
     )
+
+
+def try_learning_rates(data: pathlib.Path, point: float) -> None:
+    """Print what each contender reaches with each learning rate on held-out training images."""
+    model, everything = trained_resnet(data, DEPTH), cifar_images(data)
+    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))
+    held_out, rest = (
+        Subset(everything, part.tolist())
+        for part in order.split_with_sizes([HELD_OUT, len(everything) - HELD_OUT])
+    )
+    views = CachedViews.of(
+        model, DataLoader(rest, batch_size=250, collate_fn=shifted), views=EPOCHS
+    )
+    views = CachedViews(views.images, views.labels, views.logits, batch_size=BATCH)
+    calibration = Subset(rest, range(CALIBRATION))
+    for name, cut in CONTENDERS.items():
+        light = cut(model, calibration, 1 / point, 0)
+        for lr in LEARNING_RATES:
+            share = correct(trained(copy.deepcopy(light), views, 0, lr), held_out).mean()
+            print(f"{name} {point}x, learning rate {lr:g}: {100 * share:.1f} %", flush=True)
 
 
 def file_of(name: str, point: float, seed: int, folder: pathlib.Path) -> pathlib.Path:
@@ -183,7 +211,7 @@ def lost(dense_N: np.ndarray, light_SN: np.ndarray) -> tuple[float, float, float
 
 def table(data: pathlib.Path, folder: pathlib.Path, points: list, seeds: list) -> str:
     """The table of all cells that are there."""
-    dense_N = correct(trained_resnet(data, DEPTH), data)
+    dense_N = correct(trained_resnet(data, DEPTH), cifar_images(data, "test"))
     lines = [
         f"ResNet-{DEPTH}, dense {100 * dense_N.mean():.1f} % of {len(dense_N)} test images; points "
         "lost, means of seeds (95 % intervals, paired)",
@@ -215,9 +243,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--points", default="2.1,2.55")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--cells", type=int, default=None)
+    parser.add_argument("--learning-rates", action="store_true")
     given = parser.parse_args(arguments)
     given.folder.mkdir(parents=True, exist_ok=True)
     points, seeds = [*map(float, given.points.split(","))], [*map(int, given.seeds.split(","))]
+    if given.learning_rates:
+        return try_learning_rates(given.data, points[-1])
     missing = [
         one
         for one in itertools.product(CONTENDERS, points, seeds)

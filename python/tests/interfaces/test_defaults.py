@@ -11,7 +11,7 @@ import pytest
 
 import agflow
 from agflow._utils import defaults
-from agflow.bench import bottleneck, calibration, cascade, core, layers, pruning
+from agflow.bench import bottleneck, calibration, cascade, core, coverage, layers, pruning
 from agflow.calibration import CalibrationOptions
 from agflow.data import DataOptions
 from agflow.diagnostics import diagnose, stability
@@ -54,7 +54,8 @@ ALIASES = {"heavy": "model", "eval": "test_data"}
 TESTING = ("predict", "evaluate")  # their data are test images
 COMMANDS = (
     "calibrate score diagnose plan prune shrink finetune predict evaluate route decide export run "
-    "design bench_core bench_calibration bench_layers bench_pruning bench_cascade bench_bottleneck"
+    "design bench_core bench_calibration bench_layers bench_pruning bench_cascade bench_bottleneck "
+    "bench_coverage"
 ).split()
 # What takes the options of a command by their names.
 RECIPES = {
@@ -66,6 +67,7 @@ RECIPES = {
     "bench_pruning": pruning.PruningBenchOptions,
     "bench_cascade": cascade.measure,
     "bench_bottleneck": bottleneck.BottleneckBenchOptions,
+    "bench_coverage": coverage.CoverageOptions,
 }
 PYTHON_ONLY = {
     "calibrate": {"temperature"},

@@ -247,6 +247,7 @@ class TwoOutputs(nn.Module):
         (lambda x, pooled: (x, pooled), (8, 31, 31)),
         (lambda x, pooled: [x, x[:, :, ::2]], (8, 16, 31)),
         (lambda x, pooled: {"maps": x}, (8, 31, 31)),
+        (lambda x, pooled: {"p3": x, "p4": x[:, :, ::2]}, (8 * 31 * 31 + 8 * 16 * 31,)),
     ],
 )
 def test_features_in_what_backbones_return(images, form, shape):

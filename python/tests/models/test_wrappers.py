@@ -13,8 +13,9 @@ import agflow
 from agflow.models import describe_groups
 from agflow.models.image_sizes import note_size
 from agflow.pruning import Allocation
+from agflow.recipes import ShrinkOptions, StepOptions
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "bench" / "hugging_face_configs.json"
+CONFIGS = pathlib.Path(agflow.__file__).parent / "bench" / "coverage_transformers.json"
 SMALL = json.loads(CONFIGS.read_text())
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -61,6 +62,41 @@ def test_what_only_runs_a_model_is_looked_through(wrap, tmp_path):
     agflow.finetune(wrapper, loader, epochs=1, lr=0.1)  # in place
     inside = next(m for m in wrapper.modules() if type(m) is nn.Sequential)
     assert not torch.equal(inside.eval()(x), expected(x))
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    """A process group of this process alone, as ``torchrun --nproc-per-node 1`` makes one."""
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "wrap",
+    [nn.parallel.DistributedDataParallel, torch.compile, torch.optim.swa_utils.AveragedModel],
+)
+def test_whole_workflows_take_what_only_runs_a_model(wrap, one_process, tmp_path):
+    model = network()
+    note_size(model, IMAGES.shape[1:])
+    wrapper, few = wrap(model), Allocation(round_to=1)
+    images = [(image, i % 5) for i, image in enumerate(torch.randn(8, *IMAGES.shape[1:]))]
+    loader = torch.utils.data.DataLoader(images, batch_size=8)
+    light, expected = (
+        agflow.shrink(each, images, pruning_ratio=0.5, options=ShrinkOptions(allocation=few))
+        for each in (wrapper, model)
+    )
+    assert type(light) is nn.Sequential and torch.equal(light(IMAGES), expected(IMAGES))
+    step = StepOptions(epochs=1, allocation=few)
+    found, records = agflow.prune_iteratively(
+        wrapper, loader, loader, macs=0.8, steps=2, options=step
+    )
+    assert type(found) is nn.Sequential and records[-1].macs == agflow.count_macs(found)
+    assert records[1].budget <= records[0].macs  # few large units went below the second budget
+    assert agflow.export(wrapper, tmp_path / "model.pt2") < 1e-4
+    run = torch.export.load(tmp_path / "model.pt2").module()
+    assert torch.allclose(run(IMAGES), model(IMAGES), atol=1e-5)
 
 
 class Scaled(nn.Module):

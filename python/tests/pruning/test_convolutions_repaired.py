@@ -22,13 +22,15 @@ from agflow.pruning import Allocation
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 SEEDS = (0, 1, 2)
-ROWS = {  # criterion, whether the widths are even, compensation
-    "sequential": ("agf", False, "ridge"),
-    "sequential, even widths": ("agf", True, "ridge"),
-    "sequential, random units": ("random", False, "ridge"),
-    "at once": ("agf", False, "ridge_at_once"),
-    "BatchNorm estimated anew": ("agf", False, "none"),
+ROWS = {  # criterion, whether the widths are even, compensation, mirrored images too
+    "sequential": ("agf", False, "ridge", False),
+    "sequential, random units": ("random", False, "ridge", False),
+    "sequential, mirrored images too": ("agf", False, "ridge", True),
+    "sequential, even widths": ("agf", True, "ridge", False),
+    "at once": ("agf", False, "ridge_at_once", False),
+    "BatchNorm estimated anew": ("agf", False, "none", False),
 }
+FIRST_ROWS = list(ROWS)[:3]  # at 224 pixels the others take hours
 
 
 @torch.no_grad()
@@ -58,8 +60,14 @@ def estimate_norms(model, loader):
     return model.eval()
 
 
+def with_mirrored(loader):
+    """The batches, each with the same images mirrored behind them: rows for the repair."""
+    return [(torch.cat([x, x.flip(-1)]), torch.cat([labels, labels])) for x, labels in loader]
+
+
 def pruned(model, loader, statistics, macs, row, **allocation):
-    criterion, even, compensate = ROWS[row]
+    criterion, even, compensate, mirrored = ROWS[row]
+    loader = with_mirrored(loader) if mirrored else loader
     if even:
         allocation |= {"widths": "uniform", "joint": False}
     allocation = Allocation(round_to=1, **allocation)
@@ -78,9 +86,9 @@ def report(title, dense, lights):
     return mean
 
 
-# At a quarter the aim is 10; the first two draws lose 9.8 and 14.6.
-@pytest.mark.parametrize("keep, most", [(0.5, 1.3), (0.25, 13)])
-def test_middle_channels_of_resnet56(networks, keep, most):
+# At a quarter the aim is 10: 512 images lose 10.4, with the same images mirrored too 9.3.
+@pytest.mark.parametrize("keep, most, most_mirrored", [(0.5, 1.3, 1.3), (0.25, 11, 10)])
+def test_middle_channels_of_resnet56(networks, keep, most, most_mirrored):
     model = cifar.trained_resnet(networks, 56)
     model.input_size = (3, 32, 32)
     test = DataLoader(cifar.cifar_images(networks, "test"), batch_size=250)
@@ -97,6 +105,7 @@ def test_middle_channels_of_resnet56(networks, keep, most):
             answers[row].append(correct(light, test))
     lost = {row: report(f"{keep} {row}", dense, lights) for row, lights in answers.items()}
     assert lost["sequential"] <= most
+    assert lost["sequential, mirrored images too"] <= most_mirrored
     assert lost["sequential"] < min(lost["at once"], lost["sequential, random units"])
 
 
@@ -110,15 +119,15 @@ def test_expanded_channels_of_efficientnet_lite0(networks, macs, least):
         if group.kind == "conv" and not group.reader.endswith("conv_pwl")
     ]
     dense, of_ten = correct(model, test), correct(model, test, cifar.TEN)
-    answers, ten_answers = ({row: [] for row in ROWS} for _ in range(2))
+    answers, ten_answers = ({row: [] for row in FIRST_ROWS} for _ in range(2))
     for seed in SEEDS:
         loader = DataLoader(cifar.lite0_images(networks, limit=256, seed=seed), batch_size=32)
         statistics = agflow.calibrate(model, loader, loss="self", groups=["conv"])
-        for row in ROWS:
+        for row in FIRST_ROWS:
             light = pruned(model, loader, statistics, macs, row, ignored_layers=others)
             answers[row].append(correct(light, test))
             ten_answers[row].append(correct(light, test, cifar.TEN))
-    for row in ROWS:
+    for row in FIRST_ROWS:
         report(f"{macs} {row}, of 1000 classes", dense, answers[row])
         report(f"{macs} {row}, of ten classes", of_ten, ten_answers[row])
     kept = np.mean(ten_answers["sequential"]) / of_ten.mean()

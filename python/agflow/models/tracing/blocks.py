@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import cast
 
 from torch import fx
 
 from agflow.models.channel_group import ChannelGroup, Tap
+from agflow.models.tracing.call import operator_name
 from agflow.models.tracing.groups import residual_additions
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import call_counts, callers, entering, leaving, nodes_in
@@ -37,14 +39,39 @@ def blocks_of(tracer: Tracer, taken: Collection[str] = ()) -> list[ChannelGroup]
             continue
         if _has_weights_behind(addition, set(inside[name]), tracer):
             continue
-        tap = _emitter(branch, name, inside)
-        if tap is not None and calls[tap] == 1:
-            found.append(_block(name, Tap(tap, "output", axis=_channel_axis(branch)), branch))
+        tap = _tap(branch, name, inside, tracer)
+        if tap is not None and calls[tap.module] == 1:
+            found.append(_block(name, tap, branch))
     return found
 
 
+def _tap(
+    branch: fx.Node, block: str, inside: dict[str, list[fx.Node]], tracer: Tracer
+) -> Tap | None:
+    """The module inside a block whose output a branch is, but for constant factors and its axes."""
+    axis = _channel_axis(branch)
+    while (module := _emitter(branch, block, inside)) is None:
+        source = _scaled(branch, tracer)
+        if source is None:
+            return None
+        if operator_name(branch) == "aten.permute":
+            axis = cast("list[int]", branch.args[1])[axis]
+        branch = source
+    return Tap(module, "output", axis=-1 if axis == len(_shape(branch)) - 1 else axis)
+
+
+def _scaled(node: fx.Node, tracer: Tracer) -> fx.Node | None:
+    """What a node only permutes or multiplies with weights."""
+    name = operator_name(node)
+    if name not in ("aten.permute", "aten.mul"):
+        return None
+    sources = [source for source in node.all_input_nodes if source not in tracer.parameters_of]
+    same = len(sources) == 1 and len(_shape(sources[0])) == len(_shape(node))
+    return sources[0] if same else None
+
+
 def _block(name: str, tap: Tap, branch: fx.Node) -> ChannelGroup:
-    channels = _shape(branch)[tap.axis]
+    channels = _shape(branch)[_channel_axis(branch)]
     return ChannelGroup(
         name, "block", 1, channels, 0, 0, "", taps=(tap,), rounds=False, may_vanish=True
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import warnings
@@ -34,7 +35,7 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
 
     Raises
     ------
-    UnsupportedModelError : torch.export cannot read the model
+    UnsupportedModelError : torch.export cannot read the model, or it does not run on images
 
     Examples
     --------
@@ -58,10 +59,28 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
         with evaluating(model), _attributes_kept(model), _silent(), torch.random.fork_rng([]):
             return _flat(torch.export.export(model, (images,), strict=False))
     except Exception as error:
+        found = f"{type(model).__name__} on images of {list(images.shape)}"
         raise UnsupportedModelError(
-            f"torch.export cannot read {type(model).__name__} on images of {list(images.shape)}: "
-            f"{_in_short(error)}; its channels can be pruned once torch.export takes the model"
+            _does_not_run(model, images)
+            or f"torch.export cannot read {found}: {_in_short(error)}; its channels can be pruned "
+            "once torch.export takes the model"
         ) from error
+
+
+@torch.no_grad()
+def _does_not_run(model: nn.Module, images: torch.Tensor) -> str | None:
+    """What to say of a model that wants something else than images; None where it runs on them."""
+    try:
+        with evaluating(model), _attributes_kept(model), _silent():
+            model(images)
+    except Exception as error:
+        inputs = list(inspect.signature(model.forward).parameters)
+        return (
+            f"{type(model).__name__} does not run on images of {list(images.shape)} alone "
+            f"({_in_short(error)}): its forward takes {', '.join(inputs[:3])}; give images of its "
+            "size, or wrap it in a module whose forward makes its inputs of images"
+        )
+    return None
 
 
 def _flat(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

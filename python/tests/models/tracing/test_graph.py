@@ -139,7 +139,12 @@ def branches(self, x):
 REFUSED = {
     "branches on values that it computes": branches,
     "RuntimeError: .numpy()": lambda self, x: self.end(torch.from_numpy(self.first(x).numpy())),
-    "ValueError: images of 32": lambda self, x: wants_32(x),
+}
+NOT_RUN = {
+    "(ValueError: images of 32 pixels only): its forward takes ": lambda self, x: wants_32(x),
+    "Long, Int; but got torch.FloatTensor": lambda self, x: nn.functional.embedding(
+        x, torch.eye(3)
+    ),
 }
 
 
@@ -148,12 +153,14 @@ def wants_32(x):
         raise ValueError("images of 32 pixels only.\nNothing else")
 
 
-@pytest.mark.parametrize("reason", REFUSED)
+@pytest.mark.parametrize("reason", REFUSED | NOT_RUN)
 def test_refusals_are_one_sentence(reason, capfd):
     with pytest.raises(UnsupportedModelError) as refused:
-        exported(Network(REFUSED[reason]), images())
+        exported(Network((REFUSED | NOT_RUN)[reason]), images())
     assert reason in str(refused.value)
-    assert str(refused.value).startswith("torch.export cannot read Network on images of [2, 3, 16")
+    starts = "torch.export cannot read Network", "Network does not run"
+    assert str(refused.value).startswith(f"{starts[reason in NOT_RUN]} on images of [2, 3, 16")
+    assert ("whose forward makes its inputs" in str(refused.value)) == (reason in NOT_RUN)
     assert "\n" not in str(refused.value)
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("torch").level != logging.CRITICAL

@@ -202,6 +202,47 @@ def test_cuts_are_proven_on_the_path_that_whole_images_take():
     assert model.wide
 
 
+class Scaled(nn.Module):
+    """As a block of ConvNeXt: the branch lies in [B, H, W, C], is scaled and permuted back."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.up, self.down = nn.Linear(channels, 12), nn.Linear(12, channels)
+        self.scale = nn.Parameter(torch.full((channels,), 0.5))
+
+    def forward(self, x):
+        y = self.down(torch.tanh(self.up(self.depthwise(x).permute(0, 2, 3, 1))))
+        return x + (self.scale * y).permute(0, 3, 1, 2)
+
+
+class Unread(nn.Module):
+    """A head that runs and that nothing reads, as the pooling of a Siglip that classifies."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.block, self.fc = nn.Conv2d(3, 8, 3, 2), Scaled(8), nn.Linear(8, 5)
+        self.pooling = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 8))
+
+    def forward(self, images):
+        x = self.block(torch.tanh(self.stem(images))).mean((2, 3))
+        self.pooling(x)
+        return self.fc(x)
+
+
+def test_a_scaled_branch_goes_and_what_nothing_reads_is_no_group():
+    model, network = network_of(Unread)
+    block = by_name(network)["block"]
+    assert (block.kind, block.seen_at) == ("block", (Tap("block.down", "output", axis=-1),))
+    assert "pooling.0" not in by_name(network)
+    assert "does not reach" in next(str(k) for k in network.kept if k.name == "pooling.0")
+    images = torch.randn(2, *SIZE)
+    with torch.no_grad():
+        without = model.fc(torch.tanh(model.stem(images)).mean((2, 3)))
+        cut_groups(model, [(block, torch.zeros(0, dtype=torch.int64))])
+        assert torch.equal(model(images), without)
+
+
 def test_standardised_weights_lose_outputs_and_say_why_they_keep_inputs():
     class Standardised(nn.Conv2d):
         def forward(self, x):
