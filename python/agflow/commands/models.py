@@ -21,7 +21,7 @@ from agflow.commands.entry import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sized
+    from collections.abc import Sized
 
     from agflow.training import History
 
@@ -136,9 +136,9 @@ def finetune(options: dict) -> dict:
         about = {"preprocessing": preprocessing, "tuning": tuning}
         save_expert(light.cpu(), options["output"], kept, **about)
     held = 0 if held_out is None else len(cast("Sized", held_out.dataset))
-    say = _cosine if known_classes(light) is None else _percent
+    headless = known_classes(light) is None
     return {
-        "summary": f"{options['output']}: {_gain(history, held, say)}; {computing}\n"
+        "summary": f"{options['output']}: {_gain(history, held, headless)}; {computing}\n"
         f"next: agflow predict --light {options['output']} --heavy {options['heavy']} --data … "
         "(of images that have trained nothing)",
         "output": options["output"],
@@ -147,19 +147,22 @@ def finetune(options: dict) -> dict:
         "held_out": {
             "images": held,
             "start": history.start,
-            "best": history.best_accuracy,
+            "measure": "cosine" if headless else "accuracy",
+            "best": history.best_cosine if headless else history.best_accuracy,
             "best_epoch": history.best_epoch,
         },
     }
 
 
-def _gain(history: History, held_out: int, say: Callable[[float], str]) -> str:
+def _gain(history: History, held_out: int, headless: bool) -> str:
     """What a fine-tuning has brought, on the images that were held out."""
-    start, best, last = history.start, history.best_accuracy, history[-1]
+    say = _cosine if headless else _percent
+    best = history.best_cosine if headless else history.best_accuracy
+    start, last = history.start, history[-1]["cosine" if headless else "accuracy"]
     if start is None or best is None:
         return (
-            f"{len(history)} epochs; in the last, loss {last['loss']:.3f} and "
-            f"{say(last['accuracy'])} on the training images, none held out"
+            f"{len(history)} epochs; in the last, loss {history[-1]['loss']:.3f} and "
+            f"{say(last)} on the training images, none held out"
         )
     if not history.best_epoch:
         return (

@@ -21,6 +21,7 @@ from agflow.training.checkpoint_check import (
     check_same,
 )
 from agflow.training.digests import named_tensors, tensors_under
+from agflow.training.history import ACCURACY
 from agflow.training.options import Checkpointing
 from agflow.training.replay import Replay
 
@@ -67,13 +68,19 @@ class Progress:
         self.correct += correct
         self.images += images
 
-    def end_epoch(self, lr: float) -> None:
-        """Add the epoch's means to the history and go to the next one."""
+    def end_epoch(self, lr: float, measure: str = ACCURACY) -> None:
+        """Add the epoch's means to the history and go to the next one.
+
+        Parameters
+        ----------
+        lr : at its end
+        measure : what ``correct`` is the sum of, in the history
+        """
         self.history.append(
             {
                 "epoch": self.epoch,
                 "loss": self.loss / self.images,
-                "accuracy": self.correct / self.images,
+                measure: self.correct / self.images,
                 "lr": lr,
             }
         )

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from agflow.training.history import ACCURACY
+from agflow.training.history import HELD_OUT, MEASURES
 
 _OPTIMIZER = re.compile(r"(\d{1,9})\.(step|exp_avg|exp_avg_sq)")
 _COUNTS = ("epoch", "batches", "step", "images")
-_HISTORY = ("epoch", "loss", "accuracy", "lr")
+_HISTORY = ("epoch", "loss", "lr")
 
 
 def check_progress(progress: Mapping[str, Any], batches: int, *, held_out: bool = False) -> None:
@@ -36,11 +36,14 @@ def check_progress(progress: Mapping[str, Any], batches: int, *, held_out: bool 
         raise ValueError(f"epoch {progress['epoch']} after {progress['batches']} batches")
     if progress["batches"] and not progress["images"]:
         raise ValueError("an epoch under way without images")
-    history, known = progress["history"], {*_HISTORY, *([ACCURACY] if held_out else [])}
+    history = progress["history"]
+    known = [
+        {*_HISTORY, measure, *([HELD_OUT + measure] if held_out else [])} for measure in MEASURES
+    ]
     if not isinstance(history, list) or len(history) != progress["epoch"] - 1:
         raise ValueError("the history is not one of so many epochs")
     for entry in history:
-        if not isinstance(entry, dict) or entry.keys() != known:
+        if not isinstance(entry, dict) or set(entry) not in known:
             raise ValueError("an epoch of the history has other values")
     sums = progress["loss"], progress["correct"]
     for number in (*sums, *(value for entry in history for value in entry.values())):

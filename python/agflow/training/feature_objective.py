@@ -18,6 +18,7 @@ from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models import Head, adapter_for, final_hidden, head_of, model_name
 from agflow.models.passes import Rows
 from agflow.training.features import feature_error
+from agflow.training.history import COSINE
 from agflow.training.objective import Objective, wide
 from agflow.training.options import Distillation
 
@@ -48,6 +49,7 @@ class FeatureObjective(Objective):
     """
 
     labelled = False
+    measure = COSINE
 
     def __init__(self, model: nn.Module, distillation: Distillation | None):
         super().__init__(model, distillation)
@@ -59,8 +61,8 @@ class FeatureObjective(Objective):
         self.teacher = self.distillation.teacher
         self._teachers_head: Head | None = None
 
-    def in_words(self, accuracy: float, images: str) -> str:
-        return f"features of the {images} at cosine {accuracy:.4f} to the teacher's"
+    def in_words(self, measured: float, images: str) -> str:
+        return f"features of the {images} at cosine {measured:.4f} to the teacher's"
 
     def _of_batch(self, batch: Batch) -> tuple[torch.Tensor, float]:
         """The mean loss of a batch, and the sum of the cosines."""

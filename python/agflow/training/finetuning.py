@@ -25,7 +25,7 @@ from agflow.training.digests import digest_of, named_tensors
 from agflow.training.feature_objective import objective_of
 from agflow.training.freezing import training_mode
 from agflow.training.held_out import HeldOut
-from agflow.training.history import History
+from agflow.training.history import History, held_out_value
 from agflow.training.objective import Objective
 from agflow.training.optimizer import Schedule, adamw
 from agflow.training.options import Checkpointing, Distillation, TrainingOptions
@@ -97,7 +97,8 @@ def finetune(
     Returns
     -------
     a list of one dictionary per epoch: epoch, loss and accuracy (means over the epoch's images, in
-    training mode), lr at its end and, with held-out images, ``held_out_accuracy``;
+    training mode), lr at its end and, with held-out images, ``held_out_accuracy``; of a model
+    without a classifier ``cosine`` and ``held_out_cosine`` in the places of the accuracies;
     :class:`agflow.training.History` knows the best of them
 
     Raises
@@ -172,7 +173,7 @@ def finetune(
                 if checkpoint and progress.batches < batches:
                     checkpoint.save_if_due(progress)
             _check_length(progress.batches, batches)
-            progress.end_epoch(schedule.at(progress.step))
+            progress.end_epoch(schedule.at(progress.step), objective.measure)
             held.measure(progress.history)
             if checkpoint:
                 checkpoint.save(progress)
@@ -249,10 +250,10 @@ def _check(model: nn.Module, epochs: int, lr: float) -> None:
 
 
 def _epoch_in_words(entry: dict[str, float], epochs: int, objective: Objective) -> str:
-    held_out = entry.get("held_out_accuracy")
-    trained = objective.in_words(entry["accuracy"], "training images")
+    measured = held_out_value(entry)
+    trained = objective.in_words(entry[objective.measure], "training images")
     return f"epoch {entry['epoch']}/{epochs}: loss {entry['loss']:.3f}, {trained}" + (
-        "" if held_out is None else f", {objective.in_words(held_out, 'held-out ones')}"
+        "" if measured is None else f", {objective.in_words(measured, 'held-out ones')}"
     )
 
 

@@ -16,7 +16,7 @@ from agflow.errors import InvalidValueError
 from agflow.models.passes import LABELS, Rows, run_models
 from agflow.training.digests import hash_tensors, named_tensors
 from agflow.training.feature_objective import COSINES, cosine_rows
-from agflow.training.history import ACCURACY, best_epoch
+from agflow.training.history import ACCURACY, COSINE, HELD_OUT, best_epoch
 from agflow.training.replay import generators_of, seeded
 
 
@@ -32,12 +32,12 @@ class HeldOut:
     model : as the training begins with it
     loader : batches of (images, labels), read once now and once an epoch; None measures nothing
     ranks : that train together. Where they hold different images, all of these count
-    teacher : of a model without a classifier, whose accuracy is the mean cosine of its features to
-        the teacher's; None measures the accuracy by labels
+    teacher : of a model without a classifier, of which the mean cosine of its features to the
+        teacher's is measured; None measures the accuracy by labels
 
     Attributes
     ----------
-    start : accuracy before the training in [0, 1]; None without images
+    start : accuracy, in [0, 1], or cosine before the training; None without images
     digest : of the images and labels, whatever their order; None without images
     best : the best tensors by name; empty without images
     """
@@ -61,14 +61,15 @@ class HeldOut:
                 "read after every epoch: pass a DataLoader or a list of batches"
             )
         rows = self._run(loader)
-        self.start, self.digest = self._accuracy(rows), _digest(rows)
+        self.start, self.digest = self._measured(rows), _digest(rows)
         self.best = {name: tensor.detach().clone() for name, tensor in named_tensors(model)}
 
     def measure(self, history: list[dict[str, float]]) -> None:
-        """Add the accuracy to the history's last epoch, and keep the weights of a best one."""
+        """Add what is measured to the history's last epoch; keep the weights of a best one."""
         if self._loader is None:
             return
-        history[-1][ACCURACY] = self._accuracy(self._run(self._loader))
+        measure = ACCURACY if self._teacher is None else COSINE
+        history[-1][HELD_OUT + measure] = self._measured(self._run(self._loader))
         if best_epoch(self.start, history) == history[-1]["epoch"]:
             _copy(dict(named_tensors(self._model)), self.best)
 
@@ -97,7 +98,7 @@ class HeldOut:
             generator.set_state(state)
         return rows
 
-    def _accuracy(self, rows: Rows) -> float:
+    def _measured(self, rows: Rows) -> float:
         if COSINES in rows:
             correct = float(rows[COSINES].sum())
         else:

@@ -22,6 +22,7 @@ from agflow.errors import InvalidValueError, ShapeError
 from agflow.models import model_logits
 from agflow.models.last_map import tokens_of
 from agflow.training.features import feature_error, last_block
+from agflow.training.history import ACCURACY
 from agflow.training.options import Distillation
 from agflow.training.running_statistics import RunningStatistics
 
@@ -38,9 +39,11 @@ class Objective:
     ----------
     statistics : running statistics of the model's norms
     labelled : whether it reads labels
+    measure : what the history says of it beside the loss
     """
 
     labelled = True
+    measure = ACCURACY
 
     def __init__(self, model: nn.Module, distillation: Distillation | None):
         self.model = model
@@ -67,9 +70,9 @@ class Objective:
             correct += of_batch
         return reduce(operator.add, losses), correct, images
 
-    def in_words(self, accuracy: float, images: str) -> str:
-        """What an epoch says of the accuracy on some images."""
-        return f"{100 * accuracy:.1f} % of the {images} correct"
+    def in_words(self, measured: float, images: str) -> str:
+        """What an epoch says of some images."""
+        return f"{100 * measured:.1f} % of the {images} correct"
 
     def _of_batch(self, batch: Batch) -> tuple[torch.Tensor, float]:
         """The mean loss of a batch, and how many images the model classifies correctly."""

@@ -82,6 +82,9 @@ def test_a_later_epoch_of_the_same_accuracy_is_better():
     entries = [{"epoch": n, "held_out_accuracy": a} for n, a in ((1, 0.5), (2, 0.75), (3, 0.75))]
     assert History(entries, start=0.75).best_epoch == 3
     assert History(entries, start=0.8).best_epoch == 0
+    cosines = History([{"epoch": 1, "cosine": 0.6, "held_out_cosine": 0.9}], start=0.8)
+    assert (cosines.best_cosine, cosines.best_accuracy, cosines.best_epoch) == (0.9, None, 1)
+    assert History(entries, start=0.8).best_cosine is None
 
 
 @pytest.mark.parametrize("steps", [1, 4, 6, 9])
