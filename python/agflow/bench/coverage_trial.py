@@ -84,7 +84,7 @@ def trial(spec: str, report: Report) -> None:
         }
     )
     loss = "self" if head_of(model, images).classes else "features"
-    chosen = sorted(kinds.keys() - {"block"})
+    chosen = sorted(kinds.keys() - {"block"} or kinds)  # whole blocks where there is nothing else
     statistics = calibrate(model, [images], groups=chosen, loss=loss)
     report({"loss": loss, "step": "plan"})
     planned = plan(statistics, macs=MACS)

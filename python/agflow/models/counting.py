@@ -49,7 +49,7 @@ def counted_macs(model: nn.Module, run: Callable[[], object], name: str) -> int:
         preserve_training_mode(model),
         _constant(model),
         torch.no_grad(),
-        _plain_operations(),
+        _plain_operations(any(isinstance(module, nn.RNNBase) for module in model.modules())),
         missed,
         counter,
     ):
@@ -75,6 +75,45 @@ def counted_macs(model: nn.Module, run: Callable[[], object], name: str) -> int:
     )
 
 
+def macs_of_operation(operation: Any, arguments: tuple, named: dict[str, Any]) -> int:
+    """Count the multiply-accumulates of one call of an operation.
+
+    Parameters
+    ----------
+    operation : of torch.ops, such as ``torch.ops.aten.lstm.input``
+    arguments, named : of the call, with tensors of the device meta in them
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models.counting import macs_of_operation
+    >>> x = torch.zeros(4, 8, device="meta")
+    >>> macs_of_operation(torch.ops.aten.mm.default, (x, x.mT), {})
+    128
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), _plain_operations(recurrent=True), counter:
+        operation(*arguments, **named)
+    return counter.get_total_flops() // 2
+
+
+def multiplies(operation: Any) -> bool:
+    """Whether an operation of torch multiplies matrices, by its name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models.counting import multiplies
+    >>> multiplies(torch.ops.aten.mm.default), multiplies(torch.ops.aten.relu.default)
+    (True, False)
+    """
+    if not isinstance(operation, torch._ops.OpOverload):
+        return False
+    return not _PRODUCTS.isdisjoint(operation.name().partition("::")[2].split(".")[0].split("_"))
+
+
 @contextmanager
 def _constant(model: nn.Module) -> Iterator[None]:
     """Let no weight require gradients: the counter fails on modules that put out a view of one."""
@@ -89,17 +128,22 @@ def _constant(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_operations() -> Iterator[None]:
-    """Let modules run the operations that the counter knows, and not fused or compiled ones."""
+def _plain_operations(recurrent: bool) -> Iterator[None]:
+    """Let modules run the operations that the counter knows, and not fused or compiled ones.
+
+    Recurrent layers run their products one by one where oneDNN does not run them whole.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    fast_path = torch.backends.mha.get_fastpath_enabled()
+    fast_path, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(onednn and not recurrent)
     try:
         with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+        torch._C._set_mkldnn_enabled(onednn)
 
 
 class _MissedProducts(TorchDispatchMode):
@@ -113,9 +157,8 @@ class _MissedProducts(TorchDispatchMode):
         self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         packet = operation._overloadpacket
-        words = operation.name().partition("::")[2].split(".")[0].split("_")
         if packet not in self._known and (
-            operation.namespace in _OTHER_KERNELS or _PRODUCTS & {*words}
+            operation.namespace in _OTHER_KERNELS or multiplies(operation)
         ):
             self.names.add(str(packet))
         return operation(*args, **(kwargs or {}))

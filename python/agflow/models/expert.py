@@ -40,7 +40,7 @@ from agflow.models.registry import (
 )
 from agflow.models.resizing import resize_of
 from agflow.models.resolution import resize_to_own
-from agflow.models.weights_file import with_versions
+from agflow.models.weights_file import saved_tensors, with_versions, without_buffers
 
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
@@ -111,12 +111,13 @@ def save_expert(
     model = unwrapped(model)
     check_values(model)
     examined(model)
+    description = describe(model)
     weights = safetensors.torch.save(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        {name: tensor.contiguous() for name, tensor in saved_tensors(model, description).items()}
     )
     config = {
         "name": model_name(model),
-        "architecture": describe(model),
+        "architecture": description,
         "resizes": resize_of(model) is not None,
         "macs": count_macs(model),
         "params": count_params(model),
@@ -203,7 +204,8 @@ def _built(
         # are built than the weights can fill.
         with torch.device("meta"), registrations_at_most(len(tensors)):
             model = build(architecture, dense)
-        model.load_state_dict(with_versions(tensors, model), strict=True, assign=True)
+        weights = with_versions(without_buffers(tensors, model), model)
+        model.load_state_dict(weights, strict=True, assign=True)
         return model
     except UnsupportedModelError:  # of the user's own
         raise
@@ -315,12 +317,15 @@ def _check_same(model: nn.Module, rebuilt: nn.Module) -> None:
     x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0))
     x = x.to(first_parameter(model).dtype)
     with preserve_training_mode(model):
-        same = torch.equal(whole_output(model.eval()(x)), whole_output(rebuilt(x)))
-    if not same:
+        own = whole_output(model.eval()(x))
+    try:
+        found = None if torch.equal(own, whole_output(rebuilt(x))) else "gives other logits"
+    except Exception as error:  # of tensors that nobody sets, for one
+        found = f"does not run ({_first_line(error)})"
+    if found is not None:
         raise UnsupportedModelError(
             f"{type(model).__name__} holds something its architecture's description does not: "
-            "the rebuilt model gives other logits, so nothing was saved; take hooks and the like "
-            "off first"
+            f"the rebuilt model {found}, so nothing was saved; take hooks and the like off first"
         )
 
 

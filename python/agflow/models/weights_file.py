@@ -87,6 +87,45 @@ def with_versions(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> dict
     return state
 
 
+def saved_tensors(model: nn.Module, description: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The state dict, and the buffers that no constructor makes in the sizes that they have.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow.models.weights_file import saved_tensors
+    >>> sorted(saved_tensors(nn.Linear(2, 2), {}))
+    ['bias', 'weight']
+    """
+    state = dict(model.state_dict())
+    shapes = description.get("changes", {}).get("shapes", {})
+    others = [name for name, shape in shapes.items() if shape is not None and name not in state]
+    return {**state, **{name: model.get_buffer(name) for name in others}}
+
+
+def without_buffers(
+    tensors: Mapping[str, torch.Tensor], model: nn.Module
+) -> dict[str, torch.Tensor]:
+    """The tensors of the state dict; those that are buffers beside it are set on the model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from agflow.models.weights_file import without_buffers
+    >>> layer = nn.Linear(2, 2)
+    >>> layer.register_buffer("places", torch.zeros(3), persistent=False)
+    >>> without_buffers({"places": torch.ones(3)}, layer), layer.places.sum().item()
+    ({}, 3.0)
+    """
+    state, rest = model.state_dict(), dict(tensors)
+    for name, buffer in model.named_buffers():
+        if name in rest and name not in state and rest[name].shape == buffer.shape:
+            owner, _, key = name.rpartition(".")
+            setattr(model.get_submodule(owner), key, rest.pop(name))
+    return rest
+
+
 def _prefixes(tensors: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
     """The beginnings with which most of the model's names stand in the file."""
     found = Counter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from agflow._core.loader import core
 from agflow._core.request import request_json
 from agflow._utils.defaults import default
 from agflow.calibration.statistics import Statistics
-from agflow.errors import InvalidValueError
+from agflow.errors import BudgetError, InvalidValueError
 from agflow.pruning.allocation import Allocation
 from agflow.pruning.latency import LatencyTable
 from agflow.pruning.scoring import Scores, score
@@ -336,10 +337,24 @@ def plan(
     if isinstance(latency, (str, os.PathLike)):
         latency = LatencyTable.load(latency)
     latencies = (0, 0) if latency is None else (LatencyTable.of_any(latency).batch,)
-    report, batch = arrow.call_for_report(
-        core().plan, request_json(request), table.batch, *latencies
-    )
+    try:
+        report, batch = arrow.call_for_report(
+            core().plan, request_json(request), table.batch, *latencies
+        )
+    except BudgetError as error:
+        raise BudgetError(f"{error}{_what_is_kept(table.metadata)}") from None
     return Plan(batch, json.loads(report))
+
+
+def _what_is_kept(metadata: Mapping[str, str]) -> str:
+    """For a budget that cannot be met, why most of the channels stay that are in no group."""
+    reasons: Counter[str] = Counter()
+    for kept in json.loads(metadata.get("agflow.kept", "[]")):
+        reasons[kept["reason"]] += kept["channels"]
+    if not reasons:
+        return ""
+    ((reason, channels),) = reasons.most_common(1)
+    return f"; most of what is kept ({channels} of {reasons.total()} channels): {reason}"
 
 
 def _scores_or_statistics(value: Any) -> Scores | Statistics:

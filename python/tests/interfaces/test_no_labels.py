@@ -94,6 +94,28 @@ class ForwardFeatures(nn.Module):
         return self.backbone.forward_features(x)
 
 
+class Pyramid(nn.Module):
+    """The backbone of a detector: maps of several sizes by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(32 if i else 3, 32, 3, 2, 1), nn.ReLU()) for i in range(3)
+        )
+        self.inner = nn.ModuleList(nn.Conv2d(32, 32, 1) for _ in range(3))
+        self.outer = nn.ModuleList(nn.Conv2d(32, 8, 3, padding=1) for _ in range(3))
+
+    def forward(self, x):
+        maps = [x := layer(x) for layer in self.body]
+        merged, found = None, {}
+        for i in (2, 1, 0):
+            own = self.inner[i](maps[i])
+            above = 0 if merged is None else nn.functional.interpolate(merged, own.shape[2:])
+            merged = own + above
+            found[str(i)] = self.outer[i](merged)
+        return dict(reversed(found.items()))
+
+
 HEADLESS = [
     timm_vit,
     timm_tokens,
@@ -103,6 +125,7 @@ HEADLESS = [
     huggingface_dinov2,
     own_backbone,
     ForwardFeatures,
+    Pyramid,
 ]
 
 
@@ -140,7 +163,7 @@ def test_a_model_without_a_classifier_through_everything(build, images, tmp_path
     assert {"cosine", "held_out_cosine"} < history[0].keys() and "accuracy" not in history[0]
 
     agflow.save(light, tmp_path / "light")
-    given = {"model": made(build)} if build is ForwardFeatures else {}
+    given = {"model": made(build)} if build in (ForwardFeatures, Pyramid) else {}
     loaded = agflow.load(tmp_path / "light", **given)
     with torch.no_grad():
         found, expected = (features_of(each.eval()(images)) for each in (loaded, light))

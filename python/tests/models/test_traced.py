@@ -413,6 +413,25 @@ def test_a_tensor_that_no_state_dict_has_is_found_when_saving(tmp_path):
     )
 
 
+def test_a_cut_buffer_that_no_state_dict_has_is_in_the_folder(tmp_path):
+    class Shifted(Net):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("shift", torch.arange(8.0)[:, None, None], persistent=False)
+
+        def forward(self, images):
+            x = self.first(self.act(self.stem(images)) + self.shift)
+            return self.head(self.second(x).mean((2, 3)))
+
+    light, images = halved(sized(drawn(Shifted()))), torch.randn(2, 3, 32, 32)
+    assert len(light.shift) < 8
+    save_expert(light, tmp_path / "expert")
+    origins._remembered.clear()
+    again = agflow.load(tmp_path / "expert", model=Shifted)
+    assert torch.equal(again.shift, light.shift)
+    assert torch.equal(again(images), light(images))
+
+
 # Sizes
 
 

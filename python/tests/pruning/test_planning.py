@@ -1,5 +1,7 @@
 """Scores and plans from Python: what the Go core guarantees arrives unchanged."""
 
+import json
+
 import numpy as np
 import polars
 import pyarrow as pa
@@ -255,6 +257,20 @@ def test_latency_needs_costs_and_a_table(latency, scores_with_costs, statistics,
     )
     with pytest.raises(InvalidValueError, match="no agflow.costs"):
         agflow.plan(agflow.Scores(bare), latency_ms=10, allocation=Allocation(latency=latency))
+
+
+def test_a_budget_that_cannot_be_met_says_why_most_of_the_channels_stay(scores_with_costs):
+    kept = [
+        {"name": "0", "channels": 6, "reason": "read by aten.sort"},
+        {"name": "1", "channels": 5, "reason": "the classes"},
+        {"name": "2", "channels": 8, "reason": "read by aten.sort"},
+    ]
+    batch = scores_with_costs.batch
+    metadata = {**batch.schema.metadata, b"agflow.kept": json.dumps(kept).encode()}
+    scores = agflow.Scores(batch.replace_schema_metadata(metadata))
+    words = r"at the least .*; most of what is kept \(14 of 19 channels\): read by aten\.sort$"
+    with pytest.raises(BudgetError, match=words):
+        agflow.plan(scores, macs=1e-6)
 
 
 @pytest.mark.parametrize(

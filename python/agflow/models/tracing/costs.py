@@ -15,7 +15,10 @@ import torch
 from torch import fx
 
 from agflow.models.costs import Costs, Product, Size
+from agflow.models.counting import macs_of_operation, multiplies
 from agflow.models.tracing.axes import Dim, Leaf, atoms, flat, size
+from agflow.models.tracing.call import Call
+from agflow.models.tracing.rules import rule_of
 from agflow.models.tracing.rules.einsum import labels_of
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import (
@@ -65,7 +68,7 @@ def costs_of(tracer: Tracer, names: Mapping[Leaf, str], branches: Iterable[str] 
         elif node.target is _ATTENTION:
             product = count.attention(node)
         else:
-            product = count.norm(node)
+            product = count.norm(node) or count.unruled(node)
         if product is not None:
             products.append(_within(product, callers(node), branches))
     for name in count.parameters.values():
@@ -195,12 +198,26 @@ class _Count:
         macs = self._per_image(node, places.values())
         return _product(callers(node)[-1], macs) if len(operands) > 1 else None
 
+    def unruled(self, node: fx.Node) -> Product | None:
+        """Products in an operator without a rule, such as a recurrent layer: all of it stays."""
+        if not multiplies(node.target) or rule_of(Call(self.tracer, node)):
+            return None
+        arguments, named = (fx.map_arg(given, _empty) for given in (node.args, node.kwargs))
+        macs = macs_of_operation(node.target, arguments, named)
+        return _product(callers(node)[-1], _size(macs // size(list(self._batch))))
+
     def attention(self, node: fx.Node) -> Product:
         """Both products of an attention."""
         q, k, v = (dims_of(self.tracer, value) for value in node.args[:3])
         weights = _times(self._per_image(node, q[:-1]), self.volume([k[-2]]))
         widths = _sum((*self.volume([q[-1]]), *self.volume([v[-1]])))
         return _product(callers(node)[-1], _times(weights, widths))
+
+
+def _empty(node: fx.Node) -> torch.Tensor:
+    """A tensor without values such as the node's."""
+    value = node.meta["val"]
+    return torch.empty(value.shape, dtype=value.dtype, device="meta")
 
 
 def _constant(size: Size) -> int | None:

@@ -7,6 +7,7 @@ fails is left out, with the reason; all that are left have been cut together.
 from __future__ import annotations
 
 import copy
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -94,10 +95,11 @@ class Proof:
 
     def refusal(self, cuts: Sequence[Cut]) -> str | None:
         """Why these cuts are wrong, as a clause; None where they are right."""
+        model = cut_copy(self.model, cuts)
         try:
-            cut = self._logits(cut_copy(self.model, cuts))
+            cut = self._logits(model)
         except Exception as error:  # whatever the model's code raises, it cannot run so
-            return f"the model does not run without them ({_first_line(error)})"
+            return f"the model does not run without them ({_where(model, error)})"
         masked = self._masked(cuts)
         if cut.shape != masked.shape:
             return f"its logits become {list(cut.shape)} of {list(masked.shape)}"
@@ -115,10 +117,11 @@ class Proof:
 
     @torch.no_grad()
     def _training_error(self, model: nn.Module) -> str | None:
+        copied = copy.deepcopy(model).train()
         try:
-            copy.deepcopy(model).train()(self.images)
+            copied(self.images)
         except Exception as error:
-            return _first_line(error)
+            return _where(copied, error)
         return None
 
     def effects(self, groups: Sequence[ChannelGroup]) -> list[float]:
@@ -200,6 +203,19 @@ def _at_units(flow: torch.Tensor, group: ChannelGroup, member: Member) -> float:
 def _zeroed(module: nn.Module) -> RemovableHandle:
     """Make a module return zeros."""
     return module.register_forward_hook(lambda *called: called[-1] * 0)
+
+
+def _where(model: nn.Module, error: Exception) -> str:
+    """The module in whose code a pass stopped, torch's own left out, and why."""
+    names = {id(module): name for name, module in model.named_modules() if name}
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    callers = [frame.f_locals.get("self") for frame in frames]
+    inside = [
+        names[id(module)]
+        for module in callers
+        if id(module) in names and not type(module).__module__.startswith("torch.nn.")
+    ]
+    return ": ".join([*inside[-1:], _first_line(error)])
 
 
 def _first_line(error: Exception) -> str:

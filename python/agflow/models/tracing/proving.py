@@ -14,9 +14,7 @@ Reasons = dict[str, str]
 
 Choices = Mapping[str, Callable[[], Iterable[Sequence[tuple[Attribute, ...]]]]]
 
-Keys = frozenset[tuple[str, int | None]]
-"""Attributes by name and place, on whatever module."""
-Families = tuple[Keys, ...]
+Keys = tuple[str, frozenset[tuple[type, str, int | None]]]
 
 _TURNS = 2  # draws of units that go, where no two groups lie along one axis
 _ROUNDS = 4
@@ -42,7 +40,7 @@ def prove(
     reasons = {group.name: "what is computed of them does not reach the logits" for group in faint}
     left = [group for group in groups if group not in faint]
     turns = turns_for([*base, *left]) if parted else _TURNS
-    learnt: dict[Families, Keys | None] = {}
+    learnt = _Learnt()
     for turn in range(turns):
         # The further draws are of units, which have nothing to do with the size of the images.
         at = proof.smaller if turn else proof
@@ -72,6 +70,20 @@ def _faint(proof: Proof, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
 
 
 @dataclass
+class _Learnt:
+    """What was found of groups and is likely of others: code that has one group has many.
+
+    Attributes
+    ----------
+    needed : the attributes that groups of a kind needed, in the order that they were found
+    fruitless : choices of attributes that were of no use to a group
+    """
+
+    needed: dict[Keys, None] = field(default_factory=dict)
+    fruitless: set[tuple[Keys, ...]] = field(default_factory=set)
+
+
+@dataclass
 class _Growth:
     """Adds groups to what can be cut together, by halves.
 
@@ -82,8 +94,7 @@ class _Growth:
         by ``proof``
     reasons : gets those of the groups that fail
     turn : of the draws
-    learnt : what groups of the same families of attributes have needed, None where none of them
-        were of use: code that has one group often has many
+    learnt : of the attributes that other groups needed
     """
 
     check: Callable[[Proof, Sequence[Cut]], str | None]
@@ -92,7 +103,7 @@ class _Growth:
     choices: Choices
     reasons: Reasons
     turn: int = 0
-    learnt: dict[Families, Keys | None] = field(default_factory=dict)
+    learnt: _Learnt = field(default_factory=_Learnt)
 
     def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those of ``groups`` that stand beside ``base``."""
@@ -135,19 +146,19 @@ class _Growth:
         return [*first, *self._together([*base, *first], groups[half:])]
 
     def _presumed(self, group: ChannelGroup) -> ChannelGroup:
-        """The group with the attributes that others of the same families have needed."""
-        if group.attributes or not self.learnt:
+        """The group with the attributes that another such group has needed."""
+        if group.attributes or not self.learnt.needed:
             return group
         choices = self._choices_of(group)
-        wanted = self.learnt.get(_families(choices))
-        likely = (chosen for equals in choices for chosen in equals if _keys(chosen) == wanted)
+        keys = {self._keys(group, chosen): chosen for equals in choices for chosen in equals}
+        likely = (keys[needed] for needed in reversed(self.learnt.needed) if needed in keys)
         return replace(group, attributes=next(likely, ()))
 
     def _with_attributes(self, base: list[ChannelGroup], group: ChannelGroup) -> list[ChannelGroup]:
         """The group with each set of attributes, of as few as will do, that it stands with."""
         choices, bare = self._choices_of(group), replace(group, attributes=())
-        families = _families(choices)
-        if not group.attributes and self.learnt.get(families, ()) is None:
+        keys = tuple(self._keys(group, chosen) for equals in choices for chosen in equals)
+        if not group.attributes and keys in self.learnt.fruitless:
             return []
         cuts = self.proof.draw([*base, bare], self.turn)
         if self.check(self.smaller, cuts) is None:
@@ -162,26 +173,22 @@ class _Growth:
                 and self._refusal(self.smaller, [*base, other]) is None
             ]
             if len(proven) == 1:
-                self.learnt[families] = _keys(proven[0].attributes)
+                self.learnt.needed[self._keys(group, proven[0].attributes)] = None
             if proven:
                 return proven
-        self.learnt.setdefault(families, None)
+        self.learnt.fruitless.add(keys)
         return []
+
+    def _keys(self, group: ChannelGroup, attributes: Iterable[Attribute]) -> Keys:
+        """The kind of a group and its attributes, by class, name and place."""
+        of = ((type(self.proof.model.get_submodule(a.module)), a.name, a.place) for a in attributes)
+        return group.kind, frozenset(of)
 
     def _choices_of(self, group: ChannelGroup) -> list[Sequence[tuple[Attribute, ...]]]:
         return list(self.choices.get(group.name, list)())
 
     def _refusal(self, proof: Proof, groups: list[ChannelGroup]) -> str | None:
         return self.check(proof, proof.draw(groups, self.turn))
-
-
-def _families(choices: Iterable[Sequence[tuple[Attribute, ...]]]) -> Families:
-    """The sets of attributes that there are to choose from."""
-    return tuple(_keys(attributes) for equals in choices for attributes in equals)
-
-
-def _keys(attributes: Iterable[Attribute]) -> Keys:
-    return frozenset((attribute.name, attribute.place) for attribute in attributes)
 
 
 def _named(groups: list[ChannelGroup]) -> str:

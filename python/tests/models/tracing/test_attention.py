@@ -2,14 +2,16 @@
 
 import pytest
 import torch
-from small_attention import NETWORKS
+from small_attention import NETWORKS, Packed, Transformer
 from small_vits import of_timm, of_torchvision, of_transformers
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from agflow.models import adapter_for
 from agflow.models.channel_group import Tap
 from agflow.models.slicing import cut_groups
 from agflow.models.tracing.network import traced_network
+from agflow.models.tracing.proof import Proof
 
 SIZE = (3, 8, 8)
 
@@ -57,6 +59,54 @@ def test_a_table_of_biases_goes_with_the_heads():
     _, network = network_of("bias of a table")
     heads = next(group for group in network.groups if group.kind == "heads")
     assert ("attention.table", 1) in {(m.name, m.axis) for m in heads.of("through")}
+
+
+class Free(Packed):
+    """Its code computes with no number of heads."""
+
+    def forward(self, x):
+        qkv = self.qkv(x).unflatten(-1, (3, -1, 4)).permute(2, 0, 3, 1, 4)
+        return self.proj(self.attend(*qkv).transpose(1, 2).flatten(2))
+
+
+class Many(nn.Module):
+    def __init__(self, blocks):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+def test_numbers_of_one_block_are_tried_for_all_others_at_once(monkeypatch):
+    checks, refusal = [], Proof.refusal
+    monkeypatch.setattr(
+        Proof, "refusal", lambda self, cuts: checks.append(cuts) or refusal(self, cuts)
+    )
+    blocks = [*(Packed() for _ in range(5)), Free(), *(Packed() for _ in range(6))]
+    network = traced_network(Transformer(Many(blocks)).eval(), SIZE)
+    heads = [group for group in network.groups if group.kind == "heads"]
+    assert len(heads) == len(blocks)
+    for group, block in zip(heads, blocks, strict=True):
+        wanted = set() if isinstance(block, Free) else {"heads", "inner"}
+        assert {attribute.name for attribute in group.attributes} == wanted
+    assert len(checks) < 40  # each block by itself would take five
+
+
+def test_what_stands_in_the_code_is_named_with_its_module():
+    class Fixed(Packed):
+        def forward(self, x):
+            rows, tokens, width = x.shape
+            q, k, v = self.qkv(x).reshape(rows, tokens, 3, self.heads, 4).permute(2, 0, 3, 1, 4)
+            return self.proj(self.attend(q, k, v).transpose(1, 2).reshape(rows, tokens, width))
+
+    network = traced_network(Transformer(Many([Fixed()])).eval(), SIZE)
+    assert not [group for group in network.groups if group.kind == "heads"]
+    (kept,) = (kept for kept in network.kept if "does not run" in kept.reason)
+    assert kept.name == "attention.blocks.0.qkv"
+    assert "without them (attention.blocks.0: RuntimeError: shape" in kept.reason
 
 
 def members_of(groups, kinds):

@@ -117,3 +117,26 @@ def test_what_no_image_enters_is_counted_once_and_what_all_images_meet_in_for_ea
     costs = traced_network(model.eval(), (3, 8, 8)).costs
     assert costs.macs() == counted_macs(model, lambda: model(torch.rand(1, 3, 8, 8)), "model")
     assert costs.params() == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_cost_what_is_counted_of_them(kind):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.fc1, self.fc2 = nn.Conv2d(3, 4, 1), nn.Linear(12, 8), nn.Linear(8, 5)
+            self.rows = kind(4, 6, batch_first=True, bidirectional=True)
+
+        def forward(self, x):
+            x = self.rows(self.stem(x).flatten(2).transpose(1, 2))[0]
+            return self.fc2(self.fc1(x.mean(1)).relu())
+
+    model = Recurrent().eval()
+    network = traced_network(model, (3, 8, 8))
+    gates = (3 if kind is nn.GRU else 4) * 6
+    macs = 64 * 3 * 4 + 2 * 64 * gates * (4 + 6) + 12 * 8 + 8 * 5
+    image = torch.rand(1, 3, 8, 8)
+    assert network.costs.macs() == counted_macs(model, lambda: model(image), "model") == macs
+    assert network.costs.params() == sum(p.numel() for p in model.parameters())
+    assert [group.name for group in network.groups] == ["fc1"]
+    assert "read by aten." in str(network.kept[0])

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from agflow.models.channel_group import Attribute, Run, Tap
 from agflow.models.slicing import cut_groups
 from agflow.models.tracing.network import traced_network
+from agflow.models.tracing.rules.norms import STANDARDISED
 
 SIZE = (3, 8, 8)
 
@@ -240,3 +241,20 @@ def test_a_scaled_branch_goes_and_what_nothing_reads_is_no_group():
         without = model.fc(torch.tanh(model.stem(images)).mean((2, 3)))
         cut_groups(model, [(block, torch.zeros(0, dtype=torch.int64))])
         assert torch.equal(model(images), without)
+
+
+def test_standardised_weights_lose_outputs_and_say_why_they_keep_inputs():
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            flat = self.weight.view(1, len(self.weight), -1)
+            weight = nn.functional.batch_norm(flat, None, None, self.bias, training=True)
+            return self._conv_forward(x, weight.view_as(self.weight), self.bias)
+
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.ReLU(), Standardised(6, 8, 3), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)),
+    )
+    network = traced_network(model.eval(), (3, 8, 8))
+    assert [(group.name, group.units) for group in network.groups] == [("2", 8)]
+    kept = next(kept for kept in network.kept if kept.name == "0")
+    assert (kept.channels, kept.reason) == (6, STANDARDISED)

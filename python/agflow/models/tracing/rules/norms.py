@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from agflow.models.tracing.axes import flat, mark_normed, new, size
+from agflow.models.tracing.axes import Reason, flat, freeze, mark_normed, new, size
 from agflow.models.tracing.call import Call, Value
+
+STANDARDISED = (
+    "read by weights that are standardised over them in each pass: put a plain layer with the "
+    "standardised weights in the place of the one that computes them"
+)
 
 
 def batch_norm(call: Call) -> Value:
@@ -12,7 +17,9 @@ def batch_norm(call: Call) -> Value:
     channel = 1 if len(x) > 1 else 0
     _tie(call, x[channel], "weight", "bias", "running_mean", "running_var")
     if call["running_mean"] is None or call.get("training") or call.get("use_input_stats"):
-        call.freeze(*(dim for i, dim in enumerate(x) if i != channel))
+        weights = call.is_weight(call["input"])
+        reason = Reason(call.name, STANDARDISED) if weights else call.reason
+        freeze([leaf for i, dim in enumerate(x) if i != channel for leaf in dim], reason)
     return x
 
 
