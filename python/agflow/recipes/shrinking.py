@@ -137,7 +137,8 @@ def shrink(
     EmptyError
         There are fewer than two different images.
     UnsupportedModelError, DtypeError, ShapeError
-        No adapter handles the model; it is not float32; the images do not fit it.
+        No adapter handles the model; it is not float32; the images do not fit it. Without labels
+        and a loss: it could put out logits or features.
 
     Examples
     --------

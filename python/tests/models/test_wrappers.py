@@ -10,6 +10,7 @@ from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import nn
 
 import agflow
+from agflow.errors import UnsupportedModelError
 from agflow.models import describe_groups
 from agflow.models.image_sizes import note_size
 from agflow.pruning import Allocation
@@ -216,3 +217,20 @@ def test_hugging_face_classifiers(name, tmp_path):
     agflow.save(light, tmp_path / "expert")
     with torch.no_grad():
         assert torch.equal(agflow.load(tmp_path / "expert")(x).logits, light(x).logits)
+
+
+def test_adapters_of_peft_are_merged_first():
+    """``merge_adapter`` leaves the layers of peft in the model, ``merge_and_unload`` does not."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(target_modules=["0", "3"], r=2, init_lora_weights=False)
+    model = peft.get_peft_model(network(), config).eval()
+    note_size(model.base_model.model, IMAGES.shape[1:])
+    model.merge_adapter()
+    for each in (model, model.base_model, model.base_model.model):
+        with pytest.raises(UnsupportedModelError, match=r"peft.*merge_and_unload\(\)"):
+            agflow.calibrate(each, [(IMAGES, torch.arange(2))], groups="conv")
+    logits, merged = model(IMAGES), model.merge_and_unload()
+    statistics = agflow.calibrate(merged, [(IMAGES, torch.arange(2))], groups="conv")
+    light = agflow.prune(merged, half(statistics), compensate="none")
+    assert torch.allclose(merged(IMAGES), logits, atol=1e-5)
+    assert agflow.count_macs(light) < agflow.count_macs(merged)
