@@ -432,6 +432,19 @@ def test_a_cut_buffer_that_no_state_dict_has_is_in_the_folder(tmp_path):
     assert torch.equal(again(images), light(images))
 
 
+def test_of_maps_a_few_numbers_are_noted(tmp_path):
+    class Maps(Net):
+        def forward(self, images):
+            return self.second(self.first(self.act(self.stem(images))))
+
+    model = sized(drawn(Maps()))
+    save_expert(model, tmp_path / "expert")
+    config = json.loads((tmp_path / "expert" / "config.json").read_text())
+    first = model.eval()(torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    answers = config["architecture"]["answers"]
+    assert answers == pytest.approx(first.flatten()[:16].tolist())
+
+
 # Sizes
 
 
