@@ -607,6 +607,24 @@ def test_images_that_do_not_fit_are_said():
     assert "does not run on images of [1, 8, 8]" in text and "channels and the size" in text
 
 
+@pytest.mark.parametrize(
+    "error, cure",
+    [
+        (RuntimeError("Sizes of tensors must match"), "its layers fit one size, or need larger"),
+        (AssertionError(), "(AssertionError): its layers fit one size"),
+        (RuntimeError("Expected gradient function"), "model.eval()(torch.zeros(1, 3, 40, 40)) sh"),
+    ],
+)
+def test_a_size_is_blamed_for_what_sizes_do(error, cure):
+    class Failing(Net):
+        def forward(self, images):
+            if images.shape[-1] > 32:
+                raise error
+            return super().forward(images)
+
+    assert cure in refusal(lambda: at_image_size(sized(Failing()), 40))
+
+
 def test_models_of_inference_mode_are_measured():
     with torch.inference_mode():
         model = Net()
