@@ -7,6 +7,10 @@ from contextlib import ExitStack, contextmanager
 
 from torch.utils.hooks import RemovableHandle
 
+CAPTURE_NOTE = "_output_capturing_hooks_installed"
+"""By which a model of transformers knows that its hooks are there, which collect hidden states; it
+has to go with them, or they are not registered again."""
+
 
 @contextmanager
 def temporary_hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:

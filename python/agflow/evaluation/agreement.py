@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from agflow._utils.hooks import temporary_hooks
 from agflow._utils.loaders import as_raised
-from agflow._utils.modes import preserve_training_mode, without_gradients
+from agflow._utils.modes import without_gradients
 from agflow.data.batches import has_labels, image_batches, labelled_batches
-from agflow.data.shares import Shares
 from agflow.errors import NonFiniteError, ShapeError
 from agflow.evaluation.intervals import Estimate
 from agflow.evaluation.neighbours import NEIGHBOURS, neighbours_correct
@@ -25,7 +24,7 @@ from agflow.models.hidden_state import Head, final_hidden, head_of
 from agflow.models.last_map import tokens_of
 from agflow.models.noting import note_images
 from agflow.models.outputs import logits_of
-from agflow.models.passes import LABELS, Rows
+from agflow.models.passes import LABELS, Rows, joined_rows
 from agflow.models.registry import model_name
 
 _MODEL, _DENSE, _COSINE, _SAME = "model", "dense", "cosine", "same"
@@ -164,13 +163,7 @@ class _Comparison:
 
     def rows(self, loader: Iterable) -> Rows:
         """Of every image the features, their cosine, whether the answers are equal, the label."""
-        shares = Shares.of(loader)
-        with preserve_training_mode(*self._models.values()):
-            for model in self._models.values():
-                model.eval()
-            run = lambda batches: list(self._of_batches(batches))
-            batches = run(loader) if shares is None else shares.joined(run)
-        return {name: torch.cat([rows[name] for rows in batches]) for name in batches[0]}
+        return joined_rows(self._models.values(), loader, self._of_batches)
 
     def _of_batches(self, loader: Iterable) -> Iterator[Rows]:
         images = 0

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agflow._utils.devices import first_parameter
-from agflow._utils.hooks import temporary_hooks
+from agflow._utils.hooks import CAPTURE_NOTE, temporary_hooks
 from agflow._utils.modes import preserve_training_mode
 from agflow.errors import UnsupportedModelError
 from agflow.models.adapter import Adapter
@@ -115,6 +115,7 @@ def _bare_copy(model: nn.Module) -> nn.Module:
     tensors = (*model.parameters(), *model.buffers())
     twin = copy_of(model, {id(tensor): tensor for tensor in tensors})
     for module in twin.modules():
+        vars(module).pop(CAPTURE_NOTE, None)
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [key for key, hook in hooks.items() if not isinstance(hook, Resize)]:
                 del hooks[key]

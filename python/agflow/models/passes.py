@@ -74,14 +74,44 @@ def run_models(
     {'one': (2, 10), 'other': (2, 10), 'labels': (2,)}
     """
 
-    def run(loader: Iterable) -> list[Rows]:
-        return list(_rows(modules, loader, description, rows_of))
-
     modules = {name: as_module(model) for name, model in models.items()}
+    of_batches = lambda batches: _rows(modules, batches, description, rows_of)
+    return joined_rows(list(modules.values()), loader, of_batches)
+
+
+@without_gradients
+def joined_rows(
+    models: Iterable[nn.Module], loader: Iterable, of_batches: Callable[[Iterable], Iterable[Rows]]
+) -> Rows:
+    """Join the rows that models in evaluation mode give of every batch of a loader, read once.
+
+    Under ``torchrun``, where the loader's sampler deals images to the ranks, each rank runs its
+    share and all get the rows of all images, in the dataset's order.
+
+    Parameters
+    ----------
+    of_batches : makes rows from each of the batches that it is given
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models.passes import joined_rows
+    >>> double = lambda batches: ({"doubled": 2 * images} for images in batches)
+    >>> joined_rows([], [torch.ones(2), torch.zeros(1)], double)["doubled"]
+    tensor([2., 2., 0.])
+    """
+    models = list(models)
+
+    def run(batches: Iterable) -> list[Rows]:
+        with preserve_training_mode(*models):
+            for model in models:
+                model.eval()
+            return list(of_batches(batches))
+
     shares = Shares.of(loader)
-    batches = run(loader) if shares is None else shares.joined(run)
+    found = run(loader) if shares is None else shares.joined(run)
     with torch.autocast("cpu", enabled=False):  # it cannot join rows in half precision
-        return {name: torch.cat([rows[name] for rows in batches]) for name in batches[0]}
+        return {name: torch.cat([rows[name] for rows in found]) for name in found[0]}
 
 
 def _rows(
@@ -91,24 +121,21 @@ def _rows(
     rows_of: Callable[[torch.Tensor], Rows] | None,
 ) -> Iterator[Rows]:
     images = 0
-    with preserve_training_mode(*models.values()):
-        for model in models.values():
-            model.eval()
-        for batch in labelled_batches(loader, description):
-            if images == 0:
-                for model in models.values():
-                    note_images(model, batch.images)
-            rows = {}
-            for name, model in models.items():
-                run = _first_logits if images == 0 else model_logits
-                rows[name] = run(model, batch.images).float().cpu()
-                check_finite(rows[name], name, images)
-            rows[LABELS] = batch.labels.cpu()
-            check_labels(rows[LABELS], max(rows[name].shape[1] for name in models))
-            if rows_of is not None:
-                rows |= rows_of(batch.images)
-            images += len(batch.images)
-            yield rows
+    for batch in labelled_batches(loader, description):
+        if images == 0:
+            for model in models.values():
+                note_images(model, batch.images)
+        rows = {}
+        for name, model in models.items():
+            run = _first_logits if images == 0 else model_logits
+            rows[name] = run(model, batch.images).float().cpu()
+            check_finite(rows[name], name, images)
+        rows[LABELS] = batch.labels.cpu()
+        check_labels(rows[LABELS], max(rows[name].shape[1] for name in models))
+        if rows_of is not None:
+            rows |= rows_of(batch.images)
+        images += len(batch.images)
+        yield rows
 
 
 def _first_logits(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:

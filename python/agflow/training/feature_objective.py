@@ -11,12 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from agflow._utils.modes import preserve_training_mode, without_gradients
 from agflow.data.batches import Batch, image_batches
-from agflow.data.shares import Shares
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models import Head, adapter_for, final_hidden, head_of, model_name
-from agflow.models.passes import Rows
+from agflow.models.passes import Rows, joined_rows
 from agflow.training.features import feature_error
 from agflow.training.history import COSINE
 from agflow.training.objective import Objective, wide
@@ -80,7 +78,6 @@ class FeatureObjective(Objective):
         return loss, float(_cosines(hidden.detach(), taught).sum())
 
 
-@without_gradients
 def cosine_rows(
     model: nn.Module, teacher: nn.Module, loader: Iterable, rows_of: Callable[..., Rows]
 ) -> Rows:
@@ -99,13 +96,7 @@ def cosine_rows(
             taught = final_hidden(teacher, images_BCHW, head).float().cpu()
             yield {COSINES: _cosines(hidden, taught)} | rows_of(images_BCHW)
 
-    shares = Shares.of(loader)
-    with preserve_training_mode(model, teacher):
-        for each in (model, teacher):
-            each.eval()
-        run = lambda batches: list(of_batches(batches))
-        found = run(loader) if shares is None else shares.joined(run)
-    return {name: torch.cat([rows[name] for rows in found]) for name in found[0]}
+    return joined_rows([model, teacher], loader, of_batches)
 
 
 def _error(hidden: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:

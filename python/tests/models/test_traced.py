@@ -631,3 +631,18 @@ def test_models_of_inference_mode_are_measured():
     copied = without_inference_tensors(model)
     assert not any(tensor.is_inference() for tensor in copied.state_dict().values())
     assert adapter_for(copied).layers(sized(copied))
+
+
+def test_hooks_that_collect_hidden_states_are_in_copies_and_loaded_models(tmp_path):
+    """Backbones of transformers put out what hooks collect, which they register when they run."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.Dinov2Config(**sizes, image_size=32, patch_size=8, out_indices=[1, 2])
+    model = transformers.Dinov2Backbone(config).eval()
+    images = torch.randn(2, 3, 32, 32)
+    note_size(model, (3, 32, 32))
+    with torch.no_grad():
+        expected = model(images).feature_maps
+        assert examined(model).family == "traced"
+        agflow.save(model, tmp_path / "expert")
+        found = agflow.load(tmp_path / "expert")(images).feature_maps
+    assert len(found) == 2 and all(map(torch.equal, found, expected))

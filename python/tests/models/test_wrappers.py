@@ -186,7 +186,22 @@ def test_macs_are_counted_where_a_module_puts_out_its_parameter():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["LevitForImageClassification", "ResNetForImageClassification"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{kind}ForImageClassification"
+        for kind in (
+            "Levit",
+            "ResNet",
+            "Swin",
+            "ConvNext",
+            "ConvNextV2",
+            "Dinov2",
+            "Beit",
+            "Siglip",
+        )
+    ],
+)
 def test_hugging_face_classifiers(name, tmp_path):
     entry = SMALL["classifiers"][name]
     kind = getattr(transformers, name)

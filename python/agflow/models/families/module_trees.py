@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from agflow._utils.hooks import CAPTURE_NOTE
 from agflow.errors import UnsupportedModelError
 
 _PLACES = "torch.nn.modules.", "timm.layers.", "torchvision.ops."
 _OF_EVERY_MODULE = {*vars(nn.Module())}
 NOTE = "_agflow_"
 """How the names of attributes begin in which agflow notes something of a model."""
-_KNOWN_ELSEWHERE = {"pretrained_cfg", "default_cfg", "class_names", "config"}
+_KNOWN_ELSEWHERE = {"pretrained_cfg", "default_cfg", "class_names", "config", CAPTURE_NOTE}
 
 
 def tree_of(name: str, module: nn.Module) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from agflow._utils.hooks import CAPTURE_NOTE
 from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models.copying import copy_of
 from agflow.models.families.differences import differences
@@ -205,6 +206,7 @@ def without_weights(model: nn.Module) -> nn.Module:
     for note in (_DENSE, _ORIGIN):
         vars(copied).pop(note, None)
     for module in copied.modules():  # they may hold anything
+        vars(module).pop(CAPTURE_NOTE, None)
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
             hooks.clear()
     return copied
