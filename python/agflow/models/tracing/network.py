@@ -116,7 +116,7 @@ def _proven_size(model: nn.Module, tracer: Tracer, input_size: Sequence[int]) ->
     """The size of the images that cuts are proven on.
 
     Where a pass takes long it is a smaller one, if such images take the same path: the same
-    operators in the same modules, and logits of the same shape.
+    operators in the same modules, and logits of the same shape or maps of the same channels.
     """
     if costs_of(tracer, {}).macs() < _LONG:
         return input_size
@@ -134,8 +134,13 @@ def _path_of(program: torch.export.ExportedProgram) -> list[tuple]:
     outputs = next(node for node in program.graph.nodes if node.op == "output").all_input_nodes
     return [
         *((node.target, tuple(callers(node))) for node in called),
-        *(tuple(node.meta["val"].shape) for node in outputs),
+        *(_without_places(node.meta["val"].shape) for node in outputs),
     ]
+
+
+def _without_places(shape: torch.Size) -> torch.Size:
+    """The shape of an output; of maps, batch and channels."""
+    return shape[:2] if len(shape) == 4 else shape
 
 
 def _has_unused_weights(tracer: Tracer) -> bool:

@@ -216,10 +216,12 @@ def test_a_long_pass_is_proven_on_smaller_images_that_take_the_same_path(monkeyp
 
     monkeypatch.setattr(network, "Proof", Watched)
     monkeypatch.setattr(network, "_LONG", 0)
-    models = ResNet(), Adapting(), nn.Sequential(nn.Flatten(), nn.Linear(12288, 8), nn.ReLU())
+    maps = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(12288, 8), nn.ReLU())
+    models = ResNet(), maps, Adapting(), fixed
     for model in models:
         traced_network(model.eval(), (3, 64, 64))
-    assert [size[1] for size in sizes] == [32, 64, 64]
+    assert [size[1] for size in sizes] == [32, 32, 64, 64]
 
 
 class Scaled(nn.Module):
