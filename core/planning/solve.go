@@ -164,8 +164,7 @@ func (v *solver) solve(r Request) ([]int, error) {
 	return v.kept(schedules, taken), nil
 }
 
-// roundingBehind returns the round_to without which layers would come below their least cost, 0 if
-// there is none.
+// roundingBehind returns the round_to without which layers would come below their least cost, or 0.
 func (v *solver) roundingBehind(least float64, r Request) int {
 	if r.RoundTo <= 1 {
 		return 0

@@ -13,7 +13,8 @@ from agflow.bench.coverage_models import LISTS
 
 OK, REFUSED, FAILED, WRONG = "ok", "refused", "failed", "WRONG"
 TOO_SLOW, TOO_LARGE, NOT_MEASURED = "too slow", "too large", "not measured"
-OUTCOMES = OK, REFUSED, FAILED, TOO_SLOW, TOO_LARGE, WRONG
+NOT_INSTALLED = "not installed"
+OUTCOMES = OK, REFUSED, FAILED, TOO_SLOW, TOO_LARGE, NOT_INSTALLED, WRONG
 COLUMNS: Sequence[str] = (
     "list library model part parameters family groups kept loss macs equal loads trace_s seconds "
     "outcome step reason peer peer_macs peer_reason date"
@@ -37,7 +38,7 @@ left, saves, loads, and compares the bits.
 - **ok**: all of it holds, at no more than 0.7x of the MACs.
 - **refused**: agflow says in a sentence why it does not prune the model; nothing was touched.
 - **failed**: another exception, or the process ended. **too slow**, **too large**: it ran out of
-  the CPU time or memory that a model was given.
+  the CPU time or memory that a model was given. **not installed**: the model needs another library.
 - **WRONG**: something was returned that does not compute what it should.
 """
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from agflow._utils.tensors import relative_difference
 from agflow.bench.coverage_models import Made, made
-from agflow.bench.coverage_page import FAILED, OK, REFUSED, TOO_LARGE, WRONG
+from agflow.bench.coverage_page import FAILED, NOT_INSTALLED, OK, REFUSED, TOO_LARGE, WRONG
 from agflow.bench.coverage_peer import peer_trial
 from agflow.calibration.calibration import calibrate
 from agflow.errors import AgflowError, InternalError
@@ -170,6 +170,8 @@ def _outcome(side: Callable[[str, Report], None], spec: str, report: Report) -> 
         return {"outcome": WRONG, "reason": str(error)}
     except Exception as error:  # of any kind: which it is, is what is measured
         said = str(error).strip() or "without a message"
+        if isinstance(error, ImportError):
+            return {"outcome": NOT_INSTALLED, "reason": said.splitlines()[0]}
         if isinstance(error, MemoryError) or "can't allocate memory" in said:
             return {"outcome": TOO_LARGE, "reason": "needs more memory than it was given"}
         if isinstance(error, AgflowError) and not isinstance(error, InternalError):

@@ -99,7 +99,7 @@ def test_the_command_tries_a_model_and_writes_page_and_table(tmp_path):
     assert linear["outcome"] == "refused" and "nothing of Sequential can be" in linear["reason"]
     assert found["counts"]["models"]["ok"] == 1 and found["counts"]["models"]["refused"] == 1
     page = (tmp_path / "found" / "README.md").read_text()
-    assert "| models | 2 | 1 | 1 | 0 | 0 | 0 | 0 | 0 |" in page
+    assert "| models | 2 | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 |" in page
     with open(found["csv"], newline="") as file:
         rows = {row["model"]: row for row in csv.DictReader(file)}
     assert rows["small"]["equal"] == "yes" and rows["small"]["kept"] == "6: the classes"
@@ -126,6 +126,7 @@ def test_memory_that_runs_out_is_told_apart():
     [
         (InvalidValueError("it is so"), "refused", "it is so"),
         (InternalError("a defect"), "failed", "InternalError: a defect"),
+        (ImportError("it needs natten\nget it"), "not installed", "it needs natten"),
         (KeyError("x"), "failed", "KeyError: 'x'"),
         (RuntimeError(""), "failed", "RuntimeError: without a message"),
         (RuntimeError("you can't allocate memory here"), "too large", "needs more memory than"),
@@ -224,7 +225,7 @@ def test_page_and_table_of_rows():
     ]
     page = coverage_page.page(LISTS, ROWS, ["x is not installed"], "agflow bench coverage")
     assert "x is not installed" in page
-    assert "| thirty | 4 | 1 | 2 | 0 | 0 | 0 | 0 | 1 | 0 of 1 |" in page
+    assert "| thirty | 4 | 1 | 2 | 0 | 0 | 0 | 0 | 0 | 1 | 0 of 1 |" in page
     # Reasons that differ by numbers and class names alone stand together.
     assert "| refused | 2 | `timm:b`, `timm:e` | BNet has 12 heads |" in page
     assert "| a | 1.50 M | 8 conv, 4 stage | 2 | 0.69x | yes | yes | 1.5 | 9.0 | ok |  |" in page

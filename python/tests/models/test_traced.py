@@ -432,6 +432,19 @@ def test_a_cut_buffer_that_no_state_dict_has_is_in_the_folder(tmp_path):
     assert torch.equal(again(images), light(images))
 
 
+def test_of_maps_a_few_numbers_are_noted(tmp_path):
+    class Maps(Net):
+        def forward(self, images):
+            return self.second(self.first(self.act(self.stem(images))))
+
+    model = sized(drawn(Maps()))
+    save_expert(model, tmp_path / "expert")
+    config = json.loads((tmp_path / "expert" / "config.json").read_text())
+    first = model.eval()(torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    answers = config["architecture"]["answers"]
+    assert answers == pytest.approx(first.flatten()[:16].tolist())
+
+
 # Sizes
 
 
@@ -592,6 +605,24 @@ def test_what_cannot_be_pruned_is_named_with_the_reason():
 def test_images_that_do_not_fit_are_said():
     text = refusal(lambda: agflow.calibrate(Net(), [(torch.zeros(2, 1, 8, 8), torch.arange(2))]))
     assert "does not run on images of [1, 8, 8]" in text and "channels and the size" in text
+
+
+@pytest.mark.parametrize(
+    "error, cure",
+    [
+        (RuntimeError("Sizes of tensors must match"), "its layers fit one size, or need larger"),
+        (AssertionError(), "(AssertionError): its layers fit one size"),
+        (RuntimeError("Expected gradient function"), "model.eval()(torch.zeros(1, 3, 40, 40)) sh"),
+    ],
+)
+def test_a_size_is_blamed_for_what_sizes_do(error, cure):
+    class Failing(Net):
+        def forward(self, images):
+            if images.shape[-1] > 32:
+                raise error
+            return super().forward(images)
+
+    assert cure in refusal(lambda: at_image_size(sized(Failing()), 40))
 
 
 def test_models_of_inference_mode_are_measured():

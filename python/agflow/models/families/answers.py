@@ -18,7 +18,7 @@ _TOLERANCE = 1e-2  # of the largest: other machines round otherwise, other model
 
 @torch.no_grad()
 def answers_of(model: nn.Module, size: Sequence[int] | None) -> list[float] | None:
-    """The first logits of one random image, the same for all models of that size.
+    """The first numbers that are put out for one random image, the same for all of that size.
 
     None for a model without values, or whose size is not known.
 
@@ -38,7 +38,7 @@ def answers_of(model: nn.Module, size: Sequence[int] | None) -> list[float] | No
         return None
     image = torch.randn(1, *size, generator=torch.Generator().manual_seed(0)).to(weight)
     with evaluating(model):
-        return whole_output(model(image))[0, :_LOGITS].double().tolist()
+        return whole_output(model(image))[0].flatten()[:_LOGITS].double().tolist()
 
 
 def check_answers(

@@ -10,6 +10,7 @@ are found by running it; an expert's folder holds what tells it from the model i
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,9 @@ from agflow.models.slicing import cut_group
 
 if TYPE_CHECKING:
     from agflow.models.tracing.kept import Kept
+
+_SIZES = re.compile(r"size|shape|dimension|divisible|multiple|larger|smaller|match|bounds", re.I)
+"""Words of errors about the sizes of tensors."""
 
 
 class TracedModel(Adapter):
@@ -224,9 +228,15 @@ def _run(model: nn.Module, size: tuple[int, int, int]) -> Any:
     except Exception as error:  # whatever the model does with such images
         reason = (str(error) or type(error).__name__).splitlines()[0]
         channels, height, width = size
+        of_sizes = isinstance(error, AssertionError) or _SIZES.search(reason)
         raise UnsupportedModelError(
             f"{type(model).__name__} does not run on images of {height}x{width} pixels and "
-            f"{channels} channels ({reason}): its layers fit one size, or need larger images"
+            f"{channels} channels ({reason}): "
+            + (
+                "its layers fit one size, or need larger images"
+                if of_sizes
+                else f"model.eval()(torch.zeros(1, {channels}, {height}, {width})) shows where"
+            )
         ) from error
 
 

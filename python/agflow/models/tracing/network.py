@@ -12,6 +12,7 @@ from torch import nn
 
 from agflow._utils.devices import first_parameter
 from agflow._utils.modes import with_gradients
+from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.costs import Costs
 from agflow.models.tracing.attributes import attribute_choices
@@ -21,11 +22,12 @@ from agflow.models.tracing.costs import costs_of
 from agflow.models.tracing.graph import exported
 from agflow.models.tracing.groups import ChannelClass, chosen, classes_of, groups_of
 from agflow.models.tracing.kept import Kept, kept_classes
-from agflow.models.tracing.proof import Proof
+from agflow.models.tracing.proof import Proof, smaller_sides
 from agflow.models.tracing.proving import prove, trainable
 from agflow.models.tracing.residual import read_into_streams
 from agflow.models.tracing.seen import UNSEEN, Sights
 from agflow.models.tracing.tracer import Tracer
+from agflow.models.tracing.uses import callers
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class TracedNetwork:
     kept: tuple[Kept, ...]
     costs: Costs
 
+
+_LONG = 8_000_000_000
+"""Multiply-accumulates of a pass that is long."""
 
 _known: WeakKeyDictionary[nn.Module, tuple[tuple, TracedNetwork]] = WeakKeyDictionary()
 
@@ -90,7 +95,8 @@ def traced_network(model: nn.Module, input_size: Sequence[int] = (3, 224, 224)) 
 @with_gradients  # of which a proof takes some, wherever it is asked for
 def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
     program = exported(model, torch.zeros(2, *input_size).to(first_parameter(model)))
-    tracer, proof = Tracer(program), Proof(model, input_size)
+    tracer = Tracer(program)
+    proof = Proof(model, _proven_size(model, tracer, input_size))
     classes = classes_of(tracer)
     proven, reasons = _proven(model, tracer, classes, proof)
     if _has_unused_weights(tracer):
@@ -104,6 +110,37 @@ def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
     channels = [replace(group, residual=group.name in residual) for group in channels]
     groups = tuple(_with_costs(group, costs) for group in (*channels, *blocks.values()))
     return TracedNetwork(program, groups, kept_classes(classes, proven, reasons), costs)
+
+
+def _proven_size(model: nn.Module, tracer: Tracer, input_size: Sequence[int]) -> Sequence[int]:
+    """The size of the images that cuts are proven on.
+
+    Where a pass takes long it is a smaller one, if such images take the same path: the same
+    operators in the same modules, and logits of the same shape or maps of the same channels.
+    """
+    if costs_of(tracer, {}).macs() < _LONG:
+        return input_size
+    smaller = [input_size[0], *smaller_sides(input_size[1:])]
+    try:
+        program = exported(model, torch.zeros(2, *smaller).to(first_parameter(model)))
+    except UnsupportedModelError:  # it wants its own size
+        return input_size
+    return smaller if _path_of(program) == _path_of(tracer.program) else input_size
+
+
+def _path_of(program: torch.export.ExportedProgram) -> list[tuple]:
+    """The operators of a graph, each with its modules, and the shapes of what it puts out."""
+    called = [node for node in program.graph.nodes if node.op == "call_function"]
+    outputs = next(node for node in program.graph.nodes if node.op == "output").all_input_nodes
+    return [
+        *((node.target, tuple(callers(node))) for node in called),
+        *(_without_places(node.meta["val"].shape) for node in outputs),
+    ]
+
+
+def _without_places(shape: torch.Size) -> torch.Size:
+    """The shape of an output; of maps, batch and channels."""
+    return shape[:2] if len(shape) == 4 else shape
 
 
 def _has_unused_weights(tracer: Tracer) -> bool:

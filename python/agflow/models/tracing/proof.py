@@ -57,9 +57,10 @@ class Proof:
         What fails there is found sooner. The channels that code computes with do not depend on the
         size of the images as long as the logits keep their shape.
         """
-        size = [max(32, 32 * round(0.43 * side / 32)) for side in self.images.shape[2:]]
         smaller = copy.copy(self)
-        smaller.images = nn.functional.interpolate(self.images, size)
+        smaller.images = nn.functional.interpolate(
+            self.images, smaller_sides(self.images.shape[2:])
+        )
         if smaller.images.numel() >= self.images.numel() / 2:
             return self
         # Models may adapt to the size of what they see for good (windows that are not shifted).
@@ -165,6 +166,11 @@ class Proof:
             hooks += [tap for tap in group.taps if not len(keep_U)]
         with temporary_hooks(_zeroed(self.model.get_submodule(tap.module)) for tap in hooks):
             return whole_output(functional_call(self.model, weights, (self.images[:1],)))
+
+
+def smaller_sides(sides: Iterable[int]) -> list[int]:
+    """Height and width of the images that the quick proofs take."""
+    return [max(32, 32 * round(0.43 * side / 32)) for side in sides]
 
 
 def turns_for(groups: Iterable[ChannelGroup]) -> int:

@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agflow.models.channel_group import Attribute, Run, Tap
 from agflow.models.slicing import cut_groups
+from agflow.models.tracing import network
 from agflow.models.tracing.network import traced_network
+from agflow.models.tracing.proof import Proof
 from agflow.models.tracing.rules.norms import STANDARDISED
 
 SIZE = (3, 8, 8)
@@ -195,11 +197,31 @@ class Adapting(nn.Module):
         return self.fc(self.conv2(y).relu().mean((2, 3)))
 
 
-def test_cuts_are_proven_on_the_path_that_whole_images_take():
+@pytest.mark.parametrize("long", [False, True])
+def test_cuts_are_proven_on_the_path_that_whole_images_take(long, monkeypatch):
+    monkeypatch.setattr(network, "_LONG", 0 if long else 10**10)
     model = Adapting().eval()
-    network = traced_network(model, (3, 64, 64))
-    assert [group.name for group in network.groups] == ["conv2"]
+    found = traced_network(model, (3, 64, 64))
+    assert [group.name for group in found.groups] == ["conv2"]
     assert model.wide
+
+
+def test_a_long_pass_is_proven_on_smaller_images_that_take_the_same_path(monkeypatch):
+    sizes = []
+
+    class Watched(Proof):
+        def __init__(self, model, input_size):
+            sizes.append(list(input_size))
+            super().__init__(model, input_size)
+
+    monkeypatch.setattr(network, "Proof", Watched)
+    monkeypatch.setattr(network, "_LONG", 0)
+    maps = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    fixed = nn.Sequential(nn.Flatten(), nn.Linear(12288, 8), nn.ReLU())
+    models = ResNet(), maps, Adapting(), fixed
+    for model in models:
+        traced_network(model.eval(), (3, 64, 64))
+    assert [size[1] for size in sizes] == [32, 32, 64, 64]
 
 
 class Scaled(nn.Module):
