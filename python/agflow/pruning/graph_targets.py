@@ -53,9 +53,7 @@ class FitTarget:
     @property
     def bias(self) -> fx.Node | None:
         """The layer's bias."""
-        args = self.layer.args
-        given = args[2] if len(args) > 2 else self.layer.kwargs.get("bias")
-        return given if isinstance(given, fx.Node) else None
+        return _bias_of(self.layer)
 
     @property
     def shifts(self) -> bool:
@@ -71,7 +69,8 @@ class FitTarget:
 def layer_of(run: GraphRun, weight: str) -> fx.Node | None:
     """The one dense convolution or linear layer that has this weight; None where there is none.
 
-    Grouped convolutions and weights that are read twice, or by something else, are none.
+    Grouped convolutions and weights that are read twice, or by something else, are none; nor are
+    layers that read constants, or whose bias is computed, as of three biases joined.
     """
     readers = [
         node for node in run.nodes if any(run.names.get(a) == weight for a in node.args[1:2])
@@ -80,10 +79,18 @@ def layer_of(run: GraphRun, weight: str) -> fx.Node | None:
     if len(readers) != 1 or len(used) != 1 or readers[0].target not in _LAYERS:
         return None
     (layer,) = readers
+    bias = _bias_of(layer)
+    if run.is_constant(layer.args[0]) or not (bias is None or bias in run.names):
+        return None
     groups = layer.args[6] if len(layer.args) > 6 else layer.kwargs.get("groups", 1)
     rows = layer.args[0].meta["val"].shape[0]
     by_image = rows % run.batch_size == 0 if is_linear(layer) else rows == run.batch_size
     return layer if groups == 1 and by_image else None
+
+
+def _bias_of(layer: fx.Node) -> fx.Node | None:
+    given = layer.args[2] if len(layer.args) > 2 else layer.kwargs.get("bias")
+    return given if isinstance(given, fx.Node) else None
 
 
 def is_linear(layer: fx.Node) -> bool:
