@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.hooks import RemovableHandle
@@ -76,12 +77,13 @@ class Trails:
     products: list[Product] = field(default_factory=list)
     read: set[int] = field(default_factory=set)
     """Products whose results went into other products."""
-    _found: dict[int, Trail] = field(default_factory=dict)
+    _found: dict[int, tuple[Any, Trail]] = field(default_factory=dict)
     _running: list[tuple[str, nn.Module]] = field(default_factory=list)
 
     def of(self, tensor: torch.Tensor) -> Trail | None:
         """The trail of a tensor; None of one that does not depend on the inputs."""
-        return self._found.get(_key(tensor))
+        _, trail = self._found.get(_key(tensor), (None, None))
+        return trail
 
     def of_passes(self, model: nn.Module) -> _Watching:
         """Note the trails of what the model computes, while open."""
@@ -92,7 +94,7 @@ class Trails:
 
         def begin(_: nn.Module, inputs: tuple, options: dict) -> None:
             for tensor in _tensors((inputs, options)):
-                self._found[_key(tensor)] = Trail()
+                self._set(tensor, Trail())
 
         yield model.register_forward_pre_hook(begin, with_kwargs=True)
         for name, module in model.named_modules():
@@ -108,12 +110,17 @@ class Trails:
         """Note what an operator made of what it was given."""
         trails = [found for x in _tensors(given) if (found := self.of(x)) is not None]
         trail = self._behind(name, trails, made) if trails else None
-        # Storages are told by their addresses, which come again.
         for tensor in _tensors(made):
             if trail is None:
                 self._found.pop(_key(tensor), None)
             else:
-                self._found[_key(tensor)] = trail
+                self._set(tensor, trail)
+
+    def _set(self, tensor: torch.Tensor, trail: Trail) -> None:
+        # What is told by its address is held, weakly where it is large: addresses come again.
+        strided = tensor.layout is torch.strided
+        held = StorageWeakRef(tensor.untyped_storage()) if strided else tensor
+        self._found[_key(tensor)] = held, trail
 
     def _behind(self, name: str, trails: list[Trail], made: Any) -> Trail | None:
         if name.removeprefix("new_").removesuffix("_like") in _EMPTY:
