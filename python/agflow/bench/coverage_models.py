@@ -23,6 +23,7 @@ Size = tuple[int, int, int]
 LIBRARIES = "timm", "torchvision", "transformers"
 CLASSES = 7  # of models of transformers, which have as many as one asks for
 NOISE = 0.1  # standard deviation
+MACS = 0.7  # of the dense model, that a pruned one may have
 LISTS = {
     "torchvision": "all classifiers of torchvision, and the backbones of its detectors",
     "timm": "the smallest model of each of timm's modules",

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from agflow.bench.contenders import set_attention_sizes
-from agflow.bench.coverage_models import made
+from agflow.bench.coverage_models import MACS, made
 from agflow.errors import ShapeError
 from agflow.models import head_of
 from agflow.models.outputs import whole_output
 
-RATIO = 1 - 0.7**0.5  # of the channels, where both sides of each weight lose as many
+RATIO = 1 - MACS**0.5  # of the channels, where both sides of each weight lose as many
 _LAYERS = nn.Linear, nn.Conv2d
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from agflow._utils.tensors import relative_difference
-from agflow.bench.coverage_models import Made, made
+from agflow.bench.coverage_models import MACS, Made, made
 from agflow.bench.coverage_page import FAILED, NOT_INSTALLED, OK, REFUSED, TOO_LARGE, WRONG
 from agflow.bench.coverage_peer import peer_trial
 from agflow.calibration.calibration import calibrate
@@ -34,7 +34,6 @@ from agflow.pruning.masks import masked
 from agflow.pruning.planning import Plan, plan
 from agflow.pruning.pruner import prune
 
-MACS = 0.7
 TOLERANCE = 1e-6  # of the largest number that a model puts out; some compute in float32 inside
 IMAGES = 2
 Report = Callable[[dict[str, Any]], None]
@@ -109,12 +108,11 @@ def trial(spec: str, report: Report) -> None:
 @torch.no_grad()
 def _difference(found: Made, light: nn.Module, planned: Plan) -> float:
     """How far the pruned model is from the masked one in float64, of the largest number."""
-    groups = {group.name: group for group in adapter_for(found.model).layers(found.model)}
-    cuts = [
-        (groups[name], torch.from_numpy(planned.kept(name)))
-        for name in (layer.name for layer in planned.layers)
-    ]
     adapter = adapter_for(found.model)
+    groups = {group.name: group for group in adapter.layers(found.model)}
+    cuts = [
+        (groups[layer.name], torch.from_numpy(planned.kept(layer.name))) for layer in planned.layers
+    ]
     reference, small = copy.deepcopy(found.model).double(), copy.deepcopy(light).double()
     images = torch.randn(IMAGES, *found.size, dtype=torch.float64)
     with masked(adapter, reference, cuts):
