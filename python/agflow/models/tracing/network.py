@@ -25,7 +25,7 @@ from agflow.models.tracing.kept import Kept, kept_classes
 from agflow.models.tracing.proof import Proof, smaller_sides
 from agflow.models.tracing.proving import prove, trainable
 from agflow.models.tracing.residual import read_into_streams
-from agflow.models.tracing.seen import UNSEEN, Sights
+from agflow.models.tracing.seen import Sights
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import callers
 
@@ -159,7 +159,7 @@ def _proven(
     proven: dict[ChannelClass, ChannelGroup] = {}
     seen = Sights(model, tracer)
     sights = {held: sight for held in classes if held.is_whole and (sight := seen.of(held))}
-    reasons = {held: UNSEEN for held in classes if held.is_whole and held not in sights}
+    reasons = {held: seen.reason(held) for held in classes if held.is_whole and held not in sights}
     parted = any(
         factor.parts for dims in tracer.parameters.values() for dim in dims for factor in flat(dim)
     )
