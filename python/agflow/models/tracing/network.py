@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agflow._utils.devices import first_parameter
-from agflow._utils.modes import with_gradients
+from agflow._utils.modes import with_gradients, without_checkpointing
 from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.costs import Costs
@@ -87,7 +87,8 @@ def traced_network(model: nn.Module, input_size: Sequence[int] = (3, 224, 224)) 
     )
     if model in _known and _known[model][0] == key:
         return _known[model][1]
-    network = _trace(model, input_size)
+    with without_checkpointing(model):
+        network = _trace(model, input_size)
     _known[model] = key, network
     return network
 
