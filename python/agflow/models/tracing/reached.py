@@ -16,8 +16,8 @@ from agflow.errors import UnsupportedModelError
 from agflow.models.outputs import features_of, logits_of
 
 UNREACHED = (
-    "what the model puts out, or the first of what it puts out, is not computed of them: "
-    "no gradient would score them"
+    "what is computed of them does not reach the logits or features, the first of several "
+    "outputs: no gradient would score them"
 )
 
 
