@@ -378,8 +378,8 @@ def _compare(plain: _Plain, exported, images: torch.Tensor, gives: str) -> float
         expected_BK = plain(batch)
         if not expected_BK.isfinite().all():
             raise NonFiniteError(
-                f"the model's own {gives} are not finite, so that an exported file cannot be checked "
-                "against them: look for NaN or infinity in its weights"
+                f"the model's own {gives} are not finite, so that an exported file cannot be "
+                "checked against them: look for NaN or infinity in its weights"
             )
         differences.append(relative_difference(exported(batch), expected_BK))
     if not max(differences) <= LOGIT_TOLERANCE:
