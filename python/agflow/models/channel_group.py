@@ -111,6 +111,31 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """A module that takes means over the units, and so has other ones when units are gone.
+
+    Such a mean is over the kept units alone, in the pruned model as in its masked reference.
+
+    Attributes
+    ----------
+    module : name of the module
+    axis : that the units lie along, in what enters and what leaves it
+    runs : where each unit lies along the axis
+    steps : the nodes of the traced graph that take the means, by name, each with the axis of its
+        input
+    """
+
+    module: str
+    axis: int
+    runs: tuple[Run, ...]
+    steps: tuple[tuple[str, int], ...]
+
+    def kept(self, size: int, units: int, keep_U: torch.Tensor) -> torch.Tensor:
+        """The positions of the axis that stay, as :meth:`Member.kept` gives them."""
+        return Member(self.module, self.axis, THROUGH, self.runs).kept(size, units, keep_U)
+
+
+@dataclass(frozen=True)
 class Attribute:
     """A number that Python code computes with and that follows the number of units.
 
@@ -174,6 +199,7 @@ class ChannelGroup:
         without them
     members : where the units lie in parameters and buffers
     attributes : numbers of modules that follow the number of units
+    norms : modules that take means over the units
     """
 
     name: str
@@ -190,6 +216,7 @@ class ChannelGroup:
     residual: bool = False
     members: tuple[Member, ...] = ()
     attributes: tuple[Attribute, ...] = ()
+    norms: tuple[Norm, ...] = ()
 
     @property
     def seen_at(self) -> tuple[Tap, ...]:

@@ -7,6 +7,7 @@ fails is left out, with the reason; all that are left have been cut together.
 from __future__ import annotations
 
 import copy
+import itertools
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ from agflow._utils.modes import forget_caches
 from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import CONSUMER, ChannelGroup, Member
 from agflow.models.copying import copy_of
+from agflow.models.norms_of_kept import norms_of_kept
 from agflow.models.outputs import whole_output
 from agflow.models.slicing import Cut, cut_groups, tensor_of
 from agflow.models.tracing.perturbing import estimate_statistics, perturbed
@@ -172,7 +174,8 @@ class Proof:
                 old = weights.get(member.name, tensor_of(self.model, group, member))
                 weights[member.name] = _without(old, group, member, keep_U)
             hooks += [tap for tap in group.taps if not len(keep_U)]
-        with temporary_hooks(_zeroed(self.model.get_submodule(tap.module)) for tap in hooks):
+        zeroed = (_zeroed(self.model.get_submodule(tap.module)) for tap in hooks)
+        with temporary_hooks(itertools.chain(zeroed, norms_of_kept(self.model, cuts))):
             return whole_output(functional_call(self.model, weights, (self.images[:1],)))
 
 

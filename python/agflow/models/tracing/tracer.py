@@ -50,6 +50,7 @@ class Tracer:
     emitted : (parameter, axis) that give the channels of a convolution's or product's result
     parameters_of : for nodes that depend on no image: the parameters that they are computed from
     unknown : operators without a rule, and how often each was met
+    norms : nodes that take means over one axis of their first argument, the axis, and what it is
     """
 
     def __init__(self, program: torch.export.ExportedProgram):
@@ -58,6 +59,7 @@ class Tracer:
         self.values: dict[torch.fx.Node, Value] = {}
         self.parameters_of: dict[torch.fx.Node, tuple[str, ...]] = {}
         self.unknown: dict[str, int] = {}
+        self.norms: list[tuple[torch.fx.Node, int, Dim]] = []
         self._zeros_of: dict[torch.fx.Node, tuple[str, ...]] = {}
         self._contractions: list[tuple[tuple[str, ...], Dim, Reason]] = []
         self._emissions: list[tuple[tuple[str, ...], Dim]] = []
@@ -135,6 +137,15 @@ class Tracer:
             self.values[call.node] = tuple(_new_dims(v, call.reason) for v in value)
         else:
             self.values[call.node] = _new_dims(value, call.reason)
+
+    def is_norm(self, node: torch.fx.Node) -> bool:
+        """Whether a node's module has weights of its own, each along one axis, and no more."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        module = f"{stack[-1][0]}." if stack else ""
+        names = [name for name in self.parameters if name.startswith(module)]
+        shapes = [[len(dim) > 0 for dim in self.parameters[name]] for name in names]
+        alone = all("." not in name.removeprefix(module) for name in names)
+        return bool(module and names) and alone and all(sum(shape) == 1 for shape in shapes)
 
     def contract(self, operator: str, weight: Any, own: Dim) -> None:
         """Note that an axis of a weight is summed over.

@@ -31,8 +31,11 @@ def layer_norm(call: Call) -> Value:
         if call.get(name) is not None:
             for dim, own in zip(normed, call.dims(name), strict=True):
                 call.unify(dim, own)
-    for dim in normed:
-        mark_normed(dim)
+    if len(normed) == 1:
+        call.norm(len(x) - 1)
+    else:
+        for dim in normed:
+            mark_normed(dim)
     return x
 
 
