@@ -36,7 +36,7 @@ class Adapter(ABC):
     Attributes
     ----------
     family : short name, kept in expert folders
-    models : the models it handles, in words for error messages
+    models : the models it handles, in words
     library : that knows what preprocessing its models have
     any_size : whether its models take images of any size, so that theirs is what they are run on
     """
@@ -48,10 +48,16 @@ class Adapter(ABC):
 
     @abstractmethod
     def recognises(self, model: nn.Module) -> bool:
-        """Whether ``model`` is of this family, supported or not (see :meth:`refusal`)."""
+        """Whether ``model`` is of this family: all of its parts compute what the adapter knows.
+
+        Others, such as one with a block of another kind, are traced.
+        """
 
     def refusal(self, model: nn.Module) -> str | None:
-        """Why a model of this family is not supported; None when it is."""
+        """Why a model of this family is not supported in the state that it is in; None when it is.
+
+        It says what to do.
+        """
         return None
 
     @abstractmethod

@@ -84,9 +84,10 @@ def _own(model: nn.Module) -> Size | None:
 def _of_library(model: nn.Module) -> Size | None:
     """The size that a library knows for its model, as it was published."""
     published = config_of(model).get("input_size")
-    if published is not None:
-        made_for = _sides(getattr(getattr(model, "patch_embed", None), "img_size", None))
-        return (published[0], *(made_for or published[1:]))
+    made_for = _made_for(model)
+    if published is not None or made_for is not None:
+        channels, *sides = published or (_RGB,)
+        return (channels, *(made_for or sides))
     if type(model).__module__.startswith("torchvision.models."):
         origin = origin_of(model)
         if origin["library"] == "torchvision":
@@ -97,6 +98,12 @@ def _of_library(model: nn.Module) -> Size | None:
     channels = getattr(config, "num_channels", _RGB)
     sides = _sides(getattr(config, "image_size", None)) or _of_processor(model)
     return None if sides is None else (channels, *sides)
+
+
+def _made_for(model: nn.Module) -> tuple[int, int] | None:
+    """Height and width that a model of one size was made for, in its patch embedding or itself."""
+    embedding = getattr(model, "patch_embed", None)
+    return _sides(getattr(embedding, "img_size", None) or getattr(model, "image_size", None))
 
 
 def _sides(size: Any) -> tuple[int, int] | None:
