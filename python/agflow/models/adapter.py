@@ -48,16 +48,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def recognises(self, model: nn.Module) -> bool:
-        """Whether ``model`` is of this family: all of its parts compute what the adapter knows.
-
-        Others, such as one with a block of another kind, are traced.
-        """
+        """Whether the adapter knows what all parts of ``model`` compute; others are traced."""
 
     def refusal(self, model: nn.Module) -> str | None:
-        """Why a model of this family is not supported in the state that it is in; None when it is.
-
-        It says what to do.
-        """
+        """Why ``model`` is not supported in its state, with a cure; None when it is."""
         return None
 
     @abstractmethod

@@ -342,7 +342,7 @@ def overridden(model):
 
 
 def shared(model):
-    model.second = model.first
+    model.second.down.weight = nn.Parameter(model.first.down.weight.data)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def shared(model):
     [
         (hooked, "first has a forward hook"),
         (overridden, "first has a forward of its own"),
-        (shared, "first and second are one module"),
+        (shared, "first.down.weight and second.down.weight share their memory"),
         (lambda m: nn.utils.spectral_norm(m.first.up), "spectral_norm"),
         (lambda m: nn.utils.parametrizations.weight_norm(m.head), "parametrization"),
         (lambda m: m.first.half(), "call model.float"),

@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from agflow._utils.hooks import temporary_hooks
@@ -132,7 +132,8 @@ class Proof:
             for group in groups
             for member in group.of(CONSUMER)
         }
-        logits = whole_output(functional_call(self.model, weights, (self.images[:1],)))
+        with _reading(self.model, weights):
+            logits = whole_output(self.model(self.images[:1]))
         if not logits.requires_grad:  # none of them is read on the way to the logits
             return [0.0] * len(groups)
         draw = torch.randn(logits.shape, generator=self.generator, dtype=torch.float64)
@@ -164,8 +165,37 @@ class Proof:
                 old = weights.get(member.name, tensor_of(self.model, group, member))
                 weights[member.name] = _without(old, group, member, keep_U)
             hooks += [tap for tap in group.taps if not len(keep_U)]
-        with temporary_hooks(_zeroed(self.model.get_submodule(tap.module)) for tap in hooks):
-            return whole_output(functional_call(self.model, weights, (self.images[:1],)))
+        zeroed = temporary_hooks(_zeroed(self.model.get_submodule(tap.module)) for tap in hooks)
+        with zeroed, _reading(self.model, weights):
+            return whole_output(self.model(self.images[:1]))
+
+
+@contextmanager
+def _reading(model: nn.Module, weights: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Let the model read other tensors in place of some, by name, in all places that hold them.
+
+    ``torch.func.functional_call`` fails on a module that has two names.
+    """
+    others = {_tensor_at(model, name): tensor for name, tensor in weights.items()}
+    places = [
+        (table, key, tensor)
+        for module in model.modules()
+        for table in (module._parameters, module._buffers)
+        for key, tensor in table.items()
+        if tensor is not None and tensor in others
+    ]
+    for table, key, tensor in places:
+        table[key] = others[tensor]
+    try:
+        yield
+    finally:
+        for table, key, tensor in places:
+            table[key] = tensor
+
+
+def _tensor_at(model: nn.Module, name: str) -> torch.Tensor:
+    module, _, key = name.rpartition(".")
+    return getattr(model.get_submodule(module), key)
 
 
 def smaller_sides(sides: Iterable[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, cast
 
 import torch
@@ -50,6 +51,7 @@ class Tracer:
     emitted : (parameter, axis) that give the channels of a convolution's or product's result
     parameters_of : for nodes that depend on no image: the parameters that they are computed from
     unknown : operators without a rule, and how often each was met
+    reads : by parameter and buffer, how many operators take it
     """
 
     def __init__(self, program: torch.export.ExportedProgram):
@@ -58,6 +60,7 @@ class Tracer:
         self.values: dict[torch.fx.Node, Value] = {}
         self.parameters_of: dict[torch.fx.Node, tuple[str, ...]] = {}
         self.unknown: dict[str, int] = {}
+        self.reads: Counter[str] = Counter()
         self._zeros_of: dict[torch.fx.Node, tuple[str, ...]] = {}
         self._contractions: list[tuple[tuple[str, ...], Dim, Reason]] = []
         self._emissions: list[tuple[tuple[str, ...], Dim]] = []
@@ -87,6 +90,7 @@ class Tracer:
             self.values[node] = self.parameters[name] = dims
             self.parameters_of[node] = (name,)
             self._zeros_of[node] = (name,)
+            self.reads[name] += len(node.users)
         elif node.name in signature.inputs_to_lifted_tensor_constants:
             self.values[node] = [axes.new(n, CONSTANT) for n in value.shape]
             self.parameters_of[node] = ()
