@@ -39,15 +39,15 @@ def plain_weights(model: nn.Module) -> nn.Module:
     True
     """
     copied = copy_of(model)
-    others = {
+    others: dict[nn.Module, nn.Module] = {
         layer: plain
         for layer in copied.modules()
         if isinstance(layer, nn.Conv2d) and (plain := _plain(layer)) is not None
     }
     for module in list(copied.modules()):
         for name, child in module._modules.items():
-            if child in others:
-                module._modules[name] = others[child]
+            if child is not None:
+                module._modules[name] = others.get(child, child)
     return others.get(copied, copied)
 
 
@@ -85,7 +85,7 @@ def _candidates(
     from timm.layers import Conv2dSame  # seconds to import
 
     for kind in (nn.Conv2d, Conv2dSame):
-        plain = nn.utils.skip_init(
+        plain: Any = nn.utils.skip_init(
             kind,
             layer.in_channels,
             layer.out_channels,

@@ -83,11 +83,11 @@ def _own(model: nn.Module) -> Size | None:
 
 def _of_library(model: nn.Module) -> Size | None:
     """The size that a library knows for its model, as it was published."""
-    published = config_of(model).get("input_size")
+    published = config_of(model).get("input_size", ())
     made_for = _made_for(model)
-    if published is not None or made_for is not None:
-        channels, *sides = published or (_RGB,)
-        return (channels, *(made_for or sides))
+    if published or made_for:
+        height, width = made_for or published[1:]
+        return published[0] if published else _RGB, height, width
     if type(model).__module__.startswith("torchvision.models."):
         origin = origin_of(model)
         if origin["library"] == "torchvision":

@@ -359,21 +359,6 @@ def swapped(name, kind):
     "make, words",
     [
         (
-            lambda model: torch.fx.symbolic_trace(model.head),
-            "it was traced or scripted: pass the model that it was made from",
-        ),
-    ],
-)
-def test_wrappers_are_refused_with_what_to_pass(make, words):
-    model = made(of_timm)
-    with pytest.raises(UnsupportedModelError, match=words):
-        count_macs(make(model))
-
-
-@pytest.mark.parametrize(
-    "make, words",
-    [
-        (
             lambda: swapped("blocks.0.attn.qkv", Lora),
             r"blocks\.0\.attn\.qkv is a layer with LoRA matrices.*merge_and_unload",
         ),

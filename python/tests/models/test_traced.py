@@ -378,8 +378,11 @@ def test_hooks_that_only_look_stay():
             "around a Net: pass model.module",
         ),
         (lambda: torch.compile(Net()), r"around a Net: pass model._orig_mod"),
-        (lambda: torch.fx.symbolic_trace(sequential()), "traced or scripted"),
-        (lambda: torch.jit.script(nn.ReLU()), "traced or scripted"),
+        (
+            lambda: torch.export.export(sequential(), (torch.zeros(2, 3, 8, 8),)).module(),
+            "exported or scripted",
+        ),
+        (lambda: torch.jit.script(nn.ReLU()), "exported or scripted"),
         (lambda: nn.ReLU(), "no parameters"),
     ],
 )

@@ -84,7 +84,7 @@ def apply(changes: dict[str, Any], dense: nn.Module) -> nn.Module:
 
 def _resize(shapes: dict[str, list[int] | None], dense: nn.Module) -> None:
     """Give tensors new shapes, in place; those that are shared stay so."""
-    made: dict[torch.Tensor, torch.Tensor] = {}  # by old one
+    made: dict[Any, Any] = {}  # by old one
     for name, shape in shapes.items():
         owner, leaf = _owner(dense, name)
         old = getattr(owner, leaf, None)

@@ -7,11 +7,13 @@ fails is left out, with the reason; all that are left have been cut together.
 from __future__ import annotations
 
 import copy
+import io
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -98,7 +100,8 @@ class Proof:
         """Why these cuts are wrong, as a clause; None where they are right."""
         model = cut_copy(self.model, cuts)
         try:
-            cut = self._logits(model)
+            with redirect_stderr(io.StringIO()):  # where torch.fx shows the code that fails
+                cut = self._logits(model)
         except Exception as error:  # whatever the model's code raises, it cannot run so
             return f"the model does not run without them ({_where(model, error)})"
         masked = self._masked(cuts)
@@ -120,7 +123,8 @@ class Proof:
     def _training_error(self, model: nn.Module) -> str | None:
         copied = copy.deepcopy(model).train()
         try:
-            copied(self.images)
+            with redirect_stderr(io.StringIO()):
+                copied(self.images)
         except Exception as error:
             return _where(copied, error)
         return None
@@ -177,10 +181,12 @@ def _reading(model: nn.Module, weights: dict[str, torch.Tensor]) -> Iterator[Non
     ``torch.func.functional_call`` fails on a module that has two names.
     """
     others = {_tensor_at(model, name): tensor for name, tensor in weights.items()}
+    tables: list[dict[str, Any]] = [
+        table for module in model.modules() for table in (module._parameters, module._buffers)
+    ]
     places = [
         (table, key, tensor)
-        for module in model.modules()
-        for table in (module._parameters, module._buffers)
+        for table in tables
         for key, tensor in table.items()
         if tensor is not None and tensor in others
     ]
