@@ -40,11 +40,6 @@ def state_refusals(model: nn.Module) -> Iterator[str]:
         words = foreign(module) if name else None
         if words is not None:
             yield f"{name} is {words}"
-    if any(getattr(module, "grad_checkpointing", False) for module in model.modules()):
-        yield (  # of timm, in evaluation mode too
-            "gradient checkpointing runs the forward pass twice: call "
-            "model.set_grad_checkpointing(False)"
-        )
     for name, module in model.named_modules():
         yield from _computed_weights(name, module)
     yield from _unusual_numbers(model)

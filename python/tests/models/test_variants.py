@@ -6,7 +6,6 @@ What each loses is what the trace proves of it.
 from functools import partial
 
 import pytest
-import timm
 import torch
 import torchvision
 import transformers
@@ -158,20 +157,3 @@ def test_layers_that_are_missing_are_named():
     del model.blocks[1].mlp.fc2
     with pytest.raises(UnsupportedModelError, match="'Mlp' object has no attribute 'fc2'"):
         adapter_for(model).layers(model)
-
-
-@pytest.mark.parametrize(
-    "model, reason",
-    [
-        (lambda: of_timm(global_pool="map"), "set_grad_checkpointing"),
-        (lambda: timm.create_model("test_resnet"), "set_grad_checkpointing"),
-        (of_timm, "set_grad_checkpointing"),
-    ],
-)
-def test_gradient_checkpointing_is_refused_with_its_cure(model, reason):
-    model = model()
-    model.set_grad_checkpointing()
-    with pytest.raises(UnsupportedModelError, match=reason):
-        adapter_for(model)
-    model.set_grad_checkpointing(False)
-    adapter_for(model)
