@@ -7,21 +7,29 @@ import "agflow/core/tensor"
 const (
 	vectorPositions  = 4       // positions that the assembly for maps processes at a time
 	positionsPerCall = 1 << 13 // as elementsPerCall, of eight channels
+	leastAhead       = 1 << 13 // bytes: the way of a read from memory, at its speed
 )
+
+// ahead returns how far from position p of eight channels, the given elements apart, to what the
+// assembly for maps asks for meanwhile: the same share of a later eight, in bytes.
+func ahead(stride, p int) int {
+	eight := 4 * vector * stride
+	return (leastAhead+eight-1)/eight*eight + 4*(vector-1)*p
+}
 
 // transposeVectors copies whole groups of channels and positions, and returns how many.
 func transposeVectors[T tensor.Element](
-	to, from matrix[T], channels, positions int,
+	to, from matrix[T], channels, first, last int,
 ) (wholeChannels, wholePositions int) {
 	floats, ok := any(from).(matrix[float32])
-	channels, positions = channels&^(vector-1), positions&^(vectorPositions-1)
+	channels, positions := channels&^(vector-1), (last-first)&^(vectorPositions-1)
 	if !ok || !avx2 || channels == 0 || positions == 0 {
 		return 0, 0
 	}
 	rows := any(to).(matrix[float32])
 	for c := 0; c < channels; c += vector {
-		from, to := floats.block(c, vector, positions), rows.channelsFrom(c)
-		transposeFloat32(&from[0], 4*floats.stride, positions,
+		from, to := floats.block(c, vector, first+positions)[first:], rows.channelsFrom(c)
+		transposeFloat32(&from[0], 4*floats.stride, ahead(floats.stride, first), positions,
 			&to.block(0, positions, vector)[0], 4*to.stride)
 	}
 	return channels, positions
@@ -60,7 +68,7 @@ func absYGImage(sum *[vector]float64, y, g matrix[float32], channels, positions 
 	for p := 0; p < whole; p += positionsPerCall {
 		n := min(positionsPerCall, whole-p)
 		absYGMapsFloat32(&y.data[p:][:7*y.stride+n][0], &g.data[p:][:7*g.stride+n][0], 4*y.stride,
-			4*g.stride, n, &sum[0])
+			4*g.stride, ahead(y.stride, p), ahead(g.stride, p), n, &sum[0])
 	}
 	if whole < positions {
 		absYGPadded(sum, y, g, channels, whole, positions)
@@ -74,7 +82,7 @@ func absYGPadded(sum *[vector]float64, y, g matrix[float32], channels, first, la
 		n := min(paddedPositions, last-p)
 		yPadded.of(y, channels, p, n)
 		gPadded.of(g, channels, p, n)
-		absYGMapsFloat32(&yPadded[0], &gPadded[0], 4*paddedPositions, 4*paddedPositions,
+		absYGMapsFloat32(&yPadded[0], &gPadded[0], 4*paddedPositions, 4*paddedPositions, 0, 0,
 			(n+vectorPositions-1)&^(vectorPositions-1), &sum[0])
 	}
 }

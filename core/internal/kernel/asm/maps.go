@@ -18,22 +18,24 @@ func loadEightChannels(at, stride string) eightChannels {
 	return eightChannels{lower, upper}
 }
 
-// nextFour moves to the next four positions of float32, and asks for as much of the eight channels
-// that follow.
-func (m eightChannels) nextFour(following reg.GPVirtual) {
+// nextFour moves to the next four positions of float32, and asks for as many bytes of later ones: in
+// the order of memory, which the processor foresees, and into the second-level cache, which has more
+// requests under way than the first.
+func (m eightChannels) nextFour(later reg.GPVirtual) {
 	for line := 0; line < 128; line += 64 {
-		PREFETCHT0(Mem{Base: following, Disp: line})
+		PREFETCHT1(Mem{Base: later, Disp: line})
 	}
-	ADDQ(U32(128), following)
+	ADDQ(U32(128), later)
 	for _, four := range m {
 		ADDQ(U8(16), four.at)
 	}
 }
 
-// following returns where the eight channels after these begin.
-func (m eightChannels) following() reg.GPVirtual {
+// later returns the address that is the given bytes ahead.
+func (m eightChannels) later(bytesAhead string) reg.GPVirtual {
 	at := GP64()
-	LEAQ(Mem{Base: m[1].at, Index: m[1].stride, Scale: 4}, at)
+	Load(Param(bytesAhead), at)
+	ADDQ(m[0].at, at)
 	return at
 }
 
@@ -42,10 +44,12 @@ func (m eightChannels) following() reg.GPVirtual {
 // chains hide the latency of the additions.
 func absYGMaps() {
 	TEXT("absYGMapsFloat32", NOSPLIT,
-		"func(y, gradient *float32, yStride, gradientStride, positions int, sum *float64)")
+		"func(y, gradient *float32, yStride, gradientStride, yAhead, gradientAhead, positions int, "+
+			"sum *float64)")
 	Pragma("noescape")
 	Doc("absYGMapsFloat32 adds |y·gradient| of all positions to the sums of eight channels.",
-		"Strides, from channel to channel, are in bytes, positions a positive multiple of 4.")
+		"Strides, from channel to channel, are in bytes, positions a positive multiple of 4.",
+		"What lies yAhead and gradientAhead bytes ahead is asked for.")
 	callers := setMXCSR()
 	y, g := loadEightChannels("y", "yStride"), loadEightChannels("gradient", "gradientStride")
 	abs, left, sum := absMask(64), GP64(), GP64()
@@ -55,7 +59,7 @@ func absYGMaps() {
 	for k := range acc {
 		VMOVUPD(Mem{Base: sum, Disp: 32 * k}, acc[k])
 	}
-	afterY, afterG := y.following(), g.following()
+	laterY, laterG := y.later("yAhead"), g.later("gradientAhead")
 	Label("positions")
 	for k := range acc {
 		var flows [4]reg.VecVirtual
@@ -71,8 +75,8 @@ func absYGMaps() {
 			VADDPD(flow, acc[k], acc[k])
 		}
 	}
-	y.nextFour(afterY)
-	g.nextFour(afterG)
+	y.nextFour(laterY)
+	g.nextFour(laterG)
 	SUBQ(U8(4), left)
 	JG(LabelRef("positions"))
 	for k := range acc {
@@ -108,15 +112,16 @@ func transposed(rows [4]reg.VecVirtual) (columns [4]reg.VecVirtual) {
 // to rows of neighbouring channels.
 func transpose() {
 	TEXT("transposeFloat32", NOSPLIT,
-		"func(from *float32, stride, positions int, to *float32, rowStride int)")
+		"func(from *float32, stride, ahead, positions int, to *float32, rowStride int)")
 	Pragma("noescape")
 	Doc("transposeFloat32 copies eight channels, stride bytes apart, to rows of eight channels,",
-		"rowStride bytes apart. positions is a positive multiple of 4.")
+		"rowStride bytes apart, and asks for what lies ahead bytes ahead. positions is a positive",
+		"multiple of 4.")
 	from, to, rowStride, left := loadEightChannels("from", "stride"), GP64(), GP64(), GP64()
 	Load(Param("to"), to)
 	Load(Param("rowStride"), rowStride)
 	Load(Param("positions"), left)
-	after := from.following()
+	later := from.later("ahead")
 	Label("positions")
 	var channels [4]reg.VecVirtual // channel c in the lower lane, c+4 in the upper
 	for c := range channels {
@@ -141,7 +146,7 @@ func transpose() {
 			ADDQ(rowStride, to)
 		}
 	}
-	from.nextFour(after)
+	from.nextFour(later)
 	SUBQ(U8(4), left)
 	JG(LabelRef("positions"))
 	VZEROUPPER()
