@@ -2115,8 +2115,10 @@ TEXT ·absYGMapsFloat32(SB), NOSPLIT, $8-64
 	ADDQ     AX, R12
 	MOVQ     gradientAhead+40(FP), R13
 	ADDQ     SI, R13
+	SUBQ     $0x04, R10
+	JL       fewer
 
-positions:
+four:
 	VCVTPS2PD  (AX), Y3
 	VCVTPS2PD  (SI), Y4
 	VMULPD     Y3, Y4, Y4
@@ -2184,12 +2186,99 @@ positions:
 	ADDQ       $0x10, SI
 	ADDQ       $0x10, R9
 	SUBQ       $0x04, R10
-	JG         positions
-	VMOVUPD    Y1, (R11)
-	VMOVUPD    Y2, 32(R11)
-	LDMXCSR    (SP)
+	JGE        four
+
+fewer:
+	ADDQ         $0x04, R10
+	JE           done
+	VMOVD        R10, X3
+	VPBROADCASTD X3, X3
+	VPCMPGTD     lanes<>+0(SB), X3, X3
+	VMASKMOVPS   (AX), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (SI), X3, X5
+	VCVTPS2PD    X5, Y5
+	VMULPD       Y4, Y5, Y5
+	VANDPD       Y0, Y5, Y5
+	VMASKMOVPS   (AX)(CX*1), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (SI)(DI*1), X3, X6
+	VCVTPS2PD    X6, Y6
+	VMULPD       Y4, Y6, Y6
+	VANDPD       Y0, Y6, Y6
+	VMASKMOVPS   (AX)(CX*2), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (SI)(DI*2), X3, X7
+	VCVTPS2PD    X7, Y7
+	VMULPD       Y4, Y7, Y7
+	VANDPD       Y0, Y7, Y7
+	VMASKMOVPS   (AX)(DX*1), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (SI)(R8*1), X3, X8
+	VCVTPS2PD    X8, Y8
+	VMULPD       Y4, Y8, Y8
+	VANDPD       Y0, Y8, Y8
+	VUNPCKLPD    Y6, Y5, Y4
+	VUNPCKHPD    Y6, Y5, Y5
+	VUNPCKLPD    Y8, Y7, Y6
+	VUNPCKHPD    Y8, Y7, Y7
+	VPERM2F128   $0x20, Y6, Y4, Y8
+	VPERM2F128   $0x20, Y7, Y5, Y9
+	VPERM2F128   $0x31, Y6, Y4, Y4
+	VPERM2F128   $0x31, Y7, Y5, Y5
+	VADDPD       Y8, Y1, Y1
+	VADDPD       Y9, Y1, Y1
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y5, Y1, Y1
+	VMASKMOVPS   (BX), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (R9), X3, X5
+	VCVTPS2PD    X5, Y5
+	VMULPD       Y4, Y5, Y5
+	VANDPD       Y0, Y5, Y5
+	VMASKMOVPS   (BX)(CX*1), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (R9)(DI*1), X3, X6
+	VCVTPS2PD    X6, Y6
+	VMULPD       Y4, Y6, Y6
+	VANDPD       Y0, Y6, Y6
+	VMASKMOVPS   (BX)(CX*2), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (R9)(DI*2), X3, X7
+	VCVTPS2PD    X7, Y7
+	VMULPD       Y4, Y7, Y7
+	VANDPD       Y0, Y7, Y7
+	VMASKMOVPS   (BX)(DX*1), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (R9)(R8*1), X3, X3
+	VCVTPS2PD    X3, Y3
+	VMULPD       Y4, Y3, Y3
+	VANDPD       Y0, Y3, Y3
+	VUNPCKLPD    Y6, Y5, Y0
+	VUNPCKHPD    Y6, Y5, Y4
+	VUNPCKLPD    Y3, Y7, Y5
+	VUNPCKHPD    Y3, Y7, Y3
+	VPERM2F128   $0x20, Y5, Y0, Y6
+	VPERM2F128   $0x20, Y3, Y4, Y7
+	VPERM2F128   $0x31, Y5, Y0, Y0
+	VPERM2F128   $0x31, Y3, Y4, Y3
+	VADDPD       Y6, Y2, Y2
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y0, Y2, Y2
+	VADDPD       Y3, Y2, Y2
+
+done:
+	VMOVUPD Y1, (R11)
+	VMOVUPD Y2, 32(R11)
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
+
+DATA lanes<>+0(SB)/4, $0x00000000
+DATA lanes<>+4(SB)/4, $0x00000001
+DATA lanes<>+8(SB)/4, $0x00000002
+DATA lanes<>+12(SB)/4, $0x00000003
+GLOBL lanes<>(SB), RODATA|NOPTR, $16
 
 // func transposeFloat32(from *float32, stride int, ahead int, positions int, to *float32,
 //	rowStride int)

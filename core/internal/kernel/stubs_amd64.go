@@ -69,7 +69,7 @@ func absYGInFloat32(y *uint16, gradient *uint16, yStride int, gradientStride int
 	channels int, sum *float64) (exact bool)
 
 // absYGMapsFloat32 adds |y·gradient| of all positions to the sums of eight channels.
-// Strides, from channel to channel, are in bytes, positions a positive multiple of 4.
+// Strides, from channel to channel, are in bytes.
 // What lies yAhead and gradientAhead bytes ahead is asked for.
 //
 //go:noescape

@@ -41,14 +41,15 @@ func (m eightChannels) later(bytesAhead string) reg.GPVirtual {
 
 // absYGMaps emits sum[c] += |y·g| for eight channels of an image. Products of four positions are
 // transposed, so that the chains of four channels grow by one addition a position; two vectors of
-// chains hide the latency of the additions.
+// chains hide the latency of the additions. What is missing in the last four positions is read as
+// zeros, which change no sum.
 func absYGMaps() {
 	TEXT("absYGMapsFloat32", NOSPLIT,
 		"func(y, gradient *float32, yStride, gradientStride, yAhead, gradientAhead, positions int, "+
 			"sum *float64)")
 	Pragma("noescape")
 	Doc("absYGMapsFloat32 adds |y·gradient| of all positions to the sums of eight channels.",
-		"Strides, from channel to channel, are in bytes, positions a positive multiple of 4.",
+		"Strides, from channel to channel, are in bytes.",
 		"What lies yAhead and gradientAhead bytes ahead is asked for.")
 	callers := setMXCSR()
 	y, g := loadEightChannels("y", "yStride"), loadEightChannels("gradient", "gradientStride")
@@ -60,13 +61,45 @@ func absYGMaps() {
 		VMOVUPD(Mem{Base: sum, Disp: 32 * k}, acc[k])
 	}
 	laterY, laterG := y.later("yAhead"), g.later("gradientAhead")
-	Label("positions")
+	SUBQ(U8(4), left)
+	JL(LabelRef("fewer"))
+	Label("four")
+	addPositions(acc, abs, y, g, func(from Mem) reg.VecVirtual {
+		value := YMM()
+		VCVTPS2PD(from, value)
+		return value
+	})
+	y.nextFour(laterY)
+	g.nextFour(laterG)
+	SUBQ(U8(4), left)
+	JGE(LabelRef("four"))
+	Label("fewer")
+	ADDQ(U8(4), left)
+	JE(LabelRef("done"))
+	there := firstLanes(left)
+	addPositions(acc, abs, y, g, func(from Mem) reg.VecVirtual {
+		narrow, value := XMM(), YMM()
+		VMASKMOVPS(from, there, narrow)
+		VCVTPS2PD(narrow, value)
+		return value
+	})
+	Label("done")
+	for k := range acc {
+		VMOVUPD(acc[k], Mem{Base: sum, Disp: 32 * k})
+	}
+	LDMXCSR(callers)
+	VZEROUPPER()
+	RET()
+}
+
+// addPositions adds four positions of eight channels, which load reads as float64.
+func addPositions(
+	acc [2]reg.VecVirtual, abs reg.VecVirtual, y, g eightChannels, load func(Mem) reg.VecVirtual,
+) {
 	for k := range acc {
 		var flows [4]reg.VecVirtual
 		for c := range flows {
-			a, b := YMM(), YMM()
-			VCVTPS2PD(y[k].row(c, 0), a)
-			VCVTPS2PD(g[k].row(c, 0), b)
+			a, b := load(y[k].row(c, 0)), load(g[k].row(c, 0))
 			VMULPD(a, b, b)
 			VANDPD(abs, b, b)
 			flows[c] = b
@@ -75,16 +108,19 @@ func absYGMaps() {
 			VADDPD(flow, acc[k], acc[k])
 		}
 	}
-	y.nextFour(laterY)
-	g.nextFour(laterG)
-	SUBQ(U8(4), left)
-	JG(LabelRef("positions"))
-	for k := range acc {
-		VMOVUPD(acc[k], Mem{Base: sum, Disp: 32 * k})
+}
+
+// firstLanes returns the mask of the first count lanes of four.
+func firstLanes(count reg.GPVirtual) (mask reg.VecVirtual) {
+	lanes := GLOBL("lanes", RODATA|NOPTR)
+	for lane := range 4 {
+		DATA(4*lane, U32(uint32(lane)))
 	}
-	LDMXCSR(callers)
-	VZEROUPPER()
-	RET()
+	mask = XMM()
+	VMOVD(count.As32(), mask)
+	VPBROADCASTD(mask, mask)
+	VPCMPGTD(lanes, mask, mask)
+	return mask
 }
 
 // transposed exchanges rows and columns of 4 x 4 float64.
