@@ -5,8 +5,8 @@ import (
 	"math"
 	"testing"
 
+	"agflow/core/fuzzing"
 	"agflow/core/tensor"
-	"agflow/internal/fuzzing"
 )
 
 // FuzzKernels compares every kernel with the reference, bit for bit, for any shape, gaps between

@@ -66,11 +66,6 @@ def refusals(model: VisionTransformer) -> Iterator[str]:
                 f"the classifier {name} is {kind_of(head)}, expected one plain torch.nn.Linear: "
                 "timm's own place for what comes before it is model.fc_norm or model.head_drop"
             )
-    if model.grad_checkpointing:
-        yield (
-            "gradient checkpointing runs the forward pass twice: call "
-            "model.set_grad_checkpointing(False)"
-        )
     for i, block in enumerate(model.blocks):
         for reason in _block_refusals(block):
             yield f"blocks.{i}: {reason}"

@@ -89,7 +89,7 @@ class TracedModel(Adapter):
         """As :meth:`Adapter.layers`; UnsupportedModelError where nothing is proven."""
         traced = self._traced(model)
         if not traced.groups:
-            reasons = "; ".join(map(str, traced.kept[:3])) or "no two of its layers have channels"
+            reasons = "; ".join(map(str, traced.kept[:3])) or _why_nothing(traced)
             raise UnsupportedModelError(
                 f"nothing of {type(model).__name__} can be pruned: {reasons}"
             )
@@ -217,6 +217,18 @@ class TracedModel(Adapter):
         if config:
             set_config(model, config)
         return model
+
+
+def _why_nothing(traced: Any) -> str:
+    """What to say of a network in whose graph no channels were found."""
+    from agflow.models.tracing.graph import runs_under_autocast  # seconds to import
+
+    if runs_under_autocast(traced.program):
+        return (
+            "its forward pass turns autocast on, and what runs so has other numbers than the "
+            "proof's: take that out of the module, and call the model inside torch.autocast"
+        )
+    return "no two of its layers have channels"
 
 
 def _run(model: nn.Module, size: tuple[int, int, int]) -> Any:

@@ -112,6 +112,11 @@ def _holds_a_graph(node: torch.fx.Node) -> bool:
     return node.target in _HOLDERS
 
 
+def runs_under_autocast(program: torch.export.ExportedProgram) -> bool:
+    """Whether the model itself turns autocast on, by which its layers are no part of the graph."""
+    return any(node.target is _higher_order.wrap_with_autocast for node in program.graph.nodes)
+
+
 def _in_short(error: Exception) -> str:
     """What stopped torch.export: the kind of the error and the first line of its message."""
     if "DataDependent" in type(error).__name__:

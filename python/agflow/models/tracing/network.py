@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agflow._utils.devices import first_parameter
-from agflow._utils.modes import with_gradients
+from agflow._utils.modes import with_gradients, without_checkpointing
 from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.costs import Costs
@@ -25,7 +25,7 @@ from agflow.models.tracing.kept import Kept, kept_classes
 from agflow.models.tracing.proof import Proof, smaller_sides
 from agflow.models.tracing.proving import prove, trainable
 from agflow.models.tracing.residual import read_into_streams
-from agflow.models.tracing.seen import UNSEEN, Sights
+from agflow.models.tracing.seen import Sights
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import callers
 
@@ -87,7 +87,8 @@ def traced_network(model: nn.Module, input_size: Sequence[int] = (3, 224, 224)) 
     )
     if model in _known and _known[model][0] == key:
         return _known[model][1]
-    network = _trace(model, input_size)
+    with without_checkpointing(model):
+        network = _trace(model, input_size)
     _known[model] = key, network
     return network
 
@@ -159,7 +160,7 @@ def _proven(
     proven: dict[ChannelClass, ChannelGroup] = {}
     seen = Sights(model, tracer)
     sights = {held: sight for held in classes if held.is_whole and (sight := seen.of(held))}
-    reasons = {held: UNSEEN for held in classes if held.is_whole and held not in sights}
+    reasons = {held: seen.reason(held) for held in classes if held.is_whole and held not in sights}
     parted = any(
         factor.parts for dims in tracer.parameters.values() for dim in dims for factor in flat(dim)
     )

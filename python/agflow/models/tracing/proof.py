@@ -15,10 +15,12 @@ from functools import cached_property
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.utils.checkpoint import CheckpointError
 from torch.utils.hooks import RemovableHandle
 
 from agflow._utils.hooks import temporary_hooks
 from agflow._utils.modes import forget_caches
+from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import CONSUMER, ChannelGroup, Member
 from agflow.models.copying import copy_of
 from agflow.models.outputs import whole_output
@@ -136,9 +138,15 @@ class Proof:
         if not logits.requires_grad:  # none of them is read on the way to the logits
             return [0.0] * len(groups)
         draw = torch.randn(logits.shape, generator=self.generator, dtype=torch.float64)
-        gradients = torch.autograd.grad(
-            (logits * draw).sum(), list(weights.values()), allow_unused=True
-        )
+        try:
+            gradients = torch.autograd.grad(
+                (logits * draw).sum(), list(weights.values()), allow_unused=True
+            )
+        except CheckpointError as error:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} checkpoints activations (torch.utils.checkpoint), "
+                "and so parts of it run twice: switch that off while it is measured and pruned"
+            ) from error
         flow = {
             name: torch.zeros_like(weight) if gradient is None else (weight * gradient).abs()
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True)

@@ -126,9 +126,7 @@ class Tracer:
 
     def _stop(self, call: Call) -> None:
         """No rule fits: every axis that the call reads stays, and its results are of no axis."""
-        touched = [
-            dim for node in call.node.all_input_nodes for dim in _all_dims(self.values[node])
-        ]
+        touched = [dim for node in call.node.all_input_nodes for dim in all_dims(self.values[node])]
         if any(not axes.all_frozen(dim) for dim in touched):
             self.unknown[call.name] = self.unknown.get(call.name, 0) + 1
         call.freeze(*touched)
@@ -181,7 +179,7 @@ class Tracer:
         output = next(node for node in self.program.graph.nodes if node.op == "output")
         specs = self.program.graph_signature.output_specs
         for spec, node in zip(specs, output.args[0], strict=True):
-            dims = _all_dims(self.values.get(node))
+            dims = all_dims(self.values.get(node))
             if spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
                 for own, other in zip(self.parameters[spec.target], dims, strict=True):
                     axes.unify(own, other, OUTPUT)
@@ -191,7 +189,7 @@ class Tracer:
 
     def _freeze_repeated(self) -> None:
         values = (*self.values.values(), *self.parameters.values())
-        for leaves in {tuple(axes.flat(dim)) for value in values for dim in _all_dims(value)}:
+        for leaves in {tuple(axes.flat(dim)) for value in values for dim in all_dims(value)}:
             axes.freeze(list(axes.repeated(list(leaves))), TWICE)
 
 
@@ -218,7 +216,8 @@ def _new_dims(value: Any, reason: Reason) -> Dims | None:
     return [axes.new(n, reason) for n in value.shape]
 
 
-def _all_dims(value: Value) -> Dims:
+def all_dims(value: Value) -> Dims:
+    """The axes of a node's tensor, or of all of its tensors."""
     if isinstance(value, tuple):
         return [dim for dims in value for dim in dims or []]
     return value or []

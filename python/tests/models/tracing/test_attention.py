@@ -32,7 +32,7 @@ def macs_of(model):
 def test_heads_and_gated_layers_are_groups(name):
     _, network = network_of(name)
     heads, mlp = (next(g for g in network.groups if g.kind == kind) for kind in ("heads", "mlp"))
-    grouped = name == "grouped queries"
+    grouped = name.startswith("grouped queries")
     assert (heads.units, heads.unit_width) == ((2, 8) if grouped else (3, 4))
     assert not heads.rounds
     assert heads.reader.endswith("proj")
