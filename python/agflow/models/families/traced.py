@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 _SIZES = re.compile(r"size|shape|dimension|divisible|multiple|larger|smaller|match|bounds", re.I)
 """Words of errors about the sizes of tensors."""
 
+_FROZEN = "torch.jit", "torch.export"
+"""Where the classes are whose instances have no code that a cut could change."""
+
 
 class TracedModel(Adapter):
     """Adapter for all models that no other knows, by their traced graph."""
@@ -77,8 +80,8 @@ class TracedModel(Adapter):
     def refusal(self, model: nn.Module) -> str | None:
         if isinstance(model, FunctionModule):
             return "it is a function, which shows no layers: pass the module that it calls"
-        if type(model).__module__.startswith(("torch.jit", "torch.fx")):
-            return "it was traced or scripted: pass the model that it was made from"
+        if any(kind.__module__.startswith(_FROZEN) for kind in type(model).__mro__):
+            return "it was exported or scripted: pass the model that it was made from"
         if next(model.parameters(), None) is None:
             return "it has no parameters"
         return None

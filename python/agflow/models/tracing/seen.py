@@ -84,9 +84,13 @@ class Sights:
         return UNSEEN if reached else UNREACHED
 
     def _is_reader(self, use: Use) -> bool:
-        """Whether the contraction is the one call of a layer, which sums over all that enters."""
+        """Whether the contraction is the one call of a layer, which sums over all that enters.
+
+        Nothing else reads its weight: what is fitted to this reader would change the other.
+        """
         name = callers(use.node)[-1]
-        return name in self._layers and use.parameters == (f"{name}.weight",) and use.groups == 1
+        whole = name in self._layers and use.parameters == (f"{name}.weight",) and use.groups == 1
+        return whole and self._tracer.reads[f"{name}.weight"] == 1
 
     def _at(self, module: str, side: str, leaf: Leaf) -> tuple[tuple[Tap, ...], int]:
         """The taps of a class on one side of a module, and the channels of a unit at each."""

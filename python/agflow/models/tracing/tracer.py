@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, cast
 
 import torch
@@ -51,6 +52,7 @@ class Tracer:
     parameters_of : for nodes that depend on no image: the parameters that they are computed from
     unknown : operators without a rule, and how often each was met
     norms : nodes that take means over one axis of their first argument, the axis, and what it is
+    reads : by parameter and buffer, how many operators take it
     """
 
     def __init__(self, program: torch.export.ExportedProgram):
@@ -60,6 +62,7 @@ class Tracer:
         self.parameters_of: dict[torch.fx.Node, tuple[str, ...]] = {}
         self.unknown: dict[str, int] = {}
         self.norms: list[tuple[torch.fx.Node, int, Dim]] = []
+        self.reads: Counter[str] = Counter()
         self._zeros_of: dict[torch.fx.Node, tuple[str, ...]] = {}
         self._contractions: list[tuple[tuple[str, ...], Dim, Reason]] = []
         self._emissions: list[tuple[tuple[str, ...], Dim]] = []
@@ -89,6 +92,7 @@ class Tracer:
             self.values[node] = self.parameters[name] = dims
             self.parameters_of[node] = (name,)
             self._zeros_of[node] = (name,)
+            self.reads[name] += len(node.users)
         elif node.name in signature.inputs_to_lifted_tensor_constants:
             self.values[node] = [axes.new(n, CONSTANT) for n in value.shape]
             self.parameters_of[node] = ()

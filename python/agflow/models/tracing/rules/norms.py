@@ -6,8 +6,8 @@ from agflow.models.tracing.axes import Reason, flat, freeze, mark_normed, new, s
 from agflow.models.tracing.call import Call, Value
 
 STANDARDISED = (
-    "read by weights that are standardised over them in each pass: put a plain layer with the "
-    "standardised weights in the place of the one that computes them"
+    "read by weights that are standardised over them in each pass: "
+    "agflow.models.plain_weights(model) puts plain layers with these weights in their places"
 )
 
 
