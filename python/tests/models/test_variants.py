@@ -69,14 +69,14 @@ def vision_model(kind, **values):
     return kind(config)
 
 
-ATTENDED, HEADS, MLPS, STEM = {"heads", "mlp"}, {"heads"}, {"mlp"}, {"conv", "heads", "mlp"}
+MLPS, TOWER, ATTENDED = {"mlp"}, {"heads", "mlp"}, {"heads", "mlp", "stage"}
 VARIANTS = {
     "pooled by attention": (lambda: of_timm(global_pool="map", class_token=False), ATTENDED),
     "class token and attention": (lambda: of_timm(global_pool="map"), ATTENDED),
     "normalised embedding": (lambda: of_timm(embed_layer=normed), ATTENDED),
     "hybrid": (
         lambda: of_timm(patch_size=1, embed_layer=partial(HybridEmbed, backbone=Stem())),
-        STEM,
+        ATTENDED | {"conv"},
     ),
     "post-norm": (lambda: of_timm(block_fn=ResPostBlock), ATTENDED),
     "parallel in one product": (lambda: of_timm(block_fn=ParallelScalingBlock), MLPS),
@@ -84,8 +84,8 @@ VARIANTS = {
     "gated MLP": (lambda: of_timm(mlp_layer=GatedMlp), ATTENDED),
     "learned activation": (lambda: of_timm(act_layer=nn.PReLU), ATTENDED),
     "root mean square norm": (lambda: of_timm(norm_layer="rmsnorm"), ATTENDED),
-    "norm in the MLP": (lambda: of_timm(scale_mlp_norm=True), HEADS),
-    "norm in the attention": (lambda: of_timm(scale_attn_norm=True), MLPS),
+    "norm in the MLP": (lambda: of_timm(scale_mlp_norm=True), ATTENDED),
+    "norm in the attention": (lambda: of_timm(scale_attn_norm=True), ATTENDED),
     "unpooled": (lambda: of_timm(global_pool=""), ATTENDED),
     "two layers as head": (lambda: replaced(of_timm(), "head", two_layers(32)), ATTENDED),
     "wrapped layer": (lambda: replaced(of_timm(), "blocks.1.mlp.fc2", nn.Sequential), ATTENDED),
@@ -101,8 +101,8 @@ VARIANTS = {
         lambda: replaced(of_transformers(), "classifier", two_layers(32)),
         ATTENDED,
     ),
-    "SigLIP": (lambda: vision_model(transformers.SiglipVisionModel), ATTENDED),
-    "CLIP": (lambda: vision_model(transformers.CLIPVisionModel), ATTENDED),
+    "SigLIP": (lambda: vision_model(transformers.SiglipVisionModel), TOWER),
+    "CLIP": (lambda: vision_model(transformers.CLIPVisionModel), TOWER),
 }
 
 
