@@ -181,7 +181,7 @@ class ChannelGroup:
         (attention heads), ``"head_dim"`` (channels of the values inside the heads, or pairs of a
         query and a key channel), ``"embed"`` (channels of the residual stream of a transformer),
         ``"conv"`` (channels between convolutions), ``"stage"`` (channels of a residual stream of
-        maps) or ``"block"`` (a residual branch, which is one unit)
+        maps or tokens) or ``"block"`` (a residual branch, which is one unit)
     units : units present now
     unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for
         a branch, else 1)
