@@ -36,8 +36,8 @@ func transposeVectors[T tensor.Element](
 }
 
 // absYGMapsVectors adds Σ|y·g| of maps of float32 with equal positions to the sums of channels lo
-// and above, and returns true; it returns false for others. Channels beyond whole vectors are padded
-// with zeros, which change no sum.
+// and above, and returns true; it returns false for others. Channels beyond whole vectors are
+// padded with zeros, which change no sum.
 func absYGMapsVectors(sumC []float64, y, g tensor.View, lo int) bool {
 	yData, yOK := tensor.Elements[float32](y)
 	gData, gOK := tensor.Elements[float32](g)

@@ -15,8 +15,8 @@ var share = struct {
 	absYGs, allOf int // of a row, for Σ|y·g| and for all sums: see useful
 }{2 << 20, 2 << 10, 1 << 10}
 
-// useful limits workers to as many as shorten a pass over y and g. Where the rows of several share a
-// page of memory, each processor reads ahead into what belongs to the others: with 1 KiB of a row
+// useful limits workers to as many as shorten a pass over y and g. Where the rows of several share
+// a page of memory, each processor reads ahead into what belongs to the others: with 1 KiB of a row
 // each, two workers read twice as much.
 func useful(workers, shareOfRow int, y, g tensor.View) int {
 	bytes := y.Channels() * dtypeBytes[y.Dtype()]

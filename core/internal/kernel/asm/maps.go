@@ -18,9 +18,9 @@ func loadEightChannels(at, stride string) eightChannels {
 	return eightChannels{lower, upper}
 }
 
-// nextFour moves to the next four positions of float32, and asks for as many bytes of later ones: in
-// the order of memory, which the processor foresees, and into the second-level cache, which has more
-// requests under way than the first.
+// nextFour moves to the next four positions of float32, and asks for as many bytes of later ones:
+// in the order of memory, which the processor foresees, and into the second-level cache, which has
+// more requests under way than the first.
 func (m eightChannels) nextFour(later reg.GPVirtual) {
 	for line := 0; line < 128; line += 64 {
 		PREFETCHT1(Mem{Base: later, Disp: line})
@@ -45,8 +45,8 @@ func (m eightChannels) later(bytesAhead string) reg.GPVirtual {
 // zeros, which change no sum.
 func absYGMaps() {
 	TEXT("absYGMapsFloat32", NOSPLIT,
-		"func(y, gradient *float32, yStride, gradientStride, yAhead, gradientAhead, positions int, "+
-			"sum *float64)")
+		"func(y, gradient *float32, yStride, gradientStride, yAhead, gradientAhead, "+
+			"positions int, sum *float64)")
 	Pragma("noescape")
 	Doc("absYGMapsFloat32 adds |y·gradient| of all positions to the sums of eight channels.",
 		"Strides, from channel to channel, are in bytes.",

@@ -47,8 +47,8 @@ func (m matrix) nextRows(rows, size int) {
 //	for rows > 0 { pass(1) }
 //
 // and moves the addresses of m down after each pass, which must leave them at the end of the
-// channels. The second loop alone reads near rows in the order of memory, at the price of a load and
-// a store of the sums for each.
+// channels. The second loop alone reads near rows in the order of memory, at the price of a load
+// and a store of the sums for each.
 func eachRows(size int, nearOneByOne bool, pass func(rows int), m ...matrix) {
 	left := GP64()
 	Load(Param("rows"), left)
