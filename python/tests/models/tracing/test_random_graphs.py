@@ -1,4 +1,4 @@
-"""Random graphs of convolutions, linears, views, concatenations, splits, sums, products, norms:
+"""Random graphs of convolutions, linears, attentions, views, sums, products, norms, layers twice:
 with random units of all classes gone at once, the cut network equals the masked one everywhere."""
 
 import pytest
@@ -87,6 +87,49 @@ class Attend(nn.Module):
         return ((y @ y.transpose(1, 2)).softmax(-1) @ y).view_as(x)
 
 
+class Heads(nn.Module):
+    """Places attend to places, in heads: in one operator or by hand, of one product or three."""
+
+    def __init__(self, width, heads, dim, whole, fused):
+        super().__init__()
+        self.heads, self.dim, self.whole, self.fused = heads, dim, whole, fused
+        inner = heads * dim
+        names = ("qkv",) if whole else ("q", "k", "v")
+        self.into = nn.ModuleDict({n: nn.Linear(width, inner * 3 // len(names)) for n in names})
+        self.out = nn.Linear(inner, width)
+
+    def forward(self, x):
+        x_BTC = x.flatten(2).transpose(1, 2)
+        parts = [layer(x_BTC) for layer in self.into.values()]
+        q, k, v = (
+            part.unflatten(2, (self.heads, self.dim)).transpose(1, 2)
+            for part in (parts[0].chunk(3, 2) if self.whole else parts)
+        )
+        if self.fused:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            y = (q * self.dim**-0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
+        y = self.out(y.transpose(1, 2).flatten(2))
+        return y.transpose(1, 2).unflatten(2, (4, 4))
+
+
+class LatentPool(nn.Module):
+    """A query of its own attends to the places; what it found is added to each of them."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, 4 * heads))
+        self.heads, self.kv = heads, nn.Linear(width, 8 * heads)
+        self.out = nn.Linear(4 * heads, width)
+
+    def forward(self, x):
+        kv = self.kv(x.flatten(2).transpose(1, 2)).unflatten(2, (2, self.heads, 4))
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        q = self.query.expand(len(x), -1, -1).unflatten(2, (self.heads, 4)).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(y).transpose(1, 2)[..., None]
+
+
 def shuffled(x, groups):
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
@@ -124,6 +167,10 @@ def makers(x, draw):
         "scale": lambda: Scale(width),
         "project": lambda: Project(width, out),
         "attend": Attend,
+        "heads": lambda: Heads(
+            width, divisor, draw(st.sampled_from((2, 3))), draw(st.booleans()), draw(st.booleans())
+        ),
+        "latent": lambda: LatentPool(width, divisor),
         "shuffle": lambda: lambda y: shuffled(y, divisor),
         "folded": lambda: lambda y: y.unflatten(1, (divisor, -1)).sum(1),
         "chosen": lambda: (
@@ -152,19 +199,24 @@ class Graph(nn.Module):
     def __init__(self, draw):
         super().__init__()
         self.layers, self.steps = nn.ModuleList(), []
+        self.widths = {}  # of what each layer was applied to, by its place
         maps = [torch.zeros(2, 3, 4, 4)]
         self.apply_to(maps, nn.Conv2d(3, draw(st.sampled_from(WIDTHS)), 3, padding=1), (0,))
         for _ in range(draw(st.integers(2, 8))):
             source = draw(st.integers(max(1, len(maps) - 2), len(maps) - 1))
             x = maps[source]
             alike = [i for i, y in enumerate(maps) if y.shape == x.shape and i]
-            kinds = ["unary"] * 5 + ["add", "mul", "cat", "cat", "split", "stack"]
+            kinds = ["unary"] * 5 + ["again", "add", "mul", "cat", "cat", "split", "stack"]
             kind = draw(st.sampled_from(kinds))
             other = draw(st.sampled_from(alike))
             if kind == "unary":
                 options = makers(x, draw)
-                names = sorted(options) + 3 * ["conv", "grouped", "depthwise", "linear", "gate"]
+                names = sorted(options) + 3 * ["conv", "grouped", "depthwise", "heads", "gate"]
                 layer = options[draw(st.sampled_from(names))]()
+                self.apply_to(maps, layer, (source,))
+            elif kind == "again":  # a layer that ran already, on what it takes
+                takes = [at for at, width in self.widths.items() if width == channels(x)]
+                layer = self.layers[draw(st.sampled_from(takes))] if takes else nn.ReLU()
                 self.apply_to(maps, layer, (source,))
             elif kind == "add":
                 self.apply_to(maps, lambda a, b: a + b, (source, other))
@@ -190,6 +242,7 @@ class Graph(nn.Module):
         if isinstance(layer, nn.Module):
             self.layers.append(layer)
             at = len(self.layers) - 1
+            self.widths[at] = channels(maps[sources[0]])
             self.steps.append((sources, lambda *maps: self.layers[at](*maps)))
         else:
             self.steps.append((sources, layer))
