@@ -2,6 +2,9 @@ package tables
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 
 	"agflow/core/fault"
 	"agflow/core/statistics"
@@ -23,14 +26,28 @@ type channelGroup struct {
 	Attributes []attribute `json:"attributes"`
 }
 
-// member is a parameter or buffer that holds units along one of its axes. A run is the index map
-// [first, width, repeats, period]: unit u fills first + r*period + u*width + i, for all r below
-// repeats and all i below width.
+// member is a parameter or buffer that holds units along one of its axes.
 type member struct {
-	Name string     `json:"name"`
-	Axis int        `json:"axis"`
-	Role string     `json:"role"`
-	Runs [][4]int64 `json:"runs"`
+	Name string `json:"name"`
+	Axis int    `json:"axis"`
+	Role string `json:"role"`
+	Runs []run  `json:"runs"`
+}
+
+// run is the index map [first, width, repeats, period]: unit u fills first + r*period + u*width +
+// i, for all r below repeats and all i below width. With unit and count behind them it holds that
+// many units alone, and unit is the one that begins at first.
+type run []int64
+
+// check refuses runs of another length.
+func (m member) check() error {
+	for i, r := range m.Runs {
+		if len(r) != 4 && len(r) != 6 {
+			return fmt.Errorf("%s: runs[%d] has %d values, expected 4, or 6 of some units", m.Name,
+				i, len(r))
+		}
+	}
+	return nil
 }
 
 // attribute is a number of a module that follows the number of units.
@@ -54,11 +71,27 @@ func getChannelGroups(pairs map[string]string) (channelGroups, error) {
 			"the table with agflow", keyChannelGroups, len(text), maxChannelGroups)
 	}
 	var groups channelGroups
-	if err := strictjson.Whole([]byte(text), &groups); err != nil {
+	err := strictjson.Whole([]byte(text), &groups)
+	if err == nil {
+		err = groups.check()
+	}
+	if err != nil {
 		return nil, fault.New(fault.Value, "metadata %s is not the JSON of channel groups: %w; "+
 			"make the table with agflow", keyChannelGroups, err)
 	}
 	return groups, nil
+}
+
+// check names the first layer, by name, whose members are none.
+func (g channelGroups) check() error {
+	for _, name := range slices.Sorted(maps.Keys(g)) {
+		for _, m := range g[name].Members {
+			if err := m.check(); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // complete gives a layer its properties: those of its channel group, or, in a table without channel

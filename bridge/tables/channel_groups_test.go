@@ -25,6 +25,10 @@ func TestPropertiesOfLayers(t *testing.T) {
 	if got.Metadata[keyChannelGroups] != sampleGroups {
 		t.Error("the metadata are not carried along")
 	}
+	ofPart := strings.Replace(sampleGroups, "[0, 1, 1, 0]", "[0, 1, 1, 0, 4, 4]", 1)
+	if _, err := ScoresFromRecord(scoresWithGroups(ofPart)); ofPart == sampleGroups || err != nil {
+		t.Error("a run of some units:", err)
+	}
 	for label, allows := range map[string][2]bool{
 		"mlp": {true, false}, "heads": {false, false}, "head_dim": {true, false},
 		"embed": {true, false}, "block": {false, true}, "conv": {true, false},
@@ -114,6 +118,7 @@ func TestForgedChannelGroups(t *testing.T) {
 		with("false", "0"):                      "blocks.0.mlp.rounds is 0, expected true or false",
 		with(`"axis": 0`, `"axis": "0"`):        `axis is "0", expected a whole number`,
 		with("[0, 1, 1, 0]", "[0, 1, 1]"):       "has 3 values, expected 4",
+		with("[0, 1, 1, 0]", "[0, 1, 1, 0, 4]"): "has 5 values, expected 4, or 6",
 		with("[0, 1, 1, 0]", "[1e99, 1, 1, 0]"): "is 1e99, expected a whole number",
 		with(`"role": "producer",`, ""):         "role is missing",
 		with(`"place": 1`, `"place": 1.5`):      "place is 1.5, expected a whole number",

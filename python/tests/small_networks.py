@@ -78,7 +78,7 @@ class Grouped(nn.Module):
 
 
 class Halving(nn.Module):
-    """Halves by ``chunk``: no half can lose channels that the other keeps."""
+    """Halves by ``chunk``: either loses as many channels as the other."""
 
     def __init__(self):
         super().__init__()
@@ -89,6 +89,21 @@ class Halving(nn.Module):
     def forward(self, x):
         left, right = self.conv1(x).chunk(2, 1)
         return self.fc(torch.cat([self.left(left), self.right(right)], 1).mean((2, 3)))
+
+
+class Slicing(nn.Module):
+    """Halves by a number that stands in the code: the first keeps all its channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 1)
+        self.left, self.right = nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1)
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        left, right = self.left(x[:, :4]), self.right(x[:, 4:])
+        return self.fc(torch.cat([left, right], 1).mean((2, 3)))
 
 
 class Sorting(nn.Module):

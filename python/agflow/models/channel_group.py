@@ -5,7 +5,7 @@ Shape suffixes: U kept units, S the size of a parameter's axis.
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -43,15 +43,34 @@ class Tap:
 
 @dataclass(frozen=True)
 class Run:
-    """Positions along an axis: unit u fills ``first + r * period + u * width + i``.
+    """Positions along an axis: unit u fills ``first + r * period + (u - unit) * width + i``.
 
-    For all r below ``repeats`` and all i below ``width``.
+    For all r below ``repeats`` and all i below ``width``. A run holds all units of its group, or
+    ``count`` of them from ``unit`` on, as that of one part does.
     """
 
     first: int
     width: int = 1
     repeats: int = 1
     period: int = 0
+    unit: int = 0
+    count: int | None = None
+
+    def size(self, units: int) -> int:
+        """How many of a group's units it holds.
+
+        Examples
+        --------
+        >>> from agflow.models.channel_group import Run
+        >>> Run(0).size(8), Run(0, unit=4, count=4).size(8)
+        (8, 4)
+        """
+        return units if self.count is None else self.count
+
+    def to_json(self) -> list[int]:
+        """Its numbers in the order of the attributes, the last two where they say something."""
+        numbers = [self.first, self.width, self.repeats, self.period]
+        return numbers if self.count is None else [*numbers, self.unit, self.count]
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,7 @@ class Member:
         """
         units_S = torch.full((size,), -1, dtype=torch.int64)
         for run in self.runs:
-            of_run = torch.arange(units).repeat_interleave(run.width)
+            of_run = torch.arange(run.unit, run.unit + run.size(units)).repeat_interleave(run.width)
             for repeat in range(run.repeats):
                 first = run.first + repeat * run.period
                 units_S[first : first + len(of_run)] = of_run
@@ -106,7 +125,7 @@ class Member:
 
     def to_json(self) -> dict[str, Any]:
         """As the metadata ``agflow.channel_groups`` holds it."""
-        runs = [list(astuple(run)) for run in self.runs]
+        runs = [run.to_json() for run in self.runs]
         return {"name": self.name, "axis": self.axis, "role": self.role, "runs": runs}
 
 

@@ -55,13 +55,19 @@ def weights_of(model: nn.Module, group: ChannelGroup) -> list[tuple[torch.Tensor
 
 
 def _rows(weight_SR: torch.Tensor, run: Run, group: ChannelGroup) -> torch.Tensor:
-    """The channels that a run places along the first axis, [C, R]."""
-    filled = group.units * run.width
+    """The channels that a run places along the first axis, [C, R]; zeros are those of others."""
+    units = run.size(group.units)
     repeats = [
-        weight_SR.narrow(0, run.first + repeat * run.period, filled).unflatten(
-            0, (group.units, group.unit_width, -1)
+        weight_SR.narrow(0, run.first + repeat * run.period, units * run.width).unflatten(
+            0, (units, group.unit_width, -1)
         )
         for repeat in range(run.repeats)
     ]
     whole = repeats[0] if run.repeats == 1 else torch.stack(repeats, 2)
-    return whole.reshape(group.units * group.unit_width, -1)
+    of_run_CR = whole.reshape(units * group.unit_width, -1)
+    if run.count is None:
+        return of_run_CR
+    behind = group.units - run.unit - units
+    return nn.functional.pad(
+        of_run_CR, (0, 0, run.unit * group.unit_width, behind * group.unit_width)
+    )

@@ -133,7 +133,8 @@ def tensor_of(model: nn.Module, group: ChannelGroup, member: Member) -> torch.Te
             "find the groups of this model"
         )
     reach = max(
-        run.first + (run.repeats - 1) * run.period + group.units * run.width for run in member.runs
+        run.first + (run.repeats - 1) * run.period + run.size(group.units) * run.width
+        for run in member.runs
     )
     size = tensor.shape[member.axis] if -tensor.ndim <= member.axis < tensor.ndim else 0
     if reach > size:

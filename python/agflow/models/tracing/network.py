@@ -26,6 +26,7 @@ from agflow.models.tracing.proof import Proof, smaller_sides
 from agflow.models.tracing.proving import prove, trainable
 from agflow.models.tracing.residual import read_into_streams
 from agflow.models.tracing.seen import Sights
+from agflow.models.tracing.tied import Ties
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import callers
 
@@ -101,10 +102,10 @@ def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
     classes = classes_of(tracer)
     proven, reasons = _proven(model, tracer, classes, proof)
     if _has_unused_weights(tracer):
-        failed = trainable(proof, list(proven.values()))
+        failed = trainable(proof, list(dict.fromkeys(proven.values())))
         reasons |= {held: failed[g.name] for held, g in proven.items() if g.name in failed}
         proven = {held: group for held, group in proven.items() if held not in reasons}
-    channels = [proven[held] for held in classes if held in proven]
+    channels = list(dict.fromkeys(proven[held] for held in classes if held in proven))
     blocks, _ = prove(proof, channels, blocks_of(tracer, {group.name for group in channels}), {})
     costs = costs_of(tracer, {held.leaf: group.name for held, group in proven.items()}, blocks)
     residual = read_into_streams(tracer, channels)
@@ -190,9 +191,10 @@ def _proven(
                 reasons[held] = refused[group.name]
             else:
                 proven[held] = found[group.name]
-    return proven, reasons
+    ties = Ties(tracer, proof, seen, partial(attribute_choices, model, tracer))
+    return ties.beside(proven, [held for held in classes if held in reasons]), reasons
 
 
 def _with_costs(group: ChannelGroup, costs: Costs) -> ChannelGroup:
-    macs, params = costs.of_unit(group.name)
+    macs, params = costs.of_unit(group.name, group.parts)
     return replace(group, unit_macs=macs, unit_params=params)

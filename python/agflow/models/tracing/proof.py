@@ -95,10 +95,15 @@ class Proof:
     def _kept(self, group: ChannelGroup, many: bool) -> torch.Tensor:
         if group.may_vanish:
             return torch.zeros(0, dtype=torch.int64)
-        quarter, half = max(1, group.units // 4), group.units // 2
-        least, most = (half + 1, max(half + 1, 3 * group.units // 4)) if many else (quarter, half)
+        units = group.units // group.parts
+        quarter, half = max(1, units // 4), units // 2
+        least, most = (half + 1, max(half + 1, 3 * units // 4)) if many else (quarter, half)
         count = least + int(torch.randint(most - least + 1, (), generator=self.generator))
-        return torch.randperm(group.units, generator=self.generator)[:count].sort().values
+        of_parts = (
+            part * units + torch.randperm(units, generator=self.generator)[:count].sort().values
+            for part in range(group.parts)
+        )
+        return torch.cat(list(of_parts))
 
     def refusal(self, cuts: Sequence[Cut]) -> str | None:
         """Why these cuts are wrong, as a clause; None where they are right."""

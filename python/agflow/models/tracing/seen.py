@@ -6,8 +6,8 @@ units lie, and at which places of it, is read off the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -82,6 +82,26 @@ class Sights:
         """Why a class is seen nowhere."""
         reached = any(use.node in self._reached for use in held.produced)
         return UNSEEN if reached else UNREACHED
+
+    def of_parts(self, parts: Sequence[ChannelClass]) -> Sight | None:
+        """Where classes of equal size are seen one after the other; None where they are nowhere."""
+        for name in reversed(self._layers):
+            for side in ("output", "input"):
+                sight = self._joined([self._at(name, side, held.leaf) for held in parts])
+                if sight is not None:
+                    return sight
+        return None
+
+    def _joined(self, seen: Sequence[tuple[tuple[Tap, ...], int]]) -> Sight | None:
+        """The one tap of parts that each have one, where each begins at the end of the last."""
+        if any(len(taps) != 1 for taps, _ in seen):
+            return None
+        (first,), width = seen[0]
+        count = first.count
+        ends = [replace(first, first=first.first + k * (count or 0)) for k in range(len(seen))]
+        if count is None or [tap for (tap,), _ in seen] != ends or {w for _, w in seen} != {width}:
+            return None
+        return Sight("", (replace(first, count=len(seen) * count),), width)
 
     def _is_reader(self, use: Use) -> bool:
         """Whether the contraction is the one call of a layer, which sums over all that enters.

@@ -7,6 +7,7 @@ from small_networks import (
     Halving,
     ResNet,
     SignedStream,
+    Slicing,
     Sorting,
     Splitting,
     SqueezeExcite,
@@ -94,13 +95,26 @@ def test_whole_groups_of_a_convolution_are_units():
 
 
 def test_what_is_not_proven_is_kept_and_named():
-    _, network = network_of(Halving)
-    assert set(by_name(network)) == {"left", "right"}
-    assert [(kept.name, kept.channels) for kept in network.kept][:2] == [("conv1", 4)] * 2
+    _, network = network_of(Slicing)
+    assert {name: group.units for name, group in by_name(network).items()} == {
+        "conv1.2": 4,
+        "left": 6,
+        "right": 6,
+    }
+    assert (network.kept[0].name, network.kept[0].channels) == ("conv1", 4)
     assert "aten" not in network.kept[0].reason and network.kept[0].reason
     _, network = network_of(Sorting)
     assert set(by_name(network)) == {"conv2"}
     assert str(network.kept[0]) == "conv1: 8 channels kept, read by aten.sort"
+
+
+def some_units(group, share, generator):
+    """Random units, equally many of each part."""
+    units = group.units // group.parts
+    count = max(not group.may_vanish, int(share * units))
+    firsts = range(0, group.units, units)
+    drawn = [first + torch.randperm(units, generator=generator)[:count] for first in firsts]
+    return torch.cat(drawn).sort().values
 
 
 @pytest.mark.parametrize("kind", [ResNet, SqueezeExcite, Concatenating, Grouped, Halving])
@@ -108,14 +122,9 @@ def test_costs_are_those_of_the_cut_model(kind):
     _, network = network_of(kind)
     generator = torch.Generator().manual_seed(1)
     for share in (1, 0.7, 0.4):
-        keeps = [
-            torch.randperm(group.units, generator=generator)[
-                : max(not group.may_vanish, int(share * group.units))
-            ]
-            for group in network.groups
-        ]
-        cuts = list(zip(network.groups, (keep.sort().values for keep in keeps), strict=True))
-        cut, kept = kind().eval(), {group.name: len(keep) for group, keep in cuts}
+        keeps = [some_units(group, share, generator) for group in network.groups]
+        cuts = list(zip(network.groups, keeps, strict=True))
+        cut, kept = kind().eval(), {group.name: len(keep) // group.parts for group, keep in cuts}
         cut_groups(cut, cuts)
         assert network.costs.macs(kept) == macs_of(cut)
         assert network.costs.params(kept) == sum(p.numel() for p in cut.parameters())
