@@ -203,3 +203,33 @@ def test_means_outside_of_a_norm_keep_the_units(make, reason):
     network = traced_network(make().eval(), SIZE)
     assert "stage" not in {group.kind for group in network.groups}
     assert reason in {kept.reason for kept in network.kept if kept.channels == 16}
+
+
+class Halves(nn.Module):
+    """Halves of one axis with a norm of both, and a norm of one."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.both, self.one = nn.Linear(48, 32), nn.LayerNorm(32), nn.LayerNorm(16)
+        self.a, self.b, self.fc = nn.Linear(16, 8), nn.Linear(16, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        a, b = self.both(self.up(x.flatten(1)[:, :48])).chunk(2, 1)
+        return self.fc((self.a(self.one(a)) + self.b(b)).relu())
+
+
+def test_equal_parts_have_their_norms_together():
+    torch.manual_seed(0)
+    model, images = Halves().eval().double(), torch.randn(6, 3, 8, 8).double()
+    group = next(g for g in traced_network(model, (3, 8, 8)).groups if g.name == "up")
+    assert (group.units, group.parts, {norm.module for norm in group.norms}) == (
+        32,
+        2,
+        {"both", "one"},
+    )
+    note_size(model, (3, 8, 8))
+    cuts = [(group, torch.tensor([0, 3, 5, 17, 30, 31]))]
+    with masked(adapter_for(model), model, cuts), torch.no_grad():
+        expected = model(images)
+    cut_groups(model, cuts)
+    torch.testing.assert_close(model(images), expected, rtol=1e-9, atol=1e-12)
