@@ -5,7 +5,7 @@ import (
 	"unsafe"
 
 	"agflow/bridge/internal/cstruct"
-	"agflow/internal/fuzzing"
+	"agflow/core/fuzzing"
 )
 
 // FuzzStructs spoils fields of well-formed structs, several at once, with telling values. Whatever

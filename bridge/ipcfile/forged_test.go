@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"agflow/core/fault"
-	"agflow/internal/fuzzing"
+	"agflow/core/fuzzing"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"

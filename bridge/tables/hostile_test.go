@@ -20,7 +20,7 @@ import (
 
 	"agflow/bridge/ipcfile"
 	"agflow/core/fault"
-	"agflow/internal/fuzzing"
+	"agflow/core/fuzzing"
 
 	"github.com/apache/arrow/go/v15/arrow"
 	"github.com/apache/arrow/go/v15/arrow/memory"

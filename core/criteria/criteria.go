@@ -111,8 +111,9 @@ func Score(name string, seed uint64, t statistics.Table) (Scores, error) {
 		lo, hi := offsets[i], offsets[i+1]
 		if unit := slices.Index(t.Rows[lo:hi], 0); unit >= 0 {
 			return Scores{}, fault.New(fault.Empty,
-				"unit %d of layer %q has seen no rows; "+
-					"calibrate with at least one batch before scoring",
+				"unit %d of layer %q has seen no rows: no gradient came through it in any batch; "+
+					"calibrate with batches and a loss that reach it, and without torch.no_grad "+
+					"or activation checkpointing in the model's forward pass",
 				unit, l.Name)
 		}
 		if err := c.check(l, lo, t); err != nil {

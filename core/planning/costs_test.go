@@ -8,8 +8,8 @@ import (
 	"pgregory.net/rapid"
 
 	"agflow/core/fault"
+	"agflow/core/fuzzing"
 	"agflow/core/statistics"
-	"agflow/internal/fuzzing"
 )
 
 // Whatever is pruned, of all groups at once, the costs are those of the pruned model.

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"agflow/core/fault"
-	"agflow/internal/fuzzing"
+	"agflow/core/fuzzing"
 )
 
 func calibrated(t testing.TB) (Router, []byte) {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"agflow/internal/fuzzing"
+	"agflow/core/fuzzing"
 )
 
 type inner struct {

@@ -65,6 +65,25 @@ class Separate(nn.Module):
         return self.proj(y.permute(0, 3, 1, 2, 4).flatten(2))
 
 
+class Counted(Separate):
+    """The same with both numbers of heads on the module, as most libraries write it."""
+
+    def __init__(self, shared=True, heads=2):
+        super().__init__(heads=heads)
+        self.heads, self.few, self.shared = 2 * heads, heads, shared
+
+    def forward(self, x):
+        rows, tokens, _ = x.shape
+        q, k, v = (
+            of(x).view(rows, tokens, count, -1).transpose(1, 2)
+            for of, count in ((self.q, self.heads), (self.k, self.few), (self.v, self.few))
+        )
+        if not self.shared:
+            k, v = (t.repeat_interleave(self.heads // self.few, 1) for t in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.shared)
+        return self.proj(y.transpose(1, 2).flatten(2))
+
+
 class Gated(nn.Module):
     """A SwiGLU."""
 
@@ -116,6 +135,8 @@ NETWORKS = {
     "bias of a table": lambda: Transformer(Written()),
     "Einstein sums": lambda: Transformer(Summed()),
     "grouped queries": lambda: Transformer(Separate()),
+    "grouped queries of the operator": lambda: Transformer(Counted()),
+    "grouped queries, keys repeated": lambda: Transformer(Counted(shared=False)),
     "windows": lambda: Transformer(Windows(Packed()), tokens=False),
 }
 """By what is particular to the attention, a network with two groups: heads, and a gated layer."""

@@ -261,3 +261,14 @@ def test_go_lines_have_at_most_100_columns():
         if len(line.expandtabs(4)) > 100
     ]
     assert not long, "\n".join(long)
+
+
+def test_nothing_else_stands_at_the_top():
+    root = pathlib.Path(__file__).resolve().parents[2]
+    done = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("these sources are in no git repository")
+    found = {line.split("/")[0] for line in done.stdout.splitlines()}
+    rooms = {"bridge", "core", "python", "cli", "notebooks"}
+    files = {"go.mod", "go.sum", "pyproject.toml", "README.md", "LICENSE", "Makefile"}
+    assert {name for name in found if not name.startswith(".")} <= rooms | files

@@ -24,6 +24,7 @@ func absYGView[T tensor.Element](sumC []float64, y, g tensor.View, workers int) 
 	if y.Rows() == 0 {
 		return nil
 	}
+	workers = useful(workers, share.absYGs, y, g)
 	if isMaps(y) || isMaps(g) {
 		return split(len(sumC), workers, func(lo, hi int) { absYGMaps[T](sumC, y, g, lo, hi) })
 	}

@@ -6,7 +6,7 @@ import (
 	"math/bits"
 	"testing"
 
-	"agflow/internal/fuzzing"
+	"agflow/core/fuzzing"
 )
 
 // FuzzCompare compares Compare with comparing one score after the other, for any bits of scores and

@@ -5,8 +5,8 @@ import (
 	"math"
 	"testing"
 
+	"agflow/core/fuzzing"
 	"agflow/core/tensor"
-	"agflow/internal/fuzzing"
 )
 
 // FuzzKernels compares every kernel with the reference, bit for bit, for any shape, gaps between
@@ -55,6 +55,7 @@ type fuzzShape struct{ rows, channels, yGap, gGap, workers int }
 func fuzzKernels[T tensor.Element](
 	t *testing.T, shape fuzzShape, bits []byte, fromBits func(uint64) T,
 ) {
+	shareTheLeast(t)
 	elements := make([]T, shape.rows*shape.channels+7)
 	bits = append(bits, make([]byte, 8)...)
 	for i := range elements {

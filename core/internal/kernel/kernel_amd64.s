@@ -20,24 +20,36 @@ TEXT ·absYGFloat32(SB), NOSPLIT, $8-56
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLQ   $0x01, Y0, Y0
 	MOVQ     rows+32(FP), R8
+	MOVQ     channels+40(FP), R9
+	IMUL3Q   $0x04, R9, R9
+	CMPQ     R9, $0x00001000
+	JGE      far_for_fewer
+	CMPQ     CX, R9
+	JNE      far_for_fewer
+	CMPQ     SI, R9
+	JNE      far_for_fewer
+	JMP      fewer
 
+far_for_fewer:
 four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
-	CMPQ CX, $0x00001000
-	JGE  far
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
 
-channels_of_near:
+channels_of_four:
 	PREFETCHT1 (R10)
-	PREFETCHT1 64(R10)
-	ADDQ       $0x00000080, R10
+	PREFETCHT1 (R10)(CX*1)
+	PREFETCHT1 (R10)(CX*2)
+	PREFETCHT1 (R10)(DX*1)
+	ADDQ       $0x20, R10
 	PREFETCHT1 (R11)
-	PREFETCHT1 64(R11)
-	ADDQ       $0x00000080, R11
+	PREFETCHT1 (R11)(SI*1)
+	PREFETCHT1 (R11)(SI*2)
+	PREFETCHT1 (R11)(DI*1)
+	ADDQ       $0x20, R11
 	VMOVUPD    (R9), Y1
 	VMOVUPD    32(R9), Y2
 	VCVTPS2PD  (AX), Y3
@@ -86,74 +98,17 @@ channels_of_near:
 	ADDQ       $0x20, BX
 	ADDQ       $0x40, R9
 	SUBQ       $0x08, R12
-	JG         channels_of_near
-	JMP        end_of_channels
-
-far:
-	MOVQ channels+40(FP), R10
-
-channels_of_far:
-	VMOVUPD   (R9), Y1
-	VMOVUPD   32(R9), Y2
-	VCVTPS2PD (AX), Y3
-	VCVTPS2PD 16(AX), Y4
-	VCVTPS2PD (BX), Y5
-	VCVTPS2PD 16(BX), Y6
-	VMULPD    Y5, Y3, Y3
-	VANDPD    Y0, Y3, Y3
-	VMULPD    Y6, Y4, Y4
-	VANDPD    Y0, Y4, Y4
-	VADDPD    Y3, Y1, Y1
-	VADDPD    Y4, Y2, Y2
-	VCVTPS2PD (AX)(CX*1), Y3
-	VCVTPS2PD 16(AX)(CX*1), Y4
-	VCVTPS2PD (BX)(SI*1), Y5
-	VCVTPS2PD 16(BX)(SI*1), Y6
-	VMULPD    Y5, Y3, Y3
-	VANDPD    Y0, Y3, Y3
-	VMULPD    Y6, Y4, Y4
-	VANDPD    Y0, Y4, Y4
-	VADDPD    Y3, Y1, Y1
-	VADDPD    Y4, Y2, Y2
-	VCVTPS2PD (AX)(CX*2), Y3
-	VCVTPS2PD 16(AX)(CX*2), Y4
-	VCVTPS2PD (BX)(SI*2), Y5
-	VCVTPS2PD 16(BX)(SI*2), Y6
-	VMULPD    Y5, Y3, Y3
-	VANDPD    Y0, Y3, Y3
-	VMULPD    Y6, Y4, Y4
-	VANDPD    Y0, Y4, Y4
-	VADDPD    Y3, Y1, Y1
-	VADDPD    Y4, Y2, Y2
-	VCVTPS2PD (AX)(DX*1), Y3
-	VCVTPS2PD 16(AX)(DX*1), Y4
-	VCVTPS2PD (BX)(DI*1), Y5
-	VCVTPS2PD 16(BX)(DI*1), Y6
-	VMULPD    Y5, Y3, Y3
-	VANDPD    Y0, Y3, Y3
-	VMULPD    Y6, Y4, Y4
-	VANDPD    Y0, Y4, Y4
-	VADDPD    Y3, Y1, Y1
-	VADDPD    Y4, Y2, Y2
-	VMOVUPD   Y1, (R9)
-	VMOVUPD   Y2, 32(R9)
-	ADDQ      $0x20, AX
-	ADDQ      $0x20, BX
-	ADDQ      $0x40, R9
-	SUBQ      $0x08, R10
-	JG        channels_of_far
-
-end_of_channels:
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x04, R9, R9
-	SUBQ   R9, AX
-	LEAQ   (AX)(CX*4), AX
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x04, R9, R9
-	SUBQ   R9, BX
-	LEAQ   (BX)(SI*4), BX
-	SUBQ   $0x04, R8
-	JMP    four
+	JG         channels_of_four
+	MOVQ       channels+40(FP), R9
+	IMUL3Q     $0x04, R9, R9
+	SUBQ       R9, AX
+	LEAQ       (AX)(CX*4), AX
+	MOVQ       channels+40(FP), R9
+	IMUL3Q     $0x04, R9, R9
+	SUBQ       R9, BX
+	LEAQ       (BX)(SI*4), BX
+	SUBQ       $0x04, R8
+	JMP        four
 
 fewer:
 one:
@@ -219,12 +174,117 @@ TEXT ·sumsFloat32(SB), NOSPLIT, $8-64
 	MOVQ     rows+32(FP), R11
 
 four:
-	CMPQ R11, $0x04
-	JL   fewer
-	MOVQ sums+48(FP), R8
-	LEAQ (R8)(R9*4), R12
-	CMPQ CX, $0x00001000
-	JGE  far
+	CMPQ   R11, $0x04
+	JL     fewer
+	MOVQ   sums+48(FP), R8
+	LEAQ   (R8)(R9*4), R12
+	MOVQ   channels+40(FP), R13
+	IMUL3Q $0x04, R13, R13
+	CMPQ   R13, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R13
+	JNE    far_for_near
+	CMPQ   SI, R13
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
+	LEAQ (AX)(CX*4), R13
+	LEAQ (BX)(SI*4), R14
+	MOVQ channels+40(FP), R15
+
+channels_of_four:
+	PREFETCHT1  (R13)
+	PREFETCHT1  (R13)(CX*1)
+	PREFETCHT1  (R13)(CX*2)
+	PREFETCHT1  (R13)(DX*1)
+	ADDQ        $0x10, R13
+	PREFETCHT1  (R14)
+	PREFETCHT1  (R14)(SI*1)
+	PREFETCHT1  (R14)(SI*2)
+	PREFETCHT1  (R14)(DI*1)
+	ADDQ        $0x10, R14
+	VMOVUPD     (R8), Y1
+	VMOVUPD     (R8)(R9*1), Y2
+	VMOVUPD     (R8)(R9*2), Y3
+	VMOVUPD     (R8)(R10*1), Y4
+	VMOVUPD     (R12), Y5
+	VMOVUPD     (R12)(R9*1), Y6
+	VMOVUPD     (R12)(R9*2), Y7
+	VMOVUPD     (R12)(R10*1), Y8
+	VCVTPS2PD   (AX), Y9
+	VCVTPS2PD   (BX), Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VMULPD      Y11, Y11, Y10
+	VADDPD      Y10, Y3, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPS2PD   (AX)(CX*1), Y9
+	VCVTPS2PD   (BX)(SI*1), Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VMULPD      Y11, Y11, Y10
+	VADDPD      Y10, Y3, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPS2PD   (AX)(CX*2), Y9
+	VCVTPS2PD   (BX)(SI*2), Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VMULPD      Y11, Y11, Y10
+	VADDPD      Y10, Y3, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPS2PD   (AX)(DX*1), Y9
+	VCVTPS2PD   (BX)(DI*1), Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VMULPD      Y11, Y11, Y10
+	VADDPD      Y10, Y3, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVUPD     Y1, (R8)
+	VMOVUPD     Y2, (R8)(R9*1)
+	VMOVUPD     Y3, (R8)(R9*2)
+	VMOVUPD     Y4, (R8)(R10*1)
+	VMOVUPD     Y5, (R12)
+	VMOVUPD     Y6, (R12)(R9*1)
+	VMOVUPD     Y7, (R12)(R9*2)
+	VMOVUPD     Y8, (R12)(R10*1)
+	ADDQ        $0x10, AX
+	ADDQ        $0x10, BX
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R12
+	SUBQ        $0x04, R15
+	JG          channels_of_four
+	JMP         end_of_channels
+
+near:
 	LEAQ (AX)(CX*4), R13
 	LEAQ (BX)(SI*4), R14
 	MOVQ channels+40(FP), R15
@@ -312,90 +372,6 @@ channels_of_near:
 	ADDQ        $0x20, R12
 	SUBQ        $0x04, R15
 	JG          channels_of_near
-	JMP         end_of_channels
-
-far:
-	MOVQ channels+40(FP), R13
-
-channels_of_far:
-	VMOVUPD     (R8), Y1
-	VMOVUPD     (R8)(R9*1), Y2
-	VMOVUPD     (R8)(R9*2), Y3
-	VMOVUPD     (R8)(R10*1), Y4
-	VMOVUPD     (R12), Y5
-	VMOVUPD     (R12)(R9*1), Y6
-	VMOVUPD     (R12)(R9*2), Y7
-	VMOVUPD     (R12)(R10*1), Y8
-	VCVTPS2PD   (AX), Y9
-	VCVTPS2PD   (BX), Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VMULPD      Y11, Y11, Y10
-	VADDPD      Y10, Y3, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VCVTPS2PD   (AX)(CX*1), Y9
-	VCVTPS2PD   (BX)(SI*1), Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VMULPD      Y11, Y11, Y10
-	VADDPD      Y10, Y3, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VCVTPS2PD   (AX)(CX*2), Y9
-	VCVTPS2PD   (BX)(SI*2), Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VMULPD      Y11, Y11, Y10
-	VADDPD      Y10, Y3, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VCVTPS2PD   (AX)(DX*1), Y9
-	VCVTPS2PD   (BX)(DI*1), Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VMULPD      Y11, Y11, Y10
-	VADDPD      Y10, Y3, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VMOVUPD     Y1, (R8)
-	VMOVUPD     Y2, (R8)(R9*1)
-	VMOVUPD     Y3, (R8)(R9*2)
-	VMOVUPD     Y4, (R8)(R10*1)
-	VMOVUPD     Y5, (R12)
-	VMOVUPD     Y6, (R12)(R9*1)
-	VMOVUPD     Y7, (R12)(R9*2)
-	VMOVUPD     Y8, (R12)(R10*1)
-	ADDQ        $0x10, AX
-	ADDQ        $0x10, BX
-	ADDQ        $0x20, R8
-	ADDQ        $0x20, R12
-	SUBQ        $0x04, R13
-	JG          channels_of_far
 
 end_of_channels:
 	MOVQ   channels+40(FP), R8
@@ -486,28 +462,36 @@ TEXT ·absYGFloat64(SB), NOSPLIT, $8-56
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLQ   $0x01, Y0, Y0
 	MOVQ     rows+32(FP), R8
+	MOVQ     channels+40(FP), R9
+	IMUL3Q   $0x08, R9, R9
+	CMPQ     R9, $0x00001000
+	JGE      far_for_fewer
+	CMPQ     CX, R9
+	JNE      far_for_fewer
+	CMPQ     SI, R9
+	JNE      far_for_fewer
+	JMP      fewer
 
+far_for_fewer:
 four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
-	CMPQ CX, $0x00001000
-	JGE  far
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
 
-channels_of_near:
+channels_of_four:
 	PREFETCHT1 (R10)
-	PREFETCHT1 64(R10)
-	PREFETCHT1 128(R10)
-	PREFETCHT1 192(R10)
-	ADDQ       $0x00000100, R10
+	PREFETCHT1 (R10)(CX*1)
+	PREFETCHT1 (R10)(CX*2)
+	PREFETCHT1 (R10)(DX*1)
+	ADDQ       $0x40, R10
 	PREFETCHT1 (R11)
-	PREFETCHT1 64(R11)
-	PREFETCHT1 128(R11)
-	PREFETCHT1 192(R11)
-	ADDQ       $0x00000100, R11
+	PREFETCHT1 (R11)(SI*1)
+	PREFETCHT1 (R11)(SI*2)
+	PREFETCHT1 (R11)(DI*1)
+	ADDQ       $0x40, R11
 	VMOVUPD    (R9), Y1
 	VMOVUPD    32(R9), Y2
 	VMOVUPD    (AX), Y3
@@ -556,74 +540,17 @@ channels_of_near:
 	ADDQ       $0x40, BX
 	ADDQ       $0x40, R9
 	SUBQ       $0x08, R12
-	JG         channels_of_near
-	JMP        end_of_channels
-
-far:
-	MOVQ channels+40(FP), R10
-
-channels_of_far:
-	VMOVUPD (R9), Y1
-	VMOVUPD 32(R9), Y2
-	VMOVUPD (AX), Y3
-	VMOVUPD 32(AX), Y4
-	VMOVUPD (BX), Y5
-	VMOVUPD 32(BX), Y6
-	VMULPD  Y5, Y3, Y3
-	VANDPD  Y0, Y3, Y3
-	VMULPD  Y6, Y4, Y4
-	VANDPD  Y0, Y4, Y4
-	VADDPD  Y3, Y1, Y1
-	VADDPD  Y4, Y2, Y2
-	VMOVUPD (AX)(CX*1), Y3
-	VMOVUPD 32(AX)(CX*1), Y4
-	VMOVUPD (BX)(SI*1), Y5
-	VMOVUPD 32(BX)(SI*1), Y6
-	VMULPD  Y5, Y3, Y3
-	VANDPD  Y0, Y3, Y3
-	VMULPD  Y6, Y4, Y4
-	VANDPD  Y0, Y4, Y4
-	VADDPD  Y3, Y1, Y1
-	VADDPD  Y4, Y2, Y2
-	VMOVUPD (AX)(CX*2), Y3
-	VMOVUPD 32(AX)(CX*2), Y4
-	VMOVUPD (BX)(SI*2), Y5
-	VMOVUPD 32(BX)(SI*2), Y6
-	VMULPD  Y5, Y3, Y3
-	VANDPD  Y0, Y3, Y3
-	VMULPD  Y6, Y4, Y4
-	VANDPD  Y0, Y4, Y4
-	VADDPD  Y3, Y1, Y1
-	VADDPD  Y4, Y2, Y2
-	VMOVUPD (AX)(DX*1), Y3
-	VMOVUPD 32(AX)(DX*1), Y4
-	VMOVUPD (BX)(DI*1), Y5
-	VMOVUPD 32(BX)(DI*1), Y6
-	VMULPD  Y5, Y3, Y3
-	VANDPD  Y0, Y3, Y3
-	VMULPD  Y6, Y4, Y4
-	VANDPD  Y0, Y4, Y4
-	VADDPD  Y3, Y1, Y1
-	VADDPD  Y4, Y2, Y2
-	VMOVUPD Y1, (R9)
-	VMOVUPD Y2, 32(R9)
-	ADDQ    $0x40, AX
-	ADDQ    $0x40, BX
-	ADDQ    $0x40, R9
-	SUBQ    $0x08, R10
-	JG      channels_of_far
-
-end_of_channels:
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x08, R9, R9
-	SUBQ   R9, AX
-	LEAQ   (AX)(CX*4), AX
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x08, R9, R9
-	SUBQ   R9, BX
-	LEAQ   (BX)(SI*4), BX
-	SUBQ   $0x04, R8
-	JMP    four
+	JG         channels_of_four
+	MOVQ       channels+40(FP), R9
+	IMUL3Q     $0x08, R9, R9
+	SUBQ       R9, AX
+	LEAQ       (AX)(CX*4), AX
+	MOVQ       channels+40(FP), R9
+	IMUL3Q     $0x08, R9, R9
+	SUBQ       R9, BX
+	LEAQ       (BX)(SI*4), BX
+	SUBQ       $0x04, R8
+	JMP        four
 
 fewer:
 one:
@@ -689,12 +616,125 @@ TEXT ·sumsFloat64(SB), NOSPLIT, $8-64
 	MOVQ     rows+32(FP), R11
 
 four:
-	CMPQ R11, $0x04
-	JL   fewer
-	MOVQ sums+48(FP), R8
-	LEAQ (R8)(R9*4), R12
-	CMPQ CX, $0x00001000
-	JGE  far
+	CMPQ   R11, $0x04
+	JL     fewer
+	MOVQ   sums+48(FP), R8
+	LEAQ   (R8)(R9*4), R12
+	MOVQ   channels+40(FP), R13
+	IMUL3Q $0x08, R13, R13
+	CMPQ   R13, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R13
+	JNE    far_for_near
+	CMPQ   SI, R13
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
+	LEAQ (AX)(CX*4), R13
+	LEAQ (BX)(SI*4), R14
+	MOVQ channels+40(FP), R15
+
+channels_of_four:
+	PREFETCHT1 (R13)
+	PREFETCHT1 (R13)(CX*1)
+	PREFETCHT1 (R13)(CX*2)
+	PREFETCHT1 (R13)(DX*1)
+	ADDQ       $0x20, R13
+	PREFETCHT1 (R14)
+	PREFETCHT1 (R14)(SI*1)
+	PREFETCHT1 (R14)(SI*2)
+	PREFETCHT1 (R14)(DI*1)
+	ADDQ       $0x20, R14
+	VMOVUPD    (R8), Y1
+	VMOVUPD    (R8)(R9*1), Y2
+	VMOVUPD    (R8)(R9*2), Y3
+	VMOVUPD    (R8)(R10*1), Y4
+	VMOVUPD    (R12), Y5
+	VMOVUPD    (R12)(R9*1), Y6
+	VMOVUPD    (R12)(R9*2), Y7
+	VMOVUPD    (R12)(R10*1), Y8
+	VMOVUPD    (AX), Y9
+	VMOVUPD    (BX), Y10
+	VMULPD     Y9, Y10, Y11
+	VMULPD     Y10, Y10, Y10
+	VADDPD     Y10, Y7, Y7
+	VADDPD     Y11, Y2, Y2
+	VANDPD     Y0, Y11, Y10
+	VADDPD     Y10, Y1, Y1
+	VMAXPD     Y8, Y10, Y8
+	VMULPD     Y11, Y11, Y10
+	VADDPD     Y10, Y3, Y3
+	VADDPD     Y9, Y5, Y5
+	VANDPD     Y0, Y9, Y10
+	VADDPD     Y10, Y4, Y4
+	VMULPD     Y9, Y9, Y9
+	VADDPD     Y9, Y6, Y6
+	VMOVUPD    (AX)(CX*1), Y9
+	VMOVUPD    (BX)(SI*1), Y10
+	VMULPD     Y9, Y10, Y11
+	VMULPD     Y10, Y10, Y10
+	VADDPD     Y10, Y7, Y7
+	VADDPD     Y11, Y2, Y2
+	VANDPD     Y0, Y11, Y10
+	VADDPD     Y10, Y1, Y1
+	VMAXPD     Y8, Y10, Y8
+	VMULPD     Y11, Y11, Y10
+	VADDPD     Y10, Y3, Y3
+	VADDPD     Y9, Y5, Y5
+	VANDPD     Y0, Y9, Y10
+	VADDPD     Y10, Y4, Y4
+	VMULPD     Y9, Y9, Y9
+	VADDPD     Y9, Y6, Y6
+	VMOVUPD    (AX)(CX*2), Y9
+	VMOVUPD    (BX)(SI*2), Y10
+	VMULPD     Y9, Y10, Y11
+	VMULPD     Y10, Y10, Y10
+	VADDPD     Y10, Y7, Y7
+	VADDPD     Y11, Y2, Y2
+	VANDPD     Y0, Y11, Y10
+	VADDPD     Y10, Y1, Y1
+	VMAXPD     Y8, Y10, Y8
+	VMULPD     Y11, Y11, Y10
+	VADDPD     Y10, Y3, Y3
+	VADDPD     Y9, Y5, Y5
+	VANDPD     Y0, Y9, Y10
+	VADDPD     Y10, Y4, Y4
+	VMULPD     Y9, Y9, Y9
+	VADDPD     Y9, Y6, Y6
+	VMOVUPD    (AX)(DX*1), Y9
+	VMOVUPD    (BX)(DI*1), Y10
+	VMULPD     Y9, Y10, Y11
+	VMULPD     Y10, Y10, Y10
+	VADDPD     Y10, Y7, Y7
+	VADDPD     Y11, Y2, Y2
+	VANDPD     Y0, Y11, Y10
+	VADDPD     Y10, Y1, Y1
+	VMAXPD     Y8, Y10, Y8
+	VMULPD     Y11, Y11, Y10
+	VADDPD     Y10, Y3, Y3
+	VADDPD     Y9, Y5, Y5
+	VANDPD     Y0, Y9, Y10
+	VADDPD     Y10, Y4, Y4
+	VMULPD     Y9, Y9, Y9
+	VADDPD     Y9, Y6, Y6
+	VMOVUPD    Y1, (R8)
+	VMOVUPD    Y2, (R8)(R9*1)
+	VMOVUPD    Y3, (R8)(R9*2)
+	VMOVUPD    Y4, (R8)(R10*1)
+	VMOVUPD    Y5, (R12)
+	VMOVUPD    Y6, (R12)(R9*1)
+	VMOVUPD    Y7, (R12)(R9*2)
+	VMOVUPD    Y8, (R12)(R10*1)
+	ADDQ       $0x20, AX
+	ADDQ       $0x20, BX
+	ADDQ       $0x20, R8
+	ADDQ       $0x20, R12
+	SUBQ       $0x04, R15
+	JG         channels_of_four
+	JMP        end_of_channels
+
+near:
 	LEAQ (AX)(CX*4), R13
 	LEAQ (BX)(SI*4), R14
 	MOVQ channels+40(FP), R15
@@ -792,98 +832,6 @@ channels_of_near:
 	ADDQ       $0x20, R12
 	SUBQ       $0x04, R15
 	JG         channels_of_near
-	JMP        end_of_channels
-
-far:
-	MOVQ channels+40(FP), R13
-
-channels_of_far:
-	VMOVUPD (R8), Y1
-	VMOVUPD (R8)(R9*1), Y2
-	VMOVUPD (R8)(R9*2), Y3
-	VMOVUPD (R8)(R10*1), Y4
-	VMOVUPD (R12), Y5
-	VMOVUPD (R12)(R9*1), Y6
-	VMOVUPD (R12)(R9*2), Y7
-	VMOVUPD (R12)(R10*1), Y8
-	VMOVUPD (AX), Y9
-	VMOVUPD (BX), Y10
-	VMULPD  Y9, Y10, Y11
-	VMULPD  Y10, Y10, Y10
-	VADDPD  Y10, Y7, Y7
-	VADDPD  Y11, Y2, Y2
-	VANDPD  Y0, Y11, Y10
-	VADDPD  Y10, Y1, Y1
-	VMAXPD  Y8, Y10, Y8
-	VMULPD  Y11, Y11, Y10
-	VADDPD  Y10, Y3, Y3
-	VADDPD  Y9, Y5, Y5
-	VANDPD  Y0, Y9, Y10
-	VADDPD  Y10, Y4, Y4
-	VMULPD  Y9, Y9, Y9
-	VADDPD  Y9, Y6, Y6
-	VMOVUPD (AX)(CX*1), Y9
-	VMOVUPD (BX)(SI*1), Y10
-	VMULPD  Y9, Y10, Y11
-	VMULPD  Y10, Y10, Y10
-	VADDPD  Y10, Y7, Y7
-	VADDPD  Y11, Y2, Y2
-	VANDPD  Y0, Y11, Y10
-	VADDPD  Y10, Y1, Y1
-	VMAXPD  Y8, Y10, Y8
-	VMULPD  Y11, Y11, Y10
-	VADDPD  Y10, Y3, Y3
-	VADDPD  Y9, Y5, Y5
-	VANDPD  Y0, Y9, Y10
-	VADDPD  Y10, Y4, Y4
-	VMULPD  Y9, Y9, Y9
-	VADDPD  Y9, Y6, Y6
-	VMOVUPD (AX)(CX*2), Y9
-	VMOVUPD (BX)(SI*2), Y10
-	VMULPD  Y9, Y10, Y11
-	VMULPD  Y10, Y10, Y10
-	VADDPD  Y10, Y7, Y7
-	VADDPD  Y11, Y2, Y2
-	VANDPD  Y0, Y11, Y10
-	VADDPD  Y10, Y1, Y1
-	VMAXPD  Y8, Y10, Y8
-	VMULPD  Y11, Y11, Y10
-	VADDPD  Y10, Y3, Y3
-	VADDPD  Y9, Y5, Y5
-	VANDPD  Y0, Y9, Y10
-	VADDPD  Y10, Y4, Y4
-	VMULPD  Y9, Y9, Y9
-	VADDPD  Y9, Y6, Y6
-	VMOVUPD (AX)(DX*1), Y9
-	VMOVUPD (BX)(DI*1), Y10
-	VMULPD  Y9, Y10, Y11
-	VMULPD  Y10, Y10, Y10
-	VADDPD  Y10, Y7, Y7
-	VADDPD  Y11, Y2, Y2
-	VANDPD  Y0, Y11, Y10
-	VADDPD  Y10, Y1, Y1
-	VMAXPD  Y8, Y10, Y8
-	VMULPD  Y11, Y11, Y10
-	VADDPD  Y10, Y3, Y3
-	VADDPD  Y9, Y5, Y5
-	VANDPD  Y0, Y9, Y10
-	VADDPD  Y10, Y4, Y4
-	VMULPD  Y9, Y9, Y9
-	VADDPD  Y9, Y6, Y6
-	VMOVUPD Y1, (R8)
-	VMOVUPD Y2, (R8)(R9*1)
-	VMOVUPD Y3, (R8)(R9*2)
-	VMOVUPD Y4, (R8)(R10*1)
-	VMOVUPD Y5, (R12)
-	VMOVUPD Y6, (R12)(R9*1)
-	VMOVUPD Y7, (R12)(R9*2)
-	VMOVUPD Y8, (R12)(R10*1)
-	ADDQ    $0x20, AX
-	ADDQ    $0x20, BX
-	ADDQ    $0x20, R8
-	ADDQ    $0x20, R12
-	SUBQ    $0x04, R13
-	JG      channels_of_far
 
 end_of_channels:
 	MOVQ   channels+40(FP), R8
@@ -976,22 +924,36 @@ TEXT ·absYGFloat16(SB), NOSPLIT, $8-56
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLD   $0x01, Y0, Y0
 	MOVQ     rows+32(FP), R8
+	MOVQ     channels+40(FP), R9
+	IMUL3Q   $0x02, R9, R9
+	CMPQ     R9, $0x00001000
+	JGE      far_for_fewer
+	CMPQ     CX, R9
+	JNE      far_for_fewer
+	CMPQ     SI, R9
+	JNE      far_for_fewer
+	JMP      fewer
 
+far_for_fewer:
 four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
-	CMPQ CX, $0x00001000
-	JGE  far
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
 
-channels_of_near:
+channels_of_four:
 	PREFETCHT1   (R10)
-	ADDQ         $0x00000040, R10
+	PREFETCHT1   (R10)(CX*1)
+	PREFETCHT1   (R10)(CX*2)
+	PREFETCHT1   (R10)(DX*1)
+	ADDQ         $0x10, R10
 	PREFETCHT1   (R11)
-	ADDQ         $0x00000040, R11
+	PREFETCHT1   (R11)(SI*1)
+	PREFETCHT1   (R11)(SI*2)
+	PREFETCHT1   (R11)(DI*1)
+	ADDQ         $0x10, R11
 	VMOVUPD      (R9), Y1
 	VMOVUPD      32(R9), Y2
 	VCVTPH2PS    (AX), Y3
@@ -1036,70 +998,17 @@ channels_of_near:
 	ADDQ         $0x10, BX
 	ADDQ         $0x40, R9
 	SUBQ         $0x08, R12
-	JG           channels_of_near
-	JMP          end_of_channels
-
-far:
-	MOVQ channels+40(FP), R10
-
-channels_of_far:
-	VMOVUPD      (R9), Y1
-	VMOVUPD      32(R9), Y2
-	VCVTPH2PS    (AX), Y3
-	VCVTPH2PS    (BX), Y4
-	VMULPS       Y3, Y4, Y4
-	VANDPS       Y0, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X3
-	VCVTPS2PD    X4, Y4
-	VCVTPS2PD    X3, Y3
-	VADDPD       Y4, Y1, Y1
-	VADDPD       Y3, Y2, Y2
-	VCVTPH2PS    (AX)(CX*1), Y3
-	VCVTPH2PS    (BX)(SI*1), Y4
-	VMULPS       Y3, Y4, Y4
-	VANDPS       Y0, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X3
-	VCVTPS2PD    X4, Y4
-	VCVTPS2PD    X3, Y3
-	VADDPD       Y4, Y1, Y1
-	VADDPD       Y3, Y2, Y2
-	VCVTPH2PS    (AX)(CX*2), Y3
-	VCVTPH2PS    (BX)(SI*2), Y4
-	VMULPS       Y3, Y4, Y4
-	VANDPS       Y0, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X3
-	VCVTPS2PD    X4, Y4
-	VCVTPS2PD    X3, Y3
-	VADDPD       Y4, Y1, Y1
-	VADDPD       Y3, Y2, Y2
-	VCVTPH2PS    (AX)(DX*1), Y3
-	VCVTPH2PS    (BX)(DI*1), Y4
-	VMULPS       Y3, Y4, Y4
-	VANDPS       Y0, Y4, Y4
-	VEXTRACTF128 $0x01, Y4, X3
-	VCVTPS2PD    X4, Y4
-	VCVTPS2PD    X3, Y3
-	VADDPD       Y4, Y1, Y1
-	VADDPD       Y3, Y2, Y2
-	VMOVUPD      Y1, (R9)
-	VMOVUPD      Y2, 32(R9)
-	ADDQ         $0x10, AX
-	ADDQ         $0x10, BX
-	ADDQ         $0x40, R9
-	SUBQ         $0x08, R10
-	JG           channels_of_far
-
-end_of_channels:
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x02, R9, R9
-	SUBQ   R9, AX
-	LEAQ   (AX)(CX*4), AX
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x02, R9, R9
-	SUBQ   R9, BX
-	LEAQ   (BX)(SI*4), BX
-	SUBQ   $0x04, R8
-	JMP    four
+	JG           channels_of_four
+	MOVQ         channels+40(FP), R9
+	IMUL3Q       $0x02, R9, R9
+	SUBQ         R9, AX
+	LEAQ         (AX)(CX*4), AX
+	MOVQ         channels+40(FP), R9
+	IMUL3Q       $0x02, R9, R9
+	SUBQ         R9, BX
+	LEAQ         (BX)(SI*4), BX
+	SUBQ         $0x04, R8
+	JMP          four
 
 fewer:
 one:
@@ -1164,12 +1073,121 @@ TEXT ·sumsFloat16(SB), NOSPLIT, $8-64
 	MOVQ     rows+32(FP), R11
 
 four:
-	CMPQ R11, $0x04
-	JL   fewer
-	MOVQ sums+48(FP), R8
-	LEAQ (R8)(R9*4), R12
-	CMPQ CX, $0x00001000
-	JGE  far
+	CMPQ   R11, $0x04
+	JL     fewer
+	MOVQ   sums+48(FP), R8
+	LEAQ   (R8)(R9*4), R12
+	MOVQ   channels+40(FP), R13
+	IMUL3Q $0x02, R13, R13
+	CMPQ   R13, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R13
+	JNE    far_for_near
+	CMPQ   SI, R13
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
+	LEAQ (AX)(CX*4), R13
+	LEAQ (BX)(SI*4), R14
+	MOVQ channels+40(FP), R15
+
+channels_of_four:
+	PREFETCHT1  (R13)
+	PREFETCHT1  (R13)(CX*1)
+	PREFETCHT1  (R13)(CX*2)
+	PREFETCHT1  (R13)(DX*1)
+	ADDQ        $0x08, R13
+	PREFETCHT1  (R14)
+	PREFETCHT1  (R14)(SI*1)
+	PREFETCHT1  (R14)(SI*2)
+	PREFETCHT1  (R14)(DI*1)
+	ADDQ        $0x08, R14
+	VMOVUPD     (R8), Y1
+	VMOVUPD     (R8)(R9*1), Y2
+	VMOVUPD     (R8)(R9*2), Y3
+	VMOVUPD     (R8)(R10*1), Y4
+	VMOVUPD     (R12), Y5
+	VMOVUPD     (R12)(R9*1), Y6
+	VMOVUPD     (R12)(R9*2), Y7
+	VMOVUPD     (R12)(R10*1), Y8
+	VCVTPH2PS   (AX), X9
+	VCVTPS2PD   X9, Y9
+	VCVTPH2PS   (BX), X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPH2PS   (AX)(CX*1), X9
+	VCVTPS2PD   X9, Y9
+	VCVTPH2PS   (BX)(SI*1), X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPH2PS   (AX)(CX*2), X9
+	VCVTPS2PD   X9, Y9
+	VCVTPH2PS   (BX)(SI*2), X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VCVTPH2PS   (AX)(DX*1), X9
+	VCVTPS2PD   X9, Y9
+	VCVTPH2PS   (BX)(DI*1), X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVUPD     Y1, (R8)
+	VMOVUPD     Y2, (R8)(R9*1)
+	VMOVUPD     Y3, (R8)(R9*2)
+	VMOVUPD     Y4, (R8)(R10*1)
+	VMOVUPD     Y5, (R12)
+	VMOVUPD     Y6, (R12)(R9*1)
+	VMOVUPD     Y7, (R12)(R9*2)
+	VMOVUPD     Y8, (R12)(R10*1)
+	ADDQ        $0x08, AX
+	ADDQ        $0x08, BX
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R12
+	SUBQ        $0x04, R15
+	JG          channels_of_four
+	JMP         end_of_channels
+
+near:
 	LEAQ (AX)(CX*4), R13
 	LEAQ (BX)(SI*4), R14
 	MOVQ channels+40(FP), R15
@@ -1261,94 +1279,6 @@ channels_of_near:
 	ADDQ        $0x20, R12
 	SUBQ        $0x04, R15
 	JG          channels_of_near
-	JMP         end_of_channels
-
-far:
-	MOVQ channels+40(FP), R13
-
-channels_of_far:
-	VMOVUPD     (R8), Y1
-	VMOVUPD     (R8)(R9*1), Y2
-	VMOVUPD     (R8)(R9*2), Y3
-	VMOVUPD     (R8)(R10*1), Y4
-	VMOVUPD     (R12), Y5
-	VMOVUPD     (R12)(R9*1), Y6
-	VMOVUPD     (R12)(R9*2), Y7
-	VMOVUPD     (R12)(R10*1), Y8
-	VCVTPH2PS   (AX), X9
-	VCVTPS2PD   X9, Y9
-	VCVTPH2PS   (BX), X10
-	VCVTPS2PD   X10, Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VFMADD231PD Y11, Y11, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VCVTPH2PS   (AX)(CX*1), X9
-	VCVTPS2PD   X9, Y9
-	VCVTPH2PS   (BX)(SI*1), X10
-	VCVTPS2PD   X10, Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VFMADD231PD Y11, Y11, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VCVTPH2PS   (AX)(CX*2), X9
-	VCVTPS2PD   X9, Y9
-	VCVTPH2PS   (BX)(SI*2), X10
-	VCVTPS2PD   X10, Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VFMADD231PD Y11, Y11, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VCVTPH2PS   (AX)(DX*1), X9
-	VCVTPS2PD   X9, Y9
-	VCVTPH2PS   (BX)(DI*1), X10
-	VCVTPS2PD   X10, Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VFMADD231PD Y11, Y11, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VMOVUPD     Y1, (R8)
-	VMOVUPD     Y2, (R8)(R9*1)
-	VMOVUPD     Y3, (R8)(R9*2)
-	VMOVUPD     Y4, (R8)(R10*1)
-	VMOVUPD     Y5, (R12)
-	VMOVUPD     Y6, (R12)(R9*1)
-	VMOVUPD     Y7, (R12)(R9*2)
-	VMOVUPD     Y8, (R12)(R10*1)
-	ADDQ        $0x08, AX
-	ADDQ        $0x08, BX
-	ADDQ        $0x20, R8
-	ADDQ        $0x20, R12
-	SUBQ        $0x04, R13
-	JG          channels_of_far
 
 end_of_channels:
 	MOVQ   channels+40(FP), R8
@@ -1440,22 +1370,36 @@ TEXT ·absYGBFloat16(SB), NOSPLIT, $8-56
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLQ   $0x01, Y0, Y0
 	MOVQ     rows+32(FP), R8
+	MOVQ     channels+40(FP), R9
+	IMUL3Q   $0x02, R9, R9
+	CMPQ     R9, $0x00001000
+	JGE      far_for_fewer
+	CMPQ     CX, R9
+	JNE      far_for_fewer
+	CMPQ     SI, R9
+	JNE      far_for_fewer
+	JMP      fewer
 
+far_for_fewer:
 four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
-	CMPQ CX, $0x00001000
-	JGE  far
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
 
-channels_of_near:
+channels_of_four:
 	PREFETCHT1 (R10)
-	ADDQ       $0x00000040, R10
+	PREFETCHT1 (R10)(CX*1)
+	PREFETCHT1 (R10)(CX*2)
+	PREFETCHT1 (R10)(DX*1)
+	ADDQ       $0x10, R10
 	PREFETCHT1 (R11)
-	ADDQ       $0x00000040, R11
+	PREFETCHT1 (R11)(SI*1)
+	PREFETCHT1 (R11)(SI*2)
+	PREFETCHT1 (R11)(DI*1)
+	ADDQ       $0x10, R11
 	VMOVUPD    (R9), Y1
 	VMOVUPD    32(R9), Y2
 	VPXOR      X3, X3, X3
@@ -1528,98 +1472,17 @@ channels_of_near:
 	ADDQ       $0x10, BX
 	ADDQ       $0x40, R9
 	SUBQ       $0x08, R12
-	JG         channels_of_near
-	JMP        end_of_channels
-
-far:
-	MOVQ channels+40(FP), R10
-
-channels_of_far:
-	VMOVUPD    (R9), Y1
-	VMOVUPD    32(R9), Y2
-	VPXOR      X3, X3, X3
-	VPUNPCKLWD (AX), X3, X4
-	VPUNPCKHWD (AX), X3, X3
-	VCVTPS2PD  X4, Y4
-	VCVTPS2PD  X3, Y3
-	VPXOR      X5, X5, X5
-	VPUNPCKLWD (BX), X5, X6
-	VPUNPCKHWD (BX), X5, X5
-	VCVTPS2PD  X6, Y6
-	VCVTPS2PD  X5, Y5
-	VMULPD     Y6, Y4, Y4
-	VANDPD     Y0, Y4, Y4
-	VMULPD     Y5, Y3, Y3
-	VANDPD     Y0, Y3, Y3
-	VADDPD     Y4, Y1, Y1
-	VADDPD     Y3, Y2, Y2
-	VPXOR      X3, X3, X3
-	VPUNPCKLWD (AX)(CX*1), X3, X4
-	VPUNPCKHWD (AX)(CX*1), X3, X3
-	VCVTPS2PD  X4, Y4
-	VCVTPS2PD  X3, Y3
-	VPXOR      X5, X5, X5
-	VPUNPCKLWD (BX)(SI*1), X5, X6
-	VPUNPCKHWD (BX)(SI*1), X5, X5
-	VCVTPS2PD  X6, Y6
-	VCVTPS2PD  X5, Y5
-	VMULPD     Y6, Y4, Y4
-	VANDPD     Y0, Y4, Y4
-	VMULPD     Y5, Y3, Y3
-	VANDPD     Y0, Y3, Y3
-	VADDPD     Y4, Y1, Y1
-	VADDPD     Y3, Y2, Y2
-	VPXOR      X3, X3, X3
-	VPUNPCKLWD (AX)(CX*2), X3, X4
-	VPUNPCKHWD (AX)(CX*2), X3, X3
-	VCVTPS2PD  X4, Y4
-	VCVTPS2PD  X3, Y3
-	VPXOR      X5, X5, X5
-	VPUNPCKLWD (BX)(SI*2), X5, X6
-	VPUNPCKHWD (BX)(SI*2), X5, X5
-	VCVTPS2PD  X6, Y6
-	VCVTPS2PD  X5, Y5
-	VMULPD     Y6, Y4, Y4
-	VANDPD     Y0, Y4, Y4
-	VMULPD     Y5, Y3, Y3
-	VANDPD     Y0, Y3, Y3
-	VADDPD     Y4, Y1, Y1
-	VADDPD     Y3, Y2, Y2
-	VPXOR      X3, X3, X3
-	VPUNPCKLWD (AX)(DX*1), X3, X4
-	VPUNPCKHWD (AX)(DX*1), X3, X3
-	VCVTPS2PD  X4, Y4
-	VCVTPS2PD  X3, Y3
-	VPXOR      X5, X5, X5
-	VPUNPCKLWD (BX)(DI*1), X5, X6
-	VPUNPCKHWD (BX)(DI*1), X5, X5
-	VCVTPS2PD  X6, Y6
-	VCVTPS2PD  X5, Y5
-	VMULPD     Y6, Y4, Y4
-	VANDPD     Y0, Y4, Y4
-	VMULPD     Y5, Y3, Y3
-	VANDPD     Y0, Y3, Y3
-	VADDPD     Y4, Y1, Y1
-	VADDPD     Y3, Y2, Y2
-	VMOVUPD    Y1, (R9)
-	VMOVUPD    Y2, 32(R9)
-	ADDQ       $0x10, AX
-	ADDQ       $0x10, BX
-	ADDQ       $0x40, R9
-	SUBQ       $0x08, R10
-	JG         channels_of_far
-
-end_of_channels:
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x02, R9, R9
-	SUBQ   R9, AX
-	LEAQ   (AX)(CX*4), AX
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x02, R9, R9
-	SUBQ   R9, BX
-	LEAQ   (BX)(SI*4), BX
-	SUBQ   $0x04, R8
-	JMP    four
+	JG         channels_of_four
+	MOVQ       channels+40(FP), R9
+	IMUL3Q     $0x02, R9, R9
+	SUBQ       R9, AX
+	LEAQ       (AX)(CX*4), AX
+	MOVQ       channels+40(FP), R9
+	IMUL3Q     $0x02, R9, R9
+	SUBQ       R9, BX
+	LEAQ       (BX)(SI*4), BX
+	SUBQ       $0x04, R8
+	JMP        four
 
 fewer:
 one:
@@ -1691,12 +1554,137 @@ TEXT ·sumsBFloat16(SB), NOSPLIT, $8-64
 	MOVQ     rows+32(FP), R11
 
 four:
-	CMPQ R11, $0x04
-	JL   fewer
-	MOVQ sums+48(FP), R8
-	LEAQ (R8)(R9*4), R12
-	CMPQ CX, $0x00001000
-	JGE  far
+	CMPQ   R11, $0x04
+	JL     fewer
+	MOVQ   sums+48(FP), R8
+	LEAQ   (R8)(R9*4), R12
+	MOVQ   channels+40(FP), R13
+	IMUL3Q $0x02, R13, R13
+	CMPQ   R13, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R13
+	JNE    far_for_near
+	CMPQ   SI, R13
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
+	LEAQ (AX)(CX*4), R13
+	LEAQ (BX)(SI*4), R14
+	MOVQ channels+40(FP), R15
+
+channels_of_four:
+	PREFETCHT1  (R13)
+	PREFETCHT1  (R13)(CX*1)
+	PREFETCHT1  (R13)(CX*2)
+	PREFETCHT1  (R13)(DX*1)
+	ADDQ        $0x08, R13
+	PREFETCHT1  (R14)
+	PREFETCHT1  (R14)(SI*1)
+	PREFETCHT1  (R14)(SI*2)
+	PREFETCHT1  (R14)(DI*1)
+	ADDQ        $0x08, R14
+	VMOVUPD     (R8), Y1
+	VMOVUPD     (R8)(R9*1), Y2
+	VMOVUPD     (R8)(R9*2), Y3
+	VMOVUPD     (R8)(R10*1), Y4
+	VMOVUPD     (R12), Y5
+	VMOVUPD     (R12)(R9*1), Y6
+	VMOVUPD     (R12)(R9*2), Y7
+	VMOVUPD     (R12)(R10*1), Y8
+	VMOVQ       (AX), X9
+	VPXOR       X10, X10, X10
+	VPUNPCKLWD  X9, X10, X9
+	VCVTPS2PD   X9, Y9
+	VMOVQ       (BX), X10
+	VPXOR       X11, X11, X11
+	VPUNPCKLWD  X10, X11, X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVQ       (AX)(CX*1), X9
+	VPXOR       X10, X10, X10
+	VPUNPCKLWD  X9, X10, X9
+	VCVTPS2PD   X9, Y9
+	VMOVQ       (BX)(SI*1), X10
+	VPXOR       X11, X11, X11
+	VPUNPCKLWD  X10, X11, X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVQ       (AX)(CX*2), X9
+	VPXOR       X10, X10, X10
+	VPUNPCKLWD  X9, X10, X9
+	VCVTPS2PD   X9, Y9
+	VMOVQ       (BX)(SI*2), X10
+	VPXOR       X11, X11, X11
+	VPUNPCKLWD  X10, X11, X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVQ       (AX)(DX*1), X9
+	VPXOR       X10, X10, X10
+	VPUNPCKLWD  X9, X10, X9
+	VCVTPS2PD   X9, Y9
+	VMOVQ       (BX)(DI*1), X10
+	VPXOR       X11, X11, X11
+	VPUNPCKLWD  X10, X11, X10
+	VCVTPS2PD   X10, Y10
+	VMULPD      Y9, Y10, Y11
+	VFMADD231PD Y10, Y10, Y7
+	VFMADD231PD Y9, Y10, Y2
+	VANDPD      Y0, Y11, Y10
+	VADDPD      Y10, Y1, Y1
+	VMAXPD      Y8, Y10, Y8
+	VFMADD231PD Y11, Y11, Y3
+	VADDPD      Y9, Y5, Y5
+	VANDPD      Y0, Y9, Y10
+	VADDPD      Y10, Y4, Y4
+	VFMADD231PD Y9, Y9, Y6
+	VMOVUPD     Y1, (R8)
+	VMOVUPD     Y2, (R8)(R9*1)
+	VMOVUPD     Y3, (R8)(R9*2)
+	VMOVUPD     Y4, (R8)(R10*1)
+	VMOVUPD     Y5, (R12)
+	VMOVUPD     Y6, (R12)(R9*1)
+	VMOVUPD     Y7, (R12)(R9*2)
+	VMOVUPD     Y8, (R12)(R10*1)
+	ADDQ        $0x08, AX
+	ADDQ        $0x08, BX
+	ADDQ        $0x20, R8
+	ADDQ        $0x20, R12
+	SUBQ        $0x04, R15
+	JG          channels_of_four
+	JMP         end_of_channels
+
+near:
 	LEAQ (AX)(CX*4), R13
 	LEAQ (BX)(SI*4), R14
 	MOVQ channels+40(FP), R15
@@ -1804,110 +1792,6 @@ channels_of_near:
 	ADDQ        $0x20, R12
 	SUBQ        $0x04, R15
 	JG          channels_of_near
-	JMP         end_of_channels
-
-far:
-	MOVQ channels+40(FP), R13
-
-channels_of_far:
-	VMOVUPD     (R8), Y1
-	VMOVUPD     (R8)(R9*1), Y2
-	VMOVUPD     (R8)(R9*2), Y3
-	VMOVUPD     (R8)(R10*1), Y4
-	VMOVUPD     (R12), Y5
-	VMOVUPD     (R12)(R9*1), Y6
-	VMOVUPD     (R12)(R9*2), Y7
-	VMOVUPD     (R12)(R10*1), Y8
-	VMOVQ       (AX), X9
-	VPXOR       X10, X10, X10
-	VPUNPCKLWD  X9, X10, X9
-	VCVTPS2PD   X9, Y9
-	VMOVQ       (BX), X10
-	VPXOR       X11, X11, X11
-	VPUNPCKLWD  X10, X11, X10
-	VCVTPS2PD   X10, Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VFMADD231PD Y11, Y11, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VMOVQ       (AX)(CX*1), X9
-	VPXOR       X10, X10, X10
-	VPUNPCKLWD  X9, X10, X9
-	VCVTPS2PD   X9, Y9
-	VMOVQ       (BX)(SI*1), X10
-	VPXOR       X11, X11, X11
-	VPUNPCKLWD  X10, X11, X10
-	VCVTPS2PD   X10, Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VFMADD231PD Y11, Y11, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VMOVQ       (AX)(CX*2), X9
-	VPXOR       X10, X10, X10
-	VPUNPCKLWD  X9, X10, X9
-	VCVTPS2PD   X9, Y9
-	VMOVQ       (BX)(SI*2), X10
-	VPXOR       X11, X11, X11
-	VPUNPCKLWD  X10, X11, X10
-	VCVTPS2PD   X10, Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VFMADD231PD Y11, Y11, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VMOVQ       (AX)(DX*1), X9
-	VPXOR       X10, X10, X10
-	VPUNPCKLWD  X9, X10, X9
-	VCVTPS2PD   X9, Y9
-	VMOVQ       (BX)(DI*1), X10
-	VPXOR       X11, X11, X11
-	VPUNPCKLWD  X10, X11, X10
-	VCVTPS2PD   X10, Y10
-	VMULPD      Y9, Y10, Y11
-	VFMADD231PD Y10, Y10, Y7
-	VFMADD231PD Y9, Y10, Y2
-	VANDPD      Y0, Y11, Y10
-	VADDPD      Y10, Y1, Y1
-	VMAXPD      Y8, Y10, Y8
-	VFMADD231PD Y11, Y11, Y3
-	VADDPD      Y9, Y5, Y5
-	VANDPD      Y0, Y9, Y10
-	VADDPD      Y10, Y4, Y4
-	VFMADD231PD Y9, Y9, Y6
-	VMOVUPD     Y1, (R8)
-	VMOVUPD     Y2, (R8)(R9*1)
-	VMOVUPD     Y3, (R8)(R9*2)
-	VMOVUPD     Y4, (R8)(R10*1)
-	VMOVUPD     Y5, (R12)
-	VMOVUPD     Y6, (R12)(R9*1)
-	VMOVUPD     Y7, (R12)(R9*2)
-	VMOVUPD     Y8, (R12)(R10*1)
-	ADDQ        $0x08, AX
-	ADDQ        $0x08, BX
-	ADDQ        $0x20, R8
-	ADDQ        $0x20, R12
-	SUBQ        $0x04, R13
-	JG          channels_of_far
 
 end_of_channels:
 	MOVQ   channels+40(FP), R8
@@ -2005,24 +1889,36 @@ TEXT ·absYGInFloat32(SB), NOSPLIT, $16-57
 	VPSRLD   $0x10, Y0, Y1
 	VPSLLD   $0x10, Y1, Y1
 	MOVQ     rows+32(FP), R8
+	MOVQ     channels+40(FP), R9
+	IMUL3Q   $0x02, R9, R9
+	CMPQ     R9, $0x00001000
+	JGE      far_for_fewer
+	CMPQ     CX, R9
+	JNE      far_for_fewer
+	CMPQ     SI, R9
+	JNE      far_for_fewer
+	JMP      fewer
 
+far_for_fewer:
 four:
 	CMPQ R8, $0x04
 	JL   fewer
 	MOVQ sum+48(FP), R9
-	CMPQ CX, $0x00001000
-	JGE  far
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
 
-channels_of_near:
+channels_of_four:
 	PREFETCHT1   (R10)
-	PREFETCHT1   64(R10)
-	ADDQ         $0x00000080, R10
+	PREFETCHT1   (R10)(CX*1)
+	PREFETCHT1   (R10)(CX*2)
+	PREFETCHT1   (R10)(DX*1)
+	ADDQ         $0x20, R10
 	PREFETCHT1   (R11)
-	PREFETCHT1   64(R11)
-	ADDQ         $0x00000080, R11
+	PREFETCHT1   (R11)(SI*1)
+	PREFETCHT1   (R11)(SI*2)
+	PREFETCHT1   (R11)(DI*1)
+	ADDQ         $0x20, R11
 	VMOVUPD      (R9), Y2
 	VMOVUPD      32(R9), Y3
 	VMOVUPD      64(R9), Y4
@@ -2119,122 +2015,17 @@ channels_of_near:
 	ADDQ         $0x20, BX
 	ADDQ         $0x00000080, R9
 	SUBQ         $0x10, R12
-	JG           channels_of_near
-	JMP          end_of_channels
-
-far:
-	MOVQ channels+40(FP), R10
-
-channels_of_far:
-	VMOVUPD      (R9), Y2
-	VMOVUPD      32(R9), Y3
-	VMOVUPD      64(R9), Y4
-	VMOVUPD      96(R9), Y5
-	VMOVDQU      (AX), Y6
-	VMOVDQU      (BX), Y8
-	VPAND        Y1, Y6, Y7
-	VPAND        Y1, Y8, Y9
-	VPSLLD       $0x10, Y6, Y6
-	VPSLLD       $0x10, Y8, Y8
-	VMULPS       Y6, Y8, Y6
-	VMULPS       Y7, Y9, Y7
-	VANDPS       Y0, Y6, Y6
-	VUNPCKHPS    Y7, Y6, Y9
-	VUNPCKLPS    Y7, Y6, Y8
-	VEXTRACTF128 $0x01, Y8, X6
-	VCVTPS2PD    X8, Y7
-	VCVTPS2PD    X6, Y6
-	VEXTRACTF128 $0x01, Y9, X8
-	VCVTPS2PD    X9, Y9
-	VCVTPS2PD    X8, Y8
-	VADDPD       Y7, Y2, Y2
-	VADDPD       Y9, Y3, Y3
-	VADDPD       Y6, Y4, Y4
-	VADDPD       Y8, Y5, Y5
-	VMOVDQU      (AX)(CX*1), Y6
-	VMOVDQU      (BX)(SI*1), Y8
-	VPAND        Y1, Y6, Y7
-	VPAND        Y1, Y8, Y9
-	VPSLLD       $0x10, Y6, Y6
-	VPSLLD       $0x10, Y8, Y8
-	VMULPS       Y6, Y8, Y6
-	VMULPS       Y7, Y9, Y7
-	VANDPS       Y0, Y6, Y6
-	VUNPCKHPS    Y7, Y6, Y9
-	VUNPCKLPS    Y7, Y6, Y8
-	VEXTRACTF128 $0x01, Y8, X6
-	VCVTPS2PD    X8, Y7
-	VCVTPS2PD    X6, Y6
-	VEXTRACTF128 $0x01, Y9, X8
-	VCVTPS2PD    X9, Y9
-	VCVTPS2PD    X8, Y8
-	VADDPD       Y7, Y2, Y2
-	VADDPD       Y9, Y3, Y3
-	VADDPD       Y6, Y4, Y4
-	VADDPD       Y8, Y5, Y5
-	VMOVDQU      (AX)(CX*2), Y6
-	VMOVDQU      (BX)(SI*2), Y8
-	VPAND        Y1, Y6, Y7
-	VPAND        Y1, Y8, Y9
-	VPSLLD       $0x10, Y6, Y6
-	VPSLLD       $0x10, Y8, Y8
-	VMULPS       Y6, Y8, Y6
-	VMULPS       Y7, Y9, Y7
-	VANDPS       Y0, Y6, Y6
-	VUNPCKHPS    Y7, Y6, Y9
-	VUNPCKLPS    Y7, Y6, Y8
-	VEXTRACTF128 $0x01, Y8, X6
-	VCVTPS2PD    X8, Y7
-	VCVTPS2PD    X6, Y6
-	VEXTRACTF128 $0x01, Y9, X8
-	VCVTPS2PD    X9, Y9
-	VCVTPS2PD    X8, Y8
-	VADDPD       Y7, Y2, Y2
-	VADDPD       Y9, Y3, Y3
-	VADDPD       Y6, Y4, Y4
-	VADDPD       Y8, Y5, Y5
-	VMOVDQU      (AX)(DX*1), Y6
-	VMOVDQU      (BX)(DI*1), Y8
-	VPAND        Y1, Y6, Y7
-	VPAND        Y1, Y8, Y9
-	VPSLLD       $0x10, Y6, Y6
-	VPSLLD       $0x10, Y8, Y8
-	VMULPS       Y6, Y8, Y6
-	VMULPS       Y7, Y9, Y7
-	VANDPS       Y0, Y6, Y6
-	VUNPCKHPS    Y7, Y6, Y9
-	VUNPCKLPS    Y7, Y6, Y8
-	VEXTRACTF128 $0x01, Y8, X6
-	VCVTPS2PD    X8, Y7
-	VCVTPS2PD    X6, Y6
-	VEXTRACTF128 $0x01, Y9, X8
-	VCVTPS2PD    X9, Y9
-	VCVTPS2PD    X8, Y8
-	VADDPD       Y7, Y2, Y2
-	VADDPD       Y9, Y3, Y3
-	VADDPD       Y6, Y4, Y4
-	VADDPD       Y8, Y5, Y5
-	VMOVUPD      Y2, (R9)
-	VMOVUPD      Y3, 32(R9)
-	VMOVUPD      Y4, 64(R9)
-	VMOVUPD      Y5, 96(R9)
-	ADDQ         $0x20, AX
-	ADDQ         $0x20, BX
-	ADDQ         $0x00000080, R9
-	SUBQ         $0x10, R10
-	JG           channels_of_far
-
-end_of_channels:
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x02, R9, R9
-	SUBQ   R9, AX
-	LEAQ   (AX)(CX*4), AX
-	MOVQ   channels+40(FP), R9
-	IMUL3Q $0x02, R9, R9
-	SUBQ   R9, BX
-	LEAQ   (BX)(SI*4), BX
-	SUBQ   $0x04, R8
-	JMP    four
+	JG           channels_of_four
+	MOVQ         channels+40(FP), R9
+	IMUL3Q       $0x02, R9, R9
+	SUBQ         R9, AX
+	LEAQ         (AX)(CX*4), AX
+	MOVQ         channels+40(FP), R9
+	IMUL3Q       $0x02, R9, R9
+	SUBQ         R9, BX
+	LEAQ         (BX)(SI*4), BX
+	SUBQ         $0x04, R8
+	JMP          four
 
 fewer:
 one:
@@ -2300,9 +2091,9 @@ done:
 	RET
 
 // func absYGMapsFloat32(y *float32, gradient *float32, yStride int, gradientStride int,
-//	positions int, sum *float64)
+//	yAhead int, gradientAhead int, positions int, sum *float64)
 // Requires: AVX, AVX2, MMX+, SSE
-TEXT ·absYGMapsFloat32(SB), NOSPLIT, $8-48
+TEXT ·absYGMapsFloat32(SB), NOSPLIT, $8-64
 	STMXCSR  (SP)
 	MOVL     $0x00001f80, 4(SP)
 	LDMXCSR  4(SP)
@@ -2316,14 +2107,18 @@ TEXT ·absYGMapsFloat32(SB), NOSPLIT, $8-48
 	LEAQ     (SI)(DI*4), R9
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLQ   $0x01, Y0, Y0
-	MOVQ     positions+32(FP), R10
-	MOVQ     sum+40(FP), R11
+	MOVQ     positions+48(FP), R10
+	MOVQ     sum+56(FP), R11
 	VMOVUPD  (R11), Y1
 	VMOVUPD  32(R11), Y2
-	LEAQ     (BX)(CX*4), R12
-	LEAQ     (R9)(DI*4), R13
+	MOVQ     yAhead+32(FP), R12
+	ADDQ     AX, R12
+	MOVQ     gradientAhead+40(FP), R13
+	ADDQ     SI, R13
+	SUBQ     $0x04, R10
+	JL       fewer
 
-positions:
+four:
 	VCVTPS2PD  (AX), Y3
 	VCVTPS2PD  (SI), Y4
 	VMULPD     Y3, Y4, Y4
@@ -2380,35 +2175,124 @@ positions:
 	VADDPD     Y8, Y2, Y2
 	VADDPD     Y3, Y2, Y2
 	VADDPD     Y4, Y2, Y2
-	PREFETCHT0 (R12)
-	PREFETCHT0 64(R12)
+	PREFETCHT1 (R12)
+	PREFETCHT1 64(R12)
 	ADDQ       $0x00000080, R12
 	ADDQ       $0x10, AX
 	ADDQ       $0x10, BX
-	PREFETCHT0 (R13)
-	PREFETCHT0 64(R13)
+	PREFETCHT1 (R13)
+	PREFETCHT1 64(R13)
 	ADDQ       $0x00000080, R13
 	ADDQ       $0x10, SI
 	ADDQ       $0x10, R9
 	SUBQ       $0x04, R10
-	JG         positions
-	VMOVUPD    Y1, (R11)
-	VMOVUPD    Y2, 32(R11)
-	LDMXCSR    (SP)
+	JGE        four
+
+fewer:
+	ADDQ         $0x04, R10
+	JE           done
+	VMOVD        R10, X3
+	VPBROADCASTD X3, X3
+	VPCMPGTD     lanes<>+0(SB), X3, X3
+	VMASKMOVPS   (AX), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (SI), X3, X5
+	VCVTPS2PD    X5, Y5
+	VMULPD       Y4, Y5, Y5
+	VANDPD       Y0, Y5, Y5
+	VMASKMOVPS   (AX)(CX*1), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (SI)(DI*1), X3, X6
+	VCVTPS2PD    X6, Y6
+	VMULPD       Y4, Y6, Y6
+	VANDPD       Y0, Y6, Y6
+	VMASKMOVPS   (AX)(CX*2), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (SI)(DI*2), X3, X7
+	VCVTPS2PD    X7, Y7
+	VMULPD       Y4, Y7, Y7
+	VANDPD       Y0, Y7, Y7
+	VMASKMOVPS   (AX)(DX*1), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (SI)(R8*1), X3, X8
+	VCVTPS2PD    X8, Y8
+	VMULPD       Y4, Y8, Y8
+	VANDPD       Y0, Y8, Y8
+	VUNPCKLPD    Y6, Y5, Y4
+	VUNPCKHPD    Y6, Y5, Y5
+	VUNPCKLPD    Y8, Y7, Y6
+	VUNPCKHPD    Y8, Y7, Y7
+	VPERM2F128   $0x20, Y6, Y4, Y8
+	VPERM2F128   $0x20, Y7, Y5, Y9
+	VPERM2F128   $0x31, Y6, Y4, Y4
+	VPERM2F128   $0x31, Y7, Y5, Y5
+	VADDPD       Y8, Y1, Y1
+	VADDPD       Y9, Y1, Y1
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y5, Y1, Y1
+	VMASKMOVPS   (BX), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (R9), X3, X5
+	VCVTPS2PD    X5, Y5
+	VMULPD       Y4, Y5, Y5
+	VANDPD       Y0, Y5, Y5
+	VMASKMOVPS   (BX)(CX*1), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (R9)(DI*1), X3, X6
+	VCVTPS2PD    X6, Y6
+	VMULPD       Y4, Y6, Y6
+	VANDPD       Y0, Y6, Y6
+	VMASKMOVPS   (BX)(CX*2), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (R9)(DI*2), X3, X7
+	VCVTPS2PD    X7, Y7
+	VMULPD       Y4, Y7, Y7
+	VANDPD       Y0, Y7, Y7
+	VMASKMOVPS   (BX)(DX*1), X3, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (R9)(R8*1), X3, X3
+	VCVTPS2PD    X3, Y3
+	VMULPD       Y4, Y3, Y3
+	VANDPD       Y0, Y3, Y3
+	VUNPCKLPD    Y6, Y5, Y0
+	VUNPCKHPD    Y6, Y5, Y4
+	VUNPCKLPD    Y3, Y7, Y5
+	VUNPCKHPD    Y3, Y7, Y3
+	VPERM2F128   $0x20, Y5, Y0, Y6
+	VPERM2F128   $0x20, Y3, Y4, Y7
+	VPERM2F128   $0x31, Y5, Y0, Y0
+	VPERM2F128   $0x31, Y3, Y4, Y3
+	VADDPD       Y6, Y2, Y2
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y0, Y2, Y2
+	VADDPD       Y3, Y2, Y2
+
+done:
+	VMOVUPD Y1, (R11)
+	VMOVUPD Y2, 32(R11)
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
-// func transposeFloat32(from *float32, stride int, positions int, to *float32, rowStride int)
+DATA lanes<>+0(SB)/4, $0x00000000
+DATA lanes<>+4(SB)/4, $0x00000001
+DATA lanes<>+8(SB)/4, $0x00000002
+DATA lanes<>+12(SB)/4, $0x00000003
+GLOBL lanes<>(SB), RODATA|NOPTR, $16
+
+// func transposeFloat32(from *float32, stride int, ahead int, positions int, to *float32,
+//	rowStride int)
 // Requires: AVX, MMX+
-TEXT ·transposeFloat32(SB), NOSPLIT, $0-40
+TEXT ·transposeFloat32(SB), NOSPLIT, $0-48
 	MOVQ from+0(FP), AX
 	MOVQ stride+8(FP), CX
 	LEAQ (CX)(CX*2), DX
 	LEAQ (AX)(CX*4), BX
-	MOVQ to+24(FP), SI
-	MOVQ rowStride+32(FP), DI
-	MOVQ positions+16(FP), R8
-	LEAQ (BX)(CX*4), R9
+	MOVQ to+32(FP), SI
+	MOVQ rowStride+40(FP), DI
+	MOVQ positions+24(FP), R8
+	MOVQ ahead+16(FP), R9
+	ADDQ AX, R9
 
 positions:
 	VMOVUPS     (AX), X0
@@ -2435,8 +2319,8 @@ positions:
 	ADDQ        DI, SI
 	VMOVUPS     Y5, (SI)
 	ADDQ        DI, SI
-	PREFETCHT0  (R9)
-	PREFETCHT0  64(R9)
+	PREFETCHT1  (R9)
+	PREFETCHT1  64(R9)
 	ADDQ        $0x00000080, R9
 	ADDQ        $0x10, AX
 	ADDQ        $0x10, BX

@@ -12,7 +12,7 @@ func absYGVectors[T tensor.Element]([]float64, matrix[T], matrix[T], int) bool {
 func absYGMapsVectors([]float64, tensor.View, tensor.View, int) bool           { return false }
 func orVectors[T tensor.Element]([]T, int) (words uint64, elements int)        { return 0, 0 }
 
-func transposeVectors[T tensor.Element](_, _ matrix[T], _, _ int) (channels, positions int) {
+func transposeVectors[T tensor.Element](_, _ matrix[T], _, _, _ int) (channels, positions int) {
 	return 0, 0
 }
 

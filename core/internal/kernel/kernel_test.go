@@ -82,6 +82,7 @@ func requireBits(
 	part func(first, last int) (y, g tensor.View, check func()),
 ) {
 	t.Helper()
+	shareTheLeast(t)
 	got, checkSums := guardedSums(t, want.Channels())
 	sumC, checkFlow := guardedColumn(t, want.Channels())
 	for _, ends := range [][2]int{{0, cut}, {cut, n}} {

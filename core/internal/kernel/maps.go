@@ -62,21 +62,22 @@ func (t rowTile[T]) of(r, rows, lo, hi int) matrix[T] {
 		return matrix[T]{t.data[r*t.view.Stride()+lo:], t.view.Stride()}
 	}
 	positions, step := t.view.Positions(), t.view.ChannelStride()
-	from := matrix[T]{t.data[r/positions*t.view.Stride()+r%positions+lo*step:], step}
-	transpose(t.copy, from, hi-lo, rows)
+	image, first := r/positions, r%positions
+	from := matrix[T]{t.data[image*t.view.Stride()+lo*step:], step}
+	transpose(t.copy, from, hi-lo, first, first+rows)
 	return t.copy
 }
 
-// transpose copies the first positions of some channels, which are the rows of from, to the rows of
-// to.
-func transpose[T tensor.Element](to, from matrix[T], channels, positions int) {
-	wholeChannels, wholePositions := transposeVectors(to, from, channels, positions)
+// transpose copies positions first to last of some channels, which are the rows of from, to the
+// rows of to.
+func transpose[T tensor.Element](to, from matrix[T], channels, first, last int) {
+	wholeChannels, wholePositions := transposeVectors(to, from, channels, first, last)
 	for c := range channels {
 		done := 0
 		if c < wholeChannels {
 			done = wholePositions
 		}
-		for p, value := range from.row(c, positions)[done:] {
+		for p, value := range from.row(c, last)[first+done:] {
 			to.data[(done+p)*to.stride+c] = value
 		}
 	}

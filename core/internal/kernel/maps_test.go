@@ -88,6 +88,7 @@ func TestMapsOfAnyRuns(t *testing.T) {
 	y, g := deviates[float32](1, rows*channels), deviates[float32](2, rows*channels)
 	want := reference(viewOf(t, y, rows, channels, channels),
 		viewOf(t, g, rows, channels, channels))
+	shareTheLeast(t)
 	onEachKernel(t, func(t *testing.T) {
 		got := NewSums(channels)
 		four, _ := maps(t, y, mapShape{4, channels, 6, 0, 0})

@@ -4,9 +4,32 @@ import (
 	"runtime/debug"
 
 	"agflow/core/fault"
+	"agflow/core/tensor"
 
 	"golang.org/x/sync/errgroup"
 )
+
+// share is the least that a worker is woken for, in bytes; only tests change it.
+var share = struct {
+	total         int // of y and g: less is done before another processor has begun
+	absYGs, allOf int // of a row, for Σ|y·g| and for all sums: see useful
+}{2 << 20, 2 << 10, 1 << 10}
+
+// useful limits workers to as many as shorten a pass over y and g. Where the rows of several share a
+// page of memory, each processor reads ahead into what belongs to the others: with 1 KiB of a row
+// each, two workers read twice as much.
+func useful(workers, shareOfRow int, y, g tensor.View) int {
+	bytes := y.Channels() * dtypeBytes[y.Dtype()]
+	workers = min(workers, 2*y.Rows()*bytes/share.total)
+	if !isMaps(y) || !isMaps(g) {
+		workers = min(workers, bytes/shareOfRow)
+	}
+	return workers
+}
+
+var dtypeBytes = [...]int{
+	tensor.Float32Type: 4, tensor.Float64Type: 8, tensor.Float16Type: 2, tensor.BFloat16Type: 2,
+}
 
 // split gives each worker whole channels, at least 16; a single worker runs on the caller's
 // goroutine. A panic of a worker is returned as an error.

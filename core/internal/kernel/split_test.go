@@ -4,6 +4,8 @@ import (
 	"math"
 	"sync/atomic"
 	"testing"
+
+	"agflow/core/tensor"
 )
 
 // Every channel is processed once, for any number of workers.
@@ -25,6 +27,34 @@ func TestSplitCoversEveryChannelOnce(t *testing.T) {
 						workers, c, n)
 				}
 			}
+		}
+	}
+}
+
+// Workers are woken for large inputs, and not to share short rows: maps of channels have long runs.
+func TestOnlyUsefulWorkersAreWoken(t *testing.T) {
+	rows := func(n, channels int) tensor.View {
+		return viewOf(t, make([]float32, n*channels), n, channels, channels)
+	}
+	maps := func(images, channels, positions int) tensor.View {
+		return mapsOf(t, make([]float32, images*channels*positions), images, channels, positions)
+	}
+	for _, c := range []struct {
+		y, g       tensor.View
+		absYG, all int
+	}{
+		{rows(4, 2048), rows(4, 2048), 0, 0},
+		{rows(255, 2048), rows(255, 2048), 1, 1},
+		{rows(256, 2048), rows(256, 2048), 2, 2},
+		{rows(2048, 1024), rows(2048, 1024), 2, 4},
+		{rows(2048, 512), rows(2048, 512), 1, 2},
+		{maps(2048, 512, 1), maps(2048, 512, 1), 4, 4},
+		{maps(2048, 512, 1), rows(2048, 512), 1, 2},
+	} {
+		absYG, all := useful(8, share.absYGs, c.y, c.g), useful(8, share.allOf, c.y, c.g)
+		if absYG != c.absYG || all != c.all {
+			t.Errorf("%d rows of %d channels, %d positions: got %d and %d workers, want %d and %d",
+				c.y.Rows(), c.y.Channels(), c.y.Positions(), absYG, all, c.absYG, c.all)
 		}
 	}
 }

@@ -69,17 +69,20 @@ func absYGInFloat32(y *uint16, gradient *uint16, yStride int, gradientStride int
 	channels int, sum *float64) (exact bool)
 
 // absYGMapsFloat32 adds |y·gradient| of all positions to the sums of eight channels.
-// Strides, from channel to channel, are in bytes, positions a positive multiple of 4.
+// Strides, from channel to channel, are in bytes.
+// What lies yAhead and gradientAhead bytes ahead is asked for.
 //
 //go:noescape
-func absYGMapsFloat32(y *float32, gradient *float32, yStride int, gradientStride int,
-	positions int, sum *float64)
+func absYGMapsFloat32(y *float32, gradient *float32, yStride int, gradientStride int, yAhead int,
+	gradientAhead int, positions int, sum *float64)
 
 // transposeFloat32 copies eight channels, stride bytes apart, to rows of eight channels,
-// rowStride bytes apart. positions is a positive multiple of 4.
+// rowStride bytes apart, and asks for what lies ahead bytes ahead. positions is a positive
+// multiple of 4.
 //
 //go:noescape
-func transposeFloat32(from *float32, stride int, positions int, to *float32, rowStride int)
+func transposeFloat32(from *float32, stride int, ahead int, positions int, to *float32,
+	rowStride int)
 
 // orFloat32 ors the 8-byte words of four runs of bytes that begin stride bytes apart.
 // bytes is a positive multiple of 32.

@@ -97,6 +97,7 @@ func addView[T tensor.Element](s Sums, y, g tensor.View, workers int) error {
 	if y.Rows() == 0 {
 		return nil
 	}
+	workers = useful(workers, share.allOf, y, g)
 	if isMaps(y) || isMaps(g) {
 		return split(s.Channels(), workers, func(lo, hi int) {
 			inTiles(y, g, lo, hi, func(lo, hi int, y, g matrix[T], rows int) {

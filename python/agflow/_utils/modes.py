@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 Function = TypeVar("Function", bound=Callable)
+_CHECKPOINTING = "grad_checkpointing"
 
 
 @contextmanager
@@ -61,6 +62,22 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
         for model in models:
             model.eval()
         yield
+
+
+@contextmanager
+def without_checkpointing(model: nn.Module) -> Iterator[None]:
+    """Let timm's models run each part once instead of again in the backward pass, as hooks need it.
+
+    What they put out and its gradients are the same: only memory is given for time.
+    """
+    flagged = [m for m in model.modules() if vars(m).get(_CHECKPOINTING) is True]
+    for module in flagged:
+        setattr(module, _CHECKPOINTING, False)
+    try:
+        yield
+    finally:
+        for module in flagged:
+            setattr(module, _CHECKPOINTING, True)
 
 
 def with_gradients(function: Function) -> Function:

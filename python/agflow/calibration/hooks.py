@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from agflow._utils.hooks import temporary_hooks
-from agflow._utils.modes import preserve_training_mode
+from agflow._utils.modes import preserve_training_mode, without_checkpointing
 from agflow.calibration.taps import Sink, Taps
 from agflow.models import ChannelGroup, adapter_for
 from agflow.models.copying import watched
@@ -66,6 +66,7 @@ def capture(
     with (
         torch.enable_grad(),
         preserve_training_mode(model),
+        without_checkpointing(model),
         _frozen(model, trainable),
         watched(adapter_for(model), model),
         temporary_hooks(Taps(layers, sink).hooks(model)),

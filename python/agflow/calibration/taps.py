@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_iter, tree_map
 from torch.utils.hooks import RemovableHandle
 
 from agflow.errors import UnknownLayerError, UnsupportedModelError
@@ -50,6 +50,7 @@ class _Pass:
     """What one forward pass left at the taps, by layer, until the backward pass has come there."""
 
     seen: list[list[_Seen]] = field(default_factory=list)
+    images: int | None = None  # None where a part of the model was called by itself
 
 
 class Taps:
@@ -101,6 +102,8 @@ class Taps:
             return None
         self._begin()
         self._inputs = arguments, named
+        tensors = (x for x in tree_iter((arguments, named)) if isinstance(x, torch.Tensor))
+        self._pass.images = next((len(x) for x in tensors if x.ndim), None)
         if not self._of_maps:
             return None
         return tree_map(_with_gradient, (arguments, named))
@@ -168,7 +171,9 @@ class Taps:
         together.sort(key=lambda other: other.number)
         pairs = [other.take() for other in together]
         y_BTC, g_BTC = pairs[0] if len(pairs) == 1 else map(_joined, zip(*pairs, strict=True))
-        images = len(y_BTC)
+        # The first axis may be one of windows, of tokens before images, or of a few chosen tokens.
+        rows = y_BTC[..., 0].numel()
+        images = len(y_BTC) if of.images is None else min(of.images, rows)
         if all(tap.axis == -1 for tap in layer.seen_at):
             y_BTC, g_BTC = _rows(y_BTC), _rows(g_BTC)
         del pairs

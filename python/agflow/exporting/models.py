@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, cast
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from agflow._utils.defaults import default
-from agflow._utils.devices import device_of
+from agflow._utils.devices import device_of, first_parameter
 from agflow._utils.files import atomic_file
 from agflow._utils.modes import preserve_training_mode
 from agflow._utils.tensors import relative_difference
@@ -31,7 +32,14 @@ from agflow.errors import (
     NonFiniteError,
     UnsupportedModelError,
 )
-from agflow.models import adapter_for, count_params, logits_of, model_name
+from agflow.models import (
+    adapter_for,
+    count_params,
+    features_of,
+    head_of,
+    logits_of,
+    model_name,
+)
 from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of, own_methods
 from agflow.models.resizing import resize_of
@@ -53,14 +61,15 @@ def export(
 ) -> float:
     """Write a dense or pruned model as a file for another runtime.
 
-    The file maps input ``images`` float32 [batch, C, H, W] to output ``logits`` [batch, K], for any
-    batch size. C, H and W are the model's own: the file of a model that resizes its images
+    The file maps input ``images`` float32 [batch, C, H, W] to output ``logits`` [batch, K], or to
+    ``features`` [batch, …] of a model without a classifier (:func:`agflow.models.features_of`),
+    for any batch size. C, H and W are the model's own: the file of a model that resizes its images
     (:func:`agflow.models.at_image_size`) takes them at that size, which its JSON text holds as
     ``image_size``; where the preprocessing makes larger images, shrink them bilinear and
     antialiased.
 
     The file is loaded again, by onnxruntime or by ``torch.export.load``, and must give the model's
-    logits before it gets its name. A JSON text beside the graph (ONNX metadata ``agflow``, extra
+    output before it gets its name. A JSON text beside the graph (ONNX metadata ``agflow``, extra
     file ``agflow.json``) holds the model's name and the preprocessing.
 
     A ``.pt2`` file of this function holds JSON and raw numbers, no pickle. But
@@ -78,7 +87,7 @@ def export(
 
     Returns
     -------
-    largest difference of a logit, as a share of the largest logit
+    largest difference of a logit or feature, as a share of the largest one
 
     Raises
     ------
@@ -118,18 +127,24 @@ def export(
         "image_size": list(images.shape[2:]),
         "preprocessing": preprocessing and preprocessing.to_dict(),
     }
-    return export_module(model, path, images, about, format=format, opset=opset)
+    example = images[:1].to(first_parameter(model))
+    signature = IMAGES_TO_LOGITS if head_of(model, example).classes else IMAGES_TO_FEATURES
+    return export_module(
+        model, path, images, about, signature=signature, format=format, opset=opset
+    )
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Names of the input and of the output of an exported module."""
+    """Names of the input and of the output of an exported module, and what it reads that from."""
 
     takes: str
     gives: str
+    read: Callable[[Any], torch.Tensor] = logits_of
 
 
 IMAGES_TO_LOGITS = Signature("images", "logits")
+IMAGES_TO_FEATURES = Signature("images", "features", features_of)
 
 
 def export_module(
@@ -153,7 +168,7 @@ def export_module(
     format = _format(path, format)
     if format == "onnx":
         _check_opset(opset)
-    plain = _Plain(copy_of(module).cpu()).eval().requires_grad_(False)
+    plain = _Plain(copy_of(module).cpu(), signature.read).eval().requires_grad_(False)
     if any(parameter.dtype is not torch.float32 for parameter in plain.parameters()):
         raise DtypeError("the model is not wholly float32: call model.float() before the export")
     examples, text = examples[:CHECKED_IMAGES].cpu(), json.dumps(about)
@@ -165,19 +180,19 @@ def export_module(
         else:
             _write_torch(program, made, text)
         exported = _run_onnx(made) if format == "onnx" else _run_torch(made)
-        difference = _compare(plain, exported, examples)
+        difference = _compare(plain, exported, examples, signature.gives)
     return difference
 
 
 class _Plain(nn.Module):
     """A model whose input is named ``images`` and whose output is a bare tensor."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, read: Callable[[Any], torch.Tensor]):
         super().__init__()
-        self.model = model
+        self.model, self.read = model, read
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return logits_of(self.model(images))
+        return self.read(self.model(images))
 
 
 def _check_opset(opset: int) -> None:
@@ -198,7 +213,7 @@ def _check_copy(module: nn.Module, plain: _Plain, examples: torch.Tensor) -> Non
     if place is None:
         return
     with preserve_training_mode(module):
-        expected = logits_of(module.eval()(examples.to(device_of(module)))).cpu()
+        expected = plain.read(module.eval()(examples.to(device_of(module)))).cpu()
     if relative_difference(plain(examples), expected) > LOGIT_TOLERANCE:
         method = own_methods(module.get_submodule(place))[0]
         raise UnsupportedModelError(
@@ -257,9 +272,14 @@ def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgra
                 plain, (twice,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
             )
     except Exception as error:  # the tracer raises any kind for what it cannot follow
-        raise UnsupportedModelError(
-            f"torch cannot export {type(plain.model).__name__}: {_first_line(error)}"
-        ) from error
+        name = type(plain.model).__name__
+        reason = f"torch cannot export {name}: {_first_line(error)}"
+        if "Constraints violated (batch)" in reason:
+            reason = (
+                f"torch cannot export {name} for any batch size: its code takes that as a plain "
+                "number, as len(x) gives it; write x.shape[0]"
+            )
+        raise UnsupportedModelError(reason) from error
     program.example_inputs = None  # torch would pickle them into the file
     return program
 
@@ -350,7 +370,7 @@ def _pickled(path: pathlib.Path) -> list[str]:
 
 
 @torch.no_grad()
-def _compare(plain: _Plain, exported, images: torch.Tensor) -> float:
+def _compare(plain: _Plain, exported, images: torch.Tensor, gives: str) -> float:
     """Largest difference on a batch and on a single image: either size might be built in."""
     differences = []
     several = images if len(images) > 1 else images.expand(CHECKED_IMAGES, *images.shape[1:])
@@ -358,13 +378,13 @@ def _compare(plain: _Plain, exported, images: torch.Tensor) -> float:
         expected_BK = plain(batch)
         if not expected_BK.isfinite().all():
             raise NonFiniteError(
-                "the model's own logits are not finite, so that an exported file cannot be checked "
-                "against them: look for NaN or infinity in its weights"
+                f"the model's own {gives} are not finite, so that an exported file cannot be "
+                "checked against them: look for NaN or infinity in its weights"
             )
         differences.append(relative_difference(exported(batch), expected_BK))
     if not max(differences) <= LOGIT_TOLERANCE:
         raise InternalError(
-            f"the exported model's logits differ from torch's by {max(differences):.1e} of the "
+            f"the exported model's {gives} differ from torch's by {max(differences):.1e} of the "
             f"largest, expected at most {LOGIT_TOLERANCE:.0e}: "
             "nothing was written; please report the model"
         )

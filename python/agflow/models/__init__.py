@@ -102,6 +102,7 @@ if TYPE_CHECKING:
         channels_of as channels_of,
     )
     from agflow.models.classifier import Head as Head
+    from agflow.models.computed_weights import plain_weights as plain_weights
     from agflow.models.expert import (
         expert_preprocessing as expert_preprocessing,
         expert_tuning as expert_tuning,
@@ -175,6 +176,7 @@ _HOMES = {
     "model_macs": "operations",
     "model_name": "registry",
     "only_classes": "head",
+    "plain_weights": "computed_weights",
     "prefix_macs": "registry",
     "preprocessing_of": "preprocessing",
     "register": "registry",
@@ -218,6 +220,7 @@ __all__ = [
     "model_macs",
     "model_name",
     "only_classes",
+    "plain_weights",
     "prefix_macs",
     "preprocessing_of",
     "register",

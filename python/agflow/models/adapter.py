@@ -36,7 +36,7 @@ class Adapter(ABC):
     Attributes
     ----------
     family : short name, kept in expert folders
-    models : the models it handles, in words for error messages
+    models : the models it handles, in words
     library : that knows what preprocessing its models have
     any_size : whether its models take images of any size, so that theirs is what they are run on
     """
@@ -48,10 +48,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def recognises(self, model: nn.Module) -> bool:
-        """Whether ``model`` is of this family, supported or not (see :meth:`refusal`)."""
+        """Whether the adapter knows what all parts of ``model`` compute; others are traced."""
 
     def refusal(self, model: nn.Module) -> str | None:
-        """Why a model of this family is not supported; None when it is."""
+        """Why ``model`` is not supported in its state, with a cure; None when it is."""
         return None
 
     @abstractmethod

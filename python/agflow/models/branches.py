@@ -1,8 +1,8 @@
-"""Residual branches: a block that has lost one, or both, and the reasons against a block."""
+"""Residual branches: a block that has lost one, or both, and whether a block is a known one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -10,8 +10,8 @@ from torch import nn
 Chain = tuple[str, ...]
 """Names of a residual branch's modules below their block, in the order in which they are called."""
 
-Refusals = Callable[[nn.Module], Iterator[str]]
-"""Yields every reason against a module."""
+Knows = Callable[[nn.Module], bool]
+"""Whether a family knows what a module computes."""
 
 
 class Branches(nn.Module):
@@ -50,31 +50,26 @@ def chains_of(block: nn.Module, whole: Iterable[Chain]) -> tuple[Chain, ...]:
     return block.chains if type(block) is Branches else tuple(whole)
 
 
-def block_refusals(
+def knows_block(
     block: nn.Module,
     whole: tuple[Chain, Chain],
     norm_kind: type[nn.Module],
-    norm_name: str,
-    attention_refusals: Refusals,
-    mlp_refusals: Refusals,
-) -> Iterator[str]:
-    """Yield every reason against a block of a known class.
+    knows_attention: Knows,
+    knows_mlp: Knows,
+) -> bool:
+    """Whether the parts of a block of a known class are known, too.
 
     Its branches begin with a norm, and what follows the norm holds the units.
 
     Parameters
     ----------
     whole : the branches of a dense block, attention and MLP
-    norm_kind, norm_name : the class that the norms must have, and what messages call it
-    attention_refusals, mlp_refusals : reasons against the modules that hold the units
+    norm_kind : the class that the norms must have
+    knows_attention, knows_mlp : whether the modules that hold the units are known
     """
     left = chains_of(block, whole)
-    for chain, refusals in zip(whole, (attention_refusals, mlp_refusals), strict=True):
-        if chain in left:
-            yield from refusals(getattr(block, chain[1]))
-    for norm, *_ in left:
-        if type(getattr(block, norm)) is not norm_kind:
-            yield (
-                f"a norm of class {type(getattr(block, norm)).__name__} is not supported, expected "
-                f"{norm_name}"
-            )
+    return all(type(getattr(block, norm)) is norm_kind for norm, *_ in left) and all(
+        knows(getattr(block, chain[1]))
+        for chain, knows in zip(whole, (knows_attention, knows_mlp), strict=True)
+        if chain in left
+    )

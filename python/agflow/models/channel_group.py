@@ -130,6 +130,31 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Norm:
+    """A module that takes means over the units, and so has other ones when units are gone.
+
+    Such a mean is over the kept units alone, in the pruned model as in its masked reference.
+
+    Attributes
+    ----------
+    module : name of the module
+    axis : that the units lie along, in what enters and what leaves it
+    runs : where each unit lies along the axis
+    steps : the nodes of the traced graph that take the means, by name, each with the axis of its
+        input
+    """
+
+    module: str
+    axis: int
+    runs: tuple[Run, ...]
+    steps: tuple[tuple[str, int], ...]
+
+    def kept(self, size: int, units: int, keep_U: torch.Tensor) -> torch.Tensor:
+        """The positions of the axis that stay, as :meth:`Member.kept` gives them."""
+        return Member(self.module, self.axis, THROUGH, self.runs).kept(size, units, keep_U)
+
+
+@dataclass(frozen=True)
 class Attribute:
     """A number that Python code computes with and that follows the number of units.
 
@@ -175,7 +200,7 @@ class ChannelGroup:
         (attention heads), ``"head_dim"`` (channels of the values inside the heads, or pairs of a
         query and a key channel), ``"embed"`` (channels of the residual stream of a transformer),
         ``"conv"`` (channels between convolutions), ``"stage"`` (channels of a residual stream of
-        maps) or ``"block"`` (a residual branch, which is one unit)
+        maps or tokens) or ``"block"`` (a residual branch, which is one unit)
     units : units present now
     unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for
         a branch, else 1)
@@ -193,6 +218,7 @@ class ChannelGroup:
         without them
     members : where the units lie in parameters and buffers
     attributes : numbers of modules that follow the number of units
+    norms : modules that take means over the units
     """
 
     name: str
@@ -209,6 +235,7 @@ class ChannelGroup:
     residual: bool = False
     members: tuple[Member, ...] = ()
     attributes: tuple[Attribute, ...] = ()
+    norms: tuple[Norm, ...] = ()
 
     @property
     def seen_at(self) -> tuple[Tap, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from agflow._utils.modes import forget_caches
@@ -103,11 +104,25 @@ def copy_of(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     forget_caches(model)
     with plain(model):
         try:
-            return copy.deepcopy(model, memo)
+            return copy.deepcopy(model, _with_graph_modules(model, memo or {}))
         except Exception as error:  # each type of attribute raises its own kind
             raise UnsupportedModelError(
                 f"{type(model).__name__} cannot be copied: {_obstacle(model, error)}"
             ) from error
+
+
+def _with_graph_modules(model: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
+    """The memo with copies of the modules that torch.fx made.
+
+    Their own way of copying makes another class and leaves out what a user or a note set.
+    """
+    graphs = [module for module in model.modules() if isinstance(module, torch.fx.GraphModule)]
+    for module in graphs:
+        memo[id(module)] = object.__new__(type(module))
+        memo[id(module.graph)] = module.graph  # which nobody changes
+    for module in graphs:
+        vars(memo[id(module)]).update(copy.deepcopy(vars(module), memo))
+    return memo
 
 
 def _obstacle(model: nn.Module, error: Exception) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -61,7 +62,7 @@ class Product:
     stride: int = 1
     groups: Size = ()
 
-    @property
+    @cached_property
     def layers(self) -> set[str]:
         """Names of the layers its cost depends on."""
         return {

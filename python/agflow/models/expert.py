@@ -40,6 +40,7 @@ from agflow.models.registry import (
 )
 from agflow.models.resizing import resize_of
 from agflow.models.resolution import resize_to_own
+from agflow.models.sharing import tied_again
 from agflow.models.weights_file import saved_tensors, with_versions, without_buffers
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _built(
         # are built than the weights can fill.
         with torch.device("meta"), registrations_at_most(len(tensors)):
             model = build(architecture, dense)
-        weights = with_versions(without_buffers(tensors, model), model)
+        weights = with_versions(tied_again(without_buffers(tensors, model), model), model)
         model.load_state_dict(weights, strict=True, assign=True)
         return model
     except UnsupportedModelError:  # of the user's own

@@ -16,9 +16,11 @@ from agflow.models.families.module_trees import NOTE
 from agflow.models.families.origins import origin_of
 from agflow.models.families.processor_file import saved_processor
 from agflow.models.families.timm_config import config_of
+from agflow.models.first_layer import channels_read
 
 Size = tuple[int, int, int]
 _SIZE = NOTE + "input_size"
+_RGB = 3
 
 
 def known_size(model: nn.Module) -> Size:
@@ -42,14 +44,13 @@ def known_size(model: nn.Module) -> Size:
     noted = noted_size(model)
     if noted is not None:
         return noted
-    size = _of_library(model)
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if size is None or channels is None:
+    published = _of_library(model)
+    if published is None:
         raise UnsupportedModelError(
             f"the size of the images of {type(model).__name__} is not known: calibrate it first "
             "with a loader of its images, or set model.input_size = (channels, height, width)"
         )
-    return channels, *size
+    return channels_read(model, published), *published[1:]
 
 
 def noted_size(model: nn.Module) -> Size | None:
@@ -80,22 +81,36 @@ def _own(model: nn.Module) -> Size | None:
     return (size[0], size[1], size[2]) if len(size) == 3 else None
 
 
-def _of_library(model: nn.Module) -> tuple[int, int] | None:
-    """Height and width that a library knows for its model."""
-    published = config_of(model).get("input_size")
-    if published is not None:
-        return tuple(published[1:])
+def _of_library(model: nn.Module) -> Size | None:
+    """The size that a library knows for its model, as it was published."""
+    published = config_of(model).get("input_size", ())
+    made_for = _made_for(model)
+    if published or made_for:
+        height, width = made_for or published[1:]
+        return published[0] if published else _RGB, height, width
     if type(model).__module__.startswith("torchvision.models."):
         origin = origin_of(model)
         if origin["library"] == "torchvision":
             (side,) = torchvision_transforms(origin["name"], origin.get("weights")).crop_size
-            return side, side
-    size = getattr(getattr(model, "config", None), "image_size", None)
+            return _RGB, side, side
+    config = getattr(model, "config", None)
+    config = getattr(config, "vision_config", config)
+    channels = getattr(config, "num_channels", _RGB)
+    sides = _sides(getattr(config, "image_size", None)) or _of_processor(model)
+    return None if sides is None else (channels, *sides)
+
+
+def _made_for(model: nn.Module) -> tuple[int, int] | None:
+    """Height and width that a model of one size was made for, in its patch embedding or itself."""
+    embedding = getattr(model, "patch_embed", None)
+    return _sides(getattr(embedding, "img_size", None) or getattr(model, "image_size", None))
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    """Height and width of what a config has as the size of its images."""
     if isinstance(size, int):
         return size, size
-    if isinstance(size, list | tuple) and len(size) == 2:
-        return tuple(size)
-    return _of_processor(model)
+    return tuple(size) if isinstance(size, list | tuple) and len(size) == 2 else None
 
 
 def _of_processor(model: nn.Module) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ from agflow.models.libraries import (
 )
 from agflow.models.own_function import call_function
 from agflow.models.preprocessing import preprocessing_of
-from agflow.models.registry import adapter_for, declared_adapters, model_name
+from agflow.models.registry import adapter_for, declared_adapter, model_name
 from agflow.models.weights_file import fitting_weights
 
 Check = Callable[[nn.Module], object]
@@ -204,7 +204,7 @@ def _named(spec: str, pretrained: bool, check: Check) -> tuple[nn.Module, str]:
 
 def _note_origin(model: nn.Module, spec: str, pretrained: bool) -> None:
     """Note on a model that will be traced what it is from: it says less of that than its name."""
-    if not any(adapter.recognises(model) for adapter in declared_adapters()):
+    if declared_adapter(model) is None:
         library, _, name = spec.partition(":")
         if library == "torchvision":
             note_origin(model, torchvision_origin(name, pretrained))

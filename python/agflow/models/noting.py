@@ -14,7 +14,7 @@ from torch import nn
 
 from agflow.data.batches import image_batches
 from agflow.models.image_sizes import note_size, noted_size
-from agflow.models.registry import declared_adapters
+from agflow.models.registry import declared_adapter
 from agflow.models.resizing import resize_of
 
 
@@ -75,9 +75,7 @@ def sized_by(model: nn.Module, loader: Iterable) -> Iterable:
 
 def _runs_at_any_size(model: nn.Module) -> bool:
     """Whether a model is one that no family declares and does not resize its images."""
-    return resize_of(model) is None and not any(
-        adapter.recognises(model) for adapter in declared_adapters()
-    )
+    return resize_of(model) is None and declared_adapter(model) is None
 
 
 @contextmanager

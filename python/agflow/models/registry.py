@@ -11,6 +11,7 @@ from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelE
 from agflow.models.adapter import Adapter
 from agflow.models.callables import FunctionModule, function_name, unwrapped
 from agflow.models.families.origins import noted_name
+from agflow.models.sharing import shared_names
 from agflow.models.state import state_refusals
 
 if TYPE_CHECKING:
@@ -60,6 +61,15 @@ def declared_adapters() -> list[Adapter]:
     return [*_registered, *(known for known in _own_adapters() if known.family not in families)]
 
 
+def declared_adapter(model: nn.Module) -> Adapter | None:
+    """The adapter of the family that declares ``model``; None for one that is traced.
+
+    Families know each tensor in one place: what shares some is traced.
+    """
+    found = next((known for known in declared_adapters() if known.recognises(model)), None)
+    return None if found is None or shared_names(model) else found
+
+
 @cache
 def _own_adapters() -> tuple[Adapter, ...]:
     """Those of agflow; made at first use, since timm and torchvision take seconds to import."""
@@ -96,7 +106,7 @@ def adapter_for(model: nn.Module) -> Adapter:
     >>> layer.name, layer.kind, layer.units
     ('blocks.0.attn.qk', 'head_dim', 128)
     """
-    adapter = next((known for known in declared_adapters() if known.recognises(model)), _traced())
+    adapter = declared_adapter(model) or _traced()
     if not isinstance(model, nn.Module):
         reason = "expected a torch.nn.Module"
     elif adapter is _traced():

@@ -22,8 +22,8 @@ _WEIGHTED = (nn.Linear, nn.Conv2d, nn.LayerNorm)
 def state_refusals(model: nn.Module) -> Iterator[str]:
     """Yield every reason in the state of ``model`` against measuring or changing its weights.
 
-    They hold whatever its family is: a cut must find each weight once, as a parameter that stays
-    what it is made to be.
+    They hold whatever its family is: a cut must find each weight as a parameter of its own memory
+    that stays what it is made to be.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def state_refusals(model: nn.Module) -> Iterator[str]:
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     >>> list(state_refusals(model))
     []
-    >>> model[1].weight = model[0].weight
+    >>> model[1].weight = nn.Parameter(model[0].weight.data)
     >>> list(state_refusals(model))
     ['0.weight and 1.weight share their memory: give each its own, a clone()']
     """
@@ -85,22 +85,13 @@ def _unusual_numbers(model: nn.Module) -> Iterator[str]:
 
 
 def _shared(model: nn.Module) -> Iterator[str]:
-    """Yield a reason for tensors that lie in the same memory under two names."""
-    named = [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
-    seen: dict[int, str] = {}
-    for name, tensor in named:
-        if id(tensor) in seen:
-            yield _sharing(model, seen[id(tensor)], name)
-            return
-        seen[id(tensor)] = name
+    """Yield a reason for two tensors that lie in the same memory."""
+    named = [*model.named_parameters(), *model.named_buffers()]
     ends: dict[int, tuple[int, str]] = {}  # by storage, where its tensors end so far
     for start, end, storage, name in sorted(_extents(named)):
         before, other = ends.get(storage, (0, ""))
         if start < before:
-            yield _sharing(model, other, name)
+            yield f"{other} and {name} share their memory: give each its own, a clone()"
             return
         ends[storage] = max((before, other), (end, name))
 
@@ -113,18 +104,3 @@ def _extents(named: list[tuple[str, torch.Tensor]]) -> Iterator[tuple[int, int, 
             last = sum((size - 1) * stride for size, stride in steps)
             end = start + (last + 1) * tensor.element_size()
             yield start, end, tensor.untyped_storage().data_ptr(), name
-
-
-def _sharing(model: nn.Module, first: str, second: str) -> str:
-    """Name the largest modules that are one, or else the two tensors."""
-    one, other = first, second
-    while True:
-        above, beside = one.rpartition(".")[0], other.rpartition(".")[0]
-        if above == beside or model.get_submodule(above) is not model.get_submodule(beside):
-            break
-        one, other = above, beside
-    if (one, other) == (first, second):
-        return f"{first} and {second} share their memory: give each its own, a clone()"
-    return (
-        f"{one} and {other} are one module and share parameters: give each its own, a copy.deepcopy"
-    )

@@ -14,6 +14,7 @@ from torch import nn
 
 from agflow.errors import CorruptFileError
 from agflow.models.registry import model_name
+from agflow.models.sharing import shared_names, tied_again
 
 _FOREIGN = (
     (r"\blora_", "LoRA matrices", "merge them first (peft: model.merge_and_unload())"),
@@ -61,6 +62,7 @@ def fitting_weights(raw: bytes, model: nn.Module, name: str) -> dict[str, torch.
     prefixes = _prefixes(tensors, expected)
     prefix = prefixes[0] if len(prefixes) == 1 else ""
     own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    own = tied_again(own, model)  # files of transformers have tied weights once
     faults = _faults(own, expected)
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -90,6 +92,9 @@ def with_versions(tensors: Mapping[str, torch.Tensor], model: nn.Module) -> dict
 def saved_tensors(model: nn.Module, description: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The state dict, and the buffers that no constructor makes in the sizes that they have.
 
+    What has several names is there under each, as any loader expects it: each with memory of its
+    own, as the file has to have it.
+
     Examples
     --------
     >>> from torch import nn
@@ -98,6 +103,8 @@ def saved_tensors(model: nn.Module, description: dict[str, Any]) -> dict[str, to
     ['bias', 'weight']
     """
     state = dict(model.state_dict())
+    again = {name for _, *others in shared_names(model) for name in others}
+    state.update((name, state[name].clone()) for name in again & state.keys())
     shapes = description.get("changes", {}).get("shapes", {})
     others = [name for name, shape in shapes.items() if shape is not None and name not in state]
     return {**state, **{name: model.get_buffer(name) for name in others}}

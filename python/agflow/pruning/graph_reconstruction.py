@@ -36,7 +36,7 @@ from agflow._utils.progress import progress_bar
 from agflow.errors import NonFiniteError
 from agflow.pruning.clipping import Limits, limits_behind
 from agflow.pruning.dual_regression import DualRegression
-from agflow.pruning.graph_run import GraphRun, Values
+from agflow.pruning.graph_run import GraphRun, OfKept, Values
 from agflow.pruning.graph_targets import (
     FitTarget,
     end_rows,
@@ -95,6 +95,7 @@ class GraphReconstruction:
     method : ``"ridge"``, in sequence on the cut network; ``"ridge_at_once"`` or ``"mean"``, every
         layer by itself on the dense network
     removed : nodes that return zeros in the cut network: the ends of branches that are gone
+    norms : nodes that take means over fewer channels there
     """
 
     def __init__(
@@ -105,11 +106,13 @@ class GraphReconstruction:
         kept: Mapping[str, torch.Tensor],
         method: str = "ridge",
         removed: Collection[fx.Node] = (),
+        norms: OfKept | None = None,
     ):
-        self._run, self._dense, self._method, self._removed = run, dict(dense), method, removed
+        self._run, self._dense, self._method = run, dict(dense), method
+        self._removed, self._norms = removed, norms
         self._cut: Weights = dict(dense)
         # Where all layers are fitted at once, the network that they are fitted on stays dense.
-        self._changed = method == "ridge" and bool(changed or removed)
+        self._changed = method == "ridge" and bool(changed or removed or norms)
         if self._changed:
             self._cut.update(changed)
         self._fits = self._in_order(kept)
@@ -166,7 +169,7 @@ class GraphReconstruction:
     def _run_cut(
         self, values: Values, place: int, stop: int, wanted: Sequence[fx.Node] = ()
     ) -> Values:
-        return self._run.run(values, self._cut, place, stop, wanted, self._removed)
+        return self._run.run(values, self._cut, place, stop, wanted, self._removed, self._norms)
 
 
 class _Sums:

@@ -29,6 +29,12 @@ Values = dict[fx.Node, Any]
 """What nodes have returned."""
 
 
+OfKept = Mapping[fx.Node, tuple[int, torch.Tensor]]
+"""By node that takes means over an axis of its first argument: the axis, and what stays of it."""
+
+_NORMS = {torch.ops.aten.layer_norm.default, torch.ops.aten.rms_norm.default}
+
+
 class GraphRun:
     """The nodes of an exported network in evaluation mode, in the order in which they run.
 
@@ -136,6 +142,7 @@ class GraphRun:
         last: int,
         keep: Iterable[fx.Node] = (),
         zero: Collection[fx.Node] = (),
+        norms: OfKept | None = None,
     ) -> Values:
         """Run the nodes from place ``first`` to place ``last``.
 
@@ -145,6 +152,7 @@ class GraphRun:
         weights : the network's parameters and buffers, by name
         keep : nodes whose values are wanted though nothing reads them at ``last``
         zero : nodes that return zeros
+        norms : nodes that take means over some channels alone
 
         Returns
         -------
@@ -162,6 +170,8 @@ class GraphRun:
             node = self.nodes[place]
             args, kwargs = map_arg((node.args, node.kwargs), value)
             target, changed = _out_of_place(node)
+            if norms is not None and node in norms:
+                target = functools.partial(_of_kept, target, *norms[node])
             found[node] = target(*args, **kwargs)
             if node in zero:
                 found[node] = torch.zeros_like(found[node])
@@ -185,6 +195,28 @@ class GraphRun:
             changes[self.place.get(node, -1) + 1] += size
             changes[max(last, self.place.get(node, -1)) + 1] -= size
         return list(itertools.accumulate(changes))
+
+
+def _of_kept(
+    target: Callable[..., Any],
+    axis: int,
+    kept_S: torch.Tensor,
+    x: torch.Tensor,
+    *args: Any,
+    **named,
+) -> Any:
+    """What an operator that takes means over an axis gives where it takes them over parts of it.
+
+    A norm in one operator gives zeros elsewhere.
+    """
+    kept_S = kept_S.to(x.device)
+    part = x.index_select(axis, kept_S)
+    if target not in _NORMS:
+        return target(part, *args, **named)
+    _, *weights = args
+    of_kept = [w.index_select(0, kept_S) if isinstance(w, torch.Tensor) else w for w in weights]
+    normed = target(part, [len(kept_S)], *of_kept, **named)
+    return torch.zeros_like(x).index_copy_(axis, kept_S, normed)
 
 
 def _size(value: Any) -> int:

@@ -7,6 +7,7 @@ of an adapter that only says where Y is.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,7 @@ from agflow._utils.hooks import temporary_hooks
 from agflow.models import Adapter, ChannelGroup, Tap
 from agflow.models.channel_group import CONSUMER, channels_of
 from agflow.models.copying import watched
+from agflow.models.norms_of_kept import norms_of_kept
 from agflow.models.slicing import Cut, tensor_of
 
 
@@ -26,8 +28,8 @@ from agflow.models.slicing import Cut, tensor_of
 def masked(adapter: Adapter, model: nn.Module, cuts: Iterable[Cut]) -> Iterator[None]:
     """While open, zero the units of each group that are not in its ``keep_U``.
 
-    Norms that read the residual stream take mean and variance over its kept channels. A module that
-    a removed branch is returns its input.
+    Norms of the units take mean and variance over the kept ones. A module that a removed branch is
+    returns its input.
 
     Parameters
     ----------
@@ -51,6 +53,7 @@ def masked(adapter: Adapter, model: nn.Module, cuts: Iterable[Cut]) -> Iterator[
     """
     cuts = list(cuts)
     hooks = (hook for group, keep_U in cuts for hook in _hooks(model, group, keep_U))
+    hooks = itertools.chain(norms_of_kept(model, cuts), hooks)
     with _unread(model, cuts), watched(adapter, model), temporary_hooks(hooks):
         yield
 

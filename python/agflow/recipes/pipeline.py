@@ -96,11 +96,11 @@ def run(options: RunOptions, say: Say = print) -> RunResult:
 
     Examples
     --------
-    >>> import agflow
-    >>> options = agflow.recipes.RunOptions(
-    ...     output="small-run", macs="0.5", epochs=0, batches=1, limit=100, eval_limit=50
-    ... )
-    >>> result = agflow.recipes.run(options, say=lambda line: None)
+    >>> import agflow, tempfile
+    >>> small = {"macs": "0.5", "epochs": 0, "batches": 1, "limit": 100, "eval_limit": 50}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = agflow.recipes.RunOptions(output=f"{folder}/small-run", **small)
+    ...     result = agflow.recipes.run(options, say=lambda line: None)
     >>> sorted(result.stages), result.images["test"]
     (['agf', 'random'], 50)
     """

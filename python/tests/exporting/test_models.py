@@ -300,3 +300,53 @@ def test_a_forward_of_its_own_is_left_out_or_refused(make_vit, tmp_path):
     model.lock = threading.Lock()
     with pytest.raises(UnsupportedModelError, match=r"model\.lock .*lock"):
         export(model, tmp_path / "locked.pt2")
+
+
+class Features(torch.nn.Module):
+    """A backbone that gives its maps by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3)
+        self.input_size = (3, 16, 16)
+
+    def forward(self, x):
+        return {"features": self.conv(x).relu()}
+
+
+class Tokens(torch.nn.Module):
+    """A network whose code takes the batch size as a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 4)
+        self.token = torch.nn.Parameter(torch.zeros(1, 8, 1))
+        self.input_size = (3, 16, 16)
+
+    def forward(self, x):
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.conv(x).flatten(2)], 2)
+        return self.fc(x.mean(2))
+
+
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_models_without_a_classifier_give_features(tmp_path, ending):
+    model, path, images = (
+        Features().eval(),
+        tmp_path / f"features.{ending}",
+        torch.randn(5, 3, 16, 16),
+    )
+    if ending == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime")
+    assert export(model, path) < 1e-5
+    if ending == "onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        assert [output.name for output in session.get_outputs()] == ["features"]
+        (found,) = map(torch.from_numpy, session.run(None, {"images": images.numpy()}))
+    else:
+        found = torch.export.load(path).module()(images)
+    torch.testing.assert_close(found, model(images)["features"])
+
+
+def test_a_batch_size_that_code_fixes_is_named_with_the_cure(tmp_path):
+    with pytest.raises(UnsupportedModelError, match="for any batch size.*write x.shape"):
+        export(Tokens().eval(), tmp_path / "tokens.pt2")

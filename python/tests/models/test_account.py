@@ -300,14 +300,6 @@ def test_and_the_cure_cures():
     assert count_macs(agflow.prune(model, some_plan(model), batches(model))) < count_macs(model)
 
 
-def share_block(model):
-    model.blocks[1] = model.blocks[0]
-
-
-def share_matrix(model):
-    model.blocks[1].mlp.fc1.weight = model.blocks[0].mlp.fc1.weight
-
-
 def share_memory(model):
     model.blocks[1].mlp.fc1.weight.data = model.blocks[0].mlp.fc1.weight.data[:]
 
@@ -324,8 +316,6 @@ def share_buffer(model):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (share_block, r"blocks\.0 and blocks\.1 are one module and share parameters"),
-        (share_matrix, r"blocks\.0\.mlp\.fc1\.weight and blocks\.1\.mlp\.fc1\.weight share"),
         (share_memory, r"blocks\.0\.mlp\.fc1\.weight and blocks\.1\.mlp\.fc1\.weight share"),
         (share_rows, r"head\.weight and blocks\.0\.mlp\.fc2\.weight share"),
         (share_buffer, r"blocks\.0\.seen and blocks\.1\.seen share"),
@@ -363,21 +353,6 @@ def swapped(name, kind):
     model = made(of_timm)
     model.set_submodule(name, kind(model.get_submodule(name)))
     return model
-
-
-@pytest.mark.parametrize(
-    "make, words",
-    [
-        (
-            lambda model: torch.fx.symbolic_trace(model.head),
-            "it was traced or scripted: pass the model that it was made from",
-        ),
-    ],
-)
-def test_wrappers_are_refused_with_what_to_pass(make, words):
-    model = made(of_timm)
-    with pytest.raises(UnsupportedModelError, match=words):
-        count_macs(make(model))
 
 
 @pytest.mark.parametrize(

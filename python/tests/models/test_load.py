@@ -123,7 +123,6 @@ def test_functions_are_found_in_the_working_folder(working_folder):
     [
         ("timm:diet_tiny_patch16_224", {}, errors.InvalidValueError, "deit_tiny_patch16_224"),
         ("torchvision:vit_b_61", {}, errors.InvalidValueError, "did you mean vit_b_16"),
-        ("timm:vit_tiny_r_s16_p8_224", {}, errors.UnsupportedModelError, "hybrid"),
         (
             "timm:deit_tiny_patch16_224",
             {"check": request_check(["embd"])},

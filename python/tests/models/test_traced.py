@@ -342,7 +342,7 @@ def overridden(model):
 
 
 def shared(model):
-    model.second = model.first
+    model.second.down.weight = nn.Parameter(model.first.down.weight.data)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def shared(model):
     [
         (hooked, "first has a forward hook"),
         (overridden, "first has a forward of its own"),
-        (shared, "first and second are one module"),
+        (shared, "first.down.weight and second.down.weight share their memory"),
         (lambda m: nn.utils.spectral_norm(m.first.up), "spectral_norm"),
         (lambda m: nn.utils.parametrizations.weight_norm(m.head), "parametrization"),
         (lambda m: m.first.half(), "call model.float"),
@@ -378,8 +378,11 @@ def test_hooks_that_only_look_stay():
             "around a Net: pass model.module",
         ),
         (lambda: torch.compile(Net()), r"around a Net: pass model._orig_mod"),
-        (lambda: torch.fx.symbolic_trace(sequential()), "traced or scripted"),
-        (lambda: torch.jit.script(nn.ReLU()), "traced or scripted"),
+        (
+            lambda: torch.export.export(sequential(), (torch.zeros(2, 3, 8, 8),)).module(),
+            "exported or scripted",
+        ),
+        (lambda: torch.jit.script(nn.ReLU()), "exported or scripted"),
         (lambda: nn.ReLU(), "no parameters"),
     ],
 )
@@ -459,6 +462,61 @@ def test_sizes_come_from_the_library_the_user_or_the_images():
     sized_by(model, [(images, torch.arange(4))])
     assert known_size(model) == known_size(copy_of(model)) == (3, 20, 28)
     assert count_macs(model) == counted(model)
+
+
+class Unshuffled(nn.Module):
+    """Moves blocks of pixels into channels before its first convolution."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.head, self.body = nn.Linear(8, 5), nn.Conv2d(4 * channels, 8, 3)
+
+    def forward(self, images):
+        return self.head(self.body(F.pixel_unshuffle(images, 2)).mean((2, 3)))
+
+
+class Unfolded(nn.Module):
+    """Flattens patches for a linear layer: no convolution at all."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.embed, self.head = nn.Linear(16 * channels, 8), nn.Linear(8, 5)
+
+    def forward(self, images):
+        return self.head(self.embed(F.unfold(images, 4, stride=4).mT).mean(1))
+
+
+@pytest.mark.parametrize("kind", [Unshuffled, Unfolded])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_are_those_of_the_images_whatever_the_stem_makes_of_them(kind, channels):
+    model = kind(channels)
+    model.pretrained_cfg = {"input_size": (3, 16, 24)}
+    model.train()
+    assert known_size(model) == (channels, 16, 24) and model.training
+    model.eval()(torch.zeros(1, *known_size(model)))
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_model_that_takes_no_such_images_has_the_published_channels():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(7, 5))
+    model.pretrained_cfg = {"input_size": (3, 16, 16)}
+    assert known_size(model) == (3, 16, 16)
+
+
+def test_published_sizes_of_stems_that_are_no_convolution_of_the_images():
+    kinds = {"embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 5}
+    for channels in (1, 3):
+        model = timm.create_model("naflexvit_base_patch16_gap", in_chans=channels, **kinds)
+        assert known_size(model) == (channels, *model.pretrained_cfg["input_size"][1:])
+    size = {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 16, "num_heads": (1, 1, 1, 1)}
+    assert known_size(timm.create_model("swin_tiny_patch4_window7_224", **size)) == (3, 64, 64)
+
+
+def test_a_configs_channels_and_size_are_those_of_its_images():
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    sizes = {"num_attention_heads": 2, "image_size": 24, "patch_size": 8, "num_channels": 1}
+    config = transformers.CLIPConfig(vision_config={**vision, **sizes}, text_config=vision)
+    assert known_size(transformers.CLIPForImageClassification(config)) == (1, 24, 24)
 
 
 def counted(model):

@@ -18,34 +18,39 @@ func loadEightChannels(at, stride string) eightChannels {
 	return eightChannels{lower, upper}
 }
 
-// nextFour moves to the next four positions of float32, and asks for as much of the eight channels
-// that follow.
-func (m eightChannels) nextFour(following reg.GPVirtual) {
+// nextFour moves to the next four positions of float32, and asks for as many bytes of later ones: in
+// the order of memory, which the processor foresees, and into the second-level cache, which has more
+// requests under way than the first.
+func (m eightChannels) nextFour(later reg.GPVirtual) {
 	for line := 0; line < 128; line += 64 {
-		PREFETCHT0(Mem{Base: following, Disp: line})
+		PREFETCHT1(Mem{Base: later, Disp: line})
 	}
-	ADDQ(U32(128), following)
+	ADDQ(U32(128), later)
 	for _, four := range m {
 		ADDQ(U8(16), four.at)
 	}
 }
 
-// following returns where the eight channels after these begin.
-func (m eightChannels) following() reg.GPVirtual {
+// later returns the address that is the given bytes ahead.
+func (m eightChannels) later(bytesAhead string) reg.GPVirtual {
 	at := GP64()
-	LEAQ(Mem{Base: m[1].at, Index: m[1].stride, Scale: 4}, at)
+	Load(Param(bytesAhead), at)
+	ADDQ(m[0].at, at)
 	return at
 }
 
 // absYGMaps emits sum[c] += |y·g| for eight channels of an image. Products of four positions are
 // transposed, so that the chains of four channels grow by one addition a position; two vectors of
-// chains hide the latency of the additions.
+// chains hide the latency of the additions. What is missing in the last four positions is read as
+// zeros, which change no sum.
 func absYGMaps() {
 	TEXT("absYGMapsFloat32", NOSPLIT,
-		"func(y, gradient *float32, yStride, gradientStride, positions int, sum *float64)")
+		"func(y, gradient *float32, yStride, gradientStride, yAhead, gradientAhead, positions int, "+
+			"sum *float64)")
 	Pragma("noescape")
 	Doc("absYGMapsFloat32 adds |y·gradient| of all positions to the sums of eight channels.",
-		"Strides, from channel to channel, are in bytes, positions a positive multiple of 4.")
+		"Strides, from channel to channel, are in bytes.",
+		"What lies yAhead and gradientAhead bytes ahead is asked for.")
 	callers := setMXCSR()
 	y, g := loadEightChannels("y", "yStride"), loadEightChannels("gradient", "gradientStride")
 	abs, left, sum := absMask(64), GP64(), GP64()
@@ -55,14 +60,46 @@ func absYGMaps() {
 	for k := range acc {
 		VMOVUPD(Mem{Base: sum, Disp: 32 * k}, acc[k])
 	}
-	afterY, afterG := y.following(), g.following()
-	Label("positions")
+	laterY, laterG := y.later("yAhead"), g.later("gradientAhead")
+	SUBQ(U8(4), left)
+	JL(LabelRef("fewer"))
+	Label("four")
+	addPositions(acc, abs, y, g, func(from Mem) reg.VecVirtual {
+		value := YMM()
+		VCVTPS2PD(from, value)
+		return value
+	})
+	y.nextFour(laterY)
+	g.nextFour(laterG)
+	SUBQ(U8(4), left)
+	JGE(LabelRef("four"))
+	Label("fewer")
+	ADDQ(U8(4), left)
+	JE(LabelRef("done"))
+	there := firstLanes(left)
+	addPositions(acc, abs, y, g, func(from Mem) reg.VecVirtual {
+		narrow, value := XMM(), YMM()
+		VMASKMOVPS(from, there, narrow)
+		VCVTPS2PD(narrow, value)
+		return value
+	})
+	Label("done")
+	for k := range acc {
+		VMOVUPD(acc[k], Mem{Base: sum, Disp: 32 * k})
+	}
+	LDMXCSR(callers)
+	VZEROUPPER()
+	RET()
+}
+
+// addPositions adds four positions of eight channels, which load reads as float64.
+func addPositions(
+	acc [2]reg.VecVirtual, abs reg.VecVirtual, y, g eightChannels, load func(Mem) reg.VecVirtual,
+) {
 	for k := range acc {
 		var flows [4]reg.VecVirtual
 		for c := range flows {
-			a, b := YMM(), YMM()
-			VCVTPS2PD(y[k].row(c, 0), a)
-			VCVTPS2PD(g[k].row(c, 0), b)
+			a, b := load(y[k].row(c, 0)), load(g[k].row(c, 0))
 			VMULPD(a, b, b)
 			VANDPD(abs, b, b)
 			flows[c] = b
@@ -71,16 +108,19 @@ func absYGMaps() {
 			VADDPD(flow, acc[k], acc[k])
 		}
 	}
-	y.nextFour(afterY)
-	g.nextFour(afterG)
-	SUBQ(U8(4), left)
-	JG(LabelRef("positions"))
-	for k := range acc {
-		VMOVUPD(acc[k], Mem{Base: sum, Disp: 32 * k})
+}
+
+// firstLanes returns the mask of the first count lanes of four.
+func firstLanes(count reg.GPVirtual) (mask reg.VecVirtual) {
+	lanes := GLOBL("lanes", RODATA|NOPTR)
+	for lane := range 4 {
+		DATA(4*lane, U32(uint32(lane)))
 	}
-	LDMXCSR(callers)
-	VZEROUPPER()
-	RET()
+	mask = XMM()
+	VMOVD(count.As32(), mask)
+	VPBROADCASTD(mask, mask)
+	VPCMPGTD(lanes, mask, mask)
+	return mask
 }
 
 // transposed exchanges rows and columns of 4 x 4 float64.
@@ -108,15 +148,16 @@ func transposed(rows [4]reg.VecVirtual) (columns [4]reg.VecVirtual) {
 // to rows of neighbouring channels.
 func transpose() {
 	TEXT("transposeFloat32", NOSPLIT,
-		"func(from *float32, stride, positions int, to *float32, rowStride int)")
+		"func(from *float32, stride, ahead, positions int, to *float32, rowStride int)")
 	Pragma("noescape")
 	Doc("transposeFloat32 copies eight channels, stride bytes apart, to rows of eight channels,",
-		"rowStride bytes apart. positions is a positive multiple of 4.")
+		"rowStride bytes apart, and asks for what lies ahead bytes ahead. positions is a positive",
+		"multiple of 4.")
 	from, to, rowStride, left := loadEightChannels("from", "stride"), GP64(), GP64(), GP64()
 	Load(Param("to"), to)
 	Load(Param("rowStride"), rowStride)
 	Load(Param("positions"), left)
-	after := from.following()
+	later := from.later("ahead")
 	Label("positions")
 	var channels [4]reg.VecVirtual // channel c in the lower lane, c+4 in the upper
 	for c := range channels {
@@ -141,7 +182,7 @@ func transpose() {
 			ADDQ(rowStride, to)
 		}
 	}
-	from.nextFour(after)
+	from.nextFour(later)
 	SUBQ(U8(4), left)
 	JG(LabelRef("positions"))
 	VZEROUPPER()

@@ -47,10 +47,14 @@ func (m matrix) nextRows(rows, size int) {
 //	for rows > 0 { pass(1) }
 //
 // and moves the addresses of m down after each pass, which must leave them at the end of the
-// channels.
-func eachRows(size int, pass func(rows int), m ...matrix) {
+// channels. The second loop alone reads near rows in the order of memory, at the price of a load and
+// a store of the sums for each.
+func eachRows(size int, nearOneByOne bool, pass func(rows int), m ...matrix) {
 	left := GP64()
 	Load(Param("rows"), left)
+	if nearOneByOne {
+		jumpIfNear("fewer", size, m...)
+	}
 	for _, rows := range []int{4, 1} {
 		loop, end := [5]string{4: "four", 1: "one"}[rows], [5]string{4: "fewer", 1: "done"}[rows]
 		Label(loop)
@@ -66,39 +70,69 @@ func eachRows(size int, pass func(rows int), m ...matrix) {
 	}
 }
 
-// nearBytes is the stride of rows below which several lie on one page of memory. The processor
-// foresees one run of reads a page, and four rows at a time are four.
-const nearBytes = 4096
+// pageBytes is the size of a page of memory. The processor foresees one run of reads a page.
+const pageBytes = 4096
 
-// eachChannels emits the loop over all channels, step at a time. For four rows at a time it emits
-// it twice: where they are near each other, the loop asks for the four rows that follow.
+// jumpIfNear jumps where whole rows follow each other and several lie on a page: such matrices are
+// best read in the order of memory.
+func jumpIfNear(label string, size int, m ...matrix) {
+	width, far := GP64(), "far_for_"+label
+	Load(Param("channels"), width)
+	IMUL3Q(U8(uint8(size)), width, width)
+	CMPQ(width, U32(pageBytes))
+	JGE(LabelRef(far))
+	for _, matrix := range m {
+		CMPQ(matrix.stride, width)
+		JNE(LabelRef(far))
+	}
+	JMP(LabelRef(label))
+	Label(far)
+}
+
+// eachChannels emits the loop over all channels, step at a time. For four rows at a time it asks
+// for the four that follow.
 func eachChannels(rows, step, size int, body func(), m ...matrix) {
 	if rows < 4 {
 		channelLoop("channels_of_one", step, body)
 		return
 	}
-	CMPQ(m[0].stride, U32(nearBytes))
-	JGE(LabelRef("far"))
-	var next []reg.GPVirtual
-	for _, matrix := range m {
-		at := GP64()
-		LEAQ(Mem{Base: matrix.at, Index: matrix.stride, Scale: 4}, at)
-		next = append(next, at)
-	}
-	channelLoop("channels_of_near", step, func() {
-		bytes := 4 * step * size
-		for _, at := range next {
-			for line := 0; line < bytes; line += 64 {
-				PREFETCHT1(Mem{Base: at, Disp: line})
+	next := following(m)
+	channelLoop("channels_of_four", step, func() {
+		for _, matrix := range next {
+			for r := range rows {
+				PREFETCHT1(matrix.row(r, 0))
 			}
-			ADDQ(U32(uint32(bytes)), at)
+			ADDQ(U8(uint8(step*size)), matrix.at)
 		}
 		body()
 	})
-	JMP(LabelRef("end_of_channels"))
-	Label("far")
-	channelLoop("channels_of_far", step, body)
-	Label("end_of_channels")
+}
+
+// inOrder emits the loop over all channels of four near rows, which asks for those that follow in
+// the order of memory.
+func inOrder(step, size int, body func(), m ...matrix) {
+	next := following(m)
+	channelLoop("channels_of_near", step, func() {
+		bytes := 4 * step * size
+		for _, matrix := range next {
+			for line := 0; line < bytes; line += 64 {
+				PREFETCHT1(Mem{Base: matrix.at, Disp: line})
+			}
+			ADDQ(U32(uint32(bytes)), matrix.at)
+		}
+		body()
+	})
+}
+
+// following returns the four rows after those of m.
+func following(m []matrix) (next []matrix) {
+	for _, matrix := range m {
+		at := GP64()
+		LEAQ(Mem{Base: matrix.at, Index: matrix.stride, Scale: 4}, at)
+		matrix.at = at
+		next = append(next, matrix)
+	}
+	return next
 }
 
 func channelLoop(label string, step int, body func()) {

@@ -23,6 +23,7 @@ from agflow.models.families.module_trees import (
     to_json,
     tree_of,
 )
+from agflow.models.sharing import shared_names
 
 
 def differences(model: nn.Module, dense: nn.Module) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def differences(model: nn.Module, dense: nn.Module) -> dict[str, Any]:
             f"it is a {class_name(model)}, and the dense model a {class_name(dense)}"
         )
     _compare("", model, dense, found)
+    _check_sharing(model, dense)
     return found
 
 
@@ -76,15 +78,29 @@ def apply(changes: dict[str, Any], dense: nn.Module) -> nn.Module:
             if key not in own_attributes(module) and hasattr(module, key):
                 raise ValueError(f"{name}.{key} is no number of its module")
             vars(module)[key] = from_json(value)
-    for name, shape in changes["shapes"].items():
+    _resize(changes["shapes"], dense)
+    return dense
+
+
+def _resize(shapes: dict[str, list[int] | None], dense: nn.Module) -> None:
+    """Give tensors new shapes, in place; those that are shared stay so."""
+    made: dict[Any, Any] = {}  # by old one
+    for name, shape in shapes.items():
         owner, leaf = _owner(dense, name)
-        tensor = None if shape is None else torch.empty(shape)
+        old = getattr(owner, leaf, None)
+        if shape is None:
+            new = None
+        elif leaf in owner._buffers:
+            new = made.get(old, torch.empty(shape))
+        else:
+            new = made.get(old, nn.Parameter(torch.empty(shape)))
+        if old is not None and new is not None:
+            made[old] = made[new] = new
         if leaf in owner._buffers:
-            owner._buffers[leaf] = tensor
+            owner._buffers[leaf] = new
         else:
             vars(owner).pop(leaf, None)
-            owner.register_parameter(leaf, None if tensor is None else nn.Parameter(tensor))
-    return dense
+            owner.register_parameter(leaf, new)
 
 
 def _compare(name: str, model: nn.Module, dense: nn.Module, found: dict[str, Any]) -> None:
@@ -108,6 +124,21 @@ def _compare(name: str, model: nn.Module, dense: nn.Module, found: dict[str, Any
                 found["modules"][path] = None if mine is None else tree_of(path, mine)
         else:
             _compare(path, mine, theirs, found)
+
+
+def _check_sharing(model: nn.Module, dense: nn.Module) -> None:
+    """Refuse a model that shares tensors which the dense one has not shared, or the reverse."""
+    mine, theirs = (
+        {name: names for names in shared_names(each) for name in names} for each in (model, dense)
+    )
+    present = {*dict(model.named_parameters(remove_duplicate=False))}
+    present |= {*dict(model.named_buffers(remove_duplicate=False))}
+    for name in {**mine, **theirs}:
+        expected = [other for other in theirs.get(name, (name,)) if other in present]
+        if name in present and [*mine.get(name, (name,))] != expected:
+            raise UnsupportedModelError(
+                f"{name} is shared by hand with other modules, which no description can hold"
+            )
 
 
 def _changed_attributes(

@@ -15,6 +15,7 @@ from torch import nn
 
 from agflow._utils.hooks import CAPTURE_NOTE
 from agflow.errors import UnsupportedModelError
+from agflow.models.sharing import shared_names
 
 _PLACES = "torch.nn.modules.", "timm.layers.", "torchvision.ops."
 _OF_EVERY_MODULE = {*vars(nn.Module())}
@@ -50,6 +51,9 @@ def tree_of(name: str, module: nn.Module) -> dict[str, Any]:
     if module._non_persistent_buffers_set:
         unsaved = next(iter(module._non_persistent_buffers_set))
         raise UnsupportedModelError(f"{name}.{unsaved} is a buffer that is not saved")
+    shared = shared_names(module)
+    if shared:
+        raise UnsupportedModelError(f"{' and '.join(shared[0])} are shared, which no tree can hold")
     attributes = {}
     for key, value in own_attributes(module).items():
         if not is_plain(value):

@@ -126,6 +126,8 @@ def own_origin(model: nn.Module) -> Origin:
 def dense_of(origin: Origin) -> nn.Module:
     """The dense model of an origin; its weights have no values.
 
+    They do where its constructor runs parts of it, such as a stem whose map it measures.
+
     Raises
     ------
     UnsupportedModelError
@@ -136,8 +138,17 @@ def dense_of(origin: Origin) -> nn.Module:
     make = _MAKERS.get(origin["library"])
     if make is None:
         raise InvalidValueError(f"the library {origin['library']!r} is unknown")
-    with torch.device("cpu"), _EmptyOnMeta():
-        return make(origin)
+    try:
+        with torch.device("cpu"), _EmptyOnMeta():
+            return make(origin)
+    except RuntimeError:  # of torch, which finds no values where it computes
+        return _whole(origin)
+
+
+def _whole(origin: Origin) -> nn.Module:
+    """The dense model of an origin, with values; the random numbers of the process stay."""
+    with torch.device("cpu"), torch.random.fork_rng([]):
+        return _MAKERS[origin["library"]](origin)
 
 
 def give_constants(dense: nn.Module, origin: Origin) -> nn.Module:
@@ -150,8 +161,7 @@ def give_constants(dense: nn.Module, origin: Origin) -> nn.Module:
         (name, key) for name, module in dense.named_modules() for key in _empty_constants(module)
     ]
     if empty:
-        with torch.device("cpu"), torch.random.fork_rng([]):
-            whole = _MAKERS[origin["library"]](origin)
+        whole = _whole(origin)
         for name, key in empty:
             setattr(dense.get_submodule(name), key, getattr(whole.get_submodule(name), key))
     return dense

@@ -42,7 +42,7 @@ from agflow.models.families.timm_parts import (
     MODELS,
     activation_name,
     classifiers_of,
-    refusals,
+    is_known,
 )
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention
@@ -66,10 +66,7 @@ class TimmVisionTransformer(VisionTransformerAdapter):
     counts_stream = "embed_dim", "num_features", "head_hidden_size"
 
     def recognises(self, model: nn.Module) -> bool:
-        return isinstance(model, VisionTransformer)
-
-    def refusal(self, model: VisionTransformer) -> str | None:
-        return next(refusals(model), None)
+        return is_known(model)
 
     def anatomy(self, model: VisionTransformer) -> Anatomy:
         patches, tokens = (

@@ -26,7 +26,7 @@ from torchvision.models.vision_transformer import (
 from agflow.data.preprocessing import Preprocessing
 from agflow.data.processors import preprocessing_like
 from agflow.errors import InvalidValueError
-from agflow.models.branches import Branches, Chain, block_refusals, chains_of
+from agflow.models.branches import Branches, Chain, chains_of, knows_block
 from agflow.models.linear_units import LinearUnits
 from agflow.models.self_attention import SelfAttention, attend
 from agflow.models.vision_transformer import VisionTransformerAdapter
@@ -51,10 +51,7 @@ class TorchvisionVisionTransformer(VisionTransformerAdapter):
     counts_stream = ("hidden_dim",)
 
     def recognises(self, model: nn.Module) -> bool:
-        return isinstance(model, VisionTransformer)
-
-    def refusal(self, model: VisionTransformer) -> str | None:
-        return next(_refusals(model), None)
+        return _is_known(model)
 
     def anatomy(self, model: VisionTransformer) -> Anatomy:
         of_blocks = [
@@ -273,60 +270,36 @@ def _forward(
     ), None
 
 
-def _refusals(model: VisionTransformer) -> Iterator[str]:
-    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
-    if type(model) is not VisionTransformer:
-        yield (
-            "it is a subclass, which may compute something else; expected "
-            f"{TorchvisionVisionTransformer.models} itself"
+def _is_known(model: nn.Module) -> bool:
+    """Whether a model is torchvision's, and made of parts that compute as its own do."""
+    return (
+        type(model) is VisionTransformer
+        and type(model.conv_proj) is nn.Conv2d
+        and (
+            type(model.heads) is nn.Identity
+            or type(model.heads) is nn.Sequential
+            and type(getattr(model.heads, "head", None)) is nn.Linear
         )
-    if type(model.conv_proj) is not nn.Conv2d:
-        yield "the patch embedding must be one convolution: convolutional stems are not supported"
-    if type(model.heads) is not nn.Identity and (
-        type(model.heads) is not nn.Sequential
-        or type(getattr(model.heads, "head", None)) is not nn.Linear
-    ):
-        yield (
-            "the classifier must be model.heads with a torch.nn.Linear named head at its end: "
-            "replace model.heads.head, or all of model.heads with a torch.nn.Identity"
-        )
-    for name, block in model.encoder.layers.named_children():
-        for reason in _block_refusals(block):
-            yield f"encoder.layers.{name}: {reason}"
-
-
-def _block_refusals(block: nn.Module) -> Iterator[str]:
-    if type(block) not in (EncoderBlock, Branches):
-        yield f"{type(block).__name__} is not supported, expected torchvision's EncoderBlock"
-    yield from block_refusals(
-        block, _CHAINS, nn.LayerNorm, "torch.nn.LayerNorm", _attention_refusals, _mlp_refusals
+        and all(map(_knows_block, model.encoder.layers))
     )
 
 
-def _attention_refusals(attention: nn.Module) -> Iterator[str]:
-    if type(attention) not in (nn.MultiheadAttention, SelfAttention):
-        yield (
-            f"attention of class {type(attention).__name__} is not supported, expected "
-            "torch.nn.MultiheadAttention"
-        )
-    if type(attention) is nn.MultiheadAttention and (
-        not attention.batch_first
-        or attention.in_proj_weight is None
-        or attention.bias_k is not None
-        or attention.add_zero_attn
-    ):
-        yield (
-            "self_attention must be batch first with one input projection and without added key "
-            "and value rows"
-        )
+def _knows_block(block: nn.Module) -> bool:
+    return type(block) in (EncoderBlock, Branches) and knows_block(
+        block, _CHAINS, nn.LayerNorm, _knows_attention, _knows_mlp
+    )
 
 
-def _mlp_refusals(mlp: nn.Module) -> Iterator[str]:
-    if type(mlp) is not MLPBlock or type(mlp[1]) is not nn.GELU:
-        yield (
-            f"an MLP of class {type(mlp).__name__} is not supported, expected torchvision's "
-            "MLPBlock with GELU"
-        )
-    reason = _HIDDEN.refusal(mlp)
-    if reason is not None:
-        yield f"mlp.{reason}"
+def _knows_attention(attention: nn.Module) -> bool:
+    if type(attention) is not nn.MultiheadAttention:
+        return type(attention) is SelfAttention
+    return (
+        attention.batch_first
+        and attention.in_proj_weight is not None
+        and attention.bias_k is None
+        and not attention.add_zero_attn
+    )
+
+
+def _knows_mlp(mlp: nn.Module) -> bool:
+    return type(mlp) is MLPBlock and type(mlp[1]) is nn.GELU and _HIDDEN.refusal(mlp) is None

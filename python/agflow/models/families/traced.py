@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 _SIZES = re.compile(r"size|shape|dimension|divisible|multiple|larger|smaller|match|bounds", re.I)
 """Words of errors about the sizes of tensors."""
 
+_FROZEN = "torch.jit", "torch.export"
+"""Where the classes are whose instances have no code that a cut could change."""
+
 
 class TracedModel(Adapter):
     """Adapter for all models that no other knows, by their traced graph."""
@@ -77,8 +80,8 @@ class TracedModel(Adapter):
     def refusal(self, model: nn.Module) -> str | None:
         if isinstance(model, FunctionModule):
             return "it is a function, which shows no layers: pass the module that it calls"
-        if type(model).__module__.startswith(("torch.jit", "torch.fx")):
-            return "it was traced or scripted: pass the model that it was made from"
+        if any(kind.__module__.startswith(_FROZEN) for kind in type(model).__mro__):
+            return "it was exported or scripted: pass the model that it was made from"
         if next(model.parameters(), None) is None:
             return "it has no parameters"
         return None
@@ -89,7 +92,7 @@ class TracedModel(Adapter):
         """As :meth:`Adapter.layers`; UnsupportedModelError where nothing is proven."""
         traced = self._traced(model)
         if not traced.groups:
-            reasons = "; ".join(map(str, traced.kept[:3])) or "no two of its layers have channels"
+            reasons = "; ".join(map(str, traced.kept[:3])) or _why_nothing(traced)
             raise UnsupportedModelError(
                 f"nothing of {type(model).__name__} can be pruned: {reasons}"
             )
@@ -217,6 +220,18 @@ class TracedModel(Adapter):
         if config:
             set_config(model, config)
         return model
+
+
+def _why_nothing(traced: Any) -> str:
+    """What to say of a network in whose graph no channels were found."""
+    from agflow.models.tracing.graph import runs_under_autocast  # seconds to import
+
+    if runs_under_autocast(traced.program):
+        return (
+            "its forward pass turns autocast on, and what runs so has other numbers than the "
+            "proof's: take that out of the module, and call the model inside torch.autocast"
+        )
+    return "no two of its layers have channels"
 
 
 def _run(model: nn.Module, size: tuple[int, int, int]) -> Any:

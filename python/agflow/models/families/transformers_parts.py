@@ -1,4 +1,4 @@
-"""The parts that a supported model of transformers has, and the reasons against others."""
+"""The parts that a supported model of transformers has, and what may stand against its state."""
 
 # torch types every submodule as `Tensor | Module`; an adapter knows the classes of its family.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
@@ -14,7 +14,6 @@ from torch import nn
 
 from agflow.models.branches import Chain, chains_of
 from agflow.models.families.labels import misnumbered
-from agflow.models.foreign_layers import kind_of
 from agflow.models.linear_units import LinearUnits
 from agflow.models.vit_family import Branch
 
@@ -167,20 +166,34 @@ def classifiers_of(model: nn.Module) -> list[nn.Module]:
     return [getattr(model, name) for name in CLASSIFIERS[type(model).__name__]]
 
 
-def refusals(model: nn.Module) -> Iterator[str]:
-    """Yield every reason against ``model``; later ones rely on earlier ones not holding."""
-    config, layout = model.config, layout_of(model)
-    if not is_ours(type(model)):
-        yield (f"it is a subclass, which may compute something else; expected {MODELS} themselves")
-    if layout is None:
-        yield (
-            "this version of transformers lays its blocks out in a way that is not known, expected "
-            "version 4 or 5"
+def is_known(model: nn.Module) -> bool:
+    """Whether a model is one of these classes, and made of parts that compute as theirs do."""
+    layout = layout_of(model) if is_ours(type(model)) else None
+    return (
+        layout is not None
+        and all(type(classifier) is nn.Linear for classifier in classifiers_of(model))
+        and model.config.hidden_act in ACTIVATIONS
+        and all(_knows_block(layout, block) for _, block in blocks_of(model))
+    )
+
+
+def _knows_block(layout: Layout, block: nn.Module) -> bool:
+    left = chains_of(block, layout.chains)
+    return all(
+        units.refusal(block.get_submodule(inside)) is None
+        for chain, inside, units in zip(
+            layout.chains,
+            (layout.attention, layout.mlp),
+            (layout.heads, layout.hidden),
+            strict=True,
         )
-    for name in CLASSIFIERS.get(type(model).__name__, ()):
-        classifier = getattr(model, name)
-        if type(classifier) is not nn.Linear:
-            yield f"{name} is {kind_of(classifier)}; expected one torch.nn.Linear"
+        if chain in left
+    )
+
+
+def refusals(model: nn.Module) -> Iterator[str]:
+    """Yield every reason against the state of ``model``."""
+    config = model.config
     reason = misnumbered(config.id2label)
     if reason is not None:
         yield reason
@@ -192,19 +205,3 @@ def refusals(model: nn.Module) -> Iterator[str]:
             f"one of {', '.join(ATTENTIONS)}: "
             f"call model.set_attn_implementation({ATTENTIONS[0]!r})"
         )
-    if config.hidden_act not in ACTIVATIONS:
-        yield (
-            f"activation {config.hidden_act!r} is not supported, expected one of "
-            f"{', '.join(ACTIVATIONS)}"
-        )
-    for name, block in blocks_of(model):
-        left = chains_of(block, layout.chains)
-        for chain, inside, units in zip(
-            layout.chains,
-            (layout.attention, layout.mlp),
-            (layout.heads, layout.hidden),
-            strict=True,
-        ):
-            reason = units.refusal(block.get_submodule(inside)) if chain in left else None
-            if reason is not None:
-                yield f"{name}: {reason}"

@@ -37,7 +37,7 @@ from agflow.models.families.transformers_parts import (
     head_counts,
     holder_of_heads,
     in_base,
-    is_ours,
+    is_known,
     layout_of,
     pooled,
     pooler_of,
@@ -66,7 +66,7 @@ class TransformersVit(VisionTransformerAdapter):
     library = "transformers"
 
     def recognises(self, model: nn.Module) -> bool:
-        return any(is_ours(kind) for kind in type(model).__mro__)
+        return is_known(model)
 
     def refusal(self, model: nn.Module) -> str | None:
         return next(refusals(model), None)

@@ -14,8 +14,8 @@ from itertools import combinations
 from torch import nn
 
 from agflow.models.channel_group import Attribute, ChannelGroup
-from agflow.models.tracing.axes import Leaf, atoms, coordinates
-from agflow.models.tracing.tracer import Tracer
+from agflow.models.tracing.axes import Leaf, atoms, coordinates, flat, size
+from agflow.models.tracing.tracer import Tracer, all_dims
 from agflow.models.tracing.uses import callers, dims_of
 
 Family = tuple[Attribute, ...]
@@ -59,6 +59,9 @@ def _numbers(tracer: Tracer, group: ChannelGroup, leaf: Leaf) -> dict[int, int |
         for run in runs:
             found[leaf.extent * run.width] = None
             found[leaf.extent * run.width * run.repeats] = None
+    for dim in (dim for value in tracer.values.values() for dim in all_dims(value)):
+        if leaf in (factors := flat(dim)):  # heads that share one of the keys: [units, shared]
+            found.setdefault(leaf.extent * size(factors[factors.index(leaf) + 1 :]), None)
     found[leaf.extent] = None
     found.pop(1, None)
     return found

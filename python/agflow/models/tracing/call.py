@@ -126,6 +126,15 @@ class Call:
         self.unify(dim, own)
         self._tracer.contract(self.name, weight, own)
 
+    def norm(self, axis: int) -> None:
+        """Note that means are taken over an axis of the first argument, and nothing else."""
+        self._tracer.norms.append((self.node, axis, self.first[axis]))
+
+    @property
+    def in_norm(self) -> bool:
+        """Whether it runs in a module that has nothing but weights along one axis."""
+        return self._tracer.is_norm(self.node)
+
     def emit(self, weight: Any, axis: int) -> Dim:
         """The axis of a weight that gives the result's channels."""
         return self._tracer.emit(weight, self.dims_of(weight)[axis])

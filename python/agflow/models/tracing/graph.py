@@ -15,6 +15,7 @@ from torch import nn
 
 from agflow._utils.modes import evaluating, forget_caches, with_gradients
 from agflow.errors import UnsupportedModelError
+from agflow.models.sharing import modules_by_first_name, shared_names
 
 _higher_order = torch.ops.higher_order
 _HOLDERS = {_higher_order.wrap_with_set_grad_enabled: 1, _higher_order.wrap_with_autocast: 4}
@@ -57,7 +58,7 @@ def exported(model: nn.Module, images: torch.Tensor) -> torch.export.ExportedPro
         images = images.repeat(2, *[1] * (images.ndim - 1))
     try:
         with evaluating(model), _attributes_kept(model), _silent(), torch.random.fork_rng([]):
-            return _flat(torch.export.export(model, (images,), strict=False))
+            return _named_once(model, _flat(torch.export.export(model, (images,), strict=False)))
     except Exception as error:
         found = f"{type(model).__name__} on images of {list(images.shape)}"
         raise UnsupportedModelError(
@@ -105,11 +106,38 @@ def _flat(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram
     return program
 
 
+def _named_once(
+    model: nn.Module, program: torch.export.ExportedProgram
+) -> torch.export.ExportedProgram:
+    """Give each module and tensor with several names its first one, in all places of the graph.
+
+    All calls of a shared module then count as its own, and all uses of a tied weight.
+    """
+    modules = modules_by_first_name(model)
+    tensors = {name: names[0] for names in shared_names(model) for name in names}
+    if not tensors and all(name == first for name, first in modules.items()):
+        return program
+    for spec in program.graph_signature.input_specs:
+        spec.target = tensors.get(spec.target or "", spec.target)
+    for node in program.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            node.meta["nn_module_stack"] = {
+                key: (modules.get(path, path), kind) for key, (path, kind) in stack.items()
+            }
+    return program
+
+
 def _holds_a_graph(node: torch.fx.Node) -> bool:
     """Whether a node runs operators of a graph of its own, which are the same without it."""
     if node.target is _higher_order.wrap_with_autocast:
         return node.args[_ENABLED] is False
     return node.target in _HOLDERS
+
+
+def runs_under_autocast(program: torch.export.ExportedProgram) -> bool:
+    """Whether the model itself turns autocast on, by which its layers are no part of the graph."""
+    return any(node.target is _higher_order.wrap_with_autocast for node in program.graph.nodes)
 
 
 def _in_short(error: Exception) -> str:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import fx
 
-from agflow.models.channel_group import CONSUMER, PRODUCER, THROUGH, ChannelGroup, Member
+from agflow.models.channel_group import CONSUMER, PRODUCER, THROUGH, ChannelGroup, Member, Norm
 from agflow.models.tracing.attending import head_axes
 from agflow.models.tracing.axes import Dim, Leaf, atoms, flat, size
+from agflow.models.tracing.normed import Norms
 from agflow.models.tracing.runs import runs_of
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import Use, callers, dims_of, uses
@@ -37,6 +38,7 @@ class ChannelClass:
     conflicts : classes that lie along the same positions of a parameter's axis and are nearer to
         its front: only one of them can be cut
     tied : whether a parameter holds it in a way that no index map says
+    norms : modules that take means over the units; None where other code does
     """
 
     leaf: Leaf
@@ -47,6 +49,7 @@ class ChannelClass:
     attends: bool = False
     conflicts: list[ChannelClass] = field(default_factory=list)
     tied: bool = False
+    norms: tuple[Norm, ...] | None = ()
 
     @property
     def first(self) -> str:
@@ -57,7 +60,7 @@ class ChannelClass:
     @property
     def is_whole(self) -> bool:
         """Whether it begins and ends at parameters, and nothing else holds on to it."""
-        free = not (self.leaf.frozen or self.leaf.normed or self.tied)
+        free = not (self.leaf.frozen or self.leaf.normed or self.tied) and self.norms is not None
         return free and self.leaf.extent > 1 and bool(self.produced and self.consumed)
 
 
@@ -83,6 +86,9 @@ def classes_of(tracer: Tracer) -> list[ChannelClass]:
                 found[leaf].additions.append(addition)
     for leaf in head_axes(tracer) & found.keys():
         found[leaf].attends = True
+    for leaf, norms in Norms(tracer).by_class().items():
+        if leaf in found:
+            found[leaf].norms = norms
     return list(found.values())
 
 
@@ -135,12 +141,12 @@ def _products(dim: Dim) -> Iterator[list[Leaf]]:
 
 
 def residual_additions(tracer: Tracer) -> Iterator[fx.Node]:
-    """Additions of a value to something that is computed of it."""
+    """Additions of a value to something that is computed of it; those of norms are none."""
     order = {node: i for i, node in enumerate(tracer.program.graph.nodes)}
     for node in order:
         if node.target in _ADDITIONS and len(node.all_input_nodes) == 2:
             early, late = sorted(node.all_input_nodes, key=order.__getitem__)
-            if _depends(late, early, order):
+            if _depends(late, early, order) and not tracer.is_norm(node):
                 yield node
 
 
@@ -198,6 +204,7 @@ def groups_of(
             taps=sights[held].taps,
             rounds=not held.attends,
             members=tuple(held.members),
+            norms=held.norms or (),
         )
         for held, name in zip(classes, _names(classes, taken), strict=True)
     ]

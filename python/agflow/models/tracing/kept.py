@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from agflow.models.tracing.groups import ChannelClass
+from agflow.models.tracing.normed import TAKES_MEANS
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def _reason(held: ChannelClass) -> str | None:
     """Why a class is no group; None where another group stands for it."""
     if held.leaf.reason is not None:
         return held.leaf.reason.text
-    if held.leaf.normed:
-        return "a norm takes mean and variance over them"
+    if held.leaf.normed or held.norms is None:
+        return TAKES_MEANS
     if held.tied:
         return "a parameter holds them twice"
     if not held.consumed:

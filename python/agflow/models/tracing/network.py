@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agflow._utils.devices import first_parameter
-from agflow._utils.modes import with_gradients
+from agflow._utils.modes import with_gradients, without_checkpointing
 from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.costs import Costs
@@ -25,7 +25,7 @@ from agflow.models.tracing.kept import Kept, kept_classes
 from agflow.models.tracing.proof import Proof, smaller_sides
 from agflow.models.tracing.proving import prove, trainable
 from agflow.models.tracing.residual import read_into_streams
-from agflow.models.tracing.seen import UNSEEN, Sights
+from agflow.models.tracing.seen import Sights
 from agflow.models.tracing.tied import Ties
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import callers
@@ -88,7 +88,8 @@ def traced_network(model: nn.Module, input_size: Sequence[int] = (3, 224, 224)) 
     )
     if model in _known and _known[model][0] == key:
         return _known[model][1]
-    network = _trace(model, input_size)
+    with without_checkpointing(model):
+        network = _trace(model, input_size)
     _known[model] = key, network
     return network
 
@@ -116,22 +117,36 @@ def _trace(model: nn.Module, input_size: Sequence[int]) -> TracedNetwork:
 def _proven_size(model: nn.Module, tracer: Tracer, input_size: Sequence[int]) -> Sequence[int]:
     """The size of the images that cuts are proven on.
 
-    Where a pass takes long it is a smaller one, if such images take the same path: the same
-    operators in the same modules, and logits of the same shape or maps of the same channels.
+    Where a pass takes long it is a smaller one, if such images take the same path: through the same
+    operators in the same modules, to logits of the same shape or maps of the same channels.
     """
     if costs_of(tracer, {}).macs() < _LONG:
         return input_size
-    smaller = [input_size[0], *smaller_sides(input_size[1:])]
-    try:
-        program = exported(model, torch.zeros(2, *smaller).to(first_parameter(model)))
-    except UnsupportedModelError:  # it wants its own size
-        return input_size
-    return smaller if _path_of(program) == _path_of(tracer.program) else input_size
+    channels, *sides = input_size
+    path = _path_of(tracer.program)
+    # Windows that fill an image fill the half of it, too.
+    for smaller in (smaller_sides(sides), [side // 2 for side in sides]):
+        images = torch.zeros(2, channels, *smaller).to(first_parameter(model))
+        try:
+            program = exported(model, images)
+        except UnsupportedModelError:  # it wants its own size
+            continue
+        if _path_of(program) == path:
+            return channels, *smaller
+    return input_size
 
 
 def _path_of(program: torch.export.ExportedProgram) -> list[tuple]:
-    """The operators of a graph, each with its modules, and the shapes of what it puts out."""
-    called = [node for node in program.graph.nodes if node.op == "call_function"]
+    """The operators that images go through, each with its modules, and the shapes of the outputs.
+
+    Those of constants alone, such as embeddings of positions that are fitted to a size, are none.
+    """
+    images = set(program.graph_signature.user_inputs)
+    reached: set[torch.fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.name in images or not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+    called = [n for n in program.graph.nodes if n.op == "call_function" and n in reached]
     outputs = next(node for node in program.graph.nodes if node.op == "output").all_input_nodes
     return [
         *((node.target, tuple(callers(node))) for node in called),
@@ -160,7 +175,7 @@ def _proven(
     proven: dict[ChannelClass, ChannelGroup] = {}
     seen = Sights(model, tracer)
     sights = {held: sight for held in classes if held.is_whole and (sight := seen.of(held))}
-    reasons = {held: UNSEEN for held in classes if held.is_whole and held not in sights}
+    reasons = {held: seen.reason(held) for held in classes if held.is_whole and held not in sights}
     parted = any(
         factor.parts for dims in tracer.parameters.values() for dim in dims for factor in flat(dim)
     )

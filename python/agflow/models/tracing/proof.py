@@ -7,20 +7,26 @@ fails is left out, with the reason; all that are left have been cut together.
 from __future__ import annotations
 
 import copy
+import io
+import itertools
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
+from torch.utils.checkpoint import CheckpointError
 from torch.utils.hooks import RemovableHandle
 
 from agflow._utils.hooks import temporary_hooks
 from agflow._utils.modes import forget_caches
+from agflow.errors import UnsupportedModelError
 from agflow.models.channel_group import CONSUMER, ChannelGroup, Member
 from agflow.models.copying import copy_of
+from agflow.models.norms_of_kept import norms_of_kept
 from agflow.models.outputs import whole_output
 from agflow.models.slicing import Cut, cut_groups, tensor_of
 from agflow.models.tracing.perturbing import estimate_statistics, perturbed
@@ -103,7 +109,8 @@ class Proof:
         """Why these cuts are wrong, as a clause; None where they are right."""
         model = cut_copy(self.model, cuts)
         try:
-            cut = self._logits(model)
+            with redirect_stderr(io.StringIO()):  # where torch.fx shows the code that fails
+                cut = self._logits(model)
         except Exception as error:  # whatever the model's code raises, it cannot run so
             return f"the model does not run without them ({_where(model, error)})"
         masked = self._masked(cuts)
@@ -125,7 +132,8 @@ class Proof:
     def _training_error(self, model: nn.Module) -> str | None:
         copied = copy.deepcopy(model).train()
         try:
-            copied(self.images)
+            with redirect_stderr(io.StringIO()):
+                copied(self.images)
         except Exception as error:
             return _where(copied, error)
         return None
@@ -137,13 +145,20 @@ class Proof:
             for group in groups
             for member in group.of(CONSUMER)
         }
-        logits = whole_output(functional_call(self.model, weights, (self.images[:1],)))
+        with _reading(self.model, weights):
+            logits = whole_output(self.model(self.images[:1]))
         if not logits.requires_grad:  # none of them is read on the way to the logits
             return [0.0] * len(groups)
         draw = torch.randn(logits.shape, generator=self.generator, dtype=torch.float64)
-        gradients = torch.autograd.grad(
-            (logits * draw).sum(), list(weights.values()), allow_unused=True
-        )
+        try:
+            gradients = torch.autograd.grad(
+                (logits * draw).sum(), list(weights.values()), allow_unused=True
+            )
+        except CheckpointError as error:
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} checkpoints activations (torch.utils.checkpoint), "
+                "and so parts of it run twice: switch that off while it is measured and pruned"
+            ) from error
         flow = {
             name: torch.zeros_like(weight) if gradient is None else (weight * gradient).abs()
             for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
@@ -169,8 +184,40 @@ class Proof:
                 old = weights.get(member.name, tensor_of(self.model, group, member))
                 weights[member.name] = _without(old, group, member, keep_U)
             hooks += [tap for tap in group.taps if not len(keep_U)]
-        with temporary_hooks(_zeroed(self.model.get_submodule(tap.module)) for tap in hooks):
-            return whole_output(functional_call(self.model, weights, (self.images[:1],)))
+        zeroed = (_zeroed(self.model.get_submodule(tap.module)) for tap in hooks)
+        kept = temporary_hooks(itertools.chain(zeroed, norms_of_kept(self.model, cuts)))
+        with kept, _reading(self.model, weights):
+            return whole_output(self.model(self.images[:1]))
+
+
+@contextmanager
+def _reading(model: nn.Module, weights: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Let the model read other tensors in place of some, by name, in all places that hold them.
+
+    ``torch.func.functional_call`` fails on a module that has two names.
+    """
+    others = {_tensor_at(model, name): tensor for name, tensor in weights.items()}
+    tables: list[dict[str, Any]] = [
+        table for module in model.modules() for table in (module._parameters, module._buffers)
+    ]
+    places = [
+        (table, key, tensor)
+        for table in tables
+        for key, tensor in table.items()
+        if tensor is not None and tensor in others
+    ]
+    for table, key, tensor in places:
+        table[key] = others[tensor]
+    try:
+        yield
+    finally:
+        for table, key, tensor in places:
+            table[key] = tensor
+
+
+def _tensor_at(model: nn.Module, name: str) -> torch.Tensor:
+    module, _, key = name.rpartition(".")
+    return getattr(model.get_submodule(module), key)
 
 
 def smaller_sides(sides: Iterable[int]) -> list[int]:

@@ -14,6 +14,7 @@ from torch import nn
 from agflow.models.channel_group import Run, Tap
 from agflow.models.tracing.axes import Leaf, size
 from agflow.models.tracing.groups import ChannelClass
+from agflow.models.tracing.reached import UNREACHED, reached_nodes
 from agflow.models.tracing.runs import runs_of
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import (
@@ -53,11 +54,14 @@ class Sights:
 
     def __init__(self, model: nn.Module, tracer: Tracer):
         self._tracer, self._inside = tracer, nodes_in(tracer.program)
+        self._reached = reached_nodes(tracer.program)
         calls = call_counts(tracer.program)
         self._layers = {
             name: layer
-            for name in self._inside
-            if calls[name] == 1 and _is_of_torch(layer := model.get_submodule(name))
+            for name, nodes in self._inside.items()
+            if calls[name] == 1
+            and _is_of_torch(layer := model.get_submodule(name))
+            and not self._reached.isdisjoint(nodes)
         }
 
     def of(self, held: ChannelClass) -> Sight | None:
@@ -94,10 +98,19 @@ class Sights:
             return None
         return Sight("", (replace(first, count=len(seen) * count),), width)
 
+    def reason(self, held: ChannelClass) -> str:
+        """Why a class is seen nowhere."""
+        reached = any(use.node in self._reached for use in held.produced)
+        return UNSEEN if reached else UNREACHED
+
     def _is_reader(self, use: Use) -> bool:
-        """Whether the contraction is the one call of a layer, which sums over all that enters."""
+        """Whether the contraction is the one call of a layer, which sums over all that enters.
+
+        Nothing else reads its weight: what is fitted to this reader would change the other.
+        """
         name = callers(use.node)[-1]
-        return name in self._layers and use.parameters == (f"{name}.weight",) and use.groups == 1
+        whole = name in self._layers and use.parameters == (f"{name}.weight",) and use.groups == 1
+        return whole and self._tracer.reads[f"{name}.weight"] == 1
 
     def _at(self, module: str, side: str, leaf: Leaf) -> tuple[tuple[Tap, ...], int]:
         """The taps of a class on one side of a module, and the channels of a unit at each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, cast
 
 import torch
@@ -50,6 +51,8 @@ class Tracer:
     emitted : (parameter, axis) that give the channels of a convolution's or product's result
     parameters_of : for nodes that depend on no image: the parameters that they are computed from
     unknown : operators without a rule, and how often each was met
+    norms : nodes that take means over one axis of their first argument, the axis, and what it is
+    reads : by parameter and buffer, how many operators take it
     """
 
     def __init__(self, program: torch.export.ExportedProgram):
@@ -58,6 +61,8 @@ class Tracer:
         self.values: dict[torch.fx.Node, Value] = {}
         self.parameters_of: dict[torch.fx.Node, tuple[str, ...]] = {}
         self.unknown: dict[str, int] = {}
+        self.norms: list[tuple[torch.fx.Node, int, Dim]] = []
+        self.reads: Counter[str] = Counter()
         self._zeros_of: dict[torch.fx.Node, tuple[str, ...]] = {}
         self._contractions: list[tuple[tuple[str, ...], Dim, Reason]] = []
         self._emissions: list[tuple[tuple[str, ...], Dim]] = []
@@ -87,6 +92,7 @@ class Tracer:
             self.values[node] = self.parameters[name] = dims
             self.parameters_of[node] = (name,)
             self._zeros_of[node] = (name,)
+            self.reads[name] += len(node.users)
         elif node.name in signature.inputs_to_lifted_tensor_constants:
             self.values[node] = [axes.new(n, CONSTANT) for n in value.shape]
             self.parameters_of[node] = ()
@@ -126,9 +132,7 @@ class Tracer:
 
     def _stop(self, call: Call) -> None:
         """No rule fits: every axis that the call reads stays, and its results are of no axis."""
-        touched = [
-            dim for node in call.node.all_input_nodes for dim in _all_dims(self.values[node])
-        ]
+        touched = [dim for node in call.node.all_input_nodes for dim in all_dims(self.values[node])]
         if any(not axes.all_frozen(dim) for dim in touched):
             self.unknown[call.name] = self.unknown.get(call.name, 0) + 1
         call.freeze(*touched)
@@ -137,6 +141,15 @@ class Tracer:
             self.values[call.node] = tuple(_new_dims(v, call.reason) for v in value)
         else:
             self.values[call.node] = _new_dims(value, call.reason)
+
+    def is_norm(self, node: torch.fx.Node) -> bool:
+        """Whether a node's module has weights of its own, each along one axis, and no more."""
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        module = f"{stack[-1][0]}." if stack else ""
+        names = [name for name in self.parameters if name.startswith(module)]
+        shapes = [[len(dim) > 0 for dim in self.parameters[name]] for name in names]
+        alone = all("." not in name.removeprefix(module) for name in names)
+        return bool(module and names) and alone and all(sum(shape) == 1 for shape in shapes)
 
     def contract(self, operator: str, weight: Any, own: Dim) -> None:
         """Note that an axis of a weight is summed over.
@@ -181,7 +194,7 @@ class Tracer:
         output = next(node for node in self.program.graph.nodes if node.op == "output")
         specs = self.program.graph_signature.output_specs
         for spec, node in zip(specs, output.args[0], strict=True):
-            dims = _all_dims(self.values.get(node))
+            dims = all_dims(self.values.get(node))
             if spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
                 for own, other in zip(self.parameters[spec.target], dims, strict=True):
                     axes.unify(own, other, OUTPUT)
@@ -191,7 +204,7 @@ class Tracer:
 
     def _freeze_repeated(self) -> None:
         values = (*self.values.values(), *self.parameters.values())
-        for leaves in {tuple(axes.flat(dim)) for value in values for dim in _all_dims(value)}:
+        for leaves in {tuple(axes.flat(dim)) for value in values for dim in all_dims(value)}:
             axes.freeze(list(axes.repeated(list(leaves))), TWICE)
 
 
@@ -218,7 +231,8 @@ def _new_dims(value: Any, reason: Reason) -> Dims | None:
     return [axes.new(n, reason) for n in value.shape]
 
 
-def _all_dims(value: Value) -> Dims:
+def all_dims(value: Value) -> Dims:
+    """The axes of a node's tensor, or of all of its tensors."""
     if isinstance(value, tuple):
         return [dim for dims in value for dim in dims or []]
     return value or []

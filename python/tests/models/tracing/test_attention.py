@@ -32,7 +32,7 @@ def macs_of(model):
 def test_heads_and_gated_layers_are_groups(name):
     _, network = network_of(name)
     heads, mlp = (next(g for g in network.groups if g.kind == kind) for kind in ("heads", "mlp"))
-    grouped = name == "grouped queries"
+    grouped = name.startswith("grouped queries")
     assert (heads.units, heads.unit_width) == ((2, 8) if grouped else (3, 4))
     assert not heads.rounds
     assert heads.reader.endswith("proj")
@@ -104,8 +104,8 @@ def test_what_stands_in_the_code_is_named_with_its_module():
 
     network = traced_network(Transformer(Many([Fixed()])).eval(), SIZE)
     assert not [group for group in network.groups if group.kind == "heads"]
-    (kept,) = (kept for kept in network.kept if "does not run" in kept.reason)
-    assert kept.name == "attention.blocks.0.qkv"
+    unfit = [kept for kept in network.kept if "does not run" in kept.reason]
+    (kept,) = (kept for kept in unfit if kept.name == "attention.blocks.0.qkv")
     assert "without them (attention.blocks.0: RuntimeError: shape" in kept.reason
 
 

@@ -215,6 +215,36 @@ def test_cuts_are_proven_on_the_path_that_whole_images_take(long, monkeypatch):
     assert model.wide
 
 
+class Fitted(nn.Module):
+    """Adds an embedding of positions, which it fits to images of another size than 64."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 8, 8), nn.Conv2d(8, 6, 1)
+        self.places, self.fc = nn.Parameter(torch.randn(1, 8, 8, 8)), nn.Linear(6, 5)
+
+    def forward(self, images):
+        x, places = self.conv1(images), self.places
+        if x.shape[-2:] != places.shape[-2:]:
+            places = nn.functional.interpolate(places, x.shape[-2:], mode="bilinear")
+        return self.fc(self.conv2(x + places).relu().mean((2, 3)))
+
+
+class Windowed(nn.Module):
+    """Fills images up to windows of 20 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, images):
+        missing = -images.shape[-1] % 20
+        if missing:
+            images = nn.functional.pad(images, (0, missing, 0, missing))
+        return self.fc(self.conv2(self.conv1(images).relu()).relu().mean((2, 3)))
+
+
 def test_a_long_pass_is_proven_on_smaller_images_that_take_the_same_path(monkeypatch):
     sizes = []
 
@@ -227,10 +257,12 @@ def test_a_long_pass_is_proven_on_smaller_images_that_take_the_same_path(monkeyp
     monkeypatch.setattr(network, "_LONG", 0)
     maps = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     fixed = nn.Sequential(nn.Flatten(), nn.Linear(12288, 8), nn.ReLU())
-    models = ResNet(), maps, Adapting(), fixed
+    models = ResNet(), maps, Adapting(), fixed, Fitted()
     for model in models:
         traced_network(model.eval(), (3, 64, 64))
-    assert [size[1] for size in sizes] == [32, 32, 64, 64]
+    assert [size[1] for size in sizes] == [32, 32, 64, 64, 32]
+    traced_network(Windowed().eval(), (3, 160, 160))
+    assert sizes[-1] == [3, 80, 80]
 
 
 class Scaled(nn.Module):

@@ -13,6 +13,7 @@ from agflow.models.slicing import cut_groups
 from agflow.models.tracing.network import traced_network
 from agflow.pruning import Allocation
 from agflow.pruning.masks import masked
+from agflow.recipes import ShrinkOptions
 
 SIZE = (3, 8, 8)
 
@@ -166,3 +167,42 @@ def test_units_of_such_taps_are_scored_and_pruned(kind):
     plan = agflow.plan(statistics, macs=0.8, allocation=Allocation(round_to=1))
     light = agflow.prune(model, plan, compensate="none")
     assert light(torch.randn(2, *SIZE)).shape == (2, 4)
+
+
+class Auxiliary(nn.Module):
+    """A branch that only training needs: it runs, and its answers are given back second or not."""
+
+    def __init__(self, both=False):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.fc = nn.Linear(16, 4)
+        self.aux = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 4))
+        self.both = both
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        answers = self.fc(self.body(x).relu().mean((2, 3))), self.aux(x.mean((2, 3)))
+        return answers if self.both else answers[0]
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_units_are_seen_where_a_gradient_comes(both):
+    torch.manual_seed(0)
+    model = Auxiliary(both).eval()
+    network = traced_network(model, SIZE)
+    assert {group.name: group.taps[0].module for group in network.groups} == {
+        "stem": "body",
+        "body": "fc",
+    }
+    (kept,) = (str(kept) for kept in network.kept if kept.name == "aux.0")
+    assert "24 channels kept" in kept and "no gradient would score them" in kept
+    images = torch.randn(16, *SIZE)
+    light = agflow.shrink(
+        model,
+        images,
+        macs=0.4,
+        options=ShrinkOptions(loss="features" if both else "self"),
+        report=None,
+    )
+    assert light.stem.out_channels < 16 and light.aux[0].in_features < 16
+    assert light.aux[0].out_features == 24

@@ -6,8 +6,8 @@ from agflow.models.tracing.axes import Reason, flat, freeze, mark_normed, new, s
 from agflow.models.tracing.call import Call, Value
 
 STANDARDISED = (
-    "read by weights that are standardised over them in each pass: put a plain layer with the "
-    "standardised weights in the place of the one that computes them"
+    "read by weights that are standardised over them in each pass: "
+    "agflow.models.plain_weights(model) puts plain layers with these weights in their places"
 )
 
 
@@ -31,8 +31,11 @@ def layer_norm(call: Call) -> Value:
         if call.get(name) is not None:
             for dim, own in zip(normed, call.dims(name), strict=True):
                 call.unify(dim, own)
-    for dim in normed:
-        mark_normed(dim)
+    if len(normed) == 1:
+        call.norm(len(x) - 1)
+    else:
+        for dim in normed:
+            mark_normed(dim)
     return x
 
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 from agflow.models.tracing.call import Call, Value
 from agflow.models.tracing.rules.elementwise import elementwise
 
+_MEANS = {
+    f"aten.{name}" for name in "mean sum var std var_mean std_mean norm linalg_vector_norm".split()
+}
+
 
 def reduction(call: Call) -> Value:
     """Axes over which is summed, averaged or compared; the others stay as they are.
 
-    A mask at the readers does not reach what was summed before, so the axes summed over stay.
+    A mask at the readers does not reach what was summed before, so the axes summed over stay. In a
+    norm they are those of the kept units alone.
     """
     if "other" in call:
         return elementwise(call)
     x = call.first
     axes = _axes(call, len(x))
-    call.freeze(*(x[i] for i in axes))
+    if len(axes) == 1 and call.name in _MEANS and call.in_norm:
+        call.norm(*axes)
+    else:
+        call.freeze(*(x[i] for i in axes))
     if len(call.shape) == len(x):
         return call.results([[] if i in axes else dim for i, dim in enumerate(x)])
     return call.results([dim for i, dim in enumerate(x) if i not in axes])
