@@ -255,5 +255,8 @@ def steps(draw):
 def test_random_networks_of_chunks(layers, seed):
     model, groups = network_of(lambda: Drawn(layers))
     tied = {group.name: group.parts for group in groups if group.parts > 1}
-    assert tied == {f"convs.{i}": parts for i, (parts, _, _) in enumerate(layers)}
+    # Where all parts pass as they are into one concatenation, each can be cut by itself.
+    assert tied == {
+        f"convs.{i}": parts for i, (parts, _, kinds) in enumerate(layers) if set(kinds) != {"pass"}
+    }
     check(model, groups, seed)
