@@ -48,7 +48,7 @@ def options_for(folder, light):
     return {
         "script": str(folder / "script.py"),
         "calibrate": {
-            "model": "example", **data, "batches": 5, "groups": ["mlp"], **plain,
+            "model": "example", **data, "batches": 5, "groups": ["mlp"], "loss": "labels", **plain,
             "output": str(folder / "statistics.arrow"),
         },
         "evaluate": {"model": "example", **data},
