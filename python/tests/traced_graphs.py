@@ -18,12 +18,16 @@ def traced(model: nn.Module, *shape: int) -> Tracer:
 
 
 def classes_of(tracer: Tracer) -> dict[axes.Leaf, set[tuple[str, int]]]:
-    """The atoms that may lose units, and the axes of parameters that hold them."""
+    """The atoms that may lose units, and the axes of parameters that hold them.
+
+    Those of which means are taken are left out: here a mask leaves the means as they are.
+    """
+    averaged = {atom for _, _, dim in tracer.norms for atom in axes.atoms(dim)}
     found: dict[axes.Leaf, set[tuple[str, int]]] = {}
     for name, dims in tracer.parameters.items():
         for axis, dim in enumerate(dims):
             for atom in axes.atoms(dim):
-                if not atom.frozen and not atom.normed:
+                if not atom.frozen and not atom.normed and atom not in averaged:
                     found.setdefault(atom, set()).add((name, axis))
     return {atom: at for atom, at in found.items() if at & tracer.emitted and at & tracer.consumed}
 
