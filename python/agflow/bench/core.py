@@ -104,7 +104,7 @@ def _passes(
         times = interleaved(contenders | read, rounds=rounds)
         exact_C = passes.row_by_row(y_RC, g_RC)
         errors = {name: _error(call(), exact_C) for name, call in contenders.items()}
-        errors[passes.OURS] = _error(utility(y_RC, g_RC) * len(y_RC), exact_C)
+        errors[passes.OURS] = _error(utility(y_RC, g_RC), exact_C / len(y_RC))
         yield {"pass": "agf", **about, "contenders": _table(times, errors)}
         with passes.all_sums(y_RC, g_RC, threads) as contenders:
             yield {
@@ -126,8 +126,8 @@ def _maps(
         times = interleaved(contenders | read, rounds=rounds)
         exact_C = passes.row_by_row(*(x.movedim(1, -1).flatten(0, 2) for x in (y_BCHW, g_BCHW)))
         errors = {name: _error(call(), exact_C) for name, call in contenders.items()}
-    found_C = utility(y_BCHW, g_BCHW, axis=1) * y_BCHW[:, 0].numel()
-    errors[passes.OURS] = _error(found_C, exact_C)
+    rows = y_BCHW[:, 0].numel()
+    errors[passes.OURS] = _error(utility(y_BCHW, g_BCHW, axis=1), exact_C / rows)
     return {
         "shape": list(shape),
         "layout": layout,
