@@ -91,14 +91,8 @@ class Halving(nn.Module):
         return self.fc(torch.cat([self.left(left), self.right(right)], 1).mean((2, 3)))
 
 
-class Slicing(nn.Module):
+class Slicing(Halving):
     """Halves by a number that stands in the code: the first keeps all its channels."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 8, 1)
-        self.left, self.right = nn.Conv2d(4, 6, 1), nn.Conv2d(4, 6, 1)
-        self.fc = nn.Linear(12, 5)
 
     def forward(self, x):
         x = self.conv1(x)
