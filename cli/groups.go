@@ -14,6 +14,7 @@ const (
 	methodGroup    = "Method"
 	imageGroup     = "Images"
 	outputGroup    = "Output"
+	networkGroup   = "Network"
 	computingGroup = "Computing"
 	advancedGroup  = "Advanced"
 	everywhere     = "Everywhere"
@@ -21,8 +22,8 @@ const (
 
 // groupOrder is the order in which help shows the groups; a flag of no group is an advanced one.
 var groupOrder = []string{
-	neededGroup, inputGroup, budgetGroup, methodGroup, outputGroup, computingGroup, imageGroup,
-	advancedGroup, everywhere,
+	neededGroup, inputGroup, budgetGroup, methodGroup, outputGroup, networkGroup, computingGroup,
+	imageGroup, advancedGroup, everywhere,
 }
 
 func inputs(flags ...cli.Flag) []cli.Flag   { return grouped(inputGroup, flags) }

@@ -58,17 +58,22 @@ func Start(program string) (*Interpreter, error) {
 // Call runs module.function(argument) in Python and returns the text it returned. The error is an
 // *Error when Python raised an exception.
 func (p *Interpreter) Call(module, function, argument string) (string, error) {
-	return p.ask("call", module, function, argument)
+	return p.ask(p, "call", module, function, argument)
 }
 
-// ask calls a function of support.py with texts, which [Interpreter.Interrupt] can end, and returns
-// the text that it found.
-func (p *Interpreter) ask(function string, words ...string) (string, error) {
+// ask calls a function of support.py with texts and returns the text that it found. On the main
+// thread [Interpreter.Interrupt] can end it.
+func (p *Interpreter) ask(on Thread, function string, words ...string) (string, error) {
 	var answer string
 	var err error
-	p.setCalling(true)
-	p.do(func() { answer, err = p.callWithLock(function, words...) })
-	p.setCalling(false)
+	isMain := on == Thread(p)
+	if isMain {
+		p.setCalling(true)
+	}
+	on.do(func() { answer, err = p.callWithLock(function, words...) })
+	if isMain {
+		p.setCalling(false)
+	}
 	if err != nil {
 		return "", err
 	}

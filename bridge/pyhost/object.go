@@ -18,10 +18,10 @@ type Object struct {
 	key    string
 }
 
-// New calls module.function(argument) on Python's main thread and keeps the object it returned. The
+// New calls module.function(argument) on a thread of Python and keeps the object it returned. The
 // error is an *Error when Python raised an exception.
-func (p *Interpreter) New(module, function, argument string) (*Object, error) {
-	key, err := p.ask("create", module, function, argument)
+func (p *Interpreter) New(on Thread, module, function, argument string) (*Object, error) {
+	key, err := p.ask(on, "create", module, function, argument)
 	if err != nil {
 		return nil, err
 	}
@@ -30,12 +30,12 @@ func (p *Interpreter) New(module, function, argument string) (*Object, error) {
 
 // Call calls a method on Python's main thread and returns the text it returned.
 func (o *Object) Call(method, argument string) (string, error) {
-	return o.python.ask("use", o.key, method, argument)
+	return o.python.ask(o.python, "use", o.key, method, argument)
 }
 
 // Drop lets go of the object.
 func (o *Object) Drop() error {
-	_, err := o.python.ask("drop", o.key)
+	_, err := o.python.ask(o.python, "drop", o.key)
 	return err
 }
 

@@ -158,7 +158,7 @@ var scenarios = map[string]func() int{
 
 // useObjects prints what goes wrong with objects, memory and threads of Python, then "done".
 func useObjects(p *Interpreter) int {
-	box, err := p.New("script", "Box", "a box")
+	box, err := p.New(p.NewThread(), "script", "Box", "a box")
 	if err != nil {
 		return status(err)
 	}
@@ -200,7 +200,7 @@ func useObjects(p *Interpreter) int {
 	}
 	_, err = box.Call("get", "")
 	fmt.Println(err)
-	_, err = p.New("script", "fail", "luck")
+	_, err = p.New(p, "script", "fail", "luck")
 	fmt.Println(err)
 	return 0
 }

@@ -104,7 +104,7 @@ func (g *generation) read(
 		a := Answer{
 			ID: g.ids.next(), Class: int(answered.Prediction[i]), Prior: answered.Prior[i],
 			Expert: "light", Logits: lightLogits[i*k : (i+1)*k], Audited: h.audited[i],
-			Cost: g.cost(heavyOf[i] != nil),
+			Cost: g.model.cost(heavyOf[i] != nil),
 		}
 		seen := Observation{
 			ID: a.ID, Prior: a.Prior, Escalated: decided.Escalate[i], Audited: a.Audited,
@@ -145,12 +145,11 @@ func finalLogits(
 }
 
 // cost is what an image has cost, over the heavy expert's cost.
-func (g *generation) cost(sawHeavy bool) float64 {
-	of := g.model.Router.Ledger
+func (m Model) cost(sawHeavy bool) float64 {
 	if !sawHeavy {
-		return of.LightCost / of.HeavyCost
+		return m.Cost.Light / m.Cost.Heavy
 	}
-	return (of.LightCost + of.HeavyCost - of.SharedCost) / of.HeavyCost
+	return (m.Cost.Light + m.Cost.Heavy - m.Cost.Shared) / m.Cost.Heavy
 }
 
 func greatest(logits []float32) (best int) {

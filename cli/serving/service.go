@@ -1,10 +1,10 @@
 package serving
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"agflow/core/fault"
@@ -28,6 +28,7 @@ type Service struct {
 	queue    *queue
 	observer Observer
 	ids      *ids
+	answered atomic.Int64
 	ended    chan struct{} // closed when the last batch has run
 
 	mu       sync.Mutex
@@ -67,19 +68,24 @@ func (s *Service) generationOf(experts Experts) (*generation, error) {
 	return g, nil
 }
 
-// Reload serves other experts from the next request on; requests under way are answered by those
-// that they began with. Where it fails, the experts of before go on.
-func (s *Service) Reload(experts Experts) error {
-	next, err := s.generationOf(experts)
-	if err == nil {
-		s.mu.Lock()
-		before := s.current
-		s.current = next
-		s.mu.Unlock()
-		before.release()
+// Reload loads other experts, which answer from the next request on; requests under way are answered
+// by those that they began with. Where it fails, the experts of before go on.
+func (s *Service) Reload(load func() (Experts, error)) (err error) {
+	defer func() { s.observer.Reloaded(err == nil) }()
+	experts, err := load()
+	if err != nil {
+		return err
 	}
-	s.observer.Reloaded(err == nil)
-	return err
+	next, err := s.generationOf(experts)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	before := s.current
+	s.current = next
+	s.mu.Unlock()
+	before.release()
+	return nil
 }
 
 // end lets go of a generation that nobody holds any more.
@@ -94,38 +100,39 @@ func (s *Service) end(g *generation) {
 	}
 }
 
-// Current is the cascade that answers now. The caller releases it, and its images and answers
-// belong to this one, whatever is loaded meanwhile.
-func (s *Service) Current() Current {
+// Hold returns the cascade that answers now. The caller releases it.
+func (s *Service) Hold() Held { return s.hold() }
+
+func (s *Service) hold() held {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.current.hold()
-	return Current{s, s.current}
+	return held{s, s.current}
 }
 
 // Label takes the label of an answered image.
 func (s *Service) Label(id string, class int) error {
-	held := s.Current()
-	defer held.Release()
-	if held.g.watch == nil {
+	current := s.hold()
+	defer current.Release()
+	if current.g.watch == nil {
 		return ErrUnknownID
 	}
-	if class < 0 || class >= held.g.model.Classes {
+	if class < 0 || class >= current.g.model.Classes {
 		return fault.New(fault.Value, "the label is %d, expected a class from 0 to %d", class,
-			held.g.model.Classes-1)
+			current.g.model.Classes-1)
 	}
-	return held.g.watch.Label(id, class)
+	return current.g.watch.Label(id, class)
 }
 
 // State is what metrics and the status page show.
 func (s *Service) State() State {
-	held := s.Current()
-	defer held.Release()
+	current := s.hold()
+	defer current.Release()
 	state := State{Queued: s.queue.length(), Draining: s.isDraining()}
-	if held.g.watch != nil {
-		state.Monitor = held.g.watch.Report()
+	if current.g.watch != nil {
+		state.Monitor = current.g.watch.Report()
 	}
-	switch alarm := held.g.alarm(); {
+	switch alarm := current.g.alarm(); {
 	case state.Draining:
 		state.NotReady = "the server is ending"
 	case alarm != "" && s.options.OnAlarm == Unready:
@@ -155,6 +162,9 @@ func (s *Service) Close() {
 	<-s.ended
 	s.current.release()
 }
+
+// Answered is the number of images that were answered.
+func (s *Service) Answered() int64 { return s.answered.Load() }
 
 // run answers batch after batch.
 func (s *Service) run() {
@@ -222,6 +232,7 @@ func (s *Service) deliver(batch []item, found passed) {
 		if g.watch != nil {
 			g.watch.Observe(found.seen[k])
 		}
+		s.answered.Add(1)
 		s.observer.Answered(a.Expert, a.Cost, time.Since(i.queued))
 		i.settle()
 	}
@@ -229,55 +240,3 @@ func (s *Service) deliver(batch []item, found passed) {
 		s.options.Log.Error("ALARM", "what", alarm, "action", string(s.options.OnAlarm))
 	}
 }
-
-// Current is a cascade that its holder keeps in memory until Release.
-type Current struct {
-	s *Service
-	g *generation
-}
-
-// Model describes the cascade.
-func (c Current) Model() Model { return c.g.model }
-
-// Prepare decodes and preprocesses one encoded image to [C, H, W] floats.
-func (c Current) Prepare(ctx context.Context, encoded []byte) ([]float32, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return c.g.experts.Prepare(encoded)
-}
-
-// Answer queues images [n, C, H, W] and waits for their answers, in order.
-//
-// Errors: shape (too few or too many numbers), value (more images than the queue holds), ErrBusy
-// where the queue is full, ErrDraining where the server ends, the context's where the deadline
-// passed or the caller went, and those of the experts.
-func (c Current) Answer(ctx context.Context, images []float32, n int) ([]Answer, error) {
-	m := c.g.model
-	if !m.fits(len(images), n) {
-		return nil, fault.New(fault.Shape, "%d numbers were given for %d images, expected "+
-			"[images, %d, %d, %d] of at least one image", len(images), n, m.Channels, m.Height,
-			m.Width)
-	}
-	r := &request{
-		ctx: ctx, from: c.g, images: images, queued: time.Now(), answers: make([]Answer, n),
-		left: n, done: make(chan struct{}),
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if err := c.s.queue.put(r); err != nil {
-		return nil, err
-	}
-	c.s.observer.Queue(c.s.queue.length())
-	select {
-	case <-r.done:
-		return r.answers, r.err
-	case <-ctx.Done():
-		c.s.queue.remove(r)
-		return nil, ctx.Err()
-	}
-}
-
-// Release lets go of the cascade.
-func (c Current) Release() { c.g.release() }

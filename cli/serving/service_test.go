@@ -48,6 +48,7 @@ func routerOf(threshold float64) routing.Router {
 func (l *linear) Model() Model {
 	return Model{
 		Name: "linear", Channels: 1, Height: 1, Width: pixels, Classes: classes, Router: l.router,
+		Cost: routing.Cost{Light: 1, Heavy: 4, Unit: routing.MACs},
 	}
 }
 
@@ -146,7 +147,7 @@ func serve(t *testing.T, experts Experts, o Options) (*Service, *counted) {
 }
 
 func ask(ctx context.Context, s *Service, images []float32) ([]Answer, error) {
-	held := s.Current()
+	held := s.hold()
 	defer held.Release()
 	return held.Answer(ctx, images, len(images)/pixels)
 }
@@ -301,7 +302,7 @@ func TestImagesThatFailFailAlone(t *testing.T) {
 func TestWrongSizesAreRefused(t *testing.T) {
 	s, _ := serve(t, &linear{gain: 1, router: routerOf(0.6)}, options())
 	defer s.Close()
-	held := s.Current()
+	held := s.hold()
 	defer held.Release()
 	for numbers, n := range map[int]int{0: 0, 3: 2, 6: 1, 5: 1, 2: math.MaxInt} {
 		if _, err := held.Answer(context.Background(), make([]float32, numbers), n); err == nil ||
@@ -327,7 +328,7 @@ func TestReloadLosesNothing(t *testing.T) {
 				default:
 				}
 				image := someImage(random)
-				held := s.Current()
+				held := s.hold()
 				answers, err := held.Answer(context.Background(), image, 1)
 				of := held.g.experts.(*linear)
 				held.Release()
@@ -345,10 +346,14 @@ func TestReloadLosesNothing(t *testing.T) {
 	for i := range 20 {
 		time.Sleep(5 * time.Millisecond)
 		next := &linear{gain: float32(1 + i%3), router: routerOf(0.3 + 0.02*float64(i))}
-		if err := s.Reload(next); err != nil {
+		if err := s.Reload(func() (Experts, error) { return next, nil }); err != nil {
 			t.Error(err)
 		}
 		loaded = append(loaded, next)
+	}
+	missing := errors.New("no such folder")
+	if err := s.Reload(func() (Experts, error) { return nil, missing }); err != missing {
+		t.Error(err)
 	}
 	close(stop)
 	group.Wait()
@@ -359,7 +364,7 @@ func TestReloadLosesNothing(t *testing.T) {
 		}
 	}
 	s.Close()
-	if !last.closed.Load() || len(observer.reloads) != 20 || answered.Load() == 0 {
+	if !last.closed.Load() || len(observer.reloads) != 21 || observer.reloads[20] || answered.Load() == 0 {
 		t.Errorf("%d reloads, %d answers", len(observer.reloads), answered.Load())
 	}
 }
@@ -384,7 +389,7 @@ func TestCloseAnswersWhatWaits(t *testing.T) {
 	if state := s.State(); state.Ready || !state.Draining || state.NotReady == "" {
 		t.Errorf("%+v", state)
 	}
-	held := s.Current()
+	held := s.hold()
 	s.Close()
 	group.Wait()
 	defer held.Release()

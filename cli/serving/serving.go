@@ -34,6 +34,7 @@ type Model struct {
 	ClassNames              []string // nil where unknown
 	MaxBatch                int
 	Router                  routing.Router // as calibrated: threshold, prior, ledger, counts
+	Cost                    routing.Cost   // of one image
 }
 
 // Answer is the cascade's answer to one image.
@@ -48,16 +49,24 @@ type Answer struct {
 	Audited     bool
 }
 
-// Cascade is what the handlers serve.
-type Cascade interface {
+// Held is a cascade that its holder keeps in memory until Release: what is prepared by it and what
+// it answers belong together, whatever is loaded meanwhile.
+type Held interface {
 	Model() Model
 	// Prepare decodes and preprocesses one encoded image to [C, H, W] floats. A bad image is an
 	// error of code value.
 	Prepare(ctx context.Context, encoded []byte) ([]float32, error)
 	// Answer queues images [n, C, H, W] and waits for their answers, in order. Errors: ErrBusy
 	// where the queue is full, ErrDraining where the server ends, ctx's error where the deadline
-	// passed or the caller went.
+	// passed or the caller went. The images must not be changed later, either.
 	Answer(ctx context.Context, images []float32, n int) ([]Answer, error)
+	Release()
+}
+
+// Cascade is what the handlers serve.
+type Cascade interface {
+	// Hold returns the cascade that answers now.
+	Hold() Held
 	// Label takes the label of an answered image; ErrUnknownID where none such is awaited.
 	Label(id string, class int) error
 	// State returns what metrics and the status page show.
