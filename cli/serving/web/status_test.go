@@ -1,0 +1,154 @@
+package web
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"agflow/cli/serving"
+)
+
+func TestStatus(t *testing.T) {
+	s := newSite(t, nil)
+	var got statusReport
+	a := s.get("/v1/status")
+	a.read(t, &got)
+	if got.Live != nil || got.CostByClock != nil || !strings.Contains(string(a.body), `"live":null`) {
+		t.Errorf("numbers before the first image: %s", a.body)
+	}
+	images := imagesOf(40, 1)
+	s.isAnswer(t, s.post(inferPath, inferBody(images, "")), images)
+	got = statusReport{}
+	s.get("/v1/status").read(t, &got)
+	router := s.experts.router
+	if got.Model.Name != "linear" || got.Model.Input != [3]int{3, 8, 8} || got.Model.MaxBatch != 16 ||
+		got.Promise.Escalation != router.Escalation || got.Promise.Limit != 0.02 ||
+		got.Promise.EscalationInterval != router.Point.EscalationInterval ||
+		got.Promise.Cost != router.Ledger.Charged || got.Promise.CostUnit != "MACs" ||
+		got.Promise.LightCost != 1 || got.Promise.HeavyCost != 4 {
+		t.Errorf("got %+v", got)
+	}
+	heavy := 0
+	for _, a := range s.experts.expected(t, images) {
+		if a.Expert == "heavy" {
+			heavy++
+		}
+	}
+	if got.Live.Images != 40 || got.Live.Escalation != float64(heavy)/40 || !got.Ready ||
+		got.Total.Images != 40 || got.Total.Escalated != int64(heavy) || got.CostByClock == nil ||
+		!(got.Live.Milliseconds["all"].P99 > 0) || !(got.Live.ImagesPerSecond > 0) {
+		t.Errorf("got %+v", got)
+	}
+	var report watchReport
+	s.get("/v1/monitor").read(t, &report)
+	if report != (watchReport{"promise of 2 points", 40}) {
+		t.Errorf("got %+v", report)
+	}
+	unwatched := newSite(t, func(_ *Options, so *serving.Options, _ *linear) { so.Watch = nil })
+	unwatched.get("/v1/monitor").refused(t, http.StatusNotFound, "is not watched")
+}
+
+// The page needs nothing from elsewhere, and its policy lets nothing else in.
+func TestThePage(t *testing.T) {
+	s := newSite(t, nil)
+	a := s.get("/")
+	page := string(a.body)
+	if got := a.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
+		t.Errorf("got %q", got)
+	}
+	if found := regexp.MustCompile(`(?i)https?://|\bsrc=|@import|url\(|\son\w+=|\sstyle=|innerHTML`).
+		FindString(page); found != "" {
+		t.Errorf("the page has %q", found)
+	}
+	policy := a.Header.Get("Content-Security-Policy")
+	for _, tag := range []string{"style", "script"} {
+		_, rest, _ := strings.Cut(page, "<"+tag+">")
+		content, _, found := strings.Cut(rest, "</"+tag+">")
+		sum := sha256.Sum256([]byte(content))
+		want := tag + "-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+		if !found || !strings.Contains(policy, want) {
+			t.Errorf("%q lacks %q", policy, want)
+		}
+	}
+	if !strings.HasPrefix(policy, "default-src 'none'; connect-src 'self'") ||
+		strings.Contains(policy, "unsafe") {
+		t.Errorf("the policy is %q", policy)
+	}
+}
+
+// chromium is a headless browser; the test is skipped where there is none.
+func chromium(t *testing.T, options ...string) string {
+	t.Helper()
+	browser, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("there is no chromium on the PATH; Debian's package is chromium")
+	}
+	profile := t.TempDir()
+	done := exec.Command(browser, append([]string{
+		"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+		"--enable-logging=stderr", "--v=0", "--user-data-dir=" + profile,
+		"--virtual-time-budget=5000",
+	}, options...)...)
+	var messages strings.Builder
+	done.Stderr = &messages
+	output, err := done.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, messages.String())
+	}
+	// what the page's script or its policy complains of
+	if regexp.MustCompile(`CONSOLE.*(rror|efused|iolat)`).MatchString(messages.String()) {
+		t.Errorf("the browser says: %s", messages.String())
+	}
+	return string(output)
+}
+
+// The page in a real browser: live numbers, beside the calibrated ones.
+func TestThePageInABrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a browser takes seconds; run without -short")
+	}
+	s := newSite(t, nil)
+	images := imagesOf(600, 1)
+	for at := 0; at < 600; at += 40 {
+		part := images[at*size : (at+40)*size]
+		s.isAnswer(t, s.post(inferPath, inferBody(part, "")), part)
+	}
+	dom := chromium(t, "--dump-dom", s.URL+"/")
+	text := regexp.MustCompile(`<[^>]*>`).ReplaceAllString(
+		strings.SplitN(dom, "<script>", 2)[0], "|")
+	var status statusReport
+	s.get("/v1/status").read(t, &status)
+	share, _ := json.Marshal(float64(int(status.Live.Escalation*1000+0.5)) / 10)
+	for _, want := range []string{
+		"|linear|", "|ready|", "revision 5f3a, go, images 3 × 8 × 8", "|as calibrated|", "|a gain, ",
+		"|" + string(share), "calibrated ", "on 2,000 images", "promise of 2 points",
+		"|since the start||600|", "|verdict||PASS|",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q: %s", want, text)
+		}
+	}
+	if folder := os.Getenv("AGFLOW_SCREENSHOTS"); folder != "" {
+		chromium(t, "--window-size=1100,900",
+			"--screenshot="+filepath.Join(folder, "status.png"), s.URL+"/")
+	}
+}
+
+// A page that needs a token asks for it.
+func TestThePageAsksForTheToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a browser takes seconds; run without -short")
+	}
+	s := newSite(t, func(o *Options, _ *serving.Options, _ *linear) { o.Token = "s3cret" })
+	dom := chromium(t, "--dump-dom", s.URL+"/")
+	if !strings.Contains(dom, "wants a token") || strings.Contains(dom, `class="wide" hidden`) {
+		t.Errorf("got %s", dom)
+	}
+}
