@@ -27,7 +27,7 @@ const makeCascade = `
 import sys, agflow, torch
 heavy, preprocessing, _ = agflow.load_model("example")
 light = agflow.models.at_image_size(heavy, 20)
-images, labels = zip(*agflow.load_dataset("example:test", preprocessing, limit=512))
+images, labels = zip(*agflow.load_dataset("example:test", preprocessing=preprocessing, limit=512))
 images, labels = torch.stack(images), torch.tensor(labels)
 predictions = agflow.predict(light, heavy, [(images, labels)])
 router = agflow.calibrate_router(predictions, escalation=0.3)
