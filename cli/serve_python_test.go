@@ -111,19 +111,23 @@ func startServing(t *testing.T, config string, arguments ...string) *served {
 		t: t, folder: fill(t, map[string]string{"cascade.json": config}), log: &lockedBuffer{},
 	}
 	package_ := fill(t, map[string]string{"agflow/__init__.py": "", "agflow/serving.py": servedStub})
-	s.command = program(
+	s.start(program(
 		[]string{"PYTHONPATH=" + package_, "AGFLOW_PYTHON=" + testPython(t)},
-		append([]string{"serve", "--cascade", s.folder, "--port", "0"}, arguments...)...)
-	stdout, err := s.command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.command.Stderr, s.out = s.log, bufio.NewReader(stdout)
-	if err := s.command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.command.Process.Kill() })
+		append([]string{"serve", "--cascade", s.folder, "--port", "0"}, arguments...)...))
 	return s
+}
+
+func (s *served) start(command *exec.Cmd) {
+	s.t.Helper()
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.command, command.Stderr, s.out = command, s.log, bufio.NewReader(stdout)
+	if err := command.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = command.Process.Kill() })
 }
 
 // ready waits for the line that says where the server listens.
