@@ -32,6 +32,7 @@ from agflow.errors import (
     NonFiniteError,
     UnsupportedModelError,
 )
+from agflow.exporting.folder import ENDINGS
 from agflow.models import (
     adapter_for,
     count_params,
@@ -44,7 +45,6 @@ from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of, own_methods
 from agflow.models.resizing import resize_of
 
-ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CHECKED_IMAGES = 3
 LOGIT_TOLERANCE = 1e-4  # of the largest logit
@@ -120,7 +120,25 @@ def export(
             "a cascade becomes several files: call agflow.exporting.export_cascade(cascade, folder)"
         )
     model = unwrapped(model)
-    images = random_images(model) if images is None else at_own_size(model, _float32(images))
+    images = random_images(model) if images is None else at_own_size(model, float32_images(images))
+    return export_for_images(
+        model, path, images, format=format, preprocessing=preprocessing, opset=opset
+    )
+
+
+def export_for_images(
+    model: nn.Module,
+    path: str | os.PathLike,
+    images: torch.Tensor,
+    *,
+    format: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    opset: int = default("export", "opset"),
+) -> float:
+    """:func:`export` of a file that takes images of the size of ``images``.
+
+    Where the model resizes images of that size, the file does so, too.
+    """
     about = {
         "name": model_name(model),
         "params": count_params(model),
@@ -239,13 +257,11 @@ def _format(path: pathlib.Path, format: str | None) -> str:
     return format
 
 
-def random_images(model: nn.Module) -> torch.Tensor:
-    """Images at a model's own size, the same at every call."""
-    return torch.randn(
-        CHECKED_IMAGES,
-        *adapter_for(model).input_size(model),
-        generator=torch.Generator().manual_seed(0),
-    )
+def random_images(model: nn.Module, size: tuple[int, int] | None = None) -> torch.Tensor:
+    """Images of ``size``, by default of a model's own, the same at every call."""
+    channels, *own = adapter_for(model).input_size(model)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(CHECKED_IMAGES, channels, *(size or own), generator=generator)
 
 
 def at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -254,7 +270,8 @@ def at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return images if resize is None else resize.resized(images)
 
 
-def _float32(images: Any) -> torch.Tensor:
+def float32_images(images: Any) -> torch.Tensor:
+    """Images of any float type, checked to be a batch of them."""
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or not len(images):
         found = list(images.shape) if hasattr(images, "shape") else "no tensor"
         raise InvalidValueError(
