@@ -17,6 +17,12 @@ from agflow.cascade.file_names import README_FILE, ROUTER_FILE
 from agflow.cascade.folder import router_of
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import InvalidValueError, UnsupportedModelError
+from agflow.exporting.check_images import (
+    CHECKED_IMAGES,
+    at_own_size,
+    float32_images,
+    random_images,
+)
 from agflow.exporting.folder import (
     CLASS_NAMES,
     COSTS,
@@ -28,15 +34,7 @@ from agflow.exporting.folder import (
     MAX_BATCH,
     PREFIX_ROLE,
 )
-from agflow.exporting.models import (
-    CHECKED_IMAGES,
-    Signature,
-    at_own_size,
-    export_for_images,
-    export_module,
-    float32_images,
-    random_images,
-)
+from agflow.exporting.models import Signature, export_for_images, export_module
 from agflow.exporting.readme import export_readme
 from agflow.models import class_names, model_name, split
 from agflow.models.callables import unwrapped

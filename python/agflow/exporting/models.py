@@ -32,9 +32,14 @@ from agflow.errors import (
     NonFiniteError,
     UnsupportedModelError,
 )
+from agflow.exporting.check_images import (
+    CHECKED_IMAGES,
+    at_own_size,
+    float32_images,
+    random_images,
+)
 from agflow.exporting.folder import ENDINGS
 from agflow.models import (
-    adapter_for,
     count_params,
     features_of,
     head_of,
@@ -43,10 +48,8 @@ from agflow.models import (
 )
 from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of, own_methods
-from agflow.models.resizing import resize_of
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-CHECKED_IMAGES = 3
 LOGIT_TOLERANCE = 1e-4  # of the largest logit
 
 
@@ -255,30 +258,6 @@ def _format(path: pathlib.Path, format: str | None) -> str:
             f"pip install {' '.join(ONNX_PACKAGES)}"
         )
     return format
-
-
-def random_images(model: nn.Module, size: tuple[int, int] | None = None) -> torch.Tensor:
-    """Images of ``size``, by default of a model's own, the same at every call."""
-    channels, *own = adapter_for(model).input_size(model)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(CHECKED_IMAGES, channels, *(size or own), generator=generator)
-
-
-def at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Images as a model with a resize sees them behind it."""
-    resize = resize_of(model)
-    return images if resize is None else resize.resized(images)
-
-
-def float32_images(images: Any) -> torch.Tensor:
-    """Images of any float type, checked to be a batch of them."""
-    if not isinstance(images, torch.Tensor) or images.ndim != 4 or not len(images):
-        found = list(images.shape) if hasattr(images, "shape") else "no tensor"
-        raise InvalidValueError(
-            f"images to compare on are a {type(images).__name__} ({found}), expected a tensor of "
-            "floats [images, channels, height, width] with one image at least"
-        )
-    return images.float()
 
 
 def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgram:
