@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"agflow/cli/serving"
 )
 
 // form is a form of files or texts, and its content type.
@@ -158,7 +160,7 @@ func TestInvalidImages(t *testing.T) {
 }
 
 func TestLabels(t *testing.T) {
-	s := newSite(t, nil)
+	s := newSite(t, func(_ *Options, _ *serving.Options, l *linear) { l.audits = 1 })
 	images := imagesOf(3, 1)
 	ids, _ := outputOf[string](t, s.post(inferPath, inferBody(images, "")), "id")
 	label := func(id string, class int) string {
@@ -193,11 +195,12 @@ func TestLabels(t *testing.T) {
 	}
 	s.post("/v1/labels", label("x", 1)).refused(t, http.StatusNotFound, "no label is awaited")
 	s.post("/v1/labels", "["+label("x", 1)+"]").refused(t, http.StatusNotFound, "no label")
-	want := []int{4, 0, -1}
-	for i, id := range ids {
-		if got := s.watch.labels[id]; got != want[i] {
-			t.Errorf("label %d is %d, want %d", i, got, want[i])
-		}
+	report := s.watch.Monitor.Report()
+	if report.Labelled != 2 || report.Awaited != 1 {
+		t.Errorf("the monitor has %d labels and awaits %d", report.Labelled, report.Awaited)
+	}
+	if got := s.scraped(t, "agflow_monitor_labelled_images"); got != 2 {
+		t.Errorf("the metrics have %v labels", got)
 	}
 	if slices.Contains(ids, "x") {
 		t.Fatal("an id that the test takes for unknown")

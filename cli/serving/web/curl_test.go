@@ -18,7 +18,9 @@ func TestCurl(t *testing.T) {
 	if err != nil {
 		t.Skip("there is no curl on the PATH")
 	}
-	s := newSite(t, func(o *Options, _ *serving.Options, _ *linear) { o.Token = "s3cret" })
+	s := newSite(t, func(o *Options, _ *serving.Options, l *linear) {
+		o.Token, l.audits = "s3cret", 1
+	})
 	folder := t.TempDir()
 	encoded := picture(1, 40, 30)
 	prepared, err := s.experts.Prepare(encoded)

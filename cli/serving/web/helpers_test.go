@@ -21,6 +21,7 @@ import (
 	"agflow/cli/serving"
 	"agflow/core/fault"
 	"agflow/core/routing"
+	"agflow/core/routing/monitor"
 	"agflow/core/tensor"
 )
 
@@ -35,12 +36,13 @@ type linear struct {
 	router       routing.Router
 	hold         chan struct{} // where it is there, a batch waits until it is closed
 	fails        error
+	audits       float64 // share of the images that stay with the light expert
 }
 
 // newLinear returns the experts, each time the same.
 func newLinear() *linear {
 	drawn := drawn()
-	return &linear{light: drawn.light, heavy: drawn.heavy, router: drawn.router}
+	return &linear{light: drawn.light, heavy: drawn.heavy, router: drawn.router, audits: 0.25}
 }
 
 // drawn draws the experts and calibrates their router on images of their own.
@@ -141,48 +143,49 @@ func (l *linear) Heavy(images []float32, rows []int32) ([]float32, error) {
 
 func (l *linear) Close() error { return nil }
 
-// labelled is a watch that audits every eighth image and waits for labels of all.
-type labelled struct {
-	mu     sync.Mutex
-	seen   int
-	labels map[string]int // -1 where it is awaited
+// watch is the real monitor as the service asks it.
+type watch struct {
+	*monitor.Monitor
+	mu    sync.Mutex
+	drawn []monitor.Draw // of the batch under way
 }
 
-func (w *labelled) Audit(float32, bool) bool {
+func (w *watch) Audit(prior float32, escalates bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen++
-	return w.seen%8 == 0
+	draw := w.Monitor.Audit(prior, escalates)
+	w.drawn = append(w.drawn, draw)
+	return draw.Audited
 }
 
-func (w *labelled) Observe(o serving.Observation) {
+func (w *watch) Observe(o serving.Observation) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.labels[o.ID] = -1
+	image := monitor.Image{
+		ID: o.ID, Prior: o.Prior, Escalated: o.Escalated, Draw: w.drawn[0], Answer: o.Light,
+	}
+	w.drawn = w.drawn[1:]
+	if o.Heavy >= 0 {
+		image.Heavy = &o.Heavy
+	}
+	if o.Escalated {
+		image.Answer = o.Heavy
+	}
+	if err := w.Monitor.Observe(image); err != nil {
+		panic(err)
+	}
 }
 
-func (w *labelled) Label(id string, class int) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if label, known := w.labels[id]; !known || label >= 0 {
+func (w *watch) Label(id string, class int) error {
+	if errors.Is(w.Monitor.Label(id, class), monitor.ErrUnknownID) {
 		return serving.ErrUnknownID
 	}
-	w.labels[id] = class
 	return nil
 }
 
-func (w *labelled) Report() any   { return watchReport{"promise of 2 points", w.seen} }
-func (w *labelled) Alarm() string { return "" }
-func (w *labelled) Save() error   { return nil }
-
-type watchReport struct {
-	Watched string `json:"watched"`
-	Seen    int    `json:"seen"`
-}
-
-func (r watchReport) Metrics() map[string]float64 {
-	return map[string]float64{"seen": float64(r.Seen), "Audit share": 0.125, "alarm": 0}
-}
+func (w *watch) Report() any   { return w.Monitor.Report() }
+func (w *watch) Alarm() string { return w.Monitor.Report().Alarm }
+func (w *watch) Save() error   { return nil }
 
 // site is a server on the loopback with what stands behind it.
 type site struct {
@@ -190,7 +193,7 @@ type site struct {
 	t       testing.TB
 	experts *linear
 	service *serving.Service
-	watch   *labelled
+	watch   *watch
 	log     *lines
 }
 
@@ -215,14 +218,18 @@ func (l *lines) String() string {
 // newSite starts a server; change, where it is there, changes its options and experts before.
 func newSite(t testing.TB, change func(*Options, *serving.Options, *linear)) *site {
 	t.Helper()
-	s := &site{
-		t: t, experts: newLinear(), watch: &labelled{labels: map[string]int{}}, log: &lines{},
-	}
+	s := &site{t: t, experts: newLinear(), log: &lines{}}
 	o := Options{Version: "1.2.3", Limits: StandardLimits}
 	o.Log = slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	so := serving.Options{
 		MaxBatch: 16, MaxWait: time.Millisecond, MaxQueue: 64, Log: o.Log,
-		Watch: func(serving.Model) (serving.Watch, error) { return s.watch, nil },
+		Watch: func(m serving.Model) (serving.Watch, error) {
+			o := monitor.DefaultOptions()
+			o.Share, o.RaisedShare = s.experts.audits, 1
+			watched, err := monitor.New(m.Router, nil, o)
+			s.watch = &watch{Monitor: watched}
+			return s.watch, err
+		},
 	}
 	if change != nil {
 		change(&o, &so, s.experts)

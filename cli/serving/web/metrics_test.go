@@ -37,50 +37,55 @@ func TestMetrics(t *testing.T) {
 	images := imagesOf(40, 1)
 	s.isAnswer(t, s.post(inferPath, inferBody(images, "")), images)
 	s.post(inferPath, "{").refused(t, 400)
-	heavy, audited := 0, 5 // every eighth image is audited
-	for i, a := range s.experts.expected(t, images) {
+	report := s.watch.Monitor.Report()
+	heavy, audited := 0, int(report.Audited)
+	for _, a := range s.experts.expected(t, images) {
 		if a.Expert == "heavy" {
 			heavy++
-		}
-		if i%8 == 7 && a.Expert == "heavy" {
-			audited--
 		}
 	}
 	if heavy == 0 || heavy == 40 || audited == 0 {
 		t.Fatalf("%d of 40 images escalate and %d are audited: they test nothing", heavy, audited)
 	}
-	again := func() (serving.Experts, error) { return newLinear(), nil }
-	if err := s.service.Reload(again); err != nil {
-		t.Fatal(err)
-	}
-	router := s.experts.router
+	router, watches := s.experts.router, report.Watches
 	for metric, want := range map[string]float64{
 		`agflow_requests_total{path="/v2/models/{name}/infer",status="200"}`: 1,
 		`agflow_requests_total{path="/v2/models/{name}/infer",status="400"}`: 1,
 		`agflow_request_seconds_count{path="/v2/models/{name}/infer"}`:       2,
 		`agflow_refusals_total{reason="invalid"}`:                            1,
-		`agflow_images_total`:                         40,
-		`agflow_escalated_images_total`:               float64(heavy),
-		`agflow_audited_images_total`:                 float64(audited),
-		`agflow_cost_total`:                           10 + float64(heavy+audited),
-		`agflow_answer_seconds_count{expert="heavy"}`: float64(heavy),
-		`agflow_answer_seconds_count{expert="light"}`: float64(40 - heavy),
-		`agflow_batch_images_sum`:                     40,
-		`agflow_queue_images`:                         0,
-		`agflow_reloads_total{result="ok"}`:           1,
-		`agflow_ready`:                                1,
-		`agflow_draining`:                             0,
-		`agflow_calibrated_escalation`:                router.Escalation,
-		`agflow_calibrated_cost`:                      router.Ledger.Charged,
-		`agflow_monitor_seen`:                         40,
-		`agflow_monitor_audit_share`:                  0.125,
-		`agflow_monitor_alarm`:                        0,
+		`agflow_images_total`:                              40,
+		`agflow_escalated_images_total`:                    float64(heavy),
+		`agflow_audited_images_total`:                      float64(audited),
+		`agflow_cost_total`:                                10 + float64(heavy+audited),
+		`agflow_answer_seconds_count{expert="heavy"}`:      float64(heavy),
+		`agflow_answer_seconds_count{expert="light"}`:      float64(40 - heavy),
+		`agflow_batch_images_sum`:                          40,
+		`agflow_queue_images`:                              0,
+		`agflow_ready`:                                     1,
+		`agflow_draining`:                                  0,
+		`agflow_calibrated_escalation`:                     router.Escalation,
+		`agflow_calibrated_cost`:                           router.Ledger.Charged,
+		`agflow_monitor_promise_alarm`:                     0,
+		`agflow_monitor_alarm{watch="accuracy"}`:           0,
+		`agflow_monitor_evidence{watch="accuracy"}`:        watches[0].Evidence,
+		`agflow_monitor_evidence_needed{watch="accuracy"}`: watches[0].Needs,
+		`agflow_monitor_audit_share`:                       report.Share,
+		`agflow_monitor_awaited_images`:                    float64(report.Awaited),
+		`agflow_monitor_disagreement`:                      report.Disagreement.Value,
+		`agflow_monitor_disagreement_high`:                 report.Disagreement.Interval[1],
 		`agflow_model_info{model="linear",prior="max_probability",revision="5f3a",` +
 			`runtime="go",verdict="PASS"}`: 1,
 	} {
 		if got := s.scraped(t, metric); got != want {
 			t.Errorf("%s is %v, want %v", metric, got, want)
 		}
+	}
+	again := func() (serving.Experts, error) { return newLinear(), nil }
+	if err := s.service.Reload(again); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.scraped(t, `agflow_reloads_total{result="ok"}`); got != 1 {
+		t.Errorf("%v reloads", got)
 	}
 	if text := string(s.get("/metrics").body); !strings.Contains(text, "agflow_build_info{") ||
 		!strings.Contains(text, `version="1.2.3"`) || !strings.Contains(text, "go_goroutines") {

@@ -1,14 +1,10 @@
 package web
 
 import (
-	"maps"
-	"regexp"
-	"slices"
-	"strings"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"agflow/cli/serving"
+	"agflow/core/routing/monitor"
 )
 
 // stateCollector reads the served model, its calibration and the monitor when it is scraped: all
@@ -44,9 +40,46 @@ func (c stateCollector) Collect(into chan<- prometheus.Metric) {
 	send("agflow_calibrated_cost",
 		"Expected cost per image, over the heavy expert's; compare with the rate of "+
 			"agflow_cost_total over that of agflow_images_total.", ledger.Charged, nil)
-	for name, value := range monitorNumbers(state.Monitor) {
-		send("agflow_monitor_"+name, "Of the monitor's report: "+name+".", value, nil)
+	if report, watched := state.Monitor.(monitor.Report); watched {
+		sendMonitor(report, send)
 	}
+}
+
+// sendMonitor sends what the watch over the promise says.
+func sendMonitor(
+	r monitor.Report, send func(name, help string, value float64, labels prometheus.Labels),
+) {
+	send("agflow_monitor_promise_alarm", "1 where the promise no longer holds.",
+		number(r.Alarm != ""), nil)
+	for _, w := range r.Watches {
+		if w.Off != "" {
+			continue
+		}
+		watch := prometheus.Labels{"watch": w.Name}
+		send("agflow_monitor_evidence", "Evidence of a watch against what it watches, 1 at the "+
+			"start; over replicas take the mean.", w.Evidence, watch)
+		send("agflow_monitor_evidence_needed", "The evidence that raises its alarm.", w.Needs,
+			watch)
+		send("agflow_monitor_alarm", "1 where its alarm was raised.", number(w.Alarm != nil), watch)
+	}
+	send("agflow_monitor_audit_share", "Share of the images that stay with the light expert that "+
+		"are audited now.", r.Share, nil)
+	send("agflow_monitor_labelled_images", "Audited images whose label is known.",
+		float64(r.Labelled), nil)
+	send("agflow_monitor_awaited_images", "Audited images whose label may come.",
+		float64(r.Awaited), nil)
+	sendMean := func(name, help string, mean *monitor.Mean) {
+		if mean == nil {
+			return
+		}
+		send(name, help, mean.Value, nil)
+		send(name+"_low", "Lower end of its interval.", mean.Interval[0], nil)
+		send(name+"_high", "Upper end of its interval.", mean.Interval[1], nil)
+	}
+	sendMean("agflow_monitor_loss", "Accuracy that the cascade loses against the heavy expert, "+
+		"over the last labelled audits.", r.Loss)
+	sendMean("agflow_monitor_disagreement", "Share of images on which cascade and heavy expert "+
+		"differ, over the last audits.", r.Disagreement)
 }
 
 func number(is bool) float64 {
@@ -54,25 +87,4 @@ func number(is bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-// maxMonitorNumbers bounds what one report makes of metrics.
-const maxMonitorNumbers = 64
-
-var notOfNames = regexp.MustCompile(`[^a-z0-9_]+`)
-
-// monitorNumbers are the numbers that a monitor gives to metrics, by names that these may have.
-func monitorNumbers(monitor any) map[string]float64 {
-	watched, is := monitor.(interface{ Metrics() map[string]float64 })
-	if !is {
-		return nil
-	}
-	given, numbers := watched.Metrics(), map[string]float64{}
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if len(numbers) == maxMonitorNumbers {
-			break
-		}
-		numbers[notOfNames.ReplaceAllString(strings.ToLower(name), "_")] = given[name]
-	}
-	return numbers
 }

@@ -4,15 +4,18 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"html"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 
 	"agflow/cli/serving"
+	"agflow/core/routing/monitor"
 )
 
 func TestStatus(t *testing.T) {
@@ -20,7 +23,8 @@ func TestStatus(t *testing.T) {
 	var got statusReport
 	a := s.get("/v1/status")
 	a.read(t, &got)
-	if got.Live != nil || got.CostByClock != nil || !strings.Contains(string(a.body), `"live":null`) {
+	if got.Live != nil || got.CostByClock != nil ||
+		!strings.Contains(string(a.body), `"live":null`) {
 		t.Errorf("numbers before the first image: %s", a.body)
 	}
 	images := imagesOf(40, 1)
@@ -28,7 +32,7 @@ func TestStatus(t *testing.T) {
 	got = statusReport{}
 	s.get("/v1/status").read(t, &got)
 	router := s.experts.router
-	if got.Model.Name != "linear" || got.Model.Input != [3]int{3, 8, 8} || got.Model.MaxBatch != 16 ||
+	if got.Model != (statusModel{"linear", "5f3a", "go", [3]int{3, 8, 8}, 5, 16}) ||
 		got.Promise.Escalation != router.Escalation || got.Promise.Limit != 0.02 ||
 		got.Promise.EscalationInterval != router.Point.EscalationInterval ||
 		got.Promise.Cost != router.Ledger.Charged || got.Promise.CostUnit != "MACs" ||
@@ -46,9 +50,9 @@ func TestStatus(t *testing.T) {
 		!(got.Live.Milliseconds["all"].P99 > 0) || !(got.Live.ImagesPerSecond > 0) {
 		t.Errorf("got %+v", got)
 	}
-	var report watchReport
+	var report monitor.Report
 	s.get("/v1/monitor").read(t, &report)
-	if report != (watchReport{"promise of 2 points", 40}) {
+	if !reflect.DeepEqual(report, s.watch.Monitor.Report()) || report.Images != 40 {
 		t.Errorf("got %+v", report)
 	}
 	unwatched := newSite(t, func(_ *Options, so *serving.Options, _ *linear) { so.Watch = nil })
@@ -63,8 +67,8 @@ func TestThePage(t *testing.T) {
 	if got := a.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
 		t.Errorf("got %q", got)
 	}
-	if found := regexp.MustCompile(`(?i)https?://|\bsrc=|@import|url\(|\son\w+=|\sstyle=|innerHTML`).
-		FindString(page); found != "" {
+	foreign := regexp.MustCompile(`(?i)https?://|\bsrc=|@import|url\(|\son\w+=|\sstyle=|innerHTML`)
+	if found := foreign.FindString(page); found != "" {
 		t.Errorf("the page has %q", found)
 	}
 	policy := a.Header.Get("Content-Security-Policy")
@@ -121,14 +125,17 @@ func TestThePageInABrowser(t *testing.T) {
 		s.isAnswer(t, s.post(inferPath, inferBody(part, "")), part)
 	}
 	dom := chromium(t, "--dump-dom", s.URL+"/")
-	text := regexp.MustCompile(`<[^>]*>`).ReplaceAllString(
-		strings.SplitN(dom, "<script>", 2)[0], "|")
+	_, text, _ := strings.Cut(dom, "</style>")
+	text, _, _ = strings.Cut(text, "<script>")
+	text = html.UnescapeString(regexp.MustCompile(`<[^>]*>`).ReplaceAllString(text, "|"))
 	var status statusReport
 	s.get("/v1/status").read(t, &status)
 	share, _ := json.Marshal(float64(int(status.Live.Escalation*1000+0.5)) / 10)
 	for _, want := range []string{
-		"|linear|", "|ready|", "revision 5f3a, go, images 3 × 8 × 8", "|as calibrated|", "|a gain, ",
-		"|" + string(share), "calibrated ", "on 2,000 images", "promise of 2 points",
+		"|linear|", "|ready|", "revision 5f3a, go, images 3 × 8 × 8", "|as calibrated|",
+		"|a gain, ",
+		"|" + string(share), "calibrated ", "on 2,000 images",
+		s.watch.Monitor.Report().Promise, "|alarm||none|", "|audited now||25.0 %",
 		"|since the start||600|", "|verdict||PASS|",
 	} {
 		if !strings.Contains(text, want) {
