@@ -24,7 +24,7 @@ func (x *exchange) body(r *http.Request) ([]byte, error) {
 		return nil, tooLarge(limit)
 	}
 	raw := http.MaxBytesReader(x.ResponseWriter, r.Body, limit)
-	content, err := read(raw, min(r.ContentLength, firstRead), limit)
+	content, err := read(raw, r.ContentLength, limit)
 	if err != nil {
 		return nil, unread(r.Context(), err)
 	}
@@ -45,11 +45,18 @@ func unread(ctx context.Context, err error) error {
 	return invalid("the body can't be read: %v", err)
 }
 
-// read reads at most limit bytes.
+// read reads at most limit bytes, of which so many are expected.
 func read(from io.Reader, expected, limit int64) ([]byte, error) {
 	var b bytes.Buffer
-	b.Grow(int(max(expected, 0)) + bytes.MinRead)
-	if _, err := b.ReadFrom(io.LimitReader(from, limit+1)); err != nil {
+	from = io.LimitReader(from, limit+1)
+	b.Grow(int(min(max(expected, 0), firstRead)) + bytes.MinRead)
+	if _, err := b.ReadFrom(io.LimitReader(from, firstRead)); err != nil {
+		return nil, err
+	}
+	if rest := expected - int64(b.Len()); rest > 0 { // all at once, now that much has arrived
+		b.Grow(int(rest) + bytes.MinRead)
+	}
+	if _, err := b.ReadFrom(from); err != nil {
 		return nil, err
 	}
 	if int64(b.Len()) > limit {

@@ -151,8 +151,10 @@ func parseNumbers(content []byte, datatype string, shape []int64) ([]float32, er
 	if second := 1 + spaces(content[1:]); content[second] != '[' {
 		shape = []int64{total}
 	}
-	err := p.array(shape)
-	return p.images, err
+	if err := p.array(shape); err != nil {
+		return nil, err
+	}
+	return p.images, nil
 }
 
 // array reads an array of the shape; its numbers follow the others.
