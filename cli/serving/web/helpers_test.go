@@ -21,6 +21,7 @@ import (
 	"agflow/cli/serving"
 	"agflow/core/fault"
 	"agflow/core/routing"
+	"agflow/core/routing/monitor"
 	"agflow/core/tensor"
 )
 
@@ -148,17 +149,18 @@ type labelled struct {
 	labels map[string]int // -1 where it is awaited
 }
 
-func (w *labelled) Audit(float32, bool) bool {
+func (w *labelled) Audit(float32, bool) monitor.Draw {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen++
-	return w.seen%8 == 0
+	return monitor.Draw{Audited: w.seen%8 == 0, Share: 1. / 8, Least: 1. / 8}
 }
 
-func (w *labelled) Observe(o serving.Observation) {
+func (w *labelled) Observe(image monitor.Image) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.labels[o.ID] = -1
+	w.labels[image.ID] = -1
+	return nil
 }
 
 func (w *labelled) Label(id string, class int) error {
@@ -173,7 +175,7 @@ func (w *labelled) Label(id string, class int) error {
 
 func (w *labelled) Report() any   { return watchReport{"promise of 2 points", w.seen} }
 func (w *labelled) Alarm() string { return "" }
-func (w *labelled) Save() error   { return nil }
+func (w *labelled) Close() error  { return nil }
 
 type watchReport struct {
 	Watched string `json:"watched"`
