@@ -13,6 +13,7 @@ import (
 	"agflow/bridge/ipcfile"
 	"agflow/cli/serving"
 	"agflow/cli/serving/web"
+	"agflow/core/routing/monitor"
 
 	"github.com/urfave/cli/v2"
 )
@@ -39,8 +40,6 @@ func serveCommand() *cli.Command {
 				"`MILLISECONDS` that an image waits for others to form a batch")),
 			atLeast(1, step.number("max-queue",
 				"`N` images that may wait; further ones are refused with status 503")),
-			step.text("on-alarm", "`ACTION` where the promise no longer holds: log; escalate, "+
-				"which sends every image to the heavy expert; or unready, which refuses readiness"),
 		), grouped(networkGroup, []cli.Flag{
 			step.text("host", "`ADDRESS` to listen on; 0.0.0.0 is every one of this machine"),
 			atLeast(0, step.number("port", "`PORT` to listen on; 0 takes a free one")),
@@ -49,6 +48,17 @@ func serveCommand() *cli.Command {
 			inputFile(setting("token-file", "`FILE` of a token that clients must bear")),
 			within(0, 86_400, true, step.fraction("grace-seconds",
 				"`SECONDS` that accepted requests get to be answered at the end")),
+		}), grouped(watchGroup, []cli.Flag{
+			within(0, 1, true, of("monitor").fraction("share", "`SHARE` of the images that the heavy "+
+				"expert answers besides, to watch the promise while all is well; 0 audits none")),
+			within(0, 1, true, of("monitor").fraction("raised-share",
+				"`SHARE` while recent audits look worse than they should")),
+			within(0, 1, false, of("monitor").fraction("level",
+				"`SHARE` of servers that may raise a false alarm, ever")),
+			place("state", "`FILE` of the evidence, which is continued at the next start"),
+			place("records", "`FILE` that audit records are appended to, for agflow monitor"),
+			step.text("on-alarm", "`ACTION` where the promise no longer holds: log; escalate, "+
+				"which sends every image to the heavy expert; or unready, which refuses readiness"),
 		}), grouped(computingGroup, []cli.Flag{
 			aDevice(common.text("device",
 				"torch `DEVICE` for the models: cpu, cuda or cuda:1")),
@@ -93,6 +103,16 @@ func serveOptionsOf(c *cli.Context) (o serveOptions, err error) {
 			OnAlarm: serving.OnAlarm(c.String("on-alarm")), Log: serveLog(c),
 		},
 		announce: func(url string) { announce(c, url) },
+	}
+	o.service.Watch = func(m serving.Model) (serving.Watch, error) {
+		return serving.NewWatch(m, serving.WatchOptions{
+			Options: monitor.Options{
+				Level: c.Float64("level"), Share: c.Float64("share"),
+				RaisedShare: max(c.Float64("share"), c.Float64("raised-share")),
+				Seed:        uint64(time.Now().UnixNano()), // what is audited can't be foreseen
+			},
+			State: c.String("state"), Records: c.String("records"), Log: o.service.Log,
+		})
 	}
 	o.web = web.Options{Version: ipcfile.Version, Limits: web.StandardLimits, Log: o.service.Log}
 	switch {

@@ -33,8 +33,9 @@ const (
 type watched struct {
 	*monitor.Monitor
 	o     WatchOptions
-	alarm atomic.Value // string
 	seen  atomic.Int64
+	news  atomic.Bool  // since the alarm was looked at
+	alarm atomic.Value // string
 
 	mu      sync.Mutex
 	records *os.File // nil for none
@@ -69,7 +70,7 @@ func NewWatch(model Model, o WatchOptions) (Watch, error) {
 			return nil, ipcfile.IOFault(o.Records, "write", err)
 		}
 	}
-	w.look()
+	w.news.Store(true)
 	return w, nil
 }
 
@@ -104,11 +105,11 @@ func (w *watched) Observe(image monitor.Image) error {
 	}
 	if n := w.seen.Add(1); !image.Audited {
 		if n%reportEvery == 0 {
-			w.look()
+			w.news.Store(true)
 		}
 		return nil
 	}
-	w.look()
+	w.news.Store(true)
 	return w.record(monitor.Record{Image: &image})
 }
 
@@ -117,13 +118,10 @@ func (w *watched) Label(id string, class int) error {
 	if err := w.Monitor.Label(id, class); err != nil {
 		return err
 	}
-	w.look()
+	w.news.Store(true)
 	now := time.Now().UTC().Format(time.RFC3339Nano)
 	return w.record(monitor.Record{Late: &monitor.Late{ID: id, Time: now, Label: class}})
 }
-
-// look keeps what no longer holds, so that a batch does not have to ask.
-func (w *watched) look() { w.alarm.Store(w.Monitor.Report().Alarm) }
 
 // record appends an audit record, and saves the evidence where that is due.
 func (w *watched) record(r monitor.Record) error {
@@ -153,8 +151,14 @@ func (w *watched) record(r monitor.Record) error {
 	return nil
 }
 
-// Alarm says what no longer holds, "" for nothing.
-func (w *watched) Alarm() string { return w.alarm.Load().(string) }
+// Alarm says what no longer holds, "" for nothing. A report takes a millisecond, so it is made once
+// for the images of a batch.
+func (w *watched) Alarm() string {
+	if w.news.Swap(false) {
+		w.alarm.Store(w.Monitor.Report().Alarm)
+	}
+	return w.alarm.Load().(string)
+}
 
 // write saves the evidence.
 func (w *watched) write() error {
