@@ -22,7 +22,8 @@ CHECKED := ./bridge/abi ./bridge/carrow ./bridge/ipcfile ./bridge/tables ./bridg
 FUZZTIME ?= 1m
 FUZZED := bridge/ipcfile:FuzzParse bridge/ipcfile:FuzzRead bridge/tables:FuzzTables \
           bridge/carrow:FuzzStructs bridge/carrow:FuzzMatrix core/routing:FuzzParseRouter \
-          core/strictjson:FuzzStrict core/planning:FuzzCosts
+          core/strictjson:FuzzStrict core/planning:FuzzCosts \
+          core/routing/monitor:FuzzState core/routing/monitor:FuzzRecord
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all test-go test-python lint fuzz format bench notebooks native \
