@@ -13,6 +13,7 @@ import (
 	"agflow/bridge/ipcfile"
 	"agflow/cli/serving"
 	"agflow/cli/serving/web"
+	"agflow/core/routing"
 	"agflow/core/routing/monitor"
 
 	"github.com/urfave/cli/v2"
@@ -55,6 +56,9 @@ func serveCommand() *cli.Command {
 				"`SHARE` while recent audits look worse than they should")),
 			within(0, 1, false, of("monitor").fraction("level",
 				"`SHARE` of servers that may raise a false alarm, ever")),
+			inputFile(place("calibration", "predictions `FILE` that route read (default: "+
+				calibratingFile+" of the cascade's folder): without it the agreement is not "+
+				"watched, and priors are compared with those before alone")),
 			place("state", "`FILE` of the evidence, which is continued at the next start"),
 			place("records", "`FILE` that audit records are appended to, for agflow monitor"),
 			step.text("on-alarm", "`ACTION` where the promise no longer holds: log; escalate, "+
@@ -79,6 +83,22 @@ func checkServed(_ *cli.Context, name, folder string) error {
 	}
 	return usageError("--%s is %s, which has neither cascade.json nor export.json: expected the "+
 		"folder of a cascade, which agflow design writes, or of an exported one", name, folder)
+}
+
+// calibratingFile has the predictions that calibrated a router, in the folder of its cascade.
+const calibratingFile = "predictions-threshold.arrow"
+
+// servedCalibration reads what calibrated the router of a served cascade, nil where that is not at
+// hand.
+func servedCalibration(c *cli.Context, router routing.Router) (*monitor.Calibration, error) {
+	path := c.String("calibration")
+	if path == "" {
+		path = filepath.Join(c.String("cascade"), calibratingFile)
+		if _, err := os.Stat(path); err != nil {
+			return nil, nil
+		}
+	}
+	return readCalibration(path, router)
 }
 
 // serveOptions are what a server is started with.
@@ -112,6 +132,9 @@ func serveOptionsOf(c *cli.Context) (o serveOptions, err error) {
 				Seed:        uint64(time.Now().UnixNano()), // what is audited can't be foreseen
 			},
 			State: c.String("state"), Records: c.String("records"), Log: o.service.Log,
+			Calibration: func(m serving.Model) (*monitor.Calibration, error) {
+				return servedCalibration(c, m.Router)
+			},
 		})
 	}
 	o.web = web.Options{Version: ipcfile.Version, Limits: web.StandardLimits, Log: o.service.Log}
