@@ -23,7 +23,8 @@ FUZZTIME ?= 1m
 FUZZED := bridge/ipcfile:FuzzParse bridge/ipcfile:FuzzRead bridge/tables:FuzzTables \
           bridge/carrow:FuzzStructs bridge/carrow:FuzzMatrix core/routing:FuzzParseRouter \
           core/strictjson:FuzzStrict core/planning:FuzzCosts cli/serving/web:FuzzInfer \
-          cli/serving/web:FuzzNumbers cli/serving/web:FuzzForm cli/serving/web:FuzzLabels
+          cli/serving/web:FuzzNumbers cli/serving/web:FuzzForm cli/serving/web:FuzzLabels \
+          core/routing/monitor:FuzzState core/routing/monitor:FuzzRecord
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-all test-go test-python lint fuzz format bench notebooks native \

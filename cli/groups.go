@@ -15,6 +15,7 @@ const (
 	imageGroup     = "Images"
 	outputGroup    = "Output"
 	networkGroup   = "Network"
+	watchGroup     = "Watch"
 	computingGroup = "Computing"
 	advancedGroup  = "Advanced"
 	everywhere     = "Everywhere"
@@ -22,8 +23,8 @@ const (
 
 // groupOrder is the order in which help shows the groups; a flag of no group is an advanced one.
 var groupOrder = []string{
-	neededGroup, inputGroup, budgetGroup, methodGroup, outputGroup, networkGroup, computingGroup,
-	imageGroup, advancedGroup, everywhere,
+	neededGroup, inputGroup, budgetGroup, methodGroup, outputGroup, networkGroup, watchGroup,
+	computingGroup, imageGroup, advancedGroup, everywhere,
 }
 
 func inputs(flags ...cli.Flag) []cli.Flag   { return grouped(inputGroup, flags) }

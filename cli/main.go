@@ -76,6 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			predictCommand(), evaluateCommand(), exportCommand(), serveCommand(),
 			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(),
 			diffCommand(), routeCommand(), evaluateRouterCommand(), decideCommand(),
+			monitorCommand(),
 			inspectCommand(), verifyCommand(),
 			benchCommand(),
 			helpCommand(), versionCommand(), doctorCommand(), completionCommand(),

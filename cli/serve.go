@@ -13,6 +13,8 @@ import (
 	"agflow/bridge/ipcfile"
 	"agflow/cli/serving"
 	"agflow/cli/serving/web"
+	"agflow/core/routing"
+	"agflow/core/routing/monitor"
 
 	"github.com/urfave/cli/v2"
 )
@@ -38,9 +40,7 @@ func serveCommand() *cli.Command {
 			within(0, 60_000, true, step.fraction("max-wait-ms",
 				"`MILLISECONDS` that an image waits for others to form a batch")),
 			atLeast(1, step.number("max-queue",
-				"`N` images that may wait; further ones are refused with status 503")),
-			step.text("on-alarm", "`ACTION` where the promise no longer holds: log; escalate, "+
-				"which sends every image to the heavy expert; or unready, which refuses readiness"),
+				"`N` images that may wait; further ones are refused with status 429")),
 		), grouped(networkGroup, []cli.Flag{
 			step.text("host", "`ADDRESS` to listen on; 0.0.0.0 is every one of this machine"),
 			atLeast(0, step.number("port", "`PORT` to listen on; 0 takes a free one")),
@@ -49,6 +49,20 @@ func serveCommand() *cli.Command {
 			inputFile(setting("token-file", "`FILE` of a token that clients must bear")),
 			within(0, 86_400, true, step.fraction("grace-seconds",
 				"`SECONDS` that accepted requests get to be answered at the end")),
+		}), grouped(watchGroup, []cli.Flag{
+			within(0, 1, true, of("monitor").fraction("share", "`SHARE` of the images that the heavy "+
+				"expert answers besides, to watch the promise while all is well; 0 audits none")),
+			within(0, 1, true, of("monitor").fraction("raised-share",
+				"`SHARE` while recent audits look worse than they should")),
+			within(0, 1, false, of("monitor").fraction("level",
+				"`SHARE` of servers that may raise a false alarm, ever")),
+			inputFile(place("calibration", "predictions `FILE` that route read (default: "+
+				calibratingFile+" of the cascade's folder): without it the agreement is not "+
+				"watched, and priors are compared with those before alone")),
+			place("state", "`FILE` of the evidence, which is continued at the next start"),
+			place("records", "`FILE` that audit records are appended to, for agflow monitor"),
+			step.text("on-alarm", "`ACTION` where the promise no longer holds: log; escalate, "+
+				"which sends every image to the heavy expert; or unready, which refuses readiness"),
 		}), grouped(computingGroup, []cli.Flag{
 			aDevice(common.text("device",
 				"torch `DEVICE` for the models: cpu, cuda or cuda:1")),
@@ -69,6 +83,22 @@ func checkServed(_ *cli.Context, name, folder string) error {
 	}
 	return usageError("--%s is %s, which has neither cascade.json nor export.json: expected the "+
 		"folder of a cascade, which agflow design writes, or of an exported one", name, folder)
+}
+
+// calibratingFile has the predictions that calibrated a router, in the folder of its cascade.
+const calibratingFile = "predictions-threshold.arrow"
+
+// servedCalibration reads what calibrated the router of a served cascade, nil where that is not at
+// hand.
+func servedCalibration(c *cli.Context, router routing.Router) (*monitor.Calibration, error) {
+	path := c.String("calibration")
+	if path == "" {
+		path = filepath.Join(c.String("cascade"), calibratingFile)
+		if _, err := os.Stat(path); err != nil {
+			return nil, nil
+		}
+	}
+	return readCalibration(path, router)
 }
 
 // serveOptions are what a server is started with.
@@ -93,6 +123,19 @@ func serveOptionsOf(c *cli.Context) (o serveOptions, err error) {
 			OnAlarm: serving.OnAlarm(c.String("on-alarm")), Log: serveLog(c),
 		},
 		announce: func(url string) { announce(c, url) },
+	}
+	o.service.Watch = func(m serving.Model) (serving.Watch, error) {
+		return serving.NewWatch(m, serving.WatchOptions{
+			Options: monitor.Options{
+				Level: c.Float64("level"), Share: c.Float64("share"),
+				RaisedShare: max(c.Float64("share"), c.Float64("raised-share")),
+				Seed:        uint64(time.Now().UnixNano()), // what is audited can't be foreseen
+			},
+			State: c.String("state"), Records: c.String("records"), Log: o.service.Log,
+			Calibration: func(m serving.Model) (*monitor.Calibration, error) {
+				return servedCalibration(c, m.Router)
+			},
+		})
 	}
 	o.web = web.Options{Version: ipcfile.Version, Limits: web.StandardLimits, Log: o.service.Log}
 	switch {

@@ -69,7 +69,7 @@ func TestServeUnderLoad(t *testing.T) {
 
 // loaded is a server of a real cascade and the answers to its images.
 type loaded struct {
-	*served
+	*serverProcess
 	bodies [][]byte
 	header int // bytes of JSON before the pixels
 	want   [][]float64
@@ -84,10 +84,10 @@ func startLoaded(t *testing.T) *loaded {
 	if out, err := made.CombinedOutput(); err != nil {
 		t.Skipf("no cascade could be made with %s: %v\n%s", python, err, out)
 	}
-	s := &served{t: t, folder: cascade, log: &lockedBuffer{}}
+	s := &serverProcess{t: t, folder: cascade, log: &lockedBuffer{}}
 	s.start(program([]string{"AGFLOW_PYTHON=" + python},
 		"serve", "--cascade", cascade, "--port", "0", "--max-queue", "128"))
-	l := &loaded{served: s.ready()}
+	l := &loaded{serverProcess: s.ready()}
 	content, err := os.ReadFile(images)
 	if err != nil || len(content) != 4*loadImages*loadPixels {
 		t.Fatal(len(content), err)

@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"agflow/core/routing"
 )
 
 // servedStub takes the place of agflow.serving: two linear experts of 3 pixels and 4 classes.
@@ -32,23 +34,24 @@ InvalidValueError.__module__ = "agflow.errors"
 
 def open_cascade(options):
     options = json.loads(options)
-    with open(os.path.join(options["folder"], "cascade.json")) as file:
-        return Served(json.load(file))
+    config_path = os.path.join(options["folder"], "cascade.json")
+    with open(config_path) as file:
+        return Served(json.load(file), config_path)
 
 class Served:
-    def __init__(self, config):
+    def __init__(self, config, config_path):
         if config.get("sleep"):
             print("ready", file=sys.stderr, flush=True)
             time.sleep(config["sleep"])
         self.gain, self.pass_seconds = config["gain"], config.get("pass_seconds", 0)
-        self.threshold = config.get("threshold", 0.6)
+        with open(os.path.join(os.path.dirname(config_path), "router.json")) as file:
+            self.router = json.load(file)
+        self.router.pop("checksum")
 
     def describe(self, _):
-        router = {"format": 4, "prior": "max_probability", "temperature": 1, "answers": "heavy",
-                  "threshold": self.threshold}
         return json.dumps({"name": "stub", "revision": str(self.gain), "runtime": "stub",
             "runtime_version": "1", "channels": 1, "height": 1, "width": 3, "classes": 4,
-            "class_names": None, "max_batch": None, "router": router, "light_cost": 1.0,
+            "class_names": None, "max_batch": None, "router": self.router, "light_cost": 1.0,
             "heavy_cost": 4.0, "shared_cost": 0.0, "cost_unit": "MACs"})
 
     def prepare(self, encoded, out):
@@ -77,8 +80,8 @@ class Served:
         return ""
 `
 
-// served is a server as a process of its own.
-type served struct {
+// serverProcess is a server as a process of its own.
+type serverProcess struct {
 	t       *testing.T
 	command *exec.Cmd
 	folder  string
@@ -105,11 +108,37 @@ func (b *lockedBuffer) text() string {
 	return b.String()
 }
 
-func startServing(t *testing.T, config string, arguments ...string) *served {
+// stubRouter is a router.json by which images of a confidence below about 0.6 escalate.
+func stubRouter(t *testing.T) string {
 	t.Helper()
-	s := &served{
-		t: t, folder: fill(t, map[string]string{"cascade.json": config}), log: &lockedBuffer{},
+	const n = 1000
+	s := routing.Samples{
+		Labels: make([]int64, n), Heavy: make([]int64, n),
+		Priors:       []routing.Prior{{Name: routing.MaxProbability, Values: make([]float32, n)}},
+		Cost:         routing.Cost{Light: 1, Heavy: 4, Unit: routing.MACs},
+		LightCorrect: routing.BitsOf(n, func(i int) bool { return i%3 > 0 }),
+		HeavyCorrect: routing.BitsOf(n, func(int) bool { return true }),
 	}
+	for i := range n {
+		s.Labels[i], s.Heavy[i] = int64(i%4), int64(i%4)
+		s.Priors[0].Values[i] = float32(i) / n
+	}
+	escalation := 0.6
+	router, err := routing.NewRouter(s, routing.Request{Escalation: &escalation, Confidence: 0.95})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := router.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+func startServing(t *testing.T, config string, arguments ...string) *serverProcess {
+	t.Helper()
+	folder := fill(t, map[string]string{"cascade.json": config, "router.json": stubRouter(t)})
+	s := &serverProcess{t: t, folder: folder, log: &lockedBuffer{}}
 	package_ := fill(t, map[string]string{"agflow/__init__.py": "", "agflow/serving.py": servedStub})
 	s.start(program(
 		[]string{"PYTHONPATH=" + package_, "AGFLOW_PYTHON=" + testPython(t)},
@@ -117,7 +146,7 @@ func startServing(t *testing.T, config string, arguments ...string) *served {
 	return s
 }
 
-func (s *served) start(command *exec.Cmd) {
+func (s *serverProcess) start(command *exec.Cmd) {
 	s.t.Helper()
 	stdout, err := command.StdoutPipe()
 	if err != nil {
@@ -131,7 +160,7 @@ func (s *served) start(command *exec.Cmd) {
 }
 
 // ready waits for the line that says where the server listens.
-func (s *served) ready() *served {
+func (s *serverProcess) ready() *serverProcess {
 	s.t.Helper()
 	line, err := s.out.ReadString('\n')
 	found := regexp.MustCompile(`https?://[0-9.:]+`).FindString(line)
@@ -143,7 +172,7 @@ func (s *served) ready() *served {
 }
 
 // end waits for the end of the process.
-func (s *served) end() (rest string, status int) {
+func (s *serverProcess) end() (rest string, status int) {
 	s.t.Helper()
 	guard := time.AfterFunc(30*time.Second, func() { _ = s.command.Process.Kill() })
 	defer guard.Stop()
@@ -153,7 +182,7 @@ func (s *served) end() (rest string, status int) {
 }
 
 // infer asks for the logits of one image.
-func (s *served) infer(client *http.Client, image [3]float64) (status int, logits []float64, err error) {
+func (s *serverProcess) infer(client *http.Client, image [3]float64) (status int, logits []float64, err error) {
 	body, _ := json.Marshal(map[string]any{
 		"inputs": []any{map[string]any{
 			"name": "images", "datatype": "FP32", "shape": []int{1, 1, 1, 3}, "data": image,
@@ -197,13 +226,13 @@ func isAnswer(logits []float64, image [3]float64, gain float64) bool {
 	return false
 }
 
-func imageOf(i int) [3]float64 {
+func pixelsOf(i int) [3]float64 {
 	return [3]float64{float64(i%97) / 10, float64(i%31) / 7, -float64(i%13) / 3}
 }
 
 // load asks from many clients until stop is closed, and returns how many answers came; wrong ones
 // and failures are errors, but for a refused connection once ending is set.
-func (s *served) load(stop <-chan struct{}, ending *atomic.Bool, gains ...float64) (answers int64) {
+func (s *serverProcess) load(stop <-chan struct{}, ending *atomic.Bool, gains ...float64) (answers int64) {
 	var count atomic.Int64
 	var group sync.WaitGroup
 	for worker := range 8 {
@@ -215,7 +244,7 @@ func (s *served) load(stop <-chan struct{}, ending *atomic.Bool, gains ...float6
 					return
 				default:
 				}
-				image := imageOf(i)
+				image := pixelsOf(i)
 				_, logits, err := s.infer(client, image)
 				if err != nil && ending.Load() {
 					return

@@ -5,15 +5,25 @@ import (
 	"time"
 
 	"agflow/core/routing"
+	"agflow/core/routing/monitor"
 	"agflow/core/tensor"
 )
 
 // passed is what the experts made of a batch.
 type passed struct {
 	answers            []Answer
-	seen               []Observation
+	seen               []monitor.Image
 	escalated, audited int
 	light, heavy       time.Duration
+}
+
+// batch is a batch between the light expert and its answers.
+type batch struct {
+	light   tensor.View
+	decided routing.Decisions // by the calibrated router
+	drawn   []monitor.Draw
+	rows    []int32           // of the images that the heavy expert sees
+	heavy   map[int][]float32 // its logits for them
 }
 
 // pass sends images [n, C, H, W] through the light expert, and those that escalate or are audited
@@ -25,106 +35,135 @@ func (g *generation) pass(images []float32, n int) (p passed, err error) {
 		return passed{}, err
 	}
 	p.light = time.Since(begin)
-	light, err := tensor.NewView(logits, n, g.model.Classes)
-	if err != nil {
+	var b batch
+	if b.light, err = tensor.NewView(logits, n, g.model.Classes); err != nil {
 		return passed{}, err
 	}
-	router := g.router()
-	decided, err := router.Decide(light)
-	if err != nil {
+	if b.decided, err = g.model.Router.Decide(b.light); err != nil {
 		return passed{}, err
 	}
-	rows, audited := g.chosen(decided)
+	all := g.escalatesAll()
+	b.rows, b.drawn = g.chosen(b.decided, all)
 	begin = time.Now()
-	heavy, err := g.askHeavy(images, rows)
-	if err != nil {
+	if b.heavy, err = g.askHeavy(images, b.rows); err != nil {
 		return passed{}, err
 	}
 	p.heavy = time.Since(begin)
-	err = g.read(&p, router, light, decided, heavyAnswers{rows, audited, heavy})
-	return p, err
+	return p, g.read(&p, b, all)
 }
 
-// chosen returns the rows of the images that the heavy expert is to see, and which of these it sees
-// for an audit: images that the light expert answers alone.
-func (g *generation) chosen(decided routing.Decisions) (rows []int32, audited []bool) {
-	audited = make([]bool, len(decided.Prior))
+// chosen returns the rows of the images that the heavy expert is to see, and what the watch draws
+// for its audit.
+func (g *generation) chosen(
+	decided routing.Decisions, all bool,
+) (rows []int32, drawn []monitor.Draw) {
+	drawn = make([]monitor.Draw, len(decided.Prior))
 	for i, escalates := range decided.Escalate {
-		audited[i] = g.watch != nil && g.watch.Audit(decided.Prior[i], escalates)
-		if escalates || audited[i] {
+		switch {
+		case all:
+			drawn[i] = monitor.Everything
+		case g.watch != nil:
+			drawn[i] = g.watch.Audit(decided.Prior[i], escalates)
+		}
+		if escalates || drawn[i].Audited {
 			rows = append(rows, int32(i))
 		}
 	}
-	return rows, audited
+	return rows, drawn
 }
 
-// heavyAnswers are the heavy expert's logits [len(rows), K] for rows of a batch, and which images
-// of the batch are audited.
-type heavyAnswers struct {
-	rows    []int32
-	audited []bool
-	logits  []float32
-}
-
-func (g *generation) askHeavy(images []float32, rows []int32) ([]float32, error) {
+// askHeavy returns the heavy expert's logits by the row.
+func (g *generation) askHeavy(images []float32, rows []int32) (map[int][]float32, error) {
 	if len(rows) == 0 {
 		return nil, nil
 	}
-	size := g.model.size()
+	size, k := g.model.size(), g.model.Classes
 	compacted := make([]float32, 0, len(rows)*size)
 	for _, row := range rows {
 		compacted = append(compacted, images[int(row)*size:(int(row)+1)*size]...)
 	}
-	return g.experts.Heavy(compacted, rows)
+	logits, err := g.experts.Heavy(compacted, rows)
+	if err != nil {
+		return nil, err
+	}
+	byRow := map[int][]float32{}
+	for at, row := range rows {
+		byRow[int(row)] = logits[at*k : (at+1)*k]
+	}
+	return byRow, nil
 }
 
-// read makes the answers of a batch.
-func (g *generation) read(
-	p *passed, router routing.Router, light tensor.View, decided routing.Decisions, h heavyAnswers,
-) error {
+// read makes the answers of a batch; where all images escalate, what the watch sees is still what
+// the calibrated router decided.
+func (g *generation) read(p *passed, b batch, all bool) error {
+	router := g.model.Router
+	if all {
+		router.Threshold.Threshold = routing.EscalateAll
+	}
+	calibrated, err := b.answered(g.model.Router)
+	if err != nil {
+		return err
+	}
+	answered := calibrated
+	if all {
+		if answered, err = b.answered(router); err != nil {
+			return err
+		}
+	}
+	lightLogits, _ := tensor.Elements[float32](b.light)
 	k := g.model.Classes
-	var escalated []float32
-	heavyOf := map[int][]float32{}
-	for at, row := range h.rows {
-		heavyOf[int(row)] = h.logits[at*k : (at+1)*k]
-		if decided.Escalate[row] {
-			escalated = append(escalated, heavyOf[int(row)]...)
-		}
-	}
-	heavy, err := tensor.NewView(escalated, len(escalated)/k, k)
-	if err != nil {
-		return err
-	}
-	answered, err := router.Answer(light, heavy)
-	if err != nil {
-		return err
-	}
-	lightLogits, _ := tensor.Elements[float32](light)
-	for i := range answered.Prediction {
+	for i, class := range answered.Prediction {
 		a := Answer{
-			ID: g.ids.next(), Class: int(answered.Prediction[i]), Prior: answered.Prior[i],
-			Expert: "light", Logits: lightLogits[i*k : (i+1)*k], Audited: h.audited[i],
-			Cost: g.model.cost(heavyOf[i] != nil),
+			ID: g.ids.next(), Class: int(class), Prior: answered.Prior[i], Expert: "light",
+			Logits: lightLogits[i*k : (i+1)*k], Cost: g.model.cost(b.heavy[i] != nil),
 		}
-		seen := Observation{
-			ID: a.ID, Prior: a.Prior, Escalated: decided.Escalate[i], Audited: a.Audited,
-			Light: int(decided.Prediction[i]), Heavy: -1,
-		}
-		if heavyOf[i] != nil {
-			seen.Heavy = greatest(heavyOf[i])
-		}
-		if seen.Escalated {
+		a.Audited = b.drawn[i].Audited && !answered.Escalate[i]
+		if answered.Escalate[i] {
 			p.escalated++
-			if a.Expert, a.Logits, err = finalLogits(router, a.Logits, heavyOf[i]); err != nil {
+			if a.Expert, a.Logits, err = finalLogits(router, a.Logits, b.heavy[i]); err != nil {
 				return err
 			}
 		} else if a.Audited {
 			p.audited++
 		}
 		a.Probability = probability(a.Logits, a.Class)
-		p.answers, p.seen = append(p.answers, a), append(p.seen, seen)
+		p.answers = append(p.answers, a)
+		p.seen = append(p.seen, b.image(i, a.ID, int(calibrated.Prediction[i])))
 	}
 	return nil
+}
+
+// answered returns a router's decisions and answers.
+func (b batch) answered(router routing.Router) (routing.Decisions, error) {
+	decided, err := router.Decide(b.light)
+	if err != nil {
+		return decided, err
+	}
+	var escalated []float32
+	for i, escalates := range decided.Escalate {
+		if escalates {
+			escalated = append(escalated, b.heavy[i]...)
+		}
+	}
+	k := b.light.Channels()
+	heavy, err := tensor.NewView(escalated, len(escalated)/k, k)
+	if err != nil {
+		return decided, err
+	}
+	return router.Answer(b.light, heavy)
+}
+
+// image is what the watch sees of an image that the calibrated router answers with a class.
+func (b batch) image(i int, id string, class int) monitor.Image {
+	image := monitor.Image{
+		ID: id, Time: time.Now().UTC().Format(time.RFC3339Nano), Prior: b.decided.Prior[i],
+		Escalated: b.decided.Escalate[i], Draw: b.drawn[i], Answer: class,
+	}
+	if logits := b.heavy[i]; logits != nil {
+		heavy := greatest(logits)
+		image.Heavy = &heavy
+	}
+	return image
 }
 
 // finalLogits are those of the answer to an image that escalates.

@@ -8,31 +8,17 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"agflow/core/routing"
+	"agflow/core/routing/monitor"
 )
 
-// Observation is what was seen of one image. Heavy is the heavy expert's class, -1 where it was
-// not asked.
-type Observation struct {
-	ID                 string
-	Prior              float32
-	Escalated, Audited bool
-	Light, Heavy       int
-}
-
-// Watch watches the promise of a cascade in service.
+// Watch watches the promise of a cascade in service; see package monitor.
 type Watch interface {
-	// Audit draws, before the heavy expert is asked, whether it sees this image for an audit.
-	Audit(prior float32, escalates bool) bool
-	Observe(Observation)
-	// Label takes the label of an image that was observed; ErrUnknownID where none is awaited.
+	Audit(prior float32, escalates bool) monitor.Draw
+	Observe(monitor.Image) error
 	Label(id string, class int) error
-	// Report is JSON-ready.
-	Report() any
-	// Alarm says what no longer holds, "" for nothing.
-	Alarm() string
-	// Save keeps the evidence for the next start.
-	Save() error
+	Report() any   // JSON-ready; metrics are made of a monitor.Report
+	Alarm() string // what no longer holds, "" for nothing
+	Close() error  // keeps the evidence for the next start
 }
 
 // OnAlarm says what an alarm of the watch does.
@@ -57,13 +43,9 @@ type generation struct {
 	ended   func()
 }
 
-// router is the one that decides: the calibrated one, or one that lets every image escalate.
-func (g *generation) router() routing.Router {
-	router := g.model.Router
-	if g.onAlarm == EscalateAll && g.alarm() != "" {
-		router.Threshold.Threshold = routing.EscalateAll
-	}
-	return router
+// escalatesAll says whether an alarm sends every image to the heavy expert.
+func (g *generation) escalatesAll() bool {
+	return g.onAlarm == EscalateAll && g.alarm() != ""
 }
 
 func (g *generation) alarm() string {

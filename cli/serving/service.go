@@ -76,6 +76,9 @@ func (s *Service) Reload(load func() (Experts, error)) (err error) {
 	if err != nil {
 		return err
 	}
+	current := s.hold()
+	s.closeWatch(current.g) // the next one may go on from its evidence
+	current.Release()
 	next, err := s.generationOf(experts)
 	if err != nil {
 		return err
@@ -90,13 +93,18 @@ func (s *Service) Reload(load func() (Experts, error)) (err error) {
 
 // end lets go of a generation that nobody holds any more.
 func (s *Service) end(g *generation) {
-	if g.watch != nil {
-		if err := g.watch.Save(); err != nil {
-			s.options.Log.Error("the watch's state was not saved", "error", err)
-		}
-	}
+	s.closeWatch(g)
 	if err := g.experts.Close(); err != nil {
 		s.options.Log.Error("experts were not closed", "error", err)
+	}
+}
+
+func (s *Service) closeWatch(g *generation) {
+	if g.watch == nil {
+		return
+	}
+	if err := g.watch.Close(); err != nil {
+		s.options.Log.Error("the evidence was not saved", "error", fault.Sentence(err))
 	}
 }
 
@@ -230,7 +238,9 @@ func (s *Service) deliver(batch []item, found passed) {
 		a := found.answers[k]
 		i.answers[i.index] = a
 		if g.watch != nil {
-			g.watch.Observe(found.seen[k])
+			if err := g.watch.Observe(found.seen[k]); err != nil {
+				s.options.Log.Error("the watch did not count an image", "error", err)
+			}
 		}
 		s.answered.Add(1)
 		s.observer.Answered(a.Expert, a.Cost, time.Since(i.queued))

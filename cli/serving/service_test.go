@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"agflow/core/routing"
+	"agflow/core/routing/monitor"
 	"agflow/core/tensor"
 )
 
@@ -402,15 +403,22 @@ func TestCloseAnswersWhatWaits(t *testing.T) {
 // everyThird audits every third image, and alarms once it has seen so many.
 type everyThird struct {
 	drawn, seen, limit int
-	observed           []Observation
+	observed           []monitor.Image
 	saved              bool
 }
 
-func (w *everyThird) Audit(float32, bool) bool { w.drawn++; return w.drawn%3 == 0 }
-func (w *everyThird) Observe(o Observation)    { w.seen++; w.observed = append(w.observed, o) }
-func (w *everyThird) Label(string, int) error  { return nil }
-func (w *everyThird) Report() any              { return w.seen }
-func (w *everyThird) Save() error              { w.saved = true; return nil }
+func (w *everyThird) Audit(float32, bool) monitor.Draw {
+	w.drawn++
+	return monitor.Draw{Audited: w.drawn%3 == 0, Share: 1. / 3, Least: 1. / 3}
+}
+func (w *everyThird) Observe(i monitor.Image) error {
+	w.seen++
+	w.observed = append(w.observed, i)
+	return nil
+}
+func (w *everyThird) Label(string, int) error { return nil }
+func (w *everyThird) Report() any             { return w.seen }
+func (w *everyThird) Close() error            { w.saved = true; return nil }
 func (w *everyThird) Alarm() string {
 	if w.seen < w.limit {
 		return ""
@@ -433,19 +441,8 @@ func TestAuditsAndAlarms(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			class, heavy := experts.answer(t, image)
-			if action == EscalateAll && i >= watch.limit {
-				class, heavy = greatest(experts.logits(image, -1)), true
-			}
-			seen := watch.observed[i]
-			if a := answers[0]; a.Class != class || seen.Escalated != heavy || seen.ID != a.ID ||
-				seen.Audited != a.Audited || a.Audited != (i%3 == 2) {
-				t.Fatalf("%s, image %d: %+v and %+v", action, i, a, seen)
-			}
-			if asked := heavy || answers[0].Audited; asked != (seen.Heavy >= 0) ||
-				(answers[0].Cost == 1.25) != asked {
-				t.Fatalf("%s, image %d: %+v and %+v", action, i, answers[0], seen)
-			}
+			checkAudit(t, experts, image, answers[0], watch.observed[i],
+				action == EscalateAll && i >= watch.limit, i%3 == 2)
 		}
 		if state := s.State(); state.Ready == (action == Unready) || state.Monitor != 120 {
 			t.Errorf("%s: %+v", action, state)
@@ -454,6 +451,31 @@ func TestAuditsAndAlarms(t *testing.T) {
 		if observer.audited == 0 || observer.audited > 40 || !watch.saved {
 			t.Errorf("%s: %d audited, saved %v", action, observer.audited, watch.saved)
 		}
+	}
+}
+
+// checkAudit compares an answer and what the watch saw with what is right, where all images
+// escalate or one was drawn.
+func checkAudit(
+	t *testing.T, experts *linear, image []float32, a Answer, seen monitor.Image, all, drawn bool,
+) {
+	t.Helper()
+	class, escalates := experts.answer(t, image)
+	heavy := greatest(experts.logits(image, -1))
+	if seen.Escalated != escalates || seen.Answer != class || seen.ID != a.ID ||
+		seen.Audited != (drawn || all) {
+		t.Errorf("the watch saw %+v, want class %d, escalated %v", seen, class, escalates)
+	}
+	asked := escalates || drawn || all
+	if (seen.Heavy != nil) != asked || asked && *seen.Heavy != heavy || (a.Cost == 1.25) != asked {
+		t.Errorf("%+v and %+v: asked %v, class %d", a, seen, asked, heavy)
+	}
+	if all {
+		class, escalates = heavy, true
+	}
+	if a.Class != class || (a.Expert == "heavy") != escalates ||
+		a.Audited != (drawn && !escalates) {
+		t.Errorf("%+v, want class %d, escalated %v", a, class, escalates)
 	}
 }
 

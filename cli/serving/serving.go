@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"agflow/core/routing"
+	"agflow/core/routing/monitor"
 )
 
 var (
@@ -19,8 +20,7 @@ var (
 	ErrDraining = errors.New("the server is ending and takes no further images; send the request " +
 		"to another one")
 	// ErrUnknownID says that no label is awaited for an id.
-	ErrUnknownID = errors.New("no label is awaited for this id; an id is given with an answer, and " +
-		"is labelled once")
+	ErrUnknownID = error(monitor.ErrUnknownID)
 )
 
 // Model describes the cascade that is served.

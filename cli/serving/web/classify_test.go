@@ -177,7 +177,7 @@ func TestLabels(t *testing.T) {
 	s.post("/v1/labels", " ["+label(ids[0], 4)+","+label(ids[1], 0)+","+label("x", 1)+"]").
 		read(t, &got)
 	if got.Accepted != 1 || len(got.Failed) != 2 || got.Failed[0].ID != ids[0] ||
-		!strings.Contains(got.Failed[1].Error, "no label is awaited") {
+		!strings.Contains(got.Failed[1].Error, "awaits its label") {
 		t.Errorf("got %+v", got)
 	}
 	for body, words := range map[string]string{
@@ -193,9 +193,9 @@ func TestLabels(t *testing.T) {
 	} {
 		s.post("/v1/labels", body).refused(t, http.StatusBadRequest, words)
 	}
-	s.post("/v1/labels", label("x", 1)).refused(t, http.StatusNotFound, "no label is awaited")
-	s.post("/v1/labels", "["+label("x", 1)+"]").refused(t, http.StatusNotFound, "no label")
-	report := s.watch.Monitor.Report()
+	s.post("/v1/labels", label("x", 1)).refused(t, http.StatusNotFound, "awaits its label")
+	s.post("/v1/labels", "["+label("x", 1)+"]").refused(t, http.StatusNotFound, "awaits its label")
+	report := s.report()
 	if report.Labelled != 2 || report.Awaited != 1 {
 		t.Errorf("the monitor has %d labels and awaits %d", report.Labelled, report.Awaited)
 	}

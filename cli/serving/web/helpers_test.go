@@ -143,57 +143,12 @@ func (l *linear) Heavy(images []float32, rows []int32) ([]float32, error) {
 
 func (l *linear) Close() error { return nil }
 
-// watch is the real monitor as the service asks it.
-type watch struct {
-	*monitor.Monitor
-	mu    sync.Mutex
-	drawn []monitor.Draw // of the batch under way
-}
-
-func (w *watch) Audit(prior float32, escalates bool) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	draw := w.Monitor.Audit(prior, escalates)
-	w.drawn = append(w.drawn, draw)
-	return draw.Audited
-}
-
-func (w *watch) Observe(o serving.Observation) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	image := monitor.Image{
-		ID: o.ID, Prior: o.Prior, Escalated: o.Escalated, Draw: w.drawn[0], Answer: o.Light,
-	}
-	w.drawn = w.drawn[1:]
-	if o.Heavy >= 0 {
-		image.Heavy = &o.Heavy
-	}
-	if o.Escalated {
-		image.Answer = o.Heavy
-	}
-	if err := w.Monitor.Observe(image); err != nil {
-		panic(err)
-	}
-}
-
-func (w *watch) Label(id string, class int) error {
-	if errors.Is(w.Monitor.Label(id, class), monitor.ErrUnknownID) {
-		return serving.ErrUnknownID
-	}
-	return nil
-}
-
-func (w *watch) Report() any   { return w.Monitor.Report() }
-func (w *watch) Alarm() string { return w.Monitor.Report().Alarm }
-func (w *watch) Save() error   { return nil }
-
 // site is a server on the loopback with what stands behind it.
 type site struct {
 	*httptest.Server
 	t       testing.TB
 	experts *linear
 	service *serving.Service
-	watch   *watch
 	log     *lines
 }
 
@@ -224,11 +179,9 @@ func newSite(t testing.TB, change func(*Options, *serving.Options, *linear)) *si
 	so := serving.Options{
 		MaxBatch: 16, MaxWait: time.Millisecond, MaxQueue: 64, Log: o.Log,
 		Watch: func(m serving.Model) (serving.Watch, error) {
-			o := monitor.DefaultOptions()
-			o.Share, o.RaisedShare = s.experts.audits, 1
-			watched, err := monitor.New(m.Router, nil, o)
-			s.watch = &watch{Monitor: watched}
-			return s.watch, err
+			watched := monitor.DefaultOptions()
+			watched.Share, watched.RaisedShare = s.experts.audits, 1
+			return serving.NewWatch(m, serving.WatchOptions{Options: watched, Log: o.Log})
 		},
 	}
 	if change != nil {
@@ -249,6 +202,9 @@ func newSite(t testing.TB, change func(*Options, *serving.Options, *linear)) *si
 	})
 	return s
 }
+
+// report is what the monitor of the promise says.
+func (s *site) report() monitor.Report { return s.service.State().Monitor.(monitor.Report) }
 
 // answer is what came back.
 type answer struct {

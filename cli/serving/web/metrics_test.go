@@ -37,7 +37,7 @@ func TestMetrics(t *testing.T) {
 	images := imagesOf(40, 1)
 	s.isAnswer(t, s.post(inferPath, inferBody(images, "")), images)
 	s.post(inferPath, "{").refused(t, 400)
-	report := s.watch.Monitor.Report()
+	report := s.report()
 	heavy, audited := 0, int(report.Audited)
 	for _, a := range s.experts.expected(t, images) {
 		if a.Expert == "heavy" {

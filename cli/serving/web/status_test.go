@@ -52,7 +52,7 @@ func TestStatus(t *testing.T) {
 	}
 	var report monitor.Report
 	s.get("/v1/monitor").read(t, &report)
-	if !reflect.DeepEqual(report, s.watch.Monitor.Report()) || report.Images != 40 {
+	if !reflect.DeepEqual(report, s.report()) || report.Images != 40 {
 		t.Errorf("got %+v", report)
 	}
 	unwatched := newSite(t, func(_ *Options, so *serving.Options, _ *linear) { so.Watch = nil })
@@ -135,7 +135,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"|linear|", "|ready|", "revision 5f3a, go, images 3 × 8 × 8", "|as calibrated|",
 		"|a gain, ",
 		"|" + string(share), "calibrated ", "on 2,000 images",
-		s.watch.Monitor.Report().Promise, "|alarm||none|", "|audited now||25.0 %",
+		s.report().Promise, "|alarm||none|", "|audited now||25.0 %",
 		"|since the start||600|", "|verdict||PASS|",
 	} {
 		if !strings.Contains(text, want) {

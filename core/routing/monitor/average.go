@@ -46,7 +46,7 @@ func Average(reports []Report) ([]Watch, error) {
 				w.Needs, len(reports))
 		}
 		if w.Off == "" && w.Evidence >= w.Needs {
-			w.Alarm = &Alarm{images, w.Evidence}
+			w.Alarm = &Alarm{Image: images, Evidence: w.Evidence}
 			w.Says = fmt.Sprintf("alarm of %s: evidence %.3g of %g over %d replicas", w.Name,
 				w.Evidence, w.Needs, len(reports))
 		}

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"math"
 	"math/rand/v2"
 	"sync"
 
@@ -65,9 +66,11 @@ type Monitor struct {
 
 	calmShares, raisedShares shares
 
-	images, escalated int64
-	audited           int64 // sent to the heavy expert for the audit alone
-	labelled          int64 // audited images whose label is known
+	images    int64 // answered
+	thinned   int64 // of these, only the audit is counted
+	escalated int64 // of the others
+	audited   int64 // sent to the heavy expert for the audit alone
+	labelled  int64 // audited images whose label is known
 
 	ranks          *ranks // of the calibration's priors and of all since
 	belowThreshold int64  // of these, how many escalate
@@ -76,6 +79,7 @@ type Monitor struct {
 	accuracy, agreement, escalation, prior *watch
 	losing, differing                      trend
 	losses, disagreements                  *window
+	now                                    string // the time of the last image or label
 	awaited                                *awaited
 }
 
@@ -151,9 +155,44 @@ func (m *Monitor) Observe(image Image) error {
 	}
 	m.lock.Lock()
 	defer m.lock.Unlock()
+	m.images++
+	m.now = image.Time
+	m.watchStream(image)
+	if image.Audited {
+		m.audit(image)
+	}
+	return nil
+}
+
+// ObserveAudited counts an image of a stream of which only the audited ones are known. Whether
+// images escalate, and their priors, are watched on a sample of them that stands for all: one is
+// drawn with the inverse of the share that it was audited with.
+//
+// Errors: those of Observe.
+func (m *Monitor) ObserveAudited(image Image) error {
+	if err := image.validate(m.router.Threshold.Threshold); err != nil {
+		return err
+	}
+	if !image.Audited {
+		return fault.New(fault.Value, "image %.40q is not audited", image.ID)
+	}
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	m.images++
+	m.now = image.Time
+	if m.random.Float64() < image.weight() {
+		m.watchStream(image)
+	} else {
+		m.thinned++
+	}
+	m.audit(image)
+	return nil
+}
+
+// watchStream counts whether an image escalates, and its prior.
+func (m *Monitor) watchStream(image Image) {
 	bin := binOf(image.Prior)
 	rank := m.ranks.smoothed(bin, m.random.Float64())
-	m.images++
 	m.ranks.add(bin)
 	escalates := 0.0
 	if image.Escalated {
@@ -162,13 +201,17 @@ func (m *Monitor) Observe(image Image) error {
 		m.belowThreshold++
 	}
 	m.recent.add(image.Escalated)
-	m.escalation.add(m.images, escalates-m.escalation.upper, m.escalation.lower-escalates)
-	m.prior.add(m.images, rank-0.5, 0.5-rank, max(2*rank-1, 1-2*rank)-0.5,
-		0.5-max(2*rank-1, 1-2*rank))
-	if image.Audited {
-		m.audit(image)
+	m.bet(m.escalation, escalates-m.escalation.upper, m.escalation.lower-escalates)
+	fromMiddle := math.Abs(2*rank-1) - 0.5
+	m.bet(m.prior, rank-0.5, 0.5-rank, fromMiddle, -fromMiddle)
+}
+
+// bet lets a watch bet on one number a side, and notes its first alarm.
+func (m *Monitor) bet(w *watch, numbers ...float64) {
+	evidence := w.process.add(numbers...)
+	if evidence >= w.needs && w.alarm == nil {
+		w.alarm = &Alarm{m.images, m.now, evidence}
 	}
-	return nil
 }
 
 // audit counts an image that both experts have answered.
@@ -182,7 +225,7 @@ func (m *Monitor) audit(image Image) {
 	if m.agreement.off == "" {
 		x := weight * (float64(differs) - m.agreement.upper)
 		m.differing.add(x)
-		m.agreement.add(m.images, x)
+		m.bet(m.agreement, x)
 	}
 	switch {
 	case image.Label != nil:
@@ -200,7 +243,7 @@ func (m *Monitor) label(image waiting, class int) {
 	if m.accuracy.off == "" {
 		x := image.weight * (float64(d) - m.accuracy.upper)
 		m.losing.add(x)
-		m.accuracy.add(m.images, x)
+		m.bet(m.accuracy, x)
 	}
 }
 

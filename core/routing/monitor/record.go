@@ -68,14 +68,20 @@ func ParseRecord(line []byte) (r Record, err error) {
 	return r, nil
 }
 
-// Replay counts a record of a file. A label that no image awaits is no error: its image may not
-// have been audited.
+// Replay counts a record of a file, of all images or of the audited ones alone. A label that no
+// image awaits is no error: its image may not have been audited.
 //
 // Errors: those of Observe and Label.
-func (m *Monitor) Replay(r Record) error {
+func (m *Monitor) Replay(r Record, auditedAlone bool) error {
+	if r.Image != nil && auditedAlone {
+		return m.ObserveAudited(*r.Image)
+	}
 	if r.Image != nil {
 		return m.Observe(*r.Image)
 	}
+	m.lock.Lock()
+	m.now = r.Late.Time
+	m.lock.Unlock()
 	if err := m.Label(r.Late.ID, r.Late.Label); err != nil && err != error(ErrUnknownID) {
 		return err
 	}

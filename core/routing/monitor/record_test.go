@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"encoding/json"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ func TestRecordsByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range []Record{image, late, late} {
-		if err := m.Replay(r); err != nil {
+		if err := m.Replay(r, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -42,7 +43,49 @@ func TestRecordsByHand(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	late.Late.Label = -1
-	requireCode(t, m.Replay(late), fault.Value)
+	requireCode(t, m.Replay(late, false), fault.Value)
+}
+
+// Of a stream of which only the audited images are known, every watch still watches all images:
+// levels hold, and a drift of each kind is found.
+func TestAuditedImagesAloneStandForAll(t *testing.T) {
+	alarms, lives := map[string]int{}, 40
+	for life := range 2 * lives {
+		drifts := life >= lives
+		s, o := newStream(uint64(life), 0.8), DefaultOptions()
+		o.Share, o.RaisedShare = 0.2, 0.4
+		drawing, watching := s.life(t, calm, 1600, o), s.life(t, calm, 1600, o)
+		for range 20_000 {
+			r, power := calm, 1.0
+			if drifts {
+				r.lost, power = 0.1, 1.3
+			}
+			prior, d := s.next(r)
+			prior = float32(math.Pow(float64(prior), power))
+			image := Image{Prior: prior, Escalated: prior < escalating, Answer: answers[d][0],
+				Heavy: &classes[answers[d][1]], Label: &classes[0]}
+			image.Draw = drawing.Audit(prior, image.Escalated)
+			if image.Audited {
+				if err := watching.Replay(Record{Image: &image}, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, w := range watching.watches() {
+			if drifts && w.alarm == nil {
+				t.Errorf("life %d: %s found nothing", life, w.name)
+			}
+			if !drifts && w.alarm != nil {
+				alarms[w.name]++
+			}
+		}
+	}
+	requireLevel(t, alarms, lives)
+	m, err := New(simulatedRouter(t, 1600, 320), nil, DefaultOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	requireSays(t, m.ObserveAudited(Image{Prior: 0.9}), fault.Value, "is not audited")
 }
 
 func TestRecordsThatCannotBe(t *testing.T) {
@@ -90,7 +133,7 @@ func FuzzRecord(f *testing.F) {
 				t.Fatalf("got %+v, %v; want %+v", back, err, r)
 			}
 		}
-		if err := m.Replay(r); err != nil {
+		if err := m.Replay(r, false); err != nil {
 			fault.CodeOf(err)
 		}
 	})

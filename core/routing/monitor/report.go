@@ -108,8 +108,11 @@ func (m *Monitor) isPromise(w *watch) bool {
 
 // says is the sentence of an alarm.
 func (m *Monitor) says(w *watch, r Report) string {
-	since := fmt.Sprintf(" (evidence %.3g of %g at image %d)", w.alarm.Evidence, w.needs,
-		w.alarm.Image)
+	at := fmt.Sprintf("image %d", w.alarm.Image)
+	if w.alarm.Time != "" {
+		at += ", " + w.alarm.Time
+	}
+	since := fmt.Sprintf(" (evidence %.3g of %g at %s)", w.alarm.Evidence, w.needs, at)
 	switch w.name {
 	case AccuracyWatch:
 		return fmt.Sprintf("the promise of %s points no longer holds: on the last %d labelled "+

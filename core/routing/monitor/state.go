@@ -25,6 +25,7 @@ type state struct {
 	Subject        subject       `json:"subject"`
 	Generator      string        `json:"generator"` // math/rand/v2's PCG in base64
 	Images         int64         `json:"images"`
+	Thinned        int64         `json:"thinned"`
 	Escalated      int64         `json:"escalated"`
 	Audited        int64         `json:"audited"`
 	Labelled       int64         `json:"labelled"`
@@ -32,6 +33,7 @@ type state struct {
 	Bins           []int         `json:"bins"` // those with priors
 	Counts         []int64       `json:"counts"`
 	Recent         blocks        `json:"recent"`
+	Now            string        `json:"now"`
 	Watches        [4]watchState `json:"watches"`
 	Losing         float64       `json:"losing"`
 	Differing      float64       `json:"differing"`
@@ -81,6 +83,7 @@ func (m *Monitor) state() (s state, err error) {
 		Generator: base64.StdEncoding.EncodeToString(generator),
 		Images:    m.images, Escalated: m.escalated, Audited: m.audited, Labelled: m.labelled,
 		BelowThreshold: m.belowThreshold, Bins: []int{}, Counts: []int64{}, Recent: m.recent,
+		Thinned: m.thinned, Now: m.now,
 		Losing: m.losing.value, Differing: m.differing.value, Losses: m.losses.state(),
 		Disagreements: m.disagreements.state(), Awaited: m.awaited.state(),
 	}
@@ -228,10 +231,10 @@ func (m *Monitor) resumeCounts(s state) error {
 	calibrated := m.ranks.total
 	r := s.Recent
 	switch {
-	case s.Images < 0 || total != s.Images+calibrated:
+	case s.Images < 0 || s.Thinned < 0 || total != s.Images-s.Thinned+calibrated:
 		return fault.New(fault.File, "it has %d priors of %d images in service and %d of the "+
-			"calibration", total, s.Images, calibrated)
-	case s.Escalated < 0 || s.Escalated > s.Images || s.Audited < 0 || s.Audited > s.Images ||
+			"calibration", total, s.Images-s.Thinned, calibrated)
+	case s.Escalated < 0 || s.Escalated > s.Images-s.Thinned || s.Audited < 0 || s.Audited > s.Images ||
 		s.Labelled < 0 || s.Labelled > s.Images ||
 		s.BelowThreshold != m.belowThreshold+s.Escalated:
 		return fault.New(fault.File, "of %d images %d escalate, %d were audited and %d labelled, "+
@@ -244,6 +247,7 @@ func (m *Monitor) resumeCounts(s state) error {
 	m.ranks.fill(counts)
 	m.images, m.escalated, m.audited, m.labelled = s.Images, s.Escalated, s.Audited, s.Labelled
 	m.belowThreshold, m.recent = s.BelowThreshold, s.Recent
+	m.thinned, m.now = s.Thinned, s.Now
 	return nil
 }
 

@@ -27,15 +27,8 @@ type watch struct {
 // Alarm is the first time that a watch had enough evidence.
 type Alarm struct {
 	Image    int64   `json:"image"` // images answered until then
+	Time     string  `json:"time"`  // of the image or the label, "" where it is not known
 	Evidence float64 `json:"evidence"`
-}
-
-// add bets on one number a side.
-func (w *watch) add(image int64, numbers ...float64) {
-	evidence := w.process.add(numbers...)
-	if evidence >= w.needs && w.alarm == nil {
-		w.alarm = &Alarm{image, evidence}
-	}
 }
 
 // The greatest bets, as a share of those at which a factor could become 0, and at all; a trend's
