@@ -66,6 +66,9 @@ func parseInfer(content []byte, header http.Header, m serving.Model) (inferReque
 	if err != nil {
 		return inferRequest{}, err
 	}
+	if err := checkJSON(text, "beside data"); err != nil {
+		return inferRequest{}, err
+	}
 	var given inferJSON
 	if err := strictjson.Over(text, &given); err != nil {
 		return inferRequest{}, invalid("the request's JSON can't be read: %v", err)

@@ -52,6 +52,9 @@ func (s *server) labels(x *exchange, r *http.Request) error {
 
 // parseLabels reads labels, and refuses all of them where one is no class.
 func parseLabels(body []byte, classes int) (given []label, err error) {
+	if err := checkJSON(body, "of labels"); err != nil {
+		return nil, err
+	}
 	if trimmed := bytes.TrimSpace(body); len(trimmed) > 0 && trimmed[0] == '[' {
 		err = strictjson.Whole(body, &given)
 	} else {

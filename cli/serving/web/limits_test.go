@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -41,6 +42,16 @@ func TestLargeBodies(t *testing.T) {
 			refused(t, http.StatusRequestEntityTooLarge, "more than 10000 bytes")
 	}
 	s.isAnswer(t, s.post(inferPath, inferBody(imagesOf(1, 1), "")), imagesOf(1, 1))
+}
+
+// The strict reader of JSON is slow, and numbers are not its matter.
+func TestLargeJSON(t *testing.T) {
+	s := newSite(t, nil)
+	id := fmt.Sprintf(`,"id":%q`, strings.Repeat("a", 1<<20))
+	s.post(inferPath, inferBody(imagesOf(1, 1), id)).
+		refused(t, http.StatusRequestEntityTooLarge, "the JSON beside data has", "at most 1048576")
+	labels := "[" + strings.Repeat(" ", 1<<20) + "]"
+	s.post("/v1/labels", labels).refused(t, http.StatusRequestEntityTooLarge, "of labels has")
 }
 
 func TestSlowClients(t *testing.T) {
@@ -235,6 +246,22 @@ func TestTheToken(t *testing.T) {
 	s.isAnswer(t, s.post(inferPath, inferBody(images, ""), "Authorization: Bearer s3cret"), images)
 	if strings.Contains(s.log.String(), "s3cret") {
 		t.Error("the token is in the log")
+	}
+}
+
+func TestPagesOfOtherSites(t *testing.T) {
+	s := newSite(t, nil)
+	images := imagesOf(1, 1)
+	for header, refused := range map[string]bool{
+		"Origin: http://elsewhere.example": true, "Sec-Fetch-Site: cross-site": true,
+		"Origin: " + s.URL: false, "Sec-Fetch-Site: same-origin": false, "": false,
+	} {
+		a := s.post(inferPath, inferBody(images, ""), header)
+		if refused {
+			a.refused(t, http.StatusForbidden, "a page of another site asks")
+		} else {
+			s.isAnswer(t, a, images)
+		}
 	}
 }
 

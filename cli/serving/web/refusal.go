@@ -12,6 +12,7 @@ import (
 
 	"agflow/cli/serving"
 	"agflow/core/fault"
+	"agflow/core/strictjson"
 )
 
 // statusClosed is what nginx logs where the client went before the answer; no client sees it.
@@ -43,6 +44,7 @@ func invalid(format string, args ...any) *refusal {
 var reasons = map[int]string{
 	http.StatusBadRequest:            "invalid",
 	http.StatusUnauthorized:          "unauthorized",
+	http.StatusForbidden:             "unauthorized",
 	http.StatusNotFound:              "invalid",
 	http.StatusMethodNotAllowed:      "invalid",
 	http.StatusRequestTimeout:        "deadline",
@@ -90,6 +92,15 @@ func refusalOf(err error) *refusal {
 func tooLarge(limit int64) *refusal {
 	return refuse(http.StatusRequestEntityTooLarge,
 		"the body has more than %d bytes; send fewer images at once", limit)
+}
+
+// checkJSON refuses JSON that is longer than any sensible request: the strict reader is slow.
+func checkJSON(text []byte, what string) error {
+	if len(text) > strictjson.MaxBytes {
+		return refuse(http.StatusRequestEntityTooLarge, "the JSON %s has %d bytes, expected at "+
+			"most %d", what, len(text), strictjson.MaxBytes)
+	}
+	return nil
 }
 
 // write sends the refusal as JSON, with what its status asks of the header.

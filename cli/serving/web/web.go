@@ -69,9 +69,17 @@ func (s *server) open(pattern string, h handler) {
 	})
 }
 
-// guarded adds a route that needs the token, where there is one.
+// crossOrigin knows what a browser sends for the pages of other sites.
+var crossOrigin = http.NewCrossOriginProtection()
+
+// guarded adds a route that needs the token, where there is one, and that pages of other sites
+// can't post to: a browser would do so for them, from within the network.
 func (s *server) guarded(pattern string, h handler) {
 	s.open(pattern, func(x *exchange, r *http.Request) error {
+		if crossOrigin.Check(r) != nil {
+			return refuse(http.StatusForbidden, "a page of another site asks; send the request "+
+				"from a page of this server, or from a program")
+		}
 		if !s.authorized(r) {
 			return refuse(http.StatusUnauthorized,
 				"this server wants a token; send the header Authorization: Bearer TOKEN")
