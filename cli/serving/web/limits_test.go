@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,31 @@ func TestSlowClients(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 400") {
 		t.Errorf("got %q, %v for half a header", text, err)
 	}
+}
+
+// Over TLS clients speak HTTP/2, whose deadlines are those of streams.
+func TestHTTP2(t *testing.T) {
+	hold := make(chan struct{})
+	s := newSite(t, func(o *Options, _ *serving.Options, l *linear) {
+		o.Limits.ReadBody, l.hold = 100*time.Millisecond, hold
+	})
+	secure := httptest.NewUnstartedServer(s.Config.Handler)
+	secure.EnableHTTP2 = true
+	secure.StartTLS()
+	defer secure.Close()
+	plain := s.Server
+	defer plain.Close()
+	s.Server = secure
+	body, send := io.Pipe()
+	defer send.Close()
+	a := s.do("POST", "/v1/classify", body)
+	a.refused(t, http.StatusRequestTimeout, "the body did not come in time")
+	if a.ProtoMajor != 2 {
+		t.Errorf("the protocol is %s", a.Proto)
+	}
+	time.AfterFunc(300*time.Millisecond, func() { close(hold) })
+	images := imagesOf(2, 1)
+	s.isAnswer(t, s.post(inferPath, inferBody(images, "")), images)
 }
 
 // The time for a body is not that for an answer.

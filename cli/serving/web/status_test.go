@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -145,6 +146,51 @@ func TestThePageInABrowser(t *testing.T) {
 	if folder := os.Getenv("AGFLOW_SCREENSHOTS"); folder != "" {
 		chromium(t, "--window-size=1100,900",
 			"--screenshot="+filepath.Join(folder, "status.png"), s.URL+"/")
+	}
+}
+
+// drifted is a site whose experts have come to disagree, with labels that say who is right.
+func drifted(t *testing.T) *site {
+	t.Helper()
+	s := newSite(t, func(_ *Options, so *serving.Options, l *linear) {
+		l.audits, so.OnAlarm = 1, serving.Unready
+		l.heavy = slices.Clone(l.heavy)
+		for i := range l.heavy {
+			l.heavy[i] *= -1
+		}
+	})
+	images := imagesOf(300, 1)
+	for at := 0; at < 300; at += 50 {
+		part := images[at*size : (at+50)*size]
+		ids, _ := outputOf[string](t, s.post(inferPath, inferBody(part, "")), "id")
+		var labels []label
+		for i, id := range ids {
+			heavy := logits(s.experts.heavy, part[i*size:(i+1)*size])
+			labels = append(labels, label{id, greatest(heavy, 1)[0]})
+		}
+		text, _ := json.Marshal(labels)
+		s.post("/v1/labels", string(text)).read(t, &struct{}{})
+	}
+	return s
+}
+
+func TestAnAlarm(t *testing.T) {
+	s := drifted(t)
+	const says = "the promise of 2 points no longer holds"
+	if got := s.report().Alarm; !strings.Contains(got, says) {
+		t.Fatalf("the monitor says %q", got)
+	}
+	s.get("/v2/health/ready").refused(t, http.StatusServiceUnavailable, says)
+	if s.scraped(t, "agflow_monitor_promise_alarm") != 1 || s.scraped(t, "agflow_ready") != 0 ||
+		s.scraped(t, `agflow_monitor_alarm{watch="accuracy"}`) != 1 {
+		t.Error("the metrics have no alarm")
+	}
+	if testing.Short() {
+		return
+	}
+	if dom := chromium(t, "--dump-dom", s.URL+"/"); !strings.Contains(dom, ">alarm</span>") ||
+		!strings.Contains(dom, says) {
+		t.Errorf("the page has no alarm: %s", dom)
 	}
 }
 
