@@ -1,6 +1,7 @@
 """An exported cascade in ONNX Runtime: the bits of its files, and no torch anywhere."""
 
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from forging import forge_json
+from PIL import Image
 from served import answers, filled, opened
 
 import agflow
@@ -157,23 +159,47 @@ assert not {name.partition(".")[0] for name in sys.modules} & set(BLOCKED)
 """
 
 
-def test_nothing_of_torch_is_imported(exports, x, preprocessing, tmp_path):
-    from PIL import Image
-
-    values = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-    image = Image.fromarray(values)
-    image.save(tmp_path / "x.png")
-    np.save(tmp_path / "images.npy", x.numpy())
+def check_without_torch(python, exports, x, preprocessing, folder):
+    """Serve an export in another Python and compare its answers with those of this one."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8))
+    image.save(folder / "x.png")
+    np.save(folder / "images.npy", x.numpy())
     names = ["images.npy", "x.png", "logits.npy", "prepared.npy"]
-    given = [str(exports["ensemble"]), *(str(tmp_path / name) for name in names)]
+    given = [exports["ensemble"], *(folder / name for name in names)]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *given], capture_output=True, text=True
+        [str(word) for word in (python, "-c", WITHOUT_TORCH, *given)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    prepared = np.load(tmp_path / "prepared.npy")
     expected = preprocessing.normalise(preprocessing.pixels(image))
-    assert np.array_equal(prepared, expected.numpy())
+    assert np.array_equal(np.load(folder / "prepared.npy"), expected.numpy())
     served, rows = opened(exports["ensemble"], threads=1), np.arange(3, dtype=np.int32)
     light = filled(served.light, (len(x), 10), x.numpy())
     light[:3] = filled(served.heavy, (3, 10), x[:3].numpy(), rows)
-    assert np.array_equal(np.load(tmp_path / "logits.npy"), light)
+    assert np.array_equal(np.load(folder / "logits.npy"), light)
+
+
+def test_nothing_of_torch_is_imported(exports, x, preprocessing, tmp_path):
+    check_without_torch(sys.executable, exports, x, preprocessing, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_environment_of_three_packages_is_enough(exports, x, preprocessing, tmp_path):
+    """numpy, Pillow and onnxruntime, and agflow without what it depends on."""
+    import onnxruntime
+    import PIL
+
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    packages = {"numpy": np, "pillow": PIL, "onnxruntime": onnxruntime}
+    pinned = [f"{name}=={package.__version__}" for name, package in packages.items()]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, *pinned], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"pip cannot install three packages here: {done.stderr[-300:]}")
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "agflow").symlink_to(pathlib.Path(agflow.__file__).parent)
+    listed = subprocess.run([python, "-c", "import torch"], capture_output=True, text=True)
+    assert "No module named 'torch'" in listed.stderr
+    check_without_torch(python, exports, x, preprocessing, tmp_path)
