@@ -78,7 +78,8 @@ func TestMonitorPredictions(t *testing.T) {
 			"good.json: the state of the monitor can't be read: it is of the router"},
 		"--router router.json --calibration held-out.arrow --state router.json good.arrow": {
 			exitBadData, "router.json: the state of the monitor can't be read: its format is 4"},
-		"--router router.json good.arrow router.json": {exitUsage, "1 of 2 files are audit records"},
+		"--router router.json good.arrow router.json": {exitUsage,
+			"1 of 2 files are audit records"},
 	})
 }
 

@@ -27,8 +27,8 @@ func NewCalibration(
 	}
 	n := len(priors)
 	if len(light) != n || len(heavy) != n || len(escalated) != n {
-		return nil, fault.New(fault.Shape, "%d priors, %d light, %d heavy and %d escalated answers "+
-			"were given; give one of each an image", n, len(light), len(heavy), len(escalated))
+		return nil, fault.New(fault.Shape, "%d priors, %d light, %d heavy and %d escalated answers"+
+			" were given; give one of each an image", n, len(light), len(heavy), len(escalated))
 	}
 	// where the data chose more than the threshold, a part of them was kept out of its calibration
 	part := int64(n) != router.Threshold.Samples

@@ -231,7 +231,8 @@ func TestImagesThatCannotBe(t *testing.T) {
 	}{
 		"nan":       {func(i *Image) { i.Prior = nan }, fault.Nonfinite, "priors are finite"},
 		"another":   {func(i *Image) { i.Escalated = true }, fault.Value, "another router"},
-		"id":        {func(i *Image) { i.ID = strings.Repeat("x", 129) }, fault.Value, "at most 128"},
+		"id":        {func(i *Image) { i.ID = strings.Repeat("x", 129) }, fault.Value,
+			"at most 128"},
 		"class":     {func(i *Image) { i.Answer = -1 }, fault.Value, "negative class"},
 		"label":     {func(i *Image) { i.Label = &negative }, fault.Value, "negative class"},
 		"share":     {func(i *Image) { i.Share = 0 }, fault.Value, "drawn with share 0"},

@@ -21,7 +21,8 @@ func TestEvidenceIsASupermartingale(t *testing.T) {
 		}
 		x := rapid.Float64Range(-1, 1)
 		history := rapid.SliceOfN(x, 0, 60).Draw(t, "history")
-		low, high := rapid.Float64Range(-1, 0).Draw(t, "low"), rapid.Float64Range(0, 1).Draw(t, "high")
+		low := rapid.Float64Range(-1, 0).Draw(t, "low")
+		high := rapid.Float64Range(0, 1).Draw(t, "high")
 		if high-low < 1e-6 {
 			return
 		}

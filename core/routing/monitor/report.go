@@ -19,8 +19,8 @@ type Report struct {
 	// raised it
 	Share  float64 `json:"share"`
 	Raised bool    `json:"raised"`
-	// the accuracy that the cascade loses against the heavy expert, and the share of images on which
-	// their answers differ, over the last audits; null where there are none
+	// the accuracy that the cascade loses against the heavy expert, and the share of images on
+	// which their answers differ, over the last audits; null where there are none
 	Loss         *Mean       `json:"loss"`
 	Disagreement *Mean       `json:"disagreement"`
 	Escalation   Escalations `json:"escalation"`

@@ -234,7 +234,8 @@ func (m *Monitor) resumeCounts(s state) error {
 	case s.Images < 0 || s.Thinned < 0 || total != s.Images-s.Thinned+calibrated:
 		return fault.New(fault.File, "it has %d priors of %d images in service and %d of the "+
 			"calibration", total, s.Images-s.Thinned, calibrated)
-	case s.Escalated < 0 || s.Escalated > s.Images-s.Thinned || s.Audited < 0 || s.Audited > s.Images ||
+	case s.Escalated < 0 || s.Escalated > s.Images-s.Thinned ||
+		s.Audited < 0 || s.Audited > s.Images ||
 		s.Labelled < 0 || s.Labelled > s.Images ||
 		s.BelowThreshold != m.belowThreshold+s.Escalated:
 		return fault.New(fault.File, "of %d images %d escalate, %d were audited and %d labelled, "+
@@ -282,8 +283,8 @@ func (w *watch) resume(s watchState, images int64) error {
 
 func (s windowState) window(least int) (*window, error) {
 	if len(s.Weights) != len(s.Values) || len(s.Values) > windowSize {
-		return nil, fault.New(fault.File, "a window has %d weights and %d values, expected as many "+
-			"of each and at most %d", len(s.Weights), len(s.Values), windowSize)
+		return nil, fault.New(fault.File, "a window has %d weights and %d values, expected as "+
+			"many of each and at most %d", len(s.Weights), len(s.Values), windowSize)
 	}
 	w := &window{}
 	for i, v := range s.Values {
@@ -300,8 +301,8 @@ func (s awaitedState) awaited() (*awaited, error) {
 	a := newAwaited()
 	if n := len(s.IDs); n > mostAwaited || n != len(s.Answers) || n != len(s.Heavy) ||
 		n != len(s.Weights) || s.Dropped < 0 {
-		return nil, fault.New(fault.File, "it awaits the labels of %d images with %d answers, %d of "+
-			"the heavy expert, and %d weights", n, len(s.Answers), len(s.Heavy), len(s.Weights))
+		return nil, fault.New(fault.File, "it awaits the labels of %d images with %d answers, %d "+
+			"of the heavy expert, and %d weights", n, len(s.Answers), len(s.Heavy), len(s.Weights))
 	}
 	for i, id := range s.IDs {
 		_, twice := a.byID[id]
