@@ -25,9 +25,10 @@ func serveCommand() *cli.Command {
 		Name:     "serve",
 		Usage:    "answer images over HTTP by a cascade",
 		Category: modelSteps,
-		Description: "Speaks the Open Inference Protocol v2 (KServe, Triton) and takes image files " +
-			"at /v1/classify; / shows what happens, /metrics is for Prometheus. SIGTERM answers " +
-			"what was accepted and ends, SIGHUP loads the folder again without losing a request.",
+		Description: "Speaks the Open Inference Protocol v2 (KServe, Triton) and takes image " +
+			"files at /v1/classify; / shows what happens, /metrics is for Prometheus. SIGTERM " +
+			"answers what was accepted and ends, SIGHUP loads the folder again without losing a " +
+			"request.",
 		UsageText: "agflow serve --cascade cascade",
 		Flags: slices.Concat([]cli.Flag{
 			need(checked(place("cascade", "`FOLDER` of a cascade, or of an exported one, which "+
@@ -50,8 +51,9 @@ func serveCommand() *cli.Command {
 			within(0, 86_400, true, step.fraction("grace-seconds",
 				"`SECONDS` that accepted requests get to be answered at the end")),
 		}), grouped(watchGroup, []cli.Flag{
-			within(0, 1, true, of("monitor").fraction("share", "`SHARE` of the images that the heavy "+
-				"expert answers besides, to watch the promise while all is well; 0 audits none")),
+			within(0, 1, true, of("monitor").fraction("share", "`SHARE` of the images that the "+
+				"heavy expert answers besides, to watch the promise while all is well; 0 audits "+
+				"none")),
 			within(0, 1, true, of("monitor").fraction("raised-share",
 				"`SHARE` while recent audits look worse than they should")),
 			within(0, 1, false, of("monitor").fraction("level",

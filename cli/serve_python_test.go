@@ -139,7 +139,8 @@ func startServing(t *testing.T, config string, arguments ...string) *serverProce
 	t.Helper()
 	folder := fill(t, map[string]string{"cascade.json": config, "router.json": stubRouter(t)})
 	s := &serverProcess{t: t, folder: folder, log: &lockedBuffer{}}
-	package_ := fill(t, map[string]string{"agflow/__init__.py": "", "agflow/serving.py": servedStub})
+	package_ := fill(t,
+		map[string]string{"agflow/__init__.py": "", "agflow/serving.py": servedStub})
 	s.start(program(
 		[]string{"PYTHONPATH=" + package_, "AGFLOW_PYTHON=" + testPython(t)},
 		append([]string{"serve", "--cascade", s.folder, "--port", "0"}, arguments...)...))
@@ -182,7 +183,9 @@ func (s *serverProcess) end() (rest string, status int) {
 }
 
 // infer asks for the logits of one image.
-func (s *serverProcess) infer(client *http.Client, image [3]float64) (status int, logits []float64, err error) {
+func (s *serverProcess) infer(
+	client *http.Client, image [3]float64,
+) (status int, logits []float64, err error) {
 	body, _ := json.Marshal(map[string]any{
 		"inputs": []any{map[string]any{
 			"name": "images", "datatype": "FP32", "shape": []int{1, 1, 1, 3}, "data": image,
@@ -232,7 +235,9 @@ func pixelsOf(i int) [3]float64 {
 
 // load asks from many clients until stop is closed, and returns how many answers came; wrong ones
 // and failures are errors, but for a refused connection once ending is set.
-func (s *serverProcess) load(stop <-chan struct{}, ending *atomic.Bool, gains ...float64) (answers int64) {
+func (s *serverProcess) load(
+	stop <-chan struct{}, ending *atomic.Bool, gains ...float64,
+) (answers int64) {
 	var count atomic.Int64
 	var group sync.WaitGroup
 	for worker := range 8 {

@@ -154,5 +154,6 @@ func (l *later) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Retry-After", "5")
 	w.WriteHeader(http.StatusServiceUnavailable)
-	_, _ = w.Write([]byte(`{"error": "the experts are being loaded; send the request again later"}`))
+	_, _ = w.Write([]byte(
+		`{"error": "the experts are being loaded; send the request again later"}`))
 }

@@ -11,8 +11,8 @@ import (
 // Thread is a thread that Python runs on: its main thread, which is the [Interpreter], or another.
 type Thread interface{ do(f func()) }
 
-// worker is a thread of Python beside its main thread. Like that it never ends: libraries keep pools
-// and destructors by thread.
+// worker is a thread of Python beside its main thread. Like that it never ends: libraries keep
+// pools and destructors by thread.
 type worker struct{ work chan func() }
 
 // NewThread starts a further thread of Python, which must be idle when Python is closed.

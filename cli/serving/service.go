@@ -53,7 +53,8 @@ func NewService(experts Experts, options Options, observer Observer) (*Service, 
 
 func (s *Service) generationOf(experts Experts) (*generation, error) {
 	g := &generation{
-		experts: experts, model: experts.Model(), onAlarm: s.options.OnAlarm, ids: s.ids, holders: 1,
+		experts: experts, model: experts.Model(), onAlarm: s.options.OnAlarm, ids: s.ids,
+		holders: 1,
 	}
 	g.model.MaxBatch = s.options.MaxBatch
 	g.ended = func() { s.end(g) }
@@ -68,8 +69,8 @@ func (s *Service) generationOf(experts Experts) (*generation, error) {
 	return g, nil
 }
 
-// Reload loads other experts, which answer from the next request on; requests under way are answered
-// by those that they began with. Where it fails, the experts of before go on.
+// Reload loads other experts, which answer from the next request on; requests under way are
+// answered by those that they began with. Where it fails, the experts of before go on.
 func (s *Service) Reload(load func() (Experts, error)) (err error) {
 	defer func() { s.observer.Reloaded(err == nil) }()
 	experts, err := load()

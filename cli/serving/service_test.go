@@ -365,7 +365,8 @@ func TestReloadLosesNothing(t *testing.T) {
 		}
 	}
 	s.Close()
-	if !last.closed.Load() || len(observer.reloads) != 21 || observer.reloads[20] || answered.Load() == 0 {
+	if !last.closed.Load() || len(observer.reloads) != 21 || observer.reloads[20] ||
+		answered.Load() == 0 {
 		t.Errorf("%d reloads, %d answers", len(observer.reloads), answered.Load())
 	}
 }
