@@ -228,9 +228,12 @@ func TestRequestsInMemoryAreBounded(t *testing.T) {
 	}()
 	images := imagesOf(1, 1)
 	send.Write([]byte(" "))
+	var second answer
 	soon(t, "the second is refused", func() bool {
-		return s.post(inferPath, inferBody(images, "")).StatusCode == http.StatusTooManyRequests
+		second = s.post(inferPath, inferBody(images, ""))
+		return second.StatusCode == http.StatusTooManyRequests
 	})
+	second.refused(t, http.StatusTooManyRequests, "1 requests are being read or answered")
 	io.WriteString(send, inferBody(images, ""))
 	send.Close()
 	s.isAnswer(t, <-first, images)
