@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.exported_folder import HEAVY_ROLE, LIGHT_ROLE, PREFIX_ROLE
 from agflow.cascade.readme import ROUTER_FILE, cascade_summary
 from agflow.cascade.router import Router
 from agflow.models import model_name
 from agflow.models.resolution import image_size
-
-LIGHT_ROLE, HEAVY_ROLE, PREFIX_ROLE = "light", "heavy", "prefix"
 
 _RUN = {
     "onnx": """\
@@ -29,13 +28,21 @@ def run(file, values):
 }
 
 
-def export_readme(cascade: Cascade, router: Router, files: list[dict], format: str) -> str:
-    """The Markdown text of README.md; ``files`` are the entries of export.json."""
+def export_readme(
+    cascade: Cascade, router: Router, files: list[dict], format: str, more: str = ""
+) -> str:
+    """The Markdown text of README.md.
+
+    Parameters
+    ----------
+    files : the entries of export.json
+    more : Markdown behind the summary
+    """
     listed = "".join(f"- `{entry['file']}`: {_contract(entry)}\n" for entry in files)
     names = {entry["file"].partition(".")[0]: entry["file"] for entry in files}
     return (
         f"# {model_name(cascade.heavy)}: cascade for other runtimes\n\n"
-        f"{cascade_summary(cascade, router, router.counts)}{listed}"
+        f"{cascade_summary(cascade, router, router.counts)}{more}{listed}"
         f"- `{ROUTER_FILE}`: the calibrated router\n\n"
         f"{_inputs(cascade)}\n\n{_code(cascade, names, format)}\n"
         "Routing (`agflow decide`, `agflow.cascade.Logits` and `agflow.cascade.Decisions`) needs "
