@@ -15,10 +15,7 @@ from PIL import Image
 from agflow._core.loader import core
 from agflow._utils.folders import sha256_of
 from agflow._utils.onnx_session import OnnxSession
-from agflow.cascade.file_names import ROUTER_FILE
-from agflow.data.preprocessing import Preprocessing
-from agflow.errors import CorruptFileError, DeviceError, InvalidValueError, ShapeError
-from agflow.exporting.folder import (
+from agflow.cascade.file_names import (
     CLASS_NAMES,
     COSTS,
     ENDINGS,
@@ -28,7 +25,10 @@ from agflow.exporting.folder import (
     LIGHT_ROLE,
     MAX_BATCH,
     PREFIX_ROLE,
+    ROUTER_FILE,
 )
+from agflow.data.preprocessing import Preprocessing
+from agflow.errors import CorruptFileError, DeviceError, InvalidValueError, ShapeError
 from agflow.serving.experts import ServedCosts
 
 _SAVE_AGAIN = "export the cascade again"
