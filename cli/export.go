@@ -14,12 +14,11 @@ func exportCommand() *cli.Command {
 	return hostedCommand(cli.Command{
 		Name:  "export",
 		Usage: "write a model or a cascade for other runtimes, after comparing it with torch",
-		UsageText: "agflow export --model light --output light.onnx\n" +
-			"agflow export --cascade cascade --quantize int8 --data imagefolder:held-out " +
-			"--output exported",
+		UsageText: "agflow export --model light --output light.onnx",
 		Description: "With --quantize, images of --data that calibrate nothing show what int8 " +
-			"loses. Those for a cascade must have labels and have tuned neither expert: a " +
-			"quarter, at most 640, quantises, and the rest calibrates the threshold anew.",
+			"loses. A cascade is exported by --cascade FOLDER --output FOLDER; with --quantize " +
+			"its images must have labels and have tuned neither expert: a quarter, at most 640, " +
+			"quantises, and the rest calibrates the threshold anew, for int8 experts are others.",
 		Before: checkExport,
 		Flags: slices.Concat([]cli.Flag{
 			need(checked(place("output",

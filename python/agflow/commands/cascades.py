@@ -23,12 +23,14 @@ def predict(options: dict) -> dict:
     from agflow.cascade import predict, tuned_on
     from agflow.cascade.expert_costs import MEASURED
     from agflow.cascade.ledger import cost_text
+    from agflow.models.exported import check_normalisation
     from agflow.models.load import tuning_of
 
     check_file(options["output"], "output")
     computing = computing_of(options)
     heavy, preprocessing, _ = load_role(options, "heavy")
     light, tuning = load_light(options)
+    check_normalisation(light, preprocessing)
     tuning = f"{tuning} {tuning_of(options['heavy'], heavy)}".strip()
     loader = loader_of(options, preprocessing, heavy, shared=True)
     with computing.precision():
@@ -38,7 +40,7 @@ def predict(options: dict) -> dict:
             loader,
             features=options["features"],
             second_view=options["second_view"],
-            costs=MEASURED if options["costs"] == MEASURED else None,
+            costs=MEASURED if options.get("costs") == MEASURED else None,
         )
     predictions = tuned_on(predictions, tuning)
     pathlib.Path(options["output"]).parent.mkdir(parents=True, exist_ok=True)

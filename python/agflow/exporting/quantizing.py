@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from agflow._utils.defaults import default
 from agflow._utils.instruction_set import instruction_set
 from agflow._utils.onnx_session import OnnxSession
 from agflow.data.batches import has_labels, image_batches, labelled_batches
@@ -28,7 +27,7 @@ from agflow.exporting.quantized_files import DYNAMIC, STATIC, WEIGHTS, write_qua
 CHOOSE = "int8"
 METHODS = (DYNAMIC, STATIC, WEIGHTS)
 QUANTIZATIONS = (CHOOSE, *METHODS)
-TOLERANCE = default("export", "quantize_loss")
+TOLERANCE = 0.005  # of accuracy, which int8 may lose where it chooses
 CALIBRATION_IMAGES = 128
 _CANDIDATES = (DYNAMIC, STATIC)
 _TIMED_IMAGES, _ROUNDS = 32, 7

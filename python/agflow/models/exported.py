@@ -126,6 +126,38 @@ def file_preprocessing(path: pathlib.Path, metadata: dict[str, Any]) -> Preproce
         ) from error
 
 
+def check_normalisation(light: nn.Module, preprocessing: Preprocessing) -> None:
+    """Refuse an exported light expert whose images are normalised otherwise than the given ones.
+
+    Parameters
+    ----------
+    preprocessing : of the heavy expert, whose images both see
+
+    Raises
+    ------
+    InvalidValueError
+        Its file has another mean or std.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow.data import Preprocessing
+    >>> from agflow.models.exported import check_normalisation
+    >>> check_normalisation(nn.Identity(), Preprocessing((8, 8), (0.5,), (0.5,)))
+    """
+    if not isinstance(light, ExportedExpert):
+        return
+    path = light.session.path
+    own = file_preprocessing(path, light.session.metadata)
+    for name in ("mean", "std") if own is not None else ():
+        found, expected = getattr(own, name), getattr(preprocessing, name)
+        if found != expected:
+            raise InvalidValueError(
+                f"the images of {path} have the {name} {found}, the heavy expert's {expected}, and "
+                "both see the same images: export one of them behind a layer that normalises"
+            )
+
+
 def refuse_exported(model: nn.Module) -> None:
     """Refuse an exported expert where gradients have to flow or layers are changed.
 
