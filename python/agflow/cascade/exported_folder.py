@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import pathlib
 
-from agflow._utils.files import file_errors
-from agflow._utils.folders import sha256_of
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.export_file import read_export
 from agflow.cascade.file_names import (
     COSTS,
-    EXPORT_FILE,
-    EXPORT_FOLDER,
-    FILES,
     HEAVY_ROLE,
     LIGHT_ROLE,
     MAX_BATCH,
@@ -47,22 +43,14 @@ def load_exported_cascade(folder: pathlib.Path) -> Cascade:
     >>> loaded(batches[0][0]).shape
     torch.Size([8, 10])
     """
-    content = EXPORT_FOLDER.read(folder)
-    files = [str(entry.get("file")) for entry in content[FILES]]
+    files, content = read_export(folder)
     names = [role + ONNX_ENDING for role in (LIGHT_ROLE, HEAVY_ROLE)]
-    if sorted(files) != sorted(names):
+    if sorted(files.values()) != sorted(names):
         raise UnsupportedModelError(
-            f"{folder} is an export of {', '.join(files)}, expected {' and '.join(names)}: the "
-            "README in it runs its files, and the cascade that it was exported from can be loaded"
+            f"{folder} is an export of {', '.join(files.values())}, expected "
+            f"{' and '.join(names)}: the README in it runs its files, and the cascade that it was "
+            "exported from can be loaded"
         )
-    for name in (*names, ROUTER_FILE):
-        with file_errors(f"file {folder / name}"):
-            found = sha256_of(folder / name)
-        if content.get("sha256", {}).get(name, found) != found:
-            raise CorruptFileError(
-                f"{folder / name} is damaged or of another cascade: its SHA-256 is not the one in "
-                f"{EXPORT_FILE}; copy or export the cascade again"
-            )
     light, heavy = (ExportedExpert(folder / name) for name in names)
     try:
         costs = CascadeCosts(**content[COSTS]) if COSTS in content else None

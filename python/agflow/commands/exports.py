@@ -55,7 +55,8 @@ def _export_cascade(options: dict) -> dict:
     from dataclasses import asdict
 
     from agflow._utils.folders import check_folder
-    from agflow.cascade.file_names import EXPORT_FOLDER, HEAVY_FOLDER
+    from agflow.cascade.export_file import EXPORT_FOLDER
+    from agflow.cascade.file_names import HEAVY_FOLDER
     from agflow.cascade.folder import load_cascade
     from agflow.exporting import HeldOutImages, export_cascade
     from agflow.models import expert_preprocessing

@@ -13,11 +13,11 @@ import torch
 from agflow._utils.devices import first_parameter
 from agflow._utils.folders import atomic_folder
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.export_file import EXPORT_FOLDER
 from agflow.cascade.file_names import (
     CLASS_NAMES,
     COSTS,
     ENDINGS,
-    EXPORT_FOLDER,
     FILES,
     HEAVY_ROLE,
     LIGHT_ROLE,

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import Any
 
 import torch
 from torch import nn
 
 from agflow._utils.onnx_session import OnnxSession
+from agflow.data.exported_preprocessing import file_preprocessing
 from agflow.data.preprocessing import Preprocessing
-from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
+from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.models.resizing import Resize
 
 ONNX_FORM, ONNX_ENDING = "onnx:", ".onnx"
@@ -95,35 +95,6 @@ def exported_file(spec: str | os.PathLike) -> pathlib.Path | None:
     form = text.partition(":")[0]
     is_other = form != text and "/" not in form
     return pathlib.Path(text) if text.endswith(ONNX_ENDING) and not is_other else None
-
-
-def file_preprocessing(path: pathlib.Path, metadata: dict[str, Any]) -> Preprocessing | None:
-    """The preprocessing in the metadata of an exported file; None where it has none.
-
-    Raises
-    ------
-    CorruptFileError
-        It is none that a preprocessing can be.
-
-    Examples
-    --------
-    >>> import pathlib
-    >>> from agflow.models.exported import file_preprocessing
-    >>> values = {"input_size": [8, 8], "mean": [0.5], "std": [0.5], "interpolation": "bicubic",
-    ...           "crop_pct": 1.0}
-    >>> file_preprocessing(pathlib.Path("light.onnx"), {"preprocessing": values}).input_size
-    (8, 8)
-    """
-    values = metadata.get("preprocessing")
-    if values is None:
-        return None
-    try:
-        return Preprocessing.from_dict(values)
-    except (TypeError, KeyError, InvalidValueError) as error:
-        raise CorruptFileError(
-            f"the preprocessing in the metadata of {path} is damaged "
-            f"({type(error).__name__}: {error}): export the model again"
-        ) from error
 
 
 def check_normalisation(light: nn.Module, preprocessing: Preprocessing) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from agflow.data.exported_preprocessing import file_preprocessing
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, UnsupportedModelError
 from agflow.models.adapter import Adapter
 from agflow.models.channel_group import ChannelGroup
-from agflow.models.exported import ExportedExpert, file_preprocessing, refuse_exported
+from agflow.models.exported import ExportedExpert, refuse_exported
 
 
 class ExportedFile(Adapter):
