@@ -142,39 +142,52 @@ func LentSamples(rec arrow.Record) (Samples, error) {
 // another program names no prior and has the column's name for it.
 func SamplesAt(paid *routing.Cost) func(arrow.Record) (Samples, error) {
 	return func(rec arrow.Record) (Samples, error) {
-		pairs := ipcfile.Pairs(rec.Schema().Metadata())
-		if _, given := pairs[keyPrior]; !given {
-			pairs[keyPrior] = "light_prior"
+		priced, err := pricedAt(paid, rec)
+		if err != nil {
+			return Samples{}, err
 		}
-		if paid != nil {
-			pairs[keyLightCost], pairs[keyHeavyCost] = formatFloat(paid.Light),
-				formatFloat(paid.Heavy)
-			pairs[keySharedCost], pairs[keyCostUnit] = formatFloat(paid.Shared), paid.Unit
-		}
-		if _, given := pairs[keyLightCost]; !given {
-			return Samples{}, fault.New(fault.Value, "nothing says what an image costs: give the "+
-				"light expert's cost as a share of the heavy one's (--cost 0.25), or both "+
-				"(--light-cost 4.2 --heavy-cost 17 --cost-unit ms)")
-		}
-		metadata := arrow.MetadataFrom(pairs)
-		told := array.NewRecord(arrow.NewSchema(rec.Schema().Fields(), &metadata), rec.Columns(),
-			rec.NumRows())
-		defer told.Release()
-		return LentSamples(told)
+		defer priced.Release()
+		return LentSamples(priced)
 	}
+}
+
+// pricedAt is a record of predictions whose metadata say what is read of them: see SamplesAt.
+func pricedAt(paid *routing.Cost, rec arrow.Record) (arrow.Record, error) {
+	pairs := ipcfile.Pairs(rec.Schema().Metadata())
+	if _, given := pairs[keyPrior]; !given {
+		pairs[keyPrior] = "light_prior"
+	}
+	if paid != nil {
+		pairs[keyLightCost], pairs[keyHeavyCost] = formatFloat(paid.Light),
+			formatFloat(paid.Heavy)
+		pairs[keySharedCost], pairs[keyCostUnit] = formatFloat(paid.Shared), paid.Unit
+	}
+	if _, given := pairs[keyLightCost]; !given {
+		return nil, fault.New(fault.Value, "nothing says what an image costs: give the "+
+			"light expert's cost as a share of the heavy one's (--cost 0.25), or both "+
+			"(--light-cost 4.2 --heavy-cost 17 --cost-unit ms)")
+	}
+	metadata := arrow.MetadataFrom(pairs)
+	return array.NewRecord(arrow.NewSchema(rec.Schema().Fields(), &metadata), rec.Columns(),
+		rec.NumRows()), nil
 }
 
 // SamplesFor is SamplesAt for test samples, whose costs are the router's where nothing says others.
 func SamplesFor(router routing.Router, paid *routing.Cost) func(arrow.Record) (Samples, error) {
 	return func(rec arrow.Record) (Samples, error) {
-		pairs := ipcfile.Pairs(rec.Schema().Metadata())
-		if _, given := pairs[keyLightCost]; !given && paid == nil {
-			l := router.Ledger
-			paid = &routing.Cost{Light: l.LightCost, Heavy: l.HeavyCost, Shared: l.SharedCost,
-				Unit: l.CostUnit}
-		}
-		return SamplesAt(paid)(rec)
+		return SamplesAt(costOf(router, paid, rec))(rec)
 	}
+}
+
+// costOf is the cost of predictions: what was given, nil for their own, and the router's where
+// they have none.
+func costOf(router routing.Router, paid *routing.Cost, rec arrow.Record) *routing.Cost {
+	if rec.Schema().Metadata().FindKey(keyLightCost) >= 0 || paid != nil {
+		return paid
+	}
+	l := router.Ledger
+	return &routing.Cost{Light: l.LightCost, Heavy: l.HeavyCost, Shared: l.SharedCost,
+		Unit: l.CostUnit}
 }
 
 // equal returns for each row whether a column agrees with the labels.

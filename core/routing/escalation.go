@@ -36,7 +36,7 @@ func CalibrateEscalation(o Outcomes, limit, confidence float64) (found Threshold
 	}
 	n, alpha := int(o.samples()), 1-confidence
 	most := sort.Search(n+1, func(k int) bool {
-		return upperBound(float64(k), float64(n), alpha) > limit
+		return UpperBound(float64(k), float64(n), alpha) > limit
 	}) - 1
 	found = o.describe(EscalationTarget, limit, confidence)
 	if most < 0 {
@@ -55,7 +55,7 @@ func CalibrateEscalation(o Outcomes, limit, confidence float64) (found Threshold
 		}
 	})
 	found.Threshold, found.Verdict = best.threshold, Pass
-	found.Bound = upperBound(float64(best.escalated), float64(n), alpha)
+	found.Bound = UpperBound(float64(best.escalated), float64(n), alpha)
 	found.Escalation = float64(best.escalated) / float64(n)
 	found.AccuracyCascade = float64(best.correct) / float64(n)
 	return found, nil

@@ -56,7 +56,7 @@ func TestEscalationTakesTheMostAccurate(t *testing.T) {
 		found.AccuracyCascade != 1 || found.Threshold != float64(float32(0.1)) {
 		t.Fatalf("got %+v, %v", found, err)
 	}
-	if want := upperBound(100, 1000, 0.05); math.Abs(found.Bound-want) > 1e-6 {
+	if want := UpperBound(100, 1000, 0.05); math.Abs(found.Bound-want) > 1e-6 {
 		t.Errorf("the bound is %v, want %v", found.Bound, want)
 	}
 	cost := Cost{Light: 300, Heavy: 1000, Unit: MACs}

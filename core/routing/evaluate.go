@@ -27,24 +27,9 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 	if err := checkHeldOut(s.Images, s.Tuning); err != nil {
 		return RouterEvaluation{}, err
 	}
-	o, err := s.Outcomes(r.Prior, r.Answers)
+	o, err := r.Outcomes(s)
 	if err != nil {
 		return RouterEvaluation{}, err
-	}
-	if err := o.validate(); err != nil {
-		return RouterEvaluation{}, err
-	}
-	if recorded := s.temperatureOf(r.Prior); recorded != r.Temperature {
-		return RouterEvaluation{}, fault.New(fault.Value,
-			"the predictions have %s at temperature %v, the router at %v: "+
-				"predict again with the router's temperature",
-			r.Prior, recorded, r.Temperature)
-	}
-	if o.combined() && s.LightWeight != r.LightWeight {
-		return RouterEvaluation{}, fault.New(fault.Value,
-			"the predictions combine both answers at a light weight of %v, the router at %v: "+
-				"predict again with the router's light_weight",
-			s.LightWeight, r.LightWeight)
 	}
 	err = sameUnit(s.Cost.Unit, r.Ledger.CostUnit, "the predictions", "the router")
 	if err != nil {
@@ -68,4 +53,31 @@ func EvaluateRouter(s Samples, r Router) (RouterEvaluation, error) {
 		Lost: lost, Gained: gained, Difference: difference, Point: point, Ledger: ledger,
 		Counts: NewVerdict(r.Threshold, Evidence{Ledger: ledger, Difference: &difference}),
 	}, nil
+}
+
+// Outcomes returns the outcomes of samples under a router's prior and answers.
+//
+// Errors: value (a prior or answers that were not recorded, or were recorded at another temperature
+// or weight than the router's), shape, empty, nonfinite (outcomes).
+func (r Router) Outcomes(s Samples) (Outcomes, error) {
+	o, err := s.Outcomes(r.Prior, r.Answers)
+	if err != nil {
+		return Outcomes{}, err
+	}
+	if err := o.validate(); err != nil {
+		return Outcomes{}, err
+	}
+	if recorded := s.temperatureOf(r.Prior); recorded != r.Temperature {
+		return Outcomes{}, fault.New(fault.Value,
+			"the predictions have %s at temperature %v, the router at %v: "+
+				"predict again with the router's temperature",
+			r.Prior, recorded, r.Temperature)
+	}
+	if o.combined() && s.LightWeight != r.LightWeight {
+		return Outcomes{}, fault.New(fault.Value,
+			"the predictions combine both answers at a light weight of %v, the router at %v: "+
+				"predict again with the router's light_weight",
+			s.LightWeight, r.LightWeight)
+	}
+	return o, nil
 }

@@ -28,9 +28,9 @@ func (i Interval) through(line func(float64) float64) Interval {
 	return Interval{min(a, b), max(a, b)}
 }
 
-// upperBound is the Clopper-Pearson upper confidence limit at level 1-alpha of the probability
+// UpperBound is the Clopper-Pearson upper confidence limit at level 1-alpha of the probability
 // behind successes of n trials: the quantile 1-alpha of Beta(successes+1, n-successes).
-func upperBound(successes, n, alpha float64) float64 {
+func UpperBound(successes, n, alpha float64) float64 {
 	if successes >= n {
 		return 1
 	}

@@ -9,11 +9,11 @@ import (
 func TestKnownLimits(t *testing.T) {
 	for name, c := range map[string]struct{ got, want float64 }{
 		// 1-0.025^(1/10)
-		"0 of 10, upper 97.5 %":   {upperBound(0, 10, 0.025), 0.30849710781876083},
-		"10 of 100, upper 97.5 %": {upperBound(10, 100, 0.025), 0.1762226},
-		"5 of 10, upper 97.5 %":   {upperBound(5, 10, 0.025), 0.81291397},
-		"0 of 1000, upper 95 %":   {upperBound(0, 1000, 0.05), 1 - math.Pow(0.05, 1.0/1000)},
-		"all, upper":              {upperBound(7, 7, 0.05), 1},
+		"0 of 10, upper 97.5 %":   {UpperBound(0, 10, 0.025), 0.30849710781876083},
+		"10 of 100, upper 97.5 %": {UpperBound(10, 100, 0.025), 0.1762226},
+		"5 of 10, upper 97.5 %":   {UpperBound(5, 10, 0.025), 0.81291397},
+		"0 of 1000, upper 95 %":   {UpperBound(0, 1000, 0.05), 1 - math.Pow(0.05, 1.0/1000)},
+		"all, upper":              {UpperBound(7, 7, 0.05), 1},
 	} {
 		if math.Abs(c.got-c.want) > 5e-8 {
 			t.Errorf("%s: got %.10f, want %.10f", name, c.got, c.want)
@@ -29,7 +29,7 @@ func TestLimitSolvesTheBinomialTail(t *testing.T) {
 				continue
 			}
 			for _, alpha := range []float64{0.1, 0.025, 1e-6} {
-				limit, tail := upperBound(k, n, alpha), 0.0
+				limit, tail := UpperBound(k, n, alpha), 0.0
 				for i := 0.0; i <= k; i++ {
 					tail += binomial(i, n, limit)
 				}

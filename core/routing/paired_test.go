@@ -148,7 +148,7 @@ func TestFewerSamplesThanOtherBounds(t *testing.T) {
 			if c.gains > 0 {
 				lower = distuv.Beta{Alpha: c.gains * n, Beta: n - c.gains*n + 1}.Quantile(alpha / 2)
 			}
-			return upperBound(c.losses*n, n, alpha/2)-lower <= c.tolerance
+			return UpperBound(c.losses*n, n, alpha/2)-lower <= c.tolerance
 		})
 		betting := needed(func(n float64) bool {
 			const bets = 12

@@ -16,3 +16,6 @@ const (
 )
 
 func escalates(prior float32, threshold float64) bool { return float64(prior) < threshold }
+
+// Escalates reports whether an image of a prior escalates.
+func (t Threshold) Escalates(prior float32) bool { return escalates(prior, t.Threshold) }
