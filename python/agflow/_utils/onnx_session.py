@@ -55,8 +55,8 @@ class OnnxSession:
 
     Files of other programs are run as far as their graph says what they take: any names, float16
     and float64, channels last, a fixed batch size (the batch is cut in pieces and the last one
-    filled up). Rows that are probabilities become their logarithm. Runs may overlap: a session has
-    no state between them.
+    filled up); their probabilities become logarithms. Runs may overlap: a session has
+    no state between them. A copy, and what is unpickled, opens the file again.
 
     Parameters
     ----------
@@ -104,6 +104,9 @@ class OnnxSession:
         self.channels, self.image_size = self._image_shape()
         self._is_probability = False
         self.classes = self._probe()
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.threads)
 
     @property
     def takes_images(self) -> bool:
@@ -210,7 +213,11 @@ class OnnxSession:
         if found.ndim != 2:
             return None
         sums = found.sum(1)
-        self._is_probability = bool(found.min() >= 0 and np.abs(sums - 1).max() < 1e-3)
+        # What agflow exported gives what its model gives; only strangers' outputs are guessed.
+        is_foreign = not self.metadata
+        self._is_probability = is_foreign and bool(
+            found.min() >= 0 and np.abs(sums - 1).max() < 1e-3
+        )
         return found.shape[1]
 
 
