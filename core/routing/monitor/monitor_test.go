@@ -110,6 +110,8 @@ func TestAnotherMixIsSaid(t *testing.T) {
 
 // What is watched of a router that promises something else, or nothing, or whose calibration is
 // not at hand.
+//
+// The function is long because of its table of routers.
 func TestWhatIsWatched(t *testing.T) {
 	plain := simulatedRouter(t, 1600, 320)
 	with := func(change func(*routing.Router)) routing.Router {
