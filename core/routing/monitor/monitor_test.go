@@ -110,6 +110,8 @@ func TestAnotherMixIsSaid(t *testing.T) {
 
 // What is watched of a router that promises something else, or nothing, or whose calibration is
 // not at hand.
+//
+// The function is long because of its table of routers.
 func TestWhatIsWatched(t *testing.T) {
 	plain := simulatedRouter(t, 1600, 320)
 	with := func(change func(*routing.Router)) routing.Router {
@@ -229,9 +231,9 @@ func TestImagesThatCannotBe(t *testing.T) {
 		code   fault.Code
 		says   string
 	}{
-		"nan":       {func(i *Image) { i.Prior = nan }, fault.Nonfinite, "priors are finite"},
-		"another":   {func(i *Image) { i.Escalated = true }, fault.Value, "another router"},
-		"id":        {func(i *Image) { i.ID = strings.Repeat("x", 129) }, fault.Value,
+		"nan":     {func(i *Image) { i.Prior = nan }, fault.Nonfinite, "priors are finite"},
+		"another": {func(i *Image) { i.Escalated = true }, fault.Value, "another router"},
+		"id": {func(i *Image) { i.ID = strings.Repeat("x", 129) }, fault.Value,
 			"at most 128"},
 		"class":     {func(i *Image) { i.Answer = -1 }, fault.Value, "negative class"},
 		"label":     {func(i *Image) { i.Label = &negative }, fault.Value, "negative class"},

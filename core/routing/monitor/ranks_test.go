@@ -61,7 +61,7 @@ func TestRanksCount(t *testing.T) {
 func TestRanksAreUniform(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for _, distinct := range []int{1, 3, 1 << 20} {
-		const lives, buckets = 4000, 10
+		const lives, buckets = 1000, 10
 		var seen [buckets]int
 		for range lives {
 			r := &ranks{}

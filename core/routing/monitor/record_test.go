@@ -49,7 +49,7 @@ func TestRecordsByHand(t *testing.T) {
 // Of a stream of which only the audited images are known, every watch still watches all images:
 // levels hold, and a drift of each kind is found.
 func TestAuditedImagesAloneStandForAll(t *testing.T) {
-	alarms, lives := map[string]int{}, 40
+	alarms, lives := map[string]int{}, 10
 	for life := range 2 * lives {
 		drifts := life >= lives
 		s, o := newStream(uint64(life), 0.8), DefaultOptions()

@@ -75,7 +75,7 @@ func saved(t testing.TB) (*Monitor, *Calibration, []byte) {
 
 func TestDamagedStatesAreRefused(t *testing.T) {
 	m, c, content := saved(t)
-	for at := 0; at < len(content)-1; at += 7 {
+	for at := 0; at < len(content)-1; at += 23 {
 		damaged := bytes.Clone(content)
 		damaged[at] ^= 4
 		for _, wrong := range [][]byte{damaged, content[:at]} {
