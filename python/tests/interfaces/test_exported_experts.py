@@ -41,6 +41,7 @@ def world(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_an_int8_cascade_in_one_step_and_its_files_as_experts(world, tmp_path):
     data, output = f"npz:{world / 'images.npz'}", str(tmp_path / "int8")
     asked = {"cascade": str(world / "cascade"), "quantize": "int8-dynamic", "data": data}
