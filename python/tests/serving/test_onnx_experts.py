@@ -55,6 +55,16 @@ def test_answers_are_those_of_the_files_and_of_the_cascade(exports, kinds, kind,
     assert np.array_equal(filled(served.heavy, heavy.shape, x.numpy()[some], some), heavy)
 
 
+@pytest.mark.parametrize("kind", ["fewer pixels", "in pieces"])
+def test_answers_are_the_bits_of_the_loaded_export(exports, kind, x):
+    loaded = agflow.load(exports[kind])
+    served = opened(exports[kind], threads=torch.get_num_threads())
+    found, rows = answers(served, x.numpy(), loaded)
+    assert np.array_equal(found, loaded(x).numpy()) and len(rows) == loaded.last_call.escalated
+    about = json.loads(served.describe(""))
+    assert about["light_cost"] == loaded.costs.light and about["max_batch"] == loaded.max_batch
+
+
 def test_what_is_served_is_described(exports, kinds):
     import onnxruntime
 
