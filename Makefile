@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # What an installed agflow is made of.
 SOURCES := pyproject.toml go.mod go.sum README.md python/build_native.py python/compat.h \
            python/pkg-config core/defaults/defaults.json \
-           $(shell find core bridge cli -name '*.go' -o -name '*.s' -o -name '*.py') \
+           $(shell find core bridge cli -name '*.go' -o -name '*.s' -o -name '*.py' -o -name '*.html') \
            $(shell find python/agflow -type f ! -name '*.pyc' ! -name '*.so' ! -path '*/_bin/*' \
                    ! -name defaults.json)
 # go-python3 is compiled for the Python of .venv.
@@ -22,7 +22,8 @@ CHECKED := ./bridge/abi ./bridge/carrow ./bridge/ipcfile ./bridge/tables ./bridg
 FUZZTIME ?= 1m
 FUZZED := bridge/ipcfile:FuzzParse bridge/ipcfile:FuzzRead bridge/tables:FuzzTables \
           bridge/carrow:FuzzStructs bridge/carrow:FuzzMatrix core/routing:FuzzParseRouter \
-          core/strictjson:FuzzStrict core/planning:FuzzCosts \
+          core/strictjson:FuzzStrict core/planning:FuzzCosts cli/serving/web:FuzzInfer \
+          cli/serving/web:FuzzNumbers cli/serving/web:FuzzForm cli/serving/web:FuzzLabels \
           core/routing/monitor:FuzzState core/routing/monitor:FuzzRecord
 
 .DEFAULT_GOAL := help
@@ -48,9 +49,9 @@ test-all: lint ## Set up, then everything: the slow proofs and the benchmarks' t
 
 test-go: $(VENV)/installed-test ## Go: core without cgo and assembly, bridge with the race detector
 	CGO_ENABLED=0 GOARCH=arm64 go vet ./core/...
-	CGO_ENABLED=0 go test $(SHORT) ./core/... ./cli
+	CGO_ENABLED=0 go test $(SHORT) ./core/... ./cli/...
 	CGO_ENABLED=0 go test $(SHORT) -tags purego ./core/internal/kernel ./core/statistics ./core/planning
-	go test $(SHORT) -race ./bridge/...
+	go test $(SHORT) -race ./bridge/... ./cli/serving/...
 	$(GO_PYTHON) test $(SHORT) -tags python ./bridge/pyhost ./cli
 
 test-python: $(VENV)/installed-test ## Python: pytest against the installed package, fast tests only

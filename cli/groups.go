@@ -14,6 +14,8 @@ const (
 	methodGroup    = "Method"
 	imageGroup     = "Images"
 	outputGroup    = "Output"
+	networkGroup   = "Network"
+	watchGroup     = "Watch"
 	computingGroup = "Computing"
 	advancedGroup  = "Advanced"
 	everywhere     = "Everywhere"
@@ -21,8 +23,8 @@ const (
 
 // groupOrder is the order in which help shows the groups; a flag of no group is an advanced one.
 var groupOrder = []string{
-	neededGroup, inputGroup, budgetGroup, methodGroup, outputGroup, computingGroup, imageGroup,
-	advancedGroup, everywhere,
+	neededGroup, inputGroup, budgetGroup, methodGroup, outputGroup, networkGroup, watchGroup,
+	computingGroup, imageGroup, advancedGroup, everywhere,
 }
 
 func inputs(flags ...cli.Flag) []cli.Flag   { return grouped(inputGroup, flags) }

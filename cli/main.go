@@ -73,7 +73,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			runCommand(), shrinkCommand(), designCommand(),
 			calibrateCommand(), pruneCommand(), finetuneCommand(),
-			predictCommand(), evaluateCommand(), exportCommand(),
+			predictCommand(), evaluateCommand(), exportCommand(), serveCommand(),
 			statisticsCommand(), mergeCommand(), scoreCommand(), diagnoseCommand(), planCommand(),
 			diffCommand(), routeCommand(), evaluateRouterCommand(), decideCommand(),
 			monitorCommand(),

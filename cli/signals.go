@@ -27,11 +27,12 @@ var signals struct {
 
 	mu        sync.Mutex
 	interrupt func(syscall.Signal) // ends the hosted call that runs; nil for none
+	drain     func()               // ends a server, in its own time; nil for none
 }
 
 // endOnSignal makes SIGINT and SIGTERM end the process with their status: a hosted call by
 // interrupting it, everything else at once, because no step leaves anything half-written. A second
-// signal ends a hosted call at once, too.
+// signal ends a hosted call at once, too. A server drains at the first signal and ends by itself.
 func endOnSignal() {
 	signals.disarmed = make(chan struct{})
 	go func() {
@@ -40,10 +41,14 @@ func endOnSignal() {
 			close(signals.disarmed)
 			return
 		}
-		signals.received.Store(int32(number))
 		signals.mu.Lock()
-		interrupt := signals.interrupt
+		interrupt, drain := signals.interrupt, signals.drain
 		signals.mu.Unlock()
+		if drain != nil {
+			drain()
+			number, _ = (<-arrivals.Signals).(syscall.Signal)
+		}
+		signals.received.Store(int32(number))
 		if interrupt != nil {
 			go repeat(func() { interrupt(number) })
 			select {
@@ -74,4 +79,12 @@ func (i interrupted) Error() string {
 		return "terminated"
 	}
 	return "interrupted"
+}
+
+// drainOnSignal makes the first signal call drain instead, which returns at once; the second one
+// ends the process.
+func drainOnSignal(drain func()) {
+	signals.mu.Lock()
+	defer signals.mu.Unlock()
+	signals.drain = drain
 }

@@ -20,6 +20,7 @@ var vocabulary = map[string][]string{
 	"loss":       {"labels", "self", "features"},
 	"nonfinite":  {"refuse", "skip"},
 	"format":     {"onnx", "torch"},
+	"on-alarm":   {"log", "escalate", "unready"},
 	"crop-mode":  {"center", "squash", "border"},
 	"interpolation": {
 		"bicubic", "bilinear", "nearest", "lanczos", "box", "hamming",

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 
 	python3 "github.com/DataDog/go-python3"
@@ -31,9 +32,9 @@ var support string
 // Python's main thread and runs all calls; the global lock is free between them. CPython can't be
 // started a second time after Close.
 type Interpreter struct {
-	work   chan func()
-	thread C.pthread_t
-	call   *python3.PyObject // support.py's call
+	work      chan func()
+	thread    C.pthread_t
+	functions map[string]*python3.PyObject // of support.py
 
 	interrupting sync.Mutex
 	calling      bool
@@ -57,20 +58,36 @@ func Start(program string) (*Interpreter, error) {
 // Call runs module.function(argument) in Python and returns the text it returned. The error is an
 // *Error when Python raised an exception.
 func (p *Interpreter) Call(module, function, argument string) (string, error) {
+	return p.ask(p, "call", module, function, argument)
+}
+
+// ask calls a function of support.py with texts and returns the text that it found. On the main
+// thread [Interpreter.Interrupt] can end it.
+func (p *Interpreter) ask(on Thread, function string, words ...string) (string, error) {
 	var answer string
 	var err error
-	p.setCalling(true)
-	p.do(func() { answer, err = p.callWithLock(module, function, argument) })
-	p.setCalling(false)
+	isMain := on == Thread(p)
+	if isMain {
+		p.setCalling(true)
+	}
+	on.do(func() { answer, err = p.callWithLock(function, words...) })
+	if isMain {
+		p.setCalling(false)
+	}
 	if err != nil {
 		return "", err
 	}
+	return read(strings.Join(words[:min(2, len(words))], "."), answer)
+}
+
+// read returns the result in the JSON text that support.py made of a call, or its exception.
+func read(name, answer string) (string, error) {
 	var outcome struct {
 		Result string `json:"result"`
 		Error  *Error `json:"error"`
 	}
 	if err := json.Unmarshal([]byte(answer), &outcome); err != nil {
-		return "", fmt.Errorf("%s.%s did not return text: %w", module, function, err)
+		return "", fmt.Errorf("%s did not return text: %w", name, err)
 	}
 	if outcome.Error != nil {
 		return "", outcome.Error
@@ -126,17 +143,21 @@ func (p *Interpreter) initialize(program string) error {
 			"interpreter by itself", program)
 	}
 	main := python3.PyImport_AddModule("__main__")
-	p.call = main.GetAttrString("call")
+	p.functions = map[string]*python3.PyObject{}
+	for _, name := range []string{"call", "create", "use", "drop", "fill"} {
+		p.functions[name] = main.GetAttrString(name)
+	}
 	return nil
 }
 
-func (p *Interpreter) callWithLock(words ...string) (string, error) {
+// callWithLock calls a function of support.py with texts; it returns text.
+func (p *Interpreter) callWithLock(function string, words ...string) (string, error) {
 	arguments := python3.PyTuple_New(len(words))
 	defer arguments.DecRef()
 	for i, word := range words {
 		python3.PyTuple_SetItem(arguments, i, python3.PyUnicode_FromString(word))
 	}
-	answer := p.call.CallObject(arguments)
+	answer := p.functions[function].CallObject(arguments)
 	if answer == nil { // only an interrupt between Python's last handler and its return comes here
 		python3.PyErr_Clear()
 		return "", &Error{Type: "KeyboardInterrupt"}
@@ -146,11 +167,4 @@ func (p *Interpreter) callWithLock(words ...string) (string, error) {
 }
 
 // do runs f on Python's main thread with the global lock held, and waits for it.
-func (p *Interpreter) do(f func()) {
-	done := make(chan struct{})
-	p.work <- func() {
-		defer close(done)
-		f()
-	}
-	<-done
-}
+func (p *Interpreter) do(f func()) { wait(p.work, f) }

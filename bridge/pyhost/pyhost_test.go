@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -63,7 +64,22 @@ class AgflowFault(ValueError):
     code = "shape"
 AgflowFault.__module__ = "agflow.errors"
 def ours(text): raise AgflowFault("y has 3 rows, expected 4: pass both of one batch")
-for f in (echo, number, fail, leave, shout, sleep, spin, wait, read, abort, child, ours):
+class Box:
+    def __init__(self, text): self.text, self.kept = text, None
+    def get(self, text): return self.text + text
+    def double(self, numbers, out):
+        for i, x in enumerate(numbers.cast("f")): out.cast("f")[i] = 2 * x
+    def nothing(self, out): assert len(out) == 0
+    def keep(self, numbers, out): self.kept = numbers.cast("f")
+    def change(self, numbers, out): numbers[0] = 1
+    def thread(self, out): out[0] = threading.current_thread() is threading.main_thread()
+    def slow(self, out): time.sleep(0.2)
+    def cyclic(self, numbers, out):
+        view = numbers.cast("f")
+        loop = [view]
+        loop.append(loop)
+        raise ValueError("bad numbers")
+for f in (Box, echo, number, fail, leave, shout, sleep, spin, wait, read, abort, child, ours):
     setattr(script, f.__name__, f)
 sys.modules["script"] = script
 `
@@ -107,6 +123,7 @@ var scenarios = map[string]func() int{
 			return 0
 		})
 	},
+	"objects": func() int { return hosted(useObjects) },
 	"output": func() int { // Python buffers a pipe's text until it is closed
 		return hosted(func(p *Interpreter) int {
 			_, err := p.Call("script", "shout", strings.Repeat("x", 100_000))
@@ -137,6 +154,55 @@ var scenarios = map[string]func() int{
 			return 0
 		})
 	},
+}
+
+// useObjects prints what goes wrong with objects, memory and threads of Python, then "done".
+func useObjects(p *Interpreter) int {
+	box, err := p.New(p.NewThread(), "script", "Box", "a box")
+	if err != nil {
+		return status(err)
+	}
+	if text, err := box.Call("get", "!"); text != "a box!" || err != nil {
+		fmt.Println("get gave", text, err)
+	}
+	other := p.NewThread()
+	numbers, doubled := []float32{1, -0.5, 3e9}, make([]float32, 3)
+	for _, thread := range []Thread{p, other} {
+		clear(doubled)
+		err := box.Fill(thread, "double", Bytes(doubled), Bytes(numbers))
+		if err != nil || doubled[0] != 2 || doubled[1] != -1 || doubled[2] != 6e9 {
+			fmt.Println("double gave", doubled, err)
+		}
+		flag := []byte{7}
+		err = box.Fill(thread, "thread", flag)
+		if (flag[0] == 1) != (thread == Thread(p)) || err != nil {
+			fmt.Println("thread gave", flag, err)
+		}
+		if err := box.Fill(thread, "nothing", nil); err != nil {
+			fmt.Println(err)
+		}
+		for _, method := range []string{"cyclic", "keep", "change", "absent"} {
+			fmt.Println(method+":", box.Fill(thread, method, nil, Bytes(numbers)))
+		}
+	}
+	begin := time.Now() // threads run side by side while one waits without Python's lock
+	var group sync.WaitGroup
+	for _, thread := range []Thread{p, other, p.NewThread()} {
+		group.Go(func() { _ = box.Fill(thread, "slow", nil) })
+	}
+	group.Wait()
+	if took := time.Since(begin); took > 500*time.Millisecond {
+		fmt.Println("three threads took", took)
+	}
+	runtime.GC() // what Python keeps stays pinned, without a complaint of Go's runtime
+	if err := box.Drop(); err != nil {
+		fmt.Println(err)
+	}
+	_, err = box.Call("get", "")
+	fmt.Println(err)
+	_, err = p.New(p, "script", "fail", "luck")
+	fmt.Println(err)
+	return 0
 }
 
 func hosted(use func(*Interpreter) int) int {
@@ -223,6 +289,17 @@ func run(t *testing.T, name, program string) string {
 func TestCallsFromManyGoroutines(t *testing.T) {
 	if got := run(t, "calls", environment(t)); got != "all answered\n" {
 		t.Error(got)
+	}
+}
+
+func TestObjectsAndMemory(t *testing.T) {
+	each := "cyclic: ValueError: bad numbers\n" +
+		"keep: BufferError: keep keeps memory that was lent to it\n" +
+		"change: TypeError: cannot modify read-only memory\n" +
+		"absent: AttributeError: 'Box' object has no attribute 'absent'\n"
+	want := each + each + "KeyError: '1'\nValueError: bad luck\n"
+	if got := run(t, "objects", environment(t)); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
 

@@ -1,6 +1,9 @@
 """Run once by pyhost inside the hosted interpreter, before anything else."""
 
+import ctypes
+import gc
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -49,14 +52,73 @@ def _take_signals_in_child():
 os.register_at_fork(after_in_child=_take_signals_in_child)
 
 
+_objects = {}  # those that calls of Go refer to, by their keys
+_keys = itertools.count(1)
+
+
 def call(module, function, argument):
     """Return JSON {"result": …} of module.function(argument), or {"error": …} of its exception."""
+    return _outcome(lambda: getattr(importlib.import_module(module), function), argument)
+
+
+def create(module, function, argument):
+    """Keep the object that module.function(argument) returns; the result is its key."""
+    return _outcome(lambda: getattr(importlib.import_module(module), function), argument, _keep)
+
+
+def use(key, method, argument):
+    """Return JSON {"result": …} of a method of a kept object, or {"error": …} of its exception."""
+    return _outcome(lambda: getattr(_objects[key], method), argument)
+
+
+def drop(key):
+    """Forget a kept object."""
+    return _outcome(lambda: _objects.pop, key, lambda _: "")
+
+
+def _keep(made):
+    key = str(next(_keys))
+    _objects[key] = made
+    return key
+
+
+def fill(key, method, *lent):
+    """Call a method of a kept object with memory that is Go's again when this function returns.
+
+    Each lent memory is "address:bytes"; the last one may be written. It returns empty text, or JSON
+    {"error": …} of an exception; with "kept", something still refers to the memory.
+    """
+    outcome, memory = {}, [_at(*map(int, place.split(":"))) for place in lent]
+    try:
+        views = [memoryview(part).cast("B").toreadonly() for part in memory[:-1]]
+        getattr(_objects[key], method)(*views, memoryview(memory[-1]).cast("B"))
+    except BaseException as error:
+        outcome["error"] = _describe(error)
+    views = None
+    if _referred(memory) and (gc.collect() or _referred(memory)):
+        kept = {"type": "BufferError", "message": f"{method} keeps memory that was lent to it"}
+        outcome = {"error": {**kept, "code": "", "traceback": ""}, **outcome, "kept": True}
+    return json.dumps(outcome) if outcome else ""
+
+
+def _at(address, size):
+    return (ctypes.c_ubyte * size).from_address(address)
+
+
+def _referred(memory):
+    """Whether a view or an array of any lent memory is left."""
+    # the list, the variable and the argument of getrefcount refer to it, too
+    return any(sys.getrefcount(part) > 3 for part in memory)
+
+
+def _outcome(find, argument, read=lambda result: result):
+    """JSON of the text that ``read`` makes of the result of a call, or of its exception."""
     global _running
     try:
-        work = getattr(importlib.import_module(module), function)
+        work = find()
         _running = True
         try:
-            result = work(argument)
+            result = read(work(argument))
             sys.stdout.flush()
         finally:
             _running = False

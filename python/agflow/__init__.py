@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         recipes as recipes,
         research as research,
         search as search,
+        serving as serving,
         table as table,
         training as training,
     )
@@ -98,6 +99,7 @@ _SUBMODULES = (
     "recipes",
     "research",
     "search",
+    "serving",
     "table",
     "training",
 )

@@ -29,6 +29,7 @@ FLOORS = [
     ["pruning", "cascade"],
     ["search"],
     ["exporting"],
+    ["serving"],
     ["diagnostics"],
     ["plotting"],
     ["recipes"],

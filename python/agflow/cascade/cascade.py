@@ -148,6 +148,14 @@ class Cascade(nn.Module):
         self._durations = Durations()
 
     @property
+    def parts(self) -> tuple[nn.Module | None, nn.Module, nn.Module]:
+        """The modules that run: the shared prefix, None without one, and what is behind it of the
+        light and of the heavy expert."""
+        if not self.shared_blocks:
+            return None, self.light, self.heavy
+        return self._prefix, self._light_rest, self._heavy_rest
+
+    @property
     def costs(self) -> CascadeCosts:
         """Costs of one image.
 
@@ -207,12 +215,10 @@ class Cascade(nn.Module):
             A logit is NaN or infinite; the heavy expert's are checked where the ensemble answers.
         """
         call = RoutedCall(self, x)
-        light, heavy = self.light, self.heavy
-        if self.shared_blocks:
-            light, heavy = self._light_rest, self._heavy_rest
+        prefix, light, heavy = self.parts
         with call:
             for piece in call.pieces():
-                seen = self._prefix(piece) if self.shared_blocks else piece
+                seen = piece if prefix is None else prefix(piece)
                 call.take_light(model_logits(light, seen), seen)
             for piece in call.compacted():
                 call.take_heavy(model_logits(heavy, piece))

@@ -16,15 +16,15 @@ from agflow._utils.folders import FolderKind, atomic_folder
 from agflow._utils.json_file import MAX_JSON_BYTES, Keys
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.expert_costs import costs_without_images
-from agflow.cascade.ledger import CascadeCosts
-from agflow.cascade.readme import (
+from agflow.cascade.file_names import (
     CASCADE_FILE,
     HEAVY_FOLDER,
     LIGHT_FOLDER,
     README_FILE,
     ROUTER_FILE,
-    cascade_readme,
 )
+from agflow.cascade.ledger import CascadeCosts
+from agflow.cascade.readme import cascade_readme
 from agflow.cascade.router import Router
 from agflow.cascade.verdict import Verdict
 from agflow.data.preprocessing import Preprocessing

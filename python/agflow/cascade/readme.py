@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.ensemble import ENSEMBLE_ANSWERS
+from agflow.cascade.file_names import CASCADE_FILE, HEAVY_FOLDER, LIGHT_FOLDER, ROUTER_FILE
 from agflow.cascade.ledger import cost_text
 from agflow.cascade.router import Router
 from agflow.cascade.verdict import Verdict
 from agflow.models import model_name
-
-CASCADE_FILE, ROUTER_FILE, README_FILE = "cascade.json", "router.json", "README.md"
-LIGHT_FOLDER, HEAVY_FOLDER = "light", "heavy"
 
 _CODE = f"""\
 ```python

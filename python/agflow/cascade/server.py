@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from agflow._utils.defaults import default
 from agflow._utils.devices import device_of
 from agflow.cascade.cascade import Cascade
 from agflow.data.batches import read_images
@@ -177,9 +178,9 @@ class Server:
     def __init__(
         self,
         cascade: Cascade,
-        max_batch: int = 32,
-        max_wait_ms: float = 5.0,
-        max_queue: int = 1024,
+        max_batch: int = default("serve", "max_batch"),
+        max_wait_ms: float = default("serve", "max_wait_ms"),
+        max_queue: int = default("serve", "max_queue"),
         *,
         refuse_when_full: bool = False,
     ):

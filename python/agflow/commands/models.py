@@ -221,7 +221,8 @@ def evaluate(options: dict) -> dict:
 @command
 def export(options: dict) -> dict:
     """Write a model as ONNX or as torch's ExportedProgram; see :func:`agflow.export`."""
-    from agflow.exporting.models import CHECKED_IMAGES, export
+    from agflow.exporting import export
+    from agflow.exporting.check_images import CHECKED_IMAGES
 
     check_file(options["output"], "output")
     model, preprocessing, name = load_role(options, "model")

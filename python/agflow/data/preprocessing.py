@@ -1,18 +1,23 @@
-"""Preprocessing: from an image file to the tensor that a model was trained on."""
+"""Preprocessing: from an image file to the numbers that a model was trained on.
+
+Everything is computed in Pillow and numpy, so that a server of exported models needs no torch.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-import torch
-from PIL import Image
+import numpy as np
 
+from agflow.data.cropping import middle, resize_and_crop
 from agflow.data.decoding import to_eight_bits
 from agflow.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
 
 _MODES = {1: "L", 3: "RGB"}
 _EXPECTED = {
@@ -24,7 +29,6 @@ _EXPECTED = {
     "crop_mode": "center, squash or border",
 }
 _INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
-_LONGEST = 64  # times the crop's longer side over its shorter one
 
 
 @dataclass(frozen=True)
@@ -108,41 +112,59 @@ class Preprocessing:
     def channels(self) -> int:
         return len(self.mean)
 
-    @cached_property
-    def _resize_and_crop(self) -> Callable[[Image.Image], torch.Tensor]:
-        import timm.data  # seconds to import, and needed only where images are decoded
-
-        transform = timm.data.create_transform(
-            (self.channels, *self.input_size),
-            is_training=False,
-            normalize=False,
-            interpolation=self.interpolation,
-            # timm rounds size / crop_pct down: 380 / 0.95 is 399.99... and is to be 400.
-            crop_pct=self.crop_pct * (1 - 1e-9),
-            crop_mode=self.crop_mode,
-            mean=self.mean,
-        )
-        # It would be a tuple with separate=True, and of arrays with use_prefetcher=True.
-        return cast("Callable[[Image.Image], torch.Tensor]", transform)
-
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Decode, resize and crop one image to uint8 [C, H, W].
 
-        Of an image that is far longer than the crop, the middle is taken before the resize, which
-        would make a picture of 1 x 65,000 pixels one of millions of them.
+        Of an image that is far longer than the crop, the middle is taken before the resize
+        (:func:`agflow.data.cropping.middle`).
 
         Raises
         ------
         ValueError
             The image has no pixels, or a mode that does not say what value is white.
         """
-        image = to_eight_bits(image, _MODES[self.channels])
-        return self._resize_and_crop(_middle(image, _LONGEST * _aspect(self.input_size)))
+        import torch  # the only use of it, here and below: a server of exported models has none
+
+        return torch.from_numpy(self._pixels(image))
 
     def normalise(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 [B, C, H, W] to the model's float32 input."""
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return pixels_BCHW.float().div_(255).sub_(mean).div_(std)
+        import torch
+
+        return torch.from_numpy(self._normalised(pixels_BCHW.numpy()))
+
+    def prepare(self, image: Image.Image, out: np.ndarray | None = None) -> np.ndarray:
+        """Make the model's input of one image, without torch: :meth:`pixels`, then normalised.
+
+        Parameters
+        ----------
+        out : float32 [C, H, W] that is written to, by default a new array
+
+        Returns
+        -------
+        float32 [C, H, W], ``out`` where it is given
+
+        Raises
+        ------
+        ValueError
+            As :meth:`pixels`.
+        """
+        return self._normalised(self._pixels(image), out)
+
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        image = middle(to_eight_bits(image, _MODES[self.channels]), self.input_size)
+        border = [round(255 * mean) for mean in self.mean]
+        image = resize_and_crop(
+            image, self.input_size, self.interpolation, self.crop_pct, self.crop_mode, border
+        )
+        return np.array(image).reshape(*self.input_size, self.channels).transpose(2, 0, 1)
+
+    def _normalised(self, pixels_BCHW: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        mean, std = (np.array(x, np.float32).reshape(-1, 1, 1) for x in (self.mean, self.std))
+        scaled = np.divide(pixels_BCHW, np.float32(255), out, dtype=np.float32)
+        scaled -= mean
+        scaled /= std
+        return scaled
 
 
 def _is_whole(number: Any) -> bool:
@@ -151,22 +173,3 @@ def _is_whole(number: Any) -> bool:
 
 def _is_finite(number: Any) -> bool:
     return type(number) in (int, float) and math.isfinite(number)
-
-
-def _aspect(size: tuple[int, int]) -> float:
-    """The longer side over the shorter one."""
-    return max(size) / min(size)
-
-
-def _middle(image: Image.Image, longest: float) -> Image.Image:
-    """The image, or its middle whose sides have the ratio ``longest``."""
-    short, long = sorted(image.size)
-    if short == 0:
-        raise ValueError(f"it has {image.width} x {image.height} pixels")
-    if long <= longest * short:
-        return image
-    kept = math.ceil(longest * short)
-    start = (long - kept) // 2
-    end = long - start  # as much is cut off at either end, so that the middle stays the middle
-    wide = image.width == long
-    return image.crop((start, 0, end, short) if wide else (0, start, short, end))

@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import os
 import pathlib
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from agflow._utils.devices import first_parameter
-from agflow._utils.folders import FolderKind, atomic_folder
-from agflow._utils.json_file import Keys
+from agflow._utils.folders import atomic_folder
 from agflow.cascade.cascade import Cascade
+from agflow.cascade.file_names import README_FILE, ROUTER_FILE
 from agflow.cascade.folder import router_of
-from agflow.cascade.readme import README_FILE, ROUTER_FILE
 from agflow.data.preprocessing import Preprocessing
-from agflow.errors import InvalidValueError
-from agflow.exporting.models import (
+from agflow.errors import InvalidValueError, UnsupportedModelError
+from agflow.exporting.check_images import (
     CHECKED_IMAGES,
-    ENDINGS,
-    Signature,
     at_own_size,
-    export,
-    export_module,
+    float32_images,
     random_images,
 )
-from agflow.exporting.readme import HEAVY_ROLE, LIGHT_ROLE, PREFIX_ROLE, export_readme
-from agflow.models import model_name, split
+from agflow.exporting.folder import (
+    CLASS_NAMES,
+    COSTS,
+    ENDINGS,
+    EXPORT_FOLDER,
+    FILES,
+    HEAVY_ROLE,
+    LIGHT_ROLE,
+    MAX_BATCH,
+    PREFIX_ROLE,
+)
+from agflow.exporting.models import Signature, export_for_images, export_module
+from agflow.exporting.readme import export_readme
+from agflow.models import class_names, model_name, split
+from agflow.models.callables import unwrapped
 from agflow.models.resolution import image_size
 
-EXPORT_FOLDER = FolderKind(
-    "an export of a cascade",
-    "export.json",
-    keys={4: Keys(("files", "sha256")), 1: Keys(("files",))},
-    earlier=(
-        *(
-            role + ending
-            for role in (PREFIX_ROLE, LIGHT_ROLE, HEAVY_ROLE)
-            for ending in ENDINGS.values()
-        ),
-        *(ROUTER_FILE, README_FILE),
-    ),
-)
 IMAGES_TO_TOKENS, TOKENS_TO_LOGITS = Signature("images", "tokens"), Signature("tokens", "logits")
 
 
@@ -55,11 +54,13 @@ def export_cascade(
     """Write a cascade for other runtimes, as a folder that appears whole or not at all.
 
     The folder holds ``light.onnx`` and ``heavy.onnx`` (or ``.pt2``), ``router.json``,
-    ``export.json``, which names the inputs and outputs of the files, and a README that runs them
-    together without torch. Each file is compared with the model first (:func:`agflow.export`).
-    Experts with a shared prefix become three files: ``prefix.onnx`` from images to tokens, the
-    others from tokens to logits. An older export of the same name is replaced, at once and whole; a
-    folder with anything in it that agflow did not write is left alone.
+    ``export.json``, which names the inputs and outputs of the files, the classes and the costs, and
+    a README that runs them together without torch. Each file is compared with the model first
+    (:func:`agflow.export`). Both files take the images of the cascade; that of an expert that works
+    at fewer pixels (:func:`agflow.models.at_image_size`) shrinks them. Experts with a shared prefix
+    become three files: ``prefix.onnx`` from images to tokens, the others from tokens to logits. An
+    older export of the same name is replaced, at once and whole; a folder with anything in it that
+    agflow did not write is left alone.
 
     Parameters
     ----------
@@ -101,7 +102,20 @@ def export_cascade(
         router.save(made / ROUTER_FILE)
         text = export_readme(cascade, router, files, format)
         (made / README_FILE).write_text(text, encoding="utf-8")
-        EXPORT_FOLDER.seal(made, {"files": files})
+        EXPORT_FOLDER.seal(made, {FILES: files, **_known(cascade)})
+
+
+def _known(cascade: Cascade) -> dict[str, Any]:
+    """What a server wants to know of the cascade, as far as the cascade knows it itself."""
+    known: dict[str, Any] = {}
+    if cascade.max_batch is not None:
+        known[MAX_BATCH] = cascade.max_batch
+    with suppress(UnsupportedModelError):  # of a module that no adapter handles
+        names = class_names(cascade.heavy) or class_names(cascade.light)
+        known |= {} if names is None else {CLASS_NAMES: names}
+    with suppress(UnsupportedModelError, InvalidValueError):  # or before the first image
+        known[COSTS] = asdict(cascade.costs)
+    return known
 
 
 def _export_experts(
@@ -111,11 +125,15 @@ def _export_experts(
     images: torch.Tensor | None,
     preprocessing: Preprocessing | None,
 ) -> list[dict]:
-    files = []
+    """Both experts take the images of the cascade; one that works at fewer pixels shrinks them."""
+    if images is None:
+        size = preprocessing.input_size if preprocessing else image_size(cascade.heavy)
+        images = random_images(unwrapped(cascade.heavy), size)
+    images = float32_images(images)
+    size, files = list(images.shape[2:]), []
     for role, model in ((LIGHT_ROLE, cascade.light), (HEAVY_ROLE, cascade.heavy)):
         file = role + ending
-        export(model, folder / file, images=images, preprocessing=preprocessing)
-        size = list(image_size(model))
+        export_for_images(unwrapped(model), folder / file, images, preprocessing=preprocessing)
         files.append({"file": file, "takes": "images", "gives": "logits", "image_size": size})
     return files
 

@@ -32,8 +32,14 @@ from agflow.errors import (
     NonFiniteError,
     UnsupportedModelError,
 )
+from agflow.exporting.check_images import (
+    CHECKED_IMAGES,
+    at_own_size,
+    float32_images,
+    random_images,
+)
+from agflow.exporting.folder import ENDINGS
 from agflow.models import (
-    adapter_for,
     count_params,
     features_of,
     head_of,
@@ -42,11 +48,8 @@ from agflow.models import (
 )
 from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of, own_methods
-from agflow.models.resizing import resize_of
 
-ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-CHECKED_IMAGES = 3
 LOGIT_TOLERANCE = 1e-4  # of the largest logit
 
 
@@ -120,7 +123,25 @@ def export(
             "a cascade becomes several files: call agflow.exporting.export_cascade(cascade, folder)"
         )
     model = unwrapped(model)
-    images = random_images(model) if images is None else at_own_size(model, _float32(images))
+    images = random_images(model) if images is None else at_own_size(model, float32_images(images))
+    return export_for_images(
+        model, path, images, format=format, preprocessing=preprocessing, opset=opset
+    )
+
+
+def export_for_images(
+    model: nn.Module,
+    path: str | os.PathLike,
+    images: torch.Tensor,
+    *,
+    format: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    opset: int = default("export", "opset"),
+) -> float:
+    """:func:`export` of a file that takes images of the size of ``images``.
+
+    Where the model resizes images of that size, the file does so, too.
+    """
     about = {
         "name": model_name(model),
         "params": count_params(model),
@@ -237,31 +258,6 @@ def _format(path: pathlib.Path, format: str | None) -> str:
             f"pip install {' '.join(ONNX_PACKAGES)}"
         )
     return format
-
-
-def random_images(model: nn.Module) -> torch.Tensor:
-    """Images at a model's own size, the same at every call."""
-    return torch.randn(
-        CHECKED_IMAGES,
-        *adapter_for(model).input_size(model),
-        generator=torch.Generator().manual_seed(0),
-    )
-
-
-def at_own_size(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Images as a model with a resize sees them behind it."""
-    resize = resize_of(model)
-    return images if resize is None else resize.resized(images)
-
-
-def _float32(images: Any) -> torch.Tensor:
-    if not isinstance(images, torch.Tensor) or images.ndim != 4 or not len(images):
-        found = list(images.shape) if hasattr(images, "shape") else "no tensor"
-        raise InvalidValueError(
-            f"images to compare on are a {type(images).__name__} ({found}), expected a tensor of "
-            "floats [images, channels, height, width] with one image at least"
-        )
-    return images.float()
 
 
 def _program(plain: _Plain, images: torch.Tensor) -> torch.export.ExportedProgram:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from agflow.cascade.cascade import Cascade
-from agflow.cascade.readme import ROUTER_FILE, cascade_summary
+from agflow.cascade.file_names import ROUTER_FILE
+from agflow.cascade.readme import cascade_summary
 from agflow.cascade.router import Router
+from agflow.exporting.folder import HEAVY_ROLE, LIGHT_ROLE, PREFIX_ROLE
 from agflow.models import model_name
-from agflow.models.resolution import image_size
-
-LIGHT_ROLE, HEAVY_ROLE, PREFIX_ROLE = "light", "heavy", "prefix"
 
 _RUN = {
     "onnx": """\
@@ -37,7 +36,8 @@ def export_readme(cascade: Cascade, router: Router, files: list[dict], format: s
         f"# {model_name(cascade.heavy)}: cascade for other runtimes\n\n"
         f"{cascade_summary(cascade, router, router.counts)}{listed}"
         f"- `{ROUTER_FILE}`: the calibrated router\n\n"
-        f"{_inputs(cascade)}\n\n{_code(cascade, names, format)}\n"
+        "`images` are float32 [batch, channels, height, width] of this size, a numpy array.\n\n"
+        f"{_code(cascade, names, format)}\n"
         "Routing (`agflow decide`, `agflow.cascade.Logits` and `agflow.cascade.Decisions`) needs "
         "agflow, without torch. A Go program needs no files of logits: package "
         "`agflow/core/routing`, `Router.Decide` and `Router.Answer`.\n"
@@ -49,25 +49,11 @@ def _contract(entry: dict) -> str:
     return f"{entry['takes']}{size} to {entry['gives']}"
 
 
-def _inputs(cascade: Cascade) -> str:
-    light, heavy = ("x".join(map(str, image_size(m))) for m in (cascade.light, cascade.heavy))
-    text = f"`images` are float32 [batch, channels, height, width] of {heavy} pixels, a numpy array"
-    if light == heavy:
-        return f"{text}."
-    return (
-        f"{text}, and `light_images` are the same of {light} pixels: "
-        "shrink the images of the heavy expert bilinear and antialiased."
-    )
-
-
 def _code(cascade: Cascade, names: dict[str, str], format: str) -> str:
     """Five steps from images to answers."""
-    resized = image_size(cascade.light) != image_size(cascade.heavy)
-    light_input, heavy_input = "light_images" if resized else "images", "images"
-    prefix = ""
+    taken, prefix = "images", ""
     if cascade.shared_blocks:
-        light_input = heavy_input = "tokens"
-        prefix = f'tokens = run("{names[PREFIX_ROLE]}", images)\n'
+        taken, prefix = "tokens", f'tokens = run("{names[PREFIX_ROLE]}", images)\n'
     return f"""\
 1. Run the light expert on all images.
 
@@ -75,7 +61,7 @@ def _code(cascade: Cascade, names: dict[str, str], format: str) -> str:
 import agflow
 {_RUN[format]}
 
-{prefix}light_logits = run("{names[LIGHT_ROLE]}", {light_input})
+{prefix}light_logits = run("{names[LIGHT_ROLE]}", {taken})
 agflow.cascade.Logits.of(light_logits).save("light.arrow")
 ```
 
@@ -89,7 +75,7 @@ agflow decide --router {ROUTER_FILE} --light light.arrow --output decisions.arro
 
 ```python
 escalated = agflow.cascade.Decisions.load("decisions.arrow").escalated
-heavy_logits = run("{names[HEAVY_ROLE]}", {heavy_input}[escalated])
+heavy_logits = run("{names[HEAVY_ROLE]}", {taken}[escalated])
 agflow.cascade.Logits.of(heavy_logits).save("heavy.arrow")
 ```
 

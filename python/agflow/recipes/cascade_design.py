@@ -11,8 +11,8 @@ from agflow._utils.defaults import default
 from agflow._utils.folders import check_folder
 from agflow._utils.progress import logged_progress
 from agflow.cascade.ensemble import HEAVY_ANSWERS
+from agflow.cascade.file_names import ROUTER_FILE
 from agflow.cascade.folder import CASCADE_FOLDER
-from agflow.cascade.readme import ROUTER_FILE
 from agflow.cascade.router import Router
 from agflow.cascade.router_evaluation import RouterEvaluation
 from agflow.cascade.verdict import Verdict

@@ -19,9 +19,9 @@ from torch import nn
 from agflow._utils.folders import atomic_folder
 from agflow._utils.json_file import Keys, read_json, write_json
 from agflow.cascade.cascade_evaluation import evaluate_cascade
+from agflow.cascade.file_names import LIGHT_FOLDER, ROUTER_FILE
 from agflow.cascade.folder import CASCADE_FOLDER, write_cascade
 from agflow.cascade.predictions import Predictions
-from agflow.cascade.readme import LIGHT_FOLDER, ROUTER_FILE
 from agflow.cascade.router import Router
 from agflow.data.preprocessing import Preprocessing
 from agflow.evaluation.timing import first_images, time_models

@@ -364,7 +364,9 @@ def test_the_readme_of_an_export_runs_without_torch(make, x, tmp_path, shared_bl
     agflow.exporting.export_cascade(
         cascade, tmp_path / "exported", images=x, preprocessing=PREPROCESSING
     )
-    files = json.loads((tmp_path / "exported" / "export.json").read_text())["files"]
+    about = json.loads((tmp_path / "exported" / "export.json").read_text())
+    files = about["files"]
+    assert about["costs"] == dataclasses.asdict(cascade.costs) and "class_names" not in about
     readme = (tmp_path / "exported" / "README.md").read_text()
     expected = ["prefix.onnx"] * bool(shared_blocks) + ["light.onnx", "heavy.onnx"]
     assert [entry["file"] for entry in files] == expected
@@ -391,13 +393,11 @@ def test_exports_for_torch_and_of_smaller_images(make, experts, x, tmp_path):
     cascade = make(agflow.models.at_image_size(experts[0], 16))
     agflow.exporting.export_cascade(cascade, tmp_path / "exported", format="torch", images=x)
     light = torch.export.load(tmp_path / "exported" / "light.pt2").module()
-    small = torch.nn.functional.interpolate(x, (16, 16), mode="bilinear", antialias=True)
-    torch.testing.assert_close(light(small), cascade.light(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(light(x), cascade.light(x), rtol=1e-4, atol=1e-4)
     readme = (tmp_path / "exported" / "README.md").read_text()
-    assert "`light.pt2`: images of 16x16 pixels to logits" in readme
-    assert "`light_images` are the same of 16x16 pixels: shrink the images of the heavy" in readme
+    assert "`light.pt2`: images of 32x32 pixels to logits" in readme
     run = blocks(readme)[0][1].replace('"light.pt2"', f'"{tmp_path}/exported/light.pt2"')
-    names = {"light_images": small.numpy()}
+    names = {"images": x.numpy()}
     exec(run.partition("agflow.cascade.Logits")[0], names)
     torch.testing.assert_close(
         torch.from_numpy(names["light_logits"]), cascade.light(x), rtol=1e-4, atol=1e-4

@@ -11,7 +11,7 @@ import torch
 from pictures import GREY, RGB
 from PIL import Image
 
-from agflow.data import decoding, preprocessing
+from agflow.data import cropping, decoding, preprocessing
 from agflow.data.datasets import load_dataset
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError
@@ -116,16 +116,16 @@ def test_transparency_lies_over_white(tmp_path):
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2, 65000), (65000, 1)])
 def test_elongated_images_are_cut_before_the_resize(tmp_path, monkeypatch, size):
     seen = []
-    resize = Preprocessing._resize_and_crop.func
+    resize = preprocessing.resize_and_crop
     monkeypatch.setattr(
-        Preprocessing,
-        "_resize_and_crop",
-        property(lambda self: lambda image: (seen.append(image.size), resize(self)(image))[1]),
+        preprocessing,
+        "resize_and_crop",
+        lambda image, *how: (seen.append(image.size), resize(image, *how))[1],
     )
     save(tmp_path, "x.png", Image.new("RGB", size, (200, 100, 50)))
     large = Preprocessing((224, 224), (0.0,) * 3, (1.0,) * 3, crop_pct=0.9)
     found = load(tmp_path, large)[0][0]
-    assert max(seen[0]) <= preprocessing._LONGEST * min(size) + 1
+    assert max(seen[0]) <= cropping.LONGEST * min(size) + 1
     assert (found * 255).round()[:, 9, 9].tolist() == [200, 100, 50]
 
 
@@ -137,7 +137,7 @@ def test_the_middle_of_an_elongated_image_is_that_of_timm(size):
     whole = timm.data.create_transform(
         (3, 32, 32), is_training=False, normalize=False, interpolation="bicubic", crop_pct=0.9
     )(image)
-    assert max(image.size) > preprocessing._LONGEST * min(image.size)
+    assert max(image.size) > cropping.LONGEST * min(image.size)
     # The cut is at whole pixels of the image, the resized one's at whole pixels of its own.
     assert (of.pixels(image).float() - whole.float()).abs().mean() < 8
 
