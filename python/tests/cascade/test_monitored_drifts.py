@@ -106,14 +106,33 @@ def test_class_order_is_another_mix(service):
     assert watches["prior"]["alarm"] is not None
 
 
+def test_another_class_mix(service):
+    """Of the images from the middle on, only those of the four classes that look alike come."""
+    alike = torch.isin(service.labels, torch.tensor([0, 2, 4, 6]))  # tops, coats, shirts
+    alike[:BEFORE] = False
+    after = service.predict("mixed", service.images[alike], service.labels[alike])
+    found = report_drift("class mix", service, after, "mixed")
+    assert found["escalation"] is not None
+    assert found["prior"] is not None
+
+
 @pytest.mark.parametrize("name", DRIFTS)
 def test_drifts(service, name):
     function, strength = DRIFTS[name]
     drifted = function(service.images[BEFORE:], strength)
     after = service.predict("after", drifted, service.labels[BEFORE:])
-    report, watches = service.watches("before", "after")
+    found = report_drift(name, service, after, "after")
+    assert found["prior"] not in (None, "early")
+
+
+def report_drift(name, service, after, file):
+    report, watches = service.watches("before", file)
     found = delays(watches)
-    point = agflow.evaluate_router(after, service.router)
-    print(f"{name}: {found}, loses {-100 * point.difference.observed:.1f} points, "
-          f"escalated {100 * report['escalation']['live']:.1f} %")
-    assert found["prior"] is not None
+    evaluation = agflow.evaluate_router(after, service.router)
+    escalation = report["escalation"]
+    print(
+        f"{name}: loses {-100 * evaluation.difference:.1f} points after the drift, escalated "
+        f"{100 * evaluation.ledger.escalation:.1f} % ({100 * escalation['calibrated']:.1f} calibrated); "
+        f"alarms after {found}"
+    )
+    return found
