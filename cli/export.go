@@ -12,8 +12,8 @@ var quantizations = []string{"int8", "int8-dynamic", "int8-static", "int8-weight
 
 func exportCommand() *cli.Command {
 	return hostedCommand(cli.Command{
-		Name:  "export",
-		Usage: "write a model or a cascade for other runtimes, after comparing it with torch",
+		Name:      "export",
+		Usage:     "write a model or a cascade for other runtimes, after comparing it with torch",
 		UsageText: "agflow export --model light --output light.onnx",
 		Description: "With --quantize, images of --data that calibrate nothing show what int8 " +
 			"loses. A cascade is exported by --cascade FOLDER --output FOLDER; with --quantize " +

@@ -147,8 +147,11 @@ class OnnxSession:
         return self._pass(filled)[: len(piece)]
 
     def _pass(self, values: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         try:
             (found,) = self.session.run([self.output], {self.input: values})
+            found = np.asarray(found)
         except Exception as error:  # onnxruntime raises kinds of its own
             raise UnsupportedModelError(
                 f"{self.path}: onnxruntime cannot run it on values {list(values.shape)}: "
@@ -203,12 +206,11 @@ class OnnxSession:
         """
         import numpy as np
 
-        if self.takes_images and (self.channels is None or self.image_size is None):
+        sides = (self.channels, *(self.image_size or (None,)))
+        shape = [n for n in (sides if self.takes_images else self._shape[1:]) if type(n) is int]
+        if len(shape) < len(self._shape) - 1:
             return None
-        shape = (self.channels, *self.image_size) if self.image_size else tuple(self._shape[1:])
-        if not all(type(n) is int for n in shape):
-            return None
-        noise = np.random.default_rng(0).standard_normal((_PROBE_IMAGES, *shape), np.float32)
+        noise = np.random.default_rng(0).standard_normal([_PROBE_IMAGES, *shape], np.float32)
         found = self.run(noise)
         if found.ndim != 2:
             return None

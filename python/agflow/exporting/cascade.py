@@ -108,7 +108,7 @@ def export_cascade(
     >>> router = agflow.calibrate_router(agflow.predict(light, heavy, batches), escalation=0.9)
     >>> with tempfile.TemporaryDirectory() as scratch:
     ...     cascade = agflow.Cascade(light, heavy, router)
-    ...     agflow.exporting.export_cascade(cascade, f"{scratch}/exported", format="torch")
+    ...     same = agflow.exporting.export_cascade(cascade, f"{scratch}/exported", format="torch")
     ...     sorted(os.listdir(f"{scratch}/exported"))
     ['README.md', 'export.json', 'heavy.pt2', 'light.pt2', 'router.json']
     """

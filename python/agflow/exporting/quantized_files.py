@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def _write_static(plain: pathlib.Path, made: pathlib.Path, calibration_BCHW: np.
             starts = range(0, len(calibration_BCHW), _CALIBRATION_BATCH)
             self._pieces = (calibration_BCHW[at : at + _CALIBRATION_BATCH] for at in starts)
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> Any:  # None at the end, which its base's type leaves out
             piece = next(self._pieces, None)
             return None if piece is None else {name: piece}
 
@@ -131,7 +132,7 @@ def _write_weights(plain: pathlib.Path, made: pathlib.Path, _: np.ndarray) -> No
     )
     quantizer = MatMulNBitsQuantizer(onnx.load(plain), algo_config=config)
     quantizer.process()
-    quantizer.model.save_model_to_file(os.fspath(made))
+    cast(Any, quantizer.model).save_model_to_file(os.fspath(made))
 
 
 def _quantized_nodes(path: pathlib.Path) -> int:

@@ -49,6 +49,7 @@ class HeldOutImages:
 class Served:
     """A quantised cascade, and how its speed compares with the float one's."""
 
+    experts: tuple[ExportedExpert, ExportedExpert]
     cascade: Cascade
     router: Router
     speed: Speed
@@ -63,8 +64,7 @@ class Served:
             for name, each in (("int8, this export", self.router), ("float32, torch", router))
         )
         notes = "".join(
-            f"- `{expert.session.path.name}`: {_words(expert)}\n"
-            for expert in (self.cascade.light, self.cascade.heavy)
+            f"- `{expert.session.path.name}`: {_words(expert)}\n" for expert in self.experts
         )
         return (
             "The promise is of the files in this folder: the threshold was calibrated on their own "
@@ -140,7 +140,9 @@ def recalibrated(
         f"{len(images)} images in a batch, with {threads} thread{'s' * (threads > 1)} on a CPU "
         f"with {instruction_set()}"
     )
-    return Served(served, found, timings["int8"].speed_over(timings["float"]), conditions)
+    return Served(
+        (light, heavy), served, found, timings["int8"].speed_over(timings["float"]), conditions
+    )
 
 
 def _costs(router: Router) -> CascadeCosts | str | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
+<<<<<<< HEAD
 from agflow.data.exported_preprocessing import file_preprocessing
+=======
+from agflow._utils.onnx_session import OnnxSession
+>>>>>>> wt-q
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, UnsupportedModelError
 from agflow.models.adapter import Adapter
@@ -30,7 +34,7 @@ class ExportedFile(Adapter):
         return []
 
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
-        session = model.session
+        session = _session(model)
         if session.channels is None or session.image_size is None:
             raise UnsupportedModelError(
                 f"{session.path} fixes no size of its images: export it with a fixed number of "
@@ -39,7 +43,7 @@ class ExportedFile(Adapter):
         return session.channels, *session.image_size
 
     def preprocessing(self, model: nn.Module, folder: pathlib.Path | None = None) -> Preprocessing:
-        session = model.session
+        session = _session(model)
         found = file_preprocessing(session.path, session.metadata)
         if found is None:
             raise UnsupportedModelError(
@@ -49,22 +53,23 @@ class ExportedFile(Adapter):
         return found
 
     def class_count(self, model: nn.Module) -> int:
-        if model.session.classes is None:
+        session = _session(model)
+        if session.classes is None:
             raise UnsupportedModelError(
-                f"{model.session.path} puts out no logits [images, classes]: export a classifier"
+                f"{session.path} puts out no logits [images, classes]: export a classifier"
             )
-        return model.session.classes
+        return session.classes
 
     def class_names(self, model: nn.Module) -> list[str] | None:
-        names = model.session.metadata.get("classes")
+        names = _session(model).metadata.get("classes")
         return [str(name) for name in names] if isinstance(names, list) else None
 
     def macs(self, model: nn.Module) -> int:
-        macs = model.session.metadata.get("macs")
+        macs = _session(model).metadata.get("macs")
         if type(macs) is int and macs > 0:
             return macs
         raise UnsupportedModelError(
-            f"the MACs of {model.session.path} do not stand in the file: give the costs of both "
+            f"the MACs of {_session(model).path} do not stand in the file: give the costs of both "
             "experts, costs=(0.25, 1.0), or have them timed, costs='measured'"
         )
 
@@ -81,3 +86,7 @@ class ExportedFile(Adapter):
 
     def build(self, description: dict[str, Any]) -> nn.Module:
         raise CorruptFileError("an exported expert is an ONNX file and is built from no folder")
+
+
+def _session(model: nn.Module) -> OnnxSession:
+    return cast(ExportedExpert, model).session
