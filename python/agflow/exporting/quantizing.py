@@ -246,7 +246,7 @@ class _Trial:
             self._answers[name].append(session.run(images_BCHW).argmax(1))
         if labels_B is not None:
             self._labels.append(labels_B)
-        self._timed += images_BCHW[: _TIMED_IMAGES - len(self._timed)]
+        self._timed.extend(images_BCHW[: _TIMED_IMAGES - len(self._timed)])
 
     def found(self, method: str, calibration_images: int) -> Quantization:
         loss = agreement = None
