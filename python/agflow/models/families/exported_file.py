@@ -7,11 +7,8 @@ from typing import Any, cast
 
 from torch import nn
 
-<<<<<<< HEAD
-from agflow.data.exported_preprocessing import file_preprocessing
-=======
 from agflow._utils.onnx_session import OnnxSession
->>>>>>> wt-q
+from agflow.data.exported_preprocessing import file_preprocessing
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import CorruptFileError, UnsupportedModelError
 from agflow.models.adapter import Adapter
