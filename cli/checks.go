@@ -55,9 +55,12 @@ func inputPlan(flag *cli.StringFlag) *cli.StringFlag {
 	})
 }
 
-// inputExpert is the folder of an expert.
+// inputExpert is the folder of an expert, or the file of an exported one.
 func inputExpert(flag *cli.StringFlag) *cli.StringFlag {
 	return checked(flag, func(_ *cli.Context, name, path string) error {
+		if file := exportedFile(path); file != "" {
+			return checkInput("--"+name, file)
+		}
 		return checkModelFolder(name, path)
 	})
 }

@@ -82,7 +82,7 @@ func TestFlagsReachPython(t *testing.T) {
 			`"macs":[1,0.25],"mean":[],"model":"example","output":"o","seed":0,` +
 			`"shared_blocks":[0,4],"std":[],"tolerance":0.005,"weights":null,"workers":0}`,
 		"predict --light l --second-view": `{` +
-			`"batch_size":32,"class_map":null,"crop":null,"crop_mode":null,` +
+			`"batch_size":32,"class_map":null,"costs":"macs","crop":null,"crop_mode":null,` +
 			`"data":"example:test","device":"cpu","dtype":"float32","features":false,` +
 			`"heavy":"example","image_column":null,"interpolation":null,"label":null,` +
 			`"light":"l","limit":null,"mean":[],"offset":null,` +

@@ -14,7 +14,8 @@ func predictCommand() *cli.Command {
 		UsageText: "agflow predict --light tuned --heavy timm:deit_tiny_patch16_224 " +
 			"--data imagefolder:held-out",
 		Flags: slices.Concat([]cli.Flag{
-			need(inputExpert(place("light", "`FOLDER` of the light expert"))),
+			need(inputExpert(place("light",
+				"`FOLDER` of the light expert, or its exported FILE.onnx"))),
 		}, inputs(
 			heavyFlag("`MODEL`: as --model of calibrate"), weightsFlag(),
 			testDataFlag("data", "`DATA` that trained neither expert"),
@@ -23,6 +24,11 @@ func predictCommand() *cli.Command {
 				"also record the L1 norm of the light expert's last features, as a prior"),
 			step.toggle("second-view", "also record how far the light expert agrees with its "+
 				"answer for the mirrored image (test-time augmentation), as the prior agreement"),
+			checked(step.text("costs", "`COSTS` of an image: macs, or measured, in ms by the "+
+				"first batch, so by --batch-size and the threads"),
+				func(_ *cli.Context, name, word string) error {
+					return oneOf("--"+name, word, []string{"macs", "measured"})
+				}),
 		), outputs(
 			step.output("predictions `FILE` to write"),
 		), computingFlags(), advanced(seedFlag())),

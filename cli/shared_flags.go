@@ -14,8 +14,9 @@ import (
 
 func modelFlag() cli.Flag {
 	return checked(common.text("model",
-		"`MODEL`: example, timm:NAME, torchvision:NAME, module:function, or the folder of an "+
-			"expert or of a Hugging Face model"), checkModel)
+		"`MODEL`: example, timm:NAME, torchvision:NAME, module:function, the folder of an "+
+			"expert or of a Hugging Face model, or, where no gradients are needed, FILE.onnx"),
+		checkModel)
 }
 
 // heavyFlag names the heavy expert.

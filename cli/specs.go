@@ -15,9 +15,9 @@ import (
 
 // The forms of --model and --data, and those in which the name of a file or a folder follows.
 var (
-	modelForms = []string{"example", "timm:", "torchvision:", "hf:"}
+	modelForms = []string{"example", "timm:", "torchvision:", "hf:", "onnx:"}
 	dataForms  = []string{"example:train", "example:test", "parquet:", "npz:", "imagefolder:"}
-	pathForms  = []string{"hf", "parquet", "npz", "imagefolder"}
+	pathForms  = []string{"hf", "onnx", "parquet", "npz", "imagefolder"}
 )
 
 // pathsFrom are the files and folders whose path begins so, folders with a slash.
@@ -43,9 +43,11 @@ func pathsFrom(beginning string) (found []string) {
 func checkModel(c *cli.Context, name, spec string) error {
 	form, rest, isForm := strings.Cut(spec, ":")
 	found, err := os.Stat(spec)
-	switch {
+	switch file := exportedFile(spec); {
 	case spec == "example":
 		return nil
+	case file != "":
+		return checkInput("--"+name, file)
 	case err == nil && found.IsDir():
 		return checkModelFolder(name, spec)
 	case err == nil:
@@ -63,7 +65,19 @@ func checkModel(c *cli.Context, name, spec string) error {
 		cure = "did you mean " + guess + "?"
 	}
 	return usageError("--%s is %q, which is no folder, expected example, timm:NAME, "+
-		"torchvision:NAME, hf:FOLDER, module:function or a folder: %s", name, spec, cure)
+		"torchvision:NAME, hf:FOLDER, module:function, FILE.onnx or a folder: %s", name, spec, cure)
+}
+
+// exportedFile is the ONNX file that names a model; empty for other names.
+func exportedFile(spec string) string {
+	if file, found := strings.CutPrefix(spec, "onnx:"); found {
+		return file
+	}
+	form, _, isForm := strings.Cut(spec, ":")
+	if filepath.Ext(spec) != ".onnx" || isForm && !strings.Contains(form, "/") {
+		return ""
+	}
+	return spec
 }
 
 func checkModelFolder(name, folder string) error {

@@ -1,8 +1,12 @@
 """A served cascade as the Go server uses it: memory lent for each call, routing outside."""
 
 import json
+import shutil
+import subprocess
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
 import torch
 
 from agflow.cascade import combine, escalations
@@ -50,3 +54,27 @@ def answers(served, images, cascade):
             heavy = combine(*both, cascade.light_weight).numpy()
         found[rows] = heavy
     return found, rows
+
+
+@contextmanager
+def server_process(folder, *options):
+    """host:port of ``agflow serve`` of a folder, which ends by SIGTERM and answers to the last."""
+    command = shutil.which("agflow")
+    if command is None:
+        pytest.skip("there is no agflow on the PATH")
+    if subprocess.run([command, "serve", "--help"], capture_output=True).returncode:
+        pytest.skip("this agflow does not serve")
+    server = subprocess.Popen(
+        [command, "serve", "--cascade", str(folder), "--port", "0", "--json", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line = server.stdout.readline()
+    assert line, server.communicate()[1]
+    try:
+        yield json.loads(line)["url"].removeprefix("http://")
+    finally:
+        server.terminate()
+        _, log = server.communicate(timeout=60)
+    assert "panic" not in log and '"level":"ERROR"' not in log, log

@@ -27,9 +27,6 @@ type exchange struct {
 	failure error // of the server
 }
 
-// Unwrap lets http.ResponseController find the connection.
-func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
-
 // WriteHeader keeps the status. The time to write begins here: the answer may have taken long.
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 {

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ type linear struct {
 	light, heavy []float32 // [classes, size]
 	router       routing.Router
 	hold         chan struct{} // where it is there, a batch waits until it is closed
+	passes       atomic.Int32  // that the light expert has begun
 	fails        error
 	audits       float64 // share of the images that stay with the light expert
 }
@@ -131,6 +133,7 @@ func (l *linear) Prepare(encoded []byte) ([]float32, error) {
 }
 
 func (l *linear) Light(images []float32, n int) ([]float32, error) {
+	l.passes.Add(1)
 	if l.hold != nil {
 		<-l.hold
 	}

@@ -94,7 +94,7 @@ func TestSlowClients(t *testing.T) {
 func TestHTTP2(t *testing.T) {
 	hold := make(chan struct{})
 	s := newSite(t, func(o *Options, _ *serving.Options, l *linear) {
-		o.Limits.ReadBody, l.hold = 100*time.Millisecond, hold
+		o.Limits.ReadBody, l.hold = 200*time.Millisecond, hold
 	})
 	secure := httptest.NewUnstartedServer(s.Config.Handler)
 	secure.EnableHTTP2 = true
@@ -110,7 +110,7 @@ func TestHTTP2(t *testing.T) {
 	if a.ProtoMajor != 2 {
 		t.Errorf("the protocol is %s", a.Proto)
 	}
-	time.AfterFunc(300*time.Millisecond, func() { close(hold) })
+	time.AfterFunc(500*time.Millisecond, func() { close(hold) })
 	images := imagesOf(2, 1)
 	s.isAnswer(t, s.post(inferPath, inferBody(images, "")), images)
 }
@@ -119,9 +119,9 @@ func TestHTTP2(t *testing.T) {
 func TestAnswersMayTakeLongerThanBodies(t *testing.T) {
 	hold := make(chan struct{})
 	s := newSite(t, func(o *Options, _ *serving.Options, l *linear) {
-		o.Limits.ReadBody, l.hold = 50*time.Millisecond, hold
+		o.Limits.ReadBody, l.hold = 200*time.Millisecond, hold
 	})
-	time.AfterFunc(200*time.Millisecond, func() { close(hold) })
+	time.AfterFunc(500*time.Millisecond, func() { close(hold) })
 	images := imagesOf(1, 1)
 	s.isAnswer(t, s.post(inferPath, inferBody(images, "")), images)
 }
@@ -169,7 +169,9 @@ func TestAClosedConnectionCancels(t *testing.T) {
 			ended <- err
 		}()
 	}
-	soon(t, "an image waits", func() bool { return s.service.State().Queued == 1 })
+	soon(t, "an image waits", func() bool {
+		return s.experts.passes.Load() == 1 && s.service.State().Queued == 1
+	})
 	cancel()
 	for range 2 {
 		if err := <-ended; err == nil {
@@ -180,6 +182,20 @@ func TestAClosedConnectionCancels(t *testing.T) {
 	soon(t, "both are logged", func() bool {
 		return strings.Count(s.log.String(), "status=499") == 2
 	})
+}
+
+func TestAClientThatGoesWithinItsBody(t *testing.T) {
+	s := newSite(t, nil)
+	c, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(c, "POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+	c.Close()
+	soon(t, "it is logged", func() bool { return strings.Contains(s.log.String(), "status=499") })
+	if got := s.scraped(t, `agflow_refusals_total{reason="cancelled"}`); got != 1 {
+		t.Errorf("%v requests were cancelled", got)
+	}
 }
 
 func TestAFullQueueRefuses(t *testing.T) {
@@ -194,7 +210,9 @@ func TestAFullQueueRefuses(t *testing.T) {
 			a, _ := s.try("POST", inferPath, strings.NewReader(inferBody(images, "")))
 			answers <- a
 		}()
-		soon(t, "it waits", func() bool { return s.service.State().Queued == k })
+		soon(t, "it waits", func() bool {
+			return s.experts.passes.Load() == 1 && s.service.State().Queued == k
+		})
 	}
 	a := s.post(inferPath, inferBody(images, ""))
 	a.refused(t, http.StatusTooManyRequests, "the queue of images is full")
@@ -228,9 +246,9 @@ func TestRequestsInMemoryAreBounded(t *testing.T) {
 	}()
 	images := imagesOf(1, 1)
 	send.Write([]byte(" "))
-	soon(t, "the second is refused", func() bool {
-		return s.post(inferPath, inferBody(images, "")).StatusCode == http.StatusTooManyRequests
-	})
+	soon(t, "the first is read", func() bool { return len(s.Config.Handler.(*server).slots) == 1 })
+	s.post(inferPath, inferBody(images, "")).
+		refused(t, http.StatusTooManyRequests, "1 requests are being read or answered")
 	io.WriteString(send, inferBody(images, ""))
 	send.Close()
 	s.isAnswer(t, <-first, images)

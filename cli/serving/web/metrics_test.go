@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -194,5 +197,39 @@ func TestLiveNumbers(t *testing.T) {
 	// 3 s for 100 images, where the heavy expert takes 8 s
 	if cost, known := total.costByClock(); !known || math.Abs(cost-3.0/8) > 1e-12 {
 		t.Errorf("cost by the clock is %v", cost)
+	}
+}
+
+// The README lists the metrics that there are, and no others.
+func TestTheReadmeNamesTheMetrics(t *testing.T) {
+	s := newSite(t, func(_ *Options, _ *serving.Options, l *linear) { l.audits = 1 })
+	ids, _ := outputOf[string](t, s.post(inferPath, inferBody(imagesOf(40, 1), "")), "id")
+	s.post("/v1/labels", fmt.Sprintf(`{"id":%q,"label":0}`, ids[0])).read(t, &struct{}{})
+	s.post(inferPath, "{").refused(t, 400)
+	none := func() (serving.Experts, error) { return nil, errExperts }
+	if err := s.service.Reload(none); err == nil {
+		t.Fatal("a reload without experts")
+	}
+	content, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := string(content)
+	ends := regexp.MustCompile("`\\.\\.\\.(_\\w+)").FindAllStringSubmatch(readme, -1)
+	there := map[string]bool{}
+	for _, found := range regexp.MustCompile(`(?m)^# TYPE (agflow_\w+)`).
+		FindAllStringSubmatch(string(s.get("/metrics").body), -1) {
+		name := found[1]
+		there[name] = true
+		if !strings.Contains(readme, name) && !slices.ContainsFunc(ends, func(end []string) bool {
+			return strings.HasSuffix(name, end[1])
+		}) {
+			t.Errorf("the README lacks %s", name)
+		}
+	}
+	for _, found := range regexp.MustCompile("`(agflow_\\w+)").FindAllStringSubmatch(readme, -1) {
+		if !there[found[1]] {
+			t.Errorf("there is no %s, which the README has", found[1])
+		}
 	}
 }

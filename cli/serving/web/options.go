@@ -25,7 +25,7 @@ var StandardLimits = Limits{
 	Body:     64 << 20,
 	Header:   64 << 10,
 	Pixels:   50_000_000, // 150 MB, decoded as RGB
-	Requests: 512,
+	Requests: 2048,       // more than images that wait by default
 
 	ReadHeader: 10 * time.Second,
 	ReadBody:   30 * time.Second,

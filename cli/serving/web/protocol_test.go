@@ -26,6 +26,7 @@ func TestHealthAndMetadata(t *testing.T) {
 		Extensions    []string
 	}
 	s.get("/v2").read(t, &server)
+	s.get("/v2/").read(t, &server)
 	if server.Name != "agflow" || server.Version != "1.2.3" ||
 		!strings.Contains(strings.Join(server.Extensions, " "), "binary_tensor_data") {
 		t.Errorf("got %+v", server)

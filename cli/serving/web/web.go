@@ -36,6 +36,7 @@ func New(cascade serving.Cascade, metrics *Metrics, o Options) http.Handler {
 	s.open("GET /v2/models/{name}/versions/{version}/ready", s.modelReady)
 
 	s.guarded("GET /v2", s.serverMetadata)
+	s.guarded("GET /v2/{$}", s.serverMetadata)
 	s.guarded("GET /v2/models/{name}", s.modelMetadata)
 	s.guarded("GET /v2/models/{name}/versions/{version}", s.modelMetadata)
 	s.guarded("GET /v2/models/{name}/config", s.modelConfig)
@@ -106,7 +107,8 @@ func (s *server) limited(h handler) handler {
 			defer func() { <-s.slots }()
 			return h(x, r)
 		default:
-			return serving.ErrBusy
+			return refuse(http.StatusTooManyRequests, "%d requests are being read or answered, "+
+				"which is the limit; send the request again later", s.Limits.Requests)
 		}
 	}
 }

@@ -55,8 +55,8 @@ class OnnxSession:
 
     Files of other programs are run as far as their graph says what they take: any names, float16
     and float64, channels last, a fixed batch size (the batch is cut in pieces and the last one
-    filled up). Rows that are probabilities become their logarithm. Runs may overlap: a session has
-    no state between them.
+    filled up); their probabilities become logarithms. Runs may overlap: a session has
+    no state between them. A copy, and what is unpickled, opens the file again.
 
     Parameters
     ----------
@@ -105,6 +105,9 @@ class OnnxSession:
         self._is_probability = False
         self.classes = self._probe()
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.threads)
+
     @property
     def takes_images(self) -> bool:
         """Whether the input is [B, C, H, W]; a part behind a shared prefix takes tokens."""
@@ -144,8 +147,11 @@ class OnnxSession:
         return self._pass(filled)[: len(piece)]
 
     def _pass(self, values: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         try:
             (found,) = self.session.run([self.output], {self.input: values})
+            found = np.asarray(found)
         except Exception as error:  # onnxruntime raises kinds of its own
             raise UnsupportedModelError(
                 f"{self.path}: onnxruntime cannot run it on values {list(values.shape)}: "
@@ -200,17 +206,20 @@ class OnnxSession:
         """
         import numpy as np
 
-        if self.takes_images and (self.channels is None or self.image_size is None):
+        sides = (self.channels, *(self.image_size or (None,)))
+        shape = [n for n in (sides if self.takes_images else self._shape[1:]) if type(n) is int]
+        if len(shape) < len(self._shape) - 1:
             return None
-        shape = (self.channels, *self.image_size) if self.image_size else tuple(self._shape[1:])
-        if not all(type(n) is int for n in shape):
-            return None
-        noise = np.random.default_rng(0).standard_normal((_PROBE_IMAGES, *shape), np.float32)
+        noise = np.random.default_rng(0).standard_normal([_PROBE_IMAGES, *shape], np.float32)
         found = self.run(noise)
         if found.ndim != 2:
             return None
         sums = found.sum(1)
-        self._is_probability = bool(found.min() >= 0 and np.abs(sums - 1).max() < 1e-3)
+        # What agflow exported gives what its model gives; only strangers' outputs are guessed.
+        is_foreign = not self.metadata
+        self._is_probability = is_foreign and bool(
+            found.min() >= 0 and np.abs(sums - 1).max() < 1e-3
+        )
         return found.shape[1]
 
 

@@ -17,6 +17,7 @@ from agflow.cascade.ensemble import HEAVY_ANSWERS
 from agflow.cascade.expert_costs import (
     UNKNOWN_COSTS,
     Costs,
+    are_timed,
     costs_on_images,
     costs_without_images,
 )
@@ -79,7 +80,8 @@ class Cascade(nn.Module):
         pieces. None sets no limit
     costs : of one image: a pair (light, heavy), CascadeCosts in any unit, or ``"measured"``, which
         times both experts in ms on the first batch. None takes those that the router was calibrated
-        with where they are no MACs, and else counts MACs (:func:`agflow.models.model_macs`)
+        with where they are no MACs, and else counts MACs (:func:`agflow.models.model_macs`) or, of
+        an ONNX file that does not hold them, times both
 
     Attributes
     ----------
@@ -138,7 +140,7 @@ class Cascade(nn.Module):
                 self.light, self.heavy, shared_blocks
             )
         self._costs = costs_without_images(self.light, self.heavy, costs, shared_blocks, router)
-        self._measured, self._example = isinstance(costs, str), None
+        self._measured, self._example = are_timed(self.light, self.heavy, costs), None
         self.reset_ledger()
 
     def reset_ledger(self) -> None:

@@ -17,6 +17,7 @@ from agflow.errors import InvalidValueError, UnsupportedModelError
 from agflow.evaluation import time_models
 from agflow.models import model_macs, prefix_macs, split
 from agflow.models.callables import unwrapped
+from agflow.models.exported import ExportedExpert
 from agflow.models.noting import awaits_images, note_images
 
 MEASURED = "measured"
@@ -65,6 +66,22 @@ def costs_without_images(
         return None
 
 
+def are_timed(light: nn.Module, heavy: nn.Module, costs: Costs) -> bool:
+    """Whether the costs of two experts are timed: where asked for, and where a file has no MACs.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow.cascade.expert_costs import are_timed
+    >>> are_timed(nn.ReLU(), nn.ReLU(), None), are_timed(nn.ReLU(), nn.ReLU(), "measured")
+    (False, True)
+    """
+    if costs is not None:
+        return costs == MEASURED
+    exported = [expert for expert in (light, heavy) if isinstance(expert, ExportedExpert)]
+    return any(expert.session.metadata.get("macs") is None for expert in exported)
+
+
 def costs_on_images(
     light: nn.Module,
     heavy: nn.Module,
@@ -74,6 +91,9 @@ def costs_on_images(
     measured: bool = False,
 ) -> CascadeCosts:
     """Count the MACs of two experts on one image, or time them on all of ``images_BCHW``.
+
+    Times are those of one batch of all the images, in turn of either expert, by its threads: the
+    median of the rounds, in ms an image. Another batch size or number of threads has others.
 
     Raises
     ------

@@ -5,6 +5,7 @@ Shape suffixes: B images of a batch, C channels or features, H height, W width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ import torch
 from torch import nn
 
 from agflow._utils.defaults import default
+from agflow._utils.devices import device_of
 from agflow._utils.hooks import temporary_hooks
 from agflow.cascade.expert_costs import (
     MS,
     Costs,
+    are_timed,
     costs_on_images,
     costs_without_images,
 )
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
 LIGHT, HEAVY, SECOND_VIEW = "light expert", "heavy expert", "second view"
 FEATURES, HASHES, COSTS = "features", "hashes", "costs"
+CLOCK = "agflow.clock"
+"""Metadata of predictions whose costs were timed, as JSON: images of a batch, threads, device."""
 
 
 def predict(
@@ -72,8 +77,9 @@ def predict(
     shared_blocks : first blocks that the cascade will share (:class:`agflow.Cascade`); an escalated
         image does not pay for them again
     costs : of one image: a pair (light, heavy), CascadeCosts in any unit, or ``"measured"``, which
-        times both experts in ms on the first batch. None counts MACs
-        (:func:`agflow.models.model_macs`)
+        times both experts in ms an image on the first batch, so by its size and the experts'
+        threads, which the metadata ``agflow.clock`` holds. None counts MACs
+        (:func:`agflow.models.model_macs`) or, of an ONNX file that does not hold them, times both
 
     Raises
     ------
@@ -117,7 +123,7 @@ def predict(
     rows = run_models(experts, loader, description="predict", rows_of=rows_of)
     sketch = ImageSketch()
     sketch.add_hashes(rows[HASHES])
-    return join_predictions(
+    found = join_predictions(
         rows[LIGHT],
         rows[HEAVY],
         rows[LABELS],
@@ -126,6 +132,7 @@ def predict(
         extra=ExtraPriors(rows.get(FEATURES), rows.get(SECOND_VIEW)),
         sketches=ImageSketches(str(sketch)),
     )
+    return Predictions(found.batch, {CLOCK: pricing.clock}) if pricing.clock else found
 
 
 def tuned_on(predictions: Predictions, sketch: str) -> Predictions:
@@ -163,14 +170,19 @@ class _Pricing:
     ):
         self._experts, self._viewer, self._shared_blocks = (light, heavy), viewer, shared_blocks
         self._costs = costs_without_images(light, heavy, costs, shared_blocks)
-        self._measured = isinstance(costs, str)
-        self._given = costs is not None and not self._measured
+        self._measured = self._costs is None and are_timed(light, heavy, costs)
+        self._given = self._costs is not None and costs is not None
         self._row: torch.Tensor | None = None
+        self.clock = ""
 
     def rows(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """The costs, float64 [B, 4], once for each image."""
         if self._row is None:
             found = self._found(images_BCHW)
+            if self._measured:
+                device = str(device_of(self._experts[1]))
+                conditions = {"batch": len(images_BCHW), "threads": torch.get_num_threads()}
+                self.clock = json.dumps({**conditions, "device": device})
             self._row = torch.tensor(
                 [found.light, found.heavy, found.shared, found.second_view], dtype=torch.float64
             )
@@ -178,7 +190,7 @@ class _Pricing:
 
     def of_rows(self, rows_N4: torch.Tensor) -> CascadeCosts:
         """The costs of the first image, which are those of all."""
-        unit = MACS if self._costs is None and not self._measured else MS
+        unit = MS if self._measured else MACS
         return CascadeCosts(*rows_N4[0].tolist(), unit=self._costs.unit if self._costs else unit)
 
     def _found(self, images_BCHW: torch.Tensor) -> CascadeCosts:

@@ -16,8 +16,10 @@ from agflow._utils.folders import FolderKind, atomic_folder
 from agflow._utils.json_file import MAX_JSON_BYTES, Keys
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.expert_costs import costs_without_images
+from agflow.cascade.exported_folder import load_exported_cascade
 from agflow.cascade.file_names import (
     CASCADE_FILE,
+    EXPORT_FILE,
     HEAVY_FOLDER,
     LIGHT_FOLDER,
     README_FILE,
@@ -36,6 +38,7 @@ from agflow.errors import (
     UnsupportedModelError,
 )
 from agflow.models.expert import CONFIG, EXPERT_FOLDER, load_expert, save_expert
+from agflow.models.exported import ExportedExpert, exported_file
 
 if TYPE_CHECKING:
     from agflow.pruning.planning import Plan
@@ -246,12 +249,16 @@ def save(
 
 
 def load(folder: str | os.PathLike, model: Given = None) -> nn.Module:
-    """Load the expert or the cascade of a folder made by :func:`save`.
+    """Load the expert or the cascade of a folder made by :func:`save`, or an exported expert.
 
     It is in evaluation mode on the CPU; nothing in the folder is executed.
 
     Parameters
     ----------
+    folder : the folder; that of a cascade may be one that
+        :func:`agflow.exporting.export_cascade` wrote as ONNX. Or an ONNX file, ``FILE.onnx`` or
+        ``onnx:FILE``, which becomes a module that runs it
+        (:class:`agflow.models.exported.ExportedExpert`)
     model : for a model of a class of the user's own, which no folder can make: the dense model that
         it was cut from, a function without arguments that makes it, or the name of one,
         ``"module:function"``; for a cascade also both, as ``{"light": ..., "heavy": ...}``
@@ -284,9 +291,18 @@ def load(folder: str | os.PathLike, model: Given = None) -> nn.Module:
     >>> loaded.router == router
     True
     """
+    file = exported_file(folder)
+    if file is not None and not file.is_dir():
+        _no_model(model, file)
+        return ExportedExpert(file)
     folder = pathlib.Path(folder)
     if not folder.is_dir():
-        raise FileError(f"folder {folder} is missing, expected one made by agflow.save")
+        raise FileError(
+            f"folder {folder} is missing, expected one made by agflow.save, or a FILE.onnx"
+        )
+    if (folder / EXPORT_FILE).exists():
+        _no_model(model, folder)
+        return load_exported_cascade(folder)
     # Either file marks a cascade, so that one without the other is reported as damaged.
     is_cascade = any((folder / file).exists() for file in (CASCADE_FILE, ROUTER_FILE))
     if is_cascade:
@@ -297,6 +313,11 @@ def load(folder: str | os.PathLike, model: Given = None) -> nn.Module:
             "one model: the two of a cascade are given by name"
         )
     return load_expert(folder, model)
+
+
+def _no_model(model: Given, file: pathlib.Path) -> None:
+    if model is not None:
+        raise InvalidValueError(f"{file} was exported and holds all of its model: leave model out")
 
 
 def router_of(cascade: Cascade) -> Router:

@@ -19,10 +19,12 @@ from agflow.commands.benches import (
 from agflow.commands.cascades import (
     predict as predict,
 )
+from agflow.commands.exports import (
+    export as export,
+)
 from agflow.commands.models import (
     calibrate as calibrate,
     evaluate as evaluate,
-    export as export,
     finetune as finetune,
     inspect_model as inspect_model,
     prune as prune,

@@ -86,14 +86,21 @@ def load_compared(options: dict) -> tuple[nn.Module, Preprocessing, str, nn.Modu
 
 
 def load_light(options: dict) -> tuple[nn.Module, str]:
-    """The light expert, of a folder of any kind, and the sketch of the images that tuned it."""
-    from agflow.models import expert_tuning, load_expert, load_model
-    from agflow.models.load import expert_folder
+    """The light expert, of a folder or file of any kind, and the sketch of what tuned it.
 
-    folder = expert_folder(options["light"])
-    if folder is None:
-        return load_model(options["light"])[0], ""
-    return load_expert(folder), expert_tuning(folder)  # its images are those of the heavy expert
+    Its images are those of the heavy expert.
+    """
+    from agflow.models import load_expert, load_model
+    from agflow.models.exported import ExportedExpert, exported_file
+    from agflow.models.load import expert_folder, tuning_of
+
+    spec = options["light"]
+    file, folder = exported_file(spec), expert_folder(spec)
+    if file is not None:
+        light = ExportedExpert(file)
+    else:
+        light = load_model(spec)[0] if folder is None else load_expert(folder)
+    return light, tuning_of(spec, light)
 
 
 def save_table(table: Table, options: dict) -> None:

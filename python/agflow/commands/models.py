@@ -216,31 +216,3 @@ def evaluate(options: dict) -> dict:
         **({} if accuracy is None else asdict(accuracy)),
         **({} if agreement is None else {"agreement": asdict(agreement)}),
     }
-
-
-@command
-def export(options: dict) -> dict:
-    """Write a model as ONNX or as torch's ExportedProgram; see :func:`agflow.export`."""
-    from agflow.exporting import export
-    from agflow.exporting.check_images import CHECKED_IMAGES
-
-    check_file(options["output"], "output")
-    model, preprocessing, name = load_role(options, "model")
-    images = None
-    if options.get("data"):
-        few = {**options, "limit": CHECKED_IMAGES, "batch_size": CHECKED_IMAGES}
-        images, _ = next(iter(loader_of(few, preprocessing, None)))
-    difference = export(
-        model,
-        options["output"],
-        format=options.get("format"),
-        images=images,
-        preprocessing=preprocessing,
-        opset=options["opset"],
-    )
-    return {
-        "summary": f"{options['output']}: {name}; its logits differ from torch's by "
-        f"{difference:.1e} of the largest",
-        "output": options["output"],
-        "difference": difference,
-    }

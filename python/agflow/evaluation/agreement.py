@@ -20,6 +20,7 @@ from agflow.data.batches import has_labels, image_batches, labelled_batches
 from agflow.errors import NonFiniteError, ShapeError
 from agflow.evaluation.intervals import Estimate
 from agflow.evaluation.neighbours import NEIGHBOURS, neighbours_correct
+from agflow.models.exported import ExportedExpert
 from agflow.models.hidden_state import Head, final_hidden, head_of
 from agflow.models.last_map import tokens_of
 from agflow.models.noting import note_images
@@ -97,7 +98,8 @@ def evaluate_agreement(
     (:func:`agflow.models.final_hidden`), whose cosine is taken over all of their numbers. Where the
     batches bring labels, each image is classified by the votes of its nearest neighbours, for which
     tokens and positions are averaged: the weighted vote of Wu et al. (arXiv 1805.01978), by
-    exp(cosine / 0.07). Intervals are of 95 %, over the images.
+    exp(cosine / 0.07). Exported experts show no features, so that there are none of these.
+    Intervals are of 95 %, over the images.
 
     Parameters
     ----------
@@ -131,7 +133,8 @@ def evaluate_agreement(
     rows = comparison.rows(loader)
     reference = rows if gallery is None or LABELS not in rows else comparison.rows(gallery)
     neighbours = None
-    if LABELS in rows and LABELS in reference and len(reference[LABELS]) > 1:
+    exported = any(isinstance(each, ExportedExpert) for each in (model, dense))  # no features
+    if LABELS in rows and LABELS in reference and len(reference[LABELS]) > 1 and not exported:
         correct_N, dense_N = (
             neighbours_correct(
                 rows[name],

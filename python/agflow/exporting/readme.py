@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from agflow.cascade.cascade import Cascade
-from agflow.cascade.file_names import ROUTER_FILE
+from agflow.cascade.file_names import HEAVY_ROLE, LIGHT_ROLE, PREFIX_ROLE, ROUTER_FILE
 from agflow.cascade.readme import cascade_summary
 from agflow.cascade.router import Router
-from agflow.exporting.folder import HEAVY_ROLE, LIGHT_ROLE, PREFIX_ROLE
 from agflow.models import model_name
 
 _RUN = {
@@ -28,13 +27,21 @@ def run(file, values):
 }
 
 
-def export_readme(cascade: Cascade, router: Router, files: list[dict], format: str) -> str:
-    """The Markdown text of README.md; ``files`` are the entries of export.json."""
+def export_readme(
+    cascade: Cascade, router: Router, files: list[dict], format: str, more: str = ""
+) -> str:
+    """The Markdown text of README.md.
+
+    Parameters
+    ----------
+    files : the entries of export.json
+    more : Markdown behind the summary
+    """
     listed = "".join(f"- `{entry['file']}`: {_contract(entry)}\n" for entry in files)
     names = {entry["file"].partition(".")[0]: entry["file"] for entry in files}
     return (
         f"# {model_name(cascade.heavy)}: cascade for other runtimes\n\n"
-        f"{cascade_summary(cascade, router, router.counts)}{listed}"
+        f"{cascade_summary(cascade, router, router.counts)}{more}{listed}"
         f"- `{ROUTER_FILE}`: the calibrated router\n\n"
         "`images` are float32 [batch, channels, height, width] of this size, a numpy array.\n\n"
         f"{_code(cascade, names, format)}\n"

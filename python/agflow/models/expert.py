@@ -27,6 +27,7 @@ from agflow.models.building import registrations_at_most
 from agflow.models.callables import unwrapped
 from agflow.models.copying import copy_of
 from agflow.models.families.answers import check_answers
+from agflow.models.families.module_trees import NOTE
 from agflow.models.outputs import whole_output
 from agflow.models.own_function import call_function
 from agflow.models.readme import expert_readme
@@ -62,6 +63,7 @@ EXPERT_FOLDER = FolderKind(
     },
     earlier=(WEIGHTS, PLAN, README),
 )
+_TUNING = NOTE + "tuning"
 _TYPES = {"name": str, "architecture": dict, "resizes": bool, "tuning": str}
 
 
@@ -189,6 +191,7 @@ def load_expert(
     if not adapter.any_size and model_name(expert) != config["name"]:
         # Of timm, in an older expert, which says no more.
         vars(expert)["pretrained_cfg"] = {"architecture": config["name"]}
+    vars(expert)[_TUNING] = config.get("tuning", "")
     if dense is not None:
         saved = config["architecture"]
         check_answers(expert, saved["input_size"], saved["answers"])
@@ -266,6 +269,19 @@ def expert_preprocessing(folder: str | os.PathLike) -> Preprocessing:
             f"preprocessing in {folder / CONFIG} is damaged ({_first_line(error)}); save the "
             "expert again"
         ) from error
+
+
+def noted_tuning(model: nn.Module) -> str:
+    """The sketch of the images that tuned a model loaded from an expert folder; else "".
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from agflow.models.expert import noted_tuning
+    >>> noted_tuning(nn.Linear(2, 2))
+    ''
+    """
+    return vars(model).get(_TUNING, "")
 
 
 def expert_tuning(folder: str | os.PathLike) -> str:

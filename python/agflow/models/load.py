@@ -14,7 +14,8 @@ from agflow.data.datasets import EXAMPLE
 from agflow.data.opening import missing_file
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import FileError, InvalidValueError
-from agflow.models.expert import CONFIG, expert_preprocessing, load_expert
+from agflow.models.expert import CONFIG, expert_preprocessing, expert_tuning, load_expert
+from agflow.models.exported import ExportedExpert, exported_file
 from agflow.models.families.origins import note_function, note_origin, torchvision_origin
 from agflow.models.libraries import (
     config_of,
@@ -23,7 +24,7 @@ from agflow.models.libraries import (
     torchvision_model,
 )
 from agflow.models.own_function import call_function
-from agflow.models.preprocessing import preprocessing_of
+from agflow.models.preprocessing import normalisation, preprocessing_of
 from agflow.models.registry import adapter_for, declared_adapter, model_name
 from agflow.models.weights_file import fitting_weights
 
@@ -54,6 +55,9 @@ def load_model(
                          model (``save_pretrained``), which may also be written ``hf:FOLDER``
     ``module:function``  the result of calling the function, with ``weights`` loaded if given. The
                          module is looked for in the working folder, too
+    ``FILE.onnx``        an exported expert (:func:`agflow.export`), or another program's ONNX file
+                         of a classifier, with ``mean`` and ``std``; also written ``onnx:FILE``.
+                         ONNX Runtime runs it; it cannot be calibrated, pruned or trained
     ``example``          the shipped expert, a small Vision Transformer trained on Fashion-MNIST
     ==================== ======================================================================
 
@@ -100,6 +104,11 @@ def load_model(
         "crop_mode": crop_mode,
         "interpolation": interpolation,
     }
+    file = exported_file(spec)
+    if file is not None:
+        model = ExportedExpert(file)
+        check(model)
+        return model, _file_preprocessing(model, {"weights": weights, **given}), file.stem
     expert = _expert_folder(spec)
     if expert is not None:
         for name, value in {"weights": weights and os.fspath(weights), **given}.items():
@@ -128,6 +137,49 @@ def load_model(
     return model.eval(), preprocessing_of(model, folder=folder, **given), name
 
 
+def _file_preprocessing(model: ExportedExpert, given: dict[str, Any]) -> Preprocessing:
+    """What the images of an exported expert need: the file's, or of a stranger's what is given."""
+    adapter, file = adapter_for(model), model.session.path
+    has_own = model.session.metadata.get("preprocessing") is not None
+    refused = given if has_own else {"weights": given["weights"]}
+    for name, value in refused.items():
+        if value is not None:
+            raise InvalidValueError(
+                f"{file} is an exported expert and brings its own {name}: leave {name}={value!r} "
+                "out"
+            )
+    if has_own or given["mean"] is given["std"] is None:
+        return adapter.preprocessing(model)
+    channels, *size = adapter.input_size(model)
+    others = {"crop_pct": given["crop"], "crop_mode": given["crop_mode"]}
+    others |= {"interpolation": given["interpolation"]}
+    return Preprocessing(
+        (size[0], size[1]),
+        **normalisation(channels, given["mean"], given["std"]),
+        **{name: value for name, value in others.items() if value is not None},
+    )
+
+
+def tuning_of(spec: str, model: nn.Module) -> str:
+    """The sketch of the images that tuned the expert of a name; "" where none was recorded.
+
+    Parameters
+    ----------
+    model : the expert
+
+    Examples
+    --------
+    >>> import agflow
+    >>> from agflow.models.load import tuning_of
+    >>> tuning_of("example", agflow.load_model("example")[0])
+    ''
+    """
+    if isinstance(model, ExportedExpert):
+        return str(model.session.metadata.get("tuning") or "")
+    folder = expert_folder(spec)
+    return "" if folder is None else expert_tuning(folder)
+
+
 def load_architecture(spec: str) -> nn.Module:
     """A model by a name that :func:`load_model` takes, without fetching published weights.
 
@@ -137,6 +189,9 @@ def load_architecture(spec: str) -> nn.Module:
     >>> type(load_architecture("torchvision:resnet18")).__name__
     'ResNet'
     """
+    file = exported_file(spec)
+    if file is not None:
+        return ExportedExpert(file)
     expert = _expert_folder(spec)
     if expert is not None:
         return load_expert(expert)
@@ -198,7 +253,8 @@ def _named(spec: str, pretrained: bool, check: Check) -> tuple[nn.Module, str]:
         return model, model_name(model)
     raise InvalidValueError(
         f"model {spec!r} is not understood and is no folder, expected timm:NAME, torchvision:NAME, "
-        "module:function, example, or the folder of an expert or of a Hugging Face model"
+        "module:function, FILE.onnx, example, or the folder of an expert or of a Hugging Face "
+        "model"
     )
 
 

@@ -66,6 +66,25 @@ def preprocessing_of(
                 "Preprocessing(input_size, mean, std)"
             )
         return found
+    return replace(found, **normalisation(channels, mean, std))
+
+
+def normalisation(
+    channels: int, mean: Sequence[float | str] | None, std: Sequence[float | str] | None
+) -> dict[str, tuple[float, ...]]:
+    """Mean and std that a user gives, by name, for a model of so many channels.
+
+    Raises
+    ------
+    InvalidValueError
+        They are not a number for each channel.
+
+    Examples
+    --------
+    >>> from agflow.models.preprocessing import normalisation
+    >>> normalisation(1, "0.5", [0.25])
+    {'mean': (0.5,), 'std': (0.25,)}
+    """
     given = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
     for name, numbers in given.items():
         if len(numbers) != channels:
@@ -73,7 +92,7 @@ def preprocessing_of(
                 f"{name} is {list(numbers)}, expected one number for each of the model's "
                 f"{channels} channels, with mean and std both"
             )
-    return replace(found, **given)
+    return given
 
 
 def _numbers(name: str, values: Sequence[float | str] | None) -> tuple[float, ...]:

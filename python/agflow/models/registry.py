@@ -73,11 +73,17 @@ def declared_adapter(model: nn.Module) -> Adapter | None:
 @cache
 def _own_adapters() -> tuple[Adapter, ...]:
     """Those of agflow; made at first use, since timm and torchvision take seconds to import."""
+    from agflow.models.families.exported_file import ExportedFile
     from agflow.models.families.timm_vit import TimmVisionTransformer
     from agflow.models.families.torchvision_vit import TorchvisionVisionTransformer
     from agflow.models.families.transformers_vit import TransformersVit
 
-    return TimmVisionTransformer(), TorchvisionVisionTransformer(), TransformersVit()
+    return (
+        TimmVisionTransformer(),
+        TorchvisionVisionTransformer(),
+        TransformersVit(),
+        ExportedFile(),
+    )
 
 
 @cache

@@ -22,6 +22,7 @@ from agflow._utils.modes import with_gradients
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
+from agflow.cascade.expert_costs import costs_on_images
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import join_predictions
 from agflow.data.batches import labelled_batches
@@ -34,7 +35,6 @@ from agflow.models.passes import LABELS, run_models
 from agflow.models.resolution import image_size
 from agflow.pruning.planning import Plan
 from agflow.search.candidates import Candidate, candidates, prune_candidate
-from agflow.search.clock import measured_costs
 from agflow.search.design import CascadeDesign
 from agflow.search.frontier import (
     FULL,
@@ -51,6 +51,7 @@ from agflow.training.options import Checkpointing
 
 FINALISTS = 2
 LITTLE_SHARE = 0.25  # of the epochs, after which the finalists are chosen
+CLOCKED_IMAGES = 32  # in the batch that is timed
 REPAIR_IMAGES = 256  # tuning images that calibrate and repair the candidates
 
 
@@ -322,7 +323,9 @@ class _Search:
     def _costs(self, candidate: Candidate, light: nn.Module) -> tuple[CascadeCosts, float]:
         """Costs of an image in MACs or ms, and the heavy expert's seconds, 0 for MACs."""
         if self.space.cost == "seconds":
-            return measured_costs(light, self.heavy, candidate.shared_blocks, self.teacher.images)
+            images, blocks = self.teacher.images[:CLOCKED_IMAGES], candidate.shared_blocks
+            costs = costs_on_images(light, self.heavy, images, blocks, measured=True)
+            return costs, costs.heavy / 1e3
         return CascadeCosts.of(light, self.heavy, candidate.shared_blocks), 0.0
 
     def _statistics_at(self, size: Size) -> Statistics:

@@ -13,25 +13,22 @@ import numpy as np
 from PIL import Image
 
 from agflow._core.loader import core
-from agflow._utils.folders import sha256_of
 from agflow._utils.onnx_session import OnnxSession
-from agflow.cascade.file_names import ROUTER_FILE
-from agflow.data.preprocessing import Preprocessing
-from agflow.errors import CorruptFileError, DeviceError, InvalidValueError, ShapeError
-from agflow.exporting.folder import (
+from agflow.cascade.export_file import read_export
+from agflow.cascade.file_names import (
     CLASS_NAMES,
     COSTS,
     ENDINGS,
-    EXPORT_FOLDER,
-    FILES,
     HEAVY_ROLE,
     LIGHT_ROLE,
     MAX_BATCH,
     PREFIX_ROLE,
+    ROUTER_FILE,
 )
+from agflow.data.exported_preprocessing import file_preprocessing
+from agflow.data.preprocessing import Preprocessing
+from agflow.errors import DeviceError, InvalidValueError, ShapeError
 from agflow.serving.experts import ServedCosts
-
-_SAVE_AGAIN = "export the cascade again"
 
 
 class OnnxExperts:
@@ -53,18 +50,20 @@ class OnnxExperts:
                 f"{folder} is an exported cascade, whose files hold all of its models: leave model "
                 "out"
             )
-        about = EXPORT_FOLDER.read(folder)
-        _check_digests(folder, about.get("sha256", {}))
-        self._sessions = {
-            role: OnnxSession(folder / file, threads)
-            for role, file in _files(folder, about[FILES]).items()
-        }
+        files, about = read_export(folder)
+        others = [name for name in files.values() if not name.endswith(ENDINGS["onnx"])]
+        if others:
+            raise InvalidValueError(
+                f"{folder / others[0]} is no ONNX file, expected one: export the cascade again "
+                "with format='onnx', or serve the folder that it was exported from"
+            )
+        self._sessions = {role: OnnxSession(folder / file, threads) for role, file in files.items()}
         first = self._sessions.get(PREFIX_ROLE, self._sessions[HEAVY_ROLE])
         self._tokens_B: np.ndarray | None = None
         self.runtime, self.runtime_version = first.runtime.split(" ", 1)
         self.device, self.threads = "cpu", first.threads
         self.max_batch, self.class_names = about.get(MAX_BATCH), about.get(CLASS_NAMES)
-        self.preprocessing = _preprocessing(first)
+        self.preprocessing = file_preprocessing(first.path, first.metadata)
         self.shape = _shape(first, self.preprocessing)
         self.classes = self.light(np.zeros((1, *self.shape), np.float32)).shape[1]
         self.costs = _costs(folder, about)
@@ -110,66 +109,27 @@ def shrunk(images_BCHW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if images_BCHW.shape[2:] == size:
         return images_BCHW
     found = np.empty((*images_BCHW.shape[:2], *size), np.float32)
+    height, width = size
     for at in np.ndindex(found.shape[:2]):
         plane = Image.fromarray(images_BCHW[at])
-        found[at] = plane.resize(size[::-1], Image.Resampling.BILINEAR)
+        found[at] = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR))
     return found
-
-
-def _check_digests(folder: pathlib.Path, listed: dict[str, str]) -> None:
-    for name, digest in listed.items():
-        path = folder / name
-        if not path.is_file() or sha256_of(path) != digest:
-            state = "damaged" if path.is_file() else "missing"
-            raise CorruptFileError(
-                f"{path} is {state}: {EXPORT_FOLDER.marker} lists another content; copy or "
-                f"{_SAVE_AGAIN}"
-            )
-
-
-def _files(folder: pathlib.Path, entries: Any) -> dict[str, str]:
-    """The file of each role: a prefix where the experts share one, light and heavy."""
-    names = [entry.get("file") for entry in entries if isinstance(entry, dict)]
-    found = {name.partition(".")[0]: name for name in names if isinstance(name, str)}
-    if {LIGHT_ROLE, HEAVY_ROLE} - set(found) or set(found) - {LIGHT_ROLE, HEAVY_ROLE, PREFIX_ROLE}:
-        raise CorruptFileError(
-            f"files in {folder / EXPORT_FOLDER.marker} are {', '.join(map(str, names)) or 'none'}, "
-            f"expected those of a light and of a heavy expert: {_SAVE_AGAIN}"
-        )
-    others = [name for name in found.values() if not name.endswith(ENDINGS["onnx"])]
-    if others:
-        raise InvalidValueError(
-            f"{folder / others[0]} is no ONNX file, expected one: {_SAVE_AGAIN} with "
-            "format='onnx', or serve the folder that it was exported from"
-        )
-    return found
-
-
-def _preprocessing(session: OnnxSession) -> Preprocessing | None:
-    values = session.metadata.get("preprocessing")
-    if values is None:
-        return None
-    try:
-        return Preprocessing.from_dict(values)
-    except (TypeError, KeyError, AttributeError, InvalidValueError) as error:
-        raise CorruptFileError(
-            f"preprocessing in {session.path} is damaged ({error}): {_SAVE_AGAIN}"
-        ) from error
 
 
 def _shape(session: OnnxSession, preprocessing: Preprocessing | None) -> tuple[int, int, int]:
     if preprocessing is not None:
         return preprocessing.channels, *preprocessing.input_size
     if session.channels is None or session.image_size is None:
-        raise ShapeError(f"{session.path} does not say what size its images have: {_SAVE_AGAIN}")
+        raise ShapeError(
+            f"{session.path} does not say what size its images have: export the cascade again"
+        )
     return session.channels, *session.image_size
 
 
 def _costs(folder: pathlib.Path, about: dict[str, Any]) -> ServedCosts:
     """Those of the export, or of the router's calibration in an older one."""
     if COSTS in about:
-        return ServedCosts(
-            **{name: about[COSTS][name] for name in ("light", "heavy", "shared", "unit")}
-        )
+        of = about[COSTS]
+        return ServedCosts(of["light"], of["heavy"], of["shared"], of["unit"])
     of = json.loads(core().read_router(str(folder / ROUTER_FILE)))["ledger"]
     return ServedCosts(of["light_cost"], of["heavy_cost"], of["shared_cost"], of["cost_unit"])

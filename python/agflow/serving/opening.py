@@ -10,9 +10,8 @@ from typing import Any
 from agflow._core.loader import core
 from agflow._utils.files import read_bytes
 from agflow._utils.json_file import MAX_JSON_BYTES, parse_object
-from agflow.cascade.file_names import CASCADE_FILE, ROUTER_FILE
+from agflow.cascade.file_names import CASCADE_FILE, EXPORT_FILE, ROUTER_FILE
 from agflow.errors import FileError, InvalidValueError
-from agflow.exporting.folder import EXPORT_FOLDER
 from agflow.serving.experts import Experts, warm_up
 from agflow.serving.served_cascade import ServedCascade
 
@@ -58,10 +57,10 @@ def open_cascade(options_json: str) -> ServedCascade:
     """
     options = _read(options_json)
     folder = pathlib.Path(options["folder"])
-    marker = next((m for m in (CASCADE_FILE, EXPORT_FOLDER.marker) if (folder / m).exists()), None)
+    marker = next((m for m in (CASCADE_FILE, EXPORT_FILE) if (folder / m).exists()), None)
     if marker is None:
         raise FileError(
-            f"{folder} holds neither {CASCADE_FILE} nor {EXPORT_FOLDER.marker}, expected a folder "
+            f"{folder} holds neither {CASCADE_FILE} nor {EXPORT_FILE}, expected a folder "
             "made by agflow.save or agflow.exporting.export_cascade"
         )
     content = read_bytes(folder / marker, "file", MAX_JSON_BYTES)

@@ -17,7 +17,7 @@ from agflow._utils.devices import first_parameter
 from agflow._utils.modes import without_gradients
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.file_names import HEAVY_FOLDER
-from agflow.cascade.folder import Given, load_cascade
+from agflow.cascade.folder import Given, load_cascade, router_of
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import FileError, InvalidValueError, UnsupportedModelError
 from agflow.models import adapter_for, class_names, model_logits
@@ -113,5 +113,5 @@ def _costs(cascade: Cascade) -> ServedCosts:
         costs = cascade.costs
         return ServedCosts(costs.light, costs.heavy, costs.shared, costs.unit)
     except (InvalidValueError, UnsupportedModelError):
-        of = cascade.router.ledger
+        of = router_of(cascade).ledger
         return ServedCosts(of.light_cost, of.heavy_cost, of.shared_cost, of.cost_unit)

@@ -20,6 +20,7 @@ from agflow._utils.progress import ProgressMeter
 from agflow._utils.ranks import Ranks
 from agflow.data.batches import EMPTY, Batch, check_loader
 from agflow.errors import EmptyError, InvalidValueError, NonFiniteError
+from agflow.models.exported import refuse_exported
 from agflow.training.checkpoint import Checkpoint, Progress
 from agflow.training.digests import digest_of, named_tensors
 from agflow.training.feature_objective import objective_of
@@ -135,6 +136,7 @@ def finetune(
     ([1, 2], True)
     """
     batches = _length(loader)
+    refuse_exported(model)
     _check(model, epochs, lr)
     _check_held_out(held_out, loader)
     objective = objective_of(model, distillation)

@@ -44,8 +44,12 @@ def predictions():
 
 @pytest.fixture
 def signalled():
-    """Send this process a signal a little later; returns when it was sent."""
-    sent = []
+    """Send this process a signal a little later; returns when it was sent.
+
+    A process that a shell started in the background ignores SIGINT, which these tests must not
+    depend on.
+    """
+    sent, kept = [], signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def soon(number, after=0.05):
         def send():
@@ -55,7 +59,8 @@ def signalled():
         threading.Timer(after, send).start()
         return sent
 
-    return soon
+    yield soon
+    signal.signal(signal.SIGINT, kept)
 
 
 def test_ctrl_c_ends_a_long_call_and_the_next_one_works(predictions, signalled):

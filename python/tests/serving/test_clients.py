@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from served import filled, opened
+from served import filled, opened, server_process
 
 import agflow
 from agflow.cascade.priors import priors
@@ -34,23 +34,8 @@ def folder(cascade, preprocessing, tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(folder):
     """host:port of a server of the folder, which ends by SIGTERM and answers to the last."""
-    command = shutil.which("agflow")
-    if command is None:
-        pytest.skip("there is no agflow on the PATH")
-    if subprocess.run([command, "serve", "--help"], capture_output=True).returncode:
-        pytest.skip("this agflow does not serve")
-    server = subprocess.Popen(
-        [command, "serve", "--cascade", str(folder), "--port", "0", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    line = server.stdout.readline()
-    assert line, server.communicate()[1]
-    yield json.loads(line)["url"].removeprefix("http://")
-    server.terminate()
-    _, log = server.communicate(timeout=60)
-    assert "panic" not in log and '"level":"ERROR"' not in log, log
+    with server_process(folder) as address:
+        yield address
 
 
 def asked(address, path, body=None):

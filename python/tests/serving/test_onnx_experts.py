@@ -15,11 +15,12 @@ from served import answers, filled, opened
 
 import agflow
 from agflow._utils.onnx_session import OnnxSession
-from agflow.errors import CorruptFileError, DeviceError, InvalidValueError
+from agflow.errors import CorruptFileError, DeviceError, FileError, InvalidValueError
 from agflow.exporting import export_cascade
 from agflow.serving.onnx_experts import shrunk
 
 pytest.importorskip("onnxruntime")
+OUTSIDE = [{"file": "light.onnx"}, {"file": "heavy./../x.onnx"}]
 KINDS = ["ensemble", "fewer pixels", "in pieces"]
 
 
@@ -52,6 +53,16 @@ def test_answers_are_those_of_the_files_and_of_the_cascade(exports, kinds, kind,
     assert np.array_equal(filled(served.light, light.shape, x.numpy()), light)
     some = rows[:size].astype(np.int32)
     assert np.array_equal(filled(served.heavy, heavy.shape, x.numpy()[some], some), heavy)
+
+
+@pytest.mark.parametrize("kind", ["fewer pixels", "in pieces"])
+def test_answers_are_the_bits_of_the_loaded_export(exports, kind, x):
+    loaded = agflow.load(exports[kind])
+    served = opened(exports[kind], threads=torch.get_num_threads())
+    found, rows = answers(served, x.numpy(), loaded)
+    assert np.array_equal(found, loaded(x).numpy()) and len(rows) == loaded.last_call.escalated
+    about = json.loads(served.describe(""))
+    assert about["light_cost"] == loaded.costs.light and about["max_batch"] == loaded.max_batch
 
 
 def test_what_is_served_is_described(exports, kinds):
@@ -105,6 +116,10 @@ def test_an_older_export_whose_light_file_takes_fewer_pixels(exports, kinds, x, 
     assert (about["cost_unit"], about["class_names"]) == ("MACs", None)
 
 
+def damage(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
 def test_what_cannot_be_opened_is_one_sentence(exports, tmp_path):
     folder = exports["fewer pixels"]
     with pytest.raises(DeviceError, match="device is 'cuda', expected cpu: .* ONNX Runtime on the"):
@@ -112,22 +127,34 @@ def test_what_cannot_be_opened_is_one_sentence(exports, tmp_path):
     with pytest.raises(InvalidValueError, match="whose files hold all of its models: leave model"):
         opened(folder, model="module:function")
     copied, files = shutil.copytree(folder, tmp_path / "torch"), ["light.pt2", "heavy.pt2"]
+    for name in files:
+        (copied / name).write_bytes(b"of torch.export")
     forge_json(copied / "export.json", lambda c: c.update(files=[{"file": name} for name in files]))
     with pytest.raises(InvalidValueError, match="light.pt2 is no ONNX file, .* format='onnx', or"):
         opened(copied)
-    for name, change, match in (
-        ("light.onnx", lambda path: path.unlink(), "light.onnx is missing: export.json lists"),
-        ("heavy.onnx", lambda path: path.write_bytes(b"x"), "heavy.onnx is damaged: export.json"),
-        ("router.json", lambda path: path.write_text("{}"), "router.json is damaged: export.json"),
+    for name, change, error, match in (
+        ("light.onnx", pathlib.Path.unlink, FileError, "light.onnx cannot be read: No such file"),
+        ("heavy.onnx", damage, CorruptFileError, "heavy.onnx is damaged or of another cascade"),
+        ("router.json", damage, CorruptFileError, "router.json is damaged or of another cascade"),
     ):
         copied = shutil.copytree(folder, tmp_path / name)
         change(copied / name)
-        with pytest.raises(CorruptFileError, match=match):
+        with pytest.raises(error, match=match):
             opened(copied)
-    for number, files in enumerate(([], [{"file": "light.onnx"}], ["light.onnx"], "light", [{}])):
+    for number, files in enumerate(
+        ([], [{"file": "light.onnx"}], ["light.onnx"], "light", [{}], OUTSIDE)
+    ):
         copied = shutil.copytree(folder, tmp_path / f"files{number}")
         forge_json(copied / "export.json", lambda content, new=files: content.update(files=new))
         with pytest.raises(CorruptFileError, match="files in .*export.json are .*, expected those"):
+            opened(copied)
+    for number, (name, value) in enumerate(
+        (("max_batch", "5"), ("class_names", [1]), ("costs", {"light": 1}))
+    ):
+        copied = shutil.copytree(folder, tmp_path / f"known{number}")
+        change = lambda c, new={name: value}: c.update(**new, checksum=c.pop("checksum"))
+        forge_json(copied / "export.json", change)
+        with pytest.raises(CorruptFileError, match=f"{name} in .*export.json is .* did not write"):
             opened(copied)
 
 

@@ -1,14 +1,17 @@
 """The bytes of an image file are prepared and answered as ``agflow predict`` does that file."""
 
+import dataclasses
 import io
 import json
 import threading
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from served import filled, opened
+from served import filled, opened, server_process
 
 import agflow
 from agflow import commands
@@ -16,7 +19,7 @@ from agflow.cascade.priors import priors
 from agflow.data import load_dataset
 from agflow.errors import AgflowError, InvalidValueError
 
-COMMON = {"seed": None, "batch_size": 64, "features": False, "second_view": False}
+COMMON = {"seed": None, "features": False, "second_view": False}
 
 
 def noise(width, height, channels=3, top=256, dtype=np.uint8):
@@ -88,8 +91,14 @@ def tiff_of(dtype):
 
 
 @pytest.fixture(scope="module")
-def cascade(kinds):
-    return kinds["ensemble"]
+def cascade(kinds, preprocessing):
+    """One that escalates about a half of the odd images."""
+    of = kinds["ensemble"]
+    images = [preprocessing.prepare(Image.open(io.BytesIO(encoded(name)))) for name in ODD]
+    with torch.no_grad():
+        certainty = priors(of.light(torch.tensor(np.stack(images))))[1]["max_probability"]
+    router = dataclasses.replace(of.router, threshold=float(np.median(certainty)) + 1e-4)
+    return agflow.Cascade(of.light, of.heavy, router, shared_blocks=1)
 
 
 @pytest.fixture(scope="module")
@@ -108,19 +117,31 @@ def prepared(served, raw):
     return filled(served.prepare, (3, 32, 32), np.frombuffer(raw, np.uint8))
 
 
-def test_odd_images_are_answered_as_agflow_predict_answers_them(served, folder, tmp_path):
-    (tmp_path / "images" / "0").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def predict(folder, tmp_path_factory):
+    """What ``agflow predict`` says of the odd images, at a batch size, by their sorted names."""
+    path = tmp_path_factory.mktemp("odd")
+    (path / "0").mkdir()
     for name in ODD:
-        (tmp_path / "images" / "0" / name).write_bytes(encoded(name))
-    options = {
-        **COMMON,
-        "light": str(folder / "light"),
-        "heavy": str(folder / "heavy"),
-        "data": f"imagefolder:{tmp_path / 'images'}",
-        "output": str(tmp_path / "predictions.arrow"),
-    }
-    commands.predict(json.dumps(options))
-    expected = agflow.Predictions.load(tmp_path / "predictions.arrow")
+        (path / "0" / name).write_bytes(encoded(name))
+
+    def predict(batch_size):
+        options = {
+            **COMMON,
+            "batch_size": batch_size,
+            "light": str(folder / "light"),
+            "heavy": str(folder / "heavy"),
+            "data": f"imagefolder:{path}",
+            "output": str(path / "predictions.arrow"),
+        }
+        commands.predict(json.dumps(options))
+        return agflow.Predictions.load(path / "predictions.arrow")
+
+    return predict
+
+
+def test_odd_images_are_answered_as_agflow_predict_answers_them(served, predict):
+    expected = predict(batch_size=64)
     images = np.stack([prepared(served, encoded(name)) for name in sorted(ODD)])
     light = filled(served.light, (len(ODD), 10), images)
     heavy = filled(served.heavy, (len(ODD), 10), images, np.arange(len(ODD), dtype=np.int32))
@@ -128,6 +149,39 @@ def test_odd_images_are_answered_as_agflow_predict_answers_them(served, folder, 
     assert np.array_equal(heavy.argmax(1), expected["heavy_prediction"])
     assert np.array_equal(priors(light)[1]["max_probability"], expected["light_prior"])
     assert len({*map(bytes, images)}) == len(ODD) - 1  # a palette in two formats
+
+
+def test_the_server_answers_a_file_as_agflow_predict_does(served, folder, predict, cascade):
+    """One image at a time, so that both run batches of one: the very same prior."""
+    expected, experts = predict(batch_size=1), set()
+    with server_process(folder, "--share", "0", "--max-wait-ms", "0") as address:
+        for row, name in enumerate(sorted(ODD)):
+            answer = classified(address, encoded(name))
+            prior = expected["light_prior"][row]
+            assert np.float32(answer["prior"]) == prior
+            escalated = bool(prior < cascade.threshold)
+            assert answer["expert"] == ("ensemble" if escalated else "light")
+            logits = cascade(torch.from_numpy(prepared(served, encoded(name))[None]))[0]
+            assert answer["class"] == int(logits.argmax())
+            assert np.isclose(answer["probability"], float(logits.softmax(0).max()), rtol=1e-5)
+            experts.add(answer["expert"])
+            if not escalated:
+                assert answer["class"] == expected["light_prediction"][row]
+        for name, make in BROKEN.items():
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                classified(address, make())
+            assert refused.value.code == 400, name
+            said = json.loads(refused.value.read())["error"]
+            assert said and "\n" not in said
+    assert experts == {"ensemble", "light"}
+
+
+def classified(address, raw):
+    request = urllib.request.Request(
+        f"http://{address}/v1/classify", raw, {"Content-Type": "application/octet-stream"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
 
 
 @pytest.mark.parametrize("name", ODD)
