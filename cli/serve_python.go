@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	"agflow/bridge/pyhost"
 	"agflow/cli/serving"
@@ -28,8 +29,9 @@ func serveCascade(c *cli.Context) (outcome, error) {
 	if err != nil {
 		return outcome{}, pythonError(err)
 	}
-	answered, err := options.serve(newExpertsLoader(started, options.loading).load)
-	if closing := started.Close(); err == nil && closing != nil {
+	loader := newExpertsLoader(started, options.loading)
+	answered, err := options.serve(loader.load)
+	if closing := loader.close(); err == nil && closing != nil {
 		return outcome{}, pythonError(closing)
 	}
 	if err != nil {
@@ -57,6 +59,19 @@ func newExpertsLoader(started *pyhost.Interpreter, options string) *expertsLoade
 		l.preparers <- started.NewThread()
 	}
 	return l
+}
+
+// close ends Python, unless an image is still being decoded whose request was cut off: Python can't
+// be ended beside it, and the process ends anyway.
+func (l *expertsLoader) close() error {
+	for range cap(l.preparers) {
+		select {
+		case <-l.preparers:
+		case <-time.After(time.Second):
+			return nil
+		}
+	}
+	return l.python.Close()
 }
 
 // load loads the experts as they are in their folder now. The first time it does so on Python's

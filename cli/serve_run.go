@@ -73,7 +73,10 @@ func (o serveOptions) listen() (listener net.Listener, scheme string, err error)
 	if o.certificate == "" {
 		return listener, "http", nil
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+	}
 	return tls.NewListener(listener, config), "https", nil
 }
 
