@@ -26,3 +26,11 @@ func setInterrupt(interrupt func(syscall.Signal)) {
 	defer signals.mu.Unlock()
 	signals.interrupt = interrupt
 }
+
+// drainOnSignal makes the first signal call drain instead, which returns at once; the second one
+// ends the process.
+func drainOnSignal(drain func()) {
+	signals.mu.Lock()
+	defer signals.mu.Unlock()
+	signals.drain = drain
+}

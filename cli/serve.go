@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -169,6 +171,24 @@ func serveOptionsOf(c *cli.Context) (o serveOptions, err error) {
 	encoded, err := json.Marshal(loading)
 	o.loading = string(encoded)
 	return o, err
+}
+
+// serveLog writes a line an event to stderr: text for people, JSON with --json.
+func serveLog(c *cli.Context) *slog.Logger {
+	if asked(c, "json") {
+		return slog.New(slog.NewJSONHandler(c.App.ErrWriter, nil))
+	}
+	return slog.New(slog.NewTextHandler(c.App.ErrWriter, nil))
+}
+
+// announce prints where the server listens, once it answers.
+func announce(c *cli.Context, url string) {
+	if asked(c, "json") {
+		line, _ := json.Marshal(map[string]any{"url": url, "pid": os.Getpid()})
+		fmt.Fprintln(c.App.Writer, string(line))
+		return
+	}
+	fmt.Fprintf(c.App.Writer, "serving at %s\n", url)
 }
 
 func seconds(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }

@@ -1,3 +1,5 @@
+//go:build python
+
 package main
 
 import (

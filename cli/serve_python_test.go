@@ -5,11 +5,14 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -344,6 +347,48 @@ func TestServeReloadsUnderLoad(t *testing.T) {
 		t.Error("nothing was answered meanwhile")
 	}
 	_ = s.command.Process.Signal(syscall.SIGINT)
+	if out, status := s.end(); status != exitOK {
+		t.Errorf("status %d, %q\n%s", status, out, s.log.text())
+	}
+}
+
+func TestServeEncryptedForThoseWithTheToken(t *testing.T) {
+	t.Parallel()
+	trusted := httptest.NewUnstartedServer(nil)
+	trusted.EnableHTTP2 = true // of its client
+	trusted.StartTLS()
+	defer trusted.Close()
+	pair := trusted.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded := func(kind string, content []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content}))
+	}
+	folder := fill(t, map[string]string{
+		"chain.pem": encoded("CERTIFICATE", pair.Certificate[0]),
+		"key.pem":   encoded("PRIVATE KEY", key), "token": "secret\n",
+	})
+	s := startServing(t, `{"gain": 1}`, "--tls-certificate", folder+"/chain.pem", "--tls-key",
+		folder+"/key.pem", "--token-file", folder+"/token").ready()
+	if !strings.HasPrefix(s.url, "https://") {
+		t.Fatal(s.url)
+	}
+	for token, want := range map[string]int{
+		"": http.StatusUnauthorized, "Bearer other": http.StatusUnauthorized,
+		"Bearer secret": http.StatusOK,
+	} {
+		request, _ := http.NewRequest(http.MethodGet, s.url+"/v2/models/stub", nil)
+		request.Header.Set("Authorization", token)
+		answer, err := trusted.Client().Do(request)
+		if err != nil || answer.StatusCode != want || answer.ProtoMajor != 2 {
+			t.Errorf("%q: %v, %v", token, answer, err)
+			continue
+		}
+		_ = answer.Body.Close()
+	}
+	_ = s.command.Process.Signal(syscall.SIGTERM)
 	if out, status := s.end(); status != exitOK {
 		t.Errorf("status %d, %q\n%s", status, out, s.log.text())
 	}

@@ -1,11 +1,10 @@
+//go:build python
+
 package main
 
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
-	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -16,27 +15,7 @@ import (
 
 	"agflow/cli/serving"
 	"agflow/cli/serving/web"
-
-	"github.com/urfave/cli/v2"
 )
-
-// serveLog writes a line an event to stderr: text for people, JSON with --json.
-func serveLog(c *cli.Context) *slog.Logger {
-	if asked(c, "json") {
-		return slog.New(slog.NewJSONHandler(c.App.ErrWriter, nil))
-	}
-	return slog.New(slog.NewTextHandler(c.App.ErrWriter, nil))
-}
-
-// announce prints where the server listens, once it answers.
-func announce(c *cli.Context, url string) {
-	if asked(c, "json") {
-		line, _ := json.Marshal(map[string]any{"url": url, "pid": os.Getpid()})
-		fmt.Fprintln(c.App.Writer, string(line))
-		return
-	}
-	fmt.Fprintf(c.App.Writer, "serving at %s\n", url)
-}
 
 // serve loads the experts and answers until a signal ends it; it returns how many images it has
 // answered. Load is called again on SIGHUP.
@@ -94,7 +73,10 @@ func (o serveOptions) listen() (listener net.Listener, scheme string, err error)
 	if o.certificate == "" {
 		return listener, "http", nil
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{
+		Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+	}
 	return tls.NewListener(listener, config), "https", nil
 }
 

@@ -80,11 +80,3 @@ func (i interrupted) Error() string {
 	}
 	return "interrupted"
 }
-
-// drainOnSignal makes the first signal call drain instead, which returns at once; the second one
-// ends the process.
-func drainOnSignal(drain func()) {
-	signals.mu.Lock()
-	defer signals.mu.Unlock()
-	signals.drain = drain
-}

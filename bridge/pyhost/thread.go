@@ -17,15 +17,17 @@ type worker struct{ work chan func() }
 
 // NewThread starts a further thread of Python, which must be idle when Python is closed.
 func (p *Interpreter) NewThread() Thread {
-	w := worker{make(chan func())}
-	go w.serve()
+	w, started := worker{make(chan func())}, make(chan struct{})
+	go w.serve(started)
+	<-started // a thread that came after the end of Python would fall into it
 	return w
 }
 
-func (w worker) serve() {
+func (w worker) serve(started chan<- struct{}) {
 	runtime.LockOSThread()
 	python3.PyGILState_Ensure()
 	state := python3.PyEval_SaveThread()
+	close(started)
 	for f := range w.work {
 		python3.PyEval_RestoreThread(state)
 		f()

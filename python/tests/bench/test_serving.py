@@ -45,9 +45,7 @@ def exported(deit, tmp_path_factory):
     threshold = float(confidence.sort().values[ESCALATED - 1 : ESCALATED + 1].double().mean())
     router = router.__class__(**{**vars(router), "threshold": threshold})
     folder = tmp_path_factory.mktemp("served") / "cascade"
-    export_cascade(
-        agflow.Cascade(light, heavy, router), folder, preprocessing=preprocessing
-    )
+    export_cascade(agflow.Cascade(light, heavy, router), folder, preprocessing=preprocessing)
     return folder, images.numpy()
 
 
@@ -128,6 +126,8 @@ def test_server_over_the_bare_runtime(exported, threads):
             ratios.append((end - middle) / (middle - begin))
             rates = [BATCH * BATCHES / t for t in (middle - begin, end - middle)]
             print(f"{threads} threads: bare {rates[0]:.1f}, server {rates[1]:.1f} images/s")
-    print(f"server over bare: {statistics.median(ratios):.3f} ({min(ratios):.3f} to "
-          f"{max(ratios):.3f})")
+    print(
+        f"server over bare: {statistics.median(ratios):.3f} ({min(ratios):.3f} to "
+        f"{max(ratios):.3f})"
+    )
     assert statistics.median(ratios) < 1.15
