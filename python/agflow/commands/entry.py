@@ -71,13 +71,21 @@ def load_compared(options: dict) -> tuple[nn.Module, Preprocessing, str, nn.Modu
     An expert has weights of its own, so that those given are the other's; both get the images that
     the first one takes.
     """
+    from agflow.models.exported import ExportedExpert, exported_file
     from agflow.models.load import IMAGE_OPTIONS, expert_folder
 
     if not options.get("dense"):
         return *load_role(options, "model"), None
     none = dict.fromkeys(("weights", *IMAGE_OPTIONS))
-    own = {role: expert_folder(options[role]) is not None for role in ("model", "dense")}
-    found = load_role({**options, **none} if own["model"] else options, "model")
+    files = {role: exported_file(options[role]) for role in ("model", "dense")}
+    own = {
+        role: file is not None or expert_folder(options[role]) is not None
+        for role, file in files.items()
+    }
+    left_out = {"weights": None} if files["model"] is not None else none
+    found = load_role({**options, **left_out} if own["model"] else options, "model")
+    if files["dense"] is not None:
+        return *found, ExportedExpert(files["dense"])
     known = {"mean": found[1].mean, "std": found[1].std}
     of_dense = {**none, **({} if own["dense"] or options["dense"] == "example" else known)}
     if own["model"] and not own["dense"]:

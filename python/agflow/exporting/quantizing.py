@@ -223,7 +223,7 @@ class _Trial:
         self.parent, self.candidates = parent, candidates
         self._answers: dict[str, list[np.ndarray]] = {_PARENT: [], **{m: [] for m in candidates}}
         self._labels: list[np.ndarray] = []
-        self._timed_BCHW = np.zeros(0, np.float32)
+        self._timed: list[np.ndarray] = []  # images
 
     def compare(self, read: Read, calibration: torch.Tensor, sketch: ImageSketch) -> None:
         """Answer all images but those that calibrated; all go into the sketch."""
@@ -246,8 +246,7 @@ class _Trial:
             self._answers[name].append(session.run(images_BCHW).argmax(1))
         if labels_B is not None:
             self._labels.append(labels_B)
-        if len(images_BCHW) > len(self._timed_BCHW):
-            self._timed_BCHW = images_BCHW[:_TIMED_IMAGES]
+        self._timed.extend(images_BCHW[: _TIMED_IMAGES - len(self._timed)])
 
     def found(self, method: str, calibration_images: int) -> Quantization:
         loss = agreement = None
@@ -277,8 +276,8 @@ class _Trial:
     @property
     def _timed_images(self) -> np.ndarray:
         """The batch that is timed: real images, or noise where there are none."""
-        if len(self._timed_BCHW):
-            return self._timed_BCHW
+        if self._timed:
+            return np.stack(self._timed)
         shape = (_TIMED_IMAGES, self.parent.channels or 0, *(self.parent.image_size or ()))
         return np.random.default_rng(_SEED).standard_normal(shape, np.float32)
 

@@ -126,11 +126,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = files_of(given, model, preprocessing, pathlib.Path(folder))
         test = loader(given, preprocessing, "imagenette160_val.parquet", given.test)
+        print_losses(files, test, max(given.threads))
         images, _ = next(iter(test))
         for threads in given.threads:
             for batch in given.batches:
                 print_speeds(files, model, images[:batch].contiguous(), threads, given.rounds)
-        print_losses(files, test, max(given.threads))
 
 
 if __name__ == "__main__":

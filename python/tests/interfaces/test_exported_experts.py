@@ -97,3 +97,19 @@ def test_an_expert_of_another_normalisation_is_refused(world, tmp_path):
             features=False,
             second_view=False,
         )
+
+
+def test_a_file_is_compared_with_a_model_whose_weights_are_given(world, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "zoo_of_one.py").write_text(
+        "from small_vits import made, of_timm\n\n\ndef heavy():\n    return made(of_timm)\n"
+    )
+    heavy = agflow.load(world / "cascade" / "heavy")
+    agflow.export(heavy, tmp_path / "heavy.onnx", preprocessing=PREPROCESSING)
+    weights = str(world / "cascade" / "heavy" / "model.safetensors")
+    file, dense = str(tmp_path / "heavy.onnx"), "zoo_of_one:heavy"
+    data = {"data": f"npz:{world / 'images.npz'}", "limit": 40}
+    for pair in ({"model": file, "dense": dense}, {"model": dense, "dense": file}):
+        means = {"mean": ["0.5"] * 3, "std": ["0.25"] * 3} if pair["model"] == dense else {}
+        found = call("evaluate", **pair, **data, **means, weights=weights)
+        assert found["agreement"]["answers"]["value"] == 1
