@@ -36,8 +36,8 @@ func serveCommand() *cli.Command {
 			need(checked(place("cascade", "`FOLDER` of a cascade, or of an exported one, which "+
 				"needs no torch"), checkServed)),
 		}, inputs(
-			setting("model", "`MODULE:FUNCTION` that makes a model of your own class, which no "+
-				"folder can"),
+			setting("own-model", "`MODULE:FUNCTION` that makes a model of your own class, which "+
+				"no folder can"),
 		), method(
 			atLeast(1, step.number("max-batch", "`N` images a batch")),
 			within(0, 60_000, true, step.fraction("max-wait-ms",
@@ -165,7 +165,7 @@ func serveOptionsOf(c *cli.Context) (o serveOptions, err error) {
 	if c.IsSet("threads") {
 		loading["threads"] = c.Int("threads")
 	}
-	if model := c.String("model"); model != "" {
+	if model := c.String("own-model"); model != "" {
 		loading["model"] = model
 	}
 	encoded, err := json.Marshal(loading)

@@ -43,9 +43,9 @@ func serveCascade(c *cli.Context) (outcome, error) {
 		fmt.Sprintf("answered %d images", answered)}, nil
 }
 
-// waitPassively keeps OpenMP's threads from spinning while they wait, which takes the cores from the
-// threads that decode images and answer requests: on a busy machine a small image took 456 ms in
-// place of 14. The environment may say otherwise.
+// waitPassively keeps OpenMP's threads from spinning while they wait, which takes the cores from
+// the threads that decode images and answer requests: on a busy machine a small image took 456 ms
+// in place of 14. The environment may say otherwise.
 func waitPassively() {
 	const policy = "OMP_WAIT_POLICY"
 	if _, said := os.LookupEnv(policy); !said {

@@ -56,7 +56,7 @@ def rows_of(lent: memoryview, images: int, batch: int) -> np.ndarray:
     --------
     >>> import numpy as np
     >>> from agflow.serving.buffers import rows_of
-    >>> rows_of(memoryview(np.array([1, 3], np.int32)), images=2, batch=4)
+    >>> rows_of(memoryview(np.array([1, 3], np.int32).tobytes()), images=2, batch=4)
     array([1, 3])
     """
     if lent.nbytes != 4 * images:

@@ -49,9 +49,9 @@ class ServedCascade:
     ...     agflow.save(cascade, f"{scratch}/cascade", preprocessing=preprocessing)
     ...     options = {"folder": f"{scratch}/cascade", "max_batch": 4}
     ...     served = agflow.serving.open_cascade(json.dumps(options))
-    >>> logits = np.empty((2, 10), np.float32)
-    >>> served.light(memoryview(np.zeros((2, 1, 28, 28), np.float32)), memoryview(logits))
-    >>> bool(np.isfinite(logits).all())
+    >>> logits = bytearray(4 * 2 * 10)
+    >>> served.light(memoryview(bytes(4 * 2 * 28 * 28)), memoryview(logits))
+    >>> bool(np.isfinite(np.frombuffer(logits, np.float32)).all())
     True
     """
 

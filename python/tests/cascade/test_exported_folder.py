@@ -9,7 +9,7 @@ from foreign_onnx import write_classifier
 
 import agflow
 from agflow import errors
-from agflow.cascade.exported_folder import EXPORT_FOLDER
+from agflow.cascade.export_file import EXPORT_FOLDER
 
 SIZE = (foreign_onnx.CHANNELS, foreign_onnx.HEIGHT, foreign_onnx.WIDTH)
 
@@ -52,6 +52,8 @@ def test_damage_is_named(folder, name):
 
 def test_exports_that_are_no_pair_of_onnx_files_are_refused(folder):
     for files in (["light.pt2", "heavy.pt2"], ["prefix.onnx", "light.onnx", "heavy.onnx"]):
+        for name in files:
+            (folder / name).touch()
         EXPORT_FOLDER.seal(folder, {"files": [{"file": name} for name in files]})
         with pytest.raises(errors.UnsupportedModelError, match=f"is an export of {files[0]}"):
             agflow.load(folder)
