@@ -224,11 +224,20 @@ func (s *Service) answer(batch []item) {
 // serves everybody.
 func (g *generation) guarded(batch []item) (p passed, err error) {
 	defer fault.Recover(&err)
-	images := make([]float32, 0, len(batch)*g.model.size())
+	return g.pass(joined(batch), len(batch))
+}
+
+// joined are the images of a batch, one behind the other: those of one request lie so already.
+func joined(batch []item) []float32 {
+	first, size := batch[0], batch[0].from.model.size()
+	if last := batch[len(batch)-1]; last.request == first.request {
+		return first.images[first.index*size : (last.index+1)*size]
+	}
+	images := make([]float32, 0, len(batch)*size)
 	for _, i := range batch {
 		images = append(images, i.image()...)
 	}
-	return g.pass(images, len(batch))
+	return images
 }
 
 func (s *Service) deliver(batch []item, found passed) {
