@@ -193,11 +193,14 @@ func announce(c *cli.Context, url string) {
 
 func seconds(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
 
+// maxToken is the greatest size of a token's file, in bytes: no header holds more.
+const maxToken = 64 << 10
+
 // tokenOf is the token in a file, without the blanks and line ends around it.
 func tokenOf(file string) (string, error) {
-	content, err := os.ReadFile(file)
+	content, err := ipcfile.ReadBytes(file, maxToken)
 	if err != nil {
-		return "", failure("--token-file: %w", err)
+		return "", err
 	}
 	token := strings.TrimSpace(string(content))
 	if token == "" || strings.ContainsAny(token, " \t\r\n") {

@@ -97,16 +97,14 @@ func (g *generation) askHeavy(images []float32, rows []int32) (map[int][]float32
 // the calibrated router decided.
 func (g *generation) read(p *passed, b batch, all bool) error {
 	router := g.model.Router
-	if all {
-		router.Threshold.Threshold = routing.EscalateAll
-	}
-	calibrated, err := b.answered(g.model.Router)
+	calibrated, err := b.answered(router, false)
 	if err != nil {
 		return err
 	}
 	answered := calibrated
 	if all {
-		if answered, err = b.answered(router); err != nil {
+		router.Threshold.Threshold = routing.EscalateAll
+		if answered, err = b.answered(router, true); err != nil {
 			return err
 		}
 	}
@@ -133,22 +131,19 @@ func (g *generation) read(p *passed, b batch, all bool) error {
 	return nil
 }
 
-// answered returns a router's decisions and answers.
-func (b batch) answered(router routing.Router) (routing.Decisions, error) {
-	decided, err := router.Decide(b.light)
-	if err != nil {
-		return decided, err
-	}
+// answered returns a router's decisions and answers. The images escalate that were decided to, or
+// all of them.
+func (b batch) answered(router routing.Router, all bool) (routing.Decisions, error) {
 	var escalated []float32
-	for i, escalates := range decided.Escalate {
-		if escalates {
+	for i, escalates := range b.decided.Escalate {
+		if escalates || all {
 			escalated = append(escalated, b.heavy[i]...)
 		}
 	}
 	k := b.light.Channels()
 	heavy, err := tensor.NewView(escalated, len(escalated)/k, k)
 	if err != nil {
-		return decided, err
+		return routing.Decisions{}, err
 	}
 	return router.Answer(b.light, heavy)
 }

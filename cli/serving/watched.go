@@ -78,12 +78,12 @@ func (w *watched) restore(model Model, calibration *monitor.Calibration) error {
 	if w.o.State == "" {
 		return nil
 	}
-	content, err := os.ReadFile(w.o.State)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, missing := os.Stat(w.o.State); errors.Is(missing, fs.ErrNotExist) {
 		return w.write() // so that a place that can't be written is known now
 	}
+	content, err := ipcfile.ReadBytes(w.o.State, monitor.MaxState)
 	if err != nil {
-		return ipcfile.IOFault(w.o.State, "read", err)
+		return err
 	}
 	restored, err := monitor.Restore(content, model.Router, calibration, w.o.Options)
 	if err == nil {
