@@ -20,21 +20,22 @@ TEXT ·absYGFloat32(SB), NOSPLIT, $8-56
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLQ   $0x01, Y0, Y0
 	MOVQ     rows+32(FP), R8
-	MOVQ     channels+40(FP), R9
-	IMUL3Q   $0x04, R9, R9
-	CMPQ     R9, $0x00001000
-	JGE      far_for_fewer
-	CMPQ     CX, R9
-	JNE      far_for_fewer
-	CMPQ     SI, R9
-	JNE      far_for_fewer
-	JMP      fewer
 
-far_for_fewer:
 four:
-	CMPQ R8, $0x04
-	JL   fewer
-	MOVQ sum+48(FP), R9
+	CMPQ   R8, $0x04
+	JL     fewer
+	MOVQ   sum+48(FP), R9
+	MOVQ   channels+40(FP), R10
+	IMUL3Q $0x04, R10, R10
+	CMPQ   R10, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R10
+	JNE    far_for_near
+	CMPQ   SI, R10
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
@@ -99,16 +100,81 @@ channels_of_four:
 	ADDQ       $0x40, R9
 	SUBQ       $0x08, R12
 	JG         channels_of_four
-	MOVQ       channels+40(FP), R9
-	IMUL3Q     $0x04, R9, R9
-	SUBQ       R9, AX
-	LEAQ       (AX)(CX*4), AX
-	MOVQ       channels+40(FP), R9
-	IMUL3Q     $0x04, R9, R9
-	SUBQ       R9, BX
-	LEAQ       (BX)(SI*4), BX
-	SUBQ       $0x04, R8
-	JMP        four
+	JMP        end_of_channels
+
+near:
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	ADDQ       $0x00000080, R10
+	PREFETCHT1 (R11)
+	PREFETCHT1 64(R11)
+	ADDQ       $0x00000080, R11
+	VMOVUPD    (R9), Y1
+	VMOVUPD    32(R9), Y2
+	VCVTPS2PD  (AX), Y3
+	VCVTPS2PD  16(AX), Y4
+	VCVTPS2PD  (BX), Y5
+	VCVTPS2PD  16(BX), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VCVTPS2PD  (AX)(CX*1), Y3
+	VCVTPS2PD  16(AX)(CX*1), Y4
+	VCVTPS2PD  (BX)(SI*1), Y5
+	VCVTPS2PD  16(BX)(SI*1), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VCVTPS2PD  (AX)(CX*2), Y3
+	VCVTPS2PD  16(AX)(CX*2), Y4
+	VCVTPS2PD  (BX)(SI*2), Y5
+	VCVTPS2PD  16(BX)(SI*2), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VCVTPS2PD  (AX)(DX*1), Y3
+	VCVTPS2PD  16(AX)(DX*1), Y4
+	VCVTPS2PD  (BX)(DI*1), Y5
+	VCVTPS2PD  16(BX)(DI*1), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    Y1, (R9)
+	VMOVUPD    Y2, 32(R9)
+	ADDQ       $0x20, AX
+	ADDQ       $0x20, BX
+	ADDQ       $0x40, R9
+	SUBQ       $0x08, R12
+	JG         channels_of_near
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x04, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x04, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -462,21 +528,22 @@ TEXT ·absYGFloat64(SB), NOSPLIT, $8-56
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLQ   $0x01, Y0, Y0
 	MOVQ     rows+32(FP), R8
-	MOVQ     channels+40(FP), R9
-	IMUL3Q   $0x08, R9, R9
-	CMPQ     R9, $0x00001000
-	JGE      far_for_fewer
-	CMPQ     CX, R9
-	JNE      far_for_fewer
-	CMPQ     SI, R9
-	JNE      far_for_fewer
-	JMP      fewer
 
-far_for_fewer:
 four:
-	CMPQ R8, $0x04
-	JL   fewer
-	MOVQ sum+48(FP), R9
+	CMPQ   R8, $0x04
+	JL     fewer
+	MOVQ   sum+48(FP), R9
+	MOVQ   channels+40(FP), R10
+	IMUL3Q $0x08, R10, R10
+	CMPQ   R10, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R10
+	JNE    far_for_near
+	CMPQ   SI, R10
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
@@ -541,16 +608,85 @@ channels_of_four:
 	ADDQ       $0x40, R9
 	SUBQ       $0x08, R12
 	JG         channels_of_four
-	MOVQ       channels+40(FP), R9
-	IMUL3Q     $0x08, R9, R9
-	SUBQ       R9, AX
-	LEAQ       (AX)(CX*4), AX
-	MOVQ       channels+40(FP), R9
-	IMUL3Q     $0x08, R9, R9
-	SUBQ       R9, BX
-	LEAQ       (BX)(SI*4), BX
-	SUBQ       $0x04, R8
-	JMP        four
+	JMP        end_of_channels
+
+near:
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1 (R10)
+	PREFETCHT1 64(R10)
+	PREFETCHT1 128(R10)
+	PREFETCHT1 192(R10)
+	ADDQ       $0x00000100, R10
+	PREFETCHT1 (R11)
+	PREFETCHT1 64(R11)
+	PREFETCHT1 128(R11)
+	PREFETCHT1 192(R11)
+	ADDQ       $0x00000100, R11
+	VMOVUPD    (R9), Y1
+	VMOVUPD    32(R9), Y2
+	VMOVUPD    (AX), Y3
+	VMOVUPD    32(AX), Y4
+	VMOVUPD    (BX), Y5
+	VMOVUPD    32(BX), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    (AX)(CX*1), Y3
+	VMOVUPD    32(AX)(CX*1), Y4
+	VMOVUPD    (BX)(SI*1), Y5
+	VMOVUPD    32(BX)(SI*1), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    (AX)(CX*2), Y3
+	VMOVUPD    32(AX)(CX*2), Y4
+	VMOVUPD    (BX)(SI*2), Y5
+	VMOVUPD    32(BX)(SI*2), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    (AX)(DX*1), Y3
+	VMOVUPD    32(AX)(DX*1), Y4
+	VMOVUPD    (BX)(DI*1), Y5
+	VMOVUPD    32(BX)(DI*1), Y6
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y2, Y2
+	VMOVUPD    Y1, (R9)
+	VMOVUPD    Y2, 32(R9)
+	ADDQ       $0x40, AX
+	ADDQ       $0x40, BX
+	ADDQ       $0x40, R9
+	SUBQ       $0x08, R12
+	JG         channels_of_near
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x08, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x08, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -924,21 +1060,22 @@ TEXT ·absYGFloat16(SB), NOSPLIT, $8-56
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLD   $0x01, Y0, Y0
 	MOVQ     rows+32(FP), R8
-	MOVQ     channels+40(FP), R9
-	IMUL3Q   $0x02, R9, R9
-	CMPQ     R9, $0x00001000
-	JGE      far_for_fewer
-	CMPQ     CX, R9
-	JNE      far_for_fewer
-	CMPQ     SI, R9
-	JNE      far_for_fewer
-	JMP      fewer
 
-far_for_fewer:
 four:
-	CMPQ R8, $0x04
-	JL   fewer
-	MOVQ sum+48(FP), R9
+	CMPQ   R8, $0x04
+	JL     fewer
+	MOVQ   sum+48(FP), R9
+	MOVQ   channels+40(FP), R10
+	IMUL3Q $0x02, R10, R10
+	CMPQ   R10, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R10
+	JNE    far_for_near
+	CMPQ   SI, R10
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
@@ -999,16 +1136,75 @@ channels_of_four:
 	ADDQ         $0x40, R9
 	SUBQ         $0x08, R12
 	JG           channels_of_four
-	MOVQ         channels+40(FP), R9
-	IMUL3Q       $0x02, R9, R9
-	SUBQ         R9, AX
-	LEAQ         (AX)(CX*4), AX
-	MOVQ         channels+40(FP), R9
-	IMUL3Q       $0x02, R9, R9
-	SUBQ         R9, BX
-	LEAQ         (BX)(SI*4), BX
-	SUBQ         $0x04, R8
-	JMP          four
+	JMP          end_of_channels
+
+near:
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1   (R10)
+	ADDQ         $0x00000040, R10
+	PREFETCHT1   (R11)
+	ADDQ         $0x00000040, R11
+	VMOVUPD      (R9), Y1
+	VMOVUPD      32(R9), Y2
+	VCVTPH2PS    (AX), Y3
+	VCVTPH2PS    (BX), Y4
+	VMULPS       Y3, Y4, Y4
+	VANDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VCVTPS2PD    X4, Y4
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y3, Y2, Y2
+	VCVTPH2PS    (AX)(CX*1), Y3
+	VCVTPH2PS    (BX)(SI*1), Y4
+	VMULPS       Y3, Y4, Y4
+	VANDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VCVTPS2PD    X4, Y4
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y3, Y2, Y2
+	VCVTPH2PS    (AX)(CX*2), Y3
+	VCVTPH2PS    (BX)(SI*2), Y4
+	VMULPS       Y3, Y4, Y4
+	VANDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VCVTPS2PD    X4, Y4
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y3, Y2, Y2
+	VCVTPH2PS    (AX)(DX*1), Y3
+	VCVTPH2PS    (BX)(DI*1), Y4
+	VMULPS       Y3, Y4, Y4
+	VANDPS       Y0, Y4, Y4
+	VEXTRACTF128 $0x01, Y4, X3
+	VCVTPS2PD    X4, Y4
+	VCVTPS2PD    X3, Y3
+	VADDPD       Y4, Y1, Y1
+	VADDPD       Y3, Y2, Y2
+	VMOVUPD      Y1, (R9)
+	VMOVUPD      Y2, 32(R9)
+	ADDQ         $0x10, AX
+	ADDQ         $0x10, BX
+	ADDQ         $0x40, R9
+	SUBQ         $0x08, R12
+	JG           channels_of_near
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -1370,21 +1566,22 @@ TEXT ·absYGBFloat16(SB), NOSPLIT, $8-56
 	VPCMPEQD Y0, Y0, Y0
 	VPSRLQ   $0x01, Y0, Y0
 	MOVQ     rows+32(FP), R8
-	MOVQ     channels+40(FP), R9
-	IMUL3Q   $0x02, R9, R9
-	CMPQ     R9, $0x00001000
-	JGE      far_for_fewer
-	CMPQ     CX, R9
-	JNE      far_for_fewer
-	CMPQ     SI, R9
-	JNE      far_for_fewer
-	JMP      fewer
 
-far_for_fewer:
 four:
-	CMPQ R8, $0x04
-	JL   fewer
-	MOVQ sum+48(FP), R9
+	CMPQ   R8, $0x04
+	JL     fewer
+	MOVQ   sum+48(FP), R9
+	MOVQ   channels+40(FP), R10
+	IMUL3Q $0x02, R10, R10
+	CMPQ   R10, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R10
+	JNE    far_for_near
+	CMPQ   SI, R10
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
@@ -1473,16 +1670,103 @@ channels_of_four:
 	ADDQ       $0x40, R9
 	SUBQ       $0x08, R12
 	JG         channels_of_four
-	MOVQ       channels+40(FP), R9
-	IMUL3Q     $0x02, R9, R9
-	SUBQ       R9, AX
-	LEAQ       (AX)(CX*4), AX
-	MOVQ       channels+40(FP), R9
-	IMUL3Q     $0x02, R9, R9
-	SUBQ       R9, BX
-	LEAQ       (BX)(SI*4), BX
-	SUBQ       $0x04, R8
-	JMP        four
+	JMP        end_of_channels
+
+near:
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1 (R10)
+	ADDQ       $0x00000040, R10
+	PREFETCHT1 (R11)
+	ADDQ       $0x00000040, R11
+	VMOVUPD    (R9), Y1
+	VMOVUPD    32(R9), Y2
+	VPXOR      X3, X3, X3
+	VPUNPCKLWD (AX), X3, X4
+	VPUNPCKHWD (AX), X3, X3
+	VCVTPS2PD  X4, Y4
+	VCVTPS2PD  X3, Y3
+	VPXOR      X5, X5, X5
+	VPUNPCKLWD (BX), X5, X6
+	VPUNPCKHWD (BX), X5, X5
+	VCVTPS2PD  X6, Y6
+	VCVTPS2PD  X5, Y5
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y3, Y2, Y2
+	VPXOR      X3, X3, X3
+	VPUNPCKLWD (AX)(CX*1), X3, X4
+	VPUNPCKHWD (AX)(CX*1), X3, X3
+	VCVTPS2PD  X4, Y4
+	VCVTPS2PD  X3, Y3
+	VPXOR      X5, X5, X5
+	VPUNPCKLWD (BX)(SI*1), X5, X6
+	VPUNPCKHWD (BX)(SI*1), X5, X5
+	VCVTPS2PD  X6, Y6
+	VCVTPS2PD  X5, Y5
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y3, Y2, Y2
+	VPXOR      X3, X3, X3
+	VPUNPCKLWD (AX)(CX*2), X3, X4
+	VPUNPCKHWD (AX)(CX*2), X3, X3
+	VCVTPS2PD  X4, Y4
+	VCVTPS2PD  X3, Y3
+	VPXOR      X5, X5, X5
+	VPUNPCKLWD (BX)(SI*2), X5, X6
+	VPUNPCKHWD (BX)(SI*2), X5, X5
+	VCVTPS2PD  X6, Y6
+	VCVTPS2PD  X5, Y5
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y3, Y2, Y2
+	VPXOR      X3, X3, X3
+	VPUNPCKLWD (AX)(DX*1), X3, X4
+	VPUNPCKHWD (AX)(DX*1), X3, X3
+	VCVTPS2PD  X4, Y4
+	VCVTPS2PD  X3, Y3
+	VPXOR      X5, X5, X5
+	VPUNPCKLWD (BX)(DI*1), X5, X6
+	VPUNPCKHWD (BX)(DI*1), X5, X5
+	VCVTPS2PD  X6, Y6
+	VCVTPS2PD  X5, Y5
+	VMULPD     Y6, Y4, Y4
+	VANDPD     Y0, Y4, Y4
+	VMULPD     Y5, Y3, Y3
+	VANDPD     Y0, Y3, Y3
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y3, Y2, Y2
+	VMOVUPD    Y1, (R9)
+	VMOVUPD    Y2, 32(R9)
+	ADDQ       $0x10, AX
+	ADDQ       $0x10, BX
+	ADDQ       $0x40, R9
+	SUBQ       $0x08, R12
+	JG         channels_of_near
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:
@@ -1889,21 +2173,22 @@ TEXT ·absYGInFloat32(SB), NOSPLIT, $16-57
 	VPSRLD   $0x10, Y0, Y1
 	VPSLLD   $0x10, Y1, Y1
 	MOVQ     rows+32(FP), R8
-	MOVQ     channels+40(FP), R9
-	IMUL3Q   $0x02, R9, R9
-	CMPQ     R9, $0x00001000
-	JGE      far_for_fewer
-	CMPQ     CX, R9
-	JNE      far_for_fewer
-	CMPQ     SI, R9
-	JNE      far_for_fewer
-	JMP      fewer
 
-far_for_fewer:
 four:
-	CMPQ R8, $0x04
-	JL   fewer
-	MOVQ sum+48(FP), R9
+	CMPQ   R8, $0x04
+	JL     fewer
+	MOVQ   sum+48(FP), R9
+	MOVQ   channels+40(FP), R10
+	IMUL3Q $0x02, R10, R10
+	CMPQ   R10, $0x00001000
+	JGE    far_for_near
+	CMPQ   CX, R10
+	JNE    far_for_near
+	CMPQ   SI, R10
+	JNE    far_for_near
+	JMP    near
+
+far_for_near:
 	LEAQ (AX)(CX*4), R10
 	LEAQ (BX)(SI*4), R11
 	MOVQ channels+40(FP), R12
@@ -2016,16 +2301,129 @@ channels_of_four:
 	ADDQ         $0x00000080, R9
 	SUBQ         $0x10, R12
 	JG           channels_of_four
-	MOVQ         channels+40(FP), R9
-	IMUL3Q       $0x02, R9, R9
-	SUBQ         R9, AX
-	LEAQ         (AX)(CX*4), AX
-	MOVQ         channels+40(FP), R9
-	IMUL3Q       $0x02, R9, R9
-	SUBQ         R9, BX
-	LEAQ         (BX)(SI*4), BX
-	SUBQ         $0x04, R8
-	JMP          four
+	JMP          end_of_channels
+
+near:
+	LEAQ (AX)(CX*4), R10
+	LEAQ (BX)(SI*4), R11
+	MOVQ channels+40(FP), R12
+
+channels_of_near:
+	PREFETCHT1   (R10)
+	PREFETCHT1   64(R10)
+	ADDQ         $0x00000080, R10
+	PREFETCHT1   (R11)
+	PREFETCHT1   64(R11)
+	ADDQ         $0x00000080, R11
+	VMOVUPD      (R9), Y2
+	VMOVUPD      32(R9), Y3
+	VMOVUPD      64(R9), Y4
+	VMOVUPD      96(R9), Y5
+	VMOVDQU      (AX), Y6
+	VMOVDQU      (BX), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(CX*1), Y6
+	VMOVDQU      (BX)(SI*1), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(CX*2), Y6
+	VMOVDQU      (BX)(SI*2), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVDQU      (AX)(DX*1), Y6
+	VMOVDQU      (BX)(DI*1), Y8
+	VPAND        Y1, Y6, Y7
+	VPAND        Y1, Y8, Y9
+	VPSLLD       $0x10, Y6, Y6
+	VPSLLD       $0x10, Y8, Y8
+	VMULPS       Y6, Y8, Y6
+	VMULPS       Y7, Y9, Y7
+	VANDPS       Y0, Y6, Y6
+	VUNPCKHPS    Y7, Y6, Y9
+	VUNPCKLPS    Y7, Y6, Y8
+	VEXTRACTF128 $0x01, Y8, X6
+	VCVTPS2PD    X8, Y7
+	VCVTPS2PD    X6, Y6
+	VEXTRACTF128 $0x01, Y9, X8
+	VCVTPS2PD    X9, Y9
+	VCVTPS2PD    X8, Y8
+	VADDPD       Y7, Y2, Y2
+	VADDPD       Y9, Y3, Y3
+	VADDPD       Y6, Y4, Y4
+	VADDPD       Y8, Y5, Y5
+	VMOVUPD      Y2, (R9)
+	VMOVUPD      Y3, 32(R9)
+	VMOVUPD      Y4, 64(R9)
+	VMOVUPD      Y5, 96(R9)
+	ADDQ         $0x20, AX
+	ADDQ         $0x20, BX
+	ADDQ         $0x00000080, R9
+	SUBQ         $0x10, R12
+	JG           channels_of_near
+
+end_of_channels:
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, AX
+	LEAQ   (AX)(CX*4), AX
+	MOVQ   channels+40(FP), R9
+	IMUL3Q $0x02, R9, R9
+	SUBQ   R9, BX
+	LEAQ   (BX)(SI*4), BX
+	SUBQ   $0x04, R8
+	JMP    four
 
 fewer:
 one:

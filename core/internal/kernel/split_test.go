@@ -46,10 +46,10 @@ func TestOnlyUsefulWorkersAreWoken(t *testing.T) {
 		{rows(4, 2048), rows(4, 2048), 0, 0},
 		{rows(255, 2048), rows(255, 2048), 1, 1},
 		{rows(256, 2048), rows(256, 2048), 2, 2},
-		{rows(2048, 1024), rows(2048, 1024), 2, 4},
-		{rows(2048, 512), rows(2048, 512), 1, 2},
+		{rows(2048, 1024), rows(2048, 1024), 8, 2},
+		{rows(16384, 128), rows(16384, 128), 2, 0},
 		{maps(2048, 512, 1), maps(2048, 512, 1), 4, 4},
-		{maps(2048, 512, 1), rows(2048, 512), 1, 2},
+		{maps(2048, 512, 1), rows(2048, 512), 4, 1},
 	} {
 		absYG, all := useful(8, share.absYGs, c.y, c.g), useful(8, share.allOf, c.y, c.g)
 		if absYG != c.absYG || all != c.all {

@@ -17,7 +17,7 @@ func absYG(d dtype) {
 	callers := setMXCSR()
 	y, g := loadMatrix("y", "yStride"), loadMatrix("gradient", "gradientStride")
 	abs := absMask(d.productBits())
-	eachRows(d.size, true, func(rows int) {
+	eachRows(d.size, func(rows int) {
 		sum := GP64()
 		Load(Param("sum"), sum)
 		eachChannels(rows, 8, d.size, func() {

@@ -22,7 +22,7 @@ func absYGInFloat32() {
 	abs, upper := absMask(32), YMM()
 	VPSRLD(U8(16), abs, upper)
 	VPSLLD(U8(16), upper, upper)
-	eachRows(2, true, func(rows int) {
+	eachRows(2, func(rows int) {
 		sum := GP64()
 		Load(Param("sum"), sum)
 		eachChannels(rows, 16, 2, func() {

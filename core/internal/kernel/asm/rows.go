@@ -47,14 +47,10 @@ func (m matrix) nextRows(rows, size int) {
 //	for rows > 0 { pass(1) }
 //
 // and moves the addresses of m down after each pass, which must leave them at the end of the
-// channels. The second loop alone reads near rows in the order of memory, at the price of a load
-// and a store of the sums for each.
-func eachRows(size int, nearOneByOne bool, pass func(rows int), m ...matrix) {
+// channels.
+func eachRows(size int, pass func(rows int), m ...matrix) {
 	left := GP64()
 	Load(Param("rows"), left)
-	if nearOneByOne {
-		jumpIfNear("fewer", size, m...)
-	}
 	for _, rows := range []int{4, 1} {
 		loop, end := [5]string{4: "four", 1: "one"}[rows], [5]string{4: "fewer", 1: "done"}[rows]
 		Label(loop)
@@ -73,8 +69,8 @@ func eachRows(size int, nearOneByOne bool, pass func(rows int), m ...matrix) {
 // pageBytes is the size of a page of memory. The processor foresees one run of reads a page.
 const pageBytes = 4096
 
-// jumpIfNear jumps where whole rows follow each other and several lie on a page: such matrices are
-// best read in the order of memory.
+// jumpIfNear jumps where whole rows follow each other and several lie on a page: what follows is
+// best asked for in the order of memory.
 func jumpIfNear(label string, size int, m ...matrix) {
 	width, far := GP64(), "far_for_"+label
 	Load(Param("channels"), width)
@@ -96,6 +92,16 @@ func eachChannels(rows, step, size int, body func(), m ...matrix) {
 		channelLoop("channels_of_one", step, body)
 		return
 	}
+	jumpIfNear("near", size, m...)
+	rowByRow(rows, step, size, body, m...)
+	JMP(LabelRef("end_of_channels"))
+	Label("near")
+	inOrder(rows, step, size, body, m...)
+	Label("end_of_channels")
+}
+
+// rowByRow emits the loop that asks for the same channels of the rows that follow.
+func rowByRow(rows, step, size int, body func(), m ...matrix) {
 	next := following(m)
 	channelLoop("channels_of_four", step, func() {
 		for _, matrix := range next {
@@ -108,12 +114,11 @@ func eachChannels(rows, step, size int, body func(), m ...matrix) {
 	})
 }
 
-// inOrder emits the loop over all channels of four near rows, which asks for those that follow in
-// the order of memory.
-func inOrder(step, size int, body func(), m ...matrix) {
+// inOrder emits the loop that asks for the rows that follow in the order of memory.
+func inOrder(rows, step, size int, body func(), m ...matrix) {
 	next := following(m)
 	channelLoop("channels_of_near", step, func() {
-		bytes := 4 * step * size
+		bytes := rows * step * size
 		for _, matrix := range next {
 			for line := 0; line < bytes; line += 64 {
 				PREFETCHT1(Mem{Base: matrix.at, Disp: line})

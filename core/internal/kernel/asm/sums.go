@@ -19,7 +19,7 @@ func sums(d dtype) {
 	y, g := loadMatrix("y", "yStride"), loadMatrix("gradient", "gradientStride")
 	columns := loadMatrix("sums", "pitch") // the first four; the others are four pitches further
 	abs := absMask(64)
-	eachRows(d.size, false, func(rows int) {
+	eachRows(d.size, func(rows int) {
 		lower, upper := columns, columns
 		Load(Param("sums"), lower.at)
 		upper.at = GP64()
@@ -30,7 +30,7 @@ func sums(d dtype) {
 			}
 			return upper.row(k-4, 0)
 		}
-		add := func() {
+		eachChannels(rows, 4, d.size, func() {
 			var acc [8]reg.VecVirtual
 			for k := range acc {
 				acc[k] = YMM()
@@ -46,17 +46,7 @@ func sums(d dtype) {
 			ADDQ(U8(4*d.size), g.at)
 			ADDQ(U8(32), lower.at)
 			ADDQ(U8(32), upper.at)
-		}
-		if rows == 4 {
-			jumpIfNear("near", d.size, y, g)
-		}
-		eachChannels(rows, 4, d.size, add, y, g)
-		if rows == 4 {
-			JMP(LabelRef("end_of_channels"))
-			Label("near")
-			inOrder(4, d.size, add, y, g)
-			Label("end_of_channels")
-		}
+		}, y, g)
 	}, y, g)
 	LDMXCSR(callers)
 	VZEROUPPER()
