@@ -11,11 +11,11 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from agflow._utils.onnx_passes import OnnxPasses, first_line
 from agflow.errors import (
     CorruptFileError,
     DtypeError,
     EmptyError,
-    FileError,
     InvalidValueError,
     ShapeError,
     UnsupportedModelError,
@@ -54,14 +54,17 @@ class OnnxSession:
     """Runs an ONNX file on the CPU: images float32 [B, C, H, W] to logits float32 [B, K].
 
     Files of other programs are run as far as their graph says what they take: any names, float16
-    and float64, channels last, a fixed batch size (the batch is cut in pieces and the last one
-    filled up); their probabilities become logarithms. Runs may overlap: a session has
-    no state between them. A copy, and what is unpickled, opens the file again.
+    and float64, channels last, a fixed batch size; their probabilities become logarithms. Each
+    image has a pass of its own (of a fixed batch size each piece of that size, the last one filled
+    up), as many at a time as there are threads: so its numbers are the same in whatever batch it
+    comes, those of int8 files too, whose activations are scaled by what is in the pass. Runs may
+    overlap: a session has no state between them. A copy, and what is unpickled, opens the file
+    again.
 
     Parameters
     ----------
     path : of the file
-    threads : of a pass; None takes :func:`thread_count`
+    threads : of a batch; None takes :func:`thread_count`
 
     Attributes
     ----------
@@ -93,9 +96,10 @@ class OnnxSession:
         self.threads = thread_count() if threads is None else threads
         if type(self.threads) is not int or self.threads < 1:
             raise InvalidValueError(f"threads is {threads!r}, expected an integer of at least 1")
-        self.session, self.runtime = _session(self.path, self.threads)
-        self.metadata = _metadata(self.session, self.path)
-        inlet, outlet = _inlet(self.session, self.path), _outlet(self.session, self.path)
+        self._passes = OnnxPasses(self.path, self.threads)
+        session, self.runtime = self._passes.session, self._passes.runtime
+        self.metadata = _metadata(session, self.path)
+        inlet, outlet = _inlet(session, self.path), _outlet(session, self.path)
         self.input, self.output = inlet.name, outlet.name
         self.dtype = _FLOATS[inlet.type]
         self.batch = inlet.shape[0] if type(inlet.shape[0]) is int else None
@@ -127,35 +131,32 @@ class OnnxSession:
         if self.channels_last:
             values = values.transpose(0, 2, 3, 1)
         values = np.ascontiguousarray(values, dtype=self.dtype)
-        if self.batch is None:
-            found = self._pass(values)
-        else:
-            starts = range(0, len(values), self.batch)
-            pieces = [self._filled_pass(values[at : at + self.batch]) for at in starts]
-            found = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        size = self.batch or 1
+        pieces = [values[at : at + size] for at in range(0, len(values), size)]
+        found = np.concatenate(self._passes.run(self._filled_pass, pieces))
         found = found.astype(np.float32, copy=False)
         if self._is_probability:
             found = np.log(np.maximum(found, np.finfo(np.float32).tiny))
         return found
 
-    def _filled_pass(self, piece: np.ndarray) -> np.ndarray:
+    def _filled_pass(self, session: onnxruntime.InferenceSession, piece: np.ndarray) -> np.ndarray:
         """The output of a piece that may be smaller than the graph's batch."""
         import numpy as np
 
         missing = self.batch - len(piece) if self.batch else 0
         filled = np.concatenate([piece, np.repeat(piece[-1:], missing, 0)]) if missing else piece
-        return self._pass(filled)[: len(piece)]
+        return self._pass(session, filled)[: len(piece)]
 
-    def _pass(self, values: np.ndarray) -> np.ndarray:
+    def _pass(self, session: onnxruntime.InferenceSession, values: np.ndarray) -> np.ndarray:
         import numpy as np
 
         try:
-            (found,) = self.session.run([self.output], {self.input: values})
+            (found,) = session.run([self.output], {self.input: values})
             found = np.asarray(found)
         except Exception as error:  # onnxruntime raises kinds of its own
             raise UnsupportedModelError(
                 f"{self.path}: onnxruntime cannot run it on values {list(values.shape)}: "
-                f"{_reason(error)}"
+                f"{first_line(error)}"
             ) from error
         if found.shape[:1] != values.shape[:1]:
             raise UnsupportedModelError(
@@ -223,36 +224,6 @@ class OnnxSession:
         return found.shape[1]
 
 
-def _session(path: pathlib.Path, threads: int) -> tuple[onnxruntime.InferenceSession, str]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InvalidValueError(
-            f"{path} needs onnxruntime, which this Python cannot import ({error}): "
-            "pip install onnxruntime"
-        ) from error
-    if not path.is_file():
-        raise FileError(f"{path} is no file, expected an ONNX model such as light.onnx")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # errors are raised; its log would only say them twice
-    # Threads that spin after their pass take the cores from the next expert's.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime raises kinds of its own
-        if type(error).__name__ in ("InvalidProtobuf", "NoSuchFile", "InvalidGraph"):
-            raise CorruptFileError(
-                f"{path} is damaged or no ONNX model: {_reason(error)}"
-            ) from error
-        raise UnsupportedModelError(
-            f"{path}: onnxruntime {onnxruntime.__version__} cannot run it: {_reason(error)}"
-        ) from error
-    return session, f"onnxruntime {onnxruntime.__version__}"
-
-
 def _metadata(session: onnxruntime.InferenceSession, path: pathlib.Path) -> dict[str, Any]:
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
@@ -298,9 +269,3 @@ def _outlet(session: onnxruntime.InferenceSession, path: pathlib.Path) -> onnxru
 
 def _is_channels_last(shape: list) -> bool:
     return len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error of onnxruntime, without its number, its kind and the path."""
-    line = str(error).strip().partition("\n")[0].split(" : ", 3)[-1]
-    return line.rpartition(" failed:")[2][:300]

@@ -5,6 +5,7 @@ Shape suffixes: R rows, C channels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -155,7 +156,8 @@ def _compiled(
     """
     torch.compiler.reset()  # kernels have the number of threads compiled in
     contenders: Contenders = {}
-    with inductor.patch(force_disable_caches=True):
+    with inductor.patch(force_disable_caches=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # as asked for
         for name, function in {
             "torch.compile": as_they_come,
             "torch.compile, float64 sums": float64,

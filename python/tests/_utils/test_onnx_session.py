@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import foreign_onnx
 import numpy as np
@@ -10,6 +11,7 @@ from foreign_onnx import write_classifier
 
 from agflow import errors
 from agflow._utils.onnx_session import OnnxSession, thread_count
+from agflow.exporting.quantized_files import write_quantized
 
 FAR = {"float32": 1e-5, "float64": 1e-5, "float16": 2e-2}
 
@@ -115,11 +117,33 @@ def test_threads(tmp_path, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", named)
         assert thread_count() == count
         session = OnnxSession(tmp_path / "m.onnx")
-        assert session.session.get_session_options().intra_op_num_threads == count
+        assert session.threads == count
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert thread_count() >= 1
     with pytest.raises(errors.InvalidValueError, match="threads is 0"):
         OnnxSession(tmp_path / "m.onnx", threads=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_an_image_has_the_same_numbers_in_every_batch(tmp_path, threads):
+    """Int8 activations are scaled by what is in a pass: a bright neighbour must not change them."""
+    path = tmp_path / "m.onnx"
+    write_classifier(tmp_path / "float.onnx")
+    write_quantized("int8-dynamic", tmp_path / "float.onnx", path, images())
+    session, x = OnnxSession(path, threads), images()
+    alone = np.concatenate([session.run(x[i : i + 1]) for i in range(len(x))])
+    x[3] *= 100
+    others = [i for i in range(len(x)) if i != 3]
+    np.testing.assert_array_equal(session.run(x)[others], alone[others])
+
+
+def test_passes_overlap_and_keep_their_order(tmp_path):
+    write_classifier(tmp_path / "m.onnx")
+    session, x = OnnxSession(tmp_path / "m.onnx", threads=4), images(64)
+    expected = np.concatenate([session.run(x[i : i + 1]) for i in range(len(x))])
+    with ThreadPoolExecutor(3) as callers:
+        for found in callers.map(session.run, [x] * 12):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_a_session_needs_no_torch(tmp_path):

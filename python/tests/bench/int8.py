@@ -33,7 +33,7 @@ from agflow.evaluation import Estimate, interleaved
 from agflow.exporting import Quantization
 from agflow.exporting.quantizing import METHODS
 
-TORCH, FLOAT = "torch float32", "ONNX Runtime float32"
+TORCH, COMPILED, FLOAT = "torch float32", "torch.compile", "ONNX Runtime float32"
 LABEL = "imagenet_label"
 
 
@@ -96,7 +96,8 @@ def print_speeds(
     files: dict[str, pathlib.Path], model: nn.Module, x: torch.Tensor, threads: int, rounds: int
 ) -> None:
     torch.set_num_threads(threads)
-    runs = {TORCH: partial(model, x)}
+    torch.compiler.reset()  # kernels have the number of threads compiled in
+    runs = {TORCH: partial(model, x), COMPILED: partial(torch.compile(model, dynamic=False), x)}
     for name, file in files.items():
         runs[name] = partial(OnnxSession(file, threads).run, x.numpy())
     timings = interleaved(runs, rounds=rounds, images=len(x))
