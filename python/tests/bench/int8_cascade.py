@@ -27,6 +27,7 @@ from agflow.evaluation import interleaved
 from agflow.exporting import HeldOutImages, export_cascade
 
 BATCH = 32
+LABEL_OF_TEN = "label"
 QUANTISING = 640
 TORCH, COMPILED, FLOAT, INT8 = "torch float32", "torch.compile", "ONNX Runtime float32", "int8"
 
@@ -37,7 +38,7 @@ def halves(data: pathlib.Path, preprocessing) -> tuple[Subset, Subset]:
         f"parquet:{data / 'imagenette160_val.parquet'}",
         preprocessing=preprocessing,
         classes=10,
-        options=DataOptions(label="label"),
+        options=DataOptions(label=LABEL_OF_TEN),
     )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
     middle = len(order) // 2
@@ -126,7 +127,7 @@ def main() -> None:
     given = parser.parse_args()
     print(f"{sentence(describe())}, int8 by {instruction_set()}")
     cascade = agflow.load(given.cascade)
-    preprocessing = agflow.preprocessing_of(cascade.heavy)
+    preprocessing = agflow.load_model(str(given.cascade / "heavy"))[1]
     held_out, test = halves(given.data, preprocessing)
     if not (given.folder / INT8).exists():
         made(cascade, held_out, given.folder, preprocessing)

@@ -21,9 +21,9 @@ TOLERANCE = 0.02
 
 def blur(x_NCHW, strength):
     taps = torch.exp(-(torch.arange(-3.0, 4.0) ** 2) / (2 * strength**2))
-    taps = taps / taps.sum()
-    x_NCHW = conv2d(x_NCHW, taps.view(1, 1, 7, 1), padding=(3, 0))
-    return conv2d(x_NCHW, taps.view(1, 1, 1, 7), padding=(0, 3))
+    taps = (taps / taps.sum()).expand(x_NCHW.shape[1], 1, 7)
+    x_NCHW = conv2d(x_NCHW, taps[..., None], padding=(3, 0), groups=len(taps))
+    return conv2d(x_NCHW, taps[:, :, None], padding=(0, 3), groups=len(taps))
 
 
 def noise(x_NCHW, strength):
