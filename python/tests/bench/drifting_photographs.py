@@ -14,7 +14,6 @@ import sys
 import tempfile
 
 import torch
-from int8_cascade import LABEL_OF_TEN
 
 import agflow
 from agflow.data import DataOptions
@@ -47,7 +46,7 @@ def main() -> None:
         f"parquet:{data / 'imagenette160_val.parquet'}",
         preprocessing=agflow.load_model(str(folder / "heavy"))[1],
         classes=10,
-        options=DataOptions(label=LABEL_OF_TEN, cache_bytes=0),
+        options=DataOptions(label="label", cache_bytes=0),
     )
     x_NCHW, labels_N = zip(*(images[i] for i in range(len(images))), strict=True)
     with tempfile.TemporaryDirectory() as scratch:

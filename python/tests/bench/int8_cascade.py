@@ -2,16 +2,18 @@
 
     python python/tests/bench/int8_cascade.py DATA CASCADE FOLDER [--threads 1,2] [--batches 1,32]
 
-DATA is the folder of the development data, CASCADE a cascade of Imagenette's ten classes
-(``agflow design``), FOLDER keeps its exports. Half of the validation images quantise and set both
-thresholds, that of the float pair and that of the int8 pair, by the same rule; the other half is
-evaluated. All contenders take turns on the same test images; ratios are medians of the rounds.
+DATA is the folder of the development data, CASCADE the cascade of Imagenette's ten classes that
+``agflow design`` made of its training images and held-out validation images with seed 0, FOLDER
+keeps its exports. Training images quantise; both thresholds, that of the float pair and that of the
+int8 pair, are set by the same rule on the images that calibrated the design's, and evaluated on its
+test images. All contenders take turns on the same test images; ratios are medians of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 from functools import partial
 
 import torch
@@ -22,36 +24,37 @@ from torch.utils.data import DataLoader, Subset
 import agflow
 from agflow._utils.instruction_set import instruction_set
 from agflow.bench.machine import describe, sentence
-from agflow.data import DataOptions
 from agflow.evaluation import interleaved
 from agflow.exporting import HeldOutImages, export_cascade
+from agflow.recipes import DesignOptions
+from agflow.recipes.design_images import DesignImages, design_images
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from cifar import TEN
 
 BATCH = 32
-LABEL_OF_TEN = "label"
 QUANTISING = 640
 TORCH, COMPILED, FLOAT, INT8 = "torch float32", "torch.compile", "ONNX Runtime float32", "int8"
 
 
-def halves(data: pathlib.Path, preprocessing) -> tuple[Subset, Subset]:
-    """Images that quantise and set thresholds, and test images."""
-    images = agflow.load_dataset(
-        f"parquet:{data / 'imagenette160_val.parquet'}",
-        preprocessing=preprocessing,
-        classes=10,
-        options=DataOptions(label=LABEL_OF_TEN),
+def images_of_design(data: pathlib.Path, preprocessing) -> DesignImages:
+    """The images by use, as the design had them."""
+    options = DesignOptions(
+        output="",
+        data=f"parquet:{data / 'imagenette160_train3000.parquet'}",
+        held_out=f"parquet:{data / 'imagenette160_val.parquet'}",
+        label="imagenet_label",
+        classes=tuple(TEN),
     )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
-    middle = len(order) // 2
-    return Subset(images, order[:middle]), Subset(images, order[middle:])
+    return design_images(options, preprocessing, 1000)
 
 
-def made(cascade: agflow.Cascade, held_out: Subset, folder: pathlib.Path, preprocessing) -> None:
+def made(
+    cascade: agflow.Cascade, images: DesignImages, folder: pathlib.Path, preprocessing
+) -> None:
     """Export the cascade to folders of float and of int8 files, each with its threshold."""
-    quantising, setting = (
-        DataLoader(Subset(held_out, part), batch_size=BATCH)
-        for part in (range(QUANTISING), range(QUANTISING, len(held_out)))
-    )
-    predictions = agflow.predict(cascade.light, cascade.heavy, setting)
+    quantising = DataLoader(Subset(images.tuning.dataset, range(QUANTISING)), batch_size=BATCH)
+    predictions = agflow.predict(cascade.light, cascade.heavy, images.calibrating)
     router = agflow.calibrate_router(predictions)
     cascade = agflow.Cascade(cascade.light, cascade.heavy, router)
     about = {"preprocessing": preprocessing}
@@ -61,7 +64,7 @@ def made(cascade: agflow.Cascade, held_out: Subset, folder: pathlib.Path, prepro
         folder / INT8,
         images=quantising,
         quantize="int8",
-        held_out=HeldOutImages(setting),
+        held_out=HeldOutImages(images.calibrating),
         **about,
     )
 
@@ -79,12 +82,11 @@ def contenders(cascade: agflow.Cascade, folder: pathlib.Path) -> dict[str, agflo
     }
 
 
-def print_accuracies(cascades: dict[str, agflow.Cascade], test: Subset) -> None:
+def print_accuracies(cascades: dict[str, agflow.Cascade], test: DataLoader) -> None:
     """What the float and the int8 pair reach on the test images."""
-    loader = DataLoader(test, batch_size=BATCH)
     for name in (TORCH, INT8):
         cascade = cascades[name]
-        predictions = agflow.predict(cascade.light, cascade.heavy, loader, router=cascade.router)
+        predictions = agflow.predict(cascade.light, cascade.heavy, test, router=cascade.router)
         found = agflow.evaluate_router(predictions, cascade.router)
         print(f"{name}: promised {cascade.router.rule}, {found}", flush=True)
 
@@ -128,16 +130,17 @@ def main() -> None:
     print(f"{sentence(describe())}, int8 by {instruction_set()}")
     cascade = agflow.load(given.cascade)
     preprocessing = agflow.load_model(str(given.cascade / "heavy"))[1]
-    held_out, test = halves(given.data, preprocessing)
+    images = images_of_design(given.data, preprocessing)
     if not (given.folder / INT8).exists():
-        made(cascade, held_out, given.folder, preprocessing)
-        print_accuracies(contenders(cascade, given.folder), test)
-    images = torch.stack([test[i][0] for i in range(given.images)])
+        made(cascade, images, given.folder, preprocessing)
+        print_accuracies(contenders(cascade, given.folder), images.test)
+    test = images.test.dataset
+    photographs = torch.stack([test[i][0] for i in range(given.images)])
     for threads in given.threads:
         torch.set_num_threads(threads)
         cascades = contenders(cascade, given.folder)
         for batch in given.batches:
-            few = images if batch > 1 else images[:16]
+            few = photographs if batch > 1 else photographs[:16]
             print_speeds(cascades, few, batch, given.rounds)
 
 
