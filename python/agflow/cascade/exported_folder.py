@@ -83,7 +83,7 @@ def _pair(
         shared_blocks = prefix.session.metadata.get("shared_blocks")
         if type(shared_blocks) is not int or shared_blocks < 1:
             raise CorruptFileError(
-                f"{path} says shared_blocks {shared_blocks!r:.40}, expected how many blocks it has: "
+                f"{path} says shared_blocks {shared_blocks!r:.40}, expected its number of blocks: "
                 "export the cascade again"
             )
     light, heavy = (

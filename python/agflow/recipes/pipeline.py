@@ -18,8 +18,7 @@ from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.cascade_evaluation import evaluate_cascade
-from agflow.cascade.expert_costs import MEASURED as MEASURED_COSTS
-from agflow.cascade.expert_costs import costs_on_images
+from agflow.cascade.expert_costs import MEASURED as MEASURED_COSTS, costs_on_images
 from agflow.cascade.file_names import CASCADE_FILE, HEAVY_FOLDER, LIGHT_FOLDER
 from agflow.cascade.folder import seal_cascade
 from agflow.cascade.ledger import CascadeCosts
@@ -292,9 +291,7 @@ def _save_cascade(parts: RunParts, path: pathlib.Path) -> None:
     save_expert(parts.heavy, path / HEAVY_FOLDER, **about)
     cascade = Cascade(_load_light(parts, path), parts.heavy, Router.load(path / ROUTER))
     experts = [
-        f"{role}/{file}"
-        for role in (LIGHT_FOLDER, HEAVY_FOLDER)
-        for file in files_of(path / role)
+        f"{role}/{file}" for role in (LIGHT_FOLDER, HEAVY_FOLDER) for file in files_of(path / role)
     ]
     seal_cascade(cascade, path, [*experts, ROUTER, CALIBRATING])
 

@@ -132,6 +132,4 @@ def _costs(folder: pathlib.Path, about: dict[str, Any]) -> CascadeCosts:
         of = about[COSTS]
         return CascadeCosts(of["light"], of["heavy"], of["shared"], unit=of["unit"])
     of = json.loads(core().read_router(str(folder / ROUTER_FILE)))["ledger"]
-    return CascadeCosts(
-        of["light_cost"], of["heavy_cost"], of["shared_cost"], unit=of["cost_unit"]
-    )
+    return CascadeCosts(of["light_cost"], of["heavy_cost"], of["shared_cost"], unit=of["cost_unit"])

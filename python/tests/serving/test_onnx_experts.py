@@ -70,9 +70,10 @@ def test_a_loaded_export_shares_its_prefix(exports, kinds, x, tmp_path):
     loaded(x)
     assert len(seen) == 1, "the prefix runs once for both experts"
     tokens = prefix(x)
-    assert torch.equal(light(tokens), loaded.light(x)) and torch.equal(heavy(tokens), loaded.heavy(x))
-    timed = agflow.predict(loaded.light, loaded.heavy, [(x, torch.zeros(len(x), dtype=torch.long))],
-        shared_blocks=1, costs="measured")
+    assert torch.equal(light(tokens), loaded.light(x))
+    assert torch.equal(heavy(tokens), loaded.heavy(x))
+    batches = [(x, torch.zeros(len(x), dtype=torch.long))]
+    timed = agflow.predict(loaded.light, loaded.heavy, batches, shared_blocks=1, costs="measured")
     assert timed.costs.unit == "ms" and 0 < timed.costs.shared <= timed.costs.light
     with pytest.raises(InvalidValueError, match="exported behind 1 shared blocks"):
         agflow.Cascade(loaded.light, loaded.heavy, 0.5, shared_blocks=2)
