@@ -217,13 +217,13 @@ func TestMonitorReplicas(t *testing.T) {
 		"--output", "other.json")
 	must(t, "monitor", "--router", "other.json", "--state", "other.state", "good.arrow")
 	must(t, append(averaged, "--level", "0.01", "--state", "strict.state", "good.arrow")...)
+	level := "it is of watches at level 0.01, and level 0.05 was asked for"
 	cure := ": give the router, the calibration and the level of its server"
 	refuses(t, strings.Join(averaged, " "), map[string]refusal{
 		"1.state other.state": {exitBadData,
 			"other.state: the state of the monitor can't be read: it is of the router"},
-		"1.state strict.state": {exitBadData, "it is of watches at level 0.01, and level 0.05 was " +
-			"asked for" + cure},
-		"1.state good.arrow":         {exitUsage, "1.state has states of servers and good.arrow pred"},
+		"1.state strict.state":       {exitBadData, level + cure},
+		"1.state good.arrow":         {exitUsage, "1.state has states of servers and good.a"},
 		"--state new.state 1.state":  {exitUsage, "--state is new.state, and the evidence of"},
 		"1.state photos/predictions": {exitFailed, "there is no such file"},
 		"--level 0.1 1.state":        {exitBadData, "it is of watches at level 0.05"},

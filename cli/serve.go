@@ -88,8 +88,8 @@ func checkServed(_ *cli.Context, name, folder string) error {
 		}
 	}
 	return usageError("--%s is %s, which has neither cascade.json nor export.json: expected the "+
-		"folder of a cascade, which agflow run and agflow design write, or of an exported one", name,
-		folder)
+		"folder of a cascade, which agflow run and agflow design write, or of an exported one",
+		name, folder)
 }
 
 // calibratingFile has the predictions that calibrated a router, in the folder of its cascade.
