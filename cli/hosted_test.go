@@ -37,7 +37,8 @@ func TestFlagsReachPython(t *testing.T) {
 	for arguments, want := range map[string]string{
 		"run --macs 0.5 --groups mlp --limit 7 --epochs 0 --ignored-layers blocks.0.*,head": `{` +
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge_at_once",` +
-			`"confidence":0.95,"criterion":"agf","crop":null,"crop_mode":null,` +
+			`"confidence":0.95,"costs":"macs","criterion":"agf","crop":null,` +
+			`"crop_mode":null,` +
 			`"data":"example:train","device":"cpu","dtype":"float32","epochs":0,` +
 			`"eval":"example:test","eval_limit":null,"force":false,"groups":["mlp"],` +
 			`"ignored_layers":["blocks.0.*","head"],"image_column":null,` +
@@ -47,7 +48,8 @@ func TestFlagsReachPython(t *testing.T) {
 			`"round_to":8,"seed":0,"std":[],"tolerance":0.0085,"weights":null,"workers":0}`,
 		"run": `{` +
 			`"batch_size":32,"batches":20,"class_map":null,"compensate":"ridge_at_once",` +
-			`"confidence":0.95,"criterion":"agf","crop":null,"crop_mode":null,` +
+			`"confidence":0.95,"costs":"macs","criterion":"agf","crop":null,` +
+			`"crop_mode":null,` +
 			`"data":"example:train","device":"cpu","dtype":"float32","epochs":12,` +
 			`"eval":"example:test","eval_limit":null,"force":false,` +
 			`"groups":["mlp","heads","conv"],"ignored_layers":[],"image_column":null,` +

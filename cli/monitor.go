@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 
 	"agflow/bridge/ipcfile"
 	"agflow/bridge/tables"
+	"agflow/cli/serving"
 	"agflow/core/fault"
 	"agflow/core/routing"
 	"agflow/core/routing/monitor"
@@ -22,7 +25,8 @@ func monitorCommand() *cli.Command {
 		Usage: "watch a cascade's promise over files, in order of time",
 		Description: "Files are predictions, each image of which counts as audited, in the order " +
 			"named; or audit records (JSON lines) of one server or of several, merged by their " +
-			"times. It says what each of the four watches found, and when.",
+			"times; or the --state files of several servers, the mean of whose evidence counts. " +
+			"It says what each of the four watches found, and when.",
 		Category: fileSteps, ArgsUsage: "FILE...",
 		UsageText: "agflow monitor --router router.json --calibration held-out.arrow served.arrow",
 		Flags:     monitorFlags(),
@@ -31,24 +35,18 @@ func monitorCommand() *cli.Command {
 		if err != nil {
 			return outcome{}, err
 		}
-		watching, err := startMonitor(c, router)
+		found, err := monitoredFiles(c.Args().Slice())
 		if err != nil {
 			return outcome{}, err
 		}
-		if err := watchFiles(watching, c.Args().Slice(), router); err != nil {
+		began, err := monitorStartOf(c, router)
+		if err != nil {
 			return outcome{}, err
 		}
-		if path := c.String("state"); path != "" {
-			content, err := watching.State()
-			if err == nil {
-				err = ipcfile.WriteBytes(path, content)
-			}
-			if err != nil {
-				return outcome{}, err
-			}
+		if found == replicaStates {
+			return watchReplicas(c, began)
 		}
-		report := watching.Report()
-		return outcome{report, reportText(report)}, checkAlarms(c, report)
+		return watchFiles(c, began, found)
 	})
 }
 
@@ -71,34 +69,32 @@ func monitorFlags() []cli.Flag {
 	))
 }
 
-// startMonitor returns a monitor that begins, or one that continues from its state.
-func startMonitor(c *cli.Context, router routing.Router) (w *monitor.Monitor, err error) {
-	options := monitor.DefaultOptions()
-	options.Level = c.Float64("level")
-	if options.Seed, err = seed(c); err != nil {
-		return nil, err
+// monitorStart is what a monitor begins or continues with.
+type monitorStart struct {
+	router      routing.Router
+	calibration *monitor.Calibration // nil for none
+	options     monitor.Options
+}
+
+func monitorStartOf(c *cli.Context, router routing.Router) (s monitorStart, err error) {
+	s = monitorStart{router: router, options: monitor.DefaultOptions()}
+	s.options.Level = c.Float64("level")
+	if s.options.Seed, err = seed(c); err != nil {
+		return s, err
 	}
-	var calibration *monitor.Calibration
 	if path := c.String("calibration"); path != "" {
-		if calibration, err = readCalibration(path, router); err != nil {
-			return nil, err
-		}
+		s.calibration, err = readCalibration(path, router)
 	}
-	path := c.String("state")
-	if path == "" {
-		return monitor.New(router, calibration, options)
+	return s, err
+}
+
+// open continues the evidence in a file, or begins where there is none.
+func (s monitorStart) open(path, cure string) (*monitor.Monitor, error) {
+	m, err := serving.OpenMonitor(path, s.router, s.calibration, s.options)
+	if fault.CodeOf(err) == fault.File {
+		return nil, fault.New(fault.File, "%s: %s", fault.Sentence(err), cure)
 	}
-	if _, missing := os.Stat(path); os.IsNotExist(missing) {
-		return monitor.New(router, calibration, options)
-	}
-	content, err := ipcfile.ReadBytes(path, monitor.MaxState)
-	if err != nil {
-		return nil, err
-	}
-	if w, err = monitor.Restore(content, router, calibration, options); err != nil {
-		return nil, ipcfile.Named(path, err)
-	}
-	return w, nil
+	return m, err
 }
 
 func readCalibration(path string, router routing.Router) (*monitor.Calibration, error) {
@@ -123,25 +119,67 @@ func readAnswers(path string, router routing.Router) (tables.Answers, error) {
 	return tables.ReadAnswers(path, router)
 }
 
-// watchFiles lets a monitor see all images of files of one kind.
-func watchFiles(watching *monitor.Monitor, paths []string, router routing.Router) error {
-	records := 0
-	for _, path := range paths {
+// The kinds of files that are monitored.
+const (
+	predictionFiles = "predictions"
+	recordFiles     = "audit records"
+	replicaStates   = "states of servers"
+)
+
+// monitoredFiles is the one kind that all files are of.
+func monitoredFiles(paths []string) (kind string, err error) {
+	for i, path := range paths {
 		if err := checkInput("FILE", path); err != nil {
-			return err
+			return "", err
 		}
-		if isRecords(path) {
-			records++
+		found := monitoredFile(path)
+		if i > 0 && found != kind {
+			return "", usageError("%s has %s and %s %s: name files of one kind", paths[0], kind,
+				path, found)
 		}
+		kind = found
 	}
-	switch records {
-	case 0:
-		return watchPredictions(watching, paths, router)
-	case len(paths):
-		return watchRecords(watching, paths)
+	return kind, nil
+}
+
+// monitoredFile is the kind of a file by its beginning.
+func monitoredFile(path string) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return predictionFiles // whoever reads it says so
 	}
-	return usageError("%d of %d files are audit records and the others are none: watch either "+
-		"predictions or audit records", records, len(paths))
+	defer file.Close()
+	first := make([]byte, 64)
+	n, _ := io.ReadFull(file, first)
+	switch {
+	case !bytes.HasPrefix(bytes.TrimSpace(first[:n]), []byte("{")):
+		return predictionFiles
+	case bytes.Contains(first, []byte(`"subject":`)):
+		return replicaStates
+	}
+	return recordFiles
+}
+
+// watchFiles lets a monitor see all images of predictions or of audit records.
+func watchFiles(c *cli.Context, began monitorStart, kind string) (outcome, error) {
+	state := c.String("state")
+	watching, err := began.open(state, "begin anew in another --state")
+	if err != nil {
+		return outcome{}, err
+	}
+	if paths := c.Args().Slice(); kind == recordFiles {
+		err = watchRecords(watching, paths)
+	} else {
+		err = watchPredictions(watching, paths, began.router)
+	}
+	if err == nil {
+		err = serving.SaveMonitor(state, watching)
+	}
+	if err != nil {
+		return outcome{}, err
+	}
+	report := watching.Report()
+	return outcome{report, reportText(report)}, checkAlarms(c, report.Watches)
 }
 
 // watchPredictions counts each image as audited: both experts have answered it.
@@ -179,18 +217,23 @@ func imageOf(a tables.Answers, i int, router routing.Router) monitor.Image {
 }
 
 // checkAlarms is the error of --check where a watch raised its alarm.
-func checkAlarms(c *cli.Context, r monitor.Report) error {
-	var raised []string
-	for _, w := range r.Watches {
-		if w.Alarm != nil {
-			raised = append(raised, w.Name)
-		}
-	}
+func checkAlarms(c *cli.Context, watches []monitor.Watch) error {
+	raised := alarms(watches)
 	if !c.Bool("check") || len(raised) == 0 {
 		return nil
 	}
 	return statusError{fmt.Errorf("--check: alarm of %s: calibrate the router again on images as "+
 		"they come now, or find out what changed", strings.Join(raised, ", ")), exitCheck}
+}
+
+// alarms are the names of the watches that raised theirs.
+func alarms(watches []monitor.Watch) (raised []string) {
+	for _, w := range watches {
+		if w.Alarm != nil {
+			raised = append(raised, w.Name)
+		}
+	}
+	return raised
 }
 
 func reportText(r monitor.Report) string {
@@ -200,11 +243,7 @@ func reportText(r monitor.Report) string {
 	}
 	fmt.Fprintf(&b, "promised: %s\n%d images, %d of them audited beside those that escalate, %d "+
 		"audits with labels\n\n", r.Promise, r.Images, r.Audited, r.Labelled)
-	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	for _, w := range r.Watches {
-		fmt.Fprintf(table, "%s\t%s\n", w.Name, w.Says)
-	}
-	table.Flush()
+	writeWatches(&b, r.Watches)
 	e := r.Escalation
 	fmt.Fprintf(&b, "\nescalated: %s %% of the last %d images, %s %% calibrated\n",
 		percent(e.Live, e.LiveInterval), e.LiveImages,
@@ -220,4 +259,12 @@ func reportText(r monitor.Report) string {
 	}
 	b.WriteString("(95 % confidence intervals, each by itself)")
 	return b.String()
+}
+
+func writeWatches(b *strings.Builder, watches []monitor.Watch) {
+	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, w := range watches {
+		fmt.Fprintf(table, "%s\t%s\n", w.Name, w.Says)
+	}
+	table.Flush()
 }

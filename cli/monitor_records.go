@@ -13,18 +13,6 @@ import (
 	"agflow/core/routing/monitor"
 )
 
-// isRecords reports whether a file has audit records, one JSON object a line.
-func isRecords(path string) bool {
-	file, err := os.Open(path)
-	if err != nil {
-		return false // whoever reads it says so
-	}
-	defer file.Close()
-	first := make([]byte, 64)
-	n, _ := io.ReadFull(file, first)
-	return bytes.HasPrefix(bytes.TrimSpace(first[:n]), []byte("{"))
-}
-
 // recordFile reads the records of one file in their order.
 type recordFile struct {
 	path   string

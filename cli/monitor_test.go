@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -79,7 +80,7 @@ func TestMonitorPredictions(t *testing.T) {
 		"--router router.json --calibration held-out.arrow --state router.json good.arrow": {
 			exitBadData, "router.json: the state of the monitor can't be read: its format is 4"},
 		"--router router.json good.arrow router.json": {exitUsage,
-			"1 of 2 files are audit records"},
+			"good.arrow has predictions and router.json audit records: name files of one kind"},
 	})
 }
 
@@ -148,5 +149,86 @@ func TestMonitorRecords(t *testing.T) {
 		"cut.jsonl":   {exitBadData, "cut.jsonl, line 4: it is not a JSON object"},
 		"time.jsonl":  {exitBadData, "time.jsonl, line 1: time is"},
 		"other.jsonl": {exitBadData, "other.jsonl, line 1: image \"one-0\" has the prior 0.3"},
+	})
+}
+
+// readmeCommand is the one line of a README that begins so, without the prompt's backslashes.
+func readmeCommand(t *testing.T, readme, beginning string) []string {
+	t.Helper()
+	content, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(content), "\\\n", " ")
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, beginning) {
+			return strings.Fields(line)[1:]
+		}
+	}
+	t.Fatalf("%s has no line that begins with %q", readme, beginning)
+	return nil
+}
+
+// The evidence of replicas is added up from their states, by the command of the guide.
+func TestMonitorReplicas(t *testing.T) {
+	command := readmeCommand(t, "serving/README.md", "agflow monitor --check")
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("photos", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	served(t, "photos/predictions-threshold.arrow", 4000, 0)
+	served(t, "good.arrow", 3000, 0)
+	served(t, "bad.arrow", 3000, 20)
+	must(t, "route", "--predictions", "photos/predictions-threshold.arrow",
+		"--output", "photos/router.json")
+	cascade := strings.Fields("--router photos/router.json --calibration " +
+		"photos/predictions-threshold.arrow")
+	monitored := func(arguments ...string) monitor.Report {
+		return decode[monitor.Report](t, append(append([]string{"monitor"}, cascade...),
+			arguments...)...)
+	}
+	replicas := []monitor.Report{
+		monitored("--state", "1.state", "good.arrow"),
+		monitored("--state", "2.state", "bad.arrow"),
+		monitored("--state", "3.state", "good.arrow"),
+	}
+	out, complaint, status := agflow(command...)
+	if status != exitCheck || !strings.Contains(complaint, "alarm of accuracy, agreement:") {
+		t.Errorf("status %d, said %q", status, complaint)
+	}
+	contains(t, out, "ALARM of accuracy, agreement\npromised: accuracy(cascade) >= "+
+		"accuracy(heavy) - 0.005\n9000 images of 3 replicas", "accuracy    alarm: mean evidence ",
+		"prior       no alarm: mean evidence ", "1 of 3 replicas raised an alarm of their own")
+	averaged := append([]string{"monitor"}, cascade...)
+	got := decode[monitor.Replicas](t, append(averaged, "1.state", "2.state", "3.state")...)
+	for k, w := range got.Watches {
+		mean := 0.0
+		for _, r := range replicas {
+			mean += r.Watches[k].Evidence / 3
+		}
+		if math.Abs(w.Evidence-mean) > 1e-12*mean || (w.Alarm != nil) != (mean >= w.Needs) {
+			t.Errorf("%s: got %+v, the mean is %v", w.Name, w, mean)
+		}
+	}
+	quiet := must(t, append(averaged, "--check", "1.state", "3.state")...)
+	contains(t, quiet, "promised:", "accuracy    no alarm")
+
+	must(t, "route", "--predictions", "photos/predictions-threshold.arrow", "--tolerance", "0.02",
+		"--output", "other.json")
+	must(t, "monitor", "--router", "other.json", "--state", "other.state", "good.arrow")
+	must(t, append(averaged, "--level", "0.01", "--state", "strict.state", "good.arrow")...)
+	level := "it is of watches at level 0.01, and level 0.05 was asked for"
+	cure := ": give the router, the calibration and the level of its server"
+	refuses(t, strings.Join(averaged, " "), map[string]refusal{
+		"1.state other.state": {exitBadData,
+			"other.state: the state of the monitor can't be read: it is of the router"},
+		"1.state strict.state":       {exitBadData, level + cure},
+		"1.state good.arrow":         {exitUsage, "1.state has states of servers and good.a"},
+		"--state new.state 1.state":  {exitUsage, "--state is new.state, and the evidence of"},
+		"1.state photos/predictions": {exitFailed, "there is no such file"},
+		"--level 0.1 1.state":        {exitBadData, "it is of watches at level 0.05"},
+	})
+	refuses(t, "monitor --router photos/router.json", map[string]refusal{
+		"1.state 2.state": {exitBadData, "it is of the calibration predictions"},
 	})
 }

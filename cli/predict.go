@@ -24,11 +24,7 @@ func predictCommand() *cli.Command {
 				"also record the L1 norm of the light expert's last features, as a prior"),
 			step.toggle("second-view", "also record how far the light expert agrees with its "+
 				"answer for the mirrored image (test-time augmentation), as the prior agreement"),
-			checked(step.text("costs", "`COSTS` of an image: macs, or measured, in ms by the "+
-				"first batch, so by --batch-size and the threads"),
-				func(_ *cli.Context, name, word string) error {
-					return oneOf("--"+name, word, []string{"macs", "measured"})
-				}),
+			costsFlag(),
 		), outputs(
 			step.output("predictions `FILE` to write"),
 		), computingFlags(), advanced(seedFlag())),

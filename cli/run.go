@@ -27,7 +27,7 @@ func runCommand() *cli.Command {
 		), method(
 			criterionFlag("`NAME` of the criterion"),
 			groupsFlag("`GROUPS` of units to measure and prune"), lossFlag(),
-			compensateFlag(step),
+			compensateFlag(step), costsFlag(),
 			learningRate(step.fraction("lr", "peak learning `RATE` of the fine-tuning")),
 		), outputs(
 			step.output("`FOLDER` of the results"), forceFlag(), checkFlag(),

@@ -50,8 +50,10 @@ func serveCommand() *cli.Command {
 			inputFile(setting("tls-certificate", "PEM `FILE` of the certificate chain")),
 			inputFile(setting("tls-key", "PEM `FILE` of the certificate's key")),
 			inputFile(setting("token-file", "`FILE` of a token that clients must bear")),
+			within(0, 86_400, true, step.fraction("drain-seconds", "`SECONDS` at the end in which "+
+				"the server is not ready but answers, until no balancer sends to it any more")),
 			within(0, 86_400, true, step.fraction("grace-seconds",
-				"`SECONDS` that accepted requests get to be answered at the end")),
+				"`SECONDS` that accepted requests get to be answered behind that")),
 		}), grouped(watchGroup, []cli.Flag{
 			within(0, 1, true, of("monitor").fraction("share", "`SHARE` of the images that the "+
 				"heavy expert answers besides, to watch the promise while all is well; 0 audits "+
@@ -86,7 +88,8 @@ func checkServed(_ *cli.Context, name, folder string) error {
 		}
 	}
 	return usageError("--%s is %s, which has neither cascade.json nor export.json: expected the "+
-		"folder of a cascade, which agflow design writes, or of an exported one", name, folder)
+		"folder of a cascade, which agflow run and agflow design write, or of an exported one",
+		name, folder)
 }
 
 // calibratingFile has the predictions that calibrated a router, in the folder of its cascade.
@@ -109,7 +112,7 @@ func servedCalibration(c *cli.Context, router routing.Router) (*monitor.Calibrat
 type serveOptions struct {
 	address          string // host:port
 	certificate, key string // files; "" for plain HTTP
-	grace            time.Duration
+	drain, grace     time.Duration
 	service          serving.Options
 	web              web.Options
 	loading          string // JSON, as agflow.serving.open_cascade takes it
@@ -120,7 +123,7 @@ func serveOptionsOf(c *cli.Context) (o serveOptions, err error) {
 	o = serveOptions{
 		address:     net.JoinHostPort(c.String("host"), strconv.Itoa(c.Int("port"))),
 		certificate: c.String("tls-certificate"), key: c.String("tls-key"),
-		grace: seconds(c.Float64("grace-seconds")),
+		drain: seconds(c.Float64("drain-seconds")), grace: seconds(c.Float64("grace-seconds")),
 		service: serving.Options{
 			MaxBatch: c.Int("max-batch"), MaxQueue: c.Int("max-queue"),
 			MaxWait: seconds(c.Float64("max-wait-ms") / 1000),

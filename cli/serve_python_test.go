@@ -394,6 +394,32 @@ func TestServeEncryptedForThoseWithTheToken(t *testing.T) {
 	}
 }
 
+func TestServeIsNotReadyBeforeItsPortCloses(t *testing.T) {
+	t.Parallel()
+	s := startServing(t, `{"gain": 1}`, "--drain-seconds", "3").ready()
+	began := time.Now()
+	_ = s.command.Process.Signal(syscall.SIGTERM)
+	status := 0
+	for status != http.StatusServiceUnavailable && time.Since(began) < 2*time.Second {
+		answer, err := http.Get(s.url + "/v2/health/ready")
+		if err != nil {
+			t.Fatal(err)
+		}
+		status = answer.StatusCode
+		_ = answer.Body.Close()
+		time.Sleep(10 * time.Millisecond)
+	}
+	image := [3]float64{1, 2, 3}
+	_, logits, err := s.infer(http.DefaultClient, image)
+	if status != http.StatusServiceUnavailable || !isAnswer(logits, image, 1) {
+		t.Errorf("ready: %d; answered %v, %v", status, logits, err)
+	}
+	out, code := s.end()
+	if took := time.Since(began); code != exitOK || took < 3*time.Second {
+		t.Errorf("status %d after %v, %q\n%s", code, took, out, s.log.text())
+	}
+}
+
 func TestSecondSignalEndsServing(t *testing.T) {
 	t.Parallel()
 	s := startServing(t, `{"gain": 1, "pass_seconds": 20}`).ready()

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"agflow/cli/serving"
 	"agflow/cli/serving/web"
@@ -80,10 +81,15 @@ func (o serveOptions) listen() (listener net.Listener, scheme string, err error)
 	return tls.NewListener(listener, config), "https", nil
 }
 
-// shutDown answers what was accepted, for as long as the grace lasts.
+// shutDown is not ready but answers until the balancers know it, then closes the port and answers
+// what was accepted, for as long as the grace lasts.
 func (o serveOptions) shutDown(server *http.Server, service *serving.Service) error {
-	o.service.Log.Info("ending: accepted requests are answered first")
 	service.Drain()
+	if o.drain > 0 {
+		o.service.Log.Info("ending: not ready, and still answering", "for", o.drain.String())
+		time.Sleep(o.drain)
+	}
+	o.service.Log.Info("ending: accepted requests are answered first")
 	ctx, cancel := context.WithTimeout(context.Background(), o.grace)
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {

@@ -200,6 +200,14 @@ func toleranceFlag(step of) cli.Flag {
 		"`ACCURACY` that the cascade may lose against the heavy expert"))
 }
 
+func costsFlag() cli.Flag {
+	return checked(of("predict").text("costs", "`COSTS` of an image: macs, or measured, in ms by "+
+		"the first batch, so by --batch-size and the threads"),
+		func(_ *cli.Context, name, word string) error {
+			return oneOf("--"+name, word, []string{"macs", "measured"})
+		})
+}
+
 func confidenceFlag() cli.Flag {
 	return within(0, 1, false, of("route").fraction("confidence",
 		"`PROBABILITY` with which the limit is guaranteed"))

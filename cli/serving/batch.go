@@ -11,10 +11,9 @@ import (
 
 // passed is what the experts made of a batch.
 type passed struct {
-	answers            []Answer
-	seen               []monitor.Image
-	escalated, audited int
-	light, heavy       time.Duration
+	Pass
+	answers []Answer
+	seen    []monitor.Image
 }
 
 // batch is a batch between the light expert and its answers.
@@ -34,7 +33,7 @@ func (g *generation) pass(images []float32, n int) (p passed, err error) {
 	if err != nil {
 		return passed{}, err
 	}
-	p.light = time.Since(begin)
+	p.Light = time.Since(begin)
 	var b batch
 	if b.light, err = tensor.NewView(logits, n, g.model.Classes); err != nil {
 		return passed{}, err
@@ -48,7 +47,7 @@ func (g *generation) pass(images []float32, n int) (p passed, err error) {
 	if b.heavy, err = g.askHeavy(images, b.rows); err != nil {
 		return passed{}, err
 	}
-	p.heavy = time.Since(begin)
+	p.Heavy = time.Since(begin)
 	return p, g.read(&p, b, all)
 }
 
@@ -117,12 +116,12 @@ func (g *generation) read(p *passed, b batch, all bool) error {
 		}
 		a.Audited = b.drawn[i].Audited && !answered.Escalate[i]
 		if answered.Escalate[i] {
-			p.escalated++
+			p.Escalated++
 			if a.Expert, a.Logits, err = finalLogits(router, a.Logits, b.heavy[i]); err != nil {
 				return err
 			}
 		} else if a.Audited {
-			p.audited++
+			p.Audited++
 		}
 		a.Probability = probability(a.Logits, a.Class)
 		p.answers = append(p.answers, a)

@@ -224,7 +224,27 @@ func (s *Service) answer(batch []item) {
 // serves everybody.
 func (g *generation) guarded(batch []item) (p passed, err error) {
 	defer fault.Recover(&err)
-	return g.pass(joined(batch), len(batch))
+	began := time.Now()
+	images := joined(batch)
+	input := time.Since(began)
+	if p, err = g.pass(images, len(batch)); err != nil {
+		return passed{}, err
+	}
+	p.Images, p.Input = len(batch), input
+	p.Output = time.Since(began) - p.Input - p.Light - p.Heavy
+	p.Requests, p.Queued = waited(batch, began)
+	return p, nil
+}
+
+// waited is how many requests a batch has images of, and how long all of them waited for it.
+func waited(batch []item, began time.Time) (requests int, queued time.Duration) {
+	var last *request
+	for _, i := range batch { // those of one request lie together
+		if i.request != last {
+			requests, queued, last = requests+1, queued+began.Sub(i.queued), i.request
+		}
+	}
+	return requests, queued
 }
 
 // joined are the images of a batch, one behind the other: those of one request lie so already.
@@ -242,7 +262,7 @@ func joined(batch []item) []float32 {
 
 func (s *Service) deliver(batch []item, found passed) {
 	g := batch[0].from
-	s.observer.Batch(len(batch), found.escalated, found.audited, found.light, found.heavy)
+	s.observer.Batch(found.Pass)
 	before := g.alarm()
 	for k, i := range batch {
 		a := found.answers[k]

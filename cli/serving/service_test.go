@@ -108,13 +108,16 @@ type counted struct {
 	mu                         sync.Mutex
 	images, escalated, audited int
 	answered                   int
+	passes                     []Pass
 	reloads                    []bool
 }
 
-func (c *counted) Batch(images, escalated, audited int, _, _ time.Duration) {
+func (c *counted) Batch(p Pass) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.images, c.escalated, c.audited = c.images+images, c.escalated+escalated, c.audited+audited
+	c.images, c.escalated = c.images+p.Images, c.escalated+p.Escalated
+	c.audited += p.Audited
+	c.passes = append(c.passes, p)
 }
 
 func (c *counted) Answered(string, float64, time.Duration) {
@@ -220,6 +223,43 @@ func checkAnswer(t *testing.T, a Answer, class int, heavy bool) {
 	}
 	if !(a.Probability > 0 && a.Probability <= 1) || greatest(a.Logits) != class {
 		t.Errorf("probability %v and logits %v of class %d", a.Probability, a.Logits, class)
+	}
+}
+
+// A pass says of how many requests it has images, and its times are parts of the whole.
+func TestPassesAreReported(t *testing.T) {
+	o := options()
+	o.MaxBatch, o.MaxWait = 3, time.Minute
+	experts := &linear{gain: 1, router: routerOf(0.6), delay: time.Millisecond}
+	s, observer := serve(t, experts, o)
+	began := time.Now()
+	var group sync.WaitGroup
+	for n := range 2 { // one batch, full with the images of both
+		group.Go(func() {
+			if _, err := ask(context.Background(), s, make([]float32, (n+1)*pixels)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if _, err := ask(context.Background(), s, make([]float32, 6*pixels)); err != nil {
+		t.Error(err)
+	}
+	s.Close()
+	took := time.Since(began)
+	if len(observer.passes) != 3 {
+		t.Fatalf("got %+v", observer.passes)
+	}
+	for i, p := range observer.passes {
+		parts := p.Input + p.Light + p.Heavy + p.Output
+		if p.Images != 3 || p.Requests != []int{2, 1, 1}[i] || p.Light < experts.delay ||
+			parts > took || p.Output <= 0 || p.Queued <= 0 {
+			t.Errorf("batch %d: got %+v", i, p)
+		}
+	}
+	if second, third := observer.passes[1], observer.passes[2]; third.Queued < second.Light {
+		t.Errorf("the last batch waited %v, and the one before took %v", third.Queued,
+			second.Light)
 	}
 }
 

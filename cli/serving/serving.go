@@ -81,11 +81,21 @@ type State struct {
 	Monitor         any    // JSON-ready report of the monitor, nil for none
 }
 
+// Pass is what a batch was, and how long it took.
+type Pass struct {
+	Images   int
+	Requests int // whose images, or some of them, it has
+	// images that were sent to the heavy expert: because they escalated, and for an audit alone
+	Escalated, Audited int
+	// since the requests were queued, in all; gathering the images; both experts; deciding, and
+	// reading the answers
+	Queued, Input, Light, Heavy, Output time.Duration
+}
+
 // Observer is told what happens to images.
 type Observer interface {
-	// Batch reports a batch: its images, those of them that were sent to the heavy expert because
-	// they escalated and for an audit, and how long the experts computed.
-	Batch(images, escalated, audited int, light, heavy time.Duration)
+	// Batch reports a batch that was answered.
+	Batch(Pass)
 	// Answered reports one image, waited from its queueing to its answer.
 	Answered(expert string, cost float64, waited time.Duration)
 	// Refused reports a refused request: "busy", "draining", "deadline", "cancelled", "invalid",

@@ -2,7 +2,6 @@ package serving
 
 import (
 	"errors"
-	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -58,10 +57,16 @@ func NewWatch(model Model, o WatchOptions) (Watch, error) {
 			return nil, err
 		}
 	}
-	if w.Monitor, err = monitor.New(model.Router, calibration, o.Options); err != nil {
+	w.Monitor, err = OpenMonitor(o.State, model.Router, calibration, o.Options)
+	if fault.CodeOf(err) == fault.File {
+		if err = w.keepAside(err); err == nil {
+			w.Monitor, err = OpenMonitor(o.State, model.Router, calibration, o.Options)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := w.restore(model, calibration); err != nil {
+	if err := w.write(); err != nil { // so that a place that can't be written is known now
 		return nil, err
 	}
 	if o.Records != "" {
@@ -74,28 +79,14 @@ func NewWatch(model Model, o WatchOptions) (Watch, error) {
 	return w, nil
 }
 
-func (w *watched) restore(model Model, calibration *monitor.Calibration) error {
-	if w.o.State == "" {
-		return nil
-	}
-	if _, missing := os.Stat(w.o.State); errors.Is(missing, fs.ErrNotExist) {
-		return w.write() // so that a place that can't be written is known now
-	}
-	content, err := ipcfile.ReadBytes(w.o.State, monitor.MaxState)
-	if err != nil {
-		return err
-	}
-	restored, err := monitor.Restore(content, model.Router, calibration, w.o.Options)
-	if err == nil {
-		w.Monitor = restored
-		return nil
-	}
+// keepAside gives a state that can't be continued another name.
+func (w *watched) keepAside(because error) error {
 	kept := w.o.State + ".before"
-	w.o.Log.Warn("the evidence begins anew", "because", fault.Sentence(err), "kept as", kept)
+	w.o.Log.Warn("the evidence begins anew", "because", fault.Sentence(because), "kept as", kept)
 	if err := os.Rename(w.o.State, kept); err != nil {
 		return ipcfile.IOFault(w.o.State, "move", err)
 	}
-	return w.write()
+	return nil
 }
 
 // Observe counts an answered image.
@@ -161,16 +152,7 @@ func (w *watched) Alarm() string {
 }
 
 // write saves the evidence.
-func (w *watched) write() error {
-	if w.o.State == "" {
-		return nil
-	}
-	content, err := w.State()
-	if err != nil {
-		return err
-	}
-	return ipcfile.WriteBytes(w.o.State, content)
-}
+func (w *watched) write() error { return SaveMonitor(w.o.State, w.Monitor) }
 
 // Close saves the evidence and closes the file of records; again, it does nothing.
 func (w *watched) Close() error {

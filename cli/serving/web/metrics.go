@@ -3,6 +3,7 @@ package web
 import (
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -110,9 +111,9 @@ var sums = map[string]struct {
 }
 
 // Batch counts a batch.
-func (m *Metrics) Batch(images, escalated, audited int, light, heavy time.Duration) {
-	m.tally.batch(images, escalated, audited, light, heavy)
-	m.batchImages.Observe(float64(images))
+func (m *Metrics) Batch(p serving.Pass) {
+	m.tally.batch(p, time.Now())
+	m.batchImages.Observe(float64(p.Images))
 }
 
 // Answered counts an answer.
@@ -136,6 +137,9 @@ func (m *Metrics) Reloaded(ok bool) {
 func (m *Metrics) request(route string, status int, took time.Duration) {
 	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
 	m.requestSeconds.WithLabelValues(route).Observe(took.Seconds())
+	if slices.Contains(inferring, route) {
+		m.tally.request(status == http.StatusOK, took)
+	}
 }
 
 // watch adds what is read of the cascade itself.

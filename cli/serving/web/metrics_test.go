@@ -98,7 +98,7 @@ func TestMetrics(t *testing.T) {
 
 func TestMetricsFollowPrometheusHabits(t *testing.T) {
 	metrics := NewMetrics()
-	metrics.Batch(2, 1, 0, time.Second, time.Second)
+	metrics.Batch(serving.Pass{Images: 2, Escalated: 1, Light: time.Second, Heavy: time.Second})
 	metrics.Answered("light", 0.25, time.Second)
 	metrics.Refused("busy")
 	metrics.Reloaded(false)
@@ -192,7 +192,9 @@ func TestLiveNumbers(t *testing.T) {
 		got.Milliseconds["light"] != (quantiles{10, 10}) || len(got.Milliseconds) != 3 {
 		t.Errorf("got %+v", got)
 	}
-	tally.batch(100, 20, 5, time.Second, 2*time.Second)
+	tally.batch(serving.Pass{
+		Images: 100, Escalated: 20, Audited: 5, Light: time.Second, Heavy: 2 * time.Second,
+	}, now)
 	total, _ = tally.read()
 	// 3 s for 100 images, where the heavy expert takes 8 s
 	if cost, known := total.costByClock(); !known || math.Abs(cost-3.0/8) > 1e-12 {

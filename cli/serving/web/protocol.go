@@ -86,7 +86,7 @@ func checkModel(r *http.Request, m serving.Model) error {
 func (s *server) serverMetadata(x *exchange, _ *http.Request) error {
 	return writeJSON(x, http.StatusOK, map[string]any{
 		"name": "agflow", "version": s.Version, "extensions": []string{
-			"binary_tensor_data", "classification", "model_configuration",
+			"binary_tensor_data", "classification", "model_configuration", "statistics",
 		},
 	})
 }

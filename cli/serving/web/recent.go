@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"agflow/cli/serving"
 	"agflow/core/routing"
 )
 
@@ -46,18 +47,27 @@ type answered struct {
 type tally struct {
 	lock   sync.Mutex
 	totals totals
+	triton tritonStatistics
 	latest []answered // a ring once it is full
 	next   int
 }
 
-func (t *tally) batch(images, escalated, audited int, light, heavy time.Duration) {
+func (t *tally) batch(p serving.Pass, at time.Time) {
 	t.lock.Lock()
 	defer t.lock.Unlock()
-	t.totals.Images += int64(images)
-	t.totals.Escalated += int64(escalated)
-	t.totals.Audited += int64(audited)
-	t.totals.light += light
-	t.totals.heavy += heavy
+	t.totals.Images += int64(p.Images)
+	t.totals.Escalated += int64(p.Escalated)
+	t.totals.Audited += int64(p.Audited)
+	t.totals.light += p.Light
+	t.totals.heavy += p.Heavy
+	t.triton.batch(p, at)
+}
+
+// request counts a request for answers.
+func (t *tally) request(answered bool, took time.Duration) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	t.triton.request(answered, took)
 }
 
 func (t *tally) answer(a answered) {

@@ -312,12 +312,18 @@ func TestReplicasAreAveraged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, alone := watchOf(t, got, AccuracyWatch), watchOf(t, loud.Watches, AccuracyWatch)
-	if w.Evidence != (1+alone.Evidence)/2 || w.Alarm == nil {
+	w, alone := watchOf(t, got.Watches, AccuracyWatch), watchOf(t, loud.Watches, AccuracyWatch)
+	if w.Evidence != (1+alone.Evidence)/2 || w.Alarm == nil ||
+		!strings.Contains(w.Says, "1 of 2 replicas raised an alarm of their own") {
 		t.Errorf("got %+v of %+v", w, alone)
 	}
-	if w := watchOf(t, got, PriorWatch); w.Alarm != nil || w.Evidence > w.Needs {
+	if w := watchOf(t, got.Watches, PriorWatch); w.Alarm != nil || w.Evidence > w.Needs {
 		t.Errorf("got %+v", w)
+	}
+	if got.Replicas != 2 || got.Images != quiet.Images+loud.Images ||
+		got.Audited != quiet.Audited+loud.Audited ||
+		got.Labelled != quiet.Labelled+loud.Labelled || got.Promise != loud.Promise {
+		t.Errorf("got %+v of %+v and %+v", got, quiet, loud)
 	}
 	if watchOf(t, quiet.Watches, AccuracyWatch).Evidence != 1 {
 		t.Error("the reports have changed")

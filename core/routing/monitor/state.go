@@ -139,8 +139,8 @@ func Restore(
 		err = m.resume(s)
 	}
 	if err != nil {
-		return nil, fault.New(fault.File, "the state of the monitor can't be read: %s; without it "+
-			"a monitor begins anew", fault.Sentence(err))
+		return nil, fault.New(fault.File, "the state of the monitor can't be read: %s",
+			fault.Sentence(err))
 	}
 	return m, nil
 }

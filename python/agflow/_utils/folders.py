@@ -8,7 +8,7 @@ import hashlib
 import os
 import pathlib
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,9 +58,12 @@ class FolderKind:
             )
         return content
 
-    def seal(self, folder: pathlib.Path, content: Mapping[str, Any]) -> None:
-        """Write the marker of a folder whose other files are there."""
-        sha256 = {name: sha256_of(folder / name) for name in files_of(folder)}
+    def seal(
+        self, folder: pathlib.Path, content: Mapping[str, Any], files: Iterable[str] | None = None
+    ) -> None:
+        """Write the marker of a folder whose other files, or these of them, are there."""
+        names = files_of(folder) if files is None else files
+        sha256 = {name: sha256_of(folder / name) for name in names}
         raw = json_bytes({**content, "sha256": sha256}, self.marker)
         (folder / self.marker).write_bytes(raw)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -140,10 +140,25 @@ def write_cascade(
     router.save(folder / ROUTER_FILE)
     readme = cascade_readme(cascade, router, counts or router.counts)
     (folder / README_FILE).write_text(readme, encoding="utf-8")
-    config = {"shared_blocks": cascade.shared_blocks, "max_batch": cascade.max_batch}
+    seal_cascade(cascade, folder)
+
+
+def seal_cascade(
+    cascade: Cascade, folder: pathlib.Path, files: Iterable[str] | None = None
+) -> None:
+    """Write cascade.json into a folder in which the experts' folders and the router are already.
+
+    Parameters
+    ----------
+    files : those of the cascade, where others lie beside them; by default all
+    """
+    config: dict[str, Any] = {
+        "shared_blocks": cascade.shared_blocks,
+        "max_batch": cascade.max_batch,
+    }
     if cascade.costs != _costs_at_loading(cascade):
         config["costs"] = asdict(cascade.costs)
-    CASCADE_FOLDER.seal(folder, config)
+    CASCADE_FOLDER.seal(folder, config, files)
 
 
 def load_cascade(folder: str | os.PathLike, model: Given = None) -> Cascade:

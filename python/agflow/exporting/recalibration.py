@@ -101,8 +101,9 @@ def check_held_out(cascade: Cascade, quantize: str | None, held_out: HeldOutImag
     if quantize is not None and cascade.shared_blocks:
         raise InvalidValueError(
             f"the cascade shares {cascade.shared_blocks} blocks and quantize is {quantize!r}: the "
-            "parts of such a cascade are exported in float32 only; leave quantize out, or share no "
-            "blocks"
+            "parts of such a cascade are exported in float32 only; leave quantize out, or export "
+            "the same experts without a shared prefix, agflow.Cascade(cascade.light, "
+            "cascade.heavy, cascade.router), which agflow.save writes as a folder of its own"
         )
 
 

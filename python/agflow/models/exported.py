@@ -20,6 +20,28 @@ from agflow.models.resizing import Resize
 ONNX_FORM, ONNX_ENDING = "onnx:", ".onnx"
 
 
+class ExportedPart(nn.Module):
+    """A part of an expert in an ONNX file: images to tokens [B, T, D], or tokens to logits [B, K].
+
+    Parameters
+    ----------
+    session : runs the file
+
+    Examples
+    --------
+    See :class:`ExportedExpert`, which is made of two where it is behind a shared prefix.
+    """
+
+    def __init__(self, session: OnnxSession):
+        super().__init__()
+        self.session = session
+
+    def forward(self, values_B: torch.Tensor) -> torch.Tensor:
+        """Return the file's output for a batch, float32 on the device of the batch."""
+        found = self.session.run(values_B.detach().float().cpu().numpy())
+        return torch.from_numpy(found).to(values_B.device)
+
+
 class ExportedExpert(nn.Module):
     """An expert in an ONNX file, which ONNX Runtime runs on the CPU: inference only.
 
@@ -30,12 +52,14 @@ class ExportedExpert(nn.Module):
     ----------
     path : of the file
     threads : of a pass; None takes ``torch.get_num_threads()``
+    prefix : the first blocks, from images to tokens, where the file goes on from tokens
 
     Attributes
     ----------
     session : OnnxSession
         Runs the file; ``session.metadata`` is what :func:`agflow.export` noted in it.
     num_classes : int or None
+    prefix, rest : both parts; the prefix is None where the file takes images
 
     Raises
     ------
@@ -54,10 +78,16 @@ class ExportedExpert(nn.Module):
     torch.Size([5, 10])
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        threads: int | None = None,
+        prefix: ExportedPart | None = None,
+    ):
         super().__init__()
         self.session = OnnxSession(path, torch.get_num_threads() if threads is None else threads)
-        if not self.session.takes_images:
+        self.prefix, self.rest = prefix, ExportedPart(self.session)
+        if prefix is None and not self.session.takes_images:
             raise UnsupportedModelError(
                 f"{path} goes on from the tokens of a shared prefix, expected a file from images "
                 "to logits: run it behind its prefix, as the README beside it says"
@@ -70,11 +100,12 @@ class ExportedExpert(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Return the logits [B, K]."""
-        images = images_BCHW.detach().float()
+        taken = images_BCHW
         if self._resize is not None:
-            images = self._resize.resized(images)
-        logits = self.session.run(images.cpu().numpy())
-        return torch.from_numpy(logits).to(images_BCHW.device)
+            taken = self._resize.resized(images_BCHW.detach().float())
+        if self.prefix is not None:
+            taken = self.prefix(taken)
+        return self.rest(taken)
 
     def extra_repr(self) -> str:
         return f"{self.session.path}, {self.session.runtime}, {self.session.threads} threads"

@@ -11,19 +11,24 @@ from torch import nn
 
 from agflow._utils.defaults import default
 from agflow._utils.files import atomic_file
+from agflow._utils.folders import files_of
 from agflow._utils.progress import logged_progress
 from agflow.calibration.calibration import calibrate
 from agflow.calibration.options import CalibrationOptions
 from agflow.calibration.statistics import Statistics
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.cascade_evaluation import evaluate_cascade
+from agflow.cascade.expert_costs import MEASURED as MEASURED_COSTS, costs_on_images
+from agflow.cascade.file_names import CASCADE_FILE, HEAVY_FOLDER, LIGHT_FOLDER
+from agflow.cascade.folder import seal_cascade
 from agflow.cascade.ledger import CascadeCosts
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
+from agflow.data.batches import image_batches
 from agflow.data.leakage import sketch_images
 from agflow.evaluation.accuracy import Accuracy, accuracy, logits
 from agflow.evaluation.timing import first_images, time_models
-from agflow.models.expert import load_expert, save_expert
+from agflow.models.expert import expert_tuning, load_expert, save_expert
 from agflow.models.fitting import request_check
 from agflow.models.load import image_options, load_model
 from agflow.pruning.allocation import Allocation
@@ -42,7 +47,6 @@ from agflow.recipes.run_files import (
     write_timings,
 )
 from agflow.recipes.run_folder import (
-    LIGHT_FOLDER,
     PICTURES,
     REPORTS,
     STEPS_FOLDER,
@@ -71,9 +75,10 @@ PRESENT = f"{STEPS_FOLDER}/present"
 def run(options: RunOptions, say: Say = print) -> RunResult:
     """Calibrate, plan, prune, repair and fine-tune a model, route it as a cascade and report.
 
-    Writes statistics.arrow, plan.arrow, light/ (expert folder), predictions-threshold.arrow,
-    predictions.arrow (of the test images), curve.arrow, router.json, five pictures, report.md and
-    report.json into ``options.output``, and what else the result is made of into its steps/. Its
+    Fills ``options.output``, a cascade folder that :func:`agflow.load` and ``agflow serve`` take
+    (light/, heavy/, router.json, cascade.json), with statistics.arrow, plan.arrow,
+    predictions-threshold.arrow, predictions.arrow (of the test images), curve.arrow, five pictures,
+    report.md and report.json beside it, and what else the result is made of in its steps/. Its
     ``run.json`` has the run's id, a digest of the options and of the contents of model and data,
     and the SHA-256 of every file.
 
@@ -183,6 +188,9 @@ def _make(parts: RunParts, folder: RunFolder, say: Say) -> None:
         lambda _: _route(parts, path),
     )
     folder.step(
+        "save", "", (f"{HEAVY_FOLDER}/", CASCADE_FILE), lambda _: _save_cascade(parts, path)
+    )
+    folder.step(
         "cascade",
         "7/8 run the cascade itself",
         (MEASURED, TIMINGS),
@@ -250,7 +258,7 @@ def _control(parts: RunParts, folder: RunFolder, own: pathlib.Path) -> None:
 
 def _route(parts: RunParts, path: pathlib.Path) -> None:
     light = _load_light(parts, path)
-    costs = CascadeCosts.of(light, parts.heavy)
+    costs = _costs(parts, light)
     heavy_NK, labels_N = _heavy_logits(path)
     light_NK, _ = logits(light, parts.loader(parts.splits.test), description="light expert")
     tested = Answers(light_NK, heavy_NK, labels_N)
@@ -266,6 +274,26 @@ def _route(parts: RunParts, path: pathlib.Path) -> None:
         write_evaluation(figures, among_present.evaluation)
         among_present.router.save(router)
         among_present.curve.save(curve)
+
+
+def _costs(parts: RunParts, light: nn.Module) -> CascadeCosts:
+    """MACs, or milliseconds by the first batch of the images that set the threshold."""
+    if parts.options.costs != MEASURED_COSTS:
+        return CascadeCosts.of(light, parts.heavy)
+    images = next(image_batches(parts.loader(parts.splits.threshold)))
+    images = images.to(parts.options.device)
+    return costs_on_images(light, parts.heavy, images, measured=True)
+
+
+def _save_cascade(parts: RunParts, path: pathlib.Path) -> None:
+    """Make the folder a cascade's by what it lacks: the heavy expert and cascade.json."""
+    about = {"preprocessing": parts.preprocessing, "tuning": expert_tuning(path / LIGHT_FOLDER)}
+    save_expert(parts.heavy, path / HEAVY_FOLDER, **about)
+    cascade = Cascade(_load_light(parts, path), parts.heavy, Router.load(path / ROUTER))
+    experts = [
+        f"{role}/{file}" for role in (LIGHT_FOLDER, HEAVY_FOLDER) for file in files_of(path / role)
+    ]
+    seal_cascade(cascade, path, [*experts, ROUTER, CALIBRATING])
 
 
 def _cascade(parts: RunParts, path: pathlib.Path) -> None:

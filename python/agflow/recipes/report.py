@@ -217,7 +217,7 @@ def _cascade_table(found: CascadeResult, timings: Mapping[str, Timing] = {}) -> 
     )
     return [
         f"| {evaluation.images} test images | accuracy % (95 % interval) "
-        "| images to the heavy expert % | expected MACs per image | images/s |",
+        f"| images to the heavy expert % | expected {ledger.cost_unit} per image | images/s |",
         "|---|---|---|---|---|",
         *(
             f"| {label} | {percent_text(accuracy, interval)} | {figures} "
@@ -231,9 +231,10 @@ def _difference(result: RunResult) -> str:
     evaluation, ledger = result.cascade.evaluation, result.cascade.evaluation.ledger
     return (
         f"\nThe cascade against the heavy expert: {evaluation.difference_text}, "
-        f"{evaluation.lost} images lost and {evaluation.gained} gained. The expected MACs per "
-        "image, a ratio of the heavy expert's, count both passes of an image that escalates; "
-        f"without the light one they would be {ledger.uncharged:.3f}x. Break-even is at "
+        f"{evaluation.lost} images lost and {evaluation.gained} gained. The expected "
+        f"{ledger.cost_unit} per image, a ratio of the heavy expert's, count both passes of an "
+        f"image that escalates; without the light one they would be {ledger.uncharged:.3f}x. "
+        "Break-even is at "
         f"{100 * ledger.break_even:.1f} % escalated."
     )
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, TypedDict
 from agflow._utils.computing import Computing
 from agflow._utils.defaults import default
 from agflow.cascade.curves import Curve
+from agflow.cascade.expert_costs import MEASURED
 from agflow.cascade.predictions import Predictions
 from agflow.cascade.router import Router
 from agflow.cascade.router_evaluation import RouterEvaluation, percent_text
 from agflow.cascade.verdict import Verdict
 from agflow.data.datasets import Dataset
+from agflow.errors import InvalidValueError
 from agflow.evaluation.accuracy import Accuracy
 from agflow.evaluation.timing import LOSS, Timing
 from agflow.pruning.planning import Plan
@@ -23,6 +25,8 @@ from agflow.pruning.scoring import Scores
 if TYPE_CHECKING:
     import pandas
 
+COSTS = ("macs", MEASURED)
+"""How a run may find the costs of its experts."""
 SLOWER = (
     "FAILURE: the light expert is slower than the heavy one on this machine, whatever its MACs: "
     "plan with a greater round_to or with latency_ms (agflow bench layers)."
@@ -42,6 +46,8 @@ class RunOptions:
     lr : peak learning rate of the fine-tuning
     tolerance, confidence : accuracy that the cascade may lose, and the probability with which it
         does not lose more (:func:`agflow.calibrate_router`)
+    costs : of both experts: ``"macs"``, or ``"measured"``, in ms by the first batch of the images
+        that set the threshold
     label, image_column, class_map : :class:`agflow.data.DataOptions`
     mean, std : of the images' channels, where they are not known of the model
     crop, crop_mode, interpolation : of the images, in place of what is known of the model
@@ -72,6 +78,7 @@ class RunOptions:
     eval_limit: int | None = None
     tolerance: float = default("run", "tolerance")
     confidence: float = default("route", "confidence")
+    costs: str = default("predict", "costs")
     seed: int = default("common", "seed")
     label: str | None = None
     image_column: str | None = None
@@ -85,6 +92,10 @@ class RunOptions:
     dtype: str = default("common", "dtype")
     workers: int = default("common", "workers")
     force: bool = default("common", "force")
+
+    def __post_init__(self):
+        if self.costs not in COSTS:  # refused before the training rather than after it
+            raise InvalidValueError(f"costs is {self.costs!r}, expected {' or '.join(COSTS)}")
 
     @property
     def computing(self) -> Computing:
@@ -190,9 +201,8 @@ class RunResult:
         """What to do about the cascade, or with it."""
         folder = self.options.output
         return self.counts.next(
-            f"{folder}/report.md has it all; in Python the cascade is "
-            f"agflow.Cascade(agflow.load('{folder}/light'), heavy, "
-            f"agflow.Router.load('{folder}/router.json'))"
+            f"serve it: agflow serve --cascade {folder}, in Python agflow.load('{folder}'); "
+            f"{folder}/report.md has it all"
         )
 
     @property
@@ -201,7 +211,7 @@ class RunResult:
 
         ``accuracy_low`` and ``accuracy_high`` are the ends of its 95 % confidence interval;
         ``escalation`` is the share of the images that the heavy expert sees; ``charged`` the
-        expected MACs per image as a ratio of the heavy expert's, all passes paid.
+        expected cost per image as a ratio of the heavy expert's, all passes paid.
         """
         found, ledger = self.cascade.evaluation, self.cascade.evaluation.ledger
         light = ledger.light_cost / ledger.heavy_cost
@@ -239,7 +249,7 @@ class RunResult:
         """The outcome in a few lines for a terminal: verdict first, what to do next last."""
         counts, router = self.counts, self.cascade.router
         cascade, ledger = self.cascade.evaluation, self.cascade.evaluation.ledger
-        last = self.stages[self.options.criterion]
+        last, unit = self.stages[self.options.criterion], ledger.cost_unit
         speeds = (
             f"{name} {timing.images_per_second:.0f} "
             f"({timing.speed_over(self.timings['heavy']).speed:.2f}x)"
@@ -249,10 +259,10 @@ class RunResult:
             counts.line,
             f"{self.options.output}: {counts.meaning}",
             f"light expert   {_percent(cascade.light)}  "
-            f"{ledger.light_cost / ledger.heavy_cost:.3f}x MACs  "
+            f"{ledger.light_cost / ledger.heavy_cost:.3f}x {unit}  "
             f"(pruned {100 * last.cut.top1:.1f}, repaired {100 * last.repaired.top1:.1f})",
-            f"heavy expert   {_percent(cascade.heavy)}  1.000x MACs",
-            f"cascade        {_percent(cascade.cascade)}  {ledger.charged:.3f}x MACs, "
+            f"heavy expert   {_percent(cascade.heavy)}  1.000x {unit}",
+            f"cascade        {_percent(cascade.cascade)}  {ledger.charged:.3f}x {unit}, "
             f"{100 * ledger.escalation:.1f} % escalated; {cascade.difference_text} against the "
             f"heavy expert on {cascade.images} test images (95 % interval)",
             f"random routing {_percent(cascade.random)}  at the same cost",

@@ -20,18 +20,20 @@ from agflow._utils.files import file_errors
 from agflow._utils.folders import FolderKind, files_of, sha256_of
 from agflow._utils.json_file import Keys, write_json
 from agflow._utils.scratch import collect_scratch, lock_folder
+from agflow.cascade.file_names import CASCADE_FILE, HEAVY_FOLDER, LIGHT_FOLDER
 from agflow.errors import FileError
 from agflow.models.expert import EXPERT_FOLDER
 from agflow.recipes.run_identity import RunIdentity, digest_json
 
-RUN_FILE, LIGHT_FOLDER, STEPS_FOLDER = "run.json", "light", "steps"
+RUN_FILE, STEPS_FOLDER = "run.json", "steps"
 PICTURES = ("utilities.png", "stages.png", "cascade.png", "reliability.png", "escalated.png")
 # The report comes last, and an older one goes first: where it is, the run is whole.
 REPORTS = ("report.json", "report.md")
 OUTPUTS = (
-    *(*REPORTS, *PICTURES, "router.json"),
+    *(*REPORTS, *PICTURES, "router.json", CASCADE_FILE),
     *("curve.arrow", "predictions.arrow", "predictions-threshold.arrow"),
-    *(f"{LIGHT_FOLDER}/", "plan.arrow", "statistics.arrow", f"{STEPS_FOLDER}/"),
+    *(f"{LIGHT_FOLDER}/", f"{HEAVY_FOLDER}/", "plan.arrow", "statistics.arrow"),
+    f"{STEPS_FOLDER}/",
 )
 RUN_FOLDER = FolderKind(
     "a run folder",
@@ -97,8 +99,9 @@ class RunFolder:
         self.path, self._outputs, self._say = path, outputs, say
         with file_errors(f"run folder {path}"):
             fault = RUN_FOLDER.fault(path)
-            if fault is None and (path / LIGHT_FOLDER).exists():
-                fault = EXPERT_FOLDER.fault(path / LIGHT_FOLDER)
+            for expert in (path / LIGHT_FOLDER, path / HEAVY_FOLDER):
+                if fault is None and expert.exists():
+                    fault = EXPERT_FOLDER.fault(expert)
         if fault:
             raise FileError(
                 f"{path} {fault}, so it is not replaced: move that away, or choose an empty "

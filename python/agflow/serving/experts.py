@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from agflow.cascade.ledger import CascadeCosts
 from agflow.data.preprocessing import Preprocessing
 
 WARM_BATCH = 32
 """The larger batch that is tried at the start, where neither server nor cascade names one."""
-
-
-@dataclass(frozen=True)
-class ServedCosts:
-    """Costs of one image, as :class:`agflow.cascade.CascadeCosts` has them."""
-
-    light: float
-    heavy: float
-    shared: float
-    unit: str
 
 
 class Experts(Protocol):
@@ -48,7 +38,7 @@ class Experts(Protocol):
     class_names: list[str] | None
     preprocessing: Preprocessing | None
     max_batch: int | None
-    costs: ServedCosts
+    costs: CascadeCosts
 
     def light(self, images_BCHW: np.ndarray) -> np.ndarray:
         """The light logits, float32 [B, K]. The tokens of a shared prefix are kept."""

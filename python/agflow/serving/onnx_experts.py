@@ -25,10 +25,10 @@ from agflow.cascade.file_names import (
     PREFIX_ROLE,
     ROUTER_FILE,
 )
+from agflow.cascade.ledger import CascadeCosts
 from agflow.data.exported_preprocessing import file_preprocessing
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import DeviceError, InvalidValueError, ShapeError
-from agflow.serving.experts import ServedCosts
 
 
 class OnnxExperts:
@@ -126,10 +126,10 @@ def _shape(session: OnnxSession, preprocessing: Preprocessing | None) -> tuple[i
     return session.channels, *session.image_size
 
 
-def _costs(folder: pathlib.Path, about: dict[str, Any]) -> ServedCosts:
+def _costs(folder: pathlib.Path, about: dict[str, Any]) -> CascadeCosts:
     """Those of the export, or of the router's calibration in an older one."""
     if COSTS in about:
         of = about[COSTS]
-        return ServedCosts(of["light"], of["heavy"], of["shared"], of["unit"])
+        return CascadeCosts(of["light"], of["heavy"], of["shared"], unit=of["unit"])
     of = json.loads(core().read_router(str(folder / ROUTER_FILE)))["ledger"]
-    return ServedCosts(of["light_cost"], of["heavy_cost"], of["shared_cost"], of["cost_unit"])
+    return CascadeCosts(of["light_cost"], of["heavy_cost"], of["shared_cost"], unit=of["cost_unit"])

@@ -18,12 +18,12 @@ from agflow._utils.modes import without_gradients
 from agflow.cascade.cascade import Cascade
 from agflow.cascade.file_names import HEAVY_FOLDER
 from agflow.cascade.folder import Given, load_cascade, router_of
+from agflow.cascade.ledger import CascadeCosts
 from agflow.data.preprocessing import Preprocessing
 from agflow.errors import FileError, InvalidValueError, UnsupportedModelError
 from agflow.models import adapter_for, class_names, model_logits
 from agflow.models.callables import unwrapped
 from agflow.models.expert import expert_preprocessing
-from agflow.serving.experts import ServedCosts
 
 
 class TorchExperts:
@@ -107,11 +107,10 @@ def _class_names(cascade: Cascade) -> list[str] | None:
     return None
 
 
-def _costs(cascade: Cascade) -> ServedCosts:
+def _costs(cascade: Cascade) -> CascadeCosts:
     """The cascade's costs, or those of its calibration where they need an image first."""
     try:
-        costs = cascade.costs
-        return ServedCosts(costs.light, costs.heavy, costs.shared, costs.unit)
+        return cascade.costs
     except (InvalidValueError, UnsupportedModelError):
         of = router_of(cascade).ledger
-        return ServedCosts(of.light_cost, of.heavy_cost, of.shared_cost, of.cost_unit)
+        return CascadeCosts(of.light_cost, of.heavy_cost, of.shared_cost, unit=of.cost_unit)

@@ -50,10 +50,18 @@ def test_damage_is_named(folder, name):
         agflow.load(folder)
 
 
-def test_exports_that_are_no_pair_of_onnx_files_are_refused(folder):
-    for files in (["light.pt2", "heavy.pt2"], ["prefix.onnx", "light.onnx", "heavy.onnx"]):
-        for name in files:
-            (folder / name).touch()
-        EXPORT_FOLDER.seal(folder, {"files": [{"file": name} for name in files]})
-        with pytest.raises(errors.UnsupportedModelError, match=f"is an export of {files[0]}"):
-            agflow.load(folder)
+def test_exports_that_are_no_onnx_files_are_refused(folder):
+    files = ["light.pt2", "heavy.pt2"]
+    for name in files:
+        (folder / name).touch()
+    EXPORT_FOLDER.seal(folder, {"files": [{"file": name} for name in files]})
+    with pytest.raises(errors.UnsupportedModelError, match="is an export of light.pt2"):
+        agflow.load(folder)
+
+
+def test_a_prefix_that_does_not_say_its_blocks_is_refused(folder):
+    write_classifier(folder / "prefix.onnx")
+    files = ["prefix.onnx", "light.onnx", "heavy.onnx"]
+    EXPORT_FOLDER.seal(folder, {"files": [{"file": name} for name in files]})
+    with pytest.raises(errors.CorruptFileError, match="prefix.onnx says shared_blocks None"):
+        agflow.load(folder)

@@ -210,8 +210,31 @@ def test_a_quantised_cascade_is_not_routed_by_another_pairs_threshold(cascade, t
     with pytest.raises(errors.InvalidValueError, match="held_out is given without quantize"):
         export_cascade(cascade, tmp_path / "x", held_out=HeldOutImages(images))
     shared = agflow.Cascade(cascade.heavy, cascade.heavy, cascade.router, shared_blocks=1)
-    with pytest.raises(errors.InvalidValueError, match="shares 1 blocks"):
+    with pytest.raises(errors.InvalidValueError, match="shares 1 blocks .* without a shared pref"):
         export_cascade(
             shared, tmp_path / "x", quantize="int8", images=images, held_out=HeldOutImages(images)
         )
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_experts_with_a_shared_prefix_are_quantised_without_it(cascade, tmp_path):
+    """The cure that the refusal names, from a folder to a folder."""
+    heavy = cascade.heavy
+    router = agflow.calibrate_router(
+        agflow.predict(heavy, heavy, labelled(heavy, 600, seed=3), shared_blocks=1), tolerance=0.2
+    )
+    shared = agflow.Cascade(heavy, heavy, router, shared_blocks=1)
+    agflow.save(agflow.Cascade(shared.light, shared.heavy, shared.router), tmp_path / "apart")
+    found = export_cascade(
+        agflow.load(tmp_path / "apart"),
+        tmp_path / "int8",
+        quantize="int8-dynamic",
+        images=labelled(heavy),
+        held_out=HeldOutImages(labelled(heavy, 600, seed=4)),
+    )
+    served = agflow.load(tmp_path / "int8")
+    assert served.shared_blocks == 0 and served.router == found
+    assert router.ledger.shared_cost > 0 and found.ledger.shared_cost == 0
+    x = labelled(heavy, 50, seed=5)[0][0]
+    assert (served(x).argmax(1) == shared(x).argmax(1)).float().mean() > 0.8

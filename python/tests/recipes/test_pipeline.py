@@ -1,21 +1,25 @@
 """The whole pipeline by its command, on the shipped example: files, figures and refusals."""
 
 import json
+import math
 import signal
 import subprocess
 import time
+import urllib.request
 from dataclasses import fields
 
 import polars
 import pyarrow as pa
 import pytest
 import torch
+from served import server_process
 
 import agflow
 from agflow import commands
 from agflow.errors import EmptyError, FileError, InvalidValueError, UnknownLayerError
 from agflow.evaluation.timing import time_models
 from agflow.models.expert import load_expert
+from agflow.recipes import RunOptions, run
 from agflow.recipes.report import as_speed_table
 from agflow.recipes.results import SLOWER, RunResult
 
@@ -122,6 +126,50 @@ def test_a_run_that_prunes_the_residual_channels_distils_without_their_features(
     )
     assert done.returncode == 0, done.stderr
     assert load_expert(tmp_path / "out" / "light").embed_dim < 128
+
+
+def test_what_a_run_leaves_is_a_cascade_that_is_loaded_and_served(made, loader):
+    folder, printed = made
+    counts = json.loads((folder / "report.json").read_text())["counts"]
+    assert (f"agflow serve --cascade {folder}" in printed) == (not counts["cure"])
+    cascade, (images, _) = agflow.load(folder), next(iter(loader("test", 0, 300)))
+    assert cascade.router == agflow.Router.load(folder / "router.json")
+    with torch.no_grad():
+        expected = cascade(images)
+    predictions = agflow.Predictions.load(folder / "predictions.arrow")
+    costs = predictions.costs
+    assert (cascade.costs.light, cascade.costs.heavy) == (costs.light, costs.heavy)
+    tensor = {"name": "images", "datatype": "FP32", "shape": [*images.shape]}
+    body = json.dumps({"inputs": [{**tensor, "data": images.flatten().tolist()}]}).encode()
+    with server_process(folder) as address:
+
+        def asked(path, body=None):
+            with urllib.request.urlopen(f"http://{address}{path}", body, timeout=60) as answer:
+                return json.load(answer)
+
+        outputs = {o["name"]: o["data"] for o in asked("/v2/models/out/infer", body)["outputs"]}
+        watches = {watch["name"]: watch for watch in asked("/v1/monitor")["watches"]}
+    found = torch.tensor(outputs["logits"]).reshape(expected.shape)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert outputs["class"] == expected.argmax(1).tolist()
+    assert watches["agreement"]["off"] == "" or cascade.router.threshold == math.inf
+
+
+def test_a_run_by_the_clock_routes_by_milliseconds(tmp_path):
+    small = {"macs": "0.5", "epochs": 0, "batches": 1, "limit": 64, "eval_limit": 32}
+    options = RunOptions(output=str(tmp_path / "out"), costs="measured", **small)
+    found = run(options, say=lambda line: None)
+    ledger = found.cascade.router.ledger
+    assert ledger.cost_unit == "ms" and 0 < ledger.light_cost < 1000 and ledger.heavy_cost > 0
+    costs = agflow.load(tmp_path / "out").costs
+    assert (costs.light, costs.heavy, costs.unit) == (ledger.light_cost, ledger.heavy_cost, "ms")
+    evaluated = found.cascade.evaluation.ledger
+    assert found.predictions.costs == costs and evaluated.cost_unit == "ms"
+    assert evaluated.heavy_cost == ledger.heavy_cost
+    assert "1.000x ms" in found.summary and "x MACs" not in found.summary
+    assert "| expected ms per image |" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(InvalidValueError, match="costs is 'euro', expected macs or measured"):
+        RunOptions(costs="euro")
 
 
 def test_repair_brings_accuracy_back(folder):

@@ -45,7 +45,7 @@ def test_an_interrupted_one_goes_on_and_a_finished_one_computes_nothing(make, tm
     found = ask(until("", second))
     done = [line for line in second if line.endswith(": done before")]
     assert len(done) == len([line for line in first if "/" in line[:4] and last not in line])
-    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(tmp_path) == ["out"] and agflow.load(out).router
     before = times_in(out)
     again = ask(until("", third))
     assert "already" in third[0] and "--force" in third[0] and len(third) == 1

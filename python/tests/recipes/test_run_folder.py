@@ -178,7 +178,7 @@ def test_what_is_in_the_outputs_goes_with_the_run_that_broke(tmp_path):
     (tmp_path / "steps" / "half").write_text("x")
     do(tmp_path, seed=2, until=1)
     assert sorted(os.listdir(tmp_path)) == ["run.json", "statistics.arrow"]
-    assert {name for name in OUTPUTS if name.endswith("/")} == {"light/", "steps/"}
+    assert {name for name in OUTPUTS if name.endswith("/")} == {"light/", "heavy/", "steps/"}
 
 
 def test_what_cannot_be_made_is_one_sentence(tmp_path):

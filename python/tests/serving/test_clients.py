@@ -79,6 +79,34 @@ def test_tritonclient_knows_the_server(triton):
         client.get_model_metadata("pictures")
 
 
+def test_tritonclient_reads_the_statistics(triton, x):
+    library, client = triton
+
+    def statistics(name="photos"):
+        (found,) = client.get_inference_statistics(name)["model_stats"]
+        return found
+
+    assert "statistics" in client.get_server_metadata()["extensions"]
+    before = statistics()
+    images = library.InferInput("images", [4, *SIZE], "FP32")
+    images.set_data_from_numpy(x[:4].numpy())
+    for _ in range(3):
+        client.infer("photos", [images])
+    with pytest.raises(library.InferenceServerException):
+        client.infer("photos", [images], priority=1)
+    after = statistics("")
+    assert after["name"] == "photos" and client.is_model_ready("photos", after["version"])
+    assert after["inference_count"] - before["inference_count"] == 12
+    assert after["execution_count"] - before["execution_count"] == 3
+    assert after["last_inference"] > before["last_inference"]
+    was, now = before["inference_stats"], after["inference_stats"]
+    for part in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+        assert now[part]["count"] - was[part]["count"] == 3
+        assert now[part]["ns"] > was[part]["ns"]
+    assert now["fail"]["count"] - was["fail"]["count"] == 1
+    assert 4 in [batch["batch_size"] for batch in after["batch_stats"]]
+
+
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("is_binary", [True, False], ids=["binary", "json"])
 @pytest.mark.parametrize("datatype", ["FP32", "FP64"])

@@ -55,6 +55,33 @@ def test_answers_are_those_of_the_files_and_of_the_cascade(exports, kinds, kind,
     assert np.array_equal(filled(served.heavy, heavy.shape, x.numpy()[some], some), heavy)
 
 
+def test_a_loaded_export_shares_its_prefix(exports, kinds, x, tmp_path):
+    """``ensemble`` shares a block; what it answers and costs is what the cascade does."""
+    loaded, cascade = agflow.load(exports["ensemble"]), kinds["ensemble"]
+    assert loaded.shared_blocks == 1 and loaded.costs == cascade.costs
+    for images in (x, x[:1]):
+        torch.testing.assert_close(loaded(images), cascade(images), rtol=1e-4, atol=1e-4)
+        assert loaded.last_call.escalated == cascade.last_call.escalated
+        for expert, parent in ((loaded.light, cascade.light), (loaded.heavy, cascade.heavy)):
+            torch.testing.assert_close(expert(images), parent(images), rtol=1e-4, atol=1e-4)
+    prefix, light, heavy = loaded.parts
+    seen = []
+    prefix.register_forward_hook(lambda *_: seen.append(1))
+    loaded(x)
+    assert len(seen) == 1, "the prefix runs once for both experts"
+    tokens = prefix(x)
+    assert torch.equal(light(tokens), loaded.light(x))
+    assert torch.equal(heavy(tokens), loaded.heavy(x))
+    batches = [(x, torch.zeros(len(x), dtype=torch.long))]
+    timed = agflow.predict(loaded.light, loaded.heavy, batches, shared_blocks=1, costs="measured")
+    assert timed.costs.unit == "ms" and 0 < timed.costs.shared <= timed.costs.light
+    with pytest.raises(InvalidValueError, match="exported behind 1 shared blocks"):
+        agflow.Cascade(loaded.light, loaded.heavy, 0.5, shared_blocks=2)
+    forged = shutil.copytree(exports["ensemble"], tmp_path / "old")
+    forge_json(forged / "export.json", lambda c: c.pop("costs"))
+    assert agflow.load(forged).costs.shared == cascade.router.ledger.shared_cost
+
+
 @pytest.mark.parametrize("kind", ["fewer pixels", "in pieces"])
 def test_answers_are_the_bits_of_the_loaded_export(exports, kind, x):
     loaded = agflow.load(exports[kind])

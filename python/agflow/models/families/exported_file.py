@@ -10,7 +10,7 @@ from torch import nn
 from agflow._utils.onnx_session import OnnxSession
 from agflow.data.exported_preprocessing import file_preprocessing
 from agflow.data.preprocessing import Preprocessing
-from agflow.errors import CorruptFileError, UnsupportedModelError
+from agflow.errors import CorruptFileError, InvalidValueError, UnsupportedModelError
 from agflow.models.adapter import Adapter
 from agflow.models.channel_group import ChannelGroup
 from agflow.models.exported import ExportedExpert, refuse_exported
@@ -31,7 +31,8 @@ class ExportedFile(Adapter):
         return []
 
     def input_size(self, model: nn.Module) -> tuple[int, int, int]:
-        session = _session(model)
+        expert = cast(ExportedExpert, model)
+        session = expert.session if expert.prefix is None else expert.prefix.session
         if session.channels is None or session.image_size is None:
             raise UnsupportedModelError(
                 f"{session.path} fixes no size of its images: export it with a fixed number of "
@@ -78,8 +79,17 @@ class ExportedFile(Adapter):
         refuse_exported(model)
 
     def split(self, model: nn.Module, blocks: int) -> tuple[nn.Module, nn.Module]:
-        refuse_exported(model)
-        return super().split(model, blocks)
+        expert = cast(ExportedExpert, model)
+        if expert.prefix is None:
+            refuse_exported(model)
+            return super().split(model, blocks)
+        exported = expert.prefix.session.metadata.get("shared_blocks")
+        if exported != blocks:
+            raise InvalidValueError(
+                f"{expert.session.path} was exported behind {exported} shared blocks and cannot "
+                f"be split behind {blocks}: give shared_blocks={exported}"
+            )
+        return expert.prefix, expert.rest
 
     def build(self, description: dict[str, Any]) -> nn.Module:
         raise CorruptFileError("an exported expert is an ONNX file and is built from no folder")
