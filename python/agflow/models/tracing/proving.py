@@ -190,10 +190,10 @@ class _Growth:
 
     def _tell(self, group: ChannelGroup, refusal: str | None) -> bool:
         """Note what the code fails by with some attributes, if no other attribute cures that."""
-        tells = refusal is not None and BY_INPUT in refusal
-        if tells:
-            self.reasons[group.name] = refusal
-        return tells
+        if refusal is None or BY_INPUT not in refusal:
+            return False
+        self.reasons[group.name] = refusal
+        return True
 
     def _keys(self, group: ChannelGroup, attributes: Iterable[Attribute]) -> Keys:
         """The kind of a group and its attributes, by class, name and place."""

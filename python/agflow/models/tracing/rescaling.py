@@ -2,6 +2,7 @@
 
 # torch.fx types the arguments of a node as whatever an operator may take.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportOptionalMemberAccess=false
 
 from __future__ import annotations
 
