@@ -181,7 +181,7 @@ def _kept_reasons(measured: list[dict[str, Any]]) -> str:
     models: dict[str, set[str]] = collections.defaultdict(set)
     for row in measured:
         for _, reason in row["agflow"].get("barriers", ()) if _outcome(row) == OK else ():
-            alike = re.sub(r"[\w.]*\d[\w.,]*", "N", reason)
+            alike = re.sub(r"[\w.]*\d[\w.,]*", "N", _without_code(reason))
             places[alike] += 1
             models[alike].add(row["model"])
     if not places:
@@ -192,6 +192,11 @@ def _kept_reasons(measured: list[dict[str, Any]]) -> str:
     ]
     head = "## What stays as it is in the models that are pruned\n\n"
     return head + _markdown(["channels are kept since", "places", "models"], rows)
+
+
+def _without_code(reason: str) -> str:
+    """A reason without the line of a model's code that it quotes."""
+    return re.sub(r"(: \w+)? in `[^`]*`", "", reason)
 
 
 def _rows_table(specs: list[str], done: Rows) -> str:

@@ -131,27 +131,28 @@ class Member:
 
 @dataclass(frozen=True)
 class Norm:
-    """A module that takes means over the units, and so has other ones when units are gone.
+    """Code that takes means over the units, and so has other ones when units are gone.
 
     Such a mean is over the kept units alone, in the pruned model as in its masked reference.
 
     Attributes
     ----------
-    module : name of the module
+    module : name of the module that does nothing else, or None where it is no module by itself:
+        there only the graph says where the means are
     axis : that the units lie along, in what enters and what leaves it
     runs : where each unit lies along the axis
     steps : the nodes of the traced graph that take the means, by name, each with the axis of its
         input
     """
 
-    module: str
+    module: str | None
     axis: int
     runs: tuple[Run, ...]
     steps: tuple[tuple[str, int], ...]
 
     def kept(self, size: int, units: int, keep_U: torch.Tensor) -> torch.Tensor:
         """The positions of the axis that stay, as :meth:`Member.kept` gives them."""
-        return Member(self.module, self.axis, THROUGH, self.runs).kept(size, units, keep_U)
+        return Member("", self.axis, THROUGH, self.runs).kept(size, units, keep_U)
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ class ChannelGroup:
         without them
     members : where the units lie in parameters and buffers
     attributes : numbers of modules that follow the number of units
-    norms : modules that take means over the units
+    norms : where means over the units are taken
     """
 
     name: str

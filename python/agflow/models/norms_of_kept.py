@@ -21,7 +21,8 @@ from agflow.models.slicing import Cut, cut_groups
 def norms_of_kept(model: nn.Module, cuts: Sequence[Cut]) -> Iterator[RemovableHandle]:
     """Hook the norms of groups: on the units that cuts leave they give what the cut model's do.
 
-    Everywhere else they give zeros.
+    Everywhere else they give zeros. Norms that are no modules are for
+    :mod:`agflow.models.tracing.by_graph`.
 
     Examples
     --------
@@ -42,7 +43,8 @@ def norms_of_kept(model: nn.Module, cuts: Sequence[Cut]) -> Iterator[RemovableHa
     norms: dict[str, list[tuple[ChannelGroup, Norm, torch.Tensor]]] = defaultdict(list)
     for group, keep_U in cuts:
         for norm in group.norms:
-            norms[norm.module].append((group, norm, keep_U))
+            if norm.module is not None:
+                norms[norm.module].append((group, norm, keep_U))
     for name, held in norms.items():
         module = model.get_submodule(name)
         yield module.register_forward_hook(_OfKept(_cut_alone(module, name, cuts), held))

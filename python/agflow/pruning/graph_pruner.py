@@ -20,9 +20,10 @@ from agflow.models.channel_group import CONSUMER, ChannelGroup
 from agflow.models.copying import copy_of
 from agflow.models.families.origins import note_origin
 from agflow.models.slicing import cut_groups, tensor_of
+from agflow.models.tracing.by_graph import norms_of_kept_channels
 from agflow.models.tracing.graph import exported
+from agflow.models.tracing.graph_run import GraphRun
 from agflow.pruning.graph_reconstruction import GraphReconstruction
-from agflow.pruning.graph_run import GraphRun, OfKept
 from agflow.pruning.graph_targets import layer_of, target_of
 
 BATCH_SIZE = 32  # of the exported network, and at most the loader's
@@ -86,20 +87,6 @@ def _repaired(
         run, dense, unfitted, fitted, compensate, removed, norms_of_kept_channels(run, cuts)
     )
     return unfitted | reconstruction.fit(itertools.chain([first], batches))
-
-
-def norms_of_kept_channels(run: GraphRun, cuts: Cuts) -> OfKept:
-    """The nodes that take means over units of the groups, and the channels that stay for them."""
-    found: dict[fx.Node, tuple[int, torch.Tensor]] = {}
-    nodes = {node.name: node for node in run.nodes}
-    for group, keep_U in cuts:
-        for norm in group.norms:
-            for name, axis in norm.steps:
-                size = nodes[name].args[0].meta["val"].shape[axis]
-                stays_S = norm.kept(size, group.units, keep_U.cpu())
-                _, before_S = found.get(nodes[name], (axis, stays_S))
-                found[nodes[name]] = axis, before_S[torch.isin(before_S, stays_S)]
-    return found
 
 
 def kept_positions(

@@ -34,9 +34,9 @@ from torch import fx, nn
 
 from agflow._utils.progress import progress_bar
 from agflow.errors import NonFiniteError
+from agflow.models.tracing.graph_run import GraphRun, OfKept, Values
 from agflow.pruning.clipping import Limits, limits_behind
 from agflow.pruning.dual_regression import DualRegression
-from agflow.pruning.graph_run import GraphRun, OfKept, Values
 from agflow.pruning.graph_targets import (
     FitTarget,
     end_rows,

@@ -22,7 +22,7 @@ import torch
 from torch import fx
 
 from agflow.models.tracing.chains import PERMUTATIONS, chain_behind, unit_of
-from agflow.pruning.graph_run import GraphRun
+from agflow.models.tracing.graph_run import GraphRun
 
 aten = torch.ops.aten
 _LAYERS = (aten.conv2d.default, aten.conv2d.padding, aten.linear.default)

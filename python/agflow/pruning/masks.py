@@ -22,6 +22,7 @@ from agflow.models.channel_group import CONSUMER, channels_of
 from agflow.models.copying import watched
 from agflow.models.norms_of_kept import norms_of_kept
 from agflow.models.slicing import Cut, tensor_of
+from agflow.models.tracing.by_graph import are_in_code, run_by_graph
 
 
 @contextmanager
@@ -29,7 +30,8 @@ def masked(adapter: Adapter, model: nn.Module, cuts: Iterable[Cut]) -> Iterator[
     """While open, zero the units of each group that are not in its ``keep_U``.
 
     Norms of the units take mean and variance over the kept ones. A module that a removed branch is
-    returns its input.
+    returns its input. Where a norm of the units is no module by itself the model is run by its
+    graph meanwhile, and hooks do not fire.
 
     Parameters
     ----------
@@ -54,7 +56,8 @@ def masked(adapter: Adapter, model: nn.Module, cuts: Iterable[Cut]) -> Iterator[
     cuts = list(cuts)
     hooks = (hook for group, keep_U in cuts for hook in _hooks(model, group, keep_U))
     hooks = itertools.chain(norms_of_kept(model, cuts), hooks)
-    with _unread(model, cuts), watched(adapter, model), temporary_hooks(hooks):
+    masks = run_by_graph(model, cuts) if are_in_code(cuts) else temporary_hooks(hooks)
+    with _unread(model, cuts), watched(adapter, model), masks:
         yield
 
 

@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import fx
 
-from agflow.pruning.graph_run import GraphRun
+from agflow.models.tracing.graph_run import GraphRun
 from agflow.pruning.graph_targets import FitTarget
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from agflow._utils.modes import evaluating, forget_caches, with_gradients
 from agflow.errors import UnsupportedModelError
 from agflow.models.sharing import modules_by_first_name, shared_names
+from agflow.models.tracing.uses import callers
 
 _higher_order = torch.ops.higher_order
 _HOLDERS = {_higher_order.wrap_with_set_grad_enabled: 1, _higher_order.wrap_with_autocast: 4}
@@ -126,6 +127,36 @@ def _named_once(
                 key: (modules.get(path, path), kind) for key, (path, kind) in stack.items()
             }
     return program
+
+
+def path_of(program: torch.export.ExportedProgram) -> list[tuple]:
+    """The operators that images go through, each with its modules, and the shapes of the outputs.
+
+    Those of constants alone, such as embeddings of positions that are fitted to a size, are none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from agflow.models.tracing.graph import exported, path_of
+    >>> path_of(exported(torch.nn.ReLU(), torch.zeros(2, 3, 8, 8)))
+    [(<OpOverload(op='aten.relu', overload='default')>, ('',)), torch.Size([2, 3])]
+    """
+    images = set(program.graph_signature.user_inputs)
+    reached: set[torch.fx.Node] = set()
+    for node in program.graph.nodes:
+        if node.name in images or not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+    called = [n for n in program.graph.nodes if n.op == "call_function" and n in reached]
+    outputs = next(node for node in program.graph.nodes if node.op == "output").all_input_nodes
+    return [
+        *((node.target, tuple(callers(node))) for node in called),
+        *(_without_places(node.meta["val"].shape) for node in outputs),
+    ]
+
+
+def _without_places(shape: torch.Size) -> torch.Size:
+    """The shape of an output; of maps, batch and channels."""
+    return shape[:2] if len(shape) == 4 else shape
 
 
 def _holds_a_graph(node: torch.fx.Node) -> bool:

@@ -38,7 +38,7 @@ class ChannelClass:
     conflicts : classes that lie along the same positions of a parameter's axis and are nearer to
         its front: only one of them can be cut
     tied : whether a parameter holds it in a way that no index map says
-    norms : modules that take means over the units; None where other code does
+    norms : where means over the units are taken
     """
 
     leaf: Leaf
@@ -49,7 +49,7 @@ class ChannelClass:
     attends: bool = False
     conflicts: list[ChannelClass] = field(default_factory=list)
     tied: bool = False
-    norms: tuple[Norm, ...] | None = ()
+    norms: tuple[Norm, ...] = ()
 
     @property
     def first(self) -> str:
@@ -60,7 +60,7 @@ class ChannelClass:
     @property
     def is_whole(self) -> bool:
         """Whether it begins and ends at parameters, and nothing else holds on to it."""
-        free = not (self.leaf.frozen or self.leaf.normed or self.tied) and self.norms is not None
+        free = not (self.leaf.frozen or self.leaf.normed or self.tied)
         return free and self.leaf.extent > 1 and bool(self.produced and self.consumed)
 
 
@@ -204,7 +204,7 @@ def groups_of(
             taps=sights[held].taps,
             rounds=not held.attends,
             members=tuple(held.members),
-            norms=held.norms or (),
+            norms=held.norms,
         )
         for held, name in zip(classes, _names(classes, taken), strict=True)
     ]

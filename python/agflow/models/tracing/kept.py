@@ -58,7 +58,7 @@ def _reason(held: ChannelClass) -> str | None:
     """Why a class is no group; None where another group stands for it."""
     if held.leaf.reason is not None:
         return held.leaf.reason.text
-    if held.leaf.normed or held.norms is None:
+    if held.leaf.normed:
         return TAKES_MEANS
     if held.tied:
         return "a parameter holds them twice"

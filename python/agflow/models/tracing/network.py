@@ -19,7 +19,7 @@ from agflow.models.tracing.attributes import attribute_choices
 from agflow.models.tracing.axes import flat
 from agflow.models.tracing.blocks import blocks_of
 from agflow.models.tracing.costs import costs_of
-from agflow.models.tracing.graph import exported
+from agflow.models.tracing.graph import exported, path_of
 from agflow.models.tracing.groups import ChannelClass, chosen, classes_of, groups_of
 from agflow.models.tracing.kept import Kept, kept_classes
 from agflow.models.tracing.proof import Proof, smaller_sides
@@ -28,7 +28,6 @@ from agflow.models.tracing.residual import read_into_streams
 from agflow.models.tracing.seen import Sights
 from agflow.models.tracing.tied import Ties
 from agflow.models.tracing.tracer import Tracer
-from agflow.models.tracing.uses import callers
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _proven_size(model: nn.Module, tracer: Tracer, input_size: Sequence[int]) ->
     if costs_of(tracer, {}).macs() < _LONG:
         return input_size
     channels, *sides = input_size
-    path = _path_of(tracer.program)
+    path = path_of(tracer.program)
     # Windows that fill an image fill the half of it, too.
     for smaller in (smaller_sides(sides), [side // 2 for side in sides]):
         images = torch.zeros(2, channels, *smaller).to(first_parameter(model))
@@ -131,32 +130,9 @@ def _proven_size(model: nn.Module, tracer: Tracer, input_size: Sequence[int]) ->
             program = exported(model, images)
         except UnsupportedModelError:  # it wants its own size
             continue
-        if _path_of(program) == path:
+        if path_of(program) == path:
             return channels, *smaller
     return input_size
-
-
-def _path_of(program: torch.export.ExportedProgram) -> list[tuple]:
-    """The operators that images go through, each with its modules, and the shapes of the outputs.
-
-    Those of constants alone, such as embeddings of positions that are fitted to a size, are none.
-    """
-    images = set(program.graph_signature.user_inputs)
-    reached: set[torch.fx.Node] = set()
-    for node in program.graph.nodes:
-        if node.name in images or not reached.isdisjoint(node.all_input_nodes):
-            reached.add(node)
-    called = [n for n in program.graph.nodes if n.op == "call_function" and n in reached]
-    outputs = next(node for node in program.graph.nodes if node.op == "output").all_input_nodes
-    return [
-        *((node.target, tuple(callers(node))) for node in called),
-        *(_without_places(node.meta["val"].shape) for node in outputs),
-    ]
-
-
-def _without_places(shape: torch.Size) -> torch.Size:
-    """The shape of an output; of maps, batch and channels."""
-    return shape[:2] if len(shape) == 4 else shape
 
 
 def _has_unused_weights(tracer: Tracer) -> bool:

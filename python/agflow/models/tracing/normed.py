@@ -1,8 +1,9 @@
-"""Norms over units: which modules take means over the units of a class, and can do so over fewer.
+"""Norms over units: where means over the units of a class are taken, over fewer in a cut model.
 
 The means of a cut model are over the channels that are left. That is proven against a whole model
-in which the very module runs on these channels alone, so it must be a module by itself: one tensor
-enters and leaves, with the units along the same axis, and every weight lies along it.
+that does the same. A norm that is a module by itself (one tensor enters and leaves, with the units
+along the same axis, and every weight lies along it) runs on these channels alone there; where some
+other code takes means, the whole model is run by its graph.
 """
 
 # torch.fx types the arguments of a node as whatever an operator may take.
@@ -31,18 +32,29 @@ class Norms:
         self._inside: dict[str, list[fx.Node]] = nodes_in(tracer.program)
         self._calls: Counter[str] = call_counts(tracer.program)
 
-    def by_class(self) -> dict[Leaf, tuple[Norm, ...] | None]:
-        """For each class of which means are taken, the modules that do; None where one cannot."""
+    def by_class(self) -> dict[Leaf, tuple[Norm, ...]]:
+        """For each class of which means are taken, the norms that do it."""
         steps: dict[Leaf, dict[str, list[tuple[fx.Node, int, Dim]]]] = {}
         for node, axis, dim in self._tracer.norms:
             module = (callers(node) or [""])[-1]
             for leaf in dict.fromkeys(atoms(dim)):
                 steps.setdefault(leaf, {}).setdefault(module, []).append((node, axis, dim))
-        found: dict[Leaf, tuple[Norm, ...] | None] = {}
-        for leaf, modules in steps.items():
-            norms = [self._norm(module, leaf, nodes) for module, nodes in modules.items()]
-            found[leaf] = None if None in norms else tuple(norm for norm in norms if norm)
-        return found
+        return {
+            leaf: tuple(
+                norm
+                for module, nodes in modules.items()
+                for norm in self._norms(module, leaf, nodes)
+            )
+            for leaf, modules in steps.items()
+        }
+
+    def _norms(self, module: str, leaf: Leaf, nodes: list[tuple[fx.Node, int, Dim]]) -> list[Norm]:
+        alone = self._norm(module, leaf, nodes)
+        if alone is not None:
+            return [alone]
+        return [
+            Norm(None, axis, runs_of(dim, leaf), ((node.name, axis),)) for node, axis, dim in nodes
+        ]
 
     def _norm(self, module: str, leaf: Leaf, nodes: list[tuple[fx.Node, int, Dim]]) -> Norm | None:
         if self._calls[module] != 1 or not self._tracer.is_norm(nodes[0][0]):

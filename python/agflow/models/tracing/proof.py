@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import io
 import itertools
-import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -29,8 +28,14 @@ from agflow.models.copying import copy_of
 from agflow.models.norms_of_kept import norms_of_kept
 from agflow.models.outputs import whole_output
 from agflow.models.slicing import Cut, cut_groups, tensor_of
+from agflow.models.tracing.by_graph import ByGraph, are_in_code
+from agflow.models.tracing.failing import why_it_fails
 from agflow.models.tracing.perturbing import estimate_statistics, perturbed
 
+NO_GRAPH = (
+    "a norm over them stands in the code of a larger module, and torch.export does not read the "
+    "model in the precision of the proof: put the norm into a module of its own"
+)
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Of the largest logit, by the precision of the check."""
 
@@ -42,6 +47,7 @@ class Proof:
     ----------
     model : the perturbed copy
     images : random, [2, C, H, W]; copies are compared on the first
+    whole : the proof that this one is smaller than, or itself
     """
 
     def __init__(self, model: nn.Module, input_size: Sequence[int], seed: int = 0):
@@ -53,7 +59,7 @@ class Proof:
         except RuntimeError:  # code of the model's own makes tensors in float32
             self.model, self.images = self.model.float(), self.images.float()
             logits = estimate_statistics(self.model, self.images, self.generator)
-        self._shape = logits.shape[1:]
+        self.whole, self._shape = self, logits.shape[1:]
         self.tolerance = _TOLERANCE[self.images.dtype]
 
     @cached_property
@@ -64,6 +70,7 @@ class Proof:
         size of the images as long as the logits keep their shape.
         """
         smaller = copy.copy(self)
+        vars(smaller).pop("graph", None)
         smaller.images = nn.functional.interpolate(
             self.images, smaller_sides(self.images.shape[2:])
         )
@@ -76,6 +83,14 @@ class Proof:
         except Exception:  # the model wants its own size
             return self
         return smaller if logits.shape[1:] == self._shape else self
+
+    @cached_property
+    def graph(self) -> ByGraph | None:
+        """The graph of the model on these images; None where torch.export does not read it."""
+        try:
+            return ByGraph(self.model, self.images)
+        except UnsupportedModelError:
+            return None
 
     def draw(self, groups: Iterable[ChannelGroup], turn: int = 0) -> list[Cut]:
         """Random units for groups to keep, a quarter to three quarters; branches go.
@@ -107,12 +122,14 @@ class Proof:
 
     def refusal(self, cuts: Sequence[Cut]) -> str | None:
         """Why these cuts are wrong, as a clause; None where they are right."""
+        if are_in_code(cuts) and not self._has_the_graph:
+            return NO_GRAPH if self.whole is self else self.whole.refusal(cuts)
         model = cut_copy(self.model, cuts)
         try:
             with redirect_stderr(io.StringIO()):  # where torch.fx shows the code that fails
                 cut = self._logits(model)
         except Exception as error:  # whatever the model's code raises, it cannot run so
-            return f"the model does not run without them ({_where(model, error)})"
+            return f"the model does not run without them: {why_it_fails(model, error)}"
         masked = self._masked(cuts)
         if cut.shape != masked.shape:
             return f"its logits become {list(cut.shape)} of {list(masked.shape)}"
@@ -126,7 +143,7 @@ class Proof:
         error = self._training_error(cut_copy(self.model, cuts))
         if error is None or self._training_error(self.model) is not None:
             return None
-        return f"the model does not run in training mode without them ({error})"
+        return f"the model does not run in training mode without them: {error}"
 
     @torch.no_grad()
     def _training_error(self, model: nn.Module) -> str | None:
@@ -135,7 +152,7 @@ class Proof:
             with redirect_stderr(io.StringIO()):
                 copied(self.images)
         except Exception as error:
-            return _where(copied, error)
+            return why_it_fails(copied, error)
         return None
 
     def effects(self, groups: Sequence[ChannelGroup]) -> list[float]:
@@ -170,6 +187,12 @@ class Proof:
             for group in groups
         ]
 
+    @property
+    def _has_the_graph(self) -> bool:
+        """Whether the nodes of the graph are those of the whole proof, by name."""
+        own, other = self.graph, self.whole.graph
+        return own is not None and other is not None and own.path == other.path
+
     @torch.no_grad()
     def _logits(self, model: nn.Module) -> torch.Tensor:
         return whole_output(model.eval()(self.images[:1]))
@@ -184,6 +207,9 @@ class Proof:
                 old = weights.get(member.name, tensor_of(self.model, group, member))
                 weights[member.name] = _without(old, group, member, keep_U)
             hooks += [tap for tap in group.taps if not len(keep_U)]
+        if are_in_code(cuts) and self.graph is not None:
+            output = self.graph.output(self.model, self.images, cuts, weights)
+            return whole_output(output)[:1]
         zeroed = (_zeroed(self.model.get_submodule(tap.module)) for tap in hooks)
         kept = temporary_hooks(itertools.chain(zeroed, norms_of_kept(self.model, cuts)))
         with kept, _reading(self.model, weights):
@@ -261,20 +287,3 @@ def _at_units(flow: torch.Tensor, group: ChannelGroup, member: Member) -> float:
 def _zeroed(module: nn.Module) -> RemovableHandle:
     """Make a module return zeros."""
     return module.register_forward_hook(lambda *called: called[-1] * 0)
-
-
-def _where(model: nn.Module, error: Exception) -> str:
-    """The module in whose code a pass stopped, torch's own left out, and why."""
-    names = {id(module): name for name, module in model.named_modules() if name}
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    callers = [frame.f_locals.get("self") for frame in frames]
-    inside = [
-        names[id(module)]
-        for module in callers
-        if id(module) in names and not type(module).__module__.startswith("torch.nn.")
-    ]
-    return ": ".join([*inside[-1:], _first_line(error)])
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:200]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agflow.models.channel_group import Attribute, ChannelGroup
 from agflow.models.slicing import Cut
+from agflow.models.tracing.failing import BY_INPUT
 from agflow.models.tracing.proof import Proof, turns_for
 
 Reasons = dict[str, str]
@@ -76,11 +77,12 @@ class _Learnt:
     Attributes
     ----------
     needed : the attributes that groups of a kind needed, in the order that they were found
-    fruitless : choices of attributes that were of no use to a group
+    fruitless : choices of attributes that were of no use to a group, and among them those with
+        which the code failed by what no attribute cures
     """
 
     needed: dict[Keys, None] = field(default_factory=dict)
-    fruitless: set[tuple[Keys, ...]] = field(default_factory=set)
+    fruitless: dict[tuple[Keys, ...], Keys | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -127,7 +129,7 @@ class _Growth:
         found = self._with_attributes(base, groups[0])
         if len(found) != 1:
             unsure = f"; {_named(found)} would each do, which of them is not known" if found else ""
-            self.reasons[groups[0].name] = refusal + unsure
+            self.reasons[groups[0].name] = self.reasons.get(groups[0].name, refusal) + unsure
             return []
         return found
 
@@ -157,27 +159,41 @@ class _Growth:
     def _with_attributes(self, base: list[ChannelGroup], group: ChannelGroup) -> list[ChannelGroup]:
         """The group with each set of attributes, of as few as will do, that it stands with."""
         choices, bare = self._choices_of(group), replace(group, attributes=())
-        keys = tuple(self._keys(group, chosen) for equals in choices for chosen in equals)
+        keyed = {self._keys(group, chosen): chosen for equals in choices for chosen in equals}
+        keys = tuple(keyed)
         if not group.attributes and keys in self.learnt.fruitless:
+            told = self.learnt.fruitless[keys]
+            if told is not None:
+                failing = replace(group, attributes=keyed[told])
+                self._tell(group, self._refusal(self.smaller, [*base, failing]))
             return []
         cuts = self.proof.draw([*base, bare], self.turn)
         if self.check(self.smaller, cuts) is None:
             stands = group.attributes and self._refusal(self.smaller, [*base, bare]) is None
             return [bare] if stands else []
+        told: Keys | None = None
         for equals in choices:
-            changed = [replace(group, attributes=attributes) for attributes in equals]
-            proven = [
-                other
-                for other in changed
-                if self.check(self.smaller, [*cuts[:-1], (other, cuts[-1][1])]) is None
-                and self._refusal(self.smaller, [*base, other]) is None
-            ]
+            proven = []
+            for other in (replace(group, attributes=attributes) for attributes in equals):
+                refusal = self.check(self.smaller, [*cuts[:-1], (other, cuts[-1][1])])
+                if refusal is None and self._refusal(self.smaller, [*base, other]) is None:
+                    proven.append(other)
+                elif told is None and self._tell(group, refusal):
+                    told = self._keys(group, other.attributes)
             if len(proven) == 1:
                 self.learnt.needed[self._keys(group, proven[0].attributes)] = None
             if proven:
+                self.reasons.pop(group.name, None)
                 return proven
-        self.learnt.fruitless.add(keys)
+        self.learnt.fruitless[keys] = told
         return []
+
+    def _tell(self, group: ChannelGroup, refusal: str | None) -> bool:
+        """Note what the code fails by with some attributes, if no other attribute cures that."""
+        if refusal is None or BY_INPUT not in refusal:
+            return False
+        self.reasons[group.name] = refusal
+        return True
 
     def _keys(self, group: ChannelGroup, attributes: Iterable[Attribute]) -> Keys:
         """The kind of a group and its attributes, by class, name and place."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import fx, nn
 
 from agflow.models.channel_group import Run, Tap
 from agflow.models.tracing.axes import Leaf, size
@@ -19,17 +19,16 @@ from agflow.models.tracing.runs import runs_of
 from agflow.models.tracing.tracer import Tracer
 from agflow.models.tracing.uses import (
     Use,
-    call_counts,
     callers,
+    calls_in,
     dims_of,
     entering,
     leaving,
-    nodes_in,
 )
 
 UNSEEN = (
-    "no layer of torch that runs once takes or gives them in one axis, where they could be scored: "
-    "let one (nn.Conv2d, nn.BatchNorm2d, nn.ReLU) make or read them"
+    "no layer of torch takes or gives them in one axis, where they could be scored: let one "
+    "(nn.Conv2d, nn.BatchNorm2d, nn.ReLU) make or read them"
 )
 
 
@@ -53,25 +52,27 @@ class Sights:
     """What can be seen at the layers of a traced model."""
 
     def __init__(self, model: nn.Module, tracer: Tracer):
-        self._tracer, self._inside = tracer, nodes_in(tracer.program)
+        self._tracer, self._calls = tracer, calls_in(tracer.program)
         self._reached = reached_nodes(tracer.program)
-        calls = call_counts(tracer.program)
-        self._layers = {
-            name: layer
-            for name, nodes in self._inside.items()
-            if calls[name] == 1
-            and _is_of_torch(layer := model.get_submodule(name))
-            and not self._reached.isdisjoint(nodes)
-        }
+        layers = [
+            name
+            for name, calls in self._calls.items()
+            if _is_of_torch(model.get_submodule(name))
+            and not any(self._reached.isdisjoint(nodes) for nodes in calls)
+        ]
+        self._layers = [name for name in layers if len(self._calls[name]) == 1]
+        self._repeated = [name for name in layers if name not in self._layers]
 
     def of(self, held: ChannelClass) -> Sight | None:
         """Where a class is seen: at the layer that reads it last, or the last that it passes.
 
-        None where it passes none.
+        Those that run several times, in which units are seen each time, come after all others. None
+        where it passes none.
         """
         readers = [callers(use.node)[-1] for use in reversed(held.consumed) if self._is_reader(use)]
         sides = [(name, "input") for name in readers]
-        sides += [(name, side) for name in reversed(self._layers) for side in ("output", "input")]
+        passed = (*reversed(self._layers), *reversed(self._repeated))
+        sides += [(name, side) for name in passed for side in ("output", "input")]
         for name, side in sides:
             taps, width = self._at(name, side, held.leaf)
             if taps:
@@ -113,8 +114,17 @@ class Sights:
         return whole and self._tracer.reads[f"{name}.weight"] == 1
 
     def _at(self, module: str, side: str, leaf: Leaf) -> tuple[tuple[Tap, ...], int]:
-        """The taps of a class on one side of a module, and the channels of a unit at each."""
-        nodes = self._inside[module]
+        """The taps of a class on one side of a module, and the channels of a unit at each.
+
+        None where they differ from call to call.
+        """
+        of_calls = [self._at_call(module, side, leaf, nodes) for nodes in self._calls[module]]
+        return of_calls[0] if all(other == of_calls[0] for other in of_calls) else ((), 1)
+
+    def _at_call(
+        self, module: str, side: str, leaf: Leaf, nodes: list[fx.Node]
+    ) -> tuple[tuple[Tap, ...], int]:
+        """Those of one call, which these nodes are."""
         value = entering(nodes, self._tracer) if side == "input" else leaving(nodes)
         dims = [] if value is None else dims_of(self._tracer, value)
         of_axis = {axis: runs for axis, dim in enumerate(dims) if (runs := runs_of(dim, leaf))}

@@ -123,15 +123,15 @@ def tied_group(groups: Sequence[ChannelGroup], sight: Sight) -> ChannelGroup:
     """
     first, parts = groups[0], len(groups)
     runs: dict[tuple[str, int, str], list[Run]] = {}
-    norms: dict[str, Norm] = {}
+    norms: dict[tuple, Norm] = {}
     for part, group in enumerate(groups):
         here = partial(replace, unit=part * first.units, count=first.units)
         for member in group.members:
             of_part = map(here, member.runs)
             runs.setdefault((member.name, member.axis, member.role), []).extend(of_part)
         for norm in group.norms:
-            before = norms[norm.module].runs if norm.module in norms else ()
-            norms[norm.module] = replace(norm, runs=(*before, *map(here, norm.runs)))
+            before = norms[norm.steps].runs if norm.steps in norms else ()
+            norms[norm.steps] = replace(norm, runs=(*before, *map(here, norm.runs)))
     return replace(
         first,
         units=parts * first.units,

@@ -157,6 +157,15 @@ def call_counts(program: torch.export.ExportedProgram) -> Counter[str]:
     return Counter(path for _, path in calls)
 
 
+def calls_in(program: torch.export.ExportedProgram) -> dict[str, list[list[fx.Node]]]:
+    """By module, the nodes of each of its calls, in forward order."""
+    calls: dict[str, dict[str, list[fx.Node]]] = defaultdict(lambda: defaultdict(list))
+    for node in program.graph.nodes:
+        for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
+            calls[path][key].append(node)
+    return {path: list(of_key.values()) for path, of_key in calls.items()}
+
+
 def nodes_in(program: torch.export.ExportedProgram) -> dict[str, list[fx.Node]]:
     """By module, the nodes that its calls are made of, in forward order."""
     inside: dict[str, list[fx.Node]] = defaultdict(list)

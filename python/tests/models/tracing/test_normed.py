@@ -10,10 +10,10 @@ from agflow.models import adapter_for
 from agflow.models.image_sizes import note_size
 from agflow.models.slicing import cut_groups
 from agflow.models.tracing.graph import exported
+from agflow.models.tracing.graph_run import GraphRun
 from agflow.models.tracing.network import traced_network
 from agflow.models.tracing.normed import TAKES_MEANS
 from agflow.pruning.graph_pruner import kept_positions, norms_of_kept_channels
-from agflow.pruning.graph_run import GraphRun
 from agflow.pruning.masks import masked
 from agflow.recipes import ShrinkOptions
 
@@ -68,6 +68,35 @@ class Block(nn.Module):
         return x + self.down(self.inner(F.gelu(self.up(self.norm(x)))))
 
 
+class Inline(Block):
+    """Its norm is no module, and takes its size from the tensor."""
+
+    def forward(self, x):
+        x = F.layer_norm(x, (x.shape[-1],), self.norm.weight, self.norm.bias)
+        return x + self.down(F.gelu(self.up(x)))
+
+
+class Written(Block):
+    """Root mean squares over the channels of maps, in the code of a block, with no weight."""
+
+    def forward(self, x):
+        maps = x.transpose(1, 2)
+        maps = maps * torch.rsqrt(maps.square().mean(1, keepdim=True) + 1e-6)
+        return x + self.down(F.gelu(self.up(maps.transpose(1, 2))))
+
+
+class Sized(Block):
+    """Its norm has the size from an attribute, and its hidden channels are scaled to length 1."""
+
+    def __init__(self, width, norm):
+        super().__init__(width, norm)
+        self.width = width
+
+    def forward(self, x):
+        x = F.rms_norm(x, [self.width], self.norm.weight, 1e-6)
+        return x + self.down(F.normalize(self.up(x), dim=-1))
+
+
 class Tokens(nn.Module):
     """A stream of tokens that two blocks and a merging of neighbours read."""
 
@@ -85,9 +114,9 @@ class Tokens(nn.Module):
 
 
 class Maps(nn.Module):
-    def __init__(self):
+    def __init__(self, norm=None):
         super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 16, 3, padding=1), ChannelNorm(16)
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, padding=1), norm or ChannelNorm(16)
         self.body, self.fc = nn.Conv2d(16, 12, 3), nn.Linear(12, 5)
 
     def forward(self, x):
@@ -99,6 +128,16 @@ NETWORKS = {
     "root mean squares": (lambda: Tokens(RmsNorm), {"blocks": 3}),
     "responses": (lambda: Tokens(inner=Response), {"blocks.0.up": 1, "blocks.1.up": 1}),
     "means written out": (Maps, {"stem": 1}),
+    "layer norm in a block": (lambda: Tokens(blocks=[Inline(16, nn.LayerNorm)]), {"blocks": 2}),
+    "mean squares in a block": (lambda: Tokens(blocks=[Written(16, nn.Identity)]), {"blocks": 2}),
+    "norms by an attribute": (
+        lambda: Tokens(blocks=[Sized(16, nn.LayerNorm)]),
+        {"blocks": 2, "blocks.0.up": 1},
+    ),
+    "norm that runs twice": (
+        lambda: Tokens(blocks=[shared := Block(16, nn.LayerNorm), shared]),
+        {"blocks.0": 3, "blocks.0.up": 0},
+    ),
 }
 """By name, a network and of some of its groups the number of norms."""
 
@@ -172,14 +211,6 @@ def test_the_repair_is_better_than_none(name):
     assert errors[0] < 0.8 * errors[1]
 
 
-class Inline(Block):
-    """Its norm is no module."""
-
-    def forward(self, x):
-        x = F.layer_norm(x, (x.shape[-1],), self.norm.weight, self.norm.bias)
-        return x + self.down(F.gelu(self.up(x)))
-
-
 class Gate(nn.Module):
     """Reads a mean over the channels with weights of its own: no norm."""
 
@@ -194,9 +225,8 @@ class Gate(nn.Module):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: Tokens(blocks=[Inline(16, nn.LayerNorm)]), TAKES_MEANS),
         (lambda: Tokens(blocks=[Block(16, Gate)]), "read by aten.mean"),
-        (lambda: Tokens(blocks=[shared := Block(16, nn.LayerNorm), shared]), TAKES_MEANS),
+        (lambda: Maps(nn.GroupNorm(1, 16)), TAKES_MEANS),
     ],
 )
 def test_means_outside_of_a_norm_keep_the_units(make, reason):

@@ -88,6 +88,22 @@ class Bare(nn.Module):
         return self.fc(self.inner(x).relu().mean((2, 3)))
 
 
+class Repeating(nn.Module):
+    """One block runs twice, and its layers on a smaller map once more."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up, self.down = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 9, 1), nn.Conv2d(9, 6, 1)
+        self.fc = nn.Linear(6, 4)
+
+    def block(self, x):
+        return x + self.down(self.up(x).relu())
+
+    def forward(self, x):
+        x = self.block(self.block(self.stem(x)))
+        return self.fc(self.block(nn.functional.max_pool2d(x, 2)).relu().mean((2, 3)))
+
+
 def rows_at(model, group, images):
     """What hooks see at the taps, as rows of the units' channels."""
     rows = []
@@ -109,7 +125,7 @@ def rows_at(model, group, images):
 
 KINDS = (
     *(Parts, SplitAttention, Permuting, Concatenating, Grouped, ResNet),
-    *(Splitting, SqueezeExcite),
+    *(Splitting, SqueezeExcite, Repeating),
 )
 
 
@@ -159,7 +175,25 @@ def test_what_no_layer_sees_is_kept_with_the_reason():
     assert "no layer of torch" in kept.reason and "nn.Conv2d" in kept.reason
 
 
-@pytest.mark.parametrize("kind", [Parts, SplitAttention, Permuting])
+def test_units_of_a_layer_that_runs_several_times_are_scored_by_all_calls():
+    torch.manual_seed(0)
+    model, images, labels = Repeating().eval(), torch.randn(8, *SIZE), torch.arange(8) % 4
+    group = next(group for group in traced_network(model, SIZE).groups if group.name == "up")
+    assert (group.units, group.reader, group.taps) == (9, "", (Tap("down", "input", axis=1),))
+    statistics = agflow.calibrate(model, [(images, labels)])
+    rows = statistics.rows_of("up")
+    assert (statistics["rows"][rows] == 8 * (64 + 64 + 16)).all()
+    seen = []
+    hook = model.down.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    loss = nn.functional.cross_entropy(model(images), labels, reduction="sum")
+    hook.remove()
+    gradients = torch.autograd.grad(loss, seen)
+    flow = sum((y * g).abs().sum((0, 2, 3)) for y, g in zip(seen, gradients, strict=True))
+    found = torch.tensor(statistics["sum_abs_yg"][rows])
+    torch.testing.assert_close(found, flow.detach().double(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Parts, SplitAttention, Permuting, Repeating])
 def test_units_of_such_taps_are_scored_and_pruned(kind):
     torch.manual_seed(0)
     model = kind().eval()

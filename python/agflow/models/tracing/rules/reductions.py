@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agflow.models.tracing.call import Call, Value
+from agflow.models.tracing.rescaling import rescales
 from agflow.models.tracing.rules.elementwise import elementwise
 
 _MEANS = {
@@ -14,13 +15,14 @@ def reduction(call: Call) -> Value:
     """Axes over which is summed, averaged or compared; the others stay as they are.
 
     A mask at the readers does not reach what was summed before, so the axes summed over stay. In a
-    norm they are those of the kept units alone.
+    norm they are those of the kept units alone: in a module that has nothing but weights along one
+    axis, or where arithmetic alone brings the mean back to the values along the axis.
     """
     if "other" in call:
         return elementwise(call)
     x = call.first
     axes = _axes(call, len(x))
-    if len(axes) == 1 and call.name in _MEANS and call.in_norm:
+    if len(axes) == 1 and call.name in _MEANS and (call.in_norm or rescales(call.node)):
         call.norm(*axes)
     else:
         call.freeze(*(x[i] for i in axes))

@@ -49,7 +49,7 @@ class GraphRun:
     --------
     >>> import torch
     >>> from torch import nn
-    >>> from agflow.pruning.graph_run import GraphRun
+    >>> from agflow.models.tracing.graph_run import GraphRun
     >>> model, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), torch.randn(2, 3, 8, 8)
     >>> run = GraphRun(torch.export.export(model, (images,)))
     >>> weights = run.weights_of(model)
