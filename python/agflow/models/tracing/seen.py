@@ -92,6 +92,29 @@ class Sights:
                     return sight
         return None
 
+    def beside(self, name: str, side: str, channels: Sequence[int]) -> tuple[tuple[Tap, ...], int]:
+        """Taps that show channels of a layer one after the other, and the rows there.
+
+        None where it is no layer of torch that runs once, or most channels would need a tap each.
+        """
+        layer = self._layers.get(name)
+        if layer is None:
+            return (), 0
+        nodes = self._inside[name]
+        value = entering(nodes, self._tracer) if side == "input" else leaving(nodes)
+        if value is None:
+            return (), 0
+        axis = -1 if isinstance(layer, nn.Linear) else 1
+        taps: list[Tap] = []
+        for channel in channels:
+            if taps and channel == taps[-1].first + (taps[-1].count or 0):
+                taps[-1] = replace(taps[-1], count=channel + 1 - taps[-1].first)
+            else:
+                taps.append(Tap(name, side, channel, 1, axis))
+        shape = value.meta["val"].shape
+        found = tuple(taps) if 2 * len(taps) <= len(channels) else ()
+        return found, shape.numel() // shape[axis]
+
     def _joined(self, seen: Sequence[tuple[tuple[Tap, ...], int]]) -> Sight | None:
         """The one tap of parts that each have one, where each begins at the end of the last."""
         if any(len(taps) != 1 for taps, _ in seen):

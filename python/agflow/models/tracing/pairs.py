@@ -1,0 +1,243 @@
+"""Channels inside of the heads of an attention: pairs of a query and a key channel, and values.
+
+Queries and keys are summed over by each other: what one of them loses the other one must, head by
+head. Which rows of which weights meet there is read off their numbers
+(:mod:`agflow.models.tracing.numbers`). A head that several heads of queries share is one part.
+
+Shape suffixes: L places along the axes that both operands share, D channels of a head.
+"""
+
+# torch.fx types the arguments of a node as whatever an operator may take.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from agflow.models.tracing.axes import Leaf, atoms, flat
+from agflow.models.tracing.call import Call, operator_name
+from agflow.models.tracing.groups import ChannelClass
+from agflow.models.tracing.multiplied import ATTENTION, Multiplied, products_of, weighted
+from agflow.models.tracing.normed import TAKES_MEANS
+from agflow.models.tracing.numbers import Numbers, Unclear, along
+from agflow.models.tracing.tracer import Tracer, all_dims
+from agflow.models.tracing.uses import uses
+
+Unit = tuple[frozenset[int], frozenset[int]]
+"""The numbers of the rows that make a unit, and of what they are multiplied with or read by."""
+
+Parts = list[list[Unit]]
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What one attention has inside of its heads.
+
+    Attributes
+    ----------
+    product : of queries and keys
+    keys, values : the classes of their channels, which may be one
+    pairs : units of queries (first) and keys, by head
+    taken : units of values (first) and the places that read them, by head; or why there are none
+    numbers : of all of them
+    divided : numbers of the last parameters behind which only factors come before queries meet keys
+    """
+
+    product: Multiplied
+    keys: ChannelClass
+    values: ChannelClass | None
+    pairs: Parts
+    taken: Parts | str
+    numbers: Numbers
+    divided: frozenset[str]
+
+    @property
+    def is_one_class(self) -> bool:
+        """Whether one layout holds queries, keys and values, so that all have one width."""
+        return self.keys is self.values
+
+
+def insides_of(
+    tracer: Tracer, classes: Collection[ChannelClass]
+) -> tuple[list[Inside], dict[ChannelClass, str]]:
+    """The attentions of a traced network, and why others keep what is inside of their heads."""
+    of_leaf = {held.leaf: held for held in classes}
+    met: dict[ChannelClass, list[Multiplied]] = {}
+    for product in products_of(tracer):
+        keys = _summed(tracer, product, of_leaf)
+        if keys is not None:
+            met.setdefault(keys, []).append(product)
+    found, reasons = [], {}
+    for keys, products in met.items():
+        try:
+            if len(products) > 1:
+                raise Unclear("multiplied in several places")
+            found.append(_inside(tracer, products[0], keys, of_leaf))
+        except Unclear as unclear:
+            reasons[keys] = str(unclear)
+    return found, reasons
+
+
+def _summed(
+    tracer: Tracer, product: Multiplied, of_leaf: Mapping[Leaf, ChannelClass]
+) -> ChannelClass | None:
+    """The class that a product sums over, if that alone is why it stays."""
+    if len(product.summed) != 1:
+        return None
+    leaves = flat(product.dim(tracer, 0, product.summed[0]))
+    held = of_leaf.get(leaves[0]) if len(leaves) == 1 else None
+    if held is None or held.leaf.reason is None or held.leaf.extent < 2:
+        return None
+    return held if held.leaf.reason.operator == operator_name(product.node) else None
+
+
+def _inside(
+    tracer: Tracer,
+    product: Multiplied,
+    keys: ChannelClass,
+    of_leaf: Mapping[Leaf, ChannelClass],
+) -> Inside:
+    if keys.leaf.normed or keys.norms != ():
+        raise Unclear(TAKES_MEANS)
+    weighting = _weighting(tracer, product)
+    values = None if weighting is None else _carried(tracer, *weighting, of_leaf)
+    leaves = {held.leaf for held in (keys, values) if held is not None}
+    numbers = Numbers(tracer, leaves)
+    pairs = _pairs(numbers, product)
+    if keys is not values and keys.consumed:
+        raise Unclear(f"read by {keys.consumed[0].parameters[0]} beside")
+    if values is None or weighting is None:
+        taken: Parts | str = "no layer reads the values"
+    else:
+        taken = _taken(numbers, *weighting, values, keys is values)
+    divided = frozenset(_divided(tracer, product.operands[0], keys.leaf))
+    return Inside(product, keys, values, pairs, taken, numbers, divided)
+
+
+def _weighting(tracer: Tracer, product: Multiplied) -> tuple[Multiplied, int] | None:
+    """The product of attention weights and values, and which of its operands the values are."""
+    if product.node.target is ATTENTION:
+        return weighted(tracer, product.node), 1
+    behind = {product.node}
+    later = {other.node: other for other in products_of(tracer)}
+    for node in tracer.program.graph.nodes:
+        if behind.isdisjoint(node.all_input_nodes):
+            continue
+        if node in later:
+            computed = [operand in behind for operand in later[node].operands]
+            return (later[node], computed.index(False)) if sum(computed) == 1 else None
+        behind.add(node)
+    return None
+
+
+def _carried(
+    tracer: Tracer, product: Multiplied, operand: int, of_leaf: Mapping[Leaf, ChannelClass]
+) -> ChannelClass | None:
+    """The class of the channels of values."""
+    label = _own_label(product, operand)
+    leaves = flat(product.dim(tracer, operand, label)) if label else []
+    return of_leaf.get(leaves[0]) if len(leaves) == 1 else None
+
+
+def _own_label(product: Multiplied, operand: int) -> str | None:
+    """The label of the one axis of the product that an operand has for itself."""
+    others = product.labels[1 - operand]
+    own = [of for of in product.labels[operand] if of in product.result and of not in others]
+    return own[0] if len(own) == 1 else None
+
+
+def _pairs(numbers: Numbers, product: Multiplied) -> Parts:
+    """Units of queries and keys, by head of keys, in the order of the queries."""
+    labels = [*product.shared, product.summed[0]]
+    q, k = (numbers.arranged(product, operand, labels) for operand in (0, 1))
+    q, k = torch.broadcast_tensors(q, k)
+    width = q.shape[-1]
+    heads = torch.unique(torch.cat([q, k], -1).reshape(-1, 2 * width), dim=0).tolist()
+    sharing: dict[tuple[int, ...], list[list[int]]] = {}
+    for row in heads:  # ascending by their queries
+        sharing.setdefault(tuple(row[width:]), []).append(row[:width])
+    return _checked(
+        [
+            [
+                (frozenset(queries[i] for queries in sharers), frozenset([key]))
+                for i, key in enumerate(keys)
+            ]
+            for keys, sharers in sharing.items()
+        ]
+    )
+
+
+def _taken(
+    numbers: Numbers, product: Multiplied, operand: int, values: ChannelClass, frozen: bool
+) -> Parts | str:
+    """Units of values and their readers, by head; or why there are none."""
+    label = _own_label(product, operand)
+    if values.norms != () or (values.leaf.frozen and not frozen):
+        return TAKES_MEANS if values.norms != () else "the values stay"
+    try:
+        v = numbers.arranged(product, operand, [*product.shared, label or ""])
+        heads = torch.unique(v.reshape(-1, v.shape[-1]), dim=0).tolist()
+        for use in values.consumed:
+            numbers.read(use)
+        readers: dict[int, set[int]] = {}
+        for other, rows in numbers.met.items():
+            for row in rows:
+                readers.setdefault(row, set()).add(other)
+        places = _read_places(numbers, values)
+        return _checked(
+            [
+                [(frozenset([row]), frozenset(readers.get(row, set()) & places)) for row in rows]
+                for rows in heads
+            ]
+        )
+    except Unclear as unclear:
+        return str(unclear)
+
+
+def _read_places(numbers: Numbers, values: ChannelClass) -> set[int]:
+    """The numbers of the places of weights that read values."""
+    found = set()
+    for use in values.consumed:
+        found |= set(along(numbers.at(use.weight), use.reads).tolist())
+    return found - {0}
+
+
+def _checked(parts: Parts) -> Parts:
+    """Parts of equally many units, each of which has numbers of its own."""
+    units = [unit for part in parts for unit in part]
+    seen = [number for unit in units for side in unit for number in side]
+    if 0 in seen or not all(side for unit in units for side in unit):
+        raise Unclear("some of them are no channels of a layer")
+    if len(seen) != len(set(seen)):
+        raise Unclear("some of them meet several others")
+    if len({len(part) for part in parts}) > 1:
+        raise Unclear("heads of several widths")
+    return parts
+
+
+def _divided(tracer: Tracer, node: fx.Node, leaf: Leaf) -> Iterator[str]:
+    """The parameters that a factor of all queries can go into: the last ones of a layer or norm."""
+    layers = {use.node: use for use in uses(tracer)}
+    while node not in layers and operator_name(node) != "aten.batch_norm":
+        inputs = [
+            source
+            for source in node.all_input_nodes
+            if any(leaf in atoms(dim) for dim in all_dims(tracer.values.get(source)))
+        ]
+        own = [source for source in inputs if source in tracer.parameters_of]
+        if operator_name(node) in ("aten.add", "aten.sub"):
+            yield from (name for source in own for name in tracer.parameters_of[source])
+        inputs = [source for source in inputs if source not in own]
+        if len(inputs) != 1:
+            return
+        (node,) = inputs
+    call = Call(tracer, node)
+    for argument in ("weight", "bias") if node not in layers or layers[node].is_layer else ():
+        if isinstance(call[argument], fx.Node):
+            yield from tracer.parameters_of[call[argument]]
+    if node in layers and not layers[node].is_layer:
+        yield from layers[node].parameters
