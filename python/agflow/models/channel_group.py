@@ -198,9 +198,10 @@ class ChannelGroup:
         ``"blocks.0.attn.qk"``
     kind : a label for people, by which they choose: ``"mlp"`` (hidden channels), ``"heads"``
         (attention heads), ``"head_dim"`` (channels of the values inside the heads, or pairs of a
-        query and a key channel, or both where code has one width for them), ``"embed"`` (channels of the residual stream of a transformer),
-        ``"conv"`` (channels between convolutions), ``"stage"`` (channels of a residual stream of
-        maps or tokens) or ``"block"`` (a residual branch, which is one unit)
+        query and a key channel, or both where code has one width for them), ``"embed"`` (channels
+        of the residual stream of a transformer), ``"conv"`` (channels between convolutions),
+        ``"stage"`` (channels of a residual stream of maps or tokens) or ``"block"`` (a residual
+        branch, which is one unit)
     units : units present now
     unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for
         a branch, else 1)

@@ -108,9 +108,7 @@ class HeadDims:
                 continue
             groups[group.name], of_name[group.name] = group, inside
             choices[group.name] = self.choices(inside, group)
-        found, refused = prove(
-            self.proof, base, list(groups.values()), choices, learnt=form.learnt
-        )
+        found, refused = prove(self.proof, base, list(groups.values()), choices, learnt=form.learnt)
         reasons |= {of_name[name].keys: why for name, why in refused.items()}
         stand: Groups = {}
         for name, group in found.items():

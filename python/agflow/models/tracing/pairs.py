@@ -12,6 +12,7 @@ Shape suffixes: L places along the axes that both operands share, D channels of 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Inside:
     pairs : units of queries (first) and keys, by head
     taken : units of values (first) and the places that read them, by head; or why there are none
     numbers : of all of them
-    divided : numbers of the last parameters behind which only factors come before queries meet keys
+    divided : names of the parameters into which a factor of all queries can go
     """
 
     product: Multiplied
@@ -172,38 +173,39 @@ def _pairs(numbers: Numbers, product: Multiplied) -> Parts:
 
 
 def _taken(
-    numbers: Numbers, product: Multiplied, operand: int, values: ChannelClass, frozen: bool
+    numbers: Numbers, product: Multiplied, operand: int, values: ChannelClass, summed: bool
 ) -> Parts | str:
-    """Units of values and their readers, by head; or why there are none."""
+    """Units of values and what reads them, by head; or why there are none.
+
+    Parameters
+    ----------
+    summed : whether queries and keys, over which is summed, are of the same class
+    """
     label = _own_label(product, operand)
-    if values.norms != () or (values.leaf.frozen and not frozen):
-        return TAKES_MEANS if values.norms != () else "the values stay"
+    if values.norms != ():
+        return TAKES_MEANS
+    if label is None or (values.leaf.reason is not None and not summed):
+        return values.leaf.reason.text if values.leaf.reason else "no layer reads the values"
     try:
-        v = numbers.arranged(product, operand, [*product.shared, label or ""])
+        v = numbers.arranged(product, operand, [*product.shared, label])
         heads = torch.unique(v.reshape(-1, v.shape[-1]), dim=0).tolist()
-        for use in values.consumed:
-            numbers.read(use)
-        readers: dict[int, set[int]] = {}
-        for other, rows in numbers.met.items():
-            for row in rows:
-                readers.setdefault(row, set()).add(other)
-        places = _read_places(numbers, values)
+        readers = _readers(numbers, values)
         return _checked(
-            [
-                [(frozenset([row]), frozenset(readers.get(row, set()) & places)) for row in rows]
-                for rows in heads
-            ]
+            [[(frozenset([row]), frozenset(readers[row])) for row in rows] for rows in heads]
         )
     except Unclear as unclear:
         return str(unclear)
 
 
-def _read_places(numbers: Numbers, values: ChannelClass) -> set[int]:
-    """The numbers of the places of weights that read values."""
-    found = set()
+def _readers(numbers: Numbers, values: ChannelClass) -> dict[int, set[int]]:
+    """By number of a row that makes values, those of the places that read it."""
+    found: dict[int, set[int]] = defaultdict(set)
     for use in values.consumed:
-        found |= set(along(numbers.at(use.weight), use.reads).tolist())
-    return found - {0}
+        numbers.read(use)
+        for place in along(numbers.at(use.weight), use.reads).tolist():
+            for row in numbers.met.get(place, ()):
+                found[row].add(place)
+    return found
 
 
 def _checked(parts: Parts) -> Parts:
@@ -220,7 +222,10 @@ def _checked(parts: Parts) -> Parts:
 
 
 def _divided(tracer: Tracer, node: fx.Node, leaf: Leaf) -> Iterator[str]:
-    """The parameters that a factor of all queries can go into: the last ones of a layer or norm."""
+    """The parameters that a factor of all queries can go into: those of their last affine step.
+
+    What is added to queries behind it is multiplied, too.
+    """
     layers = {use.node: use for use in uses(tracer)}
     while node not in layers and operator_name(node) != "aten.batch_norm":
         inputs = [
@@ -228,16 +233,16 @@ def _divided(tracer: Tracer, node: fx.Node, leaf: Leaf) -> Iterator[str]:
             for source in node.all_input_nodes
             if any(leaf in atoms(dim) for dim in all_dims(tracer.values.get(source)))
         ]
-        own = [source for source in inputs if source in tracer.parameters_of]
+        weights = [source for source in inputs if source in tracer.parameters_of]
         if operator_name(node) in ("aten.add", "aten.sub"):
-            yield from (name for source in own for name in tracer.parameters_of[source])
-        inputs = [source for source in inputs if source not in own]
+            yield from (name for source in weights for name in tracer.parameters_of[source])
+        inputs = [source for source in inputs if source not in weights]
         if len(inputs) != 1:
             return
         (node,) = inputs
-    call = Call(tracer, node)
-    for argument in ("weight", "bias") if node not in layers or layers[node].is_layer else ():
-        if isinstance(call[argument], fx.Node):
-            yield from tracer.parameters_of[call[argument]]
     if node in layers and not layers[node].is_layer:
         yield from layers[node].parameters
+        return
+    call = Call(tracer, node)
+    for argument in (call["weight"], call["bias"]):
+        yield from tracer.parameters_of.get(argument, ())
