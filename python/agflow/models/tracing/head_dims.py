@@ -52,28 +52,29 @@ class HeadDims:
     def beside(self, proven: Groups, classes: Sequence[ChannelClass]) -> tuple[Groups, Reasons]:
         """The proven groups by class, those inside of heads among them, and why others are none."""
         insides, reasons = insides_of(self.tracer, classes)
+        reasons |= self._unproven(insides)
         similar: dict[tuple, list[Inside]] = {}
         for inside in insides:
-            reason = self._unproven(inside)
-            if reason is not None:
-                reasons[inside.keys] = reason
-            else:
+            if inside.keys not in reasons:
                 similar.setdefault(self._likeness(inside), []).append(inside)
         for alike in similar.values():
             found, refused = self._proven(proven, alike)
             proven, reasons = proven | found, reasons | refused
         return proven, {held: why for held, why in reasons.items() if held not in proven}
 
-    def _unproven(self, inside: Inside) -> str | None:
+    def _unproven(self, insides: Sequence[Inside]) -> Reasons:
         """Why no proof would say anything of pairs: they move the logits by too little.
 
         Values, which do more, would hide that.
         """
-        try:
-            pairs = pairs_alone(self.tracer, inside)
-        except Unclear as unclear:
-            return str(unclear)
-        return FAINT if faint_of(self.proof, [pairs]) else None
+        pairs, reasons = {}, {}
+        for inside in insides:
+            try:
+                pairs[inside.keys] = pairs_alone(self.tracer, inside)
+            except Unclear as unclear:
+                reasons[inside.keys] = str(unclear)
+        faint = faint_of(self.proof, list(pairs.values()))
+        return reasons | {held: FAINT for held, of in pairs.items() if of in faint}
 
     def _likeness(self, inside: Inside) -> tuple:
         """What attentions have in common that need the same attributes."""

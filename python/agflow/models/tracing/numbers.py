@@ -90,6 +90,10 @@ class Numbers:
             self.places += [(name, axis, i) for i in range(count)]
         return self._first[name, axis] + place
 
+    def forget(self) -> None:
+        """Let all tensors of numbers go; what was found stays."""
+        self._known.clear()
+
     def read(self, use: Use) -> None:
         """Note which rows are met by the places of a weight that reads channels."""
         self._meet(along(self.at(use.weight), use.reads), along(self.at(use.x), use.channels))
@@ -112,7 +116,10 @@ class Numbers:
             return self.at(call.tensors[0]).reshape(call.shape)
         if rule in _MOVES:
             args, kwargs = map_arg((node.args, node.kwargs), self.at)
-            return cast(Any, node.target)(*args, **kwargs)
+            try:
+                return cast(Any, node.target)(*args, **kwargs)
+            except (RuntimeError, TypeError, ValueError, IndexError):  # it takes no integers
+                raise Unclear(f"read by {call.name} before they are multiplied") from None
         if rule is elementwise.elementwise:
             return self._merged(call)
         if rule is elementwise.unchanged:

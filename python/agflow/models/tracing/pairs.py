@@ -116,6 +116,7 @@ def _inside(
     else:
         taken = _taken(numbers, *weighting, values, keys is values)
     divided = frozenset(_divided(tracer, product.operands[0], keys.leaf))
+    numbers.forget()
     return Inside(product, keys, values, pairs, taken, numbers, divided)
 
 
