@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 
 from torch import nn
 
-from agflow.models.channel_group import ChannelGroup
+from agflow.models.channel_group import Attribute, ChannelGroup
 from agflow.models.tracing.attributes import attribute_choices
 from agflow.models.tracing.axes import size
 from agflow.models.tracing.dims_groups import (
@@ -38,6 +39,8 @@ from agflow.models.tracing.uses import callers
 
 Groups = dict[ChannelClass, ChannelGroup]
 Reasons = dict[ChannelClass, str]
+Sets = Callable[[ChannelGroup], "Iterable[Sequence[tuple[Attribute, ...]]]"]
+"""Gives sets of attributes that a group may need."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class HeadDims:
         trial = _Trial(self, proven, alike[0])
         forms = trial.forms()
         found: Groups = {}
-        reasons = {} if forms else {inside.keys: trial.reason for inside in alike}
+        reasons = {} if forms else _as_first(alike, trial.reason)
         for form in forms:
             stand, refused = self._of_form({**proven, **found}, alike, form)
             found |= stand
@@ -129,7 +132,9 @@ class HeadDims:
         scales = form.divides and form.scope != VALUES
         return replace(group, scaled=scaled(group, inside)) if scales else group
 
-    def choices(self, inside: Inside, group: ChannelGroup) -> Callable[[], Iterable]:
+    def choices(
+        self, inside: Inside, group: ChannelGroup
+    ) -> Callable[[], Iterable[Sequence[tuple[Attribute, ...]]]]:
         """What gives sets of attributes that a group may need."""
         leaf, numbers = inside.keys.leaf, dict.fromkeys(_numbers(self.tracer, group))
         return partial(attribute_choices, self.model, self.tracer, group, leaf, numbers)
@@ -163,23 +168,28 @@ class _Trial:
         self._of, self._inside = of, inside
         self._base = list(dict.fromkeys(proven.values()))
         self._has_values = inside.values is not None and inside.values not in proven
-        self.reason = ""
+        self._proofs, self.reason = 0, ""
 
     def forms(self) -> list[_Form]:
         """The forms of its groups; none where nothing is proven."""
-        both, attributes = self._stands(BOTH) if self._has_values else (None, ())
+        both, attributes = self._stands(BOTH, self._any) if self._has_values else (None, ())
         if self._inside.is_one_class:
             return [both] if both else []
+        likely: Sets = self._any
         if both is not None:
-            few = [[(attribute,)] for attribute in attributes]
-            apart = [self._stands(scope, few)[0] for scope in (PAIRS, VALUES)]
-        else:
-            apart = [self._stands(PAIRS)[0], self._stands(VALUES)[0] if self._has_values else None]
-        alone = [form for form in apart if form is not None]
+            likely = lambda _: [[(attribute,)] for attribute in attributes]
+        elif self._proofs:  # what fails for both mostly fails for each: fewer are tried
+            likely = lambda group: islice(self._any(group), 1)
+        scopes = (PAIRS, VALUES) if self._has_values else (PAIRS,)
+        found = [self._stands(scope, likely)[0] for scope in scopes]
+        alone = [form for form in found if form is not None]
         return [both] if both is not None and len(alone) < 2 else alone
 
-    def _stands(self, scope: str, few: Iterable | None = None) -> tuple[_Form | None, tuple]:
-        """The form of one group, and its attributes, if it stands with ``few`` or with any."""
+    def _any(self, group: ChannelGroup) -> Iterable[Sequence[tuple[Attribute, ...]]]:
+        return self._of.choices(self._inside, group)()
+
+    def _stands(self, scope: str, sets: Sets) -> tuple[_Form | None, tuple[Attribute, ...]]:
+        """The form of one group, and its attributes, if it stands with one of some sets of them."""
         for divides in _divisions(self._inside) if scope != VALUES else (False,):
             form = _Form(scope, divides)
             try:
@@ -187,14 +197,19 @@ class _Trial:
             except Unclear as unclear:
                 self.reason = self.reason if scope == VALUES else str(unclear)
                 break
-            choices = self._of.choices(self._inside, group) if few is None else lambda: few
-            found, reasons = prove(
-                self._of.proof, self._base, [group], {group.name: choices}, learnt=form.learnt
-            )
+            choices = {group.name: partial(sets, group)}
+            found, reasons = prove(self._of.proof, self._base, [group], choices, learnt=form.learnt)
+            self._proofs += 1
             if found:
                 return form, found[group.name].attributes
             self.reason = self.reason if scope == VALUES else reasons[group.name]
         return None, ()
+
+
+def _as_first(alike: Sequence[Inside], reason: str) -> Reasons:
+    """The reason that was found of one attention, for all that are like it."""
+    first, *others = (inside.keys for inside in alike)
+    return {first: reason} | {held: f"as those of {first.first}: {reason}" for held in others}
 
 
 def _classes(inside: Inside, scope: str) -> list[ChannelClass]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from agflow.models.tracing.axes import Leaf, atoms, flat
+from agflow.models.tracing.axes import Dim, Leaf, atoms, flat
 from agflow.models.tracing.call import Call, operator_name
 from agflow.models.tracing.groups import ChannelClass
 from agflow.models.tracing.multiplied import ATTENTION, Multiplied, products_of, weighted
@@ -68,11 +68,13 @@ def insides_of(
     """The attentions of a traced network, and why others keep what is inside of their heads."""
     of_leaf = {held.leaf: held for held in classes}
     met: dict[ChannelClass, list[Multiplied]] = {}
-    for product in products_of(tracer):
-        keys = _summed(tracer, product, of_leaf)
-        if keys is not None:
-            met.setdefault(keys, []).append(product)
     found, reasons = [], {}
+    for product in products_of(tracer):
+        classes = _summed(tracer, product, of_leaf)
+        if len(classes) == 1 and flat(_axis(tracer, product)) == [classes[0].leaf]:
+            met.setdefault(classes[0], []).append(product)
+        elif classes:
+            reasons |= dict.fromkeys(classes, _mixed(tracer, product, classes))
     for keys, products in met.items():
         try:
             if len(products) > 1:
@@ -85,15 +87,28 @@ def insides_of(
 
 def _summed(
     tracer: Tracer, product: Multiplied, of_leaf: Mapping[Leaf, ChannelClass]
-) -> ChannelClass | None:
-    """The class that a product sums over, if that alone is why it stays."""
-    if len(product.summed) != 1:
-        return None
-    leaves = flat(product.dim(tracer, 0, product.summed[0]))
-    held = of_leaf.get(leaves[0]) if len(leaves) == 1 else None
-    if held is None or held.leaf.reason is None or held.leaf.extent < 2:
-        return None
-    return held if held.leaf.reason.operator == operator_name(product.node) else None
+) -> list[ChannelClass]:
+    """The classes that a product sums over, if that alone is why they stay."""
+    leaves = dict.fromkeys(atoms(_axis(tracer, product)))
+    return [
+        of_leaf[leaf]
+        for leaf in leaves
+        if leaf in of_leaf and leaf.reason and leaf.reason.operator == operator_name(product.node)
+    ]
+
+
+def _axis(tracer: Tracer, product: Multiplied) -> Dim:
+    """The one axis that a product sums over."""
+    return product.dim(tracer, 0, product.summed[0]) if len(product.summed) == 1 else []
+
+
+def _mixed(tracer: Tracer, product: Multiplied, classes: Collection[ChannelClass]) -> str:
+    """Why an axis of several classes stays, as that of pairs that rotate."""
+    try:
+        _pairs(Numbers(tracer, {held.leaf for held in classes}), product)
+    except Unclear as unclear:
+        return str(unclear)
+    return "of several kinds in each head"
 
 
 def _inside(
