@@ -2,6 +2,7 @@
 
 # torch.fx types the arguments of a node as whatever an operator may take.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIndexIssue=false, reportOptionalIterable=false, reportOptionalSubscript=false
 
 from __future__ import annotations
 
