@@ -73,8 +73,9 @@ def calibrate(
     utility is U_c = E|Y_c · G_c| (arXiv 2603.12354). For ``"embed"`` Y is the residual stream
     before every norm that reads it, the rows of all these places together; for ``"block"`` what a
     branch adds to the stream; for the pairs of a query and a key channel (``"head_dim"``) the
-    queries. Weights are frozen meanwhile, and no weight gradient is computed unless asked for.
-    Afterwards, even after an error, the model's flags, modes, hooks and gradients are as before.
+    queries, or the keys that several heads of queries share. Weights are frozen meanwhile, and no
+    weight gradient is computed unless asked for. Afterwards, even after an error, the model's
+    flags, modes, hooks and gradients are as before.
 
     On the CPU the core reads Y and G where autograd keeps them. On a CUDA device they are summed
     there (:func:`agflow.calibration.device_sums`), and only the sums leave it.

@@ -170,7 +170,8 @@ class Taps:
         of.seen[seen.layer] = []
         together.sort(key=lambda other: other.number)
         pairs = [other.take() for other in together]
-        y_BTC, g_BTC = pairs[0] if len(pairs) == 1 else map(_joined, zip(*pairs, strict=True))
+        join = _beside if layer.side_by_side else _joined
+        y_BTC, g_BTC = pairs[0] if len(pairs) == 1 else map(join, zip(*pairs, strict=True))
         # The first axis may be one of windows, of tokens before images, or of a few chosen tokens.
         rows = y_BTC[..., 0].numel()
         images = len(y_BTC) if of.images is None else min(of.images, rows)
@@ -202,6 +203,12 @@ def _channels_last(x: torch.Tensor, tap: Tap) -> torch.Tensor:
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Several places of a layer as one: the rows of each image together."""
     return torch.cat([x.unflatten(0, (len(x), -1)) if x.ndim == 2 else x for x in parts], 1)
+
+
+def _beside(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Several places of a layer, each with channels of its own, as one of all channels."""
+    rows = parts[0].shape[:-1]
+    return torch.cat([x.reshape(*rows, x.shape[-1]) for x in parts], -1)
 
 
 def _rows(x_BTC: torch.Tensor) -> torch.Tensor:

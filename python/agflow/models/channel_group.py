@@ -199,9 +199,10 @@ class ChannelGroup:
         ``"blocks.0.attn.qk"``
     kind : a label for people, by which they choose: ``"mlp"`` (hidden channels), ``"heads"``
         (attention heads), ``"head_dim"`` (channels of the values inside the heads, or pairs of a
-        query and a key channel), ``"embed"`` (channels of the residual stream of a transformer),
-        ``"conv"`` (channels between convolutions), ``"stage"`` (channels of a residual stream of
-        maps or tokens) or ``"block"`` (a residual branch, which is one unit)
+        query and a key channel, or both where code has one width for them), ``"embed"`` (channels
+        of the residual stream of a transformer), ``"conv"`` (channels between convolutions),
+        ``"stage"`` (channels of a residual stream of maps or tokens) or ``"block"`` (a residual
+        branch, which is one unit)
     units : units present now
     unit_width : channels of Y that one unit fills (the width of a head for heads, of the stream for
         a branch, else 1)
@@ -209,9 +210,10 @@ class ChannelGroup:
     unit_params : parameters that leave with it
     reader : name of the layer that reads the units and whose input is Y. Empty where units go
         without a repair: pairs of query and key, stream channels and branches
-    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer),
-        else 1
-    taps : where Y is seen if not at the reader's input; rows of several places are one Y
+    parts : equal runs of units that must keep equal counts (the heads of a ``head_dim`` layer,
+        once for pairs and once for values where it has both), else 1
+    taps : where Y is seen if not at the reader's input; rows of several places are one Y, or, where
+        each place has some of the units, the channels of all of them side by side
     rounds : whether kept counts are rounded to a multiple (``round_to``); whole heads and branches
         are not
     may_vanish : whether all units may go (a residual branch)
@@ -220,6 +222,8 @@ class ChannelGroup:
     members : where the units lie in parameters and buffers
     attributes : numbers of modules that follow the number of units
     norms : where means over the units are taken
+    scaled : members of which a cut multiplies the units that it keeps by the root of their share:
+        queries, where code divides their products with keys by the root of the width that it finds
     """
 
     name: str
@@ -237,11 +241,19 @@ class ChannelGroup:
     members: tuple[Member, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     norms: tuple[Norm, ...] = ()
+    scaled: tuple[Member, ...] = ()
 
     @property
     def seen_at(self) -> tuple[Tap, ...]:
         """Where Y can be observed: the taps, or the reader's input."""
         return self.taps or (Tap(self.reader),)
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether each tap has some of the units, one after the other."""
+        counts = [tap.count for tap in self.taps]
+        whole = self.units * self.unit_width
+        return len(counts) > 1 and all(count is not None and count < whole for count in counts)
 
     def of(self, role: str) -> tuple[Member, ...]:
         """The members of a role."""

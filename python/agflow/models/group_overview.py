@@ -92,7 +92,7 @@ def _counts(groups: Sequence[ChannelGroup]) -> str:
 
 
 def _lines(group: ChannelGroup) -> list[str]:
-    """A group and, below it, its members by role and its attributes."""
+    """A group and, below it, its members by role, its attributes and what a cut multiplies."""
     parts = f" in {group.parts} parts" if group.parts > 1 else ""
     width = f" of {group.unit_width} channels" if group.unit_width > 1 else ""
     units = f"{group.units} unit{'s' if group.units > 1 else ''}{width}{parts}"
@@ -111,6 +111,8 @@ def _lines(group: ChannelGroup) -> list[str]:
             for of in group.attributes
         )
         lines.append(f"  attribute {', '.join(named)}")
+    if group.scaled:
+        lines.append(f"  scaled    {', '.join(_places(group.scaled))}")
     return lines
 
 

@@ -74,10 +74,13 @@ def _cut_alone(module: nn.Module, name: str, cuts: Sequence[Cut]) -> nn.Module:
     copy, before = copy_of(module), f"{name}."
     own: list[Cut] = []
     for group, keep_U in cuts:
-        members = tuple(
-            replace(member, name=member.name.removeprefix(before))
-            for member in group.members
-            if member.name.startswith(before)
+        members, scaled = (
+            tuple(
+                replace(member, name=member.name.removeprefix(before))
+                for member in of
+                if member.name.startswith(before)
+            )
+            for of in (group.members, group.scaled)
         )
         attributes = tuple(
             replace(attribute, module="")
@@ -85,6 +88,7 @@ def _cut_alone(module: nn.Module, name: str, cuts: Sequence[Cut]) -> nn.Module:
             if attribute.module == name
         )
         if members:
-            own.append((replace(group, members=members, attributes=attributes), keep_U))
+            inside = replace(group, members=members, attributes=attributes, scaled=scaled)
+            own.append((inside, keep_U))
     cut_groups(copy, own)
     return copy

@@ -50,9 +50,10 @@ def cut_groups(model: nn.Module, cuts: Iterable[Cut]) -> None:
     The index maps are those of the model as it is: groups that share an axis (two parts of a
     concatenation, heads and the channels in them) are cut in one call, for a cut moves what lies
     behind it. Parameters become new ones, which require gradients as the old ones did; what modules
-    share stays shared. Sizes of torch's own layers follow the shapes, then come the groups'
-    attributes. A residual branch that loses its only unit, a group that may vanish and has no
-    members, becomes ``nn.Identity``: its group bears the name of its module.
+    share stays shared; what groups scale is multiplied. Sizes of torch's own layers follow the
+    shapes, then come the groups' attributes. A residual branch that loses its only unit, a group
+    that may vanish and has no members, becomes ``nn.Identity``: its group bears the name of its
+    module.
 
     Raises
     ------
@@ -88,8 +89,8 @@ def cut_groups(model: nn.Module, cuts: Iterable[Cut]) -> None:
     cuts = list(cuts)
     for group, keep_U in cuts:
         _check_units(group, keep_U)
-    left = _positions_left(model, cuts)
-    new = {tensor: _cut(tensor, axes) for tensor, axes in left.items()}
+    left, scales = _positions_left(model, cuts), _scales(model, cuts)
+    new = {tensor: _cut(tensor, axes, scales.get(tensor, {})) for tensor, axes in left.items()}
     for module in model.modules():
         held = {name: tensor for name, tensor in _held(module) if tensor in new}
         for name, tensor in held.items():
@@ -174,10 +175,30 @@ def _positions_left(
     return left
 
 
-def _cut(tensor: torch.Tensor, left: dict[int, torch.Tensor]) -> torch.Tensor:
+def _scales(model: nn.Module, cuts: list[Cut]) -> dict[torch.Tensor, dict[int, torch.Tensor]]:
+    """By tensor and axis, what cuts multiply each position by, float64 [S] on the CPU."""
+    scales: dict[torch.Tensor, dict[int, torch.Tensor]] = {}
+    for group, keep_U in cuts:
+        for member in group.scaled:
+            tensor = tensor_of(model, group, member)
+            axis = member.axis % tensor.ndim
+            scale_S = torch.ones(tensor.shape[axis], dtype=torch.float64)
+            scale_S[member.unit_of(len(scale_S), group.units) >= 0] = (
+                len(keep_U) / group.units
+            ) ** 0.5
+            axes = scales.setdefault(tensor, {})
+            axes[axis] = scale_S * axes.get(axis, 1.0)
+    return scales
+
+
+def _cut(
+    tensor: torch.Tensor, left: dict[int, torch.Tensor], scales: dict[int, torch.Tensor]
+) -> torch.Tensor:
     """The tensor at the positions that are left, in the memory order of the whole."""
     channels_last = tensor.ndim == 4 and not tensor.is_contiguous()
     new = tensor.detach()
+    for axis, scale_S in scales.items():
+        new = new * scale_S.to(new).view(-1, *[1] * (new.ndim - 1 - axis))
     for axis, left_S in left.items():
         new = new.index_select(axis, left_S.nonzero().flatten().to(tensor.device))
     if channels_last:

@@ -68,7 +68,7 @@ def _repaired(
     fitted = {
         name: axes[1]
         for name, (_, axes) in kept.items()
-        if set(axes) == {1} and layer_of(run, name) is not None
+        if 1 in axes and set(axes) <= {0, 1} and layer_of(run, name) is not None
     }
     if compensate == "mean":
         _check_shifts(run, fitted)
@@ -83,8 +83,9 @@ def _repaired(
         }
     dense = run.weights_of(model)
     unfitted = {name: tensor for name, tensor in masked.items() if name not in fitted}
+    rows = {name: axes[0] for name, (_, axes) in kept.items() if name in fitted and 0 in axes}
     reconstruction = GraphReconstruction(
-        run, dense, unfitted, fitted, compensate, removed, norms_of_kept_channels(run, cuts)
+        run, dense, unfitted, fitted, compensate, removed, norms_of_kept_channels(run, cuts), rows
     )
     return unfitted | reconstruction.fit(itertools.chain([first], batches))
 

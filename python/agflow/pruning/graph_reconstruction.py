@@ -96,6 +96,8 @@ class GraphReconstruction:
         layer by itself on the dense network
     removed : nodes that return zeros in the cut network: the ends of branches that are gone
     norms : nodes that take means over fewer channels there
+    rows : by weight of a layer to be fitted that loses outputs itself (keys whose queries are
+        gone), those that it keeps, ascending int64
     """
 
     def __init__(
@@ -107,7 +109,9 @@ class GraphReconstruction:
         method: str = "ridge",
         removed: Collection[fx.Node] = (),
         norms: OfKept | None = None,
+        rows: Mapping[str, torch.Tensor] | None = None,
     ):
+        self._rows = rows or {}
         self._run, self._dense, self._method = run, dict(dense), method
         self._removed, self._norms = removed, norms
         self._cut: Weights = dict(dense)
@@ -139,12 +143,21 @@ class GraphReconstruction:
                 sums = _Sums(self._run, fit, self._cut, _total(held), number, limits)
                 for batch in held:
                     sums.add(*self._observed(batch, fit.target, place), batch.images)
-                new = sums.solved(self._method)
+                new = self._without_rows(fit.weight, sums.solved(self._method))
                 found.update(new)
                 if self._method == "ridge":
                     self._cut.update(new)
                     self._changed = True
         return found
+
+    def _without_rows(self, name: str, new: Weights) -> Weights:
+        """The new weights with zeros in the rows that the layer loses."""
+        if name not in self._rows:
+            return new
+        stays_S = torch.zeros(len(new[name]), dtype=torch.bool)
+        stays_S[self._rows[name]] = True
+        gone = (~stays_S).nonzero().flatten().to(new[name].device)
+        return {**new, name: new[name].index_fill(0, gone, 0)}
 
     def _rounds(self, fit: _Fit) -> list[Limits | None]:
         """The limits of each fit of a layer: none, then those of the activation behind it."""

@@ -90,9 +90,13 @@ def _hooks(
     if not len(keep_U) and module is not None:
         yield module.register_forward_hook(lambda _, inputs, output: inputs[0])
         return
-    keep_C = channels_of(keep_U, group.unit_width)
+    keep_C, first = channels_of(keep_U, group.unit_width), 0
     for tap in group.taps if group.of(CONSUMER) else group.seen_at:
-        yield _mask(model.get_submodule(tap.module), tap, keep_C)
+        kept_C = keep_C
+        if group.side_by_side:
+            kept_C = keep_C[(keep_C >= first) & (keep_C < first + (tap.count or 0))] - first
+            first += tap.count or 0
+        yield _mask(model.get_submodule(tap.module), tap, kept_C)
 
 
 def _mask(module: nn.Module, tap: Tap, keep_C: torch.Tensor) -> RemovableHandle:

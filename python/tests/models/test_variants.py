@@ -69,7 +69,8 @@ def vision_model(kind, **values):
     return kind(config)
 
 
-MLPS, TOWER, ATTENDED = {"mlp"}, {"heads", "mlp"}, {"heads", "mlp", "stage"}
+MLPS, TOWER = {"mlp"}, {"heads", "head_dim", "mlp"}
+ATTENDED = TOWER | {"stage"}
 VARIANTS = {
     "pooled by attention": (lambda: of_timm(global_pool="map", class_token=False), ATTENDED),
     "class token and attention": (lambda: of_timm(global_pool="map"), ATTENDED),
@@ -85,7 +86,7 @@ VARIANTS = {
     "learned activation": (lambda: of_timm(act_layer=nn.PReLU), ATTENDED),
     "root mean square norm": (lambda: of_timm(norm_layer="rmsnorm"), ATTENDED),
     "norm in the MLP": (lambda: of_timm(scale_mlp_norm=True), ATTENDED),
-    "norm in the attention": (lambda: of_timm(scale_attn_norm=True), ATTENDED),
+    "norm in the attention": (lambda: of_timm(scale_attn_norm=True), ATTENDED - {"head_dim"}),
     "unpooled": (lambda: of_timm(global_pool=""), ATTENDED),
     "two layers as head": (lambda: replaced(of_timm(), "head", two_layers(32)), ATTENDED),
     "wrapped layer": (lambda: replaced(of_timm(), "blocks.1.mlp.fc2", nn.Sequential), ATTENDED),

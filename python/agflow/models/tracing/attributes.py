@@ -1,4 +1,4 @@
-"""Numbers that a model's code computes with and that must follow a group's units.
+"""PerUnit that a model's code computes with and that must follow a group's units.
 
 Which they are cannot be read from the graph, where a number is a number. Candidates are integers
 on the modules that hold the group's parameters, or that call an operator with such a number, whose
@@ -25,17 +25,33 @@ _MOST_FAMILIES, _MOST_TOGETHER = 6, 2
 _PARENTS = 3  # of a parameter: its module and two around it
 
 
+PerUnit = dict[int, "int | None"]
+"""By number that follows the units, what a unit takes off it; None for a multiple of them."""
+
+
 def attribute_choices(
-    model: nn.Module, tracer: Tracer, group: ChannelGroup, leaf: Leaf
+    model: nn.Module,
+    tracer: Tracer,
+    group: ChannelGroup,
+    leaf: Leaf,
+    numbers: PerUnit | None = None,
 ) -> Iterator[list[tuple[Attribute, ...]]]:
-    """Sets of attributes that the code may compute with."""
-    families = _families(model, tracer, group, leaf)[:_MOST_FAMILIES]
+    """Sets of attributes that the code may compute with.
+
+    Parameters
+    ----------
+    leaf : the class of axes that the units are, or that they lie along
+    numbers : which follow the units; None where units are the class
+    """
+    numbers = _numbers(tracer, group, leaf) if numbers is None else numbers
+    families = _families(model, tracer, group, leaf, numbers)[:_MOST_FAMILIES]
     for count in range(1, _MOST_TOGETHER + 1):
         yield [sum(chosen, ()) for chosen in combinations(families, count)]
 
 
-def _families(model: nn.Module, tracer: Tracer, group: ChannelGroup, leaf: Leaf) -> list[Family]:
-    per_unit = _numbers(tracer, group, leaf)
+def _families(
+    model: nn.Module, tracer: Tracer, group: ChannelGroup, leaf: Leaf, per_unit: PerUnit
+) -> list[Family]:
     names = dict.fromkeys(_owners(tracer, group, leaf, per_unit))
     families = defaultdict(list)
     for name in names:
@@ -49,9 +65,8 @@ def _families(model: nn.Module, tracer: Tracer, group: ChannelGroup, leaf: Leaf)
     return [tuple(family) for family in families.values()]
 
 
-def _numbers(tracer: Tracer, group: ChannelGroup, leaf: Leaf) -> dict[int, int | None]:
-    """By number that follows the units, what a unit takes off it; None for a multiple of them."""
-    found: dict[int, int | None] = {}
+def _numbers(tracer: Tracer, group: ChannelGroup, leaf: Leaf) -> PerUnit:
+    found: PerUnit = {}
     dims = [(tracer.parameters[member.name][member.axis], member.runs) for member in group.members]
     for dim, runs in dims:
         places = [unit for unit in coordinates(dim, leaf) if unit >= 0]

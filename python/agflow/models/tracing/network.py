@@ -21,6 +21,7 @@ from agflow.models.tracing.blocks import blocks_of
 from agflow.models.tracing.costs import costs_of
 from agflow.models.tracing.graph import exported, path_of
 from agflow.models.tracing.groups import ChannelClass, chosen, classes_of, groups_of
+from agflow.models.tracing.head_dims import HeadDims
 from agflow.models.tracing.kept import Kept, kept_classes
 from agflow.models.tracing.proof import Proof, smaller_sides
 from agflow.models.tracing.proving import prove, trainable
@@ -168,7 +169,9 @@ def _proven(
             else:
                 proven[held] = found[group.name]
     ties = Ties(tracer, proof, seen, partial(attribute_choices, model, tracer))
-    return ties.beside(proven, [held for held in classes if held in reasons]), reasons
+    proven = ties.beside(proven, [held for held in classes if held in reasons])
+    proven, inside = HeadDims(model, tracer, proof, seen).beside(proven, classes)
+    return proven, {held: why for held, why in (reasons | inside).items() if held not in proven}
 
 
 def _with_costs(group: ChannelGroup, costs: Costs) -> ChannelGroup:

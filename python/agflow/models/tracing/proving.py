@@ -17,6 +17,7 @@ Choices = Mapping[str, Callable[[], Iterable[Sequence[tuple[Attribute, ...]]]]]
 
 Keys = tuple[str, frozenset[tuple[type, str, int | None]]]
 
+FAINT = "what is computed of them does not reach the logits"
 _TURNS = 2  # draws of units that go, where no two groups lie along one axis
 _ROUNDS = 4
 _LEAST_EFFECT = 10  # on the logits, in tolerances: below it a proof would not notice a mistake
@@ -28,6 +29,7 @@ def prove(
     groups: Sequence[ChannelGroup],
     choices: Choices,
     parted: bool = False,
+    learnt: Learnt | None = None,
 ) -> tuple[dict[str, ChannelGroup], Reasons]:
     """The groups that can be cut together with those in ``base``, and why the others cannot.
 
@@ -35,13 +37,14 @@ def prove(
     ----------
     choices : by group, what gives sets of attributes that it may need, likely ones first
     parted : whether groups may lie side by side along one axis
+    learnt : of the attributes of such groups before
     """
     channels = [group for group in groups if group.members]
-    faint = _faint(proof, _faint(proof.smaller, channels))
-    reasons = {group.name: "what is computed of them does not reach the logits" for group in faint}
+    faint = faint_of(proof, channels)
+    reasons = {group.name: FAINT for group in faint}
     left = [group for group in groups if group not in faint]
     turns = turns_for([*base, *left]) if parted else _TURNS
-    learnt = _Learnt()
+    learnt = learnt or Learnt()
     for turn in range(turns):
         # The further draws are of units, which have nothing to do with the size of the images.
         at = proof.smaller if turn else proof
@@ -60,6 +63,11 @@ def trainable(proof: Proof, groups: Sequence[ChannelGroup]) -> Reasons:
     return reasons
 
 
+def faint_of(proof: Proof, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+    """Groups of which no proof would say anything, on images of either size."""
+    return _faint(proof, _faint(proof.smaller, groups))
+
+
 def _faint(proof: Proof, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
     """Groups whose units move the logits by so little that no mistake would be noticed."""
     effects = proof.effects(groups) if groups else []
@@ -71,7 +79,7 @@ def _faint(proof: Proof, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
 
 
 @dataclass
-class _Learnt:
+class Learnt:
     """What was found of groups and is likely of others: code that has one group has many.
 
     Attributes
@@ -105,7 +113,7 @@ class _Growth:
     choices: Choices
     reasons: Reasons
     turn: int = 0
-    learnt: _Learnt = field(default_factory=_Learnt)
+    learnt: Learnt = field(default_factory=Learnt)
 
     def beside(self, base: list[ChannelGroup], groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Those of ``groups`` that stand beside ``base``."""

@@ -52,7 +52,7 @@ class Sights:
     """What can be seen at the layers of a traced model."""
 
     def __init__(self, model: nn.Module, tracer: Tracer):
-        self._tracer, self._calls = tracer, calls_in(tracer.program)
+        self._model, self._tracer, self._calls = model, tracer, calls_in(tracer.program)
         self._reached = reached_nodes(tracer.program)
         layers = [
             name
@@ -92,6 +92,28 @@ class Sights:
                 if sight is not None:
                     return sight
         return None
+
+    def beside(self, name: str, side: str, channels: Sequence[int]) -> tuple[tuple[Tap, ...], int]:
+        """Taps that show channels of a layer one after the other, and the rows there.
+
+        None where it is no layer of torch that runs once, or most channels would need a tap each.
+        """
+        if name not in self._layers:
+            return (), 0
+        (nodes,) = self._calls[name]
+        value = entering(nodes, self._tracer) if side == "input" else leaving(nodes)
+        if value is None:
+            return (), 0
+        axis = -1 if isinstance(self._model.get_submodule(name), nn.Linear) else 1
+        taps: list[Tap] = []
+        for channel in channels:
+            if taps and channel == taps[-1].first + (taps[-1].count or 0):
+                taps[-1] = replace(taps[-1], count=channel + 1 - taps[-1].first)
+            else:
+                taps.append(Tap(name, side, channel, 1, axis))
+        shape = value.meta["val"].shape
+        found = tuple(taps) if 2 * len(taps) <= len(channels) else ()
+        return found, shape.numel() // shape[axis]
 
     def _joined(self, seen: Sequence[tuple[tuple[Tap, ...], int]]) -> Sight | None:
         """The one tap of parts that each have one, where each begins at the end of the last."""

@@ -45,14 +45,20 @@ def test_heads_and_gated_layers_are_groups(name):
     ]
 
 
+def all_but_one(group):
+    """The units of each part without the last."""
+    width = group.units // group.parts
+    return torch.tensor([unit for unit in range(group.units) if unit % width < width - 1])
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_costs_are_those_of_the_cut_model(name):
     model, network = network_of(name)
     assert network.costs.macs() == macs_of(model)
-    keeps = [(group, torch.arange(max(0, group.units - 1))) for group in network.groups]
-    keeps = [(group, keep) for group, keep in keeps if not group.may_vanish]
+    keeps = [(group, all_but_one(group)) for group in network.groups if not group.may_vanish]
     cut_groups(model, keeps)
-    assert network.costs.macs({group.name: len(keep) for group, keep in keeps}) == macs_of(model)
+    kept = {group.name: len(keep) // group.parts for group, keep in keeps}
+    assert network.costs.macs(kept) == macs_of(model)
 
 
 def test_a_table_of_biases_goes_with_the_heads():
@@ -105,7 +111,8 @@ def test_what_stands_in_the_code_is_named_with_its_module():
     network = traced_network(Transformer(Many([Fixed()])).eval(), SIZE)
     assert not [group for group in network.groups if group.kind == "heads"]
     unfit = [kept for kept in network.kept if "does not run" in kept.reason]
-    (kept,) = (kept for kept in unfit if kept.name == "attention.blocks.0.qkv")
+    kept, _ = (kept for kept in unfit if kept.name == "attention.blocks.0.qkv")
+    assert kept.channels == 3
     assert kept.reason.endswith(
         "without them: the code of attention.blocks.0 reshapes by the width of its input: width "
         "in `return self.proj(self.attend(q, k, v).transpose(1, 2).reshape(rows, tokens, width))`"
