@@ -106,6 +106,21 @@ def test_the_command_tries_a_model_and_writes_page_and_table(tmp_path):
     assert rows["linear"]["outcome"] == "refused" and rows["linear"]["reason"] == linear["reason"]
 
 
+def test_lines_of_code_do_not_part_reasons():
+    starts = "the model does not run without them: the code of blocks.{}.attn "
+    ends = (
+        "reshapes by the width of its input: C in `x = x.reshape(B, N, C)`",
+        "reshapes by the width of its input: dim in `return self.proj(x.view(-1, dim))`",
+        "splits by sizes that do not follow them in `q, kv = qkv.split(sizes)`",
+    )
+    barriers = [["blocks.0", starts.format(i) + end] for i, end in enumerate(ends)]
+    found = coverage_page._kept_reasons(
+        [{"model": "some", "agflow": {"outcome": "ok", "barriers": barriers}}]
+    )
+    assert "the code of N reshapes by the width of its input | 2 | 1 |" in found
+    assert "the code of N splits by sizes that do not follow them | 1 | 1 |" in found
+
+
 def test_a_crash_is_no_refusal():
     found = tried("own_models:crash")
     assert found["outcome"] == "failed" and found["step"] == "make"

@@ -190,10 +190,10 @@ def test_a_family_does_not_know_what_shares_tensors():
     model.blocks[1] = model.blocks[0]
     note_size(model, (3, 32, 32))
     assert adapter_for(model).family == "traced"
-    assert {group.name for group in adapter_for(model).layers(model)} == {
-        "blocks.2.attn.qkv",
-        "blocks.2.mlp.fc1",
-    }
+    groups = {group.name: group for group in adapter_for(model).layers(model)}
+    shared = {"blocks.0.attn.qkv", "blocks.0.mlp.fc1"}
+    assert groups.keys() == {"blocks", *shared, "blocks.2.attn.qkv", "blocks.2.mlp.fc1"}
+    assert {name for name, group in groups.items() if not group.reader} == shared
 
 
 def test_sharing_by_hand_is_no_difference_that_a_folder_could_hold(tmp_path):

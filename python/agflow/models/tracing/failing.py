@@ -44,7 +44,7 @@ def why_it_fails(model: nn.Module, error: Exception) -> str:
     ...     model(torch.zeros(3, 3))
     ... except RuntimeError as error:
     ...     why_it_fails(model, error)
-    'the code of 0 reshapes to a size that does not follow them'
+    'the code of 0 reshapes to a size that does not follow them in `return x.reshape(-1, 4)`'
     """
     module, frame, line = _where(model, error.__traceback__)
     code = f"the code of {module}" if module else "its code"

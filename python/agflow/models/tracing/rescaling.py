@@ -38,10 +38,11 @@ def rescales(mean: fx.Node) -> bool:
     >>> from agflow.models.tracing.rescaling import rescales
     >>> class Model(nn.Module):
     ...     def forward(self, x):
-    ...         return x * (x.pow(2).mean(1, keepdim=True) + 1e-6).rsqrt() + x.mean(1).sin()
-    >>> nodes = exported(Model(), torch.zeros(2, 3, 2, 3)).graph.nodes
+    ...         gate = x.mean(1, keepdim=True).sigmoid()
+    ...         return x * gate * (x.pow(2).mean(1, keepdim=True) + 1e-6).rsqrt()
+    >>> nodes = exported(Model(), torch.zeros(2, 3, 4, 4)).graph.nodes
     >>> [rescales(node) for node in nodes if node.name.startswith("mean")]
-    [True, False]
+    [False, True]
     """
     whole = mean.args[0].meta["val"].numel()
     waiting, seen = [mean], {mean}

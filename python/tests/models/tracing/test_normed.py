@@ -86,7 +86,7 @@ class Written(Block):
 
 
 class Sized(Block):
-    """Its norm has the size from an attribute, and its hidden channels are scaled to length 1."""
+    """Its norm has the size from an attribute."""
 
     def __init__(self, width, norm):
         super().__init__(width, norm)
@@ -94,7 +94,7 @@ class Sized(Block):
 
     def forward(self, x):
         x = F.rms_norm(x, [self.width], self.norm.weight, 1e-6)
-        return x + self.down(F.normalize(self.up(x), dim=-1))
+        return x + self.down(F.gelu(self.up(x)))
 
 
 class Tokens(nn.Module):
@@ -130,10 +130,7 @@ NETWORKS = {
     "means written out": (Maps, {"stem": 1}),
     "layer norm in a block": (lambda: Tokens(blocks=[Inline(16, nn.LayerNorm)]), {"blocks": 2}),
     "mean squares in a block": (lambda: Tokens(blocks=[Written(16, nn.Identity)]), {"blocks": 2}),
-    "norms by an attribute": (
-        lambda: Tokens(blocks=[Sized(16, nn.LayerNorm)]),
-        {"blocks": 2, "blocks.0.up": 1},
-    ),
+    "norm by an attribute": (lambda: Tokens(blocks=[Sized(16, nn.LayerNorm)]), {"blocks": 2}),
     "norm that runs twice": (
         lambda: Tokens(blocks=[shared := Block(16, nn.LayerNorm), shared]),
         {"blocks.0": 3, "blocks.0.up": 0},

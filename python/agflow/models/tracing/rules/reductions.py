@@ -6,9 +6,8 @@ from agflow.models.tracing.call import Call, Value
 from agflow.models.tracing.rescaling import rescales
 from agflow.models.tracing.rules.elementwise import elementwise
 
-_MEANS = {
-    f"aten.{name}" for name in "mean sum var std var_mean std_mean norm linalg_vector_norm".split()
-}
+_MEANS = {f"aten.{name}" for name in "mean var std var_mean std_mean".split()}
+_SUMS = {*_MEANS, "aten.sum", "aten.norm", "aten.linalg_vector_norm"}
 
 
 def reduction(call: Call) -> Value:
@@ -16,13 +15,15 @@ def reduction(call: Call) -> Value:
 
     A mask at the readers does not reach what was summed before, so the axes summed over stay. In a
     norm they are those of the kept units alone: in a module that has nothing but weights along one
-    axis, or where arithmetic alone brings the mean back to the values along the axis.
+    axis, or where arithmetic alone brings a mean back to the values along the axis. (A sum outside
+    of such a module would scale what is left by how much is gone.)
     """
     if "other" in call:
         return elementwise(call)
     x = call.first
     axes = _axes(call, len(x))
-    if len(axes) == 1 and call.name in _MEANS and (call.in_norm or rescales(call.node)):
+    in_norm = call.name in _SUMS and call.in_norm
+    if len(axes) == 1 and (in_norm or (call.name in _MEANS and rescales(call.node))):
         call.norm(*axes)
     else:
         call.freeze(*(x[i] for i in axes))
