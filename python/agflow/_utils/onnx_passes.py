@@ -20,7 +20,8 @@ from agflow.errors import CorruptFileError, FileError, InvalidValueError, Unsupp
 if TYPE_CHECKING:
     import onnxruntime
 
-Piece, Found = TypeVar("Piece"), TypeVar("Found")
+Piece = TypeVar("Piece")
+Found = TypeVar("Found")
 
 
 class OnnxPasses:
