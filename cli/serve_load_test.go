@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -65,6 +66,61 @@ func TestServeUnderLoad(t *testing.T) {
 	if out, status := l.end(); status != exitOK {
 		t.Errorf("status %d, %q\n%s", status, out, l.log.text())
 	}
+}
+
+// TestRealExpertsReloadUnderLoad loads a real cascade again and again while clients wait for
+// answers, and ends the server at last: every request sent before has its own image's answer.
+func TestRealExpertsReloadUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a test of load is slow")
+	}
+	l := startLoaded(t)
+	var ending atomic.Bool
+	answers := make(chan int64)
+	go func() { answers <- l.askUntil(&ending) }()
+	const reloads, says = 5, "was loaded again"
+	for k := range reloads {
+		_ = l.command.Process.Signal(syscall.SIGHUP)
+		for range 1000 {
+			if strings.Count(l.log.text(), says) > k {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	if got := strings.Count(l.log.text(), says); got != reloads {
+		t.Errorf("%d reloads, want %d:\n%s", got, reloads, l.log.text())
+	}
+	ending.Store(true)
+	time.Sleep(100 * time.Millisecond) // the last requests are on their way
+	_ = l.command.Process.Signal(syscall.SIGTERM)
+	answered := <-answers
+	if out, status := l.end(); status != exitOK {
+		t.Errorf("status %d, %q\n%s", status, out, l.log.text())
+	}
+	t.Logf("%d answered over %d reloads and the end", answered, reloads)
+}
+
+// askUntil asks from many clients, each of which sends its next image when it has an answer, until
+// none may begin any more, and returns how many were answered.
+func (l *loaded) askUntil(ending *atomic.Bool) int64 {
+	var group sync.WaitGroup
+	var count atomic.Int64
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	for worker := range 64 {
+		group.Go(func() {
+			for i := worker; !ending.Load(); i++ {
+				status, id, logits, err := l.ask(client, i%loadImages)
+				if status != http.StatusOK || id != i%loadImages || !l.right(id, logits) {
+					l.t.Errorf("image %d: %d %d %v %v", i, status, id, logits, err)
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	return count.Load()
 }
 
 // loaded is a server of a real cascade and the answers to its images.
@@ -171,24 +227,9 @@ func (l *loaded) right(id int, logits []float64) bool {
 
 // capacity is how many images a second many waiting clients get answered.
 func (l *loaded) capacity(length time.Duration) float64 {
-	var group sync.WaitGroup
-	var count atomic.Int64
-	until := time.Now().Add(length)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	for worker := range 64 {
-		group.Go(func() {
-			for i := worker; time.Now().Before(until); i++ {
-				status, id, logits, err := l.ask(client, i%loadImages)
-				if status != http.StatusOK || id != i%loadImages || !l.right(id, logits) {
-					l.t.Errorf("image %d: %d %d %v %v", i, status, id, logits, err)
-					return
-				}
-				count.Add(1)
-			}
-		})
-	}
-	group.Wait()
-	return float64(count.Load()) / length.Seconds()
+	var ending atomic.Bool
+	time.AfterFunc(length, func() { ending.Store(true) })
+	return float64(l.askUntil(&ending)) / length.Seconds()
 }
 
 // attack sends images at a rate, whatever the answers, and prints what came of it.

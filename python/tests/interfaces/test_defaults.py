@@ -46,6 +46,7 @@ OWNERS = {
     "pruning_ratio": "diagnose",
     "round_to": "plan",
     "compensate": "prune",
+    "costs": "predict",
     "tolerance": "route",
     "confidence": "route",
     "ensemble": "route",

@@ -16,6 +16,7 @@ BY_INPUT = "reshapes by the width of its input"
 _RESHAPES = "reshapes to a size that does not follow them"
 _CAUSES = {
     "is invalid for input of size": _RESHAPES,
+    "multiply up to the size of dim": _RESHAPES,
     "split_sizes": "splits by sizes that do not follow them",
     "must match the size of tensor": "combines them with a tensor of another width",
     "channels, but got": "gives a layer other channels than are left for it",

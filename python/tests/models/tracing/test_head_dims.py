@@ -149,7 +149,7 @@ BARRIERS = {
     "HeadNorm": TAKES_MEANS,
     "Placed": "held by attention.bias_q for all heads",
     "Relative": "read by attention.table beside",
-    "Fixed": "without them (attention: RuntimeError",
+    "Fixed": "without them: the code of attention reshapes",
 }
 
 
