@@ -55,8 +55,7 @@ def costs_without_images(
     if costs is not None:
         return read_costs(costs)
     if isinstance(router, Router) and router.ledger.cost_unit != MACS:
-        of = router.ledger
-        return CascadeCosts(of.light_cost, of.heavy_cost, of.shared_cost, unit=of.cost_unit)
+        return router.ledger.costs
     light, heavy = unwrapped(light), unwrapped(heavy)
     if any(map(awaits_images, (light, heavy))):
         return None

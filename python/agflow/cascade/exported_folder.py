@@ -61,8 +61,7 @@ def load_exported_cascade(folder: pathlib.Path) -> Cascade:
         if COSTS in content:
             costs = CascadeCosts(**content[COSTS])
         elif shared_blocks:
-            of = router.ledger
-            costs = CascadeCosts(of.light_cost, of.heavy_cost, of.shared_cost, unit=of.cost_unit)
+            costs = router.ledger.costs
         how = {"shared_blocks": shared_blocks, "max_batch": content.get(MAX_BATCH), "costs": costs}
         return Cascade(light, heavy, router, **how).eval()
     except (AgflowError, TypeError) as error:

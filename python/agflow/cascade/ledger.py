@@ -205,6 +205,11 @@ class Ledger:
         )
 
     @property
+    def costs(self) -> CascadeCosts:
+        """The costs of one image, as they were given."""
+        return CascadeCosts(self.light_cost, self.heavy_cost, self.shared_cost, unit=self.cost_unit)
+
+    @property
     def _word(self) -> str:
         return "LOSS" if self.verdict == "loss" else self.verdict
 

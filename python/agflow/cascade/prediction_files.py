@@ -112,10 +112,7 @@ def predictions_of_table(
 
 def _costs_of(router: Router | None) -> CascadeCosts | None:
     """The costs that a router was calibrated with, for test images."""
-    if router is None:
-        return None
-    paid = router.ledger
-    return CascadeCosts(paid.light_cost, paid.heavy_cost, paid.shared_cost, unit=paid.cost_unit)
+    return None if router is None else router.ledger.costs
 
 
 def _metadata(table: Any) -> dict[str, str]:

@@ -148,12 +148,10 @@ def recalibrated(
 
 def _costs(router: Router) -> CascadeCosts | str | None:
     """Costs in the unit of the router that was given: counted, timed anew, or the same ones."""
-    of = router.ledger
-    if of.cost_unit == MACS:
+    unit = router.ledger.cost_unit
+    if unit == MACS:
         return None
-    if of.cost_unit == MS:
-        return MEASURED
-    return CascadeCosts(of.light_cost, of.heavy_cost, of.shared_cost, unit=of.cost_unit)
+    return MEASURED if unit == MS else router.ledger.costs
 
 
 def _words(expert: ExportedExpert) -> str:

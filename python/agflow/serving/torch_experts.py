@@ -112,5 +112,4 @@ def _costs(cascade: Cascade) -> CascadeCosts:
     try:
         return cascade.costs
     except (InvalidValueError, UnsupportedModelError):
-        of = router_of(cascade).ledger
-        return CascadeCosts(of.light_cost, of.heavy_cost, of.shared_cost, unit=of.cost_unit)
+        return router_of(cascade).ledger.costs

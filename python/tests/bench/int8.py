@@ -29,7 +29,7 @@ from agflow._utils.onnx_session import OnnxSession
 from agflow.bench.machine import describe, sentence
 from agflow.data import DataOptions
 from agflow.errors import UnsupportedModelError
-from agflow.evaluation import Estimate, interleaved
+from agflow.evaluation import Estimate, Timing, interleaved
 from agflow.exporting import Quantization
 from agflow.exporting.quantizing import METHODS
 
@@ -91,6 +91,17 @@ def print_losses(files: dict[str, pathlib.Path], test: DataLoader, threads: int)
         )
 
 
+def print_timings(conditions: str, timings: dict[str, Timing], base: str) -> None:
+    """A line for each contender, with the ratio of its images/s over those of ``base``."""
+    for name, timing in timings.items():
+        ratio = timing.speed_over(timings[base])
+        print(
+            f"{conditions}, {name}: {timing.images_per_second:.1f} images/s, "
+            f"{ratio.speed:.2f}x {base} ({ratio.slowest:.2f} to {ratio.fastest:.2f})",
+            flush=True,
+        )
+
+
 @torch.inference_mode()
 def print_speeds(
     files: dict[str, pathlib.Path], model: nn.Module, x: torch.Tensor, threads: int, rounds: int
@@ -101,13 +112,7 @@ def print_speeds(
     for name, file in files.items():
         runs[name] = partial(OnnxSession(file, threads).run, x.numpy())
     timings = interleaved(runs, rounds=rounds, images=len(x))
-    for name, timing in timings.items():
-        ratio = timing.speed_over(timings[TORCH])
-        print(
-            f"batch {len(x)}, {threads} threads, {name}: {timing.images_per_second:.1f} images/s, "
-            f"{ratio.speed:.2f}x torch ({ratio.slowest:.2f} to {ratio.fastest:.2f})",
-            flush=True,
-        )
+    print_timings(f"batch {len(x)}, {threads} threads", timings, TORCH)
 
 
 def main() -> None:

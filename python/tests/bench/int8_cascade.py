@@ -17,7 +17,7 @@ import sys
 from functools import partial
 
 import torch
-from int8 import numbers
+from int8 import COMPILED, FLOAT, TORCH, numbers, print_timings
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
@@ -34,7 +34,7 @@ from cifar import TEN
 
 BATCH = 32
 QUANTISING = 640
-TORCH, COMPILED, FLOAT, INT8 = "torch float32", "torch.compile", "ONNX Runtime float32", "int8"
+INT8 = "int8"
 
 
 def images_of_design(data: pathlib.Path, preprocessing) -> DesignImages:
@@ -107,14 +107,8 @@ def print_speeds(
         runs[f"light, {name}"] = partial(run, cascade.light, batches)
         runs[f"cascade, {name}"] = partial(run, cascade, batches)
     timings = interleaved(runs, rounds=rounds, images=len(images))
-    for name, timing in timings.items():
-        ratio = timing.speed_over(timings[f"cascade, {TORCH}"])
-        print(
-            f"batch {batch}, {torch.get_num_threads()} threads, {name}: "
-            f"{timing.images_per_second:.1f} images/s, {ratio.speed:.2f}x the torch cascade "
-            f"({ratio.slowest:.2f} to {ratio.fastest:.2f})",
-            flush=True,
-        )
+    conditions = f"batch {batch}, {torch.get_num_threads()} threads"
+    print_timings(conditions, timings, f"cascade, {TORCH}")
 
 
 def main() -> None:

@@ -71,8 +71,9 @@ const pageBytes = 4096
 
 // jumpIfNear jumps where whole rows follow each other and several lie on a page: what follows is
 // best asked for in the order of memory.
-func jumpIfNear(label string, size int, m ...matrix) {
-	width, far := GP64(), "far_for_"+label
+func jumpIfNear(size int, m ...matrix) {
+	const far = "far_for_near"
+	width := GP64()
 	Load(Param("channels"), width)
 	IMUL3Q(U8(uint8(size)), width, width)
 	CMPQ(width, U32(pageBytes))
@@ -81,7 +82,7 @@ func jumpIfNear(label string, size int, m ...matrix) {
 		CMPQ(matrix.stride, width)
 		JNE(LabelRef(far))
 	}
-	JMP(LabelRef(label))
+	JMP(LabelRef("near"))
 	Label(far)
 }
 
@@ -92,7 +93,7 @@ func eachChannels(rows, step, size int, body func(), m ...matrix) {
 		channelLoop("channels_of_one", step, body)
 		return
 	}
-	jumpIfNear("near", size, m...)
+	jumpIfNear(size, m...)
 	rowByRow(rows, step, size, body, m...)
 	JMP(LabelRef("end_of_channels"))
 	Label("near")

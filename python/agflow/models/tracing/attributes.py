@@ -1,4 +1,4 @@
-"""PerUnit that a model's code computes with and that must follow a group's units.
+"""Numbers that a model's code computes with and that must follow a group's units.
 
 Which they are cannot be read from the graph, where a number is a number. Candidates are integers
 on the modules that hold the group's parameters, or that call an operator with such a number, whose

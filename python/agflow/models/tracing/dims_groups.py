@@ -103,30 +103,42 @@ def group_of(
 
 def pairs_alone(tracer: Tracer, inside: Inside) -> ChannelGroup:
     """The pairs of an attention as a group that says only where they lie."""
-    half = Half(inside.keys, inside.pairs, 0)
+    (half,) = halves_of(inside, PAIRS)
     members = tuple(_members(tracer, inside, half, half.count))
     return ChannelGroup("pairs", "head_dim", half.count, 1, 0, 0, "", members=members)
 
 
 def scaled(group: ChannelGroup, inside: Inside) -> tuple[Member, ...]:
     """The members of queries into which a factor of all of them can go."""
+    (pairs,) = halves_of(inside, PAIRS)
+    queries = pairs.side(0).keys()
+    rows = {number: {number} for number in queries} | inside.numbers.met
+
+    def is_of_queries(member: Member) -> bool:
+        places = [
+            inside.numbers.of_place(member.name, member.axis, run.first + repeat * run.period)
+            for run in member.runs
+            for repeat in range(run.repeats)
+        ]
+        return all(rows.get(place, set()) & queries for place in places)
+
     return tuple(
         member
         for member in group.members
-        if member.name in inside.divided and _is_of_queries(member, inside)
+        if member.name in inside.divided and is_of_queries(member)
     )
 
 
-def _is_of_queries(member: Member, inside: Inside) -> bool:
-    """Whether all places of a member are those of queries."""
-    queries = Half(inside.keys, inside.pairs, 0).side(0)
-    rows = {number: {number} for number in queries} | inside.numbers.met
-    places = [
-        inside.numbers.of_place(member.name, member.axis, run.first + repeat * run.period)
-        for run in member.runs
-        for repeat in range(run.repeats)
-    ]
-    return all(rows.get(place, set()) & queries.keys() for place in places)
+def places_held(
+    tracer: Tracer, members: Iterable[Member], units: int
+) -> dict[tuple[str, int], torch.Tensor]:
+    """By parameter and axis, which of its places members of a group of so many units hold."""
+    held: dict[tuple[str, int], torch.Tensor] = {}
+    for member in members:
+        at = member.name, member.axis
+        own = member.unit_of(size(tracer.parameters[member.name][member.axis]), units) >= 0
+        held[at] = own | held[at] if at in held else own
+    return held
 
 
 def _members(tracer: Tracer, inside: Inside, half: Half, units: int) -> Iterator[Member]:
@@ -198,12 +210,7 @@ def _check_all(
     tracer: Tracer, halves: Sequence[Half], members: Sequence[Member], units: int
 ) -> None:
     """Every place of the classes must be one of a member."""
-    held = {(m.name, m.axis): torch.zeros(0, dtype=torch.bool) for m in members}
-    for member in members:
-        length = size(tracer.parameters[member.name][member.axis])
-        own = member.unit_of(length, units) >= 0
-        before = held[member.name, member.axis]
-        held[member.name, member.axis] = own | before if len(before) else own
+    held = places_held(tracer, members, units)
     for half in halves:
         for member in half.held.members:
             dim = tracer.parameters[member.name][member.axis]
@@ -220,8 +227,8 @@ def _taps(seen: Sights, inside: Inside, half: Half) -> tuple[tuple[Tap, ...], in
     they are read, or where they are made.
     """
     units = [unit for part in half.parts for unit in part]
-    pairs = half.held is inside.keys and half.parts is inside.pairs
-    sides = [("output", 0), ("output", 1)] if pairs else [("input", 1), ("output", 0)]
+    are_pairs = half.parts is inside.pairs
+    sides = [("output", 0), ("output", 1)] if are_pairs else [("input", 1), ("output", 0)]
     for side, which in sides:
         numbers = [next(iter(unit[which])) for unit in units if len(unit[which]) == 1]
         if len(numbers) < len(units):

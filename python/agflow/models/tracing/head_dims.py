@@ -18,13 +18,13 @@ from torch import nn
 
 from agflow.models.channel_group import Attribute, ChannelGroup
 from agflow.models.tracing.attributes import attribute_choices
-from agflow.models.tracing.axes import size
 from agflow.models.tracing.dims_groups import (
     BOTH,
     PAIRS,
     VALUES,
     group_of,
     pairs_alone,
+    places_held,
     scaled,
 )
 from agflow.models.tracing.groups import ChannelClass
@@ -227,12 +227,8 @@ def _divisions(inside: Inside) -> tuple[bool, ...]:
 
 def _numbers(tracer: Tracer, group: ChannelGroup) -> set[int]:
     """Numbers that are multiples of the width of heads: of a head, and of what parameters hold."""
-    found, held = {group.units // group.parts}, {}
-    for member in group.members:
-        length = size(tracer.parameters[member.name][member.axis])
-        own = member.unit_of(length, group.units) >= 0
-        at = member.name, member.axis
-        held[at] = own | held[at] if at in held else own
-        found.add(int(own.sum()))
-    found |= {int(own.sum()) for own in held.values()}
+    found = {group.units // group.parts}
+    for members in (group.members, *((member,) for member in group.members)):
+        held = places_held(tracer, members, group.units)
+        found |= {int(own.sum()) for own in held.values()}
     return found - {1}

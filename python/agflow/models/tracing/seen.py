@@ -101,7 +101,7 @@ class Sights:
         if name not in self._layers:
             return (), 0
         (nodes,) = self._calls[name]
-        value = entering(nodes, self._tracer) if side == "input" else leaving(nodes)
+        value = self._value(side, nodes)
         if value is None:
             return (), 0
         axis = -1 if isinstance(self._model.get_submodule(name), nn.Linear) else 1
@@ -135,6 +135,10 @@ class Sights:
         whole = name in self._layers and use.parameters == (f"{name}.weight",) and use.groups == 1
         return whole and self._tracer.reads[f"{name}.weight"] == 1
 
+    def _value(self, side: str, nodes: list[fx.Node]) -> fx.Node | None:
+        """The one value on a side of a call, which these nodes are."""
+        return entering(nodes, self._tracer) if side == "input" else leaving(nodes)
+
     def _at(self, module: str, side: str, leaf: Leaf) -> tuple[tuple[Tap, ...], int]:
         """The taps of a class on one side of a module, and the channels of a unit at each.
 
@@ -147,7 +151,7 @@ class Sights:
         self, module: str, side: str, leaf: Leaf, nodes: list[fx.Node]
     ) -> tuple[tuple[Tap, ...], int]:
         """Those of one call, which these nodes are."""
-        value = entering(nodes, self._tracer) if side == "input" else leaving(nodes)
+        value = self._value(side, nodes)
         dims = [] if value is None else dims_of(self._tracer, value)
         of_axis = {axis: runs for axis, dim in enumerate(dims) if (runs := runs_of(dim, leaf))}
         widths = {run.width for runs in of_axis.values() for run in runs}

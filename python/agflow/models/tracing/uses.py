@@ -149,12 +149,7 @@ def callers(node: fx.Node) -> list[str]:
 
 def call_counts(program: torch.export.ExportedProgram) -> Counter[str]:
     """By module, how often one pass calls it."""
-    calls = {
-        (key, path)
-        for node in program.graph.nodes
-        for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items()
-    }
-    return Counter(path for _, path in calls)
+    return Counter({path: len(calls) for path, calls in calls_in(program).items()})
 
 
 def calls_in(program: torch.export.ExportedProgram) -> dict[str, list[list[fx.Node]]]:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from counted_networks import macs_of
 from small_attention import NETWORKS, Packed, Transformer
 from small_vits import of_timm, of_torchvision, of_transformers
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from agflow.models import adapter_for
 from agflow.models.channel_group import Tap
@@ -20,12 +20,6 @@ def network_of(name):
     torch.manual_seed(0)
     model = NETWORKS[name]().eval()
     return model, traced_network(model, SIZE)
-
-
-def macs_of(model):
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, *SIZE))
-    return counter.get_total_flops() // 2
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -54,11 +48,11 @@ def all_but_one(group):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_costs_are_those_of_the_cut_model(name):
     model, network = network_of(name)
-    assert network.costs.macs() == macs_of(model)
+    assert network.costs.macs() == macs_of(model, SIZE)
     keeps = [(group, all_but_one(group)) for group in network.groups if not group.may_vanish]
     cut_groups(model, keeps)
     kept = {group.name: len(keep) // group.parts for group, keep in keeps}
-    assert network.costs.macs(kept) == macs_of(model)
+    assert network.costs.macs(kept) == macs_of(model, SIZE)
 
 
 def test_a_table_of_biases_goes_with_the_heads():

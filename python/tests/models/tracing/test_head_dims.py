@@ -6,12 +6,12 @@ import math
 import pytest
 import small_heads
 import torch
+from counted_networks import errors_of_a_cut, macs_of
 from small_heads import network
 from small_vits import images_for, made, of_timm, of_transformers
 from timm.layers import set_fused_attn
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import agflow
 from agflow.models import adapter_for, count_macs
@@ -70,12 +70,6 @@ def cuts_of(groups, seed=1):
     return [(of, some_units(of, generator)) for of in groups if not of.may_vanish]
 
 
-def macs_of(model, size=SIZE):
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, *size))
-    return counter.get_total_flops() // 2
-
-
 @pytest.mark.parametrize("name", FOUND)
 def test_pairs_and_values_are_groups_of_parts(name):
     _, network = network_of(name)
@@ -103,10 +97,10 @@ def test_a_cut_is_the_masked_model_of_the_dense_width(name):
 def test_costs_are_those_of_the_cut_model(name):
     model, network = network_of(name)
     cuts = cuts_of(network.groups)
-    assert network.costs.macs() == macs_of(model)
+    assert network.costs.macs() == macs_of(model, SIZE)
     cut_groups(model, cuts)
     kept = {group.name: len(keep) // group.parts for group, keep in cuts}
-    assert network.costs.macs(kept) == macs_of(model)
+    assert network.costs.macs(kept) == macs_of(model, SIZE)
     assert network.costs.params(kept) == sum(p.numel() for p in model.parameters())
 
 
@@ -274,20 +268,7 @@ def test_window_attention_of_swin(fused, tmp_path):
 @pytest.mark.parametrize("name", ["Heads", "Separate", "Grouped"])
 def test_the_repair_is_better_than_none(name):
     model, _ = network_of(name)
-    images = torch.randn(96, *SIZE)
-    with torch.no_grad():
-        dense = model(images)
-    errors = []
-    for compensate in ("ridge", "none"):
-        options = agflow.recipes.ShrinkOptions(
-            groups=("head_dim",),
-            loss="self",
-            compensate=compensate,
-            allocation=Allocation(round_to=1),
-        )
-        light = agflow.shrink(model, images, macs=0.8, options=options, report=None).eval()
-        with torch.no_grad():
-            errors.append((light(images) - dense).norm().item())
+    errors = errors_of_a_cut(model, SIZE, ("head_dim",), macs=0.8)
     assert errors[0] < 0.9 * errors[1]
 
 

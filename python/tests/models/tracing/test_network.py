@@ -1,5 +1,6 @@
 import pytest
 import torch
+from counted_networks import macs_of
 from small_networks import (
     Auxiliary,
     Concatenating,
@@ -13,7 +14,6 @@ from small_networks import (
     SqueezeExcite,
 )
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from agflow.models.channel_group import Attribute, Run, Tap
 from agflow.models.slicing import cut_groups
@@ -33,12 +33,6 @@ def network_of(kind, seed=0):
 
 def by_name(network):
     return {group.name: group for group in network.groups}
-
-
-def macs_of(model):
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, *SIZE))
-    return counter.get_total_flops() // 2
 
 
 def test_inner_widths_and_the_stream_of_a_residual_network():
@@ -126,7 +120,7 @@ def test_costs_are_those_of_the_cut_model(kind):
         cuts = list(zip(network.groups, keeps, strict=True))
         cut, kept = kind().eval(), {group.name: len(keep) // group.parts for group, keep in cuts}
         cut_groups(cut, cuts)
-        assert network.costs.macs(kept) == macs_of(cut)
+        assert network.costs.macs(kept) == macs_of(cut, SIZE)
         assert network.costs.params(kept) == sum(p.numel() for p in cut.parameters())
 
 

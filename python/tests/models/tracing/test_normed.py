@@ -2,20 +2,20 @@
 
 import pytest
 import torch
+from counted_networks import errors_of_a_cut
 from torch import nn
 from torch.nn import functional as F
 
-import agflow
 from agflow.models import adapter_for
 from agflow.models.image_sizes import note_size
 from agflow.models.slicing import cut_groups
+from agflow.models.tracing.by_graph import norms_of_kept_channels
 from agflow.models.tracing.graph import exported
 from agflow.models.tracing.graph_run import GraphRun
 from agflow.models.tracing.network import traced_network
 from agflow.models.tracing.normed import TAKES_MEANS
-from agflow.pruning.graph_pruner import kept_positions, norms_of_kept_channels
+from agflow.pruning.graph_pruner import kept_positions
 from agflow.pruning.masks import masked
-from agflow.recipes import ShrinkOptions
 
 SIZE = (3, 16, 16)
 
@@ -191,20 +191,7 @@ def test_the_graph_runs_as_the_cut_model(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_repair_is_better_than_none(name):
     model, _ = network_of(name)
-    images = torch.randn(96, *SIZE)
-    with torch.no_grad():
-        dense = model(images)
-    errors = []
-    for compensate in ("ridge", "none"):
-        options = ShrinkOptions(
-            groups=("stage", "mlp", "conv"),
-            loss="self",
-            compensate=compensate,
-            allocation=agflow.pruning.Allocation(round_to=1),
-        )
-        light = agflow.shrink(model, images, macs=0.7, options=options, report=None).eval()
-        with torch.no_grad():
-            errors.append((light(images) - dense).norm().item())
+    errors = errors_of_a_cut(model, SIZE, ("stage", "mlp", "conv"), macs=0.7)
     assert errors[0] < 0.8 * errors[1]
 
 
